@@ -1,1 +1,44 @@
-//! x
+//! MTLoRA adapters for [Burn](burn) modules.
+//!
+//! MTLoRA (arXiv 2403.07440) puts a small learnable matrix `T` into LoRA's update of a frozen
+//! linear map: `y = W x + b + scale * B T A x`. This crate holds the method and nothing else: no
+//! model, no text, no data set.
+//!
+//! ```
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Tensor};
+//! use mtlora_core::{MtLoraConfig, Structure, Targets, adapted_linear};
+//!
+//! # fn main() -> Result<(), mtlora_core::AttachError> {
+//! let device = Device::flex().autodiff();
+//! let layer: Linear = LinearConfig::new(16, 4).init(&device);
+//! let layer = MtLoraConfig::new(Structure::Shim)
+//!     .with_rank(2)
+//!     .with_target_modules(Targets::AllLinear)
+//!     .attach(layer)?;
+//!
+//! let x = Tensor::<2>::ones([3, 16], &device);
+//! // One attachment, two ways through: on the activations, and Burn's own (base + dense update).
+//! let y = adapted_linear(&layer, x.clone());
+//! let dense = layer.forward(x);
+//! # let _ = (y, dense);
+//! # Ok(())
+//! # }
+//! ```
+
+mod adapter;
+mod attach;
+mod init;
+mod layers;
+pub mod ops;
+mod segments;
+mod structure;
+mod targets;
+
+pub use adapter::Adapter;
+pub use attach::{AttachError, MtLoraConfig, trainable_parameters};
+pub use init::Init;
+pub use layers::{adapted_embedding, adapted_linear, segment_attention};
+pub use segments::{Run, Segments, SegmentsError};
+pub use structure::Structure;
+pub use targets::Targets;

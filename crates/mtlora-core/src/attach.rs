@@ -1,0 +1,342 @@
+use std::collections::BTreeMap;
+
+use burn::config::Config;
+use burn::module::{Module, ModuleVisitor, Param, Reparameterizer};
+use burn::nn::DropoutConfig;
+use burn::tensor::{Shape, Tensor, TensorData};
+
+use crate::init::{self, Init};
+use crate::targets::ends_with_name;
+use crate::{Adapter, Structure, Targets};
+
+/// What an MTLoRA adapter is and where it goes. Field names are PEFT's where PEFT has the field.
+///
+/// ```
+/// use mtlora_core::{MtLoraConfig, Structure, Targets};
+/// let config = MtLoraConfig::new(Structure::Icfm)
+///     .with_rank(4)
+///     .with_alpha(32.0)
+///     .with_target_modules(Targets::names(["query", "value"]))
+///     .with_modules_to_save(vec!["classifier".to_string()]);
+/// assert_eq!(config.scale(), 8.0);
+/// ```
+#[derive(Config, Debug, PartialEq)]
+pub struct MtLoraConfig {
+    /// How `T` is made.
+    pub structure: Structure,
+    /// Rows of `A`; from 1 to the smaller side of the smallest adapted weight.
+    #[config(default = 8)]
+    pub rank: usize,
+    /// Numerator of the update's scale.
+    #[config(default = 16.0)]
+    pub alpha: f64,
+    /// Scale by `alpha / sqrt(rank)` (arXiv 2312.03732) in place of `alpha / rank`.
+    #[config(default = false)]
+    pub use_rslora: bool,
+    /// Probability of dropout on the adapter's input while training, in `[0, 1)`.
+    #[config(default = 0.0)]
+    pub dropout: f64,
+    /// How the factors start.
+    #[config(default = "Init::Kaiming")]
+    pub init: Init,
+    /// Which weights are adapted.
+    #[config(default = "Targets::AllLinear")]
+    pub target_modules: Targets,
+    /// Modules that train themselves (a task's head): paths, or endings of paths.
+    #[config(default = "Vec::new()")]
+    pub modules_to_save: Vec<String>,
+    /// Seed of the factors' start.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+/// Why an adapter cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No weight has the wanted name.
+    #[error("no weight matches the target `{target}`; the model has: {}", list(.available))]
+    NoMatch {
+        /// The name, expression or keyword.
+        target: String,
+        /// Every module that could be adapted.
+        available: Vec<String>,
+    },
+    /// The expression is none.
+    #[error("the target `{pattern}` is no regular expression: {source}")]
+    Pattern {
+        /// The text.
+        pattern: String,
+        /// What is wrong with it.
+        source: regex::Error,
+    },
+    /// The rank does not fit a weight.
+    #[error("rank {rank} does not fit {path} ({input} x {output}): choose 1 to {}", .input.min(.output))]
+    Rank {
+        /// The wanted rank.
+        rank: usize,
+        /// The weight's module.
+        path: String,
+        /// Input width.
+        input: usize,
+        /// Output width.
+        output: usize,
+    },
+    /// A number is out of its range.
+    #[error("{name} = {value} is out of range: {wanted}")]
+    Range {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// What it may be.
+        wanted: &'static str,
+    },
+    /// The start has no way out, or is no zero update.
+    #[error(
+        "initialisation `zero` is not for structure `{structure}`, {}; use `kaiming` or `identity`",
+        if *.structure == Structure::Lora { "which has no C that could be zero" }
+        else { "where the gradient of C Cᵀ vanishes at C = 0, so that nothing would train" }
+    )]
+    Init {
+        /// The structure.
+        structure: Structure,
+    },
+    /// A weight has a reparameterization already.
+    #[error("{path} has an adapter already: call `materialize` first to fold it in")]
+    Adapted {
+        /// The weight's module.
+        path: String,
+    },
+}
+
+/// The first names, and how many more there are.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 40;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
+}
+
+impl MtLoraConfig {
+    /// The update's factor: `alpha / rank`, or `alpha / sqrt(rank)` with `use_rslora`.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Freezes `module`, hangs an adapter on each weight that `target_modules` names, and leaves
+    /// `modules_to_save` trainable.
+    ///
+    /// Works on every Burn module: whatever reads a weight through [`Param::val`] sees base plus
+    /// update.
+    ///
+    /// # Errors
+    /// When nothing matches a target (with the names that there are), and when a number is out of
+    /// its range. `module` is dropped then.
+    pub fn attach<M: Module>(&self, module: M) -> Result<M, AttachError> {
+        self.validate()?;
+        let mut survey = Survey::default();
+        module.visit(&mut survey);
+        let kept = |path: &str| self.keeps(path);
+        survey.weights.retain(|weight| !kept(&weight.path));
+
+        let modules: Vec<(String, bool)> = survey
+            .weights
+            .iter()
+            .map(|weight| (weight.path.clone(), weight.linear))
+            .collect();
+        let mut plan = BTreeMap::new();
+        for (index, path) in self
+            .target_modules
+            .select(&modules)?
+            .into_iter()
+            .enumerate()
+        {
+            let Some(weight) = survey.weights.iter().find(|weight| weight.path == path) else {
+                continue;
+            };
+            if weight.adapted {
+                return Err(AttachError::Adapted {
+                    path: path.to_string(),
+                });
+            }
+            let [input, output] = sides(&weight.shape);
+            if self.rank == 0 || self.rank > input.min(output) {
+                return Err(AttachError::Rank {
+                    rank: self.rank,
+                    path: path.to_string(),
+                    input,
+                    output,
+                });
+            }
+            plan.insert(format!("{path}.weight"), index as u64);
+        }
+        Ok(module.apply_reparameterization(Attach { config: self, plan }))
+    }
+
+    fn validate(&self) -> Result<(), AttachError> {
+        let range = |ok, name, value, wanted| match ok {
+            true => Ok(()),
+            false => Err(AttachError::Range {
+                name,
+                value,
+                wanted,
+            }),
+        };
+        range(
+            self.alpha.is_finite() && self.alpha > 0.0,
+            "alpha",
+            self.alpha,
+            "a positive number",
+        )?;
+        range(
+            (0.0..1.0).contains(&self.dropout),
+            "dropout",
+            self.dropout,
+            "from 0 up to, but not 1",
+        )?;
+        match self.init.suits(self.structure) {
+            true => Ok(()),
+            false => Err(AttachError::Init {
+                structure: self.structure,
+            }),
+        }
+    }
+
+    /// Whether the parameter or module at `path` belongs to `modules_to_save`.
+    fn keeps(&self, path: &str) -> bool {
+        let mut ancestors = path.to_string();
+        loop {
+            if self
+                .modules_to_save
+                .iter()
+                .any(|name| ends_with_name(&ancestors, name))
+            {
+                return true;
+            }
+            match ancestors.rfind('.') {
+                Some(dot) => ancestors.truncate(dot),
+                None => return false,
+            }
+        }
+    }
+
+    fn adapter<const D: usize>(&self, weight: &Param<Tensor<D>>, index: u64) -> Adapter {
+        let [input, output] = sides(&weight.lazy_shape());
+        let rank = self.rank;
+        let device = weight.lazy_device();
+        let factors = init::draw(
+            self.init,
+            self.structure,
+            [input, output, rank],
+            self.seed,
+            index,
+        );
+        let param = |values, shape: [usize; 2]| {
+            Param::from_data(TensorData::new(values, shape), &device)
+        };
+        Adapter {
+            a: param(factors.a, [rank, input]),
+            b: param(factors.b, [output, rank]),
+            c: factors.c.map(|c| param(c, [rank, rank])),
+            d: factors.d.map(|d| param(d, [rank, rank])),
+            dropout: DropoutConfig::new(self.dropout).init(),
+            structure: self.structure,
+            scale: self.scale(),
+        }
+    }
+}
+
+/// Input and output width of a weight as Burn keeps it: `[in, out]`, or `[out, in, k...]`.
+fn sides(shape: &Shape) -> [usize; 2] {
+    match shape.num_dims() {
+        2 => [shape[0], shape[1]],
+        _ => [shape.num_elements() / shape[0].max(1), shape[0]],
+    }
+}
+
+struct Weight {
+    /// Of the module that owns the weight.
+    path: String,
+    shape: Shape,
+    linear: bool,
+    adapted: bool,
+}
+
+/// Lists every weight that can be adapted.
+#[derive(Default)]
+struct Survey {
+    path: Vec<(String, String)>,
+    weights: Vec<Weight>,
+}
+
+impl ModuleVisitor for Survey {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path
+            .push((name.to_string(), container_type.to_string()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(((name, container), module)) = self.path.split_last() else {
+            return;
+        };
+        if D < 2 || name != "weight" {
+            return;
+        }
+        let path: Vec<&str> = module.iter().map(|(name, _)| name.as_str()).collect();
+        self.weights.push(Weight {
+            path: path.join("."),
+            shape: param.lazy_shape(),
+            linear: container == "Struct:Linear",
+            adapted: param.reparameterization::<Adapter>().is_some() || param.adapter().is_some(),
+        });
+    }
+}
+
+struct Attach<'a> {
+    config: &'a MtLoraConfig,
+    /// The path of each weight to adapt, and which one it is.
+    plan: BTreeMap<String, u64>,
+}
+
+impl Reparameterizer for Attach<'_> {
+    type Reparam = Adapter;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<Adapter>) {
+        if self.config.keeps(path) {
+            return (param, None);
+        }
+        let param = param.set_require_grad(false);
+        let adapter = self
+            .plan
+            .get(path)
+            .map(|index| self.config.adapter(&param, *index));
+        (param, adapter)
+    }
+}
+
+/// The number of values that training changes.
+pub fn trainable_parameters<M: Module>(module: &M) -> usize {
+    #[derive(Default)]
+    struct Count(usize);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.base().is_require_grad() {
+                self.0 += param.lazy_shape().num_elements();
+            }
+        }
+    }
+    let mut count = Count::default();
+    module.visit(&mut count);
+    count.0
+}

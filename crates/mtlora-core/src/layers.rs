@@ -1,0 +1,103 @@
+use burn::backend::Dispatch;
+use burn::module::Param;
+use burn::nn::{Dropout, Embedding, Linear};
+use burn::tensor::{Distribution, Int, Tensor};
+
+use crate::ops::{MtLoraBackend, Optional};
+use crate::{Adapter, Segments};
+
+/// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
+///
+/// The dense update is never made, and the frozen weight gets no gradient. A layer without an
+/// adapter, or one whose base trains, takes Burn's own way.
+///
+/// # Shapes
+/// - `x`: `[..., in]`
+/// - output: `[..., out]`
+pub fn adapted_linear<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D> {
+    let Some(adapter) = linear.weight.reparameterization::<Adapter>() else {
+        return linear.forward(x);
+    };
+    let weight = linear.weight.base();
+    if weight.is_require_grad() || D < 2 {
+        return linear.forward(x);
+    }
+    let mut shape = x.dims();
+    let x: Tensor<2> = x.flatten(0, D - 2);
+    let dropped = drops(&adapter.dropout, &x).then(|| adapter.dropout.forward(x.clone()));
+    let y = Tensor::<2>::from_dispatch(<Dispatch as MtLoraBackend>::adapted_linear(
+        x.into_dispatch(),
+        optional(dropped),
+        weight.into_dispatch(),
+        optional(linear.bias.as_ref().map(Param::val)),
+        adapter.a.val().into_dispatch(),
+        optional(adapter.transform()),
+        adapter.b.val().into_dispatch(),
+        adapter.scale,
+    ));
+    shape[D - 1] = y.dims()[1];
+    y.reshape(shape)
+}
+
+/// `embedding` with its adapter, computed on the rows that are looked up:
+/// `W[ids] + scale (Aᵀ[ids] Tᵀ) Bᵀ`.
+///
+/// # Shapes
+/// - `ids`: `[tokens]`
+/// - output: `[tokens, dim]`
+pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
+    let base = embedding.weight.base().select(0, ids.clone());
+    let Some(adapter) = embedding.weight.reparameterization::<Adapter>() else {
+        return base;
+    };
+    let mut hidden = adapter.a.val().select(1, ids).transpose();
+    if let Some(t) = adapter.transform() {
+        hidden = hidden.matmul(t.transpose());
+    }
+    base + hidden
+        .matmul(adapter.b.val().transpose())
+        .mul_scalar(adapter.scale)
+}
+
+/// Scaled dot-product attention within each sequence of a strip:
+/// `softmax(Q Kᵀ / sqrt(head_dim)) V`, per head; with `causal`, no token sees a later one.
+///
+/// `dropout` acts on the attention probabilities while training.
+///
+/// # Shapes
+/// - `query`, `key`, `value`: `[tokens, heads * head_dim]`
+/// - output: `[tokens, heads * head_dim]`
+pub fn segment_attention(
+    [query, key, value]: [Tensor<2>; 3],
+    segments: &Segments,
+    heads: usize,
+    causal: bool,
+    dropout: &Dropout,
+) -> Tensor<2> {
+    let keep = drops(dropout, &query).then(|| {
+        let keep = 1.0 - dropout.prob;
+        let entries = heads * segments.score_entries();
+        Tensor::<1>::random([entries], Distribution::Bernoulli(keep), &query.device())
+            .mul_scalar(1.0 / keep)
+    });
+    let head_dim = query.dims()[1] / heads;
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::segment_attention(
+        query.into_dispatch(),
+        key.into_dispatch(),
+        value.into_dispatch(),
+        optional(keep),
+        segments.clone(),
+        heads,
+        1.0 / (head_dim as f64).sqrt(),
+        causal,
+    ))
+}
+
+/// Whether dropout changes anything here; the condition of [`Dropout::forward`].
+fn drops(dropout: &Dropout, x: &Tensor<2>) -> bool {
+    dropout.prob > 0.0 && dropout.training.is_enabled() && x.device().is_autodiff()
+}
+
+fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> Optional<Dispatch> {
+    tensor.map(Tensor::into_dispatch).into()
+}

@@ -1,0 +1,237 @@
+//! Attention within the segments of a strip.
+//!
+//! Consecutive segments of equal length are one rectangle, so no entry of a score matrix belongs
+//! to padding. With `S = scale Q Kᵀ`, `P = softmax(S)`, `M = P * keep`, `O = M V`:
+//!
+//! ```text
+//! dV = Mᵀ dO     dP = (dO Vᵀ) * keep     dS = P * (dP - rowsum(P * dP))
+//! dQ = scale dS K     dK = scale dSᵀ Q
+//! ```
+//!
+//! The backward pass makes `P` anew from `Q` and `K` rather than keep it.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Scalar, TensorMetadata};
+use burn::tensor::{Shape, Slice, TensorData};
+
+use super::MtLoraBackend;
+use crate::{Run, Segments};
+
+/// The operation's tensors; [`MtLoraBackend::segment_attention`] has the shapes.
+#[derive(Clone, Debug)]
+pub(super) struct Inputs<T> {
+    pub query: T,
+    pub key: T,
+    pub value: T,
+    pub keep: Option<T>,
+}
+
+/// How the strip is cut.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub segments: Segments,
+    pub heads: usize,
+    pub scale: f64,
+    pub causal: bool,
+}
+
+/// One run of the strip as rectangles `[count, heads, length, head_dim]`, and its probabilities.
+struct Block<B: Backend> {
+    query: FloatTensor<B>,
+    key: FloatTensor<B>,
+    value: FloatTensor<B>,
+    /// `P`: `[count, heads, length, length]`.
+    probabilities: FloatTensor<B>,
+    /// `[count, heads, length, length]`.
+    keep: Option<FloatTensor<B>>,
+}
+
+impl<B: Backend> Block<B> {
+    fn new(inputs: &Inputs<FloatTensor<B>>, layout: &Layout, run: Run, entry: usize) -> Self {
+        let query = rectangle::<B>(&inputs.query, layout, run);
+        let key = rectangle::<B>(&inputs.key, layout, run);
+        let value = rectangle::<B>(&inputs.value, layout, run);
+        let mut scores = B::float_mul_scalar(
+            B::float_matmul(query.clone(), B::float_transpose(key.clone())),
+            Scalar::from(layout.scale),
+        );
+        if layout.causal {
+            scores = B::float_add(scores, causal_mask::<B>(&query, run.length));
+        }
+        let shape = Shape::from([run.count, layout.heads, run.length, run.length]);
+        let keep = inputs.keep.as_ref().map(|keep| {
+            let end = entry + shape.num_elements();
+            let slice = B::float_slice(keep.clone(), &[Slice::from(entry..end)]);
+            B::float_reshape(slice, shape)
+        });
+        Self {
+            query,
+            key,
+            value,
+            probabilities: B::softmax(scores, 3),
+            keep,
+        }
+    }
+
+    /// `M`.
+    fn kept(&self) -> FloatTensor<B> {
+        times_kept::<B>(self.probabilities.clone(), &self.keep)
+    }
+}
+
+fn times_kept<B: Backend>(tensor: FloatTensor<B>, keep: &Option<FloatTensor<B>>) -> FloatTensor<B> {
+    match keep {
+        Some(keep) => B::float_mul(tensor, keep.clone()),
+        None => tensor,
+    }
+}
+
+/// Rows of `[tokens, heads * head_dim]` as `[count, heads, length, head_dim]`.
+fn rectangle<B: Backend>(strip: &FloatTensor<B>, layout: &Layout, run: Run) -> FloatTensor<B> {
+    let [tokens, width] = [strip.shape()[0], strip.shape()[1]];
+    let rows = match run.count * run.length == tokens {
+        true => strip.clone(),
+        false => B::float_slice(
+            strip.clone(),
+            &[Slice::from(run.start..run.end()), Slice::from(0..width)],
+        ),
+    };
+    let shape = [run.count, run.length, layout.heads, width / layout.heads];
+    B::float_permute(B::float_reshape(rows, Shape::from(shape)), &[0, 2, 1, 3])
+}
+
+/// The way back: `[count, heads, length, head_dim]` as rows of the strip.
+fn rows<B: Backend>(rectangle: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = rectangle.shape();
+    let [count, heads, length, head_dim] = [shape[0], shape[1], shape[2], shape[3]];
+    B::float_reshape(
+        B::float_permute(rectangle, &[0, 2, 1, 3]),
+        Shape::from([count * length, heads * head_dim]),
+    )
+}
+
+/// `[1, 1, length, length]`: minus infinity where a column lies behind its row, else 0.
+fn causal_mask<B: Backend>(like: &FloatTensor<B>, length: usize) -> FloatTensor<B> {
+    let entries: Vec<f32> = (0..length * length)
+        .map(|entry| match entry % length > entry / length {
+            true => f32::NEG_INFINITY,
+            false => 0.0,
+        })
+        .collect();
+    let data = TensorData::new(entries, [1, 1, length, length]).convert_dtype(like.dtype());
+    B::float_from_data(data, &like.device())
+}
+
+fn join<B: Backend>(mut runs: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+    match runs.len() {
+        1 => runs.remove(0),
+        _ => B::float_cat(runs, 0),
+    }
+}
+
+/// The blocks of the strip, one at a time, so that no more than one run's scores are held.
+fn blocks<B: Backend>(
+    inputs: &Inputs<FloatTensor<B>>,
+    layout: &Layout,
+) -> impl Iterator<Item = Block<B>> {
+    let mut entry = 0;
+    layout.segments.runs().into_iter().map(move |run| {
+        let block = Block::new(inputs, layout, run, entry);
+        entry += run.count * layout.heads * run.length * run.length;
+        block
+    })
+}
+
+pub(super) fn forward<B: Backend>(
+    inputs: Inputs<FloatTensor<B>>,
+    layout: &Layout,
+) -> FloatTensor<B> {
+    let outputs = blocks::<B>(&inputs, layout)
+        .map(|block| rows::<B>(B::float_matmul(block.kept(), block.value)))
+        .collect();
+    join::<B>(outputs)
+}
+
+#[derive(Debug)]
+struct SegmentAttention;
+
+/// Parents: `query`, `key`, `value`.
+impl<B: Backend> Backward<B, 3> for SegmentAttention {
+    type State = (Inputs<FloatTensor<B>>, Layout);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (inputs, layout) = ops.state;
+        let dy = grads.consume::<B>(&ops.node);
+        let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(layout.scale));
+
+        let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
+        for (run, block) in layout
+            .segments
+            .runs()
+            .into_iter()
+            .zip(blocks::<B>(&inputs, &layout))
+        {
+            let d_out = rectangle::<B>(&dy, &layout, run);
+            let kept = B::float_transpose(block.kept());
+            dv.push(rows::<B>(B::float_matmul(kept, d_out.clone())));
+            let dp = B::float_matmul(d_out, B::float_transpose(block.value));
+            let dp = times_kept::<B>(dp, &block.keep);
+            let weighted = B::float_mul(block.probabilities.clone(), dp);
+            let row_sums = B::float_sum_dim(weighted.clone(), 3);
+            // P * dP - P * rowsum(P * dP)
+            let ds = scaled(B::float_sub(
+                weighted,
+                B::float_mul(block.probabilities, row_sums),
+            ));
+            dq.push(rows::<B>(B::float_matmul(ds.clone(), block.key)));
+            dk.push(rows::<B>(B::float_matmul(
+                B::float_transpose(ds),
+                block.query,
+            )));
+        }
+        for (parent, parts) in ops.parents.into_iter().zip([dq, dk, dv]) {
+            if let Some(node) = parent {
+                grads.register::<B>(node.id, join::<B>(parts));
+            }
+        }
+    }
+}
+
+/// The operation on an autodiff backend. `keep` is a constant.
+pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
+    inputs: Inputs<FloatTensor<Autodiff<B, C>>>,
+    layout: Layout,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (query, query_node) = inputs.query.into_parts();
+    let (key, key_node) = inputs.key.into_parts();
+    let (value, value_node) = inputs.value.into_parts();
+    let inner = Inputs {
+        query,
+        key,
+        value,
+        keep: inputs.keep.map(|tensor| tensor.into_primitive()),
+    };
+    let saved = inner.clone();
+    let output = B::segment_attention(
+        inner.query,
+        inner.key,
+        inner.value,
+        inner.keep.into(),
+        layout.segments.clone(),
+        layout.heads,
+        layout.scale,
+        layout.causal,
+    );
+    match SegmentAttention
+        .prepare::<C>([query_node, key_node, value_node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish((saved, layout), output),
+        OpsKind::UnTracked(prep) => prep.finish(output),
+    }
+}
