@@ -171,7 +171,12 @@ impl MtLoraConfig {
                     output,
                 });
             }
-            plan.insert(format!("{path}.weight"), index as u64);
+            // A bare layer is its own root: it has no path.
+            let parameter = match path {
+                "" => "weight".to_string(),
+                _ => format!("{path}.weight"),
+            };
+            plan.insert(parameter, index as u64);
         }
         Ok(module.apply_reparameterization(Attach { config: self, plan }))
     }
@@ -234,9 +239,8 @@ impl MtLoraConfig {
             self.seed,
             index,
         );
-        let param = |values, shape: [usize; 2]| {
-            Param::from_data(TensorData::new(values, shape), &device)
-        };
+        let param =
+            |values, shape: [usize; 2]| Param::from_data(TensorData::new(values, shape), &device);
         Adapter {
             a: param(factors.a, [rank, input]),
             b: param(factors.b, [output, rank]),
@@ -274,6 +278,10 @@ struct Survey {
 
 impl ModuleVisitor for Survey {
     fn enter_module(&mut self, name: &str, container_type: &str) {
+        // A weight is visited first, what hangs on it second.
+        if let ("Reparameterization", Some(weight)) = (container_type, self.weights.last_mut()) {
+            weight.adapted = true;
+        }
         self.path
             .push((name.to_string(), container_type.to_string()));
     }
@@ -294,7 +302,7 @@ impl ModuleVisitor for Survey {
             path: path.join("."),
             shape: param.lazy_shape(),
             linear: container == "Struct:Linear",
-            adapted: param.reparameterization::<Adapter>().is_some() || param.adapter().is_some(),
+            adapted: false,
         });
     }
 }
@@ -339,4 +347,89 @@ pub fn trainable_parameters<M: Module>(module: &M) -> usize {
     let mut count = Count::default();
     module.visit(&mut count);
     count.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+
+    #[derive(Module, Debug)]
+    struct Net {
+        embed: Embedding,
+        query: Linear,
+        norm: LayerNorm,
+        conv: Conv2d,
+        classifier: Linear,
+    }
+
+    fn net() -> Net {
+        let device = &crate::devices()[0].device.clone().autodiff();
+        Net {
+            embed: EmbeddingConfig::new(10, 6).init(device),
+            query: LinearConfig::new(6, 4).init(device),
+            norm: LayerNormConfig::new(4).init(device),
+            conv: Conv2dConfig::new([2, 3], [2, 2]).init(device),
+            classifier: LinearConfig::new(4, 2).init(device),
+        }
+    }
+
+    fn config() -> MtLoraConfig {
+        MtLoraConfig::new(Structure::Ctcm).with_rank(2)
+    }
+
+    #[test]
+    fn only_adapters_and_kept_modules_train() {
+        let net = config()
+            .with_modules_to_save(vec!["classifier".into()])
+            .attach(net())
+            .unwrap();
+        // Linear layers but the kept one: A 2 x 6, B 4 x 2, C and D 2 x 2; the head 4 x 2 + 2.
+        assert_eq!(trainable_parameters(&net), 12 + 8 + 8 + 10);
+        assert!(
+            net.classifier
+                .weight
+                .reparameterization::<Adapter>()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn every_kind_of_weight_can_be_adapted_and_starts_unchanged() {
+        for init in [Init::Kaiming, Init::Identity, Init::Zero] {
+            let plain = net();
+            let before = plain.conv.weight.val().into_data();
+            let targets = Targets::names(["embed", "query", "conv"]);
+            let net = config()
+                .with_init(init)
+                .with_target_modules(targets)
+                .attach(plain)
+                .unwrap();
+            assert!(net.embed.weight.reparameterization::<Adapter>().is_some());
+            assert!(net.conv.weight.reparameterization::<Adapter>().is_some());
+            net.conv.weight.val().into_data().assert_eq(&before, true);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_reason() {
+        let refused = |config: MtLoraConfig| config.attach(net()).unwrap_err().to_string();
+        assert!(refused(config().with_rank(0)).contains("choose 1 to"));
+        assert!(refused(config().with_rank(5)).contains("rank 5 does not fit query (6 x 4)"));
+        assert!(refused(config().with_alpha(f64::NAN)).contains("alpha"));
+        assert!(refused(config().with_dropout(1.0)).contains("dropout"));
+        let named = config().with_target_modules(Targets::names(["key"]));
+        assert!(refused(named).contains("embed, query, conv, classifier"));
+        let zero = MtLoraConfig::new(Structure::Icfm).with_init(Init::Zero);
+        assert!(refused(zero).contains("icfm"));
+        let twice = config().attach(config().attach(net()).unwrap());
+        assert!(twice.unwrap_err().to_string().contains("adapter already"));
+    }
+
+    #[test]
+    fn scales_are_alpha_over_rank_or_its_root() {
+        assert_eq!(config().scale(), 8.0);
+        assert_eq!(config().with_rank(4).with_use_rslora(true).scale(), 8.0);
+    }
 }

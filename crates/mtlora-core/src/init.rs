@@ -59,9 +59,7 @@ impl FromStr for Init {
         Init::ALL
             .into_iter()
             .find(|init| init.name() == s)
-            .ok_or_else(|| {
-                format!("unknown initialisation `{s}`: one of kaiming, identity, zero")
-            })
+            .ok_or_else(|| format!("unknown initialisation `{s}`: one of kaiming, identity, zero"))
     }
 }
 

@@ -28,17 +28,21 @@
 
 mod adapter;
 mod attach;
+mod devices;
 mod init;
 mod layers;
 pub mod ops;
 mod segments;
+mod state;
 mod structure;
 mod targets;
 
 pub use adapter::Adapter;
 pub use attach::{AttachError, MtLoraConfig, trainable_parameters};
+pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use init::Init;
 pub use layers::{adapted_embedding, adapted_linear, segment_attention};
 pub use segments::{Run, Segments, SegmentsError};
+pub use state::{State, StateError, load_state, state};
 pub use structure::Structure;
 pub use targets::Targets;

@@ -89,10 +89,10 @@ impl FromStr for Structure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::TensorData;
 
     fn matrices() -> (Tensor<2>, Tensor<2>) {
-        let device = Device::default();
+        let device = crate::devices()[0].device.clone();
         (
             Tensor::from_data([[1.0, 2.0], [3.0, 4.0]], &device),
             Tensor::from_data([[0.0, 1.0], [-1.0, 2.0]], &device),

@@ -129,9 +129,7 @@ mod tests {
     #[test]
     fn a_name_that_matches_nothing_lists_what_there_is() {
         let modules = modules();
-        let error = Targets::parse("query, valeu")
-            .select(&modules)
-            .unwrap_err();
+        let error = Targets::parse("query, valeu").select(&modules).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("valeu") && text.contains("layer.0.prequery"));
     }

@@ -32,7 +32,9 @@ pub(super) struct Inputs<T> {
 }
 
 /// The output, and `u` (`[tokens, rank]`), which the backward pass reads.
-pub(super) fn forward<B: Backend>(inputs: Inputs<FloatTensor<B>>) -> (FloatTensor<B>, FloatTensor<B>) {
+pub(super) fn forward<B: Backend>(
+    inputs: Inputs<FloatTensor<B>>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let z = inputs.dropped.unwrap_or_else(|| inputs.x.clone());
     let u = B::float_matmul(z, B::float_transpose(inputs.a));
     let v = transformed::<B>(u.clone(), inputs.t);

@@ -5,6 +5,9 @@
 //! Use them through [`adapted_linear`](crate::adapted_linear) and
 //! [`segment_attention`](crate::segment_attention).
 
+// burn-ndarray is deprecated upstream; it stays a second, independent CPU backend to test against.
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
+
 mod attention;
 mod linear;
 
@@ -57,7 +60,7 @@ pub trait MtLoraBackend: Backend {
     /// - `weight`: `[in, out]`, `bias`: `[out]`
     /// - `a`: `[rank, in]`, `t`: `[rank, rank]` (none: the identity), `b`: `[out, rank]`
     /// - output: `[tokens, out]`
-    #[cfg_attr(feature = "cube", fusion(default))]
+    #[fusion(default)]
     fn adapted_linear(
         x: FloatTensor<Self>,
         #[extension_type] dropped: Optional<Self>,
@@ -87,7 +90,7 @@ pub trait MtLoraBackend: Backend {
     /// # Shapes
     /// - `query`, `key`, `value`, output: `[tokens, heads * head_dim]`
     /// - `keep`: `[heads * sum of squared lengths]`, segment after segment, in each head after head
-    #[cfg_attr(feature = "cube", fusion(default))]
+    #[fusion(default)]
     fn segment_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -117,9 +120,7 @@ pub trait MtLoraBackend: Backend {
 #[cfg(feature = "flex")]
 impl MtLoraBackend for burn::backend::Flex {}
 
-// Deprecated upstream; kept as a second, independent CPU backend to test against.
 #[cfg(feature = "ndarray")]
-#[allow(deprecated)]
 impl MtLoraBackend for burn::backend::NdArray {}
 
 #[cfg(feature = "cube")]

@@ -1,0 +1,75 @@
+use burn::tensor::Device;
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "cube"))]
+use burn::tensor::DeviceType;
+
+/// A device that this build can compute on.
+#[derive(Clone, Debug)]
+pub struct NamedDevice {
+    /// `flex`, `ndarray`, `wgpu`, `wgpu:1`, ...
+    pub name: String,
+    /// The device, without automatic differentiation.
+    pub device: Device,
+}
+
+/// Every device there is here, of the backends compiled in: the first is the default.
+pub fn devices() -> Vec<NamedDevice> {
+    #[allow(unused_mut)]
+    let mut found: Vec<NamedDevice> = Vec::new();
+    #[cfg(feature = "flex")]
+    list(&mut found, "flex", DeviceType::Flex);
+    #[cfg(feature = "ndarray")]
+    list(&mut found, "ndarray", DeviceType::NdArray);
+    #[cfg(feature = "cuda")]
+    list(&mut found, "cuda", DeviceType::Cuda);
+    #[cfg(feature = "rocm")]
+    list(&mut found, "rocm", DeviceType::Rocm);
+    #[cfg(feature = "metal")]
+    list(&mut found, "metal", DeviceType::Metal);
+    #[cfg(feature = "vulkan")]
+    list(&mut found, "vulkan", DeviceType::Vulkan);
+    #[cfg(feature = "webgpu")]
+    list(&mut found, "webgpu", DeviceType::WebGpu);
+    #[cfg(feature = "wgpu")]
+    list(&mut found, "wgpu", DeviceType::Wgpu);
+    found
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "cube"))]
+fn list(found: &mut Vec<NamedDevice>, name: &str, device_type: DeviceType) {
+    for (index, device) in Device::enumerate(device_type)
+        .into_vec()
+        .into_iter()
+        .enumerate()
+    {
+        let name = match index {
+            0 => name.to_string(),
+            _ => format!("{name}:{index}"),
+        };
+        found.push(NamedDevice { name, device });
+    }
+}
+
+/// There is no such device here.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no device `{name}` here; there is: {}", .available.join(", "))]
+pub struct NoDevice {
+    /// What was asked for.
+    pub name: String,
+    /// What there is.
+    pub available: Vec<String>,
+}
+
+/// The device of that name.
+///
+/// # Errors
+/// With the list of those that there are, when it is not among them.
+pub fn device(name: &str) -> Result<Device, NoDevice> {
+    let devices = devices();
+    match devices.iter().find(|device| device.name == name) {
+        Some(found) => Ok(found.device.clone()),
+        None => Err(NoDevice {
+            name: name.to_string(),
+            available: devices.into_iter().map(|device| device.name).collect(),
+        }),
+    }
+}

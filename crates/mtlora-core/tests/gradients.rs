@@ -1,0 +1,241 @@
+//! Gradients against finite differences and against Burn's own differentiation, on random shapes.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use burn::nn::{DropoutConfig, Linear, LinearConfig};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use common::relative_error;
+use mtlora_core::{
+    Adapter, Init, MtLoraConfig, Segments, State, Structure, adapted_linear, devices, load_state,
+    segment_attention, state,
+};
+use proptest::prelude::*;
+
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+/// The first device of this build, a CPU: `Device::default()` may be a GPU, too coarse for this.
+fn cpu() -> Device {
+    devices().remove(0).device
+}
+
+fn structure() -> impl Strategy<Value = Structure> {
+    prop::sample::select(Structure::ALL.to_vec())
+}
+
+/// A layer whose factors are all random, none zero.
+fn layer(structure: Structure, input: usize, output: usize, rank: usize) -> Linear {
+    let device = cpu().autodiff();
+    let layer = LinearConfig::new(input, output).init(&device);
+    let layer = MtLoraConfig::new(structure)
+        .with_rank(rank)
+        .with_init(Init::Identity)
+        .attach(layer)
+        .unwrap();
+    let values = state(&layer, |_, trains| trains)
+        .into_iter()
+        .map(|(path, old)| {
+            let shape = [old.shape()[0], old.shape()[1]];
+            (path, random::<2>(shape, &device).into_data())
+        })
+        .collect();
+    load_state(layer, values).unwrap()
+}
+
+/// The values of the loss `sum(y * g)` in f64.
+fn loss(y: Tensor<2>, g: &TensorData) -> f64 {
+    let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
+    let g: Vec<f32> = g.try_to_vec().unwrap();
+    y.iter()
+        .zip(g)
+        .map(|(y, g)| f64::from(*y) * f64::from(g))
+        .sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_factored_way_equals_the_dense_way(
+        structure in structure(),
+        tokens in 1usize..9, input in 1usize..17, output in 1usize..17, rank in 1usize..9,
+    ) {
+        let rank = rank.min(input).min(output);
+        let device = cpu().autodiff();
+        let layer = layer(structure, input, output, rank);
+        let adapter = layer.weight.reparameterization::<Adapter>().unwrap();
+        let x = random::<2>([tokens, input], &device);
+        let g = random::<2>([tokens, output], &device);
+        let mut results = Vec::new();
+        for dense in [true, false] {
+            let x = x.clone().detach().require_grad();
+            let y = match dense {
+                true => layer.forward(x.clone()),
+                false => adapted_linear(&layer, x.clone()),
+            };
+            let grads = (y.clone() * g.clone()).sum().backward();
+            let mut all = vec![y.into_data(), x.grad(&grads).unwrap().into_data()];
+            for factor in [Some(&adapter.a), Some(&adapter.b), adapter.c.as_ref(), adapter.d.as_ref()] {
+                if let Some(factor) = factor {
+                    all.push(factor.val().grad(&grads).unwrap().into_data());
+                }
+            }
+            results.push(all);
+        }
+        for (dense, factored) in results[0].iter().zip(&results[1]) {
+            prop_assert!(relative_error(factored, dense) < 2e-5);
+        }
+    }
+
+    #[test]
+    fn adapter_gradients_are_finite_differences(
+        structure in structure(),
+        tokens in 1usize..5, input in 1usize..7, output in 1usize..7, rank in 1usize..4,
+    ) {
+        let rank = rank.min(input).min(output);
+        let device = cpu().autodiff();
+        let layer = layer(structure, input, output, rank);
+        let adapter = layer.weight.reparameterization::<Adapter>().unwrap().clone();
+        let x = random::<2>([tokens, input], &device);
+        let g = random::<2>([tokens, output], &device).into_data();
+        let y = adapted_linear(&layer, x.clone());
+        let weights = Tensor::from_data(g.clone(), &device);
+        let grads = (y * weights).sum().backward();
+
+        // The loss is a polynomial of degree at most 2 in each factor, so central differences are
+        // exact but for rounding.
+        let step = 0.25;
+        let with = |name: &str, value: Tensor<2>| {
+            let path = format!("weight.mtlora.{name}");
+            load_state(layer.clone(), State::from([(path, value.into_data())])).unwrap()
+        };
+        let factors = [
+            ("a", Some(&adapter.a)), ("b", Some(&adapter.b)),
+            ("c", adapter.c.as_ref()), ("d", adapter.d.as_ref()),
+        ];
+        for (name, factor) in factors {
+            let Some(factor) = factor else { continue };
+            let direction = random::<2>(factor.val().dims(), &device);
+            let at = |t: f32| {
+                let value = factor.val() + direction.clone().mul_scalar(t);
+                loss(adapted_linear(&with(name, value), x.clone()), &g)
+            };
+            let difference = (at(step) - at(-step)) / f64::from(2.0 * step);
+            let gradient = factor.val().grad(&grads).unwrap().into_data();
+            let analytic = loss(
+                Tensor::from_data(gradient, &cpu()),
+                &direction.into_data(),
+            );
+            let size = difference.abs().max(analytic.abs()).max(1.0);
+            prop_assert!(
+                (difference - analytic).abs() / size < 2e-3,
+                "{structure} {name}: {difference} and {analytic}"
+            );
+        }
+    }
+
+    #[test]
+    fn segment_attention_equals_each_sequence_alone(
+        lengths in prop::collection::vec(1usize..6, 1..5),
+        heads in 1usize..4, head_dim in 1usize..5, causal: bool,
+    ) {
+        let segments = Segments::from_lengths(&lengths).unwrap();
+        let device = cpu().autodiff();
+        let width = heads * head_dim;
+        let strip = || random::<2>([segments.tokens(), width], &device);
+        let inputs = [strip(), strip(), strip()];
+        let g = strip();
+        let none = DropoutConfig::new(0.0).init();
+
+        let leaves = |inputs: &[Tensor<2>; 3]| inputs.clone().map(|t| t.detach().require_grad());
+        let tracked = leaves(&inputs);
+        let y = segment_attention(tracked.clone(), &segments, heads, causal, &none);
+        let grads = (y.clone() * g.clone()).sum().backward();
+
+        let alone = leaves(&inputs);
+        let mut outputs = Vec::new();
+        for (start, length) in segments.starts().iter().zip(&lengths) {
+            let rows = alone.clone().map(|t| {
+                t.slice([*start..start + length, 0..width])
+                    .reshape([*length, heads, head_dim])
+                    .swap_dims(0, 1)
+            });
+            let [q, k, v] = rows;
+            let mut scores = q.matmul(k.transpose()).div_scalar((head_dim as f32).sqrt());
+            if causal {
+                let mask = Tensor::<2>::ones([*length, *length], &device).triu(1).bool();
+                scores = scores.mask_fill(mask.unsqueeze::<3>().expand([heads, *length, *length]), f32::NEG_INFINITY);
+            }
+            let out = softmax(scores, 2).matmul(v);
+            outputs.push(out.swap_dims(0, 1).reshape([*length, width]));
+        }
+        let expected = Tensor::cat(outputs, 0);
+        let expected_grads = (expected.clone() * g).sum().backward();
+
+        prop_assert!(relative_error(&y.into_data(), &expected.into_data()) < 1e-5);
+        for (found, wanted) in tracked.iter().zip(&alone) {
+            let found = found.grad(&grads).unwrap().into_data();
+            let wanted = wanted.grad(&expected_grads).unwrap().into_data();
+            let largest: Vec<f32> = wanted.try_to_vec().unwrap();
+            // A sequence of one token has no gradient in query and key: all is rounding there.
+            if largest.iter().any(|v| v.abs() > 1e-3) {
+                prop_assert!(relative_error(&found, &wanted) < 1e-4);
+            }
+        }
+    }
+}
+
+/// Dropout keeps the expectation: the mean over many draws comes near the output without it.
+#[test]
+fn attention_dropout_keeps_the_expectation() {
+    let device = cpu().autodiff();
+    device.seed(7);
+    let segments = Segments::from_lengths(&[5, 3]).unwrap();
+    let inputs: [Tensor<2>; 3] = std::array::from_fn(|_| random([8, 6], &device));
+    let run = |p| {
+        let dropout = DropoutConfig::new(p).init();
+        segment_attention(inputs.clone(), &segments, 2, false, &dropout)
+    };
+    let draws = 2000;
+    let mean = (0..draws)
+        .map(|_| run(0.3).detach())
+        .reduce(|sum, y| sum + y)
+        .unwrap()
+        .div_scalar(draws as f32);
+    assert!(relative_error(&mean.into_data(), &run(0.0).into_data()) < 0.08);
+}
+
+/// The base is zero here, so all that comes out went through the mask.
+#[test]
+fn dropout_acts_on_the_adapters_input_only() {
+    let device = cpu().autodiff();
+    device.seed(1);
+    let layer = LinearConfig::new(6, 5).with_bias(false).init(&device);
+    let layer = MtLoraConfig::new(Structure::Lora)
+        .with_rank(2)
+        .with_dropout(0.5)
+        .attach(layer)
+        .unwrap();
+    let ones = |shape: [usize; 2]| Tensor::<2>::ones(shape, &device).into_data();
+    let values = State::from([
+        (
+            "weight".into(),
+            Tensor::<2>::zeros([6, 5], &device).into_data(),
+        ),
+        ("weight.mtlora.a".into(), ones([2, 6])),
+        ("weight.mtlora.b".into(), ones([5, 2])),
+    ]);
+    let layer = load_state(layer, values).unwrap();
+    let x = Tensor::<2>::ones([1, 6], &device).require_grad();
+    let y = adapted_linear(&layer, x.clone());
+    // scale = 16 / 2, two ranks, and each kept input counts twice.
+    let kept = f64::from(y.clone().into_data().try_to_vec::<f32>().unwrap()[0]) / (8.0 * 2.0 * 2.0);
+    assert!((kept - kept.round()).abs() < 1e-5 && (0.0..=6.0).contains(&kept));
+    let grads = y.sum().backward();
+    let dx: Vec<f32> = x.grad(&grads).unwrap().into_data().try_to_vec().unwrap();
+    let reached = dx.iter().filter(|v| **v != 0.0).count();
+    assert_eq!(reached as f64, kept.round());
+}

@@ -1,0 +1,151 @@
+//! The published layers' numbers, forward and backward, on every device there is.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use burn::module::{Module, Param};
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Device, Tensor, TensorData};
+use common::{Reference, fixtures, relative_error, tolerance};
+use mtlora_core::{
+    Adapter, MtLoraConfig, Structure, Targets, adapted_embedding, adapted_linear, devices,
+    load_state,
+};
+
+const RANK: usize = 4;
+const ALPHA: f64 = 10.0;
+
+fn reference(structure: Structure, layer: &str) -> Option<Reference> {
+    let path = fixtures().join(format!("layers/{structure}_{layer}.safetensors"));
+    std::fs::read(path).ok().map(Reference)
+}
+
+fn config(structure: Structure) -> MtLoraConfig {
+    MtLoraConfig::new(structure)
+        .with_rank(RANK)
+        .with_alpha(ALPHA)
+        .with_target_modules(Targets::Pattern(".*".into()))
+}
+
+fn param<const D: usize>(data: TensorData, device: &Device) -> Param<Tensor<D>> {
+    Param::from_data(data, device)
+}
+
+/// Puts the reference's factors in place of those of the adapter on `weight`.
+fn load<M: Module>(layer: M, reference: &Reference) -> M {
+    let factors = [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")];
+    let state = factors
+        .into_iter()
+        .filter(|(_, name)| reference.has(name))
+        .map(|(factor, name)| (format!("weight.mtlora.{factor}"), reference.rows(name)))
+        .collect();
+    load_state(layer, state).unwrap()
+}
+
+fn gradients(
+    adapter: &Adapter,
+    grads: &burn::tensor::Gradients,
+) -> Vec<(&'static str, TensorData)> {
+    let named = [
+        ("grad_A", Some(&adapter.a)),
+        ("grad_B", Some(&adapter.b)),
+        ("grad_C", adapter.c.as_ref()),
+        ("grad_D", adapter.d.as_ref()),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, factor)| Some((name, factor?.val().grad(grads).unwrap().into_data())))
+        .collect()
+}
+
+#[test]
+fn linear_layers_agree_with_the_published_ones() {
+    let mut checked = 0;
+    for named in devices() {
+        let device = named.device.clone().autodiff();
+        for structure in Structure::ALL {
+            let Some(reference) = reference(structure, "linear") else {
+                continue;
+            };
+            let weight: Tensor<2> = Tensor::from_data(reference.rows("weight"), &device);
+            let bias: Tensor<2> = Tensor::from_data(reference.rows("bias"), &device);
+            let layer = Linear {
+                weight: Param::from_tensor(weight.transpose()),
+                bias: Some(Param::from_tensor(bias.squeeze_dim(0))),
+            };
+            let layer = load(config(structure).attach(layer).unwrap(), &reference);
+            let adapter = layer.weight.reparameterization::<Adapter>().unwrap();
+
+            let tolerance = tolerance(&named);
+            let check = |name: &str, found: TensorData| {
+                let error = relative_error(&found, &reference.rows(name));
+                assert!(
+                    error <= tolerance,
+                    "{} {structure} {name}: {error}",
+                    named.name
+                );
+            };
+            let grad_y: Tensor<2> = Tensor::from_data(reference.rows("grad_y"), &device);
+
+            for dense in [false, true] {
+                let x = Tensor::<2>::from_data(reference.rows("x"), &device).require_grad();
+                let y = match dense {
+                    true => layer.forward(x.clone()),
+                    false => adapted_linear(&layer, x.clone()),
+                };
+                check("y", y.clone().into_data());
+                let grads = (y * grad_y.clone()).sum().backward();
+                check("grad_x", x.grad(&grads).unwrap().into_data());
+                for (name, gradient) in gradients(adapter, &grads) {
+                    check(name, gradient);
+                }
+                assert!(layer.weight.base().grad(&grads).is_none());
+            }
+
+            let merged = layer.valid().materialize();
+            check("merged_weight", merged.weight.val().transpose().into_data());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 4, "only {checked} layer files found");
+}
+
+#[test]
+fn embedding_layers_agree_with_the_published_ones() {
+    let mut checked = 0;
+    for named in devices() {
+        let device = named.device.clone().autodiff();
+        for structure in Structure::ALL {
+            let Some(reference) = reference(structure, "embedding") else {
+                continue;
+            };
+            let layer = Embedding {
+                weight: param(reference.rows("weight"), &device),
+            };
+            let layer = load(config(structure).attach(layer).unwrap(), &reference);
+            let adapter = layer.weight.reparameterization::<Adapter>().unwrap();
+
+            let tolerance = tolerance(&named);
+            let check = |name: &str, found: TensorData| {
+                let error = relative_error(&found, &reference.rows(name));
+                assert!(
+                    error <= tolerance,
+                    "{} {structure} {name}: {error}",
+                    named.name
+                );
+            };
+            let ids = reference.ids("x", &device);
+            let y = adapted_embedding(&layer, ids);
+            check("y", y.clone().into_data());
+            let grad_y: Tensor<2> = Tensor::from_data(reference.rows("grad_y"), &device);
+            let grads = (y * grad_y).sum().backward();
+            for (name, gradient) in gradients(adapter, &grads) {
+                check(name, gradient);
+            }
+            let merged = layer.valid().materialize();
+            check("merged_weight", merged.weight.val().into_data());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 3, "only {checked} layer files found");
+}
