@@ -4,6 +4,7 @@ use std::str::FromStr;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
 use crate::Structure;
@@ -120,17 +121,10 @@ fn kaiming_uniform(rng: &mut ChaCha8Rng, len: usize, fan_in: usize) -> Vec<f32> 
         .collect()
 }
 
-/// Box-Muller, both values of each pair used.
 fn gaussian(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
-    let mut values = Vec::with_capacity(len + 1);
-    while values.len() < len {
-        let radius = GAUSSIAN_STD * (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-        let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
-        values.push((radius * cos) as f32);
-        values.push((radius * sin) as f32);
-    }
-    values.truncate(len);
-    values
+    (0..len)
+        .map(|_| (GAUSSIAN_STD * rng.sample::<f64, _>(StandardNormal)) as f32)
+        .collect()
 }
 
 fn diagonal(rank: usize, value: f32) -> Vec<f32> {

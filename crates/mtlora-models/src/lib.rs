@@ -1,1 +1,45 @@
-//! x
+//! RoBERTa and BERT on token strips, read from and written to Hugging Face model folders.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use burn::tensor::Device;
+//! use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, TextEncoder};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = Path::new("roberta-base");
+//! let device = Device::flex();
+//! let config = EncoderConfig::from_folder(folder)?;
+//! let (model, fresh) = SequenceClassifier::from_folder(folder, &config, 0, &device)?;
+//! let text = TextEncoder::from_folder(folder, &config, 128)?;
+//! let tokens = text.encode("No padding anywhere.", None)?;
+//! let logits = model.forward(&Strip::new(&[&tokens], &config, &device)?);
+//! # let _ = (logits, fresh);
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(test)]
+mod allocations;
+mod checkpoint;
+mod classifier;
+mod config;
+mod encoder;
+mod error;
+mod masked_lm;
+mod read;
+mod save;
+mod strip;
+mod text;
+mod vocabulary;
+mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use classifier::{ClassificationHead, SequenceClassifier};
+pub use config::{Activation, Architecture, CONFIG_FILE, EncoderConfig, EncoderSizes, ProblemType};
+pub use encoder::Encoder;
+pub use error::ModelError;
+pub use masked_lm::{LmHead, MaskedLm};
+pub use save::{copy_tokenizer_files, write_atomically, write_checkpoint};
+pub use strip::Strip;
+pub use text::{TextEncoder, Tokens};
+pub use vocabulary::{train_tokenizer, write_tokenizer};

@@ -1,1 +1,26 @@
-//! x
+//! Tasks, data, metrics and the training loop for MTLoRA.
+
+pub mod acceptability;
+mod batches;
+mod error;
+mod evaluation;
+mod example;
+pub mod glue;
+mod loss;
+mod metrics;
+mod optimizer;
+mod rows;
+mod schedule;
+mod task;
+mod trainer;
+
+pub use batches::{BatchSize, by_length, shuffled};
+pub use error::DataError;
+pub use evaluation::{Item, encode, evaluate, predict};
+pub use example::{Example, Objective, Target};
+pub use loss::loss;
+pub use metrics::{MetricError, MetricName, Predictions, Scores, score};
+pub use optimizer::{adamw, clip_gradient_norm};
+pub use schedule::WarmupLinear;
+pub use task::Task;
+pub use trainer::{Method, Observer, StepReport, TrainError, TrainOptions, Trained, train};

@@ -1,0 +1,107 @@
+use std::path::Path;
+
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, Linear};
+use burn::tensor::activation::tanh;
+use burn::tensor::{Device, Tensor};
+use mtlora_core::adapted_linear;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::{Architecture, EncoderConfig};
+use crate::encoder::{Encoder, Pooler, linear};
+use crate::error::ModelError;
+use crate::strip::Strip;
+use crate::weights;
+
+/// The head of `RobertaForSequenceClassification` or `BertForSequenceClassification`.
+#[derive(Module, Debug)]
+pub struct ClassificationHead {
+    /// RoBERTa's hidden map, with tanh behind it. BERT has its pooler in the encoder.
+    pub dense: Option<Linear>,
+    /// To the labels: `[hidden, labels]`.
+    pub out_proj: Linear,
+    /// Before each map.
+    pub dropout: Dropout,
+}
+
+impl ClassificationHead {
+    fn forward(&self, first: Tensor<2>) -> Tensor<2> {
+        let mut x = self.dropout.forward(first);
+        if let Some(dense) = &self.dense {
+            x = self.dropout.forward(tanh(adapted_linear(dense, x)));
+        }
+        adapted_linear(&self.out_proj, x)
+    }
+}
+
+/// An encoder with a classification or regression head.
+#[derive(Module, Debug)]
+pub struct SequenceClassifier {
+    /// `roberta` or `bert` in the checkpoint.
+    pub base: Encoder,
+    /// The head.
+    pub classifier: ClassificationHead,
+}
+
+impl SequenceClassifier {
+    /// A model with random weights, as before any pre-training: Gaussian with the configuration's
+    /// `initializer_range`, biases zero.
+    pub fn fresh(config: &EncoderConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
+        weights::fresh(Self::empty(config, device), config, seed)
+    }
+
+    /// Reads the model of a Hugging Face folder. A head (and BERT's pooler) that the checkpoint
+    /// lacks starts anew from `seed`; the names of those tensors come back with the model.
+    ///
+    /// # Errors
+    /// When tensors are missing, unexpected or of another shape, with their names.
+    pub fn from_folder(
+        folder: &Path,
+        config: &EncoderConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(Self, Vec<String>), ModelError> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let model = Self::empty(config, device);
+        let optional = |name: &str| name.starts_with("classifier.") || name.contains(".pooler.");
+        weights::read(model, &checkpoint, config, seed, optional)
+    }
+
+    /// Writes `model.safetensors` and `config.json` into `folder`, adapters folded in.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn save(self, folder: &Path, config: &EncoderConfig) -> Result<(), ModelError> {
+        weights::write(self.materialize(), folder, config)
+    }
+
+    /// Logits: `[sequences, labels]`.
+    pub fn forward(&self, strip: &Strip) -> Tensor<2> {
+        let first = self.base.first_tokens(strip);
+        let pooled = match &self.base.pooler {
+            Some(pooler) => pooler.forward(first),
+            None => first,
+        };
+        self.classifier.forward(pooled)
+    }
+
+    fn empty(config: &EncoderConfig, device: &Device) -> Self {
+        let mut base = Encoder::new(config, device);
+        let hidden = config.hidden_size;
+        let dense = match config.architecture {
+            Architecture::Roberta => Some(linear(hidden, hidden, device)),
+            Architecture::Bert => {
+                base.pooler = Some(Pooler::new(config, device));
+                None
+            }
+        };
+        Self {
+            base,
+            classifier: ClassificationHead {
+                dense,
+                out_proj: linear(hidden, config.num_labels(), device),
+                dropout: DropoutConfig::new(config.head_dropout()).init(),
+            },
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! What can be wrong with a model folder, and where.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How many names a message lists before it says "and N more".
+const LISTED: usize = 8;
+/// How many characters of a name or value a message shows.
+const SHOWN: usize = 80;
+
+/// Why a model folder could not be read or written, or a text not be encoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// Values do not fit the model that they are meant for.
+    #[error(transparent)]
+    State(#[from] mtlora_core::StateError),
+    /// A folder without one of the files that a model folder has.
+    #[error("{} is no model folder: {missing}; {hint}", .folder.display())]
+    NotAModelFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What it lacks, such as "it has no config.json".
+        missing: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The operating system refused to read.
+    #[error("{}: cannot read: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The operating system refused to write, for instance because the disk is full. Nothing half-written is left.
+    #[error("{}: cannot write: {source}; nothing was left there half-written", .path.display())]
+    Write {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A file larger than any of its kind.
+    #[error("{}: has {bytes} bytes, more than the {limit} that such a file can have; is it the right file?", .path.display())]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size, in bytes.
+        bytes: u64,
+        /// The largest size that is read, in bytes.
+        limit: u64,
+    },
+    /// A file that is not the JSON it should be.
+    #[error("{}:{line}:{column}: invalid JSON: {message}; correct the file or download it again", .path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The line of the mistake, from 1.
+        line: usize,
+        /// The column of the mistake, from 1 (0: at the line's end).
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A field that the configuration needs and does not have.
+    #[error("{}: has no field `{field}`, which {wanted}; add it, or download the file again", .path.display())]
+    MissingField {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field's name.
+        field: &'static str,
+        /// What the field is, such as "is the number of attention heads".
+        wanted: &'static str,
+    },
+    /// A field of the configuration with a value that cannot be.
+    #[error("{}: field `{field}` {message}", at(.path, *.line))]
+    Field {
+        /// The configuration file.
+        path: PathBuf,
+        /// The line of the field, where it is certain.
+        line: Option<usize>,
+        /// The field's name.
+        field: String,
+        /// What is wrong with its value, and what it may be.
+        message: String,
+    },
+    /// A model of a kind that this crate cannot run.
+    #[error("{}: the architecture {} is not supported, only {}; choose a model of one of these", .path.display(), shown(.found), listed(.supported))]
+    UnsupportedArchitecture {
+        /// The configuration file.
+        path: PathBuf,
+        /// Its `model_type`.
+        found: String,
+        /// The `model_type`s there are.
+        supported: Vec<&'static str>,
+    },
+    /// A tensor file that ends too early, or whose header cannot be true.
+    #[error("{}: corrupt tensor file: {message}; download or save it again", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The list of the parts of a checkpoint does not fit the parts.
+    #[error("{}: {message}; download the folder again", .path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A tensor file that lacks tensors.
+    #[error("{}: {} missing: {}; are config.json and the tensors of the same model?", .path.display(), counted(.names.len(), "tensor is", "tensors are"), listed(.names))]
+    MissingTensors {
+        /// The file or folder.
+        path: PathBuf,
+        /// The names of the tensors that are not there.
+        names: Vec<String>,
+    },
+    /// A tensor file with tensors that the model has no place for.
+    #[error("{}: {} unexpected: {}; are config.json and the tensors of the same model?", .path.display(), counted(.names.len(), "tensor is", "tensors are"), listed(.names))]
+    UnexpectedTensors {
+        /// The file or folder.
+        path: PathBuf,
+        /// The names of the tensors that have no place.
+        names: Vec<String>,
+    },
+    /// A tensor of another shape than the configuration says.
+    #[error("{}: tensor {} has shape {found:?}, but config.json asks for {expected:?}; are both of the same model?", .path.display(), shown(.name))]
+    WrongShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The shape by the configuration.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor whose elements are of a type that weights here cannot have.
+    #[error("{}: tensor {} is of type {dtype}, but only F32, F16 and BF16 are read; save the model in one of these (quantized weights: take the original model)", .path.display(), shown(.name))]
+    UnsupportedDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The type, as the file names it.
+        dtype: String,
+    },
+    /// A weight that is infinite or not a number.
+    #[error("{}: tensor {} holds {value} at element {index}: the model is damaged; download it again", .path.display(), shown(.name))]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// Which element, in row-major order, from 0.
+        index: usize,
+        /// The value there.
+        value: f32,
+    },
+    /// A tensor to be written whose shape and number of elements disagree, or whose name was used already.
+    #[error("{}: cannot write tensor {}: {message}", .path.display(), shown(.name))]
+    BadTensor {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A tokenizer file that the tokenizer library refuses.
+    #[error("{}: cannot use the tokenizer: {message}", .path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// A tokenizer made for another model.
+    #[error("{}: the tokenizer has {tokenizer} tokens, but config.json says vocab_size {config}; take both files from the same model", .path.display())]
+    VocabularySize {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// How many token ids the tokenizer needs: its largest id and one.
+        tokenizer: usize,
+        /// The configuration's `vocab_size`.
+        config: usize,
+    },
+    /// A sequence length that leaves no room for text.
+    #[error(
+        "max_length {asked} is too short: {special} special tokens and some text must fit; use {least} or more"
+    )]
+    MaxLength {
+        /// The length asked for, in tokens.
+        asked: usize,
+        /// How many special tokens a pair of texts gets.
+        special: usize,
+        /// The shortest length that works.
+        least: usize,
+    },
+    /// One text far longer than a model reads.
+    #[error("a text of {bytes} bytes is too long, {limit} are the most; it begins {}; cut it into parts", shown(.start))]
+    TextTooLong {
+        /// Its size, in bytes.
+        bytes: usize,
+        /// The largest size, in bytes.
+        limit: usize,
+        /// How the text begins.
+        start: String,
+    },
+    /// A text that the tokenizer cannot encode.
+    #[error("cannot encode the text {}: {message}", shown(.start))]
+    Encode {
+        /// How the text begins.
+        start: String,
+        /// The tokenizer's reason.
+        message: String,
+    },
+    /// A tokenizer that could not be trained.
+    #[error("cannot train a tokenizer: {message}")]
+    Training {
+        /// What is wrong, and what to do.
+        message: String,
+    },
+}
+
+impl ModelError {
+    /// What the operating system said when `path` was read.
+    pub fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// What the operating system said when `path` was written.
+    pub fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// What the JSON reader said about `path`.
+    pub(crate) fn json(path: &Path, error: &serde_json::Error) -> Self {
+        // The reader's text ends in " at line L column C", which the message says already.
+        let text = error.to_string();
+        let end = text.rfind(" at line ").unwrap_or(text.len());
+        Self::Json {
+            path: path.to_path_buf(),
+            line: error.line(),
+            column: error.column(),
+            message: text.get(..end).unwrap_or(&text).to_string(),
+        }
+    }
+
+    /// A tensor file that is not what it should be.
+    pub(crate) fn corrupt(path: &Path, message: impl Into<String>) -> Self {
+        Self::Corrupt {
+            path: path.to_path_buf(),
+            message: message.into(),
+        }
+    }
+}
+
+/// A place in a file: with the line, where it is known.
+fn at(path: &Path, line: Option<usize>) -> String {
+    match line {
+        Some(line) => format!("{}:{line}", path.display()),
+        None => path.display().to_string(),
+    }
+}
+
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A name or value of a file, in backticks and cut to a length that a message bears.
+pub(crate) fn shown(value: &str) -> String {
+    let mut characters = value.chars();
+    let head: String = characters
+        .by_ref()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
+    let rest = if characters.next().is_some() {
+        "…"
+    } else {
+        ""
+    };
+    format!("`{head}{rest}`")
+}
+
+/// Names, separated by commas; a long list is cut.
+pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let mut text = names
+        .iter()
+        .take(LISTED)
+        .map(|name| shown(name.as_ref()))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > LISTED {
+        text.push_str(&format!(" and {} more", names.len() - LISTED));
+    }
+    text
+}
+
+/// The first characters of a text, for a message.
+pub(crate) fn start_of(text: &str) -> String {
+    text.chars().take(SHOWN + 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn long_lists_name_the_first_and_count_the_rest() {
+        let names: Vec<String> = (0..11).map(|n| format!("t{n}")).collect();
+        let error = ModelError::MissingTensors {
+            path: "m/model.safetensors".into(),
+            names,
+        };
+        assert_eq!(
+            error.to_string(),
+            "m/model.safetensors: 11 tensors are missing: `t0`, `t1`, `t2`, `t3`, `t4`, `t5`, `t6`, `t7` and 3 more; \
+             are config.json and the tensors of the same model?"
+        );
+        let error = ModelError::UnexpectedTensors {
+            path: "m".into(),
+            names: vec!["x".into()],
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with("m: 1 tensor is unexpected: `x`;")
+        );
+    }
+
+    #[test]
+    fn hostile_names_cannot_flood_or_break_a_message() {
+        let text = shown(&"a\nb".repeat(1000));
+        assert!(!text.contains('\n'));
+        assert!(text.chars().count() < 2 * SHOWN + 4);
+        assert!(text.ends_with("…`"));
+    }
+
+    #[test]
+    fn json_errors_say_the_place_once() {
+        let error = serde_json::from_str::<serde_json::Value>("{\n \"a\": ]}").unwrap_err();
+        let text = ModelError::json(Path::new("config.json"), &error).to_string();
+        assert!(
+            text.starts_with("config.json:2:7: invalid JSON: "),
+            "{text}"
+        );
+        assert!(!text.contains("at line"), "{text}");
+    }
+}

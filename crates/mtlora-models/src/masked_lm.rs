@@ -1,0 +1,67 @@
+use std::path::Path;
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::config::EncoderConfig;
+use crate::encoder::{Encoder, activate, layer_norm, linear, rows};
+use crate::error::ModelError;
+use crate::strip::Strip;
+use crate::weights;
+
+/// The head of `RobertaForMaskedLM`; its last map is the word embeddings.
+#[derive(Module, Debug)]
+pub struct LmHead {
+    /// `[hidden, hidden]`
+    pub dense: Linear,
+    /// Over `hidden`.
+    pub layer_norm: LayerNorm,
+    /// `[vocab_size]`
+    pub bias: Param<Tensor<1>>,
+}
+
+/// An encoder that guesses masked tokens: what pre-training trains.
+#[derive(Module, Debug)]
+pub struct MaskedLm {
+    /// `roberta` in the checkpoint.
+    pub base: Encoder,
+    /// The head.
+    pub lm_head: LmHead,
+}
+
+impl MaskedLm {
+    /// A model with random weights.
+    pub fn fresh(config: &EncoderConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
+        let model = Self {
+            base: Encoder::new(config, device),
+            lm_head: LmHead {
+                dense: linear(config.hidden_size, config.hidden_size, device),
+                layer_norm: layer_norm(config, device),
+                bias: Initializer::Zeros.init([config.vocab_size], device),
+            },
+        };
+        weights::fresh(model, config, seed)
+    }
+
+    /// Logits over the vocabulary at `places` of the strip: `[places, vocab_size]`.
+    pub fn forward(
+        &self,
+        strip: &Strip,
+        places: Tensor<1, Int>,
+        config: &EncoderConfig,
+    ) -> Tensor<2> {
+        let hidden = rows(self.base.forward(strip), places);
+        let hidden = activate(config.hidden_act, self.lm_head.dense.forward(hidden));
+        let hidden = self.lm_head.layer_norm.forward(hidden);
+        self.base.vocabulary(hidden) + self.lm_head.bias.val().unsqueeze()
+    }
+
+    /// Writes `model.safetensors` and `config.json` into `folder`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn save(self, folder: &Path, config: &EncoderConfig) -> Result<(), ModelError> {
+        weights::write(self, folder, config)
+    }
+}

@@ -1,0 +1,53 @@
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use mtlora_core::{Segments, SegmentsError};
+
+use crate::config::EncoderConfig;
+use crate::text::Tokens;
+
+/// A batch of sequences end to end, on a device: no padding anywhere.
+#[derive(Clone, Debug)]
+pub struct Strip {
+    /// `[tokens]`
+    pub ids: Tensor<1, Int>,
+    /// `[tokens]`: 0 or 1 as the sequence's first or second text.
+    pub type_ids: Tensor<1, Int>,
+    /// `[tokens]`: the row of the position embeddings.
+    pub positions: Tensor<1, Int>,
+    /// `[sequences]`: the place of each sequence's first token.
+    pub starts: Tensor<1, Int>,
+    /// Where each sequence begins.
+    pub segments: Segments,
+}
+
+impl Strip {
+    /// The strip of these sequences, in their order.
+    ///
+    /// # Errors
+    /// When there is no sequence or an empty one.
+    pub fn new(
+        sequences: &[&Tokens],
+        config: &EncoderConfig,
+        device: &Device,
+    ) -> Result<Self, SegmentsError> {
+        let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.ids.len()).collect();
+        let segments = Segments::from_lengths(&lengths)?;
+        let first = config.first_position();
+        let ids = sequences.iter().flat_map(|tokens| &tokens.ids);
+        let types = sequences.iter().flat_map(|tokens| &tokens.type_ids);
+        let positions = lengths.iter().flat_map(|length| first..first + length);
+        let starts = segments.starts().iter();
+        Ok(Self {
+            ids: ints(ids.map(|id| *id as i32), device),
+            type_ids: ints(types.map(|id| *id as i32), device),
+            positions: ints(positions.map(|position| position as i32), device),
+            starts: ints(starts.map(|start| *start as i32), device),
+            segments,
+        })
+    }
+}
+
+fn ints(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = values.collect();
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
+}

@@ -1,0 +1,725 @@
+//! From text to token ids, as the model's own `tokenizer.json` says.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokenizers::models::ModelWrapper;
+use tokenizers::{EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
+
+use crate::config::EncoderConfig;
+use crate::error::{ModelError, shown, start_of};
+use crate::read::{read_bounded, required_file};
+
+/// The tokenizer's file name in a model folder.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The largest tokenizer that is read, in bytes; those of the largest vocabularies have about half of that.
+const MAX_BYTES: u64 = 64 << 20;
+/// The longest text that is encoded, in bytes. A model reads a few thousand; the rest is cut off, but costs memory
+/// and time before.
+const MAX_TEXT: usize = 1 << 20;
+
+/// A sequence of tokens as the model reads it, with its special tokens and without padding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Rows of the word embedding, each below the configuration's `vocab_size`.
+    pub ids: Vec<u32>,
+    /// Rows of the token-type embedding: 0 for the first text, 1 for the second where the model tells them apart.
+    pub type_ids: Vec<u32>,
+}
+
+impl Tokens {
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no token; never so for what a [`TextEncoder`] returns.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// A model's tokenizer, checked against the model's configuration.
+#[derive(Clone, Debug)]
+pub struct TextEncoder {
+    tokenizer: Tokenizer,
+    vocab_size: usize,
+    type_vocab_size: usize,
+    max_length: usize,
+    special: Vec<u32>,
+}
+
+impl TextEncoder {
+    /// Reads `tokenizer.json` of a model folder. Sequences are cut, the longer text of a pair first, to `max_length`
+    /// tokens or to what the model has positions for, whichever is less. They are not padded, whatever the file says.
+    ///
+    /// # Errors
+    /// No such file, or one that is no tokenizer; a tokenizer that adds no special tokens, or whose vocabulary is not
+    /// the configuration's; a `max_length` without room for text.
+    pub fn from_folder(
+        folder: &Path,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        let path = required_file(folder, TOKENIZER_FILE, || {
+            "if it has vocab.txt, or vocab.json and merges.txt, convert them with Python's transformers: \
+             AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+                .to_string()
+        })?;
+        let bytes = read_bounded(&path, MAX_BYTES)?;
+        Self::from_bytes(&path, &bytes, config, max_length)
+    }
+
+    /// Reads the bytes of a `tokenizer.json`; `path` is for the messages.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_bytes(
+        path: &Path,
+        bytes: &[u8],
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        let value: Value =
+            serde_json::from_slice(bytes).map_err(|error| ModelError::json(path, &error))?;
+        check_merges(path, &value)?;
+        check_template(path, value.get("post_processor"))?;
+        drop(value);
+        let refused = |message: String| ModelError::Tokenizer {
+            path: path.to_path_buf(),
+            message,
+        };
+        let tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(refused)?;
+        Self::new(path.to_path_buf(), tokenizer, config, max_length)
+    }
+
+    /// Checks and sets up a tokenizer that is in memory; `path` is for the messages.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn new(
+        path: PathBuf,
+        mut tokenizer: Tokenizer,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        let refused = |message: String| ModelError::Tokenizer {
+            path: path.clone(),
+            message,
+        };
+        tokenizer.with_padding(None);
+        guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refused)?;
+        // Merges left out at random would make no two runs alike.
+        let without_dropout = match tokenizer.get_model() {
+            ModelWrapper::BPE(bpe) if bpe.dropout.is_some() => Some(bpe.clone()),
+            _ => None,
+        };
+        if let Some(mut bpe) = without_dropout {
+            bpe.dropout = None;
+            tokenizer.with_model(bpe);
+        }
+
+        let frame = guarded(|| tokenizer.encode_fast("", true)).map_err(refused)?;
+        let pair_frame = guarded(|| tokenizer.encode_fast(("", ""), true)).map_err(refused)?;
+        let frames = [frame.get_ids(), pair_frame.get_ids()];
+        if frames.iter().any(|ids| ids.len() < 2) {
+            return Err(refused(
+                "it adds no special tokens around a text, such as <s> and </s>, which the model expects; take the \
+                 tokenizer.json of this model, with its post_processor"
+                    .to_string(),
+            ));
+        }
+        let in_vocabulary = tokenizer.get_vocab(true).into_values();
+        let largest = in_vocabulary
+            .chain(frames.concat())
+            .max()
+            .map_or(0, |id| id as usize);
+        let size = largest.saturating_add(1);
+        if size > config.vocab_size || !is_padded(size, config.vocab_size) {
+            return Err(ModelError::VocabularySize {
+                path,
+                tokenizer: size,
+                config: config.vocab_size,
+            });
+        }
+
+        let special_tokens = tokenizer
+            .get_post_processor()
+            .map_or(0, |post| post.added_tokens(true))
+            .max(pair_frame.get_ids().len());
+        // One token of each text of a pair.
+        let least = special_tokens.saturating_add(2);
+        let max_length = max_length.min(config.max_tokens());
+        if max_length < least {
+            return Err(ModelError::MaxLength {
+                asked: max_length,
+                special: special_tokens,
+                least,
+            });
+        }
+        let truncation = TruncationParams {
+            max_length,
+            ..TruncationParams::default()
+        };
+        guarded(|| tokenizer.with_truncation(Some(truncation)).map(|_| ())).map_err(refused)?;
+
+        let mut special: Vec<u32> = tokenizer
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .map(|(id, _)| id)
+            .collect();
+        special.sort_unstable();
+        Ok(Self {
+            tokenizer,
+            vocab_size: config.vocab_size,
+            type_vocab_size: config.type_vocab_size,
+            max_length,
+            special,
+        })
+    }
+
+    /// The tokens of one text, or of a pair of texts as one sequence.
+    ///
+    /// # Errors
+    /// A text of more than a megabyte, or one that the tokenizer refuses.
+    pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Tokens, ModelError> {
+        let input = input(text, pair)?;
+        let failed = |message| ModelError::Encode {
+            start: start_of(text),
+            message,
+        };
+        guarded(|| self.tokenizer.encode_fast(input, true))
+            .and_then(|encoding| self.tokens(&encoding))
+            .map_err(failed)
+    }
+
+    /// As [`Self::encode`], for many texts or pairs, in their order, on all processors.
+    ///
+    /// # Errors
+    /// As [`Self::encode`], for the first text that fails.
+    pub fn encode_batch(&self, rows: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>, ModelError> {
+        let inputs = rows
+            .iter()
+            .map(|&(text, pair)| input(text, pair))
+            .collect::<Result<Vec<_>, _>>()?;
+        let encoded = guarded(|| self.tokenizer.encode_batch_fast(inputs, true));
+        let tokens = encoded.and_then(|encodings| {
+            let tokens = encodings.iter().map(|encoding| self.tokens(encoding));
+            tokens.collect::<Result<Vec<_>, _>>()
+        });
+        match tokens {
+            Ok(tokens) => Ok(tokens),
+            // The batch does not tell which text failed.
+            Err(_) => rows
+                .iter()
+                .map(|&(text, pair)| self.encode(text, pair))
+                .collect(),
+        }
+    }
+
+    fn tokens(&self, encoding: &Encoding) -> Result<Tokens, String> {
+        let ids = encoding.get_ids();
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            return Err(format!(
+                "the tokenizer gives the token {id}, but the model has only {}",
+                self.vocab_size
+            ));
+        }
+        let largest = u32::try_from(self.type_vocab_size.saturating_sub(1)).unwrap_or(u32::MAX);
+        let types = encoding.get_type_ids().iter();
+        Ok(Tokens {
+            ids: ids.to_vec(),
+            type_ids: types.map(|&id| id.min(largest)).collect(),
+        })
+    }
+
+    /// The longest sequence that comes out, in tokens with the special ones.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// The number of token ids the model has, which is what a random token is drawn from.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that stands for a hidden one: `<mask>` or `[MASK]`.
+    pub fn mask_token_id(&self) -> Option<u32> {
+        self.named(["<mask>", "[MASK]"])
+    }
+
+    /// The token at a sequence's beginning, whose hidden state a classifier reads: `<s>` or `[CLS]`.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.named(["<s>", "[CLS]"])
+    }
+
+    /// The token at a text's end: `</s>` or `[SEP]`.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.named(["</s>", "[SEP]"])
+    }
+
+    /// The padding token: `<pad>` or `[PAD]`.
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.named(["<pad>", "[PAD]"])
+    }
+
+    /// All special tokens, sorted: those that masked-language-model training neither hides nor draws.
+    pub fn special_token_ids(&self) -> &[u32] {
+        &self.special
+    }
+
+    /// The tokenizer itself.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn named(&self, names: [&str; 2]) -> Option<u32> {
+        names
+            .into_iter()
+            .find_map(|name| self.tokenizer.token_to_id(name))
+    }
+}
+
+/// One text or a pair, if not too long.
+fn input<'a>(text: &'a str, pair: Option<&'a str>) -> Result<EncodeInput<'a>, ModelError> {
+    if let Some(long) = [Some(text), pair]
+        .into_iter()
+        .flatten()
+        .find(|text| text.len() > MAX_TEXT)
+    {
+        return Err(ModelError::TextTooLong {
+            bytes: long.len(),
+            limit: MAX_TEXT,
+            start: start_of(long),
+        });
+    }
+    Ok(match pair {
+        Some(pair) => (text, pair).into(),
+        None => text.into(),
+    })
+}
+
+/// Whether a model of `config` rows can be meant for a tokenizer of `size` tokens: as many, or so many more as
+/// rounding the embedding up for the hardware's sake gives. Any other number belongs to another tokenizer, whose ids
+/// would be valid and mean nothing.
+fn is_padded(size: usize, config: usize) -> bool {
+    let rounded = config.is_multiple_of(8) || config.is_multiple_of(100);
+    config == size || (rounded && config.saturating_sub(size) < 128)
+}
+
+/// Refuses merges of a byte-pair encoding whose result is not in its vocabulary: the library trusts them, and reads
+/// past the end of a buffer.
+fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> {
+    let model = file.get("model");
+    let field = |name| model.and_then(|model| model.get(name));
+    let (Some(vocabulary), Some(merges)) = (
+        field("vocab").and_then(Value::as_object),
+        field("merges").and_then(Value::as_array),
+    ) else {
+        return Ok(());
+    };
+    let prefix = field("continuing_subword_prefix")
+        .and_then(Value::as_str)
+        .map_or(0, str::len);
+    for (number, merge) in merges.iter().enumerate() {
+        let parts = match merge {
+            Value::String(text) => text.split_once(' '),
+            Value::Array(parts) => match parts.as_slice() {
+                [Value::String(a), Value::String(b)] => Some((a.as_str(), b.as_str())),
+                _ => None,
+            },
+            _ => None,
+        };
+        let merged = parts.and_then(|(a, b)| Some(format!("{a}{}", b.get(prefix..)?)));
+        if !merged.is_some_and(|merged| vocabulary.contains_key(&merged)) {
+            return Err(ModelError::Tokenizer {
+                path: path.to_path_buf(),
+                message: format!(
+                    "merge number {number}, {}, gives no token of its vocabulary; download the file again",
+                    shown(&merge.to_string())
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a frame of special tokens that it does not define, on which the library panics.
+fn check_template(path: &Path, processor: Option<&Value>) -> Result<(), ModelError> {
+    let field = |name| processor.and_then(|processor| processor.get(name));
+    let list = |name| field(name).and_then(Value::as_array).into_iter().flatten();
+    for inner in list("processors") {
+        check_template(path, Some(inner))?;
+    }
+    for piece in list("single").chain(list("pair")) {
+        let id = piece.pointer("/SpecialToken/id").and_then(Value::as_str);
+        let defined = field("special_tokens").and_then(Value::as_object);
+        if let Some(id) = id
+            && !defined.is_some_and(|defined| defined.contains_key(id))
+        {
+            return Err(ModelError::Tokenizer {
+                path: path.to_path_buf(),
+                message: format!(
+                    "its post_processor uses {}, which is not among its special_tokens; download the file again",
+                    shown(id)
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs the tokenizer library on somebody else's file. It panics on some files that are no tokenizers, which is one
+/// more way of refusing them.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the file contradicts itself; download it again".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{Architecture, EncoderSizes};
+    use crate::vocabulary::{train_tokenizer, write_tokenizer};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn config(architecture: Architecture, vocab_size: usize) -> EncoderConfig {
+        let sizes = EncoderSizes {
+            vocab_size,
+            hidden_size: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 16,
+            max_tokens: 24,
+        };
+        EncoderConfig::new(architecture, sizes).unwrap()
+    }
+
+    fn roberta() -> Value {
+        let lines = (0..200).map(|n| format!("the cat number {n} sat on the other mat"));
+        let tokenizer = train_tokenizer(lines, 300).unwrap();
+        serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap()
+    }
+
+    /// A word-piece tokenizer as BERT has it, with the settings that folders for sentence embeddings carry.
+    fn bert() -> Value {
+        let words = [
+            "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "##s", "mat",
+        ];
+        let vocab: serde_json::Map<String, Value> = words
+            .iter()
+            .enumerate()
+            .map(|(id, word)| (word.to_string(), json!(id)))
+            .collect();
+        let special = |id: usize| {
+            json!({"id": id, "content": words[id], "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true})
+        };
+        let token =
+            |name: &str, kind: usize| json!({"SpecialToken": {"id": name, "type_id": kind}});
+        let text = |name: &str, kind: usize| json!({"Sequence": {"id": name, "type_id": kind}});
+        json!({
+            "version": "1.0",
+            "truncation": {"max_length": 5, "strategy": "OnlyFirst", "stride": 0},
+            "padding": {"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": null,
+                "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
+            "added_tokens": (0..5).map(special).collect::<Vec<_>>(),
+            "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                "strip_accents": null, "lowercase": true},
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [token("[CLS]", 0), text("A", 0), token("[SEP]", 0)],
+                "pair": [token("[CLS]", 0), text("A", 0), token("[SEP]", 0), text("B", 1), token("[SEP]", 1)],
+                "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                    "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
+            "decoder": null,
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocab},
+        })
+    }
+
+    fn load(
+        file: &Value,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<TextEncoder, ModelError> {
+        let path = Path::new("tokenizer.json");
+        TextEncoder::from_bytes(path, file.to_string().as_bytes(), config, max_length)
+    }
+
+    #[test]
+    fn bert_pairs_have_two_types_and_no_padding() {
+        let config = config(Architecture::Bert, 10);
+        let encoder = load(&bert(), &config, 512).unwrap();
+        assert_eq!(encoder.max_length(), 24);
+        let tokens = encoder.encode("The cats", Some("mat dog")).unwrap();
+        assert_eq!(tokens.ids, [2, 5, 6, 8, 3, 9, 1, 3]);
+        assert_eq!(tokens.type_ids, [0, 0, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(encoder.encode("", None).unwrap().ids, [2, 3]);
+        assert_eq!(
+            [
+                encoder.mask_token_id(),
+                encoder.bos_token_id(),
+                encoder.eos_token_id(),
+                encoder.pad_token_id()
+            ],
+            [Some(4), Some(2), Some(3), Some(0)]
+        );
+        assert_eq!(encoder.special_token_ids(), [0, 1, 2, 3, 4]);
+        // A model with one type has no row for the second.
+        let mut one_type = config;
+        one_type.type_vocab_size = 1;
+        let tokens = load(&bert(), &one_type, 512)
+            .unwrap()
+            .encode("cat", Some("cat"))
+            .unwrap();
+        assert_eq!(tokens.type_ids, [0; 5]);
+    }
+
+    #[test]
+    fn long_texts_are_cut_longest_first() {
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 9).unwrap();
+        let long = "cat ".repeat(1000);
+        assert_eq!(encoder.encode(&long, None).unwrap().len(), 9);
+        let tokens = encoder.encode("mat", Some(&long)).unwrap();
+        assert_eq!(tokens.ids, [2, 9, 3, 6, 6, 6, 6, 6, 3]);
+        let tokens = encoder.encode(&long, Some("mat mat")).unwrap();
+        assert_eq!(tokens.ids, [2, 6, 6, 6, 6, 3, 9, 9, 3]);
+        let error = load(&bert(), &config(Architecture::Bert, 10), 4).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ModelError::MaxLength {
+                    asked: 4,
+                    special: 3,
+                    least: 5
+                }
+            ),
+            "{error}"
+        );
+        assert!(load(&bert(), &config(Architecture::Bert, 10), 0).is_err());
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 5).unwrap();
+        assert_eq!(
+            encoder.encode(&long, Some(&long)).unwrap().ids,
+            [2, 6, 3, 6, 3]
+        );
+    }
+
+    #[test]
+    fn roberta_reads_from_a_folder_within_its_positions() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = train_tokenizer((0..200).map(|n| format!("cat {n}")), 280).unwrap();
+        write_tokenizer(&tokenizer, folder.path(), 24).unwrap();
+        let vocab_size = tokenizer.get_vocab_size(true);
+        let config = config(Architecture::Roberta, vocab_size);
+        assert_eq!(config.max_position_embeddings, 26);
+        let encoder = TextEncoder::from_folder(folder.path(), &config, 100).unwrap();
+        assert_eq!(encoder.max_length(), 24);
+        let tokens = encoder.encode(&"cat 17 ".repeat(50), Some("and")).unwrap();
+        assert_eq!(tokens.len(), 24);
+        assert!(tokens.type_ids.iter().all(|&id| id == 0));
+        assert_eq!(encoder.mask_token_id(), Some(4));
+        assert_eq!(encoder.special_token_ids(), [0, 1, 2, 3, 4]);
+        let empty = tempfile::tempdir().unwrap();
+        let error = TextEncoder::from_folder(empty.path(), &config, 100).unwrap_err();
+        assert!(
+            error.to_string().contains("it has no tokenizer.json; "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_refused_with_both_numbers() {
+        let file = bert();
+        for vocab_size in [9, 5, 11, 1000] {
+            let error = load(&file, &config(Architecture::Bert, vocab_size), 16).unwrap_err();
+            let text = format!(
+                "the tokenizer has 10 tokens, but config.json says vocab_size {vocab_size};"
+            );
+            assert!(error.to_string().contains(&text), "{error}");
+        }
+        // Rounded up, as for 30,522 tokens in 30,528 rows.
+        load(&file, &config(Architecture::Bert, 16), 16).unwrap();
+        assert!(is_padded(30_522, 30_528) && is_padded(128_001, 128_100));
+        assert!(!is_padded(50_257, 50_265) && !is_padded(30_522, 50_264));
+        // A frame's token counts too.
+        let mut framed = bert();
+        framed["post_processor"]["special_tokens"]["[SEP]"]["ids"] = json!([77]);
+        let error = load(&framed, &config(Architecture::Bert, 10), 16).unwrap_err();
+        assert!(
+            matches!(error, ModelError::VocabularySize { tokenizer: 78, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_that_frames_nothing_is_refused() {
+        let mut file = bert();
+        file["post_processor"]["single"] = json!([]);
+        for processor in [Value::Null, file["post_processor"].take()] {
+            file["post_processor"] = processor;
+            let error = load(&file, &config(Architecture::Bert, 10), 16).unwrap_err();
+            assert!(
+                error.to_string().contains("adds no special tokens"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_of_undefined_tokens_is_refused() {
+        let mut file = bert();
+        file["post_processor"]["pair"][2]["SpecialToken"]["id"] = json!("[END]");
+        let inner = file["post_processor"].take();
+        for processor in [
+            inner.clone(),
+            json!({"type": "Sequence", "processors": [inner]}),
+        ] {
+            file["post_processor"] = processor;
+            let error = load(&file, &config(Architecture::Bert, 10), 16).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("its post_processor uses `[END]`"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn merges_that_give_no_token_are_refused() {
+        let size = |file: &Value| file["model"]["vocab"].as_object().unwrap().len();
+        let good = roberta();
+        let config = config(Architecture::Roberta, size(&good));
+        load(&good, &config, 16).unwrap();
+        let longest = good["model"]["vocab"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .max_by_key(|k| k.len())
+            .unwrap();
+        for merge in [
+            json!([longest, longest]),
+            json!("t zzz"),
+            json!("t"),
+            json!(3),
+            json!(["t"]),
+        ] {
+            let mut file = good.clone();
+            file["model"]["merges"][1] = merge;
+            let error = load(&file, &config, 16).unwrap_err();
+            assert!(error.to_string().contains("merge number 1, "), "{error}");
+        }
+        let mut file = good.clone();
+        file["model"]["continuing_subword_prefix"] = json!("a very long prefix");
+        assert!(load(&file, &config, 16).is_err());
+    }
+
+    #[test]
+    fn merges_are_never_dropped_at_random() {
+        let mut file = roberta();
+        let config = config(
+            Architecture::Roberta,
+            file["model"]["vocab"].as_object().unwrap().len(),
+        );
+        let text = "the cat number 7 sat on the other mat";
+        let expected = load(&file, &config, 24)
+            .unwrap()
+            .encode(text, None)
+            .unwrap();
+        file["model"]["dropout"] = json!(0.9);
+        let encoder = load(&file, &config, 24).unwrap();
+        for _ in 0..10 {
+            assert_eq!(encoder.encode(text, None).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_batch_is_its_texts_in_order() {
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 12).unwrap();
+        let texts: Vec<String> = (0..100).map(|n| "cat sats ".repeat(n % 9)).collect();
+        let rows: Vec<_> = texts
+            .iter()
+            .enumerate()
+            .map(|(n, text)| (text.as_str(), (n % 2 == 0).then_some("the mat")))
+            .collect();
+        let batch = encoder.encode_batch(&rows).unwrap();
+        for (&(text, pair), tokens) in rows.iter().zip(&batch) {
+            assert_eq!(&encoder.encode(text, pair).unwrap(), tokens);
+        }
+        let long = "x".repeat(MAX_TEXT + 1);
+        let error = encoder
+            .encode_batch(&[("a", None), ("b", Some(&long))])
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ModelError::TextTooLong {
+                    limit: MAX_TEXT,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(error.to_string().len() < 300);
+    }
+
+    /// Replaces one value somewhere in a file.
+    fn replace(value: &mut Value, path: &[usize], new: &Value) {
+        let Some((&step, rest)) = path.split_first() else {
+            *value = new.clone();
+            return;
+        };
+        match value {
+            Value::Object(map) if !map.is_empty() => {
+                let at = step % map.len();
+                if let Some(inner) = map.values_mut().nth(at) {
+                    replace(inner, rest, new);
+                }
+            }
+            Value::Array(list) if !list.is_empty() => {
+                let at = step % list.len();
+                replace(&mut list[at], rest, new);
+            }
+            other => *other = new.clone(),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1500))]
+        /// No panic reaches the caller, and what is accepted keeps its promises.
+        #[test]
+        fn a_changed_file_is_refused_or_still_encodes_within_the_vocabulary(
+            path in prop::collection::vec(0usize..400, 1..7),
+            new in prop_oneof![
+                Just(Value::Null), any::<u64>().prop_map(Value::from), (0u64..20).prop_map(Value::from),
+                any::<i64>().prop_map(Value::from), "\\PC{0,6}".prop_map(Value::from),
+                prop::sample::select(vec!["[SEP]", "", "##", "A", "ByteLevel", "Unigram", "Right", "cat"]).prop_map(Value::from),
+                Just(json!([])), Just(json!({})), any::<bool>().prop_map(Value::from),
+            ],
+            text in "\\PC{0,40}",
+            which in any::<bool>(),
+        ) {
+            thread_local!(static ROBERTA: Value = roberta());
+            let mut file = if which { bert() } else { ROBERTA.with(Value::clone) };
+            let architecture = if which { Architecture::Bert } else { Architecture::Roberta };
+            let vocab_size = file["model"]["vocab"].as_object().unwrap().len();
+            replace(&mut file, &path, &new);
+            if let Ok(encoder) = load(&file, &config(architecture, vocab_size), 16) {
+                for pair in [None, Some("the cat")] {
+                    if let Ok(tokens) = encoder.encode(&text, pair) {
+                        prop_assert!((2..=16).contains(&tokens.len()), "{:?}", tokens);
+                        prop_assert!(tokens.ids.iter().all(|&id| (id as usize) < vocab_size));
+                        prop_assert_eq!(tokens.ids.len(), tokens.type_ids.len());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Between Burn's parameters and a checkpoint's tensors: names, layouts, and fresh values.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use mtlora_core::{State, load_state, state};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::StandardNormal;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::{Architecture, CONFIG_FILE, EncoderConfig};
+use crate::error::ModelError;
+use crate::save::{write_atomically, write_checkpoint};
+
+/// One parameter of a model.
+struct Slot {
+    /// Burn's path.
+    path: String,
+    /// Burn's shape.
+    shape: Vec<usize>,
+    /// Whether the checkpoint keeps it transposed: PyTorch's linear weights are `[out, in]`.
+    transposed: bool,
+}
+
+impl Slot {
+    /// The shape in the checkpoint.
+    fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+}
+
+/// The tensor's name in a Hugging Face checkpoint.
+fn stored_name(path: &str, architecture: Architecture) -> String {
+    let name = match path.strip_prefix("base.") {
+        Some(rest) => {
+            let rest = rest
+                .replace(".self_.", ".self.")
+                .replace("layer_norm.gamma", "LayerNorm.weight")
+                .replace("layer_norm.beta", "LayerNorm.bias");
+            format!("{}.{rest}", architecture.model_type())
+        }
+        None => path
+            .replace("layer_norm.gamma", "layer_norm.weight")
+            .replace("layer_norm.beta", "layer_norm.bias"),
+    };
+    match architecture {
+        Architecture::Roberta => name,
+        Architecture::Bert => name.replace("classifier.out_proj.", "classifier."),
+    }
+}
+
+/// Tensors of heads that other models of the family have and this one does not read.
+fn foreign(name: &str) -> bool {
+    ["lm_head.", "cls.", "qa_outputs."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || name.starts_with("pooler.")
+        || name.contains(".pooler.")
+}
+
+#[derive(Default)]
+struct Slots {
+    path: Vec<(String, bool)>,
+    slots: Vec<Slot>,
+}
+
+impl ModuleVisitor for Slots {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        let linear = container_type == "Struct:Linear";
+        self.path.push((name.to_string(), linear));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        let linear = self.path.last().is_some_and(|(_, linear)| *linear);
+        self.slots.push(Slot {
+            path: names.join("."),
+            shape: param.lazy_shape().to_vec(),
+            transposed: linear && D == 2,
+        });
+    }
+}
+
+fn slots<M: Module>(model: &M) -> Vec<Slot> {
+    let mut slots = Slots::default();
+    model.visit(&mut slots);
+    slots.slots
+}
+
+/// `model` with random values throughout.
+pub(crate) fn fresh<M: Module>(
+    model: M,
+    config: &EncoderConfig,
+    seed: u64,
+) -> Result<M, ModelError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let values = slots(&model)
+        .iter()
+        .map(|slot| (slot.path.clone(), start(slot, config, &mut rng)))
+        .collect();
+    load(model, values)
+}
+
+/// How a parameter starts, as Hugging Face's models do it: norms at one, biases at zero, the rest
+/// Gaussian.
+fn start(slot: &Slot, config: &EncoderConfig, rng: &mut ChaCha8Rng) -> TensorData {
+    let count = slot.shape.iter().product();
+    let values: Vec<f32> = match slot.shape.len() {
+        1 if slot.path.ends_with("gamma") => vec![1.0; count],
+        1 => vec![0.0; count],
+        _ => (0..count)
+            .map(|_| (config.initializer_range * rng.sample::<f64, _>(StandardNormal)) as f32)
+            .collect(),
+    };
+    TensorData::new(values, slot.shape.clone())
+}
+
+/// `model` with the checkpoint's values; parameters whose names `optional` accepts may be missing
+/// there, start from `seed` and come back by name.
+pub(crate) fn read<M: Module>(
+    model: M,
+    checkpoint: &Checkpoint,
+    config: &EncoderConfig,
+    seed: u64,
+    optional: impl Fn(&str) -> bool,
+) -> Result<(M, Vec<String>), ModelError> {
+    let prefix = format!("{}.", config.architecture.model_type());
+    // A checkpoint of the bare encoder has its names without the architecture in front.
+    let bare = !checkpoint.names().any(|name| name.starts_with(&prefix));
+    let name_of = |slot: &Slot| {
+        let name = stored_name(&slot.path, config.architecture);
+        match name.strip_prefix(&prefix) {
+            Some(rest) if bare => rest.to_string(),
+            _ => name,
+        }
+    };
+    let optional = |slot: &Slot| optional(&stored_name(&slot.path, config.architecture));
+    let slots = slots(&model);
+    let (absent, present): (Vec<&Slot>, Vec<&Slot>) = slots
+        .iter()
+        .partition(|slot| optional(slot) && !checkpoint.contains(&name_of(slot)));
+
+    let expected: Vec<(String, Vec<usize>)> = present
+        .iter()
+        .map(|slot| (name_of(slot), slot.stored_shape()))
+        .collect();
+    checkpoint.check(
+        expected
+            .iter()
+            .map(|(name, shape)| (name.as_str(), shape.as_slice())),
+        foreign,
+    )?;
+
+    let mut values = State::new();
+    for slot in present {
+        let stored = checkpoint.read_shaped(&name_of(slot), &slot.stored_shape())?;
+        let stored = match slot.transposed {
+            true => transpose(&stored, slot.shape[1], slot.shape[0]),
+            false => stored,
+        };
+        let data = TensorData::new(stored, slot.shape.clone());
+        values.insert(slot.path.clone(), data);
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut names = Vec::new();
+    for slot in absent {
+        values.insert(slot.path.clone(), start(slot, config, &mut rng));
+        names.push(stored_name(&slot.path, config.architecture));
+    }
+    Ok((load(model, values)?, names))
+}
+
+/// Writes `model.safetensors` and `config.json`.
+pub(crate) fn write<M: Module>(
+    model: M,
+    folder: &Path,
+    config: &EncoderConfig,
+) -> Result<(), ModelError> {
+    let mut values = state(&model, |_, _| true);
+    let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model)
+        .iter()
+        .filter_map(|slot| {
+            let data = values.remove(&slot.path)?;
+            let values: Vec<f32> = data.convert::<f32>().try_to_vec().ok()?;
+            let values = match slot.transposed {
+                true => transpose(&values, slot.shape[0], slot.shape[1]),
+                false => values,
+            };
+            let name = stored_name(&slot.path, config.architecture);
+            Some((name, slot.stored_shape(), Cow::Owned(values)))
+        })
+        .collect();
+    write_checkpoint(&folder.join("model.safetensors"), tensors)?;
+    write_atomically(&folder.join(CONFIG_FILE), config.to_json().as_bytes())
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    // Blocks, so that neither side is read or written a cache line for one value.
+    const BLOCK: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for row_block in (0..rows).step_by(BLOCK) {
+        for column_block in (0..columns).step_by(BLOCK) {
+            for row in row_block..(row_block + BLOCK).min(rows) {
+                for column in column_block..(column_block + BLOCK).min(columns) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
+}
+
+fn load<M: Module>(model: M, values: State) -> Result<M, ModelError> {
+    Ok(load_state(model, values)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_hugging_faces() {
+        let roberta = |path| stored_name(path, Architecture::Roberta);
+        assert_eq!(
+            roberta("base.encoder.layer.3.attention.self_.query.weight"),
+            "roberta.encoder.layer.3.attention.self.query.weight"
+        );
+        assert_eq!(
+            roberta("base.embeddings.layer_norm.gamma"),
+            "roberta.embeddings.LayerNorm.weight"
+        );
+        assert_eq!(
+            roberta("lm_head.layer_norm.beta"),
+            "lm_head.layer_norm.bias"
+        );
+        assert_eq!(
+            stored_name("classifier.out_proj.weight", Architecture::Bert),
+            "classifier.weight"
+        );
+    }
+
+    #[test]
+    fn transposing_twice_changes_nothing() {
+        let values: Vec<f32> = (0..35 * 67).map(|v| v as f32).collect();
+        let once = transpose(&values, 35, 67);
+        assert_eq!(once[1], values[67]);
+        assert_eq!(transpose(&once, 67, 35), values);
+    }
+}

@@ -1,0 +1,160 @@
+//! Hidden states, logits and loss of Hugging Face's models, on every device there is.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Tensor, TensorData};
+use mtlora_core::devices;
+use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, Tokens};
+use safetensors::SafeTensors;
+
+fn folder(model: &str) -> PathBuf {
+    let fixtures = std::env::var_os("MTLORA_FIXTURES").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")),
+        PathBuf::from,
+    );
+    fixtures.join("models").join(model)
+}
+
+struct Expected(Vec<u8>);
+
+impl Expected {
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let file = SafeTensors::deserialize(&self.0).unwrap();
+        let tensor = file.tensor(name).unwrap();
+        let bytes = tensor.data().chunks_exact(4);
+        bytes
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    }
+
+    fn ints(&self, name: &str) -> Vec<i64> {
+        let file = SafeTensors::deserialize(&self.0).unwrap();
+        let tensor = file.tensor(name).unwrap();
+        let bytes = tensor.data().chunks_exact(8);
+        bytes
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    }
+
+    /// The sequences without their padding.
+    fn sequences(&self) -> Vec<Tokens> {
+        let (ids, mask) = (self.ints("input_ids"), self.ints("attention_mask"));
+        let count = self.ints("labels").len();
+        let length = ids.len() / count;
+        let rows = ids.chunks(length).zip(mask.chunks(length));
+        rows.map(|(ids, mask)| {
+            let real = mask.iter().filter(|m| **m == 1).count();
+            Tokens {
+                ids: ids[..real].iter().map(|id| *id as u32).collect(),
+                type_ids: vec![0; real],
+            }
+        })
+        .collect()
+    }
+}
+
+fn floats(tensor: Tensor<2>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+#[test]
+fn models_agree_with_hugging_faces() {
+    for model in ["roberta", "bert"] {
+        let folder = folder(model);
+        let config = EncoderConfig::from_folder(&folder).unwrap();
+        let expected = Expected(std::fs::read(folder.join("expected.safetensors")).unwrap());
+        let sequences = expected.sequences();
+        let padded = expected.ints("input_ids").len() / sequences.len();
+        assert!(
+            sequences.iter().any(|s| s.len() < padded),
+            "nothing is padded"
+        );
+        for named in devices() {
+            let (classifier, fresh) =
+                SequenceClassifier::from_folder(&folder, &config, 0, &named.device).unwrap();
+            assert!(fresh.is_empty());
+            let all: Vec<&Tokens> = sequences.iter().collect();
+            let strip = Strip::new(&all, &config, &named.device).unwrap();
+
+            for (layer, state) in classifier
+                .base
+                .hidden_states(&strip)
+                .into_iter()
+                .enumerate()
+            {
+                let found = floats(state);
+                let reference = expected.floats(&format!("hidden_{layer}"));
+                for (sequence, start) in strip.segments.starts().iter().enumerate() {
+                    let values = sequences[sequence].len() * config.hidden_size;
+                    let found = &found[start * config.hidden_size..][..values];
+                    let wanted = &reference[sequence * padded * config.hidden_size..][..values];
+                    let error = difference(found, wanted);
+                    assert!(
+                        error < 1e-4,
+                        "{} {model} hidden {layer}: {error}",
+                        named.name
+                    );
+                }
+            }
+
+            let logits = classifier.forward(&strip);
+            let found = floats(logits.clone());
+            let error = difference(&found, &expected.floats("logits"));
+            assert!(error < 1e-4, "{} {model} logits: {error}", named.name);
+
+            let labels: Vec<i64> = expected.ints("labels");
+            let count = labels.len();
+            let labels = Tensor::<1, burn::tensor::Int>::from_data(
+                TensorData::new(labels, [count]),
+                &named.device,
+            );
+            let chosen = log_softmax(logits, 1).gather(1, labels.unsqueeze_dim(1));
+            let loss = floats(chosen.mean().neg().reshape([1, 1]));
+            assert!(difference(&loss, &expected.floats("loss")) < 1e-4);
+
+            // A sentence alone has the logits that it has among others.
+            for (sequence, together) in sequences.iter().zip(found.chunks(config.num_labels())) {
+                let strip = Strip::new(&[sequence], &config, &named.device).unwrap();
+                let alone = floats(classifier.forward(&strip));
+                assert!(
+                    difference(&alone, together) < 1e-5,
+                    "{} {model}",
+                    named.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_saved_model_is_read_back_to_the_bit() {
+    for model in ["roberta", "bert"] {
+        let device = devices().remove(0).device;
+        let source = folder(model);
+        let config = EncoderConfig::from_folder(&source).unwrap();
+        let (classifier, _) =
+            SequenceClassifier::from_folder(&source, &config, 0, &device).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        classifier.save(copy.path(), &config).unwrap();
+        let read = |path: PathBuf| mtlora_models::Checkpoint::open(&path).unwrap();
+        let (old, new) = (read(source), read(copy.path().to_path_buf()));
+        for name in old.names() {
+            assert_eq!(
+                old.read_f32(name).unwrap(),
+                new.read_f32(name).unwrap(),
+                "{name}"
+            );
+        }
+        assert_eq!(old.names().count(), new.names().count());
+    }
+}

@@ -1,0 +1,204 @@
+//! What can be wrong with a data set, and where.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How many names a message lists before it says "and N more".
+const LISTED: usize = 20;
+/// How many characters of a cell a message shows.
+const SHOWN: usize = 60;
+
+/// Why a data set could not be read. Lines count from 1, as editors count them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder that is not there.
+    #[error("{}: no such file; {hint}", .path.display())]
+    NotFound {
+        /// The file that was looked for.
+        path: PathBuf,
+        /// Where else it was looked for, and what to do.
+        hint: String,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot read: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A row that does not have the form it should have.
+    #[error("{}:{line}: {message}", .path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The line on which the row begins.
+        line: usize,
+        /// What is wrong with it and what to do.
+        message: String,
+    },
+    /// A class that the task does not have.
+    #[error("{}:{line}: unknown label {}, expected one of {}; {hint}", .path.display(), shown(.label), listed(.known))]
+    UnknownLabel {
+        /// The file.
+        path: PathBuf,
+        /// The line on which the row begins.
+        line: usize,
+        /// The label as the file has it.
+        label: String,
+        /// The labels there are, as a file spells them.
+        known: Vec<String>,
+        /// What to do.
+        hint: String,
+    },
+    /// A column that the header does not name.
+    #[error("{}:{line}: no column {}; there are {}", .path.display(), shown(.column), listed(.header))]
+    UnknownColumn {
+        /// The file.
+        path: PathBuf,
+        /// The line of the header, or of the JSON object.
+        line: usize,
+        /// The column that is needed.
+        column: String,
+        /// The columns there are.
+        header: Vec<String>,
+    },
+    /// Bytes that are no UTF-8.
+    #[error("{}:{line}: invalid UTF-8; save the file as UTF-8", .path.display())]
+    Utf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line of the first such byte.
+        line: usize,
+    },
+    /// A file without a single example.
+    #[error("{}: holds no examples; at least one row is needed below the header", .path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A task that is not built in.
+    #[error("unknown task {}, expected one of {}", shown(.name), listed(.known))]
+    UnknownTask {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A split that the task does not have.
+    #[error("task {task} has no split {}, expected one of {}", shown(.split), listed(.known))]
+    UnknownSplit {
+        /// The task.
+        task: String,
+        /// The split asked for.
+        split: String,
+        /// The splits there are.
+        known: Vec<String>,
+    },
+    /// A setting of a task that contradicts another one or the data.
+    #[error("setting `{setting}`: {message}")]
+    Setting {
+        /// The setting, as [`TableConfig`](crate::table::TableConfig) names it.
+        setting: &'static str,
+        /// What is wrong with it and what to do.
+        message: String,
+    },
+    /// What a task defined outside of this crate has to report.
+    #[error(transparent)]
+    Other(Box<dyn Error + Send + Sync>),
+}
+
+impl DataError {
+    /// A row that is not as it should be.
+    pub fn row(path: &Path, line: usize, message: impl Into<String>) -> Self {
+        Self::Row {
+            path: path.to_path_buf(),
+            line,
+            message: message.into(),
+        }
+    }
+
+    /// What the operating system said about `path`.
+    pub fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// Any other error, or a message, of a task defined outside of this crate.
+    pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// A cell of a file, in backticks and cut to a length that a message bears.
+pub(crate) fn shown(cell: &str) -> String {
+    let mut characters = cell.chars();
+    let head: String = characters
+        .by_ref()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
+    let rest = if characters.next().is_some() {
+        "…"
+    } else {
+        ""
+    };
+    format!("`{head}{rest}`")
+}
+
+/// Names, separated by commas; a long list is cut.
+pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    if names.is_empty() {
+        return "none".to_string();
+    }
+    let mut text = names
+        .iter()
+        .take(LISTED)
+        .map(|name| shown(name.as_ref()))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if let Some(more) = names.len().checked_sub(LISTED).filter(|&more| more > 0) {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn messages_say_where_and_what_to_do() {
+        let path = PathBuf::from("data/train.tsv");
+        let error = DataError::UnknownLabel {
+            path: path.clone(),
+            line: 7,
+            label: "maybe".into(),
+            known: vec!["0".into(), "1".into()],
+            hint: "correct the row".into(),
+        };
+        assert_eq!(
+            error.to_string(),
+            "data/train.tsv:7: unknown label `maybe`, expected one of `0`, `1`; correct the row"
+        );
+        let error = DataError::Utf8 { path, line: 3 };
+        assert!(error.to_string().starts_with("data/train.tsv:3: "));
+        assert_eq!(DataError::other("so it is").to_string(), "so it is");
+    }
+
+    #[test]
+    fn long_cells_and_long_lists_are_cut() {
+        assert_eq!(shown("a\tb"), "`a\\tb`");
+        let long = "x".repeat(1000);
+        assert!(shown(&long).chars().count() < SHOWN + 5);
+        let names: Vec<String> = (0..LISTED + 3).map(|n| n.to_string()).collect();
+        assert!(listed(&names).ends_with(" and 3 more"));
+        assert!(!listed(names.get(..LISTED).unwrap()).contains("more"));
+        assert_eq!(listed::<&str>(&[]), "none");
+    }
+}

@@ -1,0 +1,70 @@
+use burn::grad_clipping::GradientClipping;
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{FloatDType, Tensor};
+
+/// AdamW (arXiv 1711.05101) as PyTorch's defaults have it, with the authors' decay rule: no weight
+/// decay on a parameter with `bias` in its name, nor on those of a layer norm.
+pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
+    let config = AdamWConfig::new()
+        .with_beta_1(0.9)
+        .with_beta_2(0.999)
+        .with_epsilon(1e-8)
+        .with_weight_decay(weight_decay as f32);
+    let undecayed = config.clone().with_weight_decay(0.0);
+    config.init().with_group(
+        ParamGroup::from_any_predicates(vec!["bias", "layer_norm"]),
+        undecayed.build(),
+        None::<GradientClipping>,
+    )
+}
+
+/// Scales the gradients so that their norm over all parameters is at most `most`, as PyTorch's
+/// `clip_grad_norm_` does, and returns the norm before.
+pub fn clip_gradient_norm<M: Module>(model: &M, gradients: &mut GradientsParams, most: f64) -> f64 {
+    let mut squares = Squares {
+        gradients,
+        sum: None,
+    };
+    model.visit(&mut squares);
+    let norm = match squares.sum {
+        Some(sum) => f64::from(sum.into_scalar::<f32>()).sqrt(),
+        None => 0.0,
+    };
+    let factor = most / (norm + 1e-6);
+    if factor < 1.0 {
+        model.visit(&mut Scale { gradients, factor });
+    }
+    norm
+}
+
+struct Squares<'a> {
+    gradients: &'a GradientsParams,
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            let square = gradient.cast(FloatDType::F32).square().sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
+        }
+    }
+}
+
+struct Scale<'a> {
+    gradients: &'a mut GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            let scaled = gradient.mul_scalar(self.factor);
+            self.gradients.register::<D>(param.id, scaled);
+        }
+    }
+}

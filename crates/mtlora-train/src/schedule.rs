@@ -1,0 +1,45 @@
+/// A learning rate that climbs from zero in a straight line over the warm-up steps and falls to
+/// zero at the last: transformers' `get_linear_schedule_with_warmup`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WarmupLinear {
+    peak: f64,
+    warmup_steps: usize,
+    total_steps: usize,
+}
+
+impl WarmupLinear {
+    /// A schedule with this highest rate.
+    pub fn new(peak: f64, warmup_steps: usize, total_steps: usize) -> Self {
+        Self {
+            peak,
+            warmup_steps,
+            total_steps,
+        }
+    }
+
+    /// The rate of a step, counted from 0.
+    pub fn rate(&self, step: usize) -> f64 {
+        if step < self.warmup_steps {
+            return self.peak * step as f64 / self.warmup_steps as f64;
+        }
+        let falling = self.total_steps.saturating_sub(self.warmup_steps).max(1);
+        self.peak * self.total_steps.saturating_sub(step) as f64 / falling as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn climbs_and_falls_in_straight_lines() {
+        let schedule = WarmupLinear::new(1.0, 2, 6);
+        let rates: Vec<f64> = (0..8).map(|step| schedule.rate(step)).collect();
+        assert_eq!(rates, [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn no_warm_up_starts_at_the_peak() {
+        assert_eq!(WarmupLinear::new(0.3, 0, 10).rate(0), 0.3);
+    }
+}

@@ -1,0 +1,197 @@
+//! Thirty training steps against PyTorch's, on every device there is.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::TensorData;
+use mtlora_core::{MtLoraConfig, State, Structure, Targets, devices, load_state, state};
+use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, Tokens};
+use mtlora_train::{Method, Objective, Target, WarmupLinear, adamw, loss};
+use safetensors::SafeTensors;
+
+struct Recording {
+    bytes: Vec<u8>,
+    metadata: HashMap<String, String>,
+}
+
+impl Recording {
+    fn open(model: &str, structure: Structure) -> Option<Self> {
+        let path = folder(model).join(format!("train_{structure}.safetensors"));
+        let bytes = std::fs::read(path).ok()?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        Some(Self { bytes, metadata })
+    }
+
+    fn number(&self, name: &str) -> f64 {
+        self.metadata[name].parse().unwrap()
+    }
+
+    fn floats(&self, name: &str) -> TensorData {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let tensor = file.tensor(name).unwrap();
+        let bytes = tensor.data().chunks_exact(4);
+        let values: Vec<f32> = bytes
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        TensorData::new(values, tensor.shape().to_vec())
+    }
+
+    fn ints(&self, name: &str) -> Vec<i64> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let bytes = file.tensor(name).unwrap().data().to_vec();
+        bytes
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    }
+}
+
+fn folder(model: &str) -> PathBuf {
+    let fixtures = std::env::var_os("MTLORA_FIXTURES").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")),
+        PathBuf::from,
+    );
+    fixtures.join("models").join(model)
+}
+
+/// The published code's name of a parameter of ours, and whether it keeps it transposed.
+fn recorded(path: &str, model: &str) -> (String, bool) {
+    let transposed = path.ends_with(".weight") && !path.contains("layer_norm");
+    let name = path
+        .replace("base.", &format!("{model}."))
+        .replace(".self_.", ".self.")
+        .replace("weight.mtlora.a", "xtuning_A")
+        .replace("weight.mtlora.b", "xtuning_B")
+        .replace("weight.mtlora.c", "xtuning_C")
+        .replace("weight.mtlora.d", "xtuning_D");
+    let name = match model {
+        "bert" => name.replace("classifier.out_proj", "classifier"),
+        _ => name,
+    };
+    (name, transposed)
+}
+
+fn transpose(data: &TensorData) -> TensorData {
+    let values: Vec<f32> = data.clone().try_to_vec().unwrap();
+    let (rows, columns) = (data.shape()[0], data.shape()[1]);
+    let turned = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]);
+    TensorData::new(turned.collect::<Vec<f32>>(), [columns, rows])
+}
+
+fn norm(values: impl Iterator<Item = f32>) -> f64 {
+    values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
+}
+
+fn follow(model: &str, structure: Structure) -> usize {
+    let Some(recording) = Recording::open(model, structure) else {
+        return 0;
+    };
+    let source = folder(model);
+    let config = EncoderConfig::from_folder(&source).unwrap();
+    let objective = Objective::Classification {
+        labels: config.labels.clone(),
+    };
+    let (ids, mask) = (
+        recording.ints("input_ids"),
+        recording.ints("attention_mask"),
+    );
+    let labels = recording.ints("labels");
+    let steps = recording.number("steps") as usize;
+    let batch = labels.len() / steps;
+    let length = ids.len() / labels.len();
+    let losses: Vec<f32> = recording.floats("loss").try_to_vec().unwrap();
+    let rates: Vec<f32> = recording.floats("lr").try_to_vec().unwrap();
+    let schedule = WarmupLinear::new(
+        recording.number("lr"),
+        recording.number("warmup_steps") as usize,
+        steps,
+    );
+    let all = devices();
+    for named in &all {
+        let device = named.device.clone().autodiff();
+        let (classifier, _) =
+            SequenceClassifier::from_folder(&source, &config, 0, &device).unwrap();
+        let adapter = MtLoraConfig::new(structure)
+            .with_rank(recording.number("rank") as usize)
+            .with_alpha(recording.number("alpha"))
+            .with_target_modules(Targets::names(["query", "value"]))
+            .with_modules_to_save(vec!["classifier".into()]);
+        let classifier = Method::MtLora(adapter).prepare(classifier).unwrap();
+        let start: State = state(&classifier, |_, trains| trains)
+            .into_keys()
+            .map(|path| {
+                let (name, transposed) = recorded(&path, model);
+                let data = recording.floats(&format!("init.{name}"));
+                (path, if transposed { transpose(&data) } else { data })
+            })
+            .collect();
+        let mut classifier = load_state(classifier, start).unwrap();
+        let mut optimizer = adamw(recording.number("weight_decay"));
+        for step in 0..steps {
+            let rate = schedule.rate(step);
+            assert_eq!(rate as f32, rates[step], "learning rate of step {step}");
+            let sequences: Vec<Tokens> = (step * batch..(step + 1) * batch)
+                .map(|row| {
+                    let range = row * length..(row + 1) * length;
+                    let real = mask[range.clone()].iter().filter(|m| **m == 1).count();
+                    let ids = &ids[range][..real];
+                    Tokens {
+                        ids: ids.iter().map(|id| *id as u32).collect(),
+                        type_ids: vec![0; real],
+                    }
+                })
+                .collect();
+            let targets: Vec<Target> = labels[step * batch..(step + 1) * batch]
+                .iter()
+                .map(|label| Target::Class(*label as usize))
+                .collect();
+            let sequences: Vec<&Tokens> = sequences.iter().collect();
+            let strip = Strip::new(&sequences, &config, &device).unwrap();
+            let loss = loss(classifier.forward(&strip), &targets, &objective);
+            let found: f32 = loss.clone().into_scalar();
+            let error = (found - losses[step]).abs();
+            assert!(
+                error < 1e-3,
+                "{} {model} {structure} step {step}: loss {found}, PyTorch's {}",
+                named.name,
+                losses[step]
+            );
+            let gradients = GradientsParams::from_grads(loss.backward(), &classifier);
+            classifier = optimizer.step(rate, classifier, gradients);
+        }
+        for (path, found) in state(&classifier.valid().train(), |_, trains| trains) {
+            let (name, transposed) = recorded(&path, model);
+            let wanted = recording.floats(&format!("final.{name}"));
+            let found = if transposed { transpose(&found) } else { found };
+            let found: Vec<f32> = found.try_to_vec().unwrap();
+            let wanted: Vec<f32> = wanted.try_to_vec().unwrap();
+            assert_eq!(found.len(), wanted.len());
+            let apart = norm(found.iter().zip(&wanted).map(|(a, b)| a - b));
+            let size = norm(wanted.into_iter());
+            assert!(
+                apart <= 1e-2 * size,
+                "{} {structure} {path}: {apart} of {size}",
+                named.name
+            );
+        }
+    }
+    all.len()
+}
+
+#[test]
+fn roberta_trains_as_in_pytorch_in_every_structure() {
+    let followed: usize = Structure::ALL
+        .into_iter()
+        .map(|structure| follow("roberta", structure))
+        .sum();
+    assert_eq!(followed, 4 * devices().len());
+}
+
+#[test]
+fn bert_trains_as_in_pytorch() {
+    assert_eq!(follow("bert", Structure::Shim), devices().len());
+}
