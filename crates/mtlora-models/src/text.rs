@@ -123,13 +123,6 @@ impl TextEncoder {
         let frame = guarded(|| tokenizer.encode_fast("", true)).map_err(refused)?;
         let pair_frame = guarded(|| tokenizer.encode_fast(("", ""), true)).map_err(refused)?;
         let frames = [frame.get_ids(), pair_frame.get_ids()];
-        if frames.iter().any(|ids| ids.len() < 2) {
-            return Err(refused(
-                "it adds no special tokens around a text, such as <s> and </s>, which the model expects; take the \
-                 tokenizer.json of this model, with its post_processor"
-                    .to_string(),
-            ));
-        }
         let in_vocabulary = tokenizer.get_vocab(true).into_values();
         let largest = in_vocabulary
             .chain(frames.concat())
@@ -142,6 +135,13 @@ impl TextEncoder {
                 tokenizer: size,
                 config: config.vocab_size,
             });
+        }
+        if frames.iter().any(|ids| ids.len() < 2) {
+            return Err(refused(
+                "it adds no special tokens around a text, such as <s> and </s>, which the model expects; take the \
+                 tokenizer.json of this model, with its post_processor"
+                    .to_string(),
+            ));
         }
 
         let special_tokens = tokenizer

@@ -100,7 +100,7 @@ pub enum DataError {
     /// A setting of a task that contradicts another one or the data.
     #[error("setting `{setting}`: {message}")]
     Setting {
-        /// The setting, as [`TableConfig`](crate::table::TableConfig) names it.
+        /// The setting, as [`TableConfig`](crate::TableConfig) names it.
         setting: &'static str,
         /// What is wrong with it and what to do.
         message: String,

@@ -648,14 +648,15 @@ mod tests {
             assert!(error.contains("train.tsv:2: the score"), "{error}");
         }
         for (name, text) in SAMPLES {
+            let file = format!("{}.tsv", task(name).unwrap().dev_split());
             assert!(
-                matches!(read(name, "dev.tsv", ""), Err(DataError::Empty { .. })),
+                matches!(read(name, &file, ""), Err(DataError::Empty { .. })),
                 "{name}"
             );
             if name != "cola" {
                 let header = text.split('\n').next().unwrap();
                 assert!(
-                    matches!(read(name, "dev.tsv", header), Err(DataError::Empty { .. })),
+                    matches!(read(name, &file, header), Err(DataError::Empty { .. })),
                     "{name}"
                 );
             }

@@ -79,13 +79,12 @@ pub(crate) fn csv(
         line += newlines(bytes.get(counted..start).unwrap_or_default());
         counted = start;
 
-        // The reader ends an open quotation at the end of the file, without a word: the rest of the file would be
-        // one cell.
-        let raw = bytes.get(start..).unwrap_or_default();
-        let last = usize::try_from(reader.position().byte()).is_ok_and(|end| end >= bytes.len());
-        if last && record.iter().any(|field| field.contains('\n')) {
-            let quotes = raw.iter().filter(|&&byte| byte == b'"').count();
-            if quotes % 2 == 1 {
+        // The reader takes an open quotation up to the next mark, or to the end of the file, without a word: rows
+        // would be lost in one cell. Then the marks of a row that spans lines do not pair up.
+        if record.iter().any(|cell| cell.contains('\n')) {
+            let end = usize::try_from(reader.position().byte()).unwrap_or(bytes.len());
+            let raw = bytes.get(start..end).unwrap_or_default();
+            if raw.iter().filter(|&&byte| byte == b'"').count() % 2 == 1 {
                 let message = "a quotation mark opened in this row is never closed; close it, or write a literal one \
                                as two inside of a quoted cell";
                 return Err(DataError::row(path, line, message));
@@ -220,7 +219,19 @@ mod tests {
             "{error}"
         );
         // A mark inside of a bare cell opens nothing.
-        assert_eq!(csv_rows("a,b\n1,5\" disk").unwrap().len(), 2);
+        assert_eq!(csv_rows("a,b\n5\" disk,6\n7,8").unwrap().len(), 3);
+        for open in [
+            "a\n\"b\n",
+            "a\n\"b\nc,\"d\"\n",
+            "a\n\"b\"\"\r\n",
+            "a,b\n\"1,2\n3,\"4\"\n5,6\n",
+        ] {
+            let error = csv_rows(open).unwrap_err().to_string();
+            assert!(
+                error.starts_with("t.csv:2: a quotation"),
+                "{open:?} {error}"
+            );
+        }
     }
 
     #[test]

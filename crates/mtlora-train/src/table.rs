@@ -104,7 +104,10 @@ impl TableTask {
             },
         };
         if metrics.is_empty() {
-            return Err(setting("metrics", "is empty; name one, or leave it out".into()));
+            return Err(setting(
+                "metrics",
+                "is empty; name one, or leave it out".into(),
+            ));
         }
         for &metric in &metrics {
             metrics::check(metric, num_labels)
@@ -221,7 +224,10 @@ fn given_labels(labels: &[String]) -> Result<Vec<String>, DataError> {
         trimmed.push(label);
     }
     if trimmed.len() < 2 {
-        let message = format!("holds {}; a classification needs two classes", trimmed.len());
+        let message = format!(
+            "holds {}; a classification needs two classes",
+            trimmed.len()
+        );
         return Err(setting("labels", message));
     }
     Ok(trimmed)
@@ -243,7 +249,12 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
         );
         return Err(setting("labels", message));
     }
-    let number = |label: &str| label.parse::<f64>().ok().filter(|number| number.is_finite());
+    let number = |label: &str| {
+        label
+            .parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite())
+    };
     if labels.iter().all(|label| number(label).is_some()) {
         // Stable: of two spellings of one number, the alphabet's first stays first.
         labels.sort_by(|a, b| match (number(a), number(b)) {
@@ -274,9 +285,15 @@ fn split_file(config: &TableConfig, data: &Path, split: &str) -> Result<PathBuf,
         }
         (None, _) => {
             let hint = if data.is_dir() {
-                format!("nor {split}.tsv or {split}.jsonl; name the file of {} in `files`", shown(split))
+                format!(
+                    "nor {split}.tsv or {split}.jsonl; name the file of {} in `files`",
+                    shown(split)
+                )
             } else {
-                format!("{} is no folder; name the folder with the tables", data.display())
+                format!(
+                    "{} is no folder; name the folder with the tables",
+                    data.display()
+                )
             };
             Err(DataError::NotFound {
                 path: data.join(format!("{split}.csv")),
@@ -425,7 +442,10 @@ fn json_row(
         header: object.keys().cloned().collect(),
     };
     let wrong = |column: &str, should: &str| {
-        let message = format!("the column {} is no {should}; correct the row", shown(column));
+        let message = format!(
+            "the column {} is no {should}; correct the row",
+            shown(column)
+        );
         DataError::row(path, line, message)
     };
     let text = |column: &str| match object.get(column) {
@@ -495,7 +515,11 @@ mod tests {
         let csv = "\u{feff}y, b ,a\r\n yes ,two,\"one \"\"q\"\", \"\r\n\r\nno,,x\r\n";
         let tsv = "y\tb\ta\nyes\ttwo\tone \"q\", \nno\t\tx\n";
         let jsonl = "{\"y\":\"yes\",\"b\":\"two\",\"a\":\"one \\\"q\\\", \",\"z\":[1]}\n  \n{\"a\":\"x\",\"b\":\"\",\"y\":\"no\"}";
-        for (name, text) in [("train.csv", csv), ("train.tsv", tsv), ("train.jsonl", jsonl)] {
+        for (name, text) in [
+            ("train.csv", csv),
+            ("train.tsv", tsv),
+            ("train.jsonl", jsonl),
+        ] {
             let data = folder(&[(name, text.as_bytes())]);
             let task = open(pairs(), &data).unwrap();
             assert_eq!(task.objective().labels(), ["no", "yes"]);
@@ -512,14 +536,20 @@ mod tests {
         let data = folder(&[("train.csv", b"text,label\na,10\nb,9\nc,-1\nd,9\n")]);
         let task = open(TableConfig::default(), &data).unwrap();
         assert_eq!(task.objective().labels(), ["-1", "9", "10"]);
-        assert_eq!(task.metric_names(), [MetricName::Accuracy, MetricName::Matthews]);
+        assert_eq!(
+            task.metric_names(),
+            [MetricName::Accuracy, MetricName::Matthews]
+        );
         // What a run saves suffices to open it again, where there is no train split.
         let saved = toml::to_string(&task.config()).unwrap();
         let config: TableConfig = toml::from_str(&saved).unwrap();
         let elsewhere = folder(&[("dev.csv", b"text,label\na,10\n")]);
         let again = open(config, &elsewhere).unwrap();
         assert_eq!(again.objective(), task.objective());
-        assert_eq!(again.read(elsewhere.path(), "dev").unwrap()[0].target, Some(Target::Class(2)));
+        assert_eq!(
+            again.read(elsewhere.path(), "dev").unwrap()[0].target,
+            Some(Target::Class(2))
+        );
 
         let json = folder(&[(
             "train.jsonl",
@@ -540,7 +570,10 @@ mod tests {
         }
         let task = open(labels(&["9", "10"]), &data).unwrap();
         let error = task.read(data.path(), "train").unwrap_err().to_string();
-        assert!(error.contains("train.csv:4: unknown label `-1`, expected one of `9`, `10`"), "{error}");
+        assert!(
+            error.contains("train.csv:4: unknown label `-1`, expected one of `9`, `10`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -551,18 +584,27 @@ mod tests {
         };
         let data = folder(&[
             ("train.csv", b"text,label\na, 1.5\nb,-2e1\n"),
-            ("dev.jsonl", b"{\"text\":\"a\",\"label\":0.5}\n{\"text\":\"b\",\"label\":\"7\"}\n"),
+            (
+                "dev.jsonl",
+                b"{\"text\":\"a\",\"label\":0.5}\n{\"text\":\"b\",\"label\":\"7\"}\n",
+            ),
             ("test.tsv", b"text\tlabel\na\t1\nb\t1,5\n"),
         ]);
         let task = open(config.clone(), &data).unwrap();
         let targets = |split: &str| -> Vec<_> {
             let examples = task.read(data.path(), split).unwrap();
-            examples.into_iter().map(|example| example.target.unwrap()).collect()
+            examples
+                .into_iter()
+                .map(|example| example.target.unwrap())
+                .collect()
         };
         assert_eq!(targets("train"), [Target::Value(1.5), Target::Value(-20.0)]);
         assert_eq!(targets("dev"), [Target::Value(0.5), Target::Value(7.0)]);
         let error = task.read(data.path(), "test").unwrap_err().to_string();
-        assert!(error.contains("test.tsv:3: `1,5` in the column `label` is no number"), "{error}");
+        assert!(
+            error.contains("test.tsv:3: `1,5` in the column `label` is no number"),
+            "{error}"
+        );
         let both = TableConfig {
             labels: Some(vec!["0".into(), "1".into()]),
             ..config
@@ -579,8 +621,13 @@ mod tests {
         };
         let task = open(chosen(&[MetricName::Matthews]), &data).unwrap();
         assert_eq!(task.main_metric(), MetricName::Matthews);
-        let error = open(chosen(&[MetricName::Pearson]), &data).unwrap_err().to_string();
-        assert!(error.starts_with("setting `metrics`") && error.contains("accuracy"), "{error}");
+        let error = open(chosen(&[MetricName::Pearson]), &data)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("setting `metrics`") && error.contains("accuracy"),
+            "{error}"
+        );
         assert!(open(chosen(&[]), &data).is_err());
     }
 
@@ -597,48 +644,115 @@ mod tests {
         let task = open(config.clone(), &data).unwrap();
         assert_eq!(task.splits(), ["train", "dev", "test", "extra"]);
         let extra = task.read(data.path(), "extra").unwrap();
-        assert_eq!((extra[0].text.as_str(), extra[0].target), ("unlabelled", None));
+        assert_eq!(
+            (extra[0].text.as_str(), extra[0].target),
+            ("unlabelled", None)
+        );
         let half = task.read(data.path(), "half").unwrap();
         let targets: Vec<_> = half.iter().map(|example| example.target).collect();
         assert_eq!(targets, [None, None, Some(Target::Class(1))]);
         let error = task.read(data.path(), "dev").unwrap_err().to_string();
-        assert!(error.contains("dev.csv: no such file; nor dev.tsv or dev.jsonl"), "{error}");
-        let error = task.read(&data.path().join("train.csv"), "dev").unwrap_err().to_string();
+        assert!(
+            error.contains("dev.csv: no such file; nor dev.tsv or dev.jsonl"),
+            "{error}"
+        );
+        let error = task
+            .read(&data.path().join("train.csv"), "dev")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("is no folder"), "{error}");
 
         config.files.insert("dev".into(), "mine.tsv".into());
         let task = open(config.clone(), &data).unwrap();
         let error = task.read(data.path(), "dev").unwrap_err().to_string();
-        assert!(error.contains("mine.tsv:1: no column `label`; there are `text`"), "{error}");
+        assert!(
+            error.contains("mine.tsv:1: no column `label`; there are `text`"),
+            "{error}"
+        );
         config.files.insert("dev".into(), "dev.parquet".into());
-        let error = open(config, &data).unwrap().read(data.path(), "dev").unwrap_err();
-        assert!(error.to_string().contains(".csv, .tsv or .jsonl"), "{error}");
+        let error = open(config, &data)
+            .unwrap()
+            .read(data.path(), "dev")
+            .unwrap_err();
+        assert!(
+            error.to_string().contains(".csv, .tsv or .jsonl"),
+            "{error}"
+        );
         fs::write(data.path().join("train.jsonl"), "").unwrap();
         let error = task.read(data.path(), "train").unwrap_err().to_string();
-        assert!(error.contains("train.csv and") && error.contains("train.jsonl"), "{error}");
+        assert!(
+            error.contains("train.csv and") && error.contains("train.jsonl"),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_error_says_on_which_line() {
         let cases: [(&str, &[u8], &str); 15] = [
-            ("train.csv", b"a,b,y\n1,\"2\n2\",0\n1,2\n", "train.csv:4: only 2 columns"),
-            ("train.csv", b"a,b,y\r\n1,\"2\r\n2\",0\r\n1,2,3,4\r\n", "train.csv:4: 4 columns"),
-            ("train.csv", b"a,b,y\n1,2,0\n1,2, \n", "train.csv:3: the column `y` is empty"),
-            ("train.csv", b"a,b,y\n1,2,0\n1,\"2,0\n1,2,0\n", "train.csv:3: a quotation mark"),
-            ("train.csv", b"a,b\n1,2\n", "train.csv:1: no column `y`; there are `a`, `b`"),
-            ("train.csv", b"\na,b,y,b\n1,2,0,3\n", "train.csv:2: the header has the column `b` twice"),
-            ("train.csv", b"a,b,y\n1,2,0\n1,\"2\n\xff\",0\n", "train.csv:4: invalid UTF-8"),
+            (
+                "train.csv",
+                b"a,b,y\n1,\"2\n2\",0\n1,2\n",
+                "train.csv:4: only 2 columns",
+            ),
+            (
+                "train.csv",
+                b"a,b,y\r\n1,\"2\r\n2\",0\r\n1,2,3,4\r\n",
+                "train.csv:4: 4 columns",
+            ),
+            (
+                "train.csv",
+                b"a,b,y\n1,2,0\n1,2, \n",
+                "train.csv:3: the column `y` is empty",
+            ),
+            (
+                "train.csv",
+                b"a,b,y\n1,2,0\n1,\"2,0\n1,2,0\n",
+                "train.csv:3: a quotation mark",
+            ),
+            (
+                "train.csv",
+                b"a,b\n1,2\n",
+                "train.csv:1: no column `y`; there are `a`, `b`",
+            ),
+            (
+                "train.csv",
+                b"\na,b,y,b\n1,2,0,3\n",
+                "train.csv:2: the header has the column `b` twice",
+            ),
+            (
+                "train.csv",
+                b"a,b,y\n1,2,0\n1,\"2\n\xff\",0\n",
+                "train.csv:4: invalid UTF-8",
+            ),
             ("train.csv", b"a,b,y\n1,2,0\n", "has the class `0`"),
             ("train.csv", b"a,b,y\n", "train.csv: holds no examples"),
             ("train.csv", b"", "train.csv: holds no examples"),
-            ("train.tsv", b"a\tb\ty\n1\t\"2\n", "train.tsv:2: only 2 columns"),
+            (
+                "train.tsv",
+                b"a\tb\ty\n1\t\"2\n",
+                "train.tsv:2: only 2 columns",
+            ),
             ("train.jsonl", b"\n[1]\n", "train.jsonl:2: no JSON object"),
-            ("train.jsonl", b"{\"a\":\"1\",\"b\":\"2\",\"y\":0}\n{\"a\":", "train.jsonl:2: no JSON object, at column 5"),
-            ("train.jsonl", b"{\"a\":\"1\",\"b\":2,\"y\":0}\n", "train.jsonl:1: the column `b` is no string"),
-            ("train.jsonl", b"{\"a\":\"1\",\"y\":0}\n", "train.jsonl:1: no column `b`; there are `a`, `y`"),
+            (
+                "train.jsonl",
+                b"{\"a\":\"1\",\"b\":\"2\",\"y\":0}\n{\"a\":",
+                "train.jsonl:2: no JSON object, at column 5",
+            ),
+            (
+                "train.jsonl",
+                b"{\"a\":\"1\",\"b\":2,\"y\":0}\n",
+                "train.jsonl:1: the column `b` is no string",
+            ),
+            (
+                "train.jsonl",
+                b"{\"a\":\"1\",\"y\":0}\n",
+                "train.jsonl:1: no column `b`; there are `a`, `y`",
+            ),
         ];
         for (name, bytes, expected) in cases {
-            let error = open(pairs(), &folder(&[(name, bytes)])).unwrap_err().to_string();
+            let error = open(pairs(), &folder(&[(name, bytes)]))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(expected), "{error} does not say {expected}");
         }
         let deep = "[".repeat(100_000);

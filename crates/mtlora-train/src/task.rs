@@ -8,15 +8,13 @@ use crate::metrics::MetricName;
 
 /// A task to fine-tune on.
 ///
-/// Built in are the [GLUE tasks](crate::glue) and [tables of one's own](crate::table). A task defined elsewhere says
+/// Built in are the [GLUE tasks](crate::glue) and [tables of one's own](crate::TableTask). A task defined elsewhere says
 /// its name, its objective and how its examples are read; the rest has defaults:
 ///
 /// ```
 /// use std::path::Path;
 ///
-/// use mtlora_train::error::DataError;
-/// use mtlora_train::example::{Example, Objective, Target};
-/// use mtlora_train::task::Task;
+/// use mtlora_train::{DataError, Example, Objective, Target, Task};
 ///
 /// struct Parity(Objective);
 ///

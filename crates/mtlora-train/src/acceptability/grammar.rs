@@ -284,14 +284,14 @@ impl Grammar {
         phrase.with(&near)
     }
 
-    /// The phrase, sometimes with `no` or `few` for its determiner.
-    pub fn perhaps_none(&mut self, mut phrase: NounPhrase) -> NounPhrase {
-        if self.once_in(6)
+    /// The phrase, sometimes with a quantifier for its determiner.
+    pub fn quantified(&mut self, mut phrase: NounPhrase) -> NounPhrase {
+        if self.once_in(4)
             && let Some(determiner) = phrase.words.first_mut()
         {
             *determiner = match phrase.number {
-                Number::Singular => "no",
-                Number::Plural => self.pick(&["no", "few"]),
+                Number::Singular => self.pick(&["no", "every", "each"]),
+                Number::Plural => self.pick(&["no", "few", "most", "both"]),
             };
         }
         phrase
@@ -375,14 +375,17 @@ impl Grammar {
         self.entry(&GRADABLE)
     }
 
+    /// The statement as what somebody said.
+    pub fn said(&mut self, words: Words) -> Line {
+        let speaker = self.person();
+        let says = self.entry(&BRIDGE).form(Form::Past);
+        Line::statement([speaker.words.as_slice(), &[says, "that"], &words].concat())
+    }
+
     /// The statement, sometimes with a clause around it or after it that changes nothing of what it is an example of.
     pub fn in_context(&mut self, words: Words) -> Line {
         match self.below(8) {
-            0 => {
-                let speaker = self.person();
-                let says = self.entry(&BRIDGE).form(Form::Past);
-                Line::statement([speaker.words.as_slice(), &[says, "that"], &words].concat())
-            }
+            0 => self.said(words),
             1 => {
                 let subject = self.person();
                 let more = self.intransitive().form(Form::Past);

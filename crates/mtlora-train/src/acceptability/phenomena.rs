@@ -142,7 +142,7 @@ fn agreement(g: &mut Grammar, acceptable: bool) -> Line {
             Line::question(words!([shown.does()], subject, sleep))
         }
         _ => {
-            let subject = g.perhaps_none(subject);
+            let subject = g.quantified(subject);
             let sleeps = g.agreeing(kind, shown);
             g.in_context(words!(subject, sleeps))
         }
@@ -737,7 +737,8 @@ fn polarity(g: &mut Grammar, acceptable: bool) -> Line {
             } else {
                 (["the"], no(g, other_number))
             };
-            g.in_context(words!(
+            // Not first in the sentence: `No` there would give the answer away.
+            g.said(words!(
                 outer,
                 head,
                 ["that"],
@@ -883,7 +884,7 @@ fn reflexive(g: &mut Grammar, acceptable: bool) -> Line {
 fn relative_agreement(g: &mut Grammar, acceptable: bool) -> Line {
     let number = g.number();
     let head = g.phrase(Kind::Person, number);
-    let head = g.perhaps_none(head);
+    let head = g.quantified(head);
     let break_inner = !acceptable && g.once_in(3);
     let break_outer = !acceptable && !break_inner;
     let verb = g.entry(&TO_ANIMATE);

@@ -1,0 +1,114 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use burn::module::Module;
+use mtlora::core::{device, devices, trainable_parameters};
+use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
+use mtlora::train::{Parts, Run, Task, encode, evaluate, glue, task_config};
+use serde_json::json;
+
+use super::output;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The run to score.
+    #[arg(long, conflicts_with = "model", required_unless_present = "model")]
+    run: Option<PathBuf>,
+    /// A model folder to score as it is.
+    #[arg(long, requires = "task", requires = "data")]
+    model: Option<PathBuf>,
+    /// The task [default: the run's].
+    #[arg(long)]
+    task: Option<String>,
+    /// The folder with the data [default: the run's].
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The split [default: the task's dev split].
+    #[arg(long)]
+    split: Option<String>,
+    /// The most tokens of an example [default: the run's, or 128].
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// The device [default: the run's, or the first].
+    #[arg(long)]
+    device: Option<String>,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let run = args.run.as_deref().map(Run::open).transpose()?;
+    let stored = run.as_ref().map(|(_, config)| config);
+    let name = args
+        .task
+        .or_else(|| stored.map(|config| config.task.clone()))
+        .ok_or("--task is needed")?;
+    let task = glue::task(&name)?;
+    let data = args
+        .data
+        .or_else(|| stored.map(|config| config.data.clone()))
+        .ok_or("--data is needed")?;
+    let device_name = args
+        .device
+        .or_else(|| stored.map(|config| config.device.clone()))
+        .or_else(|| devices().into_iter().next().map(|device| device.name))
+        .ok_or("this build has no backend")?;
+    let device = device(&device_name)?;
+    let split = args.split.unwrap_or_else(|| task.dev_split().to_string());
+    let examples = task.read(&data, &split)?;
+
+    let (parts, trainable) = match (run, args.model) {
+        (Some((run, config)), _) => {
+            if config.objective != *task.objective() {
+                return Err(format!(
+                    "the run was trained on {}, whose labels are not those of {name}",
+                    config.task
+                )
+                .into());
+            }
+            let (prepared, _) = config.prepare(&device.clone().autodiff())?;
+            let trainable = trainable_parameters(&prepared.model);
+            let mut parts = run.load(&config, &device)?;
+            if let Some(length) = args.max_length {
+                parts.text = TextEncoder::from_folder(&config.model, &parts.config, length)?;
+            }
+            (parts, trainable)
+        }
+        (None, Some(folder)) => {
+            let config = task_config(EncoderConfig::from_folder(&folder)?, task.objective())?;
+            let text = TextEncoder::from_folder(&folder, &config, args.max_length.unwrap_or(128))?;
+            let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;
+            if !fresh.is_empty() {
+                eprintln!(
+                    "the model's folder lacks {}: their values are random, and so are the scores",
+                    fresh.join(", ")
+                );
+            }
+            let parts = Parts {
+                model,
+                config,
+                text,
+            };
+            (parts, 0)
+        }
+        (None, None) => return Err("--run or --model is needed".into()),
+    };
+    let items = encode(&parts.text, &examples)?;
+    let scores = evaluate(
+        &parts.model,
+        &parts.config,
+        &items,
+        task.metric_names(),
+        &device,
+    )?;
+    println!("{name} {split}: {}", output::describe(&scores));
+    if json {
+        output::json(&json!({
+            "task": name,
+            "split": split,
+            "metrics": scores,
+            "examples": items.len(),
+            "trainable_parameters": trainable,
+            "total_parameters": parts.model.num_params(),
+        }))?;
+    }
+    Ok(())
+}

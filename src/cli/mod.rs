@@ -1,0 +1,54 @@
+//! The command line: one file a subcommand.
+
+mod devices;
+mod eval;
+mod merge;
+mod output;
+mod predict;
+mod progress;
+mod tasks;
+mod train;
+
+use std::error::Error;
+
+use clap::{Parser, Subcommand};
+
+/// Fine-tune language models with MTLoRA, on any GPU or a CPU, without Python.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// End standard output with one JSON object on a line of its own.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fine-tune a model on a task.
+    Train(Box<train::Args>),
+    /// Score a run, or a model, on a task.
+    Eval(eval::Args),
+    /// Predict labels or numbers for lines of text.
+    Predict(predict::Args),
+    /// Fold a run's adapter into its model: a plain Hugging Face folder.
+    Merge(merge::Args),
+    /// List the devices that this build can compute on here.
+    Devices,
+    /// List the tasks.
+    Tasks,
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Train(args) => train::run(*args, cli.json),
+        Command::Eval(args) => eval::run(args, cli.json),
+        Command::Predict(args) => predict::run(args, cli.json),
+        Command::Merge(args) => merge::run(args, cli.json),
+        Command::Devices => devices::run(cli.json),
+        Command::Tasks => tasks::run(cli.json),
+    }
+}

@@ -1,0 +1,29 @@
+//! What several commands print.
+
+use mtlora::train::Scores;
+use serde::Serialize;
+
+/// Ends standard output with `object` on a line of its own.
+pub(crate) fn json(object: &impl Serialize) -> Result<(), serde_json::Error> {
+    println!("{}", serde_json::to_string(object)?);
+    Ok(())
+}
+
+/// `accuracy 0.8431, f1 0.8874, loss 0.3567`
+pub(crate) fn describe(scores: &Scores) -> String {
+    let parts: Vec<String> = scores
+        .iter()
+        .map(|(name, value)| format!("{} {value:.4}", name.as_str()))
+        .collect();
+    parts.join(", ")
+}
+
+/// The process's highest resident memory so far, in MiB, where the system tells it.
+pub(crate) fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
