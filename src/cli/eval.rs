@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use burn::module::Module;
 use mtlora::core::{device, devices, trainable_parameters};
 use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
-use mtlora::train::{Parts, Run, Task, encode, evaluate, glue, task_config};
+use mtlora::train::{Parts, Run, encode, evaluate, task_config};
 use serde_json::json;
 
-use super::output;
+use super::{output, task};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -41,11 +41,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .task
         .or_else(|| stored.map(|config| config.task.clone()))
         .ok_or("--task is needed")?;
-    let task = glue::task(&name)?;
     let data = args
         .data
         .or_else(|| stored.map(|config| config.data.clone()))
         .ok_or("--data is needed")?;
+    let table = stored.and_then(|config| config.table.clone());
+    let task = task::find(&name, table, &data)?;
     let device_name = args
         .device
         .or_else(|| stored.map(|config| config.device.clone()))
@@ -53,7 +54,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .ok_or("this build has no backend")?;
     let device = device(&device_name)?;
     let split = args.split.unwrap_or_else(|| task.dev_split().to_string());
-    let examples = task.read(&data, &split)?;
+    let examples = task::read(task.as_ref(), &data, &split)?;
 
     let (parts, trainable) = match (run, args.model) {
         (Some((run, config)), _) => {

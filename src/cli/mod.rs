@@ -6,6 +6,7 @@ mod merge;
 mod output;
 mod predict;
 mod progress;
+mod task;
 mod tasks;
 mod train;
 

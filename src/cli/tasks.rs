@@ -4,6 +4,7 @@ use mtlora::train::{Task, glue};
 use serde_json::json;
 
 use super::output;
+use super::task::TABLE;
 
 pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
     let tasks = glue::tasks();
@@ -20,8 +21,9 @@ pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
             metrics.join(", ")
         );
     }
+    println!("{TABLE:6} your own CSV, TSV or JSONL: --text-column, --pair-column, --label-column");
     if json {
-        let names: Vec<&str> = tasks.iter().map(Task::name).collect();
+        let names: Vec<&str> = tasks.iter().map(Task::name).chain([TABLE]).collect();
         output::json(&json!({ "tasks": names }))?;
     }
     Ok(())

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use mtlora::core::{Init, Structure, device, devices, trainable_parameters};
 use mtlora::train::{
-    BatchSize, MethodName, Run, RunConfig, Scores, Task, TrainOptions, encode, glue, train,
+    BatchSize, MethodName, Objective, Run, RunConfig, Scores, TableConfig, Task, TrainOptions,
+    encode, train,
 };
 use serde::{Deserialize, Serialize};
 
 use super::output;
 use super::progress::Progress;
+use super::task;
 
 /// Flags of `mtlora train`. A TOML file may set any of them under the flag's name with `_` for
 /// `-`; flags win.
@@ -41,6 +43,18 @@ struct Settings {
     /// The folder with the data.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// For --task table: the column with the text [default: text].
+    #[arg(long)]
+    text_column: Option<String>,
+    /// For --task table: the column with the second text of a pair [default: none].
+    #[arg(long)]
+    pair_column: Option<String>,
+    /// For --task table: the column with the label or the number [default: label].
+    #[arg(long)]
+    label_column: Option<String>,
+    /// For --task table: predict a number.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    regression: Option<bool>,
     /// What trains: mtlora, full, head [default: mtlora].
     #[arg(long)]
     method: Option<MethodName>,
@@ -128,14 +142,23 @@ impl Settings {
         Ok(file.try_into()?)
     }
 
-    fn resolve(self) -> Result<(RunConfig, glue::GlueTask), Box<dyn Error>> {
+    fn resolve(self) -> Result<(RunConfig, Box<dyn Task>), Box<dyn Error>> {
         let needed = |name| format!("--{name} is needed (or `{name}` in the --config file)");
-        let task = glue::task(&self.task.ok_or_else(|| needed("task"))?)?;
+        let name = self.task.ok_or_else(|| needed("task"))?;
         let model = self.model.ok_or_else(|| needed("model"))?;
         // Absolute, so that the run can be read from any folder.
         let model = model.canonicalize().unwrap_or(model);
         let data = self.data.ok_or_else(|| needed("data"))?;
         let data = data.canonicalize().unwrap_or(data);
+        let usual = TableConfig::default();
+        let table = (name == task::TABLE).then(|| TableConfig {
+            text: self.text_column.unwrap_or(usual.text),
+            pair: self.pair_column,
+            label: self.label_column.unwrap_or(usual.label),
+            regression: self.regression.unwrap_or(usual.regression),
+            ..TableConfig::default()
+        });
+        let task = task::find(&name, table.clone(), &data)?;
         let device = match self.device {
             Some(name) => name,
             None => match devices().into_iter().next() {
@@ -148,6 +171,7 @@ impl Settings {
             model,
             task: task.name().to_string(),
             data,
+            table: table.map(|table| with_labels(table, task.objective())),
             method: self.method.unwrap_or(MethodName::MtLora),
             structure: self.structure.unwrap_or(Structure::Shim),
             rank: self.rank.unwrap_or(8),
@@ -182,6 +206,15 @@ impl Settings {
     }
 }
 
+/// The table with its classes written down, so that `eval` needs no train split to know them.
+fn with_labels(table: TableConfig, objective: &Objective) -> TableConfig {
+    let labels = match objective {
+        Objective::Classification { labels } => Some(labels.clone()),
+        Objective::Regression => None,
+    };
+    TableConfig { labels, ..table }
+}
+
 #[derive(Serialize)]
 struct Report<'a> {
     task: &'a str,
@@ -201,8 +234,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let (config, task) = args.settings.over(args.config.as_deref())?.resolve()?;
     config.training.validate()?;
     let device = device(&config.device)?.autodiff();
-    let train_examples = task.read(&config.data, task.train_split())?;
-    let dev_examples = task.read(&config.data, task.dev_split())?;
+    let train_examples = task::read(task.as_ref(), &config.data, task.train_split())?;
+    let dev_examples = task::read(task.as_ref(), &config.data, task.dev_split())?;
     let (parts, fresh) = config.prepare(&device)?;
     let items = encode(&parts.text, &train_examples)?;
     let dev = encode(&parts.text, &dev_examples)?;
@@ -227,7 +260,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let trained = train(
         parts.model,
         &parts.config,
-        &task,
+        task.as_ref(),
         [&items, &dev],
         &config.training,
         &device,

@@ -171,8 +171,8 @@ pub fn write_checkpoint<'a>(
     })
 }
 
-/// Copies what there is of [`TOKENIZER_FILES`] from one model folder to another, each atomically, and returns the
-/// names that were copied.
+/// Copies a tokenizer from one model folder to another: what there is of tokenizer.json, its settings and the
+/// vocabulary files, each atomically. Returns the names that were copied.
 ///
 /// # Errors
 /// What the operating system says on reading or writing.

@@ -28,7 +28,7 @@ const MIN_FREQUENCY: u64 = 2;
 /// model's `vocab_size` from the result, `get_vocab_size(true)`.
 ///
 /// # Errors
-/// A `vocab_size` below [`MIN_VOCAB_SIZE`], or what the library says.
+/// A `vocab_size` below 261 (the special tokens and one token for each byte), or what the library says.
 pub fn train_tokenizer<S: AsRef<str> + Send>(
     lines: impl Iterator<Item = S> + Send,
     vocab_size: usize,

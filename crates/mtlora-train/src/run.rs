@@ -14,6 +14,7 @@ use mtlora_models::{
 use serde::{Deserialize, Serialize};
 
 use crate::example::Objective;
+use crate::table::TableConfig;
 use crate::trainer::{Method, TrainError, TrainOptions};
 
 const CONFIG: &str = "run.toml";
@@ -55,6 +56,8 @@ pub struct RunConfig {
     pub task: String,
     /// The data's folder.
     pub data: PathBuf,
+    /// The columns of a table, where the task is one.
+    pub table: Option<TableConfig>,
     /// What trains.
     pub method: MethodName,
     /// How `T` is made.

@@ -8,8 +8,8 @@ use crate::metrics::MetricName;
 
 /// A task to fine-tune on.
 ///
-/// Built in are the [GLUE tasks](crate::glue) and [tables of one's own](crate::TableTask). A task defined elsewhere says
-/// its name, its objective and how its examples are read; the rest has defaults:
+/// Built in are the [GLUE tasks](crate::glue) and [tables of one's own](crate::TableTask). A task defined elsewhere
+/// says its name, its objective and how its examples are read; the rest has defaults:
 ///
 /// ```
 /// use std::path::Path;

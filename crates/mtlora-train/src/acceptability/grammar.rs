@@ -286,7 +286,7 @@ impl Grammar {
 
     /// The phrase, sometimes with a quantifier for its determiner.
     pub fn quantified(&mut self, mut phrase: NounPhrase) -> NounPhrase {
-        if self.once_in(4)
+        if self.once_in(3)
             && let Some(determiner) = phrase.words.first_mut()
         {
             *determiner = match phrase.number {
@@ -339,7 +339,7 @@ impl Grammar {
                 _ => vec![be, self.adjective(kind)],
             };
         }
-        match self.below(3) {
+        match self.below(4) {
             0 => [
                 &[number.has()],
                 self.verb_phrase(Form::Participle).as_slice(),
@@ -359,14 +359,21 @@ impl Grammar {
         [subject.words, self.verb_phrase(Form::Past)].concat()
     }
 
-    /// Nothing, or words that may follow a verb phrase in the past tense.
-    pub fn ending(&mut self) -> Words {
-        match self.below(6) {
+    /// Nothing, or words that may follow a verb phrase in any tense, or a gap: none of them can be an object.
+    pub fn place_or_manner(&mut self) -> Words {
+        match self.below(3) {
             0 => self.near(),
-            1 => self.pick(&PAST_TIMES).to_vec(),
-            2 => vec![self.pick(&MANNER)],
-            3 => [&[self.pick(&ADJUNCT)], self.clause().as_slice()].concat(),
+            1 => vec![self.pick(&MANNER)],
             _ => Words::new(),
+        }
+    }
+
+    /// Nothing, or words that may follow a verb phrase in the past tense that has its object.
+    pub fn ending(&mut self) -> Words {
+        match self.below(4) {
+            0 => self.pick(&PAST_TIMES).to_vec(),
+            1 => [&[self.pick(&ADJUNCT)], self.clause().as_slice()].concat(),
+            _ => self.place_or_manner(),
         }
     }
 

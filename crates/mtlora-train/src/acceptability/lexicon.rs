@@ -404,7 +404,7 @@ pub static BRIDGE: [Verb; 6] = [
     verb("believe", "believes", "believed", "believing"),
     verb("claim", "claims", "claimed", "claiming"),
     verb("hope", "hopes", "hoped", "hoping"),
-    irregular("know", "knows", "knew", "known", "knowing"),
+    verb("suspect", "suspects", "suspected", "suspecting"),
 ];
 
 /// Verbs with a `that` clause and neither an object nor a question.
@@ -498,8 +498,8 @@ pub static MANNER: [&str; 6] = [
     "eagerly",
 ];
 
-/// How often. Not `rarely`, which allows `ever`, nor `always`, which may not stand last.
-pub static FREQUENCY: [&str; 3] = ["often", "sometimes", "usually"];
+/// How often. Not `rarely`, which allows `ever`, nor `sometimes`, which may stand anywhere.
+pub static FREQUENCY: [&str; 3] = ["often", "always", "usually"];
 
 /// Clauses are joined by these, and no object can be asked for across them.
 pub static ADJUNCT: [&str; 4] = ["because", "before", "after", "while"];

@@ -92,11 +92,13 @@ fn adverb(g: &mut Grammar, acceptable: bool) -> Line {
     let number = g.number();
     let subject = g.phrase(Kind::Person, number);
     let event = Event::draw(g);
+    let chases = [g.pick(&[event.verb.form(Form::Past), event.verb.present(number)])];
     let often = if g.once_in(2) {
         [g.pick(&FREQUENCY)]
     } else {
         [g.pick(&MANNER)]
     };
+    let quickly = [g.pick(&MANNER)];
     let words = match (acceptable, g.below(3)) {
         (true, 0) => words!(
             subject,
@@ -105,8 +107,8 @@ fn adverb(g: &mut Grammar, acceptable: bool) -> Line {
             [event.verb.form(Form::Participle)],
             event.object
         ),
-        (true, 1) => words!(subject, event.past(), event.object, often),
-        (true, _) => words!(subject, often, event.past(), event.object),
+        (true, 1) => words!(subject, chases, event.object, quickly),
+        (true, _) => words!(subject, often, chases, event.object),
         (false, 0) => words!(
             subject,
             [number.has(), event.verb.form(Form::Participle)],
@@ -114,10 +116,11 @@ fn adverb(g: &mut Grammar, acceptable: bool) -> Line {
             event.object
         ),
         (false, 1) => {
-            let (determiner, noun) = subject.words.split_at(1);
-            words!(determiner, often, noun, event.past(), event.object)
+            // After an adjective: `the often angry boy` is all right.
+            let (determiner, noun) = subject.words.split_at(subject.words.len() - 1);
+            words!(determiner, quickly, noun, chases, event.object)
         }
-        (false, _) => words!(subject, event.past(), often, event.object),
+        (false, _) => words!(subject, chases, often, event.object),
     };
     g.in_context(words)
 }
@@ -455,7 +458,7 @@ fn existential(g: &mut Grammar, acceptable: bool) -> Line {
     let kind = g.pick(&[Kind::Person, Kind::Animal, Kind::Thing]);
     let number = g.number();
     let (noun, old) = g.noun(kind);
-    let strong = !acceptable && g.once_in(3);
+    let strong = !acceptable && g.once_in(4);
     let determiner = [match (number, strong) {
         (Number::Singular, true) => g.pick(&["every", "each"]),
         (Number::Plural, true) => g.pick(&["both", "most"]),
@@ -506,11 +509,7 @@ fn filler_gap(g: &mut Grammar, acceptable: bool) -> Line {
         &event.object.words
     };
     let asks: &[_] = if asked { &[event.asks] } else { &[] };
-    let ending = match g.below(3) {
-        0 => g.near(),
-        1 => g.pick(&PAST_TIMES).to_vec(),
-        _ => Words::new(),
-    };
+    let ending = g.place_or_manner();
     match g.below(4) {
         0 => Line::question(words!(
             asks,
@@ -538,11 +537,11 @@ fn filler_gap(g: &mut Grammar, acceptable: bool) -> Line {
         }
         2 => {
             let other = g.person();
-            let knew = [g.pick(&["knew", "explained", "revealed"])];
+            let explained = [g.pick(&["explained", "demonstrated", "revealed"])];
             let link = [if asked { event.asks } else { "that" }];
             Line::statement(words!(
                 other,
-                knew,
+                explained,
                 link,
                 event.subject,
                 event.past(),
@@ -1044,7 +1043,7 @@ fn transitivity(g: &mut Grammar, acceptable: bool) -> Line {
         2 => words!(head, ["that"], alone, with_object, event.object),
         3 => words!(head, ["that"], with_object, event.object, alone),
         4 => {
-            let ending = g.ending();
+            let ending = g.place_or_manner();
             words!(event.subject, alone, ending)
         }
         _ => {
@@ -1082,11 +1081,7 @@ fn verb_form(g: &mut Grammar, acceptable: bool) -> Line {
     };
     let form = if acceptable { right } else { g.pick(wrong) };
     let predicate = g.verb_phrase(form);
-    let ending = match g.below(3) {
-        0 => g.near(),
-        1 => vec![g.pick(&MANNER)],
-        _ => Words::new(),
-    };
+    let ending = g.place_or_manner();
     if question {
         Line::question(words!([auxiliary], subject, predicate, ending))
     } else {

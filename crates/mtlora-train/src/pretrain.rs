@@ -1,0 +1,468 @@
+//! Masked-language-model pre-training: the model learns to name tokens that are hidden from it.
+
+use std::time::Instant;
+
+use burn::grad_clipping::GradientClipping;
+use burn::module::{Module, ParamGroup};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use mtlora_core::SegmentsError;
+use mtlora_models::{EncoderConfig, MaskedLm, ModelError, Strip, TextEncoder, Tokens};
+use rand::RngExt;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::batches::{BatchSize, shuffled};
+use crate::schedule::WarmupLinear;
+
+/// The masks' stream of random numbers; the epochs' orders, which have the same seed, count theirs
+/// from 0.
+const MASK_STREAM: u64 = u64::MAX;
+
+/// How to pre-train.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PretrainOptions {
+    /// Optimizer steps; the lines are gone through as often as it takes.
+    pub steps: usize,
+    /// Sequences in a batch. An epoch's last batch has what is left.
+    pub batch: usize,
+    /// The highest learning rate.
+    pub lr: f64,
+    /// The part of all steps over which the learning rate climbs.
+    pub warmup_ratio: f64,
+    /// AdamW's decoupled weight decay; biases and layer norms have none.
+    pub weight_decay: f64,
+    /// The part of a batch's tokens, special ones aside, that the model has to name. At least one
+    /// is chosen whatever it says.
+    pub mask_probability: f64,
+    /// Seed of the data's order, of the masks and of dropout.
+    pub seed: u64,
+}
+
+/// One optimizer step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PretrainProgress {
+    /// From 1.
+    pub step: usize,
+    /// Of how many.
+    pub steps: usize,
+    /// The batch's mean cross-entropy before the step, in nats a chosen token.
+    pub loss: f64,
+    /// The step's speed, counting every token that the model read.
+    pub tokens_per_second: f64,
+}
+
+/// Why pre-training ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PretrainError {
+    /// No line has a token that can be hidden.
+    #[error("there is no text to pre-train on: every line is empty")]
+    NoText,
+    /// The tokenizer has nothing to hide tokens with.
+    #[error(
+        "the tokenizer has no mask token, `<mask>` or `[MASK]`, which pre-training hides tokens \
+         with; take one that has it"
+    )]
+    NoMaskToken,
+    /// A line that cannot be encoded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A sequence without tokens.
+    #[error(transparent)]
+    Segments(#[from] SegmentsError),
+    /// The loss is no number any more.
+    #[error(
+        "the loss is not finite at step {step}: training has diverged; try a lower learning rate \
+         or a longer warm-up"
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: usize,
+    },
+    /// The device could not give its result.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+/// Trains `model`, which is on an autodiff `device`, to name hidden tokens of `lines`, each a
+/// sequence of its own. Returns it without gradients.
+///
+/// As in BERT (arXiv 1810.04805, section 3.1), `mask_probability` of the tokens are chosen, of which
+/// 80 % are hidden by the mask token, 10 % replaced by a random one and 10 % left as they are; the
+/// loss is the mean cross-entropy at the chosen places. As in RoBERTa (arXiv 1907.11692, sections
+/// 2.4 and 4.1), they are chosen anew each time a line is read, there is no other objective, and
+/// AdamW has the betas 0.9 and 0.98 and the epsilon 1e-6.
+///
+/// The learning rate is that of [`WarmupLinear`]. On a CPU, the same arguments give the same model.
+///
+/// # Errors
+/// When there is no text or no mask token, a line cannot be encoded, or the loss stops being finite.
+pub fn pretrain(
+    mut model: MaskedLm,
+    config: &EncoderConfig,
+    text: &TextEncoder,
+    lines: &[String],
+    options: &PretrainOptions,
+    device: &Device,
+    progress: &mut dyn FnMut(PretrainProgress),
+) -> Result<MaskedLm, PretrainError> {
+    device.seed(options.seed);
+    let masking = Masking::new(text, options.mask_probability)?;
+    let lines: Vec<(&str, Option<&str>)> = lines.iter().map(|line| (line.as_str(), None)).collect();
+    let mut sequences = text.encode_batch(&lines)?;
+    sequences.retain(|tokens| tokens.ids.iter().any(|id| masking.may_hide(*id)));
+    if sequences.is_empty() {
+        return Err(PretrainError::NoText);
+    }
+
+    let lengths: Vec<usize> = sequences.iter().map(Tokens::len).collect();
+    let size = BatchSize::Sequences(options.batch);
+    let batches = (0..).flat_map(|epoch| shuffled(&lengths, size, options.seed, epoch));
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    rng.set_stream(MASK_STREAM);
+
+    let warmup = (options.warmup_ratio * options.steps as f64) as usize;
+    let schedule = WarmupLinear::new(options.lr, warmup, options.steps);
+    let mut optimizer = optimizer(options.weight_decay);
+
+    for (index, batch) in batches.take(options.steps).enumerate() {
+        let start = Instant::now();
+        let step = index + 1;
+        let mut batch: Vec<Tokens> = batch.into_iter().map(|at| sequences[at].clone()).collect();
+        let hidden = masking.hide(&mut batch, &mut rng);
+        let strip = Strip::new(&batch.iter().collect::<Vec<_>>(), config, device)?;
+        let loss = loss(&model, config, &strip, hidden, device);
+        let value = loss
+            .clone()
+            .try_into_scalar::<f32>()
+            .map_err(|error| PretrainError::Device(error.to_string()))?;
+        if !value.is_finite() {
+            return Err(PretrainError::NotFinite { step });
+        }
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        model = optimizer.step(schedule.rate(index), model, gradients);
+        progress(PretrainProgress {
+            step,
+            steps: options.steps,
+            loss: f64::from(value),
+            tokens_per_second: strip.segments.tokens() as f64 / start.elapsed().as_secs_f64(),
+        });
+    }
+    Ok(model.valid())
+}
+
+/// The mean cross-entropy at the chosen places, `[1]`.
+fn loss(
+    model: &MaskedLm,
+    config: &EncoderConfig,
+    strip: &Strip,
+    hidden: Hidden,
+    device: &Device,
+) -> Tensor<1> {
+    let count = hidden.places.len();
+    let places = Tensor::<1, Int>::from_data(TensorData::new(hidden.places, [count]), device);
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(hidden.ids, [count, 1]), device);
+    let logits = model.forward(strip, places, config);
+    log_softmax(logits, 1).gather(1, ids).mean().neg()
+}
+
+fn optimizer(weight_decay: f64) -> ModuleOptimizer {
+    let config = AdamWConfig::new()
+        .with_beta_1(0.9)
+        .with_beta_2(0.98)
+        .with_epsilon(1e-6)
+        .with_weight_decay(weight_decay as f32);
+    let undecayed = config.clone().with_weight_decay(0.0);
+    config.init().with_group(
+        ParamGroup::from_any_predicates(vec!["bias", "layer_norm"]),
+        undecayed.build(),
+        None::<GradientClipping>,
+    )
+}
+
+/// What the model has to name.
+#[derive(Debug, PartialEq)]
+struct Hidden {
+    /// Rows of the strip, ascending.
+    places: Vec<i32>,
+    /// The tokens that were there.
+    ids: Vec<i32>,
+}
+
+/// How tokens are hidden.
+struct Masking {
+    mask: u32,
+    /// Tokens that are never hidden nor drawn, sorted.
+    special: Vec<u32>,
+    /// All other tokens.
+    ordinary: Vec<u32>,
+    probability: f64,
+}
+
+impl Masking {
+    fn new(text: &TextEncoder, probability: f64) -> Result<Self, PretrainError> {
+        let mask = text.mask_token_id().ok_or(PretrainError::NoMaskToken)?;
+        let mut special = text.special_token_ids().to_vec();
+        // A tokenizer's file need not call it special.
+        special.push(mask);
+        special.sort_unstable();
+        let vocabulary = u32::try_from(text.vocab_size()).unwrap_or(u32::MAX);
+        let ordinary = (0..vocabulary).filter(|id| special.binary_search(id).is_err());
+        Ok(Self {
+            mask,
+            ordinary: ordinary.collect(),
+            special,
+            probability,
+        })
+    }
+
+    fn may_hide(&self, id: u32) -> bool {
+        self.special.binary_search(&id).is_err()
+    }
+
+    /// Changes the tokens of `batch` and tells what they were. The number of chosen tokens is the
+    /// rounded part of the batch, so that batches of one size have logits of one size.
+    fn hide(&self, batch: &mut [Tokens], rng: &mut ChaCha8Rng) -> Hidden {
+        let ids = batch.iter_mut().flat_map(|tokens| &mut tokens.ids);
+        let mut candidates: Vec<(usize, &mut u32)> = ids
+            .enumerate()
+            .filter(|(_, id)| self.may_hide(**id))
+            .collect();
+        let part = (candidates.len() as f64 * self.probability).round() as usize;
+        let count = part.max(1).min(candidates.len());
+        let (chosen, _) = candidates.partial_shuffle(rng, count);
+        chosen.sort_unstable_by_key(|(place, _)| *place);
+        let mut hidden = Hidden {
+            places: Vec::with_capacity(count),
+            ids: Vec::with_capacity(count),
+        };
+        for (place, id) in chosen {
+            hidden.places.push(*place as i32);
+            hidden.ids.push(**id as i32);
+            match rng.random_range(0..10) {
+                0..8 => **id = self.mask,
+                8 => **id = self.ordinary.choose(rng).copied().unwrap_or(**id),
+                _ => {}
+            }
+        }
+        hidden
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::path::PathBuf;
+
+    use mtlora_core::{State, devices, state};
+    use mtlora_models::{Architecture, EncoderSizes, train_tokenizer};
+
+    use crate::acceptability::corpus;
+
+    const MAX_TOKENS: usize = 48;
+
+    struct Setup {
+        lines: Vec<String>,
+        config: EncoderConfig,
+        text: TextEncoder,
+        device: Device,
+    }
+
+    impl Setup {
+        fn new() -> Self {
+            let lines = corpus(1, 300);
+            let tokenizer = train_tokenizer(lines.iter(), 400).unwrap();
+            let sizes = EncoderSizes {
+                vocab_size: tokenizer.get_vocab_size(true),
+                hidden_size: 32,
+                num_hidden_layers: 1,
+                num_attention_heads: 2,
+                intermediate_size: 64,
+                max_tokens: MAX_TOKENS,
+            };
+            let mut config = EncoderConfig::new(Architecture::Roberta, sizes).unwrap();
+            // The CPU's generator is one for the process, and other tests draw from it meanwhile.
+            config.hidden_dropout_prob = 0.0;
+            config.attention_probs_dropout_prob = 0.0;
+            let path = PathBuf::from("tokenizer.json");
+            Self {
+                text: TextEncoder::new(path, tokenizer, &config, MAX_TOKENS).unwrap(),
+                lines,
+                config,
+                device: devices().remove(0).device.autodiff(),
+            }
+        }
+
+        fn run(&self, options: &PretrainOptions) -> Result<(Vec<f64>, State), PretrainError> {
+            let model = MaskedLm::fresh(&self.config, 5, &self.device).unwrap();
+            let mut losses = Vec::new();
+            let model = pretrain(
+                model,
+                &self.config,
+                &self.text,
+                &self.lines,
+                options,
+                &self.device,
+                &mut |progress| {
+                    assert_eq!(
+                        (progress.step, progress.steps),
+                        (losses.len() + 1, options.steps)
+                    );
+                    assert!(progress.tokens_per_second > 0.0);
+                    losses.push(progress.loss);
+                },
+            )?;
+            Ok((losses, state(&model, |_, _| true)))
+        }
+    }
+
+    fn options(steps: usize, seed: u64) -> PretrainOptions {
+        PretrainOptions {
+            steps,
+            batch: 16,
+            lr: 1e-2,
+            warmup_ratio: 0.1,
+            weight_decay: 0.01,
+            mask_probability: 0.15,
+            seed,
+        }
+    }
+
+    #[test]
+    fn the_loss_falls_from_that_of_guessing() {
+        let setup = Setup::new();
+        let (losses, _) = setup.run(&options(60, 0)).unwrap();
+        assert_eq!(losses.len(), 60);
+        let guessing = (setup.config.vocab_size as f64).ln();
+        assert!(
+            (losses[0] - guessing).abs() < 0.2,
+            "{} {guessing}",
+            losses[0]
+        );
+        let end = losses[50..].iter().sum::<f64>() / 10.0;
+        assert!(end < 0.8 * losses[0], "{losses:?}");
+    }
+
+    #[test]
+    fn a_seed_gives_one_model() {
+        let setup = Setup::new();
+        // More steps than an epoch has.
+        let [one, again, other] = [3, 3, 4].map(|seed| setup.run(&options(21, seed)).unwrap());
+        assert_eq!(one.0, again.0);
+        assert!(one.1 == again.1);
+        assert!(one.1 != other.1);
+    }
+
+    #[test]
+    fn tokens_are_hidden_in_the_published_proportions() {
+        let setup = Setup::new();
+        let masking = Masking::new(&setup.text, 0.15).unwrap();
+        let rows: Vec<_> = setup
+            .lines
+            .iter()
+            .map(|line| (line.as_str(), None))
+            .collect();
+        let original = setup.text.encode_batch(&rows).unwrap();
+        let flat = |batch: &[Tokens]| -> Vec<u32> {
+            batch.iter().flat_map(|tokens| tokens.ids.clone()).collect()
+        };
+        let before = flat(&original);
+        let may = before.iter().filter(|id| masking.may_hide(**id)).count();
+        assert_eq!(may, before.len() - 2 * original.len());
+
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let (mut masked, mut random, mut kept) = (0, 0, 0);
+        let mut ever = vec![false; before.len()];
+        for _ in 0..40 {
+            let mut batch = original.clone();
+            let hidden = masking.hide(&mut batch, &mut rng);
+            let after = flat(&batch);
+            assert_eq!(hidden.places.len(), (may as f64 * 0.15).round() as usize);
+            assert!(hidden.places.is_sorted_by(|a, b| a < b));
+            let mut restored = after.clone();
+            for (place, id) in hidden.places.iter().zip(&hidden.ids) {
+                let place = *place as usize;
+                assert!(masking.may_hide(*id as u32));
+                ever[place] = true;
+                restored[place] = *id as u32;
+                match after[place] {
+                    id if id == masking.mask => masked += 1,
+                    id if id == before[place] => kept += 1,
+                    id => {
+                        assert!(masking.may_hide(id) && (id as usize) < setup.config.vocab_size);
+                        random += 1;
+                    }
+                }
+            }
+            assert_eq!(restored, before);
+        }
+        let all = f64::from(masked + random + kept);
+        for (count, part) in [(masked, 0.8), (random, 0.1), (kept, 0.1)] {
+            assert!(
+                (f64::from(count) / all - part).abs() < 0.02,
+                "{count} of {all}"
+            );
+        }
+        // Dynamic: 1 - 0.85^40 is 99.8 %.
+        let reached = ever.iter().filter(|ever| **ever).count();
+        assert!(reached as f64 > 0.99 * may as f64, "{reached} of {may}");
+    }
+
+    #[test]
+    fn a_batch_has_a_place_whatever_the_probability() {
+        let setup = Setup::new();
+        let tokens = setup.text.encode("Dogs bark.", None).unwrap();
+        let count = tokens.len() - 2;
+        for (probability, expected) in [
+            (0.0, 1),
+            (1e-9, 1),
+            (f64::NAN, 1),
+            (-1.0, 1),
+            (1.0, count),
+            (7.0, count),
+        ] {
+            let masking = Masking::new(&setup.text, probability).unwrap();
+            let mut rng = ChaCha8Rng::seed_from_u64(0);
+            let hidden = masking.hide(&mut [tokens.clone()], &mut rng);
+            assert_eq!(hidden.places.len(), expected, "{probability}");
+        }
+    }
+
+    #[test]
+    fn blank_lines_are_no_text() {
+        let mut setup = Setup::new();
+        setup.lines.insert(7, String::new());
+        setup.run(&options(20, 0)).unwrap();
+        setup.lines = vec![String::new(); 3];
+        let error = setup.run(&options(2, 0)).unwrap_err();
+        assert!(matches!(error, PretrainError::NoText), "{error}");
+    }
+
+    #[test]
+    fn a_tokenizer_without_a_mask_is_refused() {
+        let mut setup = Setup::new();
+        let json = setup.text.tokenizer().to_string(false).unwrap();
+        let json = json.replace("<mask>", "<none>");
+        let path = PathBuf::from("tokenizer.json");
+        setup.text =
+            TextEncoder::from_bytes(&path, json.as_bytes(), &setup.config, MAX_TOKENS).unwrap();
+        let error = setup.run(&options(2, 0)).unwrap_err();
+        assert!(matches!(error, PretrainError::NoMaskToken), "{error}");
+    }
+
+    #[test]
+    fn divergence_names_the_step() {
+        let mut options = options(9, 0);
+        options.lr = f64::INFINITY;
+        options.warmup_ratio = 0.0;
+        let error = Setup::new().run(&options).unwrap_err();
+        assert!(
+            matches!(error, PretrainError::NotFinite { step: 2 }),
+            "{error}"
+        );
+    }
+}
