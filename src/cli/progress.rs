@@ -1,9 +1,10 @@
-//! Progress as plain lines on standard error, and the run's log.
+//! Progress: the run's log and best state, and what the user sees meanwhile.
 
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use mtlora::core::State;
-use mtlora::train::{Observer, Run, Scores, StepReport, TrainError};
+use mtlora::train::{Dashboard, MetricName, Observer, Run, Scores, StepReport, TrainError};
 use serde_json::json;
 
 use super::output;
@@ -11,19 +12,50 @@ use super::output;
 /// How often a step is printed.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Prints a line now and then, logs every step, and saves each best state.
+/// Logs every step, saves each best state, and shows both.
 pub(crate) struct Progress<'a> {
     run: &'a Run,
-    printed: Option<Instant>,
+    shown: Box<dyn Observer>,
 }
 
 impl<'a> Progress<'a> {
-    pub(crate) fn new(run: &'a Run) -> Self {
-        Self { run, printed: None }
+    /// Burn's dashboard where standard output is a terminal, plain lines elsewhere or if `plain`.
+    pub(crate) fn new(run: &'a Run, metrics: &[MetricName], plain: bool) -> Self {
+        let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let shown: Box<dyn Observer> = match terminal && !plain {
+            true => Box::new(Dashboard::new(metrics)),
+            false => Box::new(Lines { printed: None }),
+        };
+        Self { run, shown }
     }
 }
 
 impl Observer for Progress<'_> {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        self.run.log(report)?;
+        self.shown.step(report)
+    }
+
+    fn evaluated(
+        &mut self,
+        step: usize,
+        scores: &Scores,
+        best: Option<&State>,
+    ) -> Result<(), TrainError> {
+        if let Some(values) = best {
+            self.run.save_state(values)?;
+        }
+        self.run.log(&json!({ "step": step, "dev": scores }))?;
+        self.shown.evaluated(step, scores, best)
+    }
+}
+
+/// A line on standard error now and then.
+struct Lines {
+    printed: Option<Instant>,
+}
+
+impl Observer for Lines {
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
         let due = self
             .printed
@@ -35,7 +67,7 @@ impl Observer for Progress<'_> {
             );
             self.printed = Some(Instant::now());
         }
-        self.run.log(report)
+        Ok(())
     }
 
     fn evaluated(
@@ -46,9 +78,6 @@ impl Observer for Progress<'_> {
     ) -> Result<(), TrainError> {
         let mark = if best.is_some() { " (best so far)" } else { "" };
         eprintln!("dev after step {step}: {}{mark}", output::describe(scores));
-        if let Some(values) = best {
-            self.run.save_state(values)?;
-        }
-        self.run.log(&json!({ "step": step, "dev": scores }))
+        Ok(())
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Write into a folder that is not empty.
     #[arg(long)]
     overwrite: bool,
+    /// Plain lines in place of the dashboard.
+    #[arg(long)]
+    plain: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -257,6 +260,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             fresh.join(", ")
         );
     }
+    let mut progress = Progress::new(&run, task.metric_names(), args.plain);
     let trained = train(
         parts.model,
         &parts.config,
@@ -264,8 +268,10 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         [&items, &dev],
         &config.training,
         &device,
-        &mut Progress::new(&run),
+        &mut progress,
     )?;
+    // Gives the terminal back.
+    drop(progress);
 
     let seconds = trained.time.as_secs_f64();
     let report = Report {

@@ -2,6 +2,7 @@
 
 pub mod acceptability;
 mod batches;
+mod dashboard;
 mod error;
 mod evaluation;
 mod example;
@@ -18,6 +19,7 @@ mod task;
 mod trainer;
 
 pub use batches::{BatchSize, by_length, shuffled};
+pub use dashboard::Dashboard;
 pub use error::DataError;
 pub use evaluation::{Item, encode, evaluate, predict};
 pub use example::{Example, Objective, Target};

@@ -177,6 +177,12 @@ pub enum TrainError {
         /// What it is.
         loss: f32,
     },
+    /// The user ended the training.
+    #[error("ended by the user after step {step}; the best state so far is kept")]
+    Interrupted {
+        /// The last step made.
+        step: usize,
+    },
     /// The device could not give its result.
     #[error("the device failed: {0}")]
     Device(String),
