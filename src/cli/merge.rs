@@ -23,14 +23,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let (run, config) = Run::open(&args.run)?;
-    let occupied = std::fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && !args.overwrite {
-        return Err(format!(
-            "{}: exists and is not empty; name another folder, or pass --overwrite",
-            args.out.display()
-        )
-        .into());
-    }
+    output::vacant(&args.out, args.overwrite)?;
     let device = device(&config.device)?;
     let parts = run.load(&config, &device)?;
     std::fs::create_dir_all(&args.out)

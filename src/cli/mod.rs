@@ -5,6 +5,7 @@ mod eval;
 mod merge;
 mod output;
 mod predict;
+mod pretrain;
 mod progress;
 mod task;
 mod tasks;
@@ -35,6 +36,8 @@ enum Command {
     Predict(predict::Args),
     /// Fold a run's adapter into its model: a plain Hugging Face folder.
     Merge(merge::Args),
+    /// Pre-train a small RoBERTa on text: masked language modelling.
+    Pretrain(pretrain::Args),
     /// List the devices that this build can compute on here.
     Devices,
     /// List the tasks.
@@ -49,6 +52,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Eval(args) => eval::run(args, cli.json),
         Command::Predict(args) => predict::run(args, cli.json),
         Command::Merge(args) => merge::run(args, cli.json),
+        Command::Pretrain(args) => pretrain::run(args, cli.json),
         Command::Devices => devices::run(cli.json),
         Command::Tasks => tasks::run(cli.json),
     }

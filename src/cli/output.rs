@@ -1,5 +1,7 @@
 //! What several commands print.
 
+use std::path::Path;
+
 use mtlora::train::Scores;
 use serde::Serialize;
 
@@ -26,4 +28,16 @@ pub(crate) fn peak_rss_mb() -> Option<f64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib / 1024.0)
+}
+
+/// An error if `folder` has something in it, unless it may be overwritten.
+pub(crate) fn vacant(folder: &Path, overwrite: bool) -> Result<(), String> {
+    let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    match occupied && !overwrite {
+        true => Err(format!(
+            "{}: exists and is not empty; name another folder, or pass --overwrite",
+            folder.display()
+        )),
+        false => Ok(()),
+    }
 }

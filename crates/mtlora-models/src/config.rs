@@ -389,6 +389,12 @@ impl EncoderConfig {
         Ok(self)
     }
 
+    /// The same encoder with the masked-language-model head of its architecture.
+    pub fn for_masked_lm(mut self) -> Self {
+        self.architectures = vec![self.architecture.masked_lm_class().to_string()];
+        self
+    }
+
     /// The configuration as the text of a config.json: the fields above as they are now, all others as they were
     /// read. The element type is set to float32, as [`write_checkpoint`](crate::save::write_checkpoint) writes.
     pub fn to_json(&self) -> String {
