@@ -78,10 +78,9 @@ proptest! {
             };
             let grads = (y.clone() * g.clone()).sum().backward();
             let mut all = vec![y.into_data(), x.grad(&grads).unwrap().into_data()];
-            for factor in [Some(&adapter.a), Some(&adapter.b), adapter.c.as_ref(), adapter.d.as_ref()] {
-                if let Some(factor) = factor {
-                    all.push(factor.val().grad(&grads).unwrap().into_data());
-                }
+            let square = [adapter.c.as_ref(), adapter.d.as_ref()];
+            for factor in [&adapter.a, &adapter.b].into_iter().chain(square.into_iter().flatten()) {
+                all.push(factor.val().grad(&grads).unwrap().into_data());
             }
             results.push(all);
         }

@@ -214,7 +214,7 @@ mod tests {
                 bytes = (bytes ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             }
         }
-        assert_eq!(bytes, 0, "{bytes:#x}");
+        assert_eq!(bytes, 0x02ac_e852_30e1_21ba, "{bytes:#x}");
     }
 
     #[test]

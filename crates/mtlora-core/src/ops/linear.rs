@@ -111,10 +111,10 @@ impl<B: Backend> Backward<B, 6> for AdaptedLinear {
             let sum = B::float_sum_dim(dy.clone(), 0);
             grads.register::<B>(bias, B::float_reshape(sum, Shape::from([width])));
         }
-        if let (Some(dropped), true) = (dropped, saved.dropped) {
-            if let Some(dz) = dz.take() {
-                grads.register::<B>(dropped, dz);
-            }
+        if let (Some(dropped), true) = (dropped, saved.dropped)
+            && let Some(dz) = dz.take()
+        {
+            grads.register::<B>(dropped, dz);
         }
         if let Some(x) = x {
             let dx = B::float_matmul(dy, B::float_transpose(saved.weight));
