@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mtlora::train::acceptability::Acceptability;
 use mtlora::train::{DataError, Example, TableConfig, TableTask, Task, glue};
 
 /// The name of the task whose examples are the rows of the user's own table.
@@ -19,6 +20,7 @@ pub(crate) fn find(
             table.unwrap_or_default(),
             data,
         )?)),
+        Acceptability::NAME => Ok(Box::new(Acceptability::new()?)),
         _ => Ok(Box::new(glue::task(name)?)),
     }
 }

@@ -1,5 +1,6 @@
 use std::error::Error;
 
+use mtlora::train::acceptability::Acceptability;
 use mtlora::train::{Task, glue};
 use serde_json::json;
 
@@ -7,7 +8,10 @@ use super::output;
 use super::task::TABLE;
 
 pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
-    let tasks = glue::tasks();
+    let acceptability = Acceptability::new()?;
+    let glue = glue::tasks();
+    let mut tasks: Vec<&dyn Task> = vec![&acceptability];
+    tasks.extend(glue.iter().map(|task| task as &dyn Task));
     for task in &tasks {
         let metrics: Vec<&str> = task
             .metric_names()
@@ -15,15 +19,19 @@ pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
             .map(|name| name.as_str())
             .collect();
         println!(
-            "{:6} {} [{}]",
+            "{:13} {} [{}]",
             task.name(),
             task.describe(),
             metrics.join(", ")
         );
     }
-    println!("{TABLE:6} your own CSV, TSV or JSONL: --text-column, --pair-column, --label-column");
+    println!("{TABLE:13} your own CSV, TSV or JSONL: --text-column, --pair-column, --label-column");
     if json {
-        let names: Vec<&str> = tasks.iter().map(Task::name).chain([TABLE]).collect();
+        let names: Vec<&str> = tasks
+            .iter()
+            .map(|task| task.name())
+            .chain([TABLE])
+            .collect();
         output::json(&json!({ "tasks": names }))?;
     }
     Ok(())

@@ -9,9 +9,18 @@ use mtlora::train::{
 };
 use serde::{Deserialize, Serialize};
 
+use mtlora::train::acceptability::Acceptability;
+
 use super::output;
 use super::progress::Progress;
 use super::task;
+
+/// Where the first run goes.
+const FIRST_RUN: &str = "runs/first";
+/// What a tiny model needs; the method's own settings are for large ones.
+const FIRST_RUN_LR: f64 = 5e-3;
+const FIRST_RUN_EPOCHS: usize = 12;
+const FIRST_RUN_BATCH: usize = 32;
 
 /// Flags of `mtlora train`. A TOML file may set any of them under the flag's name with `_` for
 /// `-`; flags win.
@@ -20,9 +29,9 @@ pub(crate) struct Args {
     /// A TOML file with settings; flags win over it.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// The run's folder; must be new or empty.
+    /// The run's folder; must be new or empty [needed, but for the first run].
     #[arg(long)]
-    out: PathBuf,
+    out: Option<PathBuf>,
     /// Write into a folder that is not empty.
     #[arg(long)]
     overwrite: bool,
@@ -145,6 +154,34 @@ impl Settings {
         Ok(file.try_into()?)
     }
 
+    /// Whether neither model nor task nor data is said.
+    fn names_nothing(&self) -> bool {
+        self.model.is_none() && self.task.is_none() && self.data.is_none()
+    }
+
+    /// Fills in the first run: the tiny model and the task that the repository has. What is set
+    /// already stays.
+    fn first_run(&mut self) -> Result<(), Box<dyn Error>> {
+        let assets = Path::new("assets");
+        let model = assets.join("tiny-roberta");
+        if !model.is_dir() {
+            return Err(
+                "--model, --task, --data and --out are needed; without them the first run is \
+                 made, whose model is in the repository: run from its folder"
+                    .into(),
+            );
+        }
+        self.model = Some(model);
+        self.task = Some(Acceptability::NAME.to_string());
+        self.data = Some(assets.join("acceptability"));
+        self.lr.get_or_insert(FIRST_RUN_LR);
+        self.epochs.get_or_insert(FIRST_RUN_EPOCHS);
+        if self.batch.is_none() && self.batch_tokens.is_none() {
+            self.batch = Some(FIRST_RUN_BATCH);
+        }
+        Ok(())
+    }
+
     fn resolve(self) -> Result<(RunConfig, Box<dyn Task>), Box<dyn Error>> {
         let needed = |name| format!("--{name} is needed (or `{name}` in the --config file)");
         let name = self.task.ok_or_else(|| needed("task"))?;
@@ -233,8 +270,16 @@ struct Report<'a> {
     peak_rss_mb: Option<f64>,
 }
 
-pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (config, task) = args.settings.over(args.config.as_deref())?.resolve()?;
+pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let mut settings = args.settings.over(args.config.as_deref())?;
+    if settings.names_nothing() {
+        settings.first_run()?;
+        // It may be made again and again.
+        args.overwrite |= args.out.is_none();
+        args.out.get_or_insert_with(|| PathBuf::from(FIRST_RUN));
+    }
+    let out = args.out.ok_or("--out is needed: the run's folder")?;
+    let (config, task) = settings.resolve()?;
     config.training.validate()?;
     let device = device(&config.device)?.autodiff();
     let train_examples = task::read(task.as_ref(), &config.data, task.train_split())?;
@@ -242,7 +287,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let (parts, fresh) = config.prepare(&device)?;
     let items = encode(&parts.text, &train_examples)?;
     let dev = encode(&parts.text, &dev_examples)?;
-    let run = Run::create(&args.out, args.overwrite, &config)?;
+    let run = Run::create(&out, args.overwrite, &config)?;
 
     let trainable = trainable_parameters(&parts.model);
     let total = parts.model.num_params();
@@ -293,7 +338,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         output::describe(&trained.best),
         trained.best_step
     );
-    println!("the run is in {}", args.out.display());
+    println!("the run is in {}", out.display());
     if json {
         output::json(&report)?;
     }

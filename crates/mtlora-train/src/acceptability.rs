@@ -12,6 +12,7 @@
 mod grammar;
 mod lexicon;
 mod phenomena;
+mod task;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,6 +21,7 @@ use std::path::Path;
 
 use grammar::Grammar;
 use phenomena::PHENOMENA;
+pub use task::Acceptability;
 
 /// One sentence in so many is for the task, the others are for the corpus.
 const HELD_OUT: u64 = 8;
