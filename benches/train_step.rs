@@ -8,7 +8,7 @@
 //! What PEFT takes on the same machine is measured by a script of PyTorch's that makes the same
 //! model (`RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)`,
 //! `LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"])`) and times
-//! `loss.backward(); optimizer.step()` on 16 x 128 tokens; see docs/PERFORMANCE.md.
+//! `loss.backward(); optimizer.step()` on 16 x 128 tokens.
 
 use std::error::Error;
 use std::time::Instant;

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: first_run_data TASK_FOLDER CORPUS_FILE".into());
     };
     std::fs::create_dir_all(&task)?;
-    acceptability::write_tsv(Path::new(&task), 1, 2000, 500)?;
+    acceptability::write_tsv(Path::new(&task), 1, 8000, 500)?;
     acceptability::write_corpus(Path::new(&corpus), 2, 60_000)?;
     Ok(())
 }

@@ -1,0 +1,236 @@
+//! The program as a user runs it.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-roberta");
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/acceptability");
+
+fn mtlora(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// The JSON object at the end of standard output of a command that succeeds.
+fn json(arguments: &[&str]) -> Value {
+    let output = mtlora(&[arguments, &["--json"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+/// What a command that fails says.
+fn refused(arguments: &[&str]) -> String {
+    let output = mtlora(arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// A folder with the beginnings of the acceptability task's files.
+fn small_data(folder: &Path) -> PathBuf {
+    let data = folder.join("data");
+    std::fs::create_dir(&data).unwrap();
+    for (name, lines) in [("train.tsv", 96), ("dev.tsv", 64)] {
+        let text = std::fs::read_to_string(Path::new(DATA).join(name)).unwrap();
+        let kept: Vec<&str> = text.lines().take(lines).collect();
+        std::fs::write(data.join(name), kept.join("\n")).unwrap();
+    }
+    data
+}
+
+fn train(data: &Path, out: &Path, more: &[&str]) -> Value {
+    let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
+    let arguments = [
+        "train",
+        "--model",
+        MODEL,
+        "--task",
+        "acceptability",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--epochs",
+        "2",
+        "--batch",
+        "16",
+        "--lr",
+        "5e-3",
+        "--device",
+        "flex",
+    ];
+    json(&[&arguments, more].concat())
+}
+
+#[test]
+fn a_run_is_scored_merged_and_repeated_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path());
+    let run = folder.path().join("run");
+    let trained = train(&data, &run, &["--structure", "dtsm"]);
+    assert!(trained["trainable_parameters"].as_u64() < trained["total_parameters"].as_u64());
+    for field in ["train_seconds", "tokens_per_second"] {
+        assert!(trained[field].as_f64().unwrap() > 0.0);
+    }
+
+    let run = run.to_str().unwrap();
+    let scored = json(&["eval", "--run", run]);
+    assert_eq!(scored["metrics"], trained["metrics"]);
+
+    // The folded model has the run's scores, but for rounding in the loss.
+    let merged = folder.path().join("merged");
+    let merged = merged.to_str().unwrap();
+    json(&["merge", "--run", run, "--out", merged]);
+    let data_path = data.to_str().unwrap();
+    let folded = json(&[
+        "eval",
+        "--model",
+        merged,
+        "--task",
+        "acceptability",
+        "--data",
+        data_path,
+        "--device",
+        "flex",
+    ]);
+    assert_eq!(
+        folded["metrics"]["accuracy"],
+        trained["metrics"]["accuracy"]
+    );
+    let loss = |report: &Value| report["metrics"]["loss"].as_f64().unwrap();
+    assert!((loss(&folded) - loss(&trained)).abs() < 1e-5);
+
+    // The same seed makes the same run; another makes another.
+    let again = folder.path().join("again");
+    assert_eq!(
+        train(&data, &again, &["--structure", "dtsm"])["metrics"],
+        trained["metrics"]
+    );
+    let values = |path: &Path| std::fs::read(path.join("trained.safetensors")).unwrap();
+    assert_eq!(values(Path::new(run)), values(&again));
+    let other = folder.path().join("other");
+    train(&data, &other, &["--structure", "dtsm", "--seed", "1"]);
+    assert_ne!(values(Path::new(run)), values(&other));
+}
+
+#[test]
+fn a_table_of_ones_own_is_learned_from_and_predicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("table");
+    std::fs::create_dir(&data).unwrap();
+    let rows = "kind,words\nno,\"The dogs, sleep.\"\nyes,A cat sings.\nno,The old dogs sleep.\nyes,This cat sings.\n";
+    for name in ["train.csv", "dev.csv"] {
+        std::fs::write(data.join(name), rows).unwrap();
+    }
+    let run = folder.path().join("run");
+    let (data, run) = (data.to_str().unwrap(), run.to_str().unwrap());
+    let report = json(&[
+        "train",
+        "--model",
+        MODEL,
+        "--task",
+        "table",
+        "--data",
+        data,
+        "--text-column",
+        "words",
+        "--label-column",
+        "kind",
+        "--out",
+        run,
+        "--epochs",
+        "20",
+        "--lr",
+        "1e-2",
+        "--method",
+        "full",
+        "--device",
+        "flex",
+    ]);
+    assert_eq!(report["metrics"]["accuracy"].as_f64(), Some(1.0));
+
+    let input = folder.path().join("input.txt");
+    std::fs::write(&input, "A cat sings.\nThe dogs, sleep.\n").unwrap();
+    let output = mtlora(&["predict", "--run", run, "--input", input.to_str().unwrap()]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "text,pair,prediction,p(no),p(yes)");
+    assert!(lines[1].starts_with("A cat sings.,,yes,"));
+    assert!(lines[2].starts_with("\"The dogs, sleep.\",,no,"));
+}
+
+#[test]
+fn bad_input_is_refused_with_a_reason_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let out_path = out.to_str().unwrap();
+    let train = |more: &[&str]| {
+        let usual = [
+            "train",
+            "--model",
+            MODEL,
+            "--task",
+            "acceptability",
+            "--data",
+            DATA,
+        ];
+        refused(&[&usual, more, &["--out", out_path]].concat())
+    };
+    assert!(train(&["--rank", "0"]).contains("rank 0"));
+    assert!(train(&["--rank", "4096"]).contains("choose 1 to 128"));
+    assert!(train(&["--targets", "qeury"]).contains("qeury"));
+    assert!(train(&["--device", "abacus"]).contains("there is: "));
+    assert!(train(&["--lr", "nan"]).contains("learning_rate"));
+    let elsewhere = folder.path().to_str().unwrap();
+    let text = refused(&[
+        "train", "--model", elsewhere, "--task", "cola", "--data", DATA, "--out", out_path,
+    ]);
+    assert!(text.contains("config.json"), "{text}");
+    assert!(!out.exists());
+
+    let config = folder.path().join("settings.toml");
+    std::fs::write(&config, "rank = 4\nrnak = 5\n").unwrap();
+    let text = train(&["--config", config.to_str().unwrap()]);
+    assert!(
+        text.contains("settings.toml") && text.contains("rnak"),
+        "{text}"
+    );
+    assert!(train(&["--targets", "query", "--overwrite", "--init", "sero"]).contains("zero"));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path());
+    let out = folder.path().join("run");
+    let text = refused(&[
+        "train",
+        "--model",
+        MODEL,
+        "--task",
+        "acceptability",
+        "--data",
+        data.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "--lr",
+        "1e30",
+        "--warmup-ratio",
+        "0",
+        "--method",
+        "full",
+        "--device",
+        "flex",
+    ]);
+    assert!(text.contains("at step"), "{text}");
+}
