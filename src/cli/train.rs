@@ -17,10 +17,11 @@ use super::task;
 
 /// Where the first run goes.
 const FIRST_RUN: &str = "runs/first";
-/// What a tiny model needs; the method's own settings are for large ones.
-const FIRST_RUN_LR: f64 = 5e-3;
-const FIRST_RUN_EPOCHS: usize = 12;
+/// What a tiny model needs to learn a whole grammar; the method's own settings are for large ones.
+const FIRST_RUN_LR: f64 = 2e-3;
+const FIRST_RUN_EPOCHS: usize = 5;
 const FIRST_RUN_BATCH: usize = 32;
+const FIRST_RUN_RANK: usize = 16;
 
 /// Flags of `mtlora train`. A TOML file may set any of them under the flag's name with `_` for
 /// `-`; flags win.
@@ -174,6 +175,9 @@ impl Settings {
         self.model = Some(model);
         self.task = Some(Acceptability::NAME.to_string());
         self.data = Some(assets.join("acceptability"));
+        self.targets.get_or_insert_with(|| "all-linear".to_string());
+        self.rank.get_or_insert(FIRST_RUN_RANK);
+        self.init.get_or_insert(Init::Identity);
         self.lr.get_or_insert(FIRST_RUN_LR);
         self.epochs.get_or_insert(FIRST_RUN_EPOCHS);
         if self.batch.is_none() && self.batch_tokens.is_none() {
