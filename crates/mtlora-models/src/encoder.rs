@@ -9,7 +9,7 @@ use burn::nn::{
     LinearConfig,
 };
 use burn::tensor::activation::{gelu, gelu_approximate, relu, tanh};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use mtlora_core::{Segments, adapted_embedding, adapted_linear, segment_attention};
 
 use crate::config::{Activation, EncoderConfig};
@@ -293,9 +293,4 @@ pub(crate) fn activate(activation: Activation, x: Tensor<2>) -> Tensor<2> {
         Activation::GeluTanh => gelu_approximate(x),
         Activation::Relu => relu(x),
     }
-}
-
-/// Rows of `hidden` (`[tokens, hidden]`) at `places`.
-pub(crate) fn rows(hidden: Tensor<2>, places: Tensor<1, Int>) -> Tensor<2> {
-    hidden.select(0, places)
 }

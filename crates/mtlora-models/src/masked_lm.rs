@@ -5,7 +5,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::config::EncoderConfig;
-use crate::encoder::{Encoder, activate, layer_norm, linear, rows};
+use crate::encoder::{Encoder, activate, layer_norm, linear};
 use crate::error::ModelError;
 use crate::strip::Strip;
 use crate::weights;
@@ -51,7 +51,7 @@ impl MaskedLm {
         places: Tensor<1, Int>,
         config: &EncoderConfig,
     ) -> Tensor<2> {
-        let hidden = rows(self.base.forward(strip), places);
+        let hidden = self.base.forward(strip).select(0, places);
         let hidden = activate(config.hidden_act, self.lm_head.dense.forward(hidden));
         let hidden = self.lm_head.layer_norm.forward(hidden);
         self.base.vocabulary(hidden) + self.lm_head.bias.val().unsqueeze()
