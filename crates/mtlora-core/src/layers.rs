@@ -3,7 +3,7 @@ use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{Distribution, Int, Tensor};
 
-use crate::ops::{MtLoraBackend, Optional};
+use crate::ops::{Gelu, MtLoraBackend, Optional};
 use crate::{Adapter, Segments};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
@@ -90,6 +90,36 @@ pub fn segment_attention(
         heads,
         1.0 / (head_dim as f64).sqrt(),
         causal,
+    ))
+}
+
+/// The Gaussian error linear unit of each element.
+///
+/// As [`burn::tensor::activation::gelu`] and `gelu_approximate`, with a kernel on a CPU and a
+/// backward pass that saves nothing but `x`.
+pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu) -> Tensor<D> {
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::activate_gelu(x, form))
+}
+
+/// Layer normalisation of each row: `(x - mean) / sqrt(variance + epsilon) * gamma + beta`.
+///
+/// As [`burn::nn::LayerNorm`], with a backward pass that saves nothing but `x`.
+///
+/// # Shapes
+/// - `x`, output: `[rows, width]`
+/// - `gamma`, `beta`: `[width]`
+pub fn layer_norm(
+    x: Tensor<2>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::normalize_rows(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        epsilon,
     ))
 }
 

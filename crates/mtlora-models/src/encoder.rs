@@ -4,15 +4,13 @@
 //! know it: `query`, `value`, `attention.output.dense`, `intermediate.dense`, ...
 
 use burn::module::{Initializer, Module};
-use burn::nn::{
-    Dropout, DropoutConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear,
-    LinearConfig,
-};
-use burn::tensor::activation::{gelu, gelu_approximate, relu, tanh};
+use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig};
+use burn::tensor::activation::{relu, tanh};
 use burn::tensor::{Device, Tensor};
-use mtlora_core::{Segments, adapted_embedding, adapted_linear, segment_attention};
+use mtlora_core::{Gelu, Segments, adapted_embedding, adapted_linear, gelu, segment_attention};
 
 use crate::config::{Activation, EncoderConfig};
+use crate::layer_norm::LayerNorm;
 use crate::strip::Strip;
 
 /// Token, position and type embeddings, summed and normalised.
@@ -282,15 +280,13 @@ pub(crate) fn linear(input: usize, output: usize, device: &Device) -> Linear {
 }
 
 pub(crate) fn layer_norm(config: &EncoderConfig, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(config.hidden_size)
-        .with_epsilon(config.layer_norm_eps)
-        .init(device)
+    LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }
 
 pub(crate) fn activate(activation: Activation, x: Tensor<2>) -> Tensor<2> {
     match activation {
-        Activation::GeluErf => gelu(x),
-        Activation::GeluTanh => gelu_approximate(x),
+        Activation::GeluErf => gelu(x, Gelu::Erf),
+        Activation::GeluTanh => gelu(x, Gelu::Tanh),
         Activation::Relu => relu(x),
     }
 }

@@ -1,12 +1,13 @@
 use std::path::Path;
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::config::EncoderConfig;
 use crate::encoder::{Encoder, activate, layer_norm, linear};
 use crate::error::ModelError;
+use crate::layer_norm::LayerNorm;
 use crate::strip::Strip;
 use crate::weights;
 

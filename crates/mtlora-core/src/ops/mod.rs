@@ -9,13 +9,19 @@
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 mod attention;
+#[cfg(feature = "flex")]
+mod flex;
+mod gelu;
 mod linear;
+mod norm;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, ExtensionType, backend_extension};
 
 use crate::Segments;
+
+pub use gelu::Gelu;
 
 /// A tensor that an operation may go without.
 #[derive(ExtensionType)]
@@ -115,10 +121,94 @@ pub trait MtLoraBackend: Backend {
         };
         attention::forward::<Self>(inputs, &layout)
     }
+
+    /// The Gaussian error linear unit of each element. Any shape.
+    #[fusion(default)]
+    fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+        gelu::forward::<Self>(x, form)
+    }
+
+    /// The gradient of [`activate_gelu`](Self::activate_gelu)'s input.
+    #[fusion(default)]
+    fn activate_gelu_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        form: Gelu,
+    ) -> FloatTensor<Self> {
+        gelu::backward::<Self>(x, dy, form)
+    }
+
+    /// Layer normalisation of each row.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[rows, width]`
+    /// - `gamma`, `beta`: `[width]`
+    #[fusion(default)]
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        norm::forward::<Self>(x, gamma, beta, epsilon)
+    }
+
+    /// The gradient of [`normalize_rows`](Self::normalize_rows)'s `x`.
+    #[fusion(default)]
+    fn normalize_rows_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        norm::backward::<Self>(x, gamma, dy, epsilon)
+    }
 }
 
 #[cfg(feature = "flex")]
-impl MtLoraBackend for burn::backend::Flex {}
+impl MtLoraBackend for burn::backend::Flex {
+    fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+        match flex::suits(&[&x]) {
+            true => flex::gelu(x, form),
+            false => gelu::forward::<Self>(x, form),
+        }
+    }
+
+    fn activate_gelu_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        form: Gelu,
+    ) -> FloatTensor<Self> {
+        match flex::suits(&[&x, &dy]) {
+            true => flex::gelu_backward(x, dy, form),
+            false => gelu::backward::<Self>(x, dy, form),
+        }
+    }
+
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        match flex::suits(&[&x, &gamma, &beta]) {
+            true => flex::normalize_rows(x, gamma, beta, epsilon as f32),
+            false => norm::forward::<Self>(x, gamma, beta, epsilon),
+        }
+    }
+
+    fn normalize_rows_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        match flex::suits(&[&x, &gamma, &dy]) {
+            true => flex::normalize_rows_backward(x, gamma, dy, epsilon as f32),
+            false => norm::backward::<Self>(x, gamma, dy, epsilon),
+        }
+    }
+}
 
 #[cfg(feature = "ndarray")]
 impl MtLoraBackend for burn::backend::NdArray {}
@@ -172,5 +262,18 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
             causal,
         };
         attention::track::<B, C>(inputs, layout)
+    }
+
+    fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+        gelu::track::<B, C>(x, form)
+    }
+
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        norm::track::<B, C>(x, gamma, beta, epsilon)
     }
 }

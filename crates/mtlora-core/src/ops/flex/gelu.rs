@@ -1,0 +1,110 @@
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::vecmath::{normal, sigmoid};
+use super::{CHUNK, contiguous, exclusive, tensor, values};
+use crate::ops::gelu::{Gelu, TANH_CUBIC, TANH_SCALE};
+
+/// `2 u`, and its derivative.
+#[inline(always)]
+fn twice_u(x: f32) -> (f32, f32) {
+    const LINEAR: f32 = (2.0 * TANH_SCALE) as f32;
+    const CUBIC: f32 = (2.0 * TANH_SCALE * TANH_CUBIC) as f32;
+    let square = x * x;
+    (x * (LINEAR + CUBIC * square), LINEAR + 3.0 * CUBIC * square)
+}
+
+#[inline(always)]
+fn erf_form(x: f32) -> f32 {
+    x * normal(x).0
+}
+
+#[inline(always)]
+fn erf_slope(x: f32) -> f32 {
+    const SCALE: f32 = 0.398_942_3; // 1 / sqrt(2 π)
+    let (distribution, density) = normal(x);
+    distribution + x * SCALE * density
+}
+
+#[inline(always)]
+fn tanh_form(x: f32) -> f32 {
+    x * sigmoid(twice_u(x).0)
+}
+
+#[inline(always)]
+fn tanh_slope(x: f32) -> f32 {
+    let (u, du) = twice_u(x);
+    let gate = sigmoid(u);
+    gate + x * gate * (1.0 - gate) * du
+}
+
+/// `y` of [`crate::ops::MtLoraBackend::activate_gelu`].
+pub(crate) fn gelu(x: FlexTensor, form: Gelu) -> FlexTensor {
+    let x = contiguous(x);
+    let mut y = vec![0.0; values(&x).len()];
+    y.par_chunks_mut(CHUNK)
+        .zip(values(&x).par_chunks(CHUNK))
+        .for_each(|(y, x)| match form {
+            Gelu::Erf => each(y, x, erf_form),
+            Gelu::Tanh => each(y, x, tanh_form),
+        });
+    tensor(y, x.shape())
+}
+
+/// `dx` of [`crate::ops::MtLoraBackend::activate_gelu_backward`], in the gradient's own memory
+/// where nobody else reads it.
+pub(crate) fn gelu_backward(x: FlexTensor, dy: FlexTensor, form: Gelu) -> FlexTensor {
+    let (x, mut dx) = (contiguous(x), exclusive(dy));
+    multiply(dx.storage_mut(), values(&x), form);
+    dx
+}
+
+fn multiply(dy: &mut [f32], x: &[f32], form: Gelu) {
+    dy.par_chunks_mut(CHUNK)
+        .zip(x.par_chunks(CHUNK))
+        .for_each(|(dy, x)| match form {
+            Gelu::Erf => each_times(dy, x, erf_slope),
+            Gelu::Tanh => each_times(dy, x, tanh_slope),
+        });
+}
+
+fn each(y: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
+    pulp::Arch::new().dispatch(|| {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = f(*x);
+        }
+    });
+}
+
+fn each_times(y: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
+    pulp::Arch::new().dispatch(|| {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y *= f(*x);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::flex::testing::{close, random};
+    use crate::ops::gelu as definition;
+    use burn::backend::Flex;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_definition(rows in 1usize..40, width in 1usize..700, seed: u64) {
+            let (x, dy) = (random([rows, width], 4.0, seed), random([rows, width], 1.0, seed ^ 1));
+            for form in [Gelu::Erf, Gelu::Tanh] {
+                close(&gelu(x.clone(), form), &definition::forward::<Flex>(x.clone(), form))?;
+                let expected = definition::backward::<Flex>(x.clone(), dy.clone(), form);
+                // Once with the gradient shared, once not.
+                close(&gelu_backward(x.clone(), dy.clone(), form), &expected)?;
+                let own = tensor(values(&dy).to_vec(), dy.shape());
+                close(&gelu_backward(x.clone(), own, form), &expected)?;
+            }
+        }
+    }
+}

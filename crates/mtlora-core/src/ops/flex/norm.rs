@@ -1,0 +1,132 @@
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::{CHUNK, contiguous, exclusive, tensor, values};
+
+/// Partial sums that are kept side by side, so that a sum vectorises: its order is part of the
+/// result.
+const LANES: usize = 16;
+
+/// Sums `f` over the pairs of `x` and `y`.
+#[inline(always)]
+fn sum_of(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (x_blocks, x_rest) = x.as_chunks::<LANES>();
+    let (y_blocks, y_rest) = y.as_chunks::<LANES>();
+    for (x, y) in x_blocks.iter().zip(y_blocks) {
+        for lane in 0..LANES {
+            lanes[lane] += f(x[lane], y[lane]);
+        }
+    }
+    let rest: f32 = x_rest.iter().zip(y_rest).map(|(x, y)| f(*x, *y)).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// Mean and `1 / sqrt(variance + epsilon)`.
+#[inline(always)]
+fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
+    let width = x.len() as f32;
+    let mean = sum_of(x, x, |x, _| x) / width;
+    let variance = sum_of(x, x, |x, _| (x - mean) * (x - mean)) / width;
+    (mean, 1.0 / (variance + epsilon).sqrt())
+}
+
+#[inline(always)]
+fn forward_row(y: &mut [f32], x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32) {
+    let (mean, inverse) = moments(x, epsilon);
+    for (((y, x), gamma), beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+        *y = (x - mean) * inverse * gamma + beta;
+    }
+}
+
+/// `dy` becomes `dx`.
+#[inline(always)]
+fn backward_row(dy: &mut [f32], x: &[f32], gamma: &[f32], epsilon: f32) {
+    let (mean, inverse) = moments(x, epsilon);
+    let width = x.len() as f32;
+    for (dy, gamma) in dy.iter_mut().zip(gamma) {
+        *dy *= gamma;
+    }
+    let middle = sum_of(dy, dy, |g, _| g) / width;
+    let along = sum_of(dy, x, |g, x| g * (x - mean) * inverse) / width;
+    for (dy, x) in dy.iter_mut().zip(x) {
+        *dy = (*dy - middle - (x - mean) * inverse * along) * inverse;
+    }
+}
+
+/// `y` of [`crate::ops::MtLoraBackend::normalize_rows`].
+pub(crate) fn normalize_rows(
+    x: FlexTensor,
+    gamma: FlexTensor,
+    beta: FlexTensor,
+    epsilon: f32,
+) -> FlexTensor {
+    let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
+    let (x_values, gamma, beta) = (values(&x), values(&gamma), values(&beta));
+    let width = gamma.len().max(1);
+    let chunk = rows(width);
+    let mut y = vec![0.0; x_values.len()];
+    y.par_chunks_mut(chunk)
+        .zip(x_values.par_chunks(chunk))
+        .for_each(|(y, x)| {
+            pulp::Arch::new().dispatch(|| {
+                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    forward_row(y, x, gamma, beta, epsilon);
+                }
+            });
+        });
+    tensor(y, x.shape())
+}
+
+/// `dx` of [`crate::ops::MtLoraBackend::normalize_rows_backward`], in the gradient's own memory
+/// where nobody else reads it.
+pub(crate) fn normalize_rows_backward(
+    x: FlexTensor,
+    gamma: FlexTensor,
+    dy: FlexTensor,
+    epsilon: f32,
+) -> FlexTensor {
+    let (x, gamma, mut dx) = (contiguous(x), contiguous(gamma), exclusive(dy));
+    let (x, gamma) = (values(&x), values(&gamma));
+    let width = gamma.len().max(1);
+    let chunk = rows(width);
+    dx.storage_mut::<f32>()
+        .par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .for_each(|(dx, x)| {
+            pulp::Arch::new().dispatch(|| {
+                for (dx, x) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    backward_row(dx, x, gamma, epsilon);
+                }
+            });
+        });
+    dx
+}
+
+/// Elements of the whole rows that one task works on.
+fn rows(width: usize) -> usize {
+    (CHUNK / width).max(1) * width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::flex::testing::{close, random};
+    use crate::ops::norm;
+    use burn::backend::Flex;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_definition(rows in 1usize..40, width in 1usize..700, seed: u64) {
+            let (x, dy) = (random([rows, width], 3.0, seed), random([rows, width], 1.0, seed ^ 1));
+            let (gamma, beta) = (random([width], 1.0, seed ^ 2), random([width], 1.0, seed ^ 3));
+            let epsilon = 1e-5;
+            let y = normalize_rows(x.clone(), gamma.clone(), beta.clone(), epsilon as f32);
+            close(&y, &norm::forward::<Flex>(x.clone(), gamma.clone(), beta, epsilon))?;
+            let dx = normalize_rows_backward(x.clone(), gamma.clone(), dy.clone(), epsilon as f32);
+            close(&dx, &norm::backward::<Flex>(x, gamma, dy, epsilon))?;
+        }
+    }
+}

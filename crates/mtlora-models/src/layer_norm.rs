@@ -1,0 +1,30 @@
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Device, Tensor};
+use mtlora_core::layer_norm;
+
+/// Layer normalisation over `hidden`, with this project's backward pass; parameters are named as in
+/// Burn's own.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// The scale: `[hidden]`.
+    pub gamma: Param<Tensor<1>>,
+    /// The shift: `[hidden]`.
+    pub beta: Param<Tensor<1>>,
+    /// What is added to the variance.
+    pub epsilon: f64,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            gamma: Initializer::Ones.init([width], device),
+            beta: Initializer::Zeros.init([width], device),
+            epsilon,
+        }
+    }
+
+    /// Each row normalised: `[tokens, hidden]` to the same.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon)
+    }
+}
