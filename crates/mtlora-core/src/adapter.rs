@@ -14,13 +14,13 @@ use crate::Structure;
 /// [`adapted_embedding`](crate::adapted_embedding).
 #[derive(Module, Debug)]
 pub struct Adapter {
-    /// `A`, the down projection: `[rank, in]`.
+    /// `A`, the down projection: `[rank, in]`; fused: `[g rank, in]`.
     pub a: Param<Tensor<2>>,
-    /// `B`, the up projection: `[out, rank]`.
+    /// `B`, the up projection: `[out, rank]`; fused: `[g width, rank]`.
     pub b: Param<Tensor<2>>,
-    /// `C`: `[rank, rank]`, where the structure has it.
+    /// `C`: `[rank, rank]`, where the structure has it; fused: `[g rank, g rank]`.
     pub c: Option<Param<Tensor<2>>>,
-    /// `D`: `[rank, rank]`, where the structure has it.
+    /// `D`, as `C`.
     pub d: Option<Param<Tensor<2>>>,
     /// Dropout on the adapter's input while training. The dense way cannot express it and leaves
     /// it out.
@@ -28,12 +28,15 @@ pub struct Adapter {
     /// How `T` is made.
     #[module(skip)]
     pub structure: Structure,
+    /// Which of the weight's fused projections are adapted; empty where it is one projection.
+    #[module(skip)]
+    pub fused: Vec<bool>,
     /// `alpha / rank`, or `alpha / sqrt(rank)` with rank-stabilised scaling.
     pub scale: f64,
 }
 
 impl Adapter {
-    /// `T`: `[rank, rank]`, or `None` where it is the identity.
+    /// `T`: `[rank, rank]` (fused: `[g rank, g rank]`), or `None` where it is the identity.
     pub fn transform(&self) -> Option<Tensor<2>> {
         self.structure.transform(
             self.c.as_ref().map(Param::val),
@@ -41,14 +44,48 @@ impl Adapter {
         )
     }
 
-    /// The number of rows of `A`.
+    /// The rank of each projection's update: the number of columns of `B`.
     pub fn rank(&self) -> usize {
-        self.a.lazy_shape()[0]
+        self.b.lazy_shape()[1]
+    }
+
+    /// `B` as it acts on all of `T A x`: `[out, rank]`, or, where projections are fused,
+    /// `[out, g rank]` with the `k`-th adapted projection's rows in columns `k rank..(k + 1) rank`
+    /// and zeros elsewhere.
+    pub fn up(&self) -> Tensor<2> {
+        let b = self.b.val();
+        if self.fused.is_empty() {
+            return b;
+        }
+        let adapted = self.fused.iter().filter(|adapted| **adapted).count();
+        let [rows, rank] = b.dims();
+        let (width, device) = (rows / adapted.max(1), b.device());
+        let zeros = |columns: usize| Tensor::<2>::zeros([width, columns], &device);
+        let mut before = 0;
+        let blocks = self.fused.iter().map(|is_adapted| {
+            if !is_adapted {
+                return zeros(adapted * rank);
+            }
+            let own = b
+                .clone()
+                .slice([before * width..(before + 1) * width, 0..rank]);
+            let behind = adapted - before - 1;
+            let mut parts = vec![own];
+            if before > 0 {
+                parts.insert(0, zeros(before * rank));
+            }
+            if behind > 0 {
+                parts.push(zeros(behind * rank));
+            }
+            before += 1;
+            Tensor::cat(parts, 1)
+        });
+        Tensor::cat(blocks.collect(), 0)
     }
 
     /// The dense update `scale * B T A`: `[out, in]`.
     pub fn delta(&self) -> Tensor<2> {
-        let b = self.b.val();
+        let b = self.up();
         let bt = match self.transform() {
             Some(t) => b.matmul(t),
             None => b,

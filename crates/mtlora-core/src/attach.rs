@@ -4,10 +4,21 @@ use burn::config::Config;
 use burn::module::{Module, ModuleVisitor, Param, Reparameterizer};
 use burn::nn::DropoutConfig;
 use burn::tensor::{Shape, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
-use crate::init::{self, Init};
+use crate::init::{self, Init, Shapes};
 use crate::targets::ends_with_name;
 use crate::{Adapter, Structure, Targets};
+
+/// A weight whose output is several projections of one width side by side, as GPT-2's `c_attn` is
+/// query, key and value; loralib's `enable_lora`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FusedProjections {
+    /// The module: its path or the ending of it.
+    pub module: String,
+    /// Which of the projections are adapted, in their order.
+    pub adapted: Vec<bool>,
+}
 
 /// What an MTLoRA adapter is and where it goes. Field names are PEFT's where PEFT has the field.
 ///
@@ -42,6 +53,10 @@ pub struct MtLoraConfig {
     /// Which weights are adapted.
     #[config(default = "Targets::AllLinear")]
     pub target_modules: Targets,
+    /// Which of the adapted weights are fused projections, and which of those are adapted. A weight
+    /// that is not named is one projection.
+    #[config(default = "Vec::new()")]
+    pub fused_projections: Vec<FusedProjections>,
     /// Modules that train themselves (a task's head): paths, or endings of paths.
     #[config(default = "Vec::new()")]
     pub modules_to_save: Vec<String>,
@@ -80,6 +95,21 @@ pub enum AttachError {
         input: usize,
         /// Output width.
         output: usize,
+    },
+    /// The weight does not hold these projections.
+    #[error(
+        "{path} (output width {output}) cannot be {projections} fused projections of which {adapted} are \
+         adapted: their number must divide the width, and one at least must be adapted"
+    )]
+    Fused {
+        /// The weight's module.
+        path: String,
+        /// Output width.
+        output: usize,
+        /// How many projections.
+        projections: usize,
+        /// How many of them are adapted.
+        adapted: usize,
     },
     /// A number is out of its range.
     #[error("{name} = {value} is out of range: {wanted}")]
@@ -162,23 +192,49 @@ impl MtLoraConfig {
                     path: path.to_string(),
                 });
             }
-            let [input, output] = sides(&weight.shape);
-            if self.rank == 0 || self.rank > input.min(output) {
-                return Err(AttachError::Rank {
-                    rank: self.rank,
-                    path: path.to_string(),
-                    input,
-                    output,
-                });
-            }
+            self.check_fit(path, sides(&weight.shape))?;
             // A bare layer is its own root: it has no path.
             let parameter = match path {
                 "" => "weight".to_string(),
                 _ => format!("{path}.weight"),
             };
-            plan.insert(parameter, index as u64);
+            let fused = self.fused(path).to_vec();
+            plan.insert(parameter, (index as u64, fused));
         }
         Ok(module.apply_reparameterization(Attach { config: self, plan }))
+    }
+
+    /// Which projections of the module at `path` are adapted; empty where it is one.
+    fn fused(&self, path: &str) -> &[bool] {
+        self.fused_projections
+            .iter()
+            .find(|fused| ends_with_name(path, &fused.module))
+            .map_or(&[], |fused| &fused.adapted)
+    }
+
+    /// Whether rank and projections fit a weight.
+    fn check_fit(&self, path: &str, [input, output]: [usize; 2]) -> Result<(), AttachError> {
+        let fused = self.fused(path);
+        let adapted = fused.iter().filter(|adapted| **adapted).count();
+        if !fused.is_empty() && (adapted == 0 || !output.is_multiple_of(fused.len())) {
+            return Err(AttachError::Fused {
+                path: path.to_string(),
+                output,
+                projections: fused.len(),
+                adapted,
+            });
+        }
+        let input = input / adapted.max(1);
+        let output = output / fused.len().max(1);
+        if self.rank == 0 || self.rank > input.min(output) {
+            return Err(AttachError::Rank {
+                rank: self.rank,
+                path: path.to_string(),
+                input,
+                output,
+            });
+        }
+        Ok(())
     }
 
     fn validate(&self) -> Result<(), AttachError> {
@@ -228,26 +284,35 @@ impl MtLoraConfig {
         }
     }
 
-    fn adapter<const D: usize>(&self, weight: &Param<Tensor<D>>, index: u64) -> Adapter {
+    fn adapter<const D: usize>(
+        &self,
+        weight: &Param<Tensor<D>>,
+        index: u64,
+        fused: Vec<bool>,
+    ) -> Adapter {
         let [input, output] = sides(&weight.lazy_shape());
-        let rank = self.rank;
+        let adapted = match fused.len() {
+            0 => 1,
+            _ => fused.iter().filter(|adapted| **adapted).count(),
+        };
+        let square = adapted * self.rank;
+        let shapes = Shapes {
+            a: [square, input],
+            b: [adapted * output / fused.len().max(1), self.rank],
+            square,
+        };
         let device = weight.lazy_device();
-        let factors = init::draw(
-            self.init,
-            self.structure,
-            [input, output, rank],
-            self.seed,
-            index,
-        );
+        let factors = init::draw(self.init, self.structure, shapes, self.seed, index);
         let param =
             |values, shape: [usize; 2]| Param::from_data(TensorData::new(values, shape), &device);
         Adapter {
-            a: param(factors.a, [rank, input]),
-            b: param(factors.b, [output, rank]),
-            c: factors.c.map(|c| param(c, [rank, rank])),
-            d: factors.d.map(|d| param(d, [rank, rank])),
+            a: param(factors.a, shapes.a),
+            b: param(factors.b, shapes.b),
+            c: factors.c.map(|c| param(c, [square, square])),
+            d: factors.d.map(|d| param(d, [square, square])),
             dropout: DropoutConfig::new(self.dropout).init(),
             structure: self.structure,
+            fused,
             scale: self.scale(),
         }
     }
@@ -309,8 +374,8 @@ impl ModuleVisitor for Survey {
 
 struct Attach<'a> {
     config: &'a MtLoraConfig,
-    /// The path of each weight to adapt, and which one it is.
-    plan: BTreeMap<String, u64>,
+    /// The path of each weight to adapt, which one it is, and its fused projections.
+    plan: BTreeMap<String, (u64, Vec<bool>)>,
 }
 
 impl Reparameterizer for Attach<'_> {
@@ -328,7 +393,7 @@ impl Reparameterizer for Attach<'_> {
         let adapter = self
             .plan
             .get(path)
-            .map(|index| self.config.adapter(&param, *index));
+            .map(|(index, fused)| self.config.adapter(&param, *index, fused.clone()));
         (param, adapter)
     }
 }

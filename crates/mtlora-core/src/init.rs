@@ -66,14 +66,19 @@ impl FromStr for Init {
 
 /// The starting values of one adapter, row-major.
 pub(crate) struct Factors {
-    /// `[rank, in]`
     pub a: Vec<f32>,
-    /// `[out, rank]`
     pub b: Vec<f32>,
-    /// `[rank, rank]`
     pub c: Option<Vec<f32>>,
-    /// `[rank, rank]`
     pub d: Option<Vec<f32>>,
+}
+
+/// Their shapes.
+#[derive(Clone, Copy)]
+pub(crate) struct Shapes {
+    pub a: [usize; 2],
+    pub b: [usize; 2],
+    /// The side of `C` and `D`.
+    pub square: usize,
 }
 
 /// Draws starting values on the host, so that they depend on `seed` and `index` (which adapter of
@@ -81,21 +86,23 @@ pub(crate) struct Factors {
 pub(crate) fn draw(
     init: Init,
     structure: Structure,
-    [input, output, rank]: [usize; 3],
+    shapes: Shapes,
     seed: u64,
     index: u64,
 ) -> Factors {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
 
+    let size = |[rows, columns]: [usize; 2]| rows * columns;
     let a = match init {
-        Init::Kaiming => kaiming_uniform(&mut rng, rank * input, input),
-        Init::Identity | Init::Zero => gaussian(&mut rng, rank * input),
+        Init::Kaiming => kaiming_uniform(&mut rng, size(shapes.a), shapes.a[1]),
+        Init::Identity | Init::Zero => gaussian(&mut rng, size(shapes.a)),
     };
     let b = match init {
-        Init::Kaiming | Init::Identity => vec![0.0; output * rank],
-        Init::Zero => gaussian(&mut rng, output * rank),
+        Init::Kaiming | Init::Identity => vec![0.0; size(shapes.b)],
+        Init::Zero => gaussian(&mut rng, size(shapes.b)),
     };
+    let rank = shapes.square;
     let square = rank * rank;
     let c = structure.has_c().then(|| match init {
         Init::Kaiming => kaiming_uniform(&mut rng, square, rank),
@@ -137,7 +144,11 @@ fn diagonal(rank: usize, value: f32) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    const DIMS: [usize; 3] = [300, 200, 8];
+    const SHAPES: Shapes = Shapes {
+        a: [8, 300],
+        b: [200, 8],
+        square: 8,
+    };
 
     fn std(values: &[f32]) -> f64 {
         (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
@@ -145,7 +156,7 @@ mod tests {
 
     #[test]
     fn kaiming_is_uniform_within_its_bound() {
-        let factors = draw(Init::Kaiming, Structure::Shim, DIMS, 1, 0);
+        let factors = draw(Init::Kaiming, Structure::Shim, SHAPES, 1, 0);
         let bound = 1.0 / 300f64.sqrt();
         assert!(factors.a.iter().all(|v| f64::from(v.abs()) <= bound));
         assert!((std(&factors.a) / (bound / 3f64.sqrt()) - 1.0).abs() < 0.05);
@@ -155,7 +166,7 @@ mod tests {
 
     #[test]
     fn gaussians_have_the_authors_deviation() {
-        let factors = draw(Init::Zero, Structure::Ctcm, DIMS, 1, 0);
+        let factors = draw(Init::Zero, Structure::Ctcm, SHAPES, 1, 0);
         for values in [&factors.a, &factors.b] {
             assert!((std(values) / GAUSSIAN_STD - 1.0).abs() < 0.05);
         }
@@ -165,7 +176,7 @@ mod tests {
 
     #[test]
     fn draws_depend_on_seed_and_index_only() {
-        let a = |seed, index| draw(Init::Kaiming, Structure::Lora, DIMS, seed, index).a;
+        let a = |seed, index| draw(Init::Kaiming, Structure::Lora, SHAPES, seed, index).a;
         assert_eq!(a(3, 4), a(3, 4));
         assert_ne!(a(3, 4), a(3, 5));
         assert_ne!(a(3, 4), a(4, 4));

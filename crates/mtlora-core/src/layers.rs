@@ -32,7 +32,7 @@ pub fn adapted_linear<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D
         optional(linear.bias.as_ref().map(Param::val)),
         adapter.a.val().into_dispatch(),
         optional(adapter.transform()),
-        adapter.b.val().into_dispatch(),
+        adapter.up().into_dispatch(),
         adapter.scale,
     ));
     shape[D - 1] = y.dims()[1];
@@ -55,7 +55,7 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
         hidden = hidden.matmul(t.transpose());
     }
     base + hidden
-        .matmul(adapter.b.val().transpose())
+        .matmul(adapter.up().transpose())
         .mul_scalar(adapter.scale)
 }
 
@@ -109,17 +109,36 @@ pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu) -> Tensor<D> {
 /// # Shapes
 /// - `x`, output: `[rows, width]`
 /// - `gamma`, `beta`: `[width]`
-pub fn layer_norm(
-    x: Tensor<2>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    epsilon: f64,
-) -> Tensor<2> {
+pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::normalize_rows(
         x.into_dispatch(),
         gamma.into_dispatch(),
         beta.into_dispatch(),
         epsilon,
+    ))
+}
+
+/// The sum over rows of the cross-entropy between `hidden Eᵀ` and the targets. With label smoothing
+/// `s`, a row's loss is `(1 - s) nll + s * mean over the vocabulary of -log p`.
+///
+/// The logits are never held whole, in neither pass, and a frozen embedding gets no gradient.
+///
+/// # Shapes
+/// - `hidden`: `[rows, hidden]`
+/// - `embedding`: `[vocabulary, hidden]`
+/// - `targets`: `[rows]`, each below the vocabulary's size
+/// - output: `[1]`
+pub fn tied_cross_entropy(
+    hidden: Tensor<2>,
+    embedding: Tensor<2>,
+    targets: Tensor<1, Int>,
+    smoothing: f64,
+) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::tied_cross_entropy(
+        hidden.into_dispatch(),
+        embedding.into_dispatch(),
+        targets.into_dispatch(),
+        smoothing,
     ))
 }
 

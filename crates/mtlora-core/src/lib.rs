@@ -38,10 +38,12 @@ mod structure;
 mod targets;
 
 pub use adapter::Adapter;
-pub use attach::{AttachError, MtLoraConfig, trainable_parameters};
+pub use attach::{AttachError, FusedProjections, MtLoraConfig, trainable_parameters};
 pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use init::Init;
-pub use layers::{adapted_embedding, adapted_linear, gelu, layer_norm, segment_attention};
+pub use layers::{
+    adapted_embedding, adapted_linear, gelu, layer_norm, segment_attention, tied_cross_entropy,
+};
 pub use ops::Gelu;
 pub use segments::{Run, Segments, SegmentsError};
 pub use state::{State, StateError, load_state, state};

@@ -4,12 +4,12 @@
 mod common;
 
 use burn::nn::{DropoutConfig, Linear, LinearConfig};
-use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use common::relative_error;
 use mtlora_core::{
     Adapter, Init, MtLoraConfig, Segments, State, Structure, adapted_linear, devices, load_state,
-    segment_attention, state,
+    segment_attention, state, tied_cross_entropy,
 };
 use proptest::prelude::*;
 
@@ -185,6 +185,52 @@ proptest! {
             }
         }
     }
+}
+
+/// Enough rows that the vocabulary's logits do not fit one chunk.
+const ROWS: usize = 300;
+const VOCABULARY: usize = 60_000;
+
+/// The chunked loss and its gradients against the whole one, as Burn differentiates it.
+#[test]
+fn tied_cross_entropy_equals_the_whole_one() {
+    let device = cpu().autodiff();
+    let targets: Vec<i32> = (0..ROWS)
+        .map(|row| (row * 7919 % VOCABULARY) as i32)
+        .collect();
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [ROWS]), &device);
+    let (hidden, embedding) = (random([ROWS, 8], &device), random([VOCABULARY, 8], &device));
+    for smoothing in [0.0, 0.1] {
+        let leaves = || {
+            (
+                hidden.clone().require_grad(),
+                embedding.clone().require_grad(),
+            )
+        };
+        let (h, e) = leaves();
+        let log_p = log_softmax(h.clone().matmul(e.clone().transpose()), 1);
+        let nll = log_p
+            .clone()
+            .gather(1, targets.clone().unsqueeze_dim(1))
+            .neg();
+        let even = log_p.mean_dim(1).neg();
+        let whole = (nll.mul_scalar(1.0 - smoothing) + even.mul_scalar(smoothing)).sum();
+        let expected = whole.clone().div_scalar(3.0).backward();
+
+        let (x, w) = leaves();
+        let chunked = tied_cross_entropy(x.clone(), w.clone(), targets.clone(), smoothing);
+        let grads = chunked.clone().div_scalar(3.0).backward();
+        assert!(relative_error(&chunked.into_data(), &whole.into_data()) < 1e-5);
+        for (found, wanted) in [(&x, &h), (&w, &e)] {
+            let found = found.grad(&grads).unwrap().into_data();
+            let wanted = wanted.grad(&expected).unwrap().into_data();
+            assert!(relative_error(&found, &wanted) < 2e-5);
+        }
+    }
+    // A frozen embedding gets no gradient.
+    let (x, w) = (hidden.clone().require_grad(), embedding.clone());
+    let grads = tied_cross_entropy(x.clone(), w.clone(), targets, 0.1).backward();
+    assert!(x.grad(&grads).is_some() && w.grad(&grads).is_none());
 }
 
 /// Dropout keeps the expectation: the mean over many draws comes near the output without it.

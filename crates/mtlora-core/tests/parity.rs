@@ -8,8 +8,8 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{Reference, fixtures, relative_error, tolerance};
 use mtlora_core::{
-    Adapter, MtLoraConfig, Structure, Targets, adapted_embedding, adapted_linear, devices,
-    load_state,
+    Adapter, FusedProjections, MtLoraConfig, NamedDevice, Structure, Targets, adapted_embedding,
+    adapted_linear, devices, load_state,
 };
 
 const RANK: usize = 4;
@@ -58,56 +58,116 @@ fn gradients(
         .collect()
 }
 
+/// A published linear map: the file's name, whether it keeps the weight as Burn does, `[in, out]`,
+/// and which of the projections fused in it are adapted.
+struct Kind {
+    name: &'static str,
+    burns_layout: bool,
+    fused: &'static [bool],
+}
+
+const KINDS: [Kind; 5] = [
+    Kind {
+        name: "linear",
+        burns_layout: false,
+        fused: &[],
+    },
+    Kind {
+        name: "conv1d_gpt2",
+        burns_layout: true,
+        fused: &[],
+    },
+    Kind {
+        name: "merged_qkv",
+        burns_layout: false,
+        fused: &[true, true, true],
+    },
+    Kind {
+        name: "merged_qv",
+        burns_layout: false,
+        fused: &[true, false, true],
+    },
+    Kind {
+        name: "merged_v",
+        burns_layout: false,
+        fused: &[false, false, true],
+    },
+];
+
+fn oriented(weight: Tensor<2>, kind: &Kind) -> Tensor<2> {
+    match kind.burns_layout {
+        true => weight,
+        false => weight.transpose(),
+    }
+}
+
+/// The layer of a file, both ways, against its numbers.
+fn follow(kind: &Kind, structure: Structure, reference: &Reference, named: &NamedDevice) {
+    let device = named.device.clone().autodiff();
+    let weight: Tensor<2> = Tensor::from_data(reference.rows("weight"), &device);
+    let bias: Tensor<2> = Tensor::from_data(reference.rows("bias"), &device);
+    let layer = Linear {
+        weight: Param::from_tensor(oriented(weight, kind)),
+        bias: Some(Param::from_tensor(bias.squeeze_dim(0))),
+    };
+    let mut config = config(structure);
+    if !kind.fused.is_empty() {
+        config.fused_projections = vec![FusedProjections {
+            module: String::new(),
+            adapted: kind.fused.to_vec(),
+        }];
+    }
+    let layer = load(config.attach(layer).unwrap(), reference);
+    let adapter = layer.weight.reparameterization::<Adapter>().unwrap();
+
+    let tolerance = tolerance(named);
+    let check = |name: &str, found: TensorData| {
+        let error = relative_error(&found, &reference.rows(name));
+        assert!(
+            error <= tolerance,
+            "{} {structure} {} {name}: {error}",
+            named.name,
+            kind.name
+        );
+    };
+    let grad_y: Tensor<2> = Tensor::from_data(reference.rows("grad_y"), &device);
+    for dense in [false, true] {
+        let x = Tensor::<2>::from_data(reference.rows("x"), &device).require_grad();
+        let y = match dense {
+            true => layer.forward(x.clone()),
+            false => adapted_linear(&layer, x.clone()),
+        };
+        check("y", y.clone().into_data());
+        let grads = (y * grad_y.clone()).sum().backward();
+        check("grad_x", x.grad(&grads).unwrap().into_data());
+        for (name, gradient) in gradients(adapter, &grads) {
+            check(name, gradient);
+        }
+        assert!(layer.weight.base().grad(&grads).is_none());
+    }
+    let merged = layer.valid().materialize();
+    let x = Tensor::<2>::from_data(reference.rows("x"), &named.device);
+    check("y", merged.forward(x).into_data());
+    if reference.has("merged_weight") {
+        let weight = oriented(merged.weight.val(), kind);
+        check("merged_weight", weight.into_data());
+    }
+}
+
 #[test]
 fn linear_layers_agree_with_the_published_ones() {
-    let mut checked = 0;
-    for named in devices() {
-        let device = named.device.clone().autodiff();
-        for structure in Structure::ALL {
-            let Some(reference) = reference(structure, "linear") else {
-                continue;
-            };
-            let weight: Tensor<2> = Tensor::from_data(reference.rows("weight"), &device);
-            let bias: Tensor<2> = Tensor::from_data(reference.rows("bias"), &device);
-            let layer = Linear {
-                weight: Param::from_tensor(weight.transpose()),
-                bias: Some(Param::from_tensor(bias.squeeze_dim(0))),
-            };
-            let layer = load(config(structure).attach(layer).unwrap(), &reference);
-            let adapter = layer.weight.reparameterization::<Adapter>().unwrap();
-
-            let tolerance = tolerance(&named);
-            let check = |name: &str, found: TensorData| {
-                let error = relative_error(&found, &reference.rows(name));
-                assert!(
-                    error <= tolerance,
-                    "{} {structure} {name}: {error}",
-                    named.name
-                );
-            };
-            let grad_y: Tensor<2> = Tensor::from_data(reference.rows("grad_y"), &device);
-
-            for dense in [false, true] {
-                let x = Tensor::<2>::from_data(reference.rows("x"), &device).require_grad();
-                let y = match dense {
-                    true => layer.forward(x.clone()),
-                    false => adapted_linear(&layer, x.clone()),
-                };
-                check("y", y.clone().into_data());
-                let grads = (y * grad_y.clone()).sum().backward();
-                check("grad_x", x.grad(&grads).unwrap().into_data());
-                for (name, gradient) in gradients(adapter, &grads) {
-                    check(name, gradient);
+    for kind in &KINDS {
+        let mut checked = 0;
+        for named in devices() {
+            for structure in Structure::ALL {
+                if let Some(reference) = reference(structure, kind.name) {
+                    follow(kind, structure, &reference, &named);
+                    checked += 1;
                 }
-                assert!(layer.weight.base().grad(&grads).is_none());
             }
-
-            let merged = layer.valid().materialize();
-            check("merged_weight", merged.weight.val().transpose().into_data());
-            checked += 1;
         }
+        assert!(checked >= 4, "only {checked} files of {}", kind.name);
     }
-    assert!(checked >= 4, "only {checked} layer files found");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 mod attention;
+mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
 mod gelu;
@@ -16,7 +17,7 @@ mod linear;
 mod norm;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, ExtensionType, backend_extension};
 
 use crate::Segments;
@@ -163,6 +164,48 @@ pub trait MtLoraBackend: Backend {
     ) -> FloatTensor<Self> {
         norm::backward::<Self>(x, gamma, dy, epsilon)
     }
+
+    /// The sum over rows of the cross-entropy of `hidden Eᵀ` with the targets, with label
+    /// smoothing; no more than a chunk of the logits is held at a time.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[rows, hidden]`
+    /// - `embedding`: `[vocabulary, hidden]`
+    /// - `targets`: `[rows]`
+    /// - output: `[1]`
+    #[fusion(default)]
+    fn tied_cross_entropy(
+        hidden: FloatTensor<Self>,
+        embedding: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        cross_entropy::forward::<Self>(hidden, embedding, targets, smoothing)
+    }
+
+    /// The cross-entropy of each row of logits.
+    ///
+    /// # Shapes
+    /// - `logits`: `[rows, vocabulary]`
+    /// - `targets`, output: `[rows]`
+    #[fusion(default)]
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        cross_entropy::row_losses::<Self>(logits, targets, smoothing)
+    }
+
+    /// The same, and the gradient of the logits: `[rows, vocabulary]`.
+    #[fusion(default)]
+    fn cross_entropy_rows_and_gradients(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
+    }
 }
 
 #[cfg(feature = "flex")]
@@ -206,6 +249,28 @@ impl MtLoraBackend for burn::backend::Flex {
         match flex::suits(&[&x, &gamma, &dy]) {
             true => flex::normalize_rows_backward(x, gamma, dy, epsilon as f32),
             false => norm::backward::<Self>(x, gamma, dy, epsilon),
+        }
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        match flex::suits(&[&logits]) {
+            true => flex::cross_entropy_rows(logits, targets, smoothing as f32),
+            false => cross_entropy::row_losses::<Self>(logits, targets, smoothing),
+        }
+    }
+
+    fn cross_entropy_rows_and_gradients(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        match flex::suits(&[&logits]) {
+            true => flex::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32),
+            false => cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing),
         }
     }
 }
@@ -275,5 +340,14 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
         epsilon: f64,
     ) -> FloatTensor<Self> {
         norm::track::<B, C>(x, gamma, beta, epsilon)
+    }
+
+    fn tied_cross_entropy(
+        hidden: FloatTensor<Self>,
+        embedding: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        cross_entropy::track::<B, C>(hidden, embedding, targets, smoothing)
     }
 }

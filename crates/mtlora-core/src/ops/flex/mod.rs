@@ -4,15 +4,17 @@
 //! A chunk's result depends on nothing but the chunk, so results are the same for every number of
 //! threads.
 
+mod cross_entropy;
 mod gelu;
 mod norm;
 mod vecmath;
 
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::backend::{DType, Flex, TensorMetadata};
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
+pub(super) use cross_entropy::{cross_entropy_rows, cross_entropy_rows_and_gradients};
 pub(super) use gelu::{gelu, gelu_backward};
 pub(super) use norm::{normalize_rows, normalize_rows_backward};
 
@@ -49,7 +51,11 @@ fn exclusive(tensor: FlexTensor) -> FlexTensor {
 }
 
 fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+    FlexTensor::new(
+        Bytes::from_elems(values),
+        Layout::contiguous(shape),
+        DType::F32,
+    )
 }
 
 #[cfg(test)]
@@ -76,7 +82,12 @@ mod testing {
         let (found, expected) = (values(found), values(&expected));
         let size = expected.iter().fold(1e-3f32, |a, b| a.max(b.abs()));
         for (found, expected) in found.iter().zip(expected) {
-            prop_assert!((found - expected).abs() <= 1e-5 * size, "{} and {}", found, expected);
+            prop_assert!(
+                (found - expected).abs() <= 1e-5 * size,
+                "{} and {}",
+                found,
+                expected
+            );
         }
         Ok(())
     }

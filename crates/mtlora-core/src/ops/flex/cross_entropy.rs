@@ -1,0 +1,128 @@
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::IntTensor;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::Shape;
+use rayon::prelude::*;
+
+use super::norm::sum_of;
+use super::vecmath::exp;
+use super::{contiguous, exclusive, tensor, values};
+
+/// The targets as places in a row.
+fn places(targets: IntTensor<Flex>) -> Vec<usize> {
+    let data = targets.into_data().convert::<i64>();
+    let places = data.try_to_vec::<i64>().unwrap_or_default();
+    places.into_iter().map(|place| place as usize).collect()
+}
+
+/// The largest value, and the sum of `e^(x - largest)`.
+#[inline(always)]
+fn largest_and_sum(row: &[f32]) -> (f32, f32) {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (blocks, rest) = row.as_chunks::<16>();
+    for block in blocks {
+        for (lane, x) in lanes.iter_mut().zip(block) {
+            *lane = if *x > *lane { *x } else { *lane };
+        }
+    }
+    let largest = lanes
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    (largest, sum_of(row, row, |x, _| exp(x - largest)))
+}
+
+/// The loss of a row, from its largest value and the sum of exponentials.
+#[inline(always)]
+fn row_loss(row: &[f32], target: usize, smoothing: f32, largest: f32, sum: f32) -> f32 {
+    let log_sum = largest + sum.ln();
+    let nll = log_sum - row[target];
+    match smoothing > 0.0 {
+        true => {
+            let mean = sum_of(row, row, |x, _| x - largest) / row.len() as f32 + largest;
+            (1.0 - smoothing) * nll + smoothing * (log_sum - mean)
+        }
+        false => nll,
+    }
+}
+
+/// [`crate::ops::MtLoraBackend::cross_entropy_rows`].
+pub(crate) fn cross_entropy_rows(
+    logits: FlexTensor,
+    targets: IntTensor<Flex>,
+    smoothing: f32,
+) -> FlexTensor {
+    let (logits, targets) = (contiguous(logits), places(targets));
+    let vocabulary = logits.shape()[1].max(1);
+    let losses: Vec<f32> = values(&logits)
+        .par_chunks(vocabulary)
+        .zip(&targets)
+        .map(|(row, target)| {
+            pulp::Arch::new().dispatch(|| {
+                let (largest, sum) = largest_and_sum(row);
+                row_loss(row, *target, smoothing, largest, sum)
+            })
+        })
+        .collect();
+    let rows = losses.len();
+    tensor(losses, Shape::from([rows]))
+}
+
+/// [`crate::ops::MtLoraBackend::cross_entropy_rows_and_gradients`]; the gradient takes the logits'
+/// memory.
+pub(crate) fn cross_entropy_rows_and_gradients(
+    logits: FlexTensor,
+    targets: IntTensor<Flex>,
+    smoothing: f32,
+) -> (FlexTensor, FlexTensor) {
+    let (mut logits, targets) = (exclusive(logits), places(targets));
+    let vocabulary = logits.shape()[1].max(1);
+    let even = smoothing / vocabulary as f32;
+    let losses: Vec<f32> = logits
+        .storage_mut::<f32>()
+        .par_chunks_mut(vocabulary)
+        .zip(&targets)
+        .map(|(row, target)| {
+            pulp::Arch::new().dispatch(|| {
+                let (largest, sum) = largest_and_sum(row);
+                let loss = row_loss(row, *target, smoothing, largest, sum);
+                let inverse = 1.0 / sum;
+                for x in row.iter_mut() {
+                    *x = exp(*x - largest) * inverse - even;
+                }
+                row[*target] -= 1.0 - smoothing;
+                loss
+            })
+        })
+        .collect();
+    let rows = losses.len();
+    (tensor(losses, Shape::from([rows])), logits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cross_entropy as definition;
+    use crate::ops::flex::testing::{close, random};
+    use burn::tensor::TensorData;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_definition(
+            rows in 1usize..20, vocabulary in 1usize..600, seed: u64,
+            smoothing in prop::sample::select(vec![0.0, 0.1]),
+        ) {
+            let logits = random([rows, vocabulary], 10.0, seed);
+            let ids: Vec<i64> = (0..rows).map(|row| ((row as u64 ^ seed) % vocabulary as u64) as i64).collect();
+            let targets = FlexTensor::from_data(TensorData::new(ids, [rows]));
+            let losses = cross_entropy_rows(logits.clone(), targets.clone(), smoothing as f32);
+            close(&losses, &definition::row_losses::<Flex>(logits.clone(), targets.clone(), smoothing))?;
+            let (losses, gradients) =
+                cross_entropy_rows_and_gradients(logits.clone(), targets.clone(), smoothing as f32);
+            let expected = definition::row_losses_and_gradients::<Flex>(logits, targets, smoothing);
+            close(&losses, &expected.0)?;
+            close(&gradients, &expected.1)?;
+        }
+    }
+}
