@@ -4,7 +4,7 @@ use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{Distribution, Int, Tensor};
 
 use crate::ops::{Gelu, MtLoraBackend, Optional};
-use crate::{Adapter, Segments};
+use crate::{Adapter, Contexts, Segments};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
 ///
@@ -90,6 +90,28 @@ pub fn segment_attention(
         heads,
         1.0 / (head_dim as f64).sqrt(),
         causal,
+    ))
+}
+
+/// Scaled dot-product attention of one new token a row over a key-value cache.
+///
+/// # Shapes
+/// - `query`, output: `[rows, heads * head_dim]`
+/// - `keys`, `values`: `[places, heads * head_dim]`
+pub fn cached_attention(
+    query: Tensor<2>,
+    [keys, values]: [Tensor<2>; 2],
+    contexts: &Contexts,
+    heads: usize,
+) -> Tensor<2> {
+    let head_dim = query.dims()[1] / heads;
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::cached_attention(
+        query.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        contexts.clone(),
+        heads,
+        1.0 / (head_dim as f64).sqrt(),
     ))
 }
 

@@ -28,6 +28,7 @@
 
 mod adapter;
 mod attach;
+mod contexts;
 mod devices;
 mod init;
 mod layers;
@@ -39,10 +40,12 @@ mod targets;
 
 pub use adapter::Adapter;
 pub use attach::{AttachError, FusedProjections, MtLoraConfig, trainable_parameters};
+pub use contexts::Contexts;
 pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use init::Init;
 pub use layers::{
-    adapted_embedding, adapted_linear, gelu, layer_norm, segment_attention, tied_cross_entropy,
+    adapted_embedding, adapted_linear, cached_attention, gelu, layer_norm, segment_attention,
+    tied_cross_entropy,
 };
 pub use ops::Gelu;
 pub use segments::{Run, Segments, SegmentsError};

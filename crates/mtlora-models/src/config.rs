@@ -1,17 +1,17 @@
 //! The configuration of an encoder: `config.json` of a Hugging Face model folder.
 
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use crate::error::{ModelError, listed, shown};
+use crate::fields::{Fields, MAX_DROPOUT, brief};
 use crate::read::{read_bounded, required_file};
 
 /// The file's name in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
 /// The largest configuration that is read, in bytes: room for tens of thousands of labels.
-const MAX_BYTES: u64 = 8 << 20;
+pub(crate) const MAX_BYTES: u64 = 8 << 20;
 const MAX_LABELS: usize = 100_000;
 
 /// The encoders that can be run. They share their layers and differ in positions, token types and heads.
@@ -64,7 +64,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    const NAMES: [(&'static str, Self); 6] = [
+    pub(crate) const NAMES: [(&'static str, Self); 6] = [
         ("gelu", Self::GeluErf),
         ("gelu_python", Self::GeluErf),
         ("gelu_new", Self::GeluTanh),
@@ -73,14 +73,14 @@ impl Activation {
         ("relu", Self::Relu),
     ];
 
-    fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::NAMES
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, activation)| *activation)
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::GeluErf => "gelu",
             Self::GeluTanh => "gelu_new",
@@ -300,7 +300,7 @@ impl EncoderConfig {
             num_hidden_layers,
             num_attention_heads,
             intermediate_size,
-            hidden_act: fields.activation()?,
+            hidden_act: fields.activation("hidden_act", Activation::GeluErf)?,
             hidden_dropout_prob: fields
                 .number("hidden_dropout_prob", dropout.clone())?
                 .unwrap_or(0.1),
@@ -467,49 +467,8 @@ impl EncoderConfig {
     }
 }
 
-/// The largest dropout probability that leaves anything.
-const MAX_DROPOUT: f64 = 0.999;
-
-/// The fields of one file, with what a message about them needs.
-struct Fields<'a> {
-    path: &'a Path,
-    text: &'a str,
-    map: &'a Map<String, Value>,
-}
-
+/// What only an encoder's configuration has.
 impl Fields<'_> {
-    /// A field's value; `null` counts as absent, as it does for the classes that wrote the file.
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.map.get(field).filter(|value| !value.is_null())
-    }
-
-    fn wrong(&self, field: &str, message: String) -> ModelError {
-        // The JSON reader does not keep places. A name that the text has once has one place.
-        let quoted = format!("\"{field}\"");
-        let mut places = self.text.match_indices(&quoted).map(|(at, _)| at);
-        let line = match (places.next(), places.next()) {
-            (Some(at), None) => self
-                .text
-                .get(..at)
-                .map(|before| before.bytes().filter(|&byte| byte == b'\n').count() + 1),
-            _ => None,
-        };
-        ModelError::Field {
-            path: self.path.to_path_buf(),
-            line,
-            field: field.to_string(),
-            message,
-        }
-    }
-
-    fn missing(&self, field: &'static str, wanted: &'static str) -> ModelError {
-        ModelError::MissingField {
-            path: self.path.to_path_buf(),
-            field,
-            wanted,
-        }
-    }
-
     fn architecture(&self) -> Result<Architecture, ModelError> {
         let value = self
             .get("model_type")
@@ -553,82 +512,6 @@ impl Fields<'_> {
         Ok(())
     }
 
-    fn whole(
-        &self,
-        field: &str,
-        value: &Value,
-        range: RangeInclusive<usize>,
-    ) -> Result<usize, ModelError> {
-        value
-            .as_u64()
-            .and_then(|number| usize::try_from(number).ok())
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| {
-                let message = format!(
-                    "is {}, but must be a whole number from {} to {}",
-                    brief(value),
-                    range.start(),
-                    range.end()
-                );
-                self.wrong(field, message)
-            })
-    }
-
-    fn size(
-        &self,
-        field: &'static str,
-        wanted: &'static str,
-        range: RangeInclusive<usize>,
-    ) -> Result<usize, ModelError> {
-        let value = self.get(field).ok_or_else(|| self.missing(field, wanted))?;
-        self.whole(field, value, range)
-    }
-
-    fn size_or(
-        &self,
-        field: &str,
-        default: usize,
-        range: RangeInclusive<usize>,
-    ) -> Result<usize, ModelError> {
-        match self.get(field) {
-            Some(value) => self.whole(field, value, range),
-            None if range.contains(&default) => Ok(default),
-            None => self.whole(field, &json!(default), range),
-        }
-    }
-
-    fn number(&self, field: &str, range: RangeInclusive<f64>) -> Result<Option<f64>, ModelError> {
-        let Some(value) = self.get(field) else {
-            return Ok(None);
-        };
-        match value.as_f64().filter(|number| range.contains(number)) {
-            Some(number) => Ok(Some(number)),
-            None => Err(self.wrong(
-                field,
-                format!(
-                    "is {}, but must be a number from {} to {}",
-                    brief(value),
-                    range.start(),
-                    range.end()
-                ),
-            )),
-        }
-    }
-
-    fn activation(&self) -> Result<Activation, ModelError> {
-        let Some(value) = self.get("hidden_act") else {
-            return Ok(Activation::GeluErf);
-        };
-        value
-            .as_str()
-            .and_then(Activation::from_name)
-            .ok_or_else(|| {
-                let known = Activation::NAMES.map(|(name, _)| name);
-                let message = format!("is {}, but must be one of {}", brief(value), listed(&known));
-                self.wrong("hidden_act", message)
-            })
-    }
-
     fn problem_type(&self) -> Result<Option<ProblemType>, ModelError> {
         let Some(value) = self.get("problem_type") else {
             return Ok(None);
@@ -645,24 +528,6 @@ impl Fields<'_> {
                 ),
             )),
         }
-    }
-
-    fn strings(&self, field: &str) -> Result<Vec<String>, ModelError> {
-        let Some(value) = self.get(field) else {
-            return Ok(Vec::new());
-        };
-        value
-            .as_array()
-            .and_then(|values| {
-                let strings = values
-                    .iter()
-                    .map(|value| value.as_str().map(str::to_string));
-                strings.collect::<Option<Vec<_>>>()
-            })
-            .ok_or_else(|| {
-                let message = format!("is {}, but must be a list of names", brief(value));
-                self.wrong(field, message)
-            })
     }
 
     /// The labels by number. `id2label` decides over `num_labels`, as it does for the classes that wrote the file.
@@ -702,15 +567,6 @@ impl Fields<'_> {
         }
         // As many entries as places, and none took a place twice.
         Ok(labels.into_iter().flatten().collect())
-    }
-}
-
-/// A JSON value as a message shows it.
-fn brief(value: &Value) -> String {
-    match value {
-        Value::Array(values) => format!("a list of {}", values.len()),
-        Value::Object(map) => format!("an object of {} fields", map.len()),
-        other => shown(&other.to_string()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! RoBERTa and BERT on token strips, read from and written to Hugging Face model folders.
+//! RoBERTa, BERT and GPT-2 on token strips, read from and written to Hugging Face model folders.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -25,6 +25,9 @@ mod classifier;
 mod config;
 mod encoder;
 mod error;
+mod fields;
+mod generation;
+mod gpt2;
 mod layer_norm;
 mod masked_lm;
 mod read;
@@ -39,6 +42,14 @@ pub use classifier::{ClassificationHead, SequenceClassifier};
 pub use config::{Activation, Architecture, CONFIG_FILE, EncoderConfig, EncoderSizes, ProblemType};
 pub use encoder::Encoder;
 pub use error::ModelError;
+pub use generation::{
+    CausalDecoder, EarlyStopping, Generated, GenerationConfig, GenerationError, InvalidConfig,
+    Progress, generate,
+};
+pub use gpt2::{
+    Block, CausalBatch, CausalLm, CausalText, DecodeError, Gpt2, Gpt2Config, Gpt2Decoder,
+    Gpt2Sizes, Mlp, fused_projections,
+};
 pub use layer_norm::LayerNorm;
 pub use masked_lm::{LmHead, MaskedLm};
 pub use save::{copy_tokenizer_files, write_atomically, write_checkpoint};

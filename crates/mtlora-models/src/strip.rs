@@ -29,9 +29,20 @@ impl Strip {
         config: &EncoderConfig,
         device: &Device,
     ) -> Result<Self, SegmentsError> {
+        Self::at(sequences, config.first_position(), device)
+    }
+
+    /// The same for a model whose positions count from `first`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn at(
+        sequences: &[&Tokens],
+        first: usize,
+        device: &Device,
+    ) -> Result<Self, SegmentsError> {
         let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.ids.len()).collect();
         let segments = Segments::from_lengths(&lengths)?;
-        let first = config.first_position();
         let ids = sequences.iter().flat_map(|tokens| &tokens.ids);
         let types = sequences.iter().flat_map(|tokens| &tokens.type_ids);
         let positions = lengths.iter().flat_map(|length| first..first + length);

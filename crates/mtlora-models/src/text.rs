@@ -14,7 +14,7 @@ use crate::read::{read_bounded, required_file};
 /// The tokenizer's file name in a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The largest tokenizer that is read, in bytes; those of the largest vocabularies have about half of that.
-const MAX_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// The longest text that is encoded, in bytes. A model reads a few thousand; the rest is cut off, but costs memory
 /// and time before.
 const MAX_TEXT: usize = 1 << 20;
@@ -67,7 +67,7 @@ impl TextEncoder {
              AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
                 .to_string()
         })?;
-        let bytes = read_bounded(&path, MAX_BYTES)?;
+        let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
         Self::from_bytes(&path, &bytes, config, max_length)
     }
 
@@ -283,7 +283,10 @@ impl TextEncoder {
 }
 
 /// One text or a pair, if not too long.
-fn input<'a>(text: &'a str, pair: Option<&'a str>) -> Result<EncodeInput<'a>, ModelError> {
+pub(crate) fn input<'a>(
+    text: &'a str,
+    pair: Option<&'a str>,
+) -> Result<EncodeInput<'a>, ModelError> {
     if let Some(long) = [Some(text), pair]
         .into_iter()
         .flatten()
@@ -304,14 +307,14 @@ fn input<'a>(text: &'a str, pair: Option<&'a str>) -> Result<EncodeInput<'a>, Mo
 /// Whether a model of `config` rows can be meant for a tokenizer of `size` tokens: as many, or so many more as
 /// rounding the embedding up for the hardware's sake gives. Any other number belongs to another tokenizer, whose ids
 /// would be valid and mean nothing.
-fn is_padded(size: usize, config: usize) -> bool {
+pub(crate) fn is_padded(size: usize, config: usize) -> bool {
     let rounded = config.is_multiple_of(8) || config.is_multiple_of(100);
     config == size || (rounded && config.saturating_sub(size) < 128)
 }
 
 /// Refuses merges of a byte-pair encoding whose result is not in its vocabulary: the library trusts them, and reads
 /// past the end of a buffer.
-fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> {
+pub(crate) fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> {
     let model = file.get("model");
     let field = |name| model.and_then(|model| model.get(name));
     let (Some(vocabulary), Some(merges)) = (
@@ -347,7 +350,7 @@ fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> {
 }
 
 /// Refuses a frame of special tokens that it does not define, on which the library panics.
-fn check_template(path: &Path, processor: Option<&Value>) -> Result<(), ModelError> {
+pub(crate) fn check_template(path: &Path, processor: Option<&Value>) -> Result<(), ModelError> {
     let field = |name| processor.and_then(|processor| processor.get(name));
     let list = |name| field(name).and_then(Value::as_array).into_iter().flatten();
     for inner in list("processors") {
@@ -373,7 +376,7 @@ fn check_template(path: &Path, processor: Option<&Value>) -> Result<(), ModelErr
 
 /// Runs the tokenizer library on somebody else's file. It panics on some files that are no tokenizers, which is one
 /// more way of refusing them.
-fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+pub(crate) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the file contradicts itself; download it again".to_string()),

@@ -37,39 +37,71 @@ impl Slot {
     }
 }
 
-/// The tensor's name in a Hugging Face checkpoint.
-fn stored_name(path: &str, architecture: Architecture) -> String {
-    let name = match path.strip_prefix("base.") {
-        Some(rest) => {
-            let rest = rest
-                .replace(".self_.", ".self.")
-                .replace("layer_norm.gamma", "LayerNorm.weight")
-                .replace("layer_norm.beta", "LayerNorm.bias");
-            format!("{}.{rest}", architecture.model_type())
+/// How a family of models is kept in a checkpoint.
+pub(crate) trait Stored {
+    /// What names of the model without its head have in front in a model with one, as `roberta.`.
+    fn prefix(&self) -> String;
+    /// The tensor's name in the checkpoint, with the prefix.
+    fn stored_name(&self, path: &str) -> String;
+    /// Whether linear weights are kept as PyTorch's `Linear` has them, `[out, in]`.
+    fn transposes_linear(&self) -> bool;
+    /// Tensors that other models of the family have and this one does not read.
+    fn foreign(&self, name: &str) -> bool;
+    /// Standard deviation of a fresh parameter's values.
+    fn deviation(&self, path: &str) -> f64;
+    /// The text of its config.json.
+    fn to_json(&self) -> String;
+}
+
+impl Stored for EncoderConfig {
+    fn prefix(&self) -> String {
+        format!("{}.", self.architecture.model_type())
+    }
+
+    fn stored_name(&self, path: &str) -> String {
+        let name = match path.strip_prefix("base.") {
+            Some(rest) => {
+                let rest = rest
+                    .replace(".self_.", ".self.")
+                    .replace("layer_norm.gamma", "LayerNorm.weight")
+                    .replace("layer_norm.beta", "LayerNorm.bias");
+                format!("{}{rest}", self.prefix())
+            }
+            None => path
+                .replace("layer_norm.gamma", "layer_norm.weight")
+                .replace("layer_norm.beta", "layer_norm.bias"),
+        };
+        match self.architecture {
+            Architecture::Roberta => name,
+            Architecture::Bert => name.replace("classifier.out_proj.", "classifier."),
         }
-        None => path
-            .replace("layer_norm.gamma", "layer_norm.weight")
-            .replace("layer_norm.beta", "layer_norm.bias"),
-    };
-    match architecture {
-        Architecture::Roberta => name,
-        Architecture::Bert => name.replace("classifier.out_proj.", "classifier."),
+    }
+
+    fn transposes_linear(&self) -> bool {
+        true
+    }
+
+    fn foreign(&self, name: &str) -> bool {
+        ["lm_head.", "cls.", "qa_outputs."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+            || name.starts_with("pooler.")
+            || name.contains(".pooler.")
+    }
+
+    fn deviation(&self, _path: &str) -> f64 {
+        self.initializer_range
+    }
+
+    fn to_json(&self) -> String {
+        EncoderConfig::to_json(self)
     }
 }
 
-/// Tensors of heads that other models of the family have and this one does not read.
-fn foreign(name: &str) -> bool {
-    ["lm_head.", "cls.", "qa_outputs."]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-        || name.starts_with("pooler.")
-        || name.contains(".pooler.")
-}
-
-#[derive(Default)]
 struct Slots {
     path: Vec<(String, bool)>,
     slots: Vec<Slot>,
+    transposes_linear: bool,
 }
 
 impl ModuleVisitor for Slots {
@@ -88,25 +120,25 @@ impl ModuleVisitor for Slots {
         self.slots.push(Slot {
             path: names.join("."),
             shape: param.lazy_shape().to_vec(),
-            transposed: linear && D == 2,
+            transposed: self.transposes_linear && linear && D == 2,
         });
     }
 }
 
-fn slots<M: Module>(model: &M) -> Vec<Slot> {
-    let mut slots = Slots::default();
+fn slots<M: Module>(model: &M, config: &impl Stored) -> Vec<Slot> {
+    let mut slots = Slots {
+        path: Vec::new(),
+        slots: Vec::new(),
+        transposes_linear: config.transposes_linear(),
+    };
     model.visit(&mut slots);
     slots.slots
 }
 
 /// `model` with random values throughout.
-pub(crate) fn fresh<M: Module>(
-    model: M,
-    config: &EncoderConfig,
-    seed: u64,
-) -> Result<M, ModelError> {
+pub(crate) fn fresh<M: Module>(model: M, config: &impl Stored, seed: u64) -> Result<M, ModelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let values = slots(&model)
+    let values = slots(&model, config)
         .iter()
         .map(|slot| (slot.path.clone(), start(slot, config, &mut rng)))
         .collect();
@@ -115,13 +147,14 @@ pub(crate) fn fresh<M: Module>(
 
 /// How a parameter starts, as Hugging Face's models do it: norms at one, biases at zero, the rest
 /// Gaussian.
-fn start(slot: &Slot, config: &EncoderConfig, rng: &mut ChaCha8Rng) -> TensorData {
+fn start(slot: &Slot, config: &impl Stored, rng: &mut ChaCha8Rng) -> TensorData {
     let count = slot.shape.iter().product();
+    let deviation = config.deviation(&slot.path);
     let values: Vec<f32> = match slot.shape.len() {
         1 if slot.path.ends_with("gamma") => vec![1.0; count],
         1 => vec![0.0; count],
         _ => (0..count)
-            .map(|_| (config.initializer_range * rng.sample::<f64, _>(StandardNormal)) as f32)
+            .map(|_| (deviation * rng.sample::<f64, _>(StandardNormal)) as f32)
             .collect(),
     };
     TensorData::new(values, slot.shape.clone())
@@ -132,22 +165,22 @@ fn start(slot: &Slot, config: &EncoderConfig, rng: &mut ChaCha8Rng) -> TensorDat
 pub(crate) fn read<M: Module>(
     model: M,
     checkpoint: &Checkpoint,
-    config: &EncoderConfig,
+    config: &impl Stored,
     seed: u64,
     optional: impl Fn(&str) -> bool,
 ) -> Result<(M, Vec<String>), ModelError> {
-    let prefix = format!("{}.", config.architecture.model_type());
+    let prefix = config.prefix();
     // A checkpoint of the bare encoder has its names without the architecture in front.
     let bare = !checkpoint.names().any(|name| name.starts_with(&prefix));
     let name_of = |slot: &Slot| {
-        let name = stored_name(&slot.path, config.architecture);
+        let name = config.stored_name(&slot.path);
         match name.strip_prefix(&prefix) {
             Some(rest) if bare => rest.to_string(),
             _ => name,
         }
     };
-    let optional = |slot: &Slot| optional(&stored_name(&slot.path, config.architecture));
-    let slots = slots(&model);
+    let optional = |slot: &Slot| optional(&config.stored_name(&slot.path));
+    let slots = slots(&model, config);
     let (absent, present): (Vec<&Slot>, Vec<&Slot>) = slots
         .iter()
         .partition(|slot| optional(slot) && !checkpoint.contains(&name_of(slot)));
@@ -160,7 +193,7 @@ pub(crate) fn read<M: Module>(
         expected
             .iter()
             .map(|(name, shape)| (name.as_str(), shape.as_slice())),
-        foreign,
+        |name| config.foreign(name),
     )?;
 
     let mut values = State::new();
@@ -177,7 +210,7 @@ pub(crate) fn read<M: Module>(
     let mut names = Vec::new();
     for slot in absent {
         values.insert(slot.path.clone(), start(slot, config, &mut rng));
-        names.push(stored_name(&slot.path, config.architecture));
+        names.push(config.stored_name(&slot.path));
     }
     Ok((load(model, values)?, names))
 }
@@ -186,10 +219,10 @@ pub(crate) fn read<M: Module>(
 pub(crate) fn write<M: Module>(
     model: M,
     folder: &Path,
-    config: &EncoderConfig,
+    config: &impl Stored,
 ) -> Result<(), ModelError> {
     let mut values = state(&model, |_, _| true);
-    let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model)
+    let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model, config)
         .iter()
         .filter_map(|slot| {
             let data = values.remove(&slot.path)?;
@@ -198,7 +231,7 @@ pub(crate) fn write<M: Module>(
                 true => transpose(&values, slot.shape[0], slot.shape[1]),
                 false => values,
             };
-            let name = stored_name(&slot.path, config.architecture);
+            let name = config.stored_name(&slot.path);
             Some((name, slot.stored_shape(), Cow::Owned(values)))
         })
         .collect();
@@ -230,26 +263,47 @@ fn load<M: Module>(model: M, values: State) -> Result<M, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::EncoderSizes;
 
     #[test]
     fn names_are_hugging_faces() {
-        let roberta = |path| stored_name(path, Architecture::Roberta);
-        assert_eq!(
-            roberta("base.encoder.layer.3.attention.self_.query.weight"),
-            "roberta.encoder.layer.3.attention.self.query.weight"
-        );
-        assert_eq!(
-            roberta("base.embeddings.layer_norm.gamma"),
-            "roberta.embeddings.LayerNorm.weight"
-        );
-        assert_eq!(
-            roberta("lm_head.layer_norm.beta"),
-            "lm_head.layer_norm.bias"
-        );
-        assert_eq!(
-            stored_name("classifier.out_proj.weight", Architecture::Bert),
-            "classifier.weight"
-        );
+        let sizes = EncoderSizes {
+            vocab_size: 10,
+            hidden_size: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 1,
+            intermediate_size: 4,
+            max_tokens: 8,
+        };
+        let name = |architecture, path| {
+            let config = EncoderConfig::new(architecture, sizes);
+            config.map(|config| config.stored_name(path)).ok()
+        };
+        let cases = [
+            (
+                Architecture::Roberta,
+                "base.encoder.layer.3.attention.self_.query.weight",
+                "roberta.encoder.layer.3.attention.self.query.weight",
+            ),
+            (
+                Architecture::Roberta,
+                "base.embeddings.layer_norm.gamma",
+                "roberta.embeddings.LayerNorm.weight",
+            ),
+            (
+                Architecture::Roberta,
+                "lm_head.layer_norm.beta",
+                "lm_head.layer_norm.bias",
+            ),
+            (
+                Architecture::Bert,
+                "classifier.out_proj.weight",
+                "classifier.weight",
+            ),
+        ];
+        for (architecture, path, expected) in cases {
+            assert_eq!(name(architecture, path).as_deref(), Some(expected));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 mod attention;
+mod cached;
 mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
@@ -20,7 +21,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, ExtensionType, backend_extension};
 
-use crate::Segments;
+use crate::{Contexts, Segments};
 
 pub use gelu::Gelu;
 
@@ -206,6 +207,24 @@ pub trait MtLoraBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
     }
+
+    /// Attention of one new token a row over a key-value cache: each row sees the places of its
+    /// context.
+    ///
+    /// # Shapes
+    /// - `query`, output: `[rows, heads * head_dim]`
+    /// - `keys`, `values`: `[places, heads * head_dim]`
+    #[fusion(default)]
+    fn cached_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        contexts: Contexts,
+        heads: usize,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        cached::forward::<Self>(query, keys, values, &contexts, heads, scale)
+    }
 }
 
 #[cfg(feature = "flex")]
@@ -271,6 +290,20 @@ impl MtLoraBackend for burn::backend::Flex {
         match flex::suits(&[&logits]) {
             true => flex::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32),
             false => cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing),
+        }
+    }
+
+    fn cached_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        contexts: Contexts,
+        heads: usize,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        match flex::suits(&[&query, &keys, &values]) {
+            true => flex::cached_attention(query, keys, values, &contexts, heads, scale as f32),
+            false => cached::forward::<Self>(query, keys, values, &contexts, heads, scale),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A chunk's result depends on nothing but the chunk, so results are the same for every number of
 //! threads.
 
+mod cached;
 mod cross_entropy;
 mod gelu;
 mod norm;
@@ -14,6 +15,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
+pub(super) use cached::cached_attention;
 pub(super) use cross_entropy::{cross_entropy_rows, cross_entropy_rows_and_gradients};
 pub(super) use gelu::{gelu, gelu_backward};
 pub(super) use norm::{normalize_rows, normalize_rows_backward};

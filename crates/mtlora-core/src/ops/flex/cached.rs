@@ -1,0 +1,106 @@
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::norm::sum_of;
+use super::vecmath::exp;
+use super::{contiguous, tensor, values};
+use crate::Contexts;
+
+/// One head of one row: `out` is its part of the result.
+#[inline(always)]
+fn attend(
+    out: &mut [f32],
+    query: &[f32],
+    [keys, found]: [&[f32]; 2],
+    context: &[u32],
+    [width, from]: [usize; 2],
+    scale: f32,
+    scores: &mut Vec<f32>,
+) {
+    let part = |cache: &'_ [f32], slot: u32| -> std::ops::Range<usize> {
+        let start = slot as usize * width + from;
+        debug_assert!(start + query.len() <= cache.len());
+        start..start + query.len()
+    };
+    scores.clear();
+    let mut largest = f32::NEG_INFINITY;
+    for slot in context {
+        let score = scale * sum_of(query, &keys[part(keys, *slot)], |q, k| q * k);
+        largest = largest.max(score);
+        scores.push(score);
+    }
+    let mut sum = 0.0;
+    for score in scores.iter_mut() {
+        *score = exp(*score - largest);
+        sum += *score;
+    }
+    for (slot, score) in context.iter().zip(scores.iter()) {
+        let weight = score / sum;
+        for (out, value) in out.iter_mut().zip(&found[part(found, *slot)]) {
+            *out += weight * value;
+        }
+    }
+}
+
+/// [`crate::ops::MtLoraBackend::cached_attention`], reading keys and values where they lie.
+pub(crate) fn cached_attention(
+    query: FlexTensor,
+    keys: FlexTensor,
+    cached: FlexTensor,
+    contexts: &Contexts,
+    heads: usize,
+    scale: f32,
+) -> FlexTensor {
+    let (query, keys, cached) = (contiguous(query), contiguous(keys), contiguous(cached));
+    let shape = query.shape();
+    let width = shape[1];
+    let head_dim = (width / heads).max(1);
+    let caches = [values(&keys), values(&cached)];
+    let mut out = vec![0.0; values(&query).len()];
+    out.par_chunks_mut(head_dim)
+        .zip(values(&query).par_chunks(head_dim))
+        .enumerate()
+        .for_each_init(Vec::new, |scores, (index, (out, query))| {
+            let context = contexts.row(index / heads);
+            let place = [width, index % heads * head_dim];
+            pulp::Arch::new().dispatch(|| {
+                attend(out, query, caches, context, place, scale, scores);
+            });
+        });
+    tensor(out, shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::cached as definition;
+    use crate::ops::flex::testing::{close, random};
+    use burn::backend::Flex;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_definition(
+            lengths in prop::collection::vec(1usize..30, 1..6),
+            heads in 1usize..4, head_dim in 1usize..20, seed: u64,
+        ) {
+            const SLOTS: usize = 40;
+            let width = heads * head_dim;
+            let rows: Vec<Vec<u32>> = lengths
+                .iter()
+                .enumerate()
+                .map(|(row, length)| {
+                    let slot = |place| ((row * 7 + place) % SLOTS) as u32;
+                    (0..*length).map(slot).collect()
+                })
+                .collect();
+            let contexts = Contexts::new(rows.iter().map(Vec::as_slice));
+            let query = random([rows.len(), width], 2.0, seed);
+            let (keys, cached) = (random([SLOTS, width], 2.0, seed ^ 1), random([SLOTS, width], 1.0, seed ^ 2));
+            let found = cached_attention(query.clone(), keys.clone(), cached.clone(), &contexts, heads, 0.3);
+            let expected = definition::forward::<Flex>(query, keys, cached, &contexts, heads, 0.3);
+            close(&found, &expected)?;
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Greedy decoding and sampling: sequences that grow one token at a time and never look back.
+
+use rand_chacha::ChaCha8Rng;
+
+use super::config::GenerationConfig;
+use super::error::Stuck;
+use super::processors::process;
+use super::sampling::{draw, random_numbers};
+use super::search::{Generated, Search};
+use super::softmax::{log_sum_exp, maximum};
+
+/// The `num_return_sequences` sequences that continue one prompt.
+#[derive(Debug)]
+pub(super) struct Chains<'a> {
+    config: &'a GenerationConfig,
+    prompt_length: usize,
+    chains: Vec<Chain>,
+}
+
+#[derive(Debug)]
+struct Chain {
+    /// The prompt and what came after it.
+    tokens: Vec<u32>,
+    /// Which of the prompt's rows it is, as long as it grows.
+    row: Option<usize>,
+    /// What it draws with; greedy if absent.
+    random: Option<ChaCha8Rng>,
+    end_token: Option<u32>,
+    /// Sum of the model's log-probabilities.
+    score: f64,
+}
+
+impl<'a> Search<'a> for Chains<'a> {
+    fn new(prompt: &[u32], config: &'a GenerationConfig) -> Self {
+        let chain = |index| Chain {
+            tokens: prompt.to_vec(),
+            row: Some(0),
+            random: config
+                .do_sample
+                .then(|| random_numbers(config.seed, prompt, index)),
+            end_token: None,
+            score: 0.0,
+        };
+        Self {
+            config,
+            prompt_length: prompt.len(),
+            chains: (0..config.num_return_sequences).map(chain).collect(),
+        }
+    }
+
+    fn advance(
+        &mut self,
+        logits: &[f32],
+        vocab_size: usize,
+        scratch: &mut Vec<f32>,
+        next: &mut Vec<(usize, u32)>,
+    ) -> Result<(), Stuck> {
+        for chain in &mut self.chains {
+            let Some(row) = chain.row.take() else {
+                continue;
+            };
+            let logits = &logits[row * vocab_size..][..vocab_size];
+            let total = log_sum_exp(logits)?;
+            scratch.clear();
+            scratch.extend_from_slice(logits);
+            process(scratch, &chain.tokens, self.prompt_length, self.config);
+            let token = match &mut chain.random {
+                Some(random) => draw(scratch, self.config, random)?,
+                None => likeliest(scratch)?,
+            };
+            chain.score += f64::from(logits[token as usize]) - total;
+            if self.config.is_end(token) {
+                chain.end_token = Some(token);
+                continue;
+            }
+            chain.tokens.push(token);
+            if chain.tokens.len() - self.prompt_length < self.config.max_new_tokens {
+                chain.row = Some(next.len());
+                next.push((row, token));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Vec<Generated> {
+        let generated = |mut chain: Chain| Generated {
+            tokens: chain.tokens.split_off(self.prompt_length),
+            end_token: chain.end_token,
+            score: chain.score as f32,
+        };
+        self.chains.into_iter().map(generated).collect()
+    }
+}
+
+/// The token with the best score, the lowest among equals.
+fn likeliest(scores: &[f32]) -> Result<u32, Stuck> {
+    let max = maximum(scores);
+    (0u32..)
+        .zip(scores)
+        .find(|(_, score)| **score == max && max > f32::NEG_INFINITY)
+        .map(|(token, _)| token)
+        .ok_or(Stuck::NoTokenAllowed)
+}

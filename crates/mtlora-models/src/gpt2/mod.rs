@@ -1,0 +1,11 @@
+//! GPT-2 (Radford et al., 2019) on token strips: training, generation, Hugging Face folders.
+
+mod config;
+mod decoder;
+mod model;
+mod text;
+
+pub use config::{Gpt2Config, Gpt2Sizes};
+pub use decoder::{DecodeError, Gpt2Decoder};
+pub use model::{Block, CausalBatch, CausalLm, Gpt2, Mlp, fused_projections};
+pub use text::CausalText;
