@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use burn::module::Module;
 use mtlora::core::{device, devices, trainable_parameters};
 use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
-use mtlora::train::{Parts, Run, encode, evaluate, task_config};
+use mtlora::train::{Parts, StoredConfig, encode, evaluate, task_config};
 use serde_json::json;
 
+use super::eval_generation::{self, Wanted};
 use super::{output, task};
 
 #[derive(clap::Args)]
@@ -32,10 +33,33 @@ pub(crate) struct Args {
     /// The device [default: the run's, or the first].
     #[arg(long)]
     device: Option<String>,
+    /// For data-to-text: METEOR 1.5's program, in place of the two stages that are built in.
+    #[arg(long, value_name = "FILE")]
+    meteor_jar: Option<PathBuf>,
+    /// For data-to-text: write the texts into this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let run = args.run.as_deref().map(Run::open).transpose()?;
+    let run = match args.run.as_deref().map(StoredConfig::open).transpose()? {
+        Some((run, StoredConfig::Generation(config))) => {
+            let wanted = Wanted {
+                task: args.task,
+                data: args.data,
+                split: args.split,
+                device: args.device,
+                meteor_jar: args.meteor_jar,
+                texts: args.texts,
+            };
+            return eval_generation::run(&run, &config, wanted, json);
+        }
+        Some((run, StoredConfig::Classification(config))) => Some((run, config)),
+        None => None,
+    };
+    if args.meteor_jar.is_some() || args.texts.is_some() {
+        return Err("--meteor-jar and --texts are for runs of data-to-text tasks".into());
+    }
     let stored = run.as_ref().map(|(_, config)| config);
     let name = args
         .task

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use mtlora::core::device;
 use mtlora::models::copy_tokenizer_files;
-use mtlora::train::Run;
+use mtlora::train::StoredConfig;
 use serde_json::json;
 
 use super::output;
@@ -22,14 +22,22 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (run, config) = Run::open(&args.run)?;
+    let (run, stored) = StoredConfig::open(&args.run)?;
     output::vacant(&args.out, args.overwrite)?;
-    let device = device(&config.device)?;
-    let parts = run.load(&config, &device)?;
-    std::fs::create_dir_all(&args.out)
-        .map_err(|error| format!("{}: {error}", args.out.display()))?;
-    copy_tokenizer_files(&config.model, &args.out)?;
-    parts.model.save(&args.out, &parts.config)?;
+    match stored {
+        StoredConfig::Classification(config) => {
+            let parts = run.load(&config, &device(&config.device)?)?;
+            output::make_folder(&args.out)?;
+            copy_tokenizer_files(&config.model, &args.out)?;
+            parts.model.save(&args.out, &parts.config)?;
+        }
+        StoredConfig::Generation(config) => {
+            let parts = config.load(&run, &device(&config.device)?)?;
+            output::make_folder(&args.out)?;
+            copy_tokenizer_files(&config.model, &args.out)?;
+            parts.model.save(&args.out, &parts.config)?;
+        }
+    }
     println!("the merged model is in {}", args.out.display());
     if json {
         output::json(&json!({ "out": args.out }))?;

@@ -1,15 +1,24 @@
 //! The command line: one file a subcommand.
 
+mod decoding;
 mod devices;
 mod eval;
+mod eval_generation;
+mod generate;
 mod merge;
 mod output;
 mod predict;
 mod pretrain;
+mod pretrain_causal;
 mod progress;
+mod recipe;
+mod recipes;
+mod score;
+mod settings;
 mod task;
 mod tasks;
 mod train;
+mod train_generation;
 
 use std::error::Error;
 
@@ -34,14 +43,20 @@ enum Command {
     Eval(eval::Args),
     /// Predict labels or numbers for lines of text.
     Predict(predict::Args),
+    /// Write texts: for the inputs of a data-to-text run, or on from the beginnings of texts.
+    Generate(Box<generate::Args>),
     /// Fold a run's adapter into its model: a plain Hugging Face folder.
     Merge(merge::Args),
-    /// Pre-train a small RoBERTa on text: masked language modelling.
+    /// Pre-train a small RoBERTa (masked language modelling) or GPT-2 (causal) on text.
     Pretrain(pretrain::Args),
+    /// Score generated text against references.
+    Score(score::Args),
     /// List the devices that this build can compute on here.
     Devices,
     /// List the tasks.
     Tasks,
+    /// List the recipes: the authors' settings for a model and a task.
+    Recipes,
 }
 
 /// Reads the command line and does what it says.
@@ -51,9 +66,12 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Train(args) => train::run(*args, cli.json),
         Command::Eval(args) => eval::run(args, cli.json),
         Command::Predict(args) => predict::run(args, cli.json),
+        Command::Generate(args) => generate::run(*args, cli.json),
         Command::Merge(args) => merge::run(args, cli.json),
         Command::Pretrain(args) => pretrain::run(args, cli.json),
+        Command::Score(args) => score::run(args, cli.json),
         Command::Devices => devices::run(cli.json),
         Command::Tasks => tasks::run(cli.json),
+        Command::Recipes => recipes::run(cli.json),
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use mtlora::core::device;
-use mtlora::train::{Example, Objective, Run, encode, predict};
+use mtlora::train::{Example, Objective, StoredConfig, encode, predict};
 use serde_json::{Map, Value, json};
 
 use super::output;
@@ -30,7 +30,14 @@ enum Format {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (run, config) = Run::open(&args.run)?;
+    let (run, stored) = StoredConfig::open(&args.run)?;
+    let StoredConfig::Classification(config) = stored else {
+        return Err(format!(
+            "{}: its task asks for texts: use `mtlora generate`",
+            args.run.display()
+        )
+        .into());
+    };
     let examples = match &args.input {
         Some(path) => {
             let name = path.display().to_string();

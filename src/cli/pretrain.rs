@@ -3,81 +3,102 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
+use burn::tensor::Device;
 use mtlora::core::{device, devices};
 use mtlora::models::{
     Architecture, EncoderConfig, EncoderSizes, MaskedLm, TextEncoder, train_tokenizer,
     write_tokenizer,
 };
-use mtlora::train::{PretrainOptions, pretrain};
+use mtlora::train::{PretrainOptions, PretrainProgress, pretrain};
 use serde_json::json;
 
-use super::output;
+use super::{output, pretrain_causal, task};
 
 /// Flags of `mtlora pretrain`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// What is made.
+    #[arg(long, value_enum, default_value_t = Kind::Roberta)]
+    architecture: Kind,
     /// Text files, one example a line.
-    #[arg(long, required = true, num_args = 1..)]
+    #[arg(long, num_args = 1.., required_unless_present = "task")]
     text: Vec<PathBuf>,
+    /// In place of --text: the references of a data-to-text task's train split are the text.
+    #[arg(long, conflicts_with = "text", requires = "data")]
+    task: Option<String>,
+    /// That task's data folder.
+    #[arg(long, requires = "task")]
+    data: Option<PathBuf>,
     /// The model's folder to write; must be new or empty.
     #[arg(long)]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Write into a folder that is not empty.
     #[arg(long)]
     overwrite: bool,
+    /// For gpt2: the folder of a tokenizer.json to take, in place of one made from the text.
+    #[arg(long, value_name = "DIR")]
+    pub(super) tokenizer: Option<PathBuf>,
     /// The most tokens in the vocabulary, which is made from the text.
     #[arg(long, default_value_t = 8000)]
-    vocab_size: usize,
+    pub(super) vocab_size: usize,
     /// Width of the hidden states.
     #[arg(long, default_value_t = 128)]
-    hidden_size: usize,
+    pub(super) hidden_size: usize,
     /// Transformer layers.
     #[arg(long, default_value_t = 4)]
-    layers: usize,
+    pub(super) layers: usize,
     /// Attention heads.
     #[arg(long, default_value_t = 4)]
-    heads: usize,
-    /// Width between the two feed-forward maps.
-    #[arg(long, default_value_t = 512)]
-    intermediate_size: usize,
+    pub(super) heads: usize,
+    /// Width between the two feed-forward maps; for roberta only [default: 4 times the hidden states'].
+    #[arg(long)]
+    intermediate_size: Option<usize>,
     /// The most tokens of an example; longer ones are cut.
     #[arg(long, default_value_t = 128)]
-    max_length: usize,
+    pub(super) max_length: usize,
     /// Optimizer steps.
     #[arg(long, default_value_t = 10_000)]
-    steps: usize,
+    pub(super) steps: usize,
     /// Sequences in a batch.
     #[arg(long, default_value_t = 64)]
-    batch: usize,
+    pub(super) batch: usize,
     /// The highest learning rate.
     #[arg(long, default_value_t = 1e-3)]
-    lr: f64,
+    pub(super) lr: f64,
     /// The part of all steps over which the learning rate climbs.
     #[arg(long, default_value_t = 0.06)]
-    warmup_ratio: f64,
+    pub(super) warmup_ratio: f64,
     /// AdamW's weight decay.
     #[arg(long, default_value_t = 0.01)]
-    weight_decay: f64,
-    /// The part of the tokens to be guessed.
+    pub(super) weight_decay: f64,
+    /// For roberta: the part of the tokens to be guessed.
     #[arg(long, default_value_t = 0.15)]
     mask_probability: f64,
     /// Seed of the weights, the order, the masks and dropout.
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    pub(super) seed: u64,
     /// The device [default: the first].
     #[arg(long)]
     device: Option<String>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// An encoder that guesses hidden tokens.
+    Roberta,
+    /// A decoder that guesses each next token.
+    Gpt2,
+}
+
+/// What came of it.
+pub(super) struct Made {
+    pub(super) parameters: usize,
+    pub(super) loss: f64,
+}
+
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     output::vacant(&args.out, args.overwrite)?;
-    let mut lines = Vec::new();
-    for path in &args.text {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        let text = text.lines().filter(|line| !line.trim().is_empty());
-        lines.extend(text.map(str::to_string));
-    }
+    let lines = lines(&args)?;
     let device = match &args.device {
         Some(name) => device(name)?,
         None => {
@@ -89,19 +110,92 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
     }
     .autodiff();
+    let start = Instant::now();
+    let made = match args.architecture {
+        Kind::Roberta if args.tokenizer.is_some() => {
+            return Err("--tokenizer is for --architecture gpt2".into());
+        }
+        Kind::Roberta => masked(&args, &lines, &device)?,
+        Kind::Gpt2 if args.intermediate_size.is_some() => {
+            return Err("--intermediate-size is for --architecture roberta".into());
+        }
+        Kind::Gpt2 => pretrain_causal::run(&args, &lines, &device)?,
+    };
+    println!("the model is in {}", args.out.display());
+    if json {
+        output::json(&json!({
+            "steps": args.steps,
+            "loss": made.loss,
+            "total_parameters": made.parameters,
+            "train_seconds": start.elapsed().as_secs_f64(),
+            "peak_rss_mb": output::peak_rss_mb(),
+        }))?;
+    }
+    Ok(())
+}
 
+/// The text to learn from.
+fn lines(args: &Args) -> Result<Vec<String>, Box<dyn Error>> {
+    if let (Some(name), Some(data)) = (&args.task, &args.data) {
+        let task = task::find_generation(name, None)?
+            .ok_or_else(|| format!("--task is for data-to-text tasks, which {name} is not"))?;
+        let records = task::read_records(task.as_ref(), data, task.train_split())?;
+        return Ok(records
+            .into_iter()
+            .flat_map(|record| record.references)
+            .collect());
+    }
+    let mut lines = Vec::new();
+    for path in &args.text {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = text.lines().filter(|line| !line.trim().is_empty());
+        lines.extend(text.map(str::to_string));
+    }
+    Ok(lines)
+}
+
+/// Shows steps on standard error now and then, and keeps the last loss.
+pub(super) struct Shown {
+    printed: Option<Instant>,
+    pub(super) loss: f64,
+}
+
+impl Shown {
+    pub(super) fn new() -> Self {
+        Self {
+            printed: None,
+            loss: f64::NAN,
+        }
+    }
+
+    pub(super) fn step(&mut self, progress: PretrainProgress) {
+        self.loss = progress.loss;
+        let due = self
+            .printed
+            .is_none_or(|at| at.elapsed() > Duration::from_secs(2));
+        if due || progress.step == progress.steps {
+            eprintln!(
+                "step {}/{} loss {:.4} {:.0} tokens/s",
+                progress.step, progress.steps, progress.loss, progress.tokens_per_second
+            );
+            self.printed = Some(Instant::now());
+        }
+    }
+}
+
+fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dyn Error>> {
     let tokenizer = train_tokenizer(lines.iter(), args.vocab_size)?;
     let sizes = EncoderSizes {
         vocab_size: tokenizer.get_vocab_size(true),
         hidden_size: args.hidden_size,
         num_hidden_layers: args.layers,
         num_attention_heads: args.heads,
-        intermediate_size: args.intermediate_size,
+        intermediate_size: args.intermediate_size.unwrap_or(4 * args.hidden_size),
         max_tokens: args.max_length,
     };
     let config = EncoderConfig::new(Architecture::Roberta, sizes)?.for_masked_lm();
-    std::fs::create_dir_all(&args.out)
-        .map_err(|error| format!("{}: {error}", args.out.display()))?;
+    output::make_folder(&args.out)?;
     write_tokenizer(&tokenizer, &args.out, args.max_length)?;
     let text = TextEncoder::new(
         args.out.join("tokenizer.json"),
@@ -109,7 +203,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         &config,
         args.max_length,
     )?;
-    let model = MaskedLm::fresh(&config, args.seed, &device)?;
+    let model = MaskedLm::fresh(&config, args.seed, device)?;
     let parameters = model.num_params();
     eprintln!(
         "{} lines, {} tokens in the vocabulary, {parameters} parameters",
@@ -125,37 +219,19 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         mask_probability: args.mask_probability,
         seed: args.seed,
     };
-    let start = Instant::now();
-    let (mut printed, mut loss) = (None::<Instant>, f64::NAN);
+    let mut shown = Shown::new();
     let model = pretrain(
         model,
         &config,
         &text,
-        &lines,
+        lines,
         &options,
-        &device,
-        &mut |progress| {
-            loss = progress.loss;
-            let due = printed.is_none_or(|at| at.elapsed() > Duration::from_secs(2));
-            if due || progress.step == progress.steps {
-                eprintln!(
-                    "step {}/{} loss {:.4} {:.0} tokens/s",
-                    progress.step, progress.steps, progress.loss, progress.tokens_per_second
-                );
-                printed = Some(Instant::now());
-            }
-        },
+        device,
+        &mut |progress| shown.step(progress),
     )?;
     model.valid().save(&args.out, &config)?;
-    println!("the model is in {}", args.out.display());
-    if json {
-        output::json(&json!({
-            "steps": args.steps,
-            "loss": loss,
-            "total_parameters": parameters,
-            "train_seconds": start.elapsed().as_secs_f64(),
-            "peak_rss_mb": output::peak_rss_mb(),
-        }))?;
-    }
-    Ok(())
+    Ok(Made {
+        parameters,
+        loss: shown.loss,
+    })
 }

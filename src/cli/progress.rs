@@ -50,6 +50,39 @@ impl Observer for Progress<'_> {
     }
 }
 
+/// How many of a number of things are done: a line on standard error now and then.
+pub(crate) struct Counter {
+    what: &'static str,
+    total: usize,
+    started: Instant,
+    printed: Instant,
+}
+
+impl Counter {
+    pub(crate) fn new(what: &'static str, total: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            what,
+            total,
+            started: now,
+            printed: now,
+        }
+    }
+
+    pub(crate) fn show(&mut self, done: usize) {
+        if self.printed.elapsed() < EVERY && done < self.total {
+            return;
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let left = seconds / done.max(1) as f64 * (self.total - done.min(self.total)) as f64;
+        eprintln!(
+            "{done}/{} {} after {seconds:.0} s, {left:.0} s to go",
+            self.total, self.what
+        );
+        self.printed = Instant::now();
+    }
+}
+
 /// A line on standard error now and then.
 struct Lines {
     printed: Option<Instant>,

@@ -3,10 +3,48 @@
 use std::path::Path;
 
 use mtlora::train::acceptability::Acceptability;
+use mtlora::train::data_to_text::{
+    Dart, E2e, GenerationTask, PairsConfig, PairsTask, Record, WebNlg,
+};
+use mtlora::train::facts::Facts;
 use mtlora::train::{DataError, Example, TableConfig, TableTask, Task, glue};
 
 /// The name of the task whose examples are the rows of the user's own table.
 pub(crate) const TABLE: &str = "table";
+/// The name of the data-to-text task whose records are the user's own.
+pub(crate) const PAIRS: &str = "pairs";
+
+/// The data-to-text tasks that are built in.
+pub(crate) fn generation_tasks() -> Vec<Box<dyn GenerationTask>> {
+    vec![
+        Box::new(E2e),
+        Box::new(WebNlg),
+        Box::new(Dart),
+        Box::new(Facts),
+    ]
+}
+
+/// The data-to-text task of that name, if it is one; the columns of pairs are those of `pairs`.
+pub(crate) fn find_generation(
+    name: &str,
+    pairs: Option<PairsConfig>,
+) -> Result<Option<Box<dyn GenerationTask>>, DataError> {
+    if name == PAIRS {
+        let task = PairsTask::new(name, pairs.unwrap_or_default())?;
+        return Ok(Some(Box::new(task)));
+    }
+    let mut all = generation_tasks().into_iter();
+    Ok(all.find(|task| task.name() == name))
+}
+
+/// Reads a split of a data-to-text task; what the user should know of it goes to standard error.
+pub(crate) fn read_records(
+    task: &dyn GenerationTask,
+    data: &Path,
+    split: &str,
+) -> Result<Vec<Record>, DataError> {
+    task.read_noting(data, split, &mut |note| eprintln!("{note}"))
+}
 
 /// The task of that name; a table's columns are those of `table`.
 pub(crate) fn find(

@@ -5,7 +5,7 @@ use mtlora::train::{Task, glue};
 use serde_json::json;
 
 use super::output;
-use super::task::TABLE;
+use super::task::{PAIRS, TABLE, generation_tasks};
 
 pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
     let acceptability = Acceptability::new()?;
@@ -26,11 +26,23 @@ pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
         );
     }
     println!("{TABLE:13} your own CSV, TSV or JSONL: --text-column, --pair-column, --label-column");
+    let generation = generation_tasks();
+    for task in &generation {
+        println!(
+            "{:13} {} [{}]",
+            task.name(),
+            task.describe(),
+            task.metric_names().join(", ")
+        );
+    }
+    println!("{PAIRS:13} your own CSV, TSV or JSONL: --prompt-column, --completion-column");
     if json {
         let names: Vec<&str> = tasks
             .iter()
             .map(|task| task.name())
             .chain([TABLE])
+            .chain(generation.iter().map(|task| task.name()))
+            .chain([PAIRS])
             .collect();
         output::json(&json!({ "tasks": names }))?;
     }

@@ -48,11 +48,13 @@ pub use generation::{
 };
 pub use gpt2::{
     Block, CausalBatch, CausalLm, CausalText, DecodeError, Gpt2, Gpt2Config, Gpt2Decoder,
-    Gpt2Sizes, Mlp, fused_projections,
+    Gpt2Sizes, Mlp, fused_projections, read_tokenizer,
 };
 pub use layer_norm::LayerNorm;
 pub use masked_lm::{LmHead, MaskedLm};
 pub use save::{copy_tokenizer_files, write_atomically, write_checkpoint};
 pub use strip::Strip;
 pub use text::{TextEncoder, Tokens};
-pub use vocabulary::{train_tokenizer, write_tokenizer};
+pub use vocabulary::{
+    END_OF_TEXT, train_causal_tokenizer, train_tokenizer, write_causal_tokenizer, write_tokenizer,
+};

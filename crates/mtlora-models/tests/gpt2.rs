@@ -28,8 +28,8 @@ fn tokens(values: Vec<i64>) -> Vec<u32> {
 }
 
 fn batch(sequences: &[Vec<u32>], device: &Device) -> CausalBatch {
-    let sequences: Vec<(&[u32], usize)> = sequences.iter().map(|ids| (ids.as_slice(), 0)).collect();
-    CausalBatch::new(&sequences, device).unwrap()
+    let all = sequences.iter().map(|ids| (ids.as_slice(), 0..ids.len()));
+    CausalBatch::new(all, device).unwrap()
 }
 
 #[test]

@@ -13,8 +13,9 @@ use burn::train::renderer::{MetricState, MetricsRenderer, MetricsRendererTrainin
 
 use mtlora_core::State;
 
+use crate::fit::{Observer, StepReport};
 use crate::metrics::{MetricName, Scores};
-use crate::trainer::{Observer, StepReport, TrainError};
+use crate::trainer::TrainError;
 
 const LOSS: &str = "Loss";
 const LEARNING_RATE: &str = "Learning Rate";

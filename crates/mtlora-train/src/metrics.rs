@@ -25,17 +25,20 @@ pub enum MetricName {
     Spearman,
     /// The mean cross entropy in nats or, in a regression, the mean squared error.
     Loss,
+    /// The exponential of the mean cross entropy of a language model's tokens.
+    Perplexity,
 }
 
 impl MetricName {
     /// All metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Accuracy,
         Self::F1,
         Self::Matthews,
         Self::Pearson,
         Self::Spearman,
         Self::Loss,
+        Self::Perplexity,
     ];
 
     /// The name in reports, in files and on the command line.
@@ -47,12 +50,13 @@ impl MetricName {
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
             Self::Loss => "loss",
+            Self::Perplexity => "perplexity",
         }
     }
 
-    /// Whether more is better: so for all but the loss.
+    /// Whether more is better: so for all but loss and perplexity.
     pub fn higher_is_better(self) -> bool {
-        self != Self::Loss
+        !matches!(self, Self::Loss | Self::Perplexity)
     }
 }
 
@@ -143,7 +147,10 @@ pub fn check(metric: MetricName, num_labels: Option<usize>) -> Result<(), Metric
     let (task, fits) = match num_labels {
         Some(2) => (
             TWO_CLASSES,
-            !matches!(metric, MetricName::Pearson | MetricName::Spearman),
+            !matches!(
+                metric,
+                MetricName::Pearson | MetricName::Spearman | MetricName::Perplexity
+            ),
         ),
         Some(_) => (
             MORE_CLASSES,

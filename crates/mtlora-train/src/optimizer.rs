@@ -3,6 +3,9 @@ use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{FloatDType, Tensor};
 
+/// Parts of the paths of parameters that weight decay leaves alone: biases, and a layer norm's two.
+pub(crate) const UNDECAYED: [&str; 3] = ["bias", "gamma", "beta"];
+
 /// AdamW (arXiv 1711.05101) as PyTorch's defaults have it, with the authors' decay rule: no weight
 /// decay on a parameter with `bias` in its name, nor on those of a layer norm.
 pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
@@ -13,7 +16,7 @@ pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
         .with_weight_decay(weight_decay as f32);
     let undecayed = config.clone().with_weight_decay(0.0);
     config.init().with_group(
-        ParamGroup::from_any_predicates(vec!["bias", "layer_norm"]),
+        ParamGroup::from_any_predicates(UNDECAYED.to_vec()),
         undecayed.build(),
         None::<GradientClipping>,
     )

@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::batches::{BatchSize, shuffled};
+use crate::optimizer::UNDECAYED;
 use crate::schedule::WarmupLinear;
 
 /// The masks' stream of random numbers; the epochs' orders, which have the same seed, count theirs
@@ -169,7 +170,8 @@ fn loss(
     log_softmax(logits, 1).gather(1, ids).mean().neg()
 }
 
-fn optimizer(weight_decay: f64) -> ModuleOptimizer {
+/// AdamW as RoBERTa's pre-training has it.
+pub(crate) fn optimizer(weight_decay: f64) -> ModuleOptimizer {
     let config = AdamWConfig::new()
         .with_beta_1(0.9)
         .with_beta_2(0.98)
@@ -177,7 +179,7 @@ fn optimizer(weight_decay: f64) -> ModuleOptimizer {
         .with_weight_decay(weight_decay as f32);
     let undecayed = config.clone().with_weight_decay(0.0);
     config.init().with_group(
-        ParamGroup::from_any_predicates(vec!["bias", "layer_norm"]),
+        ParamGroup::from_any_predicates(UNDECAYED.to_vec()),
         undecayed.build(),
         None::<GradientClipping>,
     )

@@ -6,45 +6,24 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, TensorData};
-use mtlora_core::{Init, MtLoraConfig, State, Structure, Targets, load_state};
+use mtlora_core::{State, load_state};
 use mtlora_models::{
     Checkpoint, EncoderConfig, ModelError, ProblemType, SequenceClassifier, TextEncoder,
     write_atomically, write_checkpoint,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::adapter_settings::AdapterSettings;
 use crate::example::Objective;
+use crate::init_from::init_from;
+use crate::options::TrainOptions;
 use crate::table::TableConfig;
-use crate::trainer::{Method, TrainError, TrainOptions};
+use crate::trainer::TrainError;
 
 const CONFIG: &str = "run.toml";
 const STATE: &str = "trained.safetensors";
 const LOG: &str = "metrics.jsonl";
-
-/// The name of a [`Method`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MethodName {
-    /// Adapters and the head.
-    MtLora,
-    /// Everything.
-    Full,
-    /// The head only.
-    Head,
-}
-
-impl std::str::FromStr for MethodName {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match s {
-            "mtlora" => Ok(MethodName::MtLora),
-            "full" => Ok(MethodName::Full),
-            "head" => Ok(MethodName::Head),
-            _ => Err(format!("unknown method `{s}`: one of mtlora, full, head")),
-        }
-    }
-}
 
 /// All that a run is made from: with it and the same model folder and data, it can be made again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,21 +38,7 @@ pub struct RunConfig {
     /// The columns of a table, where the task is one.
     pub table: Option<TableConfig>,
     /// What trains.
-    pub method: MethodName,
-    /// How `T` is made.
-    pub structure: Structure,
-    /// Rows of `A`.
-    pub rank: usize,
-    /// Numerator of the update's scale.
-    pub alpha: f64,
-    /// Scale by the root of the rank.
-    pub use_rslora: bool,
-    /// Dropout on the adapter's input.
-    pub adapter_dropout: f64,
-    /// How the factors start.
-    pub init: Init,
-    /// Which weights are adapted, as [`Targets::parse`] reads it.
-    pub targets: String,
+    pub adapter: AdapterSettings,
     /// The most tokens of an example; longer ones are cut.
     pub max_length: usize,
     /// The device's name.
@@ -85,25 +50,6 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// What trains.
-    pub fn method(&self) -> Method {
-        match self.method {
-            MethodName::Full => Method::Full,
-            MethodName::Head => Method::Head,
-            MethodName::MtLora => Method::MtLora(
-                MtLoraConfig::new(self.structure)
-                    .with_rank(self.rank)
-                    .with_alpha(self.alpha)
-                    .with_use_rslora(self.use_rslora)
-                    .with_dropout(self.adapter_dropout)
-                    .with_init(self.init)
-                    .with_target_modules(Targets::parse(&self.targets))
-                    .with_modules_to_save(vec!["classifier".to_string()])
-                    .with_seed(self.training.seed),
-            ),
-        }
-    }
-
     /// The base model with this run's head and method, ready to train on an autodiff `device`, and
     /// the names of the tensors that its folder lacks.
     ///
@@ -114,7 +60,8 @@ impl RunConfig {
         let text = TextEncoder::from_folder(&self.model, &config, self.max_length)?;
         let (model, fresh) =
             SequenceClassifier::from_folder(&self.model, &config, self.training.seed, device)?;
-        let model = self.method().prepare(model)?;
+        let method = self.adapter.method(&["classifier"], self.training.seed)?;
+        let model = method.prepare(model)?;
         Ok((
             Parts {
                 model,
@@ -123,6 +70,16 @@ impl RunConfig {
             },
             fresh,
         ))
+    }
+
+    /// As [`prepare`](Self::prepare), and with the adapter of the run that `init_from` names.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare), and when that run's adapter does not fit this one.
+    pub fn start(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
+        let (mut parts, fresh) = self.prepare(device)?;
+        parts.model = init_from(parts.model, &self.adapter)?;
+        Ok((parts, fresh))
     }
 }
 
@@ -165,7 +122,11 @@ impl Run {
     ///
     /// # Errors
     /// When the folder exists and is not empty, unless `overwrite`; what the operating system says.
-    pub fn create(folder: &Path, overwrite: bool, config: &RunConfig) -> Result<Self, TrainError> {
+    pub fn create(
+        folder: &Path,
+        overwrite: bool,
+        config: &impl Serialize,
+    ) -> Result<Self, TrainError> {
         let run = Self {
             folder: folder.to_path_buf(),
         };
@@ -189,11 +150,12 @@ impl Run {
         Ok(run)
     }
 
-    /// A run that is there, and its configuration.
+    /// A run that is there, and its configuration, a [`RunConfig`] or what else `C` is; see
+    /// [`StoredConfig`](crate::StoredConfig) where that is not known.
     ///
     /// # Errors
     /// When the folder has no readable `run.toml`.
-    pub fn open(folder: &Path) -> Result<(Self, RunConfig), TrainError> {
+    pub fn open<C: DeserializeOwned>(folder: &Path) -> Result<(Self, C), TrainError> {
         let path = folder.join(CONFIG);
         let text = fs::read_to_string(&path).map_err(|error| {
             TrainError::Report(format!(
@@ -213,16 +175,24 @@ impl Run {
     /// When the base model or the trained values cannot be read or do not fit.
     pub fn load(&self, config: &RunConfig, device: &Device) -> Result<Parts, TrainError> {
         let (parts, _) = config.prepare(&device.clone().autodiff())?;
+        Ok(Parts {
+            model: load_state(parts.model, self.values()?)?.valid(),
+            ..parts
+        })
+    }
+
+    /// The trained values, by path.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn values(&self) -> Result<State, TrainError> {
         let file = Checkpoint::open_file(&self.path(STATE))?;
         let mut values = State::new();
         for name in file.names() {
             let (shape, data) = file.read_f32(name)?;
             values.insert(name.to_string(), TensorData::new(data, shape));
         }
-        Ok(Parts {
-            model: load_state(parts.model, values)?.valid(),
-            ..parts
-        })
+        Ok(values)
     }
 
     /// Writes the trained values, replacing older ones only when they are whole.

@@ -8,7 +8,10 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::TensorData;
 use mtlora_core::{MtLoraConfig, State, Structure, Targets, devices, load_state, state};
-use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, Tokens};
+use mtlora_models::{
+    CausalBatch, CausalLm, EncoderConfig, Gpt2Config, SequenceClassifier, Strip, Tokens,
+    fused_projections,
+};
 use mtlora_train::{Method, Objective, Target, WarmupLinear, adamw, loss};
 use safetensors::SafeTensors;
 
@@ -163,23 +166,108 @@ fn follow(model: &str, structure: Structure) -> usize {
             let gradients = GradientsParams::from_grads(loss.backward(), &classifier);
             classifier = optimizer.step(rate, classifier, gradients);
         }
-        for (path, found) in state(&classifier.valid().train(), |_, trains| trains) {
-            let (name, transposed) = recorded(&path, model);
-            let wanted = recording.floats(&format!("final.{name}"));
-            let found = if transposed { transpose(&found) } else { found };
-            let found: Vec<f32> = found.try_to_vec().unwrap();
-            let wanted: Vec<f32> = wanted.try_to_vec().unwrap();
-            assert_eq!(found.len(), wanted.len());
-            let apart = norm(found.iter().zip(&wanted).map(|(a, b)| a - b));
-            let size = norm(wanted.into_iter());
-            assert!(
-                apart <= 1e-2 * size,
-                "{} {structure} {path}: {apart} of {size}",
-                named.name
-            );
-        }
+        let what = format!("{} {structure}", named.name);
+        let found = state(&classifier.valid().train(), |_, trains| trains);
+        compare(found, &recording, model, &what);
     }
     all.len()
+}
+
+/// The trained tensors against PyTorch's.
+fn compare(found: State, recording: &Recording, model: &str, what: &str) {
+    for (path, found) in found {
+        let (name, transposed) = recorded(&path, model);
+        let wanted = recording.floats(&format!("final.{name}"));
+        let found = if transposed { transpose(&found) } else { found };
+        let found: Vec<f32> = found.try_to_vec().unwrap();
+        let wanted: Vec<f32> = wanted.try_to_vec().unwrap();
+        assert_eq!(found.len(), wanted.len());
+        let apart = norm(found.iter().zip(&wanted).map(|(a, b)| a - b));
+        let size = norm(wanted.into_iter());
+        assert!(apart <= 1e-2 * size, "{what} {path}: {apart} of {size}");
+    }
+}
+
+/// A row of GPT-2's without its padding, and the tokens in it that count.
+fn causal_row<'a>(ids: &'a [u32], mask: &[i64], loss_mask: &[f32]) -> (&'a [u32], Vec<usize>) {
+    let real = mask.iter().filter(|m| **m == 1).count();
+    let counts = (0..real).filter(|at| loss_mask[*at] == 1.0);
+    (&ids[..real], counts.collect())
+}
+
+fn follow_gpt2(structure: Structure) -> usize {
+    let Some(recording) = Recording::open("gpt2", structure) else {
+        return 0;
+    };
+    let source = folder("gpt2");
+    let config = Gpt2Config::from_folder(&source).unwrap();
+    let ids: Vec<u32> = recording
+        .ints("input_ids")
+        .into_iter()
+        .map(|id| id as u32)
+        .collect();
+    let mask = recording.ints("attention_mask");
+    let loss_mask: Vec<f32> = recording.floats("loss_mask").try_to_vec().unwrap();
+    let shape = recording.floats("loss_mask").shape().to_vec();
+    let (steps, batch, length) = (shape[0], shape[1], shape[2]);
+    let losses: Vec<f32> = recording.floats("loss").try_to_vec().unwrap();
+    let rates: Vec<f32> = recording.floats("lr").try_to_vec().unwrap();
+    let schedule = WarmupLinear::new(
+        recording.number("lr"),
+        recording.number("warmup_steps") as usize,
+        steps,
+    );
+    let smoothing = recording.number("label_smoothing");
+    let all = devices();
+    for named in &all {
+        let device = named.device.clone().autodiff();
+        let model = CausalLm::from_folder(&source, &config, &device).unwrap();
+        let adapter = MtLoraConfig::new(structure)
+            .with_rank(recording.number("rank") as usize)
+            .with_alpha(recording.number("alpha"))
+            .with_target_modules(Targets::names(["c_attn", "c_fc"]))
+            .with_fused_projections(vec![fused_projections("qkv").unwrap()]);
+        let model = Method::MtLora(adapter).prepare(model).unwrap();
+        let start: State = state(&model, |_, trains| trains)
+            .into_keys()
+            .map(|path| {
+                let (name, _) = recorded(&path, "gpt2");
+                let data = recording.floats(&format!("init.{name}"));
+                (path, data)
+            })
+            .collect();
+        let mut model = load_state(model, start).unwrap();
+        let mut optimizer = adamw(recording.number("weight_decay"));
+        for step in 0..steps {
+            let rate = schedule.rate(step);
+            assert_eq!(rate as f32, rates[step], "learning rate of step {step}");
+            let rows = (step * batch..(step + 1) * batch)
+                .map(|row| row * length..(row + 1) * length)
+                .map(|row| causal_row(&ids[row.clone()], &mask[row.clone()], &loss_mask[row]));
+            let batch = CausalBatch::new(rows, &device).unwrap();
+            let sum = model.loss(&batch, smoothing);
+            let loss = sum.div_scalar(batch.count as f64 + 1e-4);
+            let found: f32 = loss.clone().into_scalar();
+            let error = (found - losses[step]).abs();
+            assert!(
+                error < 1e-3,
+                "{} gpt2 {structure} step {step}: loss {found}, PyTorch's {}",
+                named.name,
+                losses[step]
+            );
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            model = optimizer.step(rate, model, gradients);
+        }
+        let what = format!("{} gpt2 {structure}", named.name);
+        compare(state(&model, |_, trains| trains), &recording, "gpt2", &what);
+    }
+    all.len()
+}
+
+#[test]
+fn gpt2_trains_as_in_pytorch_in_every_structure() {
+    let followed: usize = Structure::ALL.into_iter().map(follow_gpt2).sum();
+    assert_eq!(followed, 4 * devices().len());
 }
 
 #[test]

@@ -8,4 +8,4 @@ mod text;
 pub use config::{Gpt2Config, Gpt2Sizes};
 pub use decoder::{DecodeError, Gpt2Decoder};
 pub use model::{Block, CausalBatch, CausalLm, Gpt2, Mlp, fused_projections};
-pub use text::CausalText;
+pub use text::{CausalText, read_tokenizer};

@@ -279,27 +279,29 @@ pub struct CausalBatch {
 }
 
 impl CausalBatch {
-    /// A batch of sequences, each with the index of its first token that counts in the loss. The
-    /// first token of a sequence, which nothing precedes, never counts.
+    /// A batch of sequences, each with the indices of its tokens that count in the loss. The first
+    /// token of a sequence, which nothing precedes, never counts.
     ///
     /// # Errors
     /// When there is no sequence, or an empty one.
-    pub fn new(sequences: &[(&[u32], usize)], device: &Device) -> Result<Self, SegmentsError> {
-        let tokens: Vec<Tokens> = sequences
-            .iter()
-            .map(|(ids, _)| Tokens {
-                ids: ids.to_vec(),
-                type_ids: vec![0; ids.len()],
-            })
-            .collect();
-        let strip = Strip::at(&tokens.iter().collect::<Vec<_>>(), 0, device)?;
-        let (mut places, mut targets) = (Vec::new(), Vec::new());
-        for ((ids, from), start) in sequences.iter().zip(strip.segments.starts()) {
-            for index in (*from).max(1)..ids.len() {
+    pub fn new<'a, C: IntoIterator<Item = usize>>(
+        sequences: impl IntoIterator<Item = (&'a [u32], C)>,
+        device: &Device,
+    ) -> Result<Self, SegmentsError> {
+        let (mut tokens, mut places, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut start = 0;
+        for (ids, counted) in sequences {
+            for index in counted.into_iter().filter(|index| *index > 0) {
                 places.push((start + index - 1) as i32);
                 targets.push(ids[index] as i32);
             }
+            start += ids.len();
+            tokens.push(Tokens {
+                ids: ids.to_vec(),
+                type_ids: vec![0; ids.len()],
+            });
         }
+        let strip = Strip::at(&tokens.iter().collect::<Vec<_>>(), 0, device)?;
         let count = places.len();
         let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [count]), device);
         Ok(Self {

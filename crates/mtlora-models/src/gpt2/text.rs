@@ -9,6 +9,24 @@ use crate::text::{
     MAX_TOKENIZER_BYTES, TOKENIZER_FILE, check_merges, check_template, guarded, input, is_padded,
 };
 
+/// Reads `tokenizer.json` of a folder.
+///
+/// # Errors
+/// No such file, or one that is no tokenizer.
+pub fn read_tokenizer(folder: &Path) -> Result<Tokenizer, ModelError> {
+    let path = required_file(folder, TOKENIZER_FILE, || {
+        "if it has vocab.json and merges.txt, convert them with Python's transformers: \
+         AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+            .to_string()
+    })?;
+    let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
+    let value = serde_json::from_slice(&bytes).map_err(|error| ModelError::json(&path, &error))?;
+    check_merges(&path, &value)?;
+    check_template(&path, value.get("post_processor"))?;
+    guarded(|| Tokenizer::from_bytes(&bytes))
+        .map_err(|message| ModelError::Tokenizer { path, message })
+}
+
 /// A causal model's tokenizer: text to tokens and back, without special tokens around it.
 #[derive(Clone, Debug)]
 pub struct CausalText {
@@ -22,22 +40,8 @@ impl CausalText {
     /// # Errors
     /// No such file, or one that is no tokenizer; a vocabulary that is not the configuration's.
     pub fn from_folder(folder: &Path, config: &Gpt2Config) -> Result<Self, ModelError> {
-        let path = required_file(folder, TOKENIZER_FILE, || {
-            "if it has vocab.json and merges.txt, convert them with Python's transformers: \
-             AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-                .to_string()
-        })?;
-        let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
-        let value =
-            serde_json::from_slice(&bytes).map_err(|error| ModelError::json(&path, &error))?;
-        check_merges(&path, &value)?;
-        check_template(&path, value.get("post_processor"))?;
-        let tokenizer =
-            guarded(|| Tokenizer::from_bytes(&bytes)).map_err(|message| ModelError::Tokenizer {
-                path: path.clone(),
-                message,
-            })?;
-        Self::new(path, tokenizer, config.vocab_size)
+        let tokenizer = read_tokenizer(folder)?;
+        Self::new(folder.join(TOKENIZER_FILE), tokenizer, config.vocab_size)
     }
 
     /// Checks and sets up a tokenizer that is in memory; `path` is for the messages.

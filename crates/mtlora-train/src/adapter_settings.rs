@@ -1,0 +1,102 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use mtlora_core::{Init, MtLoraConfig, Structure, Targets};
+use mtlora_models::fused_projections;
+use serde::{Deserialize, Serialize};
+
+use crate::trainer::{Method, TrainError};
+
+/// The name of a [`Method`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// Adapters and the head.
+    MtLora,
+    /// Everything.
+    Full,
+    /// The head only.
+    Head,
+}
+
+impl fmt::Display for MethodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MethodName::MtLora => "mtlora",
+            MethodName::Full => "full",
+            MethodName::Head => "head",
+        })
+    }
+}
+
+impl FromStr for MethodName {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "mtlora" => Ok(MethodName::MtLora),
+            "full" => Ok(MethodName::Full),
+            "head" => Ok(MethodName::Head),
+            _ => Err(format!("unknown method `{s}`: one of mtlora, full, head")),
+        }
+    }
+}
+
+/// What of a run's model trains, and how its adapter is made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterSettings {
+    /// What trains.
+    pub method: MethodName,
+    /// How `T` is made.
+    pub structure: Structure,
+    /// The rank of the update.
+    pub rank: usize,
+    /// Numerator of the update's scale.
+    pub alpha: f64,
+    /// Scale by the root of the rank.
+    pub use_rslora: bool,
+    /// Dropout on the adapter's input.
+    pub dropout: f64,
+    /// How the factors start.
+    pub init: Init,
+    /// The folder of the run whose factors they start with instead.
+    pub init_from: Option<PathBuf>,
+    /// Which weights are adapted, as [`Targets::parse`] reads it.
+    pub targets: String,
+    /// GPT-2: which of the query, key and value in `c_attn` are adapted, as letters of `qkv`.
+    pub projections: Option<String>,
+}
+
+impl AdapterSettings {
+    /// What trains, with `modules_to_save` trained beside the adapter and its start from `seed`.
+    ///
+    /// # Errors
+    /// When the projections are no letters of `qkv`.
+    pub fn method(&self, modules_to_save: &[&str], seed: u64) -> Result<Method, TrainError> {
+        let adapter = match self.method {
+            MethodName::Full => return Ok(Method::Full),
+            MethodName::Head => return Ok(Method::Head),
+            MethodName::MtLora => MtLoraConfig::new(self.structure),
+        };
+        let fused = match self.projections.as_deref().map(fused_projections) {
+            None => Vec::new(),
+            Some(Some(fused)) => vec![fused],
+            Some(None) => return Err(TrainError::Option("projections must be letters of qkv")),
+        };
+        let modules_to_save = modules_to_save.iter().map(|name| name.to_string());
+        Ok(Method::MtLora(
+            adapter
+                .with_rank(self.rank)
+                .with_alpha(self.alpha)
+                .with_use_rslora(self.use_rslora)
+                .with_dropout(self.dropout)
+                .with_init(self.init)
+                .with_target_modules(Targets::parse(&self.targets))
+                .with_fused_projections(fused)
+                .with_modules_to_save(modules_to_save.collect())
+                .with_seed(seed),
+        ))
+    }
+}

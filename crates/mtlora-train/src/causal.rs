@@ -1,0 +1,158 @@
+//! Training a causal language model to write what follows an input.
+
+use burn::tensor::Device;
+use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
+
+use crate::batches::{BatchSize, by_length};
+use crate::data_to_text::{Record, Sequence, sequence};
+use crate::fit::{BatchLoss, Learner, Observer, Trained, fit};
+use crate::metrics::{MetricName, Scores};
+use crate::options::TrainOptions;
+use crate::trainer::TrainError;
+
+/// What is added to the number of target tokens that a batch's loss is divided by: the published
+/// code's guard against a batch without any (METHOD.md).
+const NO_TARGETS: f64 = 1e-4;
+/// Tokens that are evaluated at a time.
+const EVALUATION_TOKENS: usize = 4096;
+
+/// What became of records on their way to sequences.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// Inputs that were cut from the left.
+    pub cut: usize,
+    /// Targets that were left out, being longer than the sequences may be.
+    pub left_out: usize,
+}
+
+/// One sequence for each input and each of its references, no longer than `max_length` tokens.
+///
+/// # Errors
+/// A text that the tokenizer refuses.
+pub fn encode_records(
+    text: &CausalText,
+    end_of_text: u32,
+    records: &[Record],
+    max_length: usize,
+) -> Result<(Vec<Sequence>, Encoded), ModelError> {
+    let (mut sequences, mut count) = (Vec::new(), Encoded::default());
+    for record in records {
+        for reference in &record.references {
+            let encode = |text_: &str| text.encode(text_);
+            let mut one = sequence(encode, end_of_text, &record.input, reference)?;
+            match one.cut_input(max_length) {
+                Ok(cut) => {
+                    count.cut += usize::from(cut > 0);
+                    sequences.push(one);
+                }
+                Err(_) => count.left_out += 1,
+            }
+        }
+    }
+    Ok((sequences, count))
+}
+
+fn batch(
+    sequences: &[Sequence],
+    which: &[usize],
+    device: &Device,
+) -> Result<CausalBatch, TrainError> {
+    let chosen = which.iter().map(|index| &sequences[*index]);
+    let chosen = chosen.map(|one| (one.ids.as_slice(), one.loss_from..one.ids.len()));
+    Ok(CausalBatch::new(chosen, device)?)
+}
+
+/// The mean cross-entropy of the targets' tokens, in nats, and its exponential, the perplexity.
+///
+/// # Errors
+/// When there is no sequence, or the device fails.
+pub fn causal_scores(
+    model: &CausalLm,
+    sequences: &[Sequence],
+    device: &Device,
+) -> Result<Scores, TrainError> {
+    let (mut sum, mut count) = (0.0, 0);
+    for which in by_length(&lengths(sequences), BatchSize::Tokens(EVALUATION_TOKENS)) {
+        let batch = batch(sequences, &which, device)?;
+        let loss = model.loss(&batch, 0.0).try_into_scalar::<f32>();
+        sum += f64::from(loss.map_err(|error| TrainError::Device(error.to_string()))?);
+        count += batch.count;
+    }
+    if count == 0 {
+        return Err(TrainError::NoTargets);
+    }
+    let loss = sum / count as f64;
+    let mut scores = Scores::default();
+    scores.set(MetricName::Loss, loss);
+    scores.set(MetricName::Perplexity, loss.exp());
+    Ok(scores)
+}
+
+fn lengths(sequences: &[Sequence]) -> Vec<usize> {
+    sequences.iter().map(|one| one.ids.len()).collect()
+}
+
+struct Causal<'a> {
+    items: &'a [Sequence],
+    dev: &'a [Sequence],
+    lengths: Vec<usize>,
+    label_smoothing: f64,
+}
+
+impl Learner for Causal<'_> {
+    type Model = CausalLm;
+
+    fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    fn loss(
+        &self,
+        model: &CausalLm,
+        which: &[usize],
+        device: &Device,
+    ) -> Result<BatchLoss, TrainError> {
+        let batch = batch(self.items, which, device)?;
+        let sum = model.loss(&batch, self.label_smoothing);
+        Ok(BatchLoss {
+            loss: sum.div_scalar(batch.count as f64 + NO_TARGETS),
+            tokens: batch.strip.segments.tokens(),
+        })
+    }
+
+    fn evaluate(&self, model: &CausalLm, device: &Device) -> Result<Scores, TrainError> {
+        causal_scores(model, self.dev, device)
+    }
+
+    fn main_metric(&self) -> MetricName {
+        MetricName::Loss
+    }
+}
+
+/// Trains `model`, which [`Method::prepare`](crate::Method::prepare) has made ready on an autodiff
+/// `device`, and keeps the state with the lowest loss on `dev`. Label smoothing acts on the
+/// training loss only.
+///
+/// # Errors
+/// When an option is out of its range, the loss stops being finite, or the observer says so.
+pub fn train_causal(
+    model: CausalLm,
+    [items, dev]: [&[Sequence]; 2],
+    label_smoothing: f64,
+    options: &TrainOptions,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Trained<CausalLm>, TrainError> {
+    if !(0.0..1.0).contains(&label_smoothing) {
+        return Err(TrainError::Option(
+            "label_smoothing must lie from 0 up to, but not 1",
+        ));
+    }
+    let learner = Causal {
+        items,
+        dev,
+        lengths: lengths(items),
+        label_smoothing,
+    };
+    fit(model, &learner, options, device, observer)
+}

@@ -1,0 +1,155 @@
+//! chrF++ (Popović, 2017).
+
+use super::Pair;
+use super::ngrams::{Counts, counts, shared, total};
+
+const CHARACTER_ORDER: usize = 6;
+const WORD_ORDER: usize = 2;
+/// Recall weighs as much as precision does `BETA` squared times.
+const BETA: f64 = 2.0;
+
+/// chrF++ as sacreBLEU computes it (`chrf2++`: characters up to 6-grams without white space, words
+/// up to 2-grams, beta 2, case kept), of each hypothesis's best reference. From 0 to 100.
+pub fn chrf(pairs: &[Pair]) -> f64 {
+    let mut sums = Matches::default();
+    for pair in pairs {
+        sums.add(&best(pair));
+    }
+    sums.f_score()
+}
+
+/// The matches with the reference that gives the best score, of equals the first.
+fn best(pair: &Pair) -> Matches {
+    let hypothesis = Units::of(&pair.hypothesis);
+    let hypothesis = hypothesis.counts();
+    let mut best: Option<(f64, Matches)> = None;
+    for reference in pair.present() {
+        let matches = Matches::between(&hypothesis, &Units::of(reference).counts());
+        let score = matches.f_score();
+        if best.as_ref().is_none_or(|(top, _)| score > *top) {
+            best = Some((score, matches));
+        }
+    }
+    best.map(|(_, matches)| matches).unwrap_or_default()
+}
+
+/// A text's characters and words.
+struct Units<'a> {
+    characters: Vec<char>,
+    words: Vec<&'a str>,
+}
+
+/// The n-grams of a text, by order.
+struct NGrams<'a> {
+    characters: [Counts<'a, char>; CHARACTER_ORDER],
+    words: [Counts<'a, &'a str>; WORD_ORDER],
+}
+
+impl<'a> Units<'a> {
+    fn of(text: &'a str) -> Self {
+        Self {
+            characters: text.chars().filter(|c| !c.is_whitespace()).collect(),
+            words: text
+                .split_whitespace()
+                .flat_map(split_punctuation)
+                .collect(),
+        }
+    }
+
+    fn counts(&self) -> NGrams<'_> {
+        NGrams {
+            characters: std::array::from_fn(|at| counts(&self.characters, at + 1)),
+            words: std::array::from_fn(|at| counts(&self.words, at + 1)),
+        }
+    }
+}
+
+/// A word without the punctuation mark at its end or else at its start, and that mark: one mark at
+/// most, which is what the official script does.
+fn split_punctuation(word: &str) -> impl Iterator<Item = &str> {
+    let last = word.char_indices().next_back().map_or(0, |(at, _)| at);
+    let cut = match word.as_bytes() {
+        _ if last == 0 => 0,
+        [.., end] if end.is_ascii_punctuation() => last,
+        [start, ..] if start.is_ascii_punctuation() => 1,
+        _ => 0,
+    };
+    let (head, tail) = word.split_at(cut);
+    [head, tail].into_iter().filter(|part| !part.is_empty())
+}
+
+/// For each order the n-grams of the hypothesis, of the reference, and of both.
+#[derive(Clone, Default)]
+struct Matches([[usize; 3]; CHARACTER_ORDER + WORD_ORDER]);
+
+impl Matches {
+    fn between(hypothesis: &NGrams<'_>, reference: &NGrams<'_>) -> Self {
+        let characters = hypothesis.characters.iter().zip(&reference.characters);
+        let words = hypothesis.words.iter().zip(&reference.words);
+        let found =
+            (characters.map(|(a, b)| matches(a, b))).chain(words.map(|(a, b)| matches(a, b)));
+        let mut all = Self::default();
+        all.0
+            .iter_mut()
+            .zip(found)
+            .for_each(|(entry, found)| *entry = found);
+        all
+    }
+
+    fn add(&mut self, other: &Self) {
+        let entries = self.0.iter_mut().flatten().zip(other.0.iter().flatten());
+        entries.for_each(|(sum, more)| *sum += more);
+    }
+
+    /// The F score of precision and recall, each averaged over the orders that both sides have.
+    fn f_score(&self) -> f64 {
+        let (mut precision, mut recall, mut orders) = (0.0, 0.0, 0.0);
+        for &[hypothesis, reference, both] in &self.0 {
+            if hypothesis > 0 && reference > 0 {
+                precision += both as f64 / hypothesis as f64;
+                recall += both as f64 / reference as f64;
+                orders += 1.0;
+            }
+        }
+        if precision + recall == 0.0 {
+            return 0.0;
+        }
+        let (precision, recall, factor) = (precision / orders, recall / orders, BETA * BETA);
+        100.0 * (1.0 + factor) * precision * recall / (factor * precision + recall)
+    }
+}
+
+fn matches<T: Ord>(hypothesis: &Counts<'_, T>, reference: &Counts<'_, T>) -> [usize; 3] {
+    // An order that the reference lacks does not count against the hypothesis.
+    if reference.is_empty() {
+        return [0; 3];
+    }
+    let both = shared(hypothesis, reference).map(|(_, count)| count).sum();
+    [total(hypothesis), total(reference), both]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assert_close, pair};
+    use super::*;
+
+    #[test]
+    fn a_sentence_by_hand() {
+        // Characters: 3 of 4, 2 of 3, 1 of 2, 0 of 1; words: 1 of 2, 0 of 1. Same lengths, so that
+        // precision, recall and F are one.
+        let expected = 100.0 * (3.0 / 4.0 + 2.0 / 3.0 + 1.0 / 2.0 + 0.0 + 1.0 / 2.0 + 0.0) / 6.0;
+        assert_close(chrf(&[pair("ab cd", &["", "ab ce"])]), expected, 1e-9);
+        assert_close(chrf(&[pair("ab cd", &["xx", "ab cd"])]), 100.0, 1e-9);
+        assert_close(chrf(&[pair("", &["ab"])]), 0.0, 0.0);
+    }
+
+    #[test]
+    fn one_punctuation_mark_is_split_off() {
+        let words = |word| split_punctuation(word).collect::<Vec<_>>();
+        assert_eq!(words("(hi)"), ["(hi", ")"]);
+        assert_eq!(words("(hi"), ["(", "hi"]);
+        assert_eq!(words("é."), ["é", "."]);
+        assert_eq!(words("."), ["."]);
+        assert_eq!(words("é"), ["é"]);
+    }
+}

@@ -1,0 +1,268 @@
+//! Reading hypotheses and references.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Pair, TextMetricError};
+
+/// How files hold references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceLayout {
+    /// One file, a block of lines for each hypothesis, blank lines in between: E2E's. Without a blank
+    /// line each line is the reference of one hypothesis.
+    Blocks,
+    /// Files that run parallel to the hypotheses; a blank line means no reference: WebNLG's, DART's.
+    Parallel,
+}
+
+/// Hypotheses, one a line, with their references.
+///
+/// # Errors
+/// If a file cannot be read, is empty or no UTF-8; if they differ in length; if a hypothesis has no
+/// reference.
+pub fn read_pairs<P: AsRef<Path>>(
+    hypotheses: &Path,
+    references: &[P],
+    layout: ReferenceLayout,
+) -> Result<Vec<Pair>, TextMetricError> {
+    let texts = read_hypotheses(hypotheses)?;
+    let (sets, first) = match (layout, references) {
+        (ReferenceLayout::Blocks, [file]) => {
+            let blocks = read_reference_blocks(file.as_ref())?;
+            let blocks = if texts.len() > 1 {
+                one_each(blocks)
+            } else {
+                blocks
+            };
+            (blocks, file.as_ref())
+        }
+        (ReferenceLayout::Parallel, [first, ..]) => {
+            (read_parallel_references(references)?, first.as_ref())
+        }
+        (ReferenceLayout::Blocks, files) => {
+            let needed = "one file of reference blocks";
+            let given = files.len();
+            return Err(TextMetricError::ReferenceFiles { needed, given });
+        }
+        (ReferenceLayout::Parallel, []) => return Err(no_reference_files()),
+    };
+    let what = match layout {
+        ReferenceLayout::Blocks => "hypotheses or reference blocks",
+        ReferenceLayout::Parallel => "lines",
+    };
+    same_length((hypotheses, texts.len()), what, (first, sets.len()))?;
+    let pairs = texts
+        .into_iter()
+        .zip(sets)
+        .map(|(hypothesis, references)| Pair {
+            hypothesis,
+            references,
+        });
+    let pairs: Vec<_> = pairs.collect();
+    match super::check(&pairs) {
+        Ok(()) => Ok(pairs),
+        // A block has a line at least, so the files run parallel, and a number is a line.
+        Err(TextMetricError::NoReference { number }) => Err(TextMetricError::NoReferenceInFiles {
+            path: hypotheses.into(),
+            line: number,
+            references: references.iter().map(|path| path.as_ref().into()).collect(),
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// The lines of a file; a blank one is an empty hypothesis.
+///
+/// # Errors
+/// If the file cannot be read, is empty or no UTF-8.
+pub fn read_hypotheses(path: &Path) -> Result<Vec<String>, TextMetricError> {
+    let text = read(path)?;
+    Ok(text.lines().map(|line| line.trim().to_string()).collect())
+}
+
+/// Blocks of lines, with one or more blank lines between them.
+///
+/// # Errors
+/// If the file cannot be read, is empty or no UTF-8.
+pub fn read_reference_blocks(path: &Path) -> Result<Vec<Vec<String>>, TextMetricError> {
+    let mut blocks = vec![Vec::new()];
+    for line in read(path)?.lines().map(str::trim) {
+        match blocks.last_mut() {
+            Some(block) if !line.is_empty() => block.push(line.to_string()),
+            Some(block) if block.is_empty() => {}
+            _ => blocks.push(Vec::new()),
+        }
+    }
+    blocks.retain(|block: &Vec<_>| !block.is_empty());
+    if blocks.is_empty() {
+        return Err(TextMetricError::Empty { path: path.into() });
+    }
+    Ok(blocks)
+}
+
+/// For each line its text in every file; blank where a file has no reference.
+///
+/// # Errors
+/// If a file cannot be read, is empty or no UTF-8; if their lines are not as many; if there is none.
+pub fn read_parallel_references<P: AsRef<Path>>(
+    paths: &[P],
+) -> Result<Vec<Vec<String>>, TextMetricError> {
+    let (first, others) = paths.split_first().ok_or_else(no_reference_files)?;
+    let mut sets: Vec<Vec<_>> = read_hypotheses(first.as_ref())?
+        .into_iter()
+        .map(|line| vec![line])
+        .collect();
+    for path in others {
+        let lines = read_hypotheses(path.as_ref())?;
+        same_length(
+            (first.as_ref(), sets.len()),
+            "lines",
+            (path.as_ref(), lines.len()),
+        )?;
+        for (set, line) in sets.iter_mut().zip(lines) {
+            set.push(line);
+        }
+    }
+    Ok(sets)
+}
+
+/// A single block's lines as blocks of their own, as the E2E challenge's script reads such a file.
+fn one_each(blocks: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    match <[_; 1]>::try_from(blocks) {
+        Ok([block]) => block.into_iter().map(|line| vec![line]).collect(),
+        Err(blocks) => blocks,
+    }
+}
+
+fn same_length(
+    (path, count): (&Path, usize),
+    what: &'static str,
+    (other, other_count): (&Path, usize),
+) -> Result<(), TextMetricError> {
+    if count == other_count {
+        return Ok(());
+    }
+    Err(TextMetricError::Lengths {
+        path: path.into(),
+        count,
+        what,
+        other: other.into(),
+        other_count,
+    })
+}
+
+fn no_reference_files() -> TextMetricError {
+    TextMetricError::ReferenceFiles {
+        needed: "at least one file of references",
+        given: 0,
+    }
+}
+
+fn read(path: &Path) -> Result<String, TextMetricError> {
+    let path_buf = || PathBuf::from(path);
+    let bytes = fs::read(path).map_err(|source| TextMetricError::Io {
+        path: path_buf(),
+        source,
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error
+            .as_bytes()
+            .iter()
+            .take(error.utf8_error().valid_up_to());
+        TextMetricError::Utf8 {
+            path: path_buf(),
+            line: valid.filter(|&&byte| byte == b'\n').count() + 1,
+        }
+    })?;
+    match text.strip_prefix('\u{feff}').unwrap_or(&text) {
+        "" => Err(TextMetricError::Empty { path: path_buf() }),
+        text => Ok(text.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Files in a folder of their own.
+    fn files<B: AsRef<[u8]>>(contents: &[B]) -> (tempfile::TempDir, Vec<PathBuf>) {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |(at, content): (usize, &B)| {
+            let path = folder.path().join(format!("{at}.txt"));
+            fs::write(&path, content).unwrap();
+            path
+        };
+        let paths = contents.iter().enumerate().map(write).collect();
+        (folder, paths)
+    }
+
+    fn pairs(contents: &[&str], layout: ReferenceLayout) -> Result<Vec<Pair>, String> {
+        let (folder, paths) = files(contents);
+        let pairs = read_pairs(&paths[0], &paths[1..], layout);
+        pairs.map_err(|error| {
+            let folder = format!("{}{}", folder.path().display(), std::path::MAIN_SEPARATOR);
+            error.to_string().replace(&folder, "")
+        })
+    }
+
+    #[test]
+    fn layouts_are_read() {
+        let read = pairs(
+            &["\u{feff}a\r\n\nc", "x\ny\n\n\nz\n\nw\n\n"],
+            ReferenceLayout::Blocks,
+        )
+        .unwrap();
+        assert_eq!(read[0].hypothesis, "a");
+        assert_eq!(read[0].references, ["x", "y"]);
+        assert_eq!(read[1].hypothesis, "");
+        assert_eq!(read[2].references, ["w"]);
+        let read = pairs(&["a\nb\n", "x\ny\n"], ReferenceLayout::Blocks).unwrap();
+        assert_eq!(read[1].references, ["y"]);
+        let read = pairs(&["a\n", "x\ny\n"], ReferenceLayout::Blocks).unwrap();
+        assert_eq!(read[0].references, ["x", "y"]);
+        let read = pairs(&["a\nb\n", "x\n\n", "\ny\n"], ReferenceLayout::Parallel).unwrap();
+        assert_eq!(read[0].present().collect::<Vec<_>>(), ["x"]);
+        assert_eq!(read[1].present().collect::<Vec<_>>(), ["y"]);
+    }
+
+    #[test]
+    fn errors_say_where_and_how_many() {
+        let error = |contents: &[&str], layout| pairs(contents, layout).unwrap_err();
+        let (blocks, parallel) = (ReferenceLayout::Blocks, ReferenceLayout::Parallel);
+        let message = error(&["a\nb\n", "x\n\ny\n\nz\n"], blocks);
+        assert!(message.starts_with("0.txt has 2 hypotheses or reference blocks and 1.txt has 3"));
+        let message = error(&["a\nb\n", "x\ny\n", "z\n"], parallel);
+        assert!(message.starts_with("1.txt has 2 lines and 2.txt has 1;"));
+        let message = error(&["a\nb\n", "x\n\n", "x\n \n"], parallel);
+        assert!(message.starts_with("0.txt:2: this hypothesis has no reference"));
+        assert!(message.contains("line 2 of 1.txt, 2.txt is blank"));
+        assert!(error(&["", "x\n"], parallel).starts_with("0.txt: is empty"));
+        assert!(error(&["a", "\n\n"], blocks).starts_with("1.txt: is empty"));
+        assert!(error(&["a"], parallel).starts_with("at least one file of references needed"));
+        assert!(error(&["a", "b", "c"], blocks).ends_with("needed, 2 given"));
+        let (_folder, paths) = files(&[&b"a\nb\xff\n"[..]]);
+        let message = read_hypotheses(&paths[0]).unwrap_err().to_string();
+        assert!(message.contains("0.txt:2: invalid UTF-8"));
+        let message = read_hypotheses(Path::new("no/such"))
+            .unwrap_err()
+            .to_string();
+        assert!(message.starts_with("no/such: cannot read"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(contents in prop::collection::vec(
+            prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..40), 1..4)
+        ) {
+            let (_folder, paths) = files(&contents);
+            for layout in [ReferenceLayout::Blocks, ReferenceLayout::Parallel] {
+                if let Ok(pairs) = read_pairs(&paths[0], &paths[1..], layout) {
+                    prop_assert!(super::super::check(&pairs).is_ok());
+                }
+            }
+        }
+    }
+}

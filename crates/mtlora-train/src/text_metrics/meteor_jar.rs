@@ -1,0 +1,206 @@
+//! METEOR by its official program, METEOR 1.5, which is no part of this project.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::{self, JoinHandle};
+
+use super::{Pair, TextMetricError};
+
+/// How much of what the program complains of an error shows, in bytes.
+const SHOWN: usize = 400;
+
+/// A copy of `meteor-1.5.jar`, with its `data` folder beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeteorJar {
+    path: PathBuf,
+}
+
+impl MeteorJar {
+    /// The program at `path`.
+    ///
+    /// # Errors
+    /// If there is no file.
+    pub fn new(path: impl Into<PathBuf>) -> Result<Self, TextMetricError> {
+        let path = path.into();
+        if path.is_file() {
+            Ok(Self { path })
+        } else {
+            Err(TextMetricError::NoMeteorJar { path })
+        }
+    }
+
+    /// METEOR 1.5 for English with all stages, text normalised by the program (`-norm`), of each
+    /// hypothesis's best reference. From 0 to 1.
+    ///
+    /// # Errors
+    /// If Java does not start, or the program fails.
+    pub fn score(&self, pairs: &[Pair]) -> Result<f64, TextMetricError> {
+        let mut process = Process::start("java", &self.path)?;
+        let mut evaluation = "EVAL".to_string();
+        for pair in pairs {
+            let references = pair
+                .present()
+                .map(one_line)
+                .collect::<Vec<_>>()
+                .join(" ||| ");
+            let hypothesis = one_line(&pair.hypothesis);
+            let statistics = process.ask(&format!("SCORE ||| {references} ||| {hypothesis}"))?;
+            if !statistics
+                .split_whitespace()
+                .all(|number| number.parse::<f64>().is_ok())
+            {
+                return Err(process.failed(&statistics));
+            }
+            evaluation.push_str(" ||| ");
+            evaluation.push_str(&statistics);
+        }
+        // A score for each sentence, and then the corpus's.
+        let mut answer = process.ask(&evaluation)?;
+        for _ in pairs {
+            answer = process.answer()?;
+        }
+        match answer.parse::<f64>() {
+            Ok(score) if score.is_finite() => Ok(score),
+            _ => Err(process.failed(&answer)),
+        }
+    }
+}
+
+/// Text without what separates fields and lines in the program's protocol.
+fn one_line(text: &str) -> String {
+    let text = text.replace("|||", " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The running program, ended when this goes.
+struct Process {
+    path: PathBuf,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Option<BufReader<ChildStdout>>,
+    complaints: Option<JoinHandle<String>>,
+}
+
+impl Process {
+    fn start(java: &str, path: &Path) -> Result<Self, TextMetricError> {
+        let mut child = Command::new(java)
+            // It reads numbers as the locale writes them.
+            .args([
+                "-Duser.language=en",
+                "-Duser.country=US",
+                "-Dfile.encoding=UTF-8",
+                "-Xmx2G",
+                "-jar",
+            ])
+            .arg(path)
+            .args(["-", "-", "-stdio", "-l", "en", "-norm"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| TextMetricError::Java { source })?;
+        let complaints = child.stderr.take();
+        Ok(Self {
+            path: path.to_path_buf(),
+            input: child.stdin.take(),
+            output: child.stdout.take().map(BufReader::new),
+            // Read all the time, or the program could wait for room to complain in.
+            complaints: complaints.map(|stream| thread::spawn(move || last_words(stream))),
+            child,
+        })
+    }
+
+    fn ask(&mut self, line: &str) -> Result<String, TextMetricError> {
+        let sent = self.input.as_mut().map(|input| {
+            input.write_all(line.as_bytes())?;
+            input.write_all(b"\n")?;
+            input.flush()
+        });
+        match sent {
+            Some(Ok(())) => self.answer(),
+            _ => Err(self.failed("it ended early")),
+        }
+    }
+
+    fn answer(&mut self) -> Result<String, TextMetricError> {
+        let mut line = String::new();
+        match self
+            .output
+            .as_mut()
+            .map(|output| output.read_line(&mut line))
+        {
+            Some(Ok(1..)) => Ok(line.trim().to_string()),
+            _ => Err(self.failed("it ended early")),
+        }
+    }
+
+    /// Ends the program and says why it failed.
+    fn failed(&mut self, message: &str) -> TextMetricError {
+        self.end();
+        let complaints = self.complaints.take().and_then(|thread| thread.join().ok());
+        let complaints = complaints.unwrap_or_default();
+        let message = [message.trim(), complaints.trim()].join(": ");
+        TextMetricError::Meteor {
+            path: self.path.clone(),
+            message: message.trim_matches([':', ' ']).to_string(),
+        }
+    }
+
+    fn end(&mut self) {
+        self.input = None;
+        // Either may fail only because the program has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The beginning of what is in `stream`, which is read to its end.
+fn last_words(mut stream: impl Read) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        let room = SHOWN.saturating_sub(kept.len());
+        kept.extend(buffer.iter().take(length.min(room)));
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::tests::pair;
+    use super::*;
+
+    #[test]
+    fn errors_say_what_is_missing() {
+        let error = MeteorJar::new("no/meteor.jar").unwrap_err().to_string();
+        assert!(error.starts_with("no/meteor.jar: no such file; name METEOR 1.5's"));
+        let started = Process::start("no-such-java", Path::new("meteor.jar"));
+        let error = started.err().map(|error| error.to_string()).unwrap();
+        assert!(error.starts_with("cannot start java") && error.contains("install"));
+    }
+
+    #[test]
+    fn a_program_that_is_none_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let jar = MeteorJar::new(file.path()).unwrap();
+        // Without Java too, though a different one.
+        let error = jar.score(&[pair("a", &["a"])]).unwrap_err();
+        assert!(matches!(
+            error,
+            TextMetricError::Meteor { .. } | TextMetricError::Java { .. }
+        ));
+    }
+
+    #[test]
+    fn a_separator_in_the_text_is_none() {
+        assert_eq!(one_line(" a ||| b\n|||| c"), "a b | c");
+    }
+}

@@ -1,0 +1,123 @@
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+
+use mtlora::core::{device, devices};
+use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
+use mtlora::train::{GeneratorParts, PromptForm, StoredConfig, WriteOptions};
+use serde_json::json;
+
+use super::decoding::DecodingArgs;
+use super::output;
+use super::progress::Counter;
+
+/// Flags of `mtlora generate`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The run that writes: it is given inputs, one a line, as its task has them.
+    #[arg(long, conflicts_with = "model", required_unless_present = "model")]
+    run: Option<PathBuf>,
+    /// A GPT-2 folder that writes: it is given beginnings of texts, one a line, and goes on.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// With --model: lines are inputs, as those of a run; for a folder that `mtlora merge` made.
+    #[arg(long, requires = "model")]
+    inputs: bool,
+    /// The lines [default: standard input].
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Cut lines that are too long for the model from the left.
+    #[arg(long)]
+    cut_input: bool,
+    /// The device [default: the run's, or the first].
+    #[arg(long)]
+    device: Option<String>,
+    #[command(flatten)]
+    decoding: DecodingArgs,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let lines = match &args.input {
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
+            read(BufReader::new(file), &name)?
+        }
+        None => read(io::stdin().lock(), "standard input")?,
+    };
+    let (parts, usual, device) = match (&args.run, &args.model) {
+        (Some(folder), _) => {
+            let (run, stored) = StoredConfig::open(folder)?;
+            let StoredConfig::Generation(config) = stored else {
+                return Err(format!(
+                    "{}: its task asks for labels or numbers: use `mtlora predict`",
+                    folder.display()
+                )
+                .into());
+            };
+            let device = device(args.device.as_deref().unwrap_or(&config.device))?;
+            (config.load(&run, &device)?, config.decoding, device)
+        }
+        (None, Some(folder)) => {
+            let device = match &args.device {
+                Some(name) => device(name)?,
+                None => {
+                    let first = devices().into_iter().next();
+                    first.ok_or("this build has no backend")?.device
+                }
+            };
+            let config = Gpt2Config::from_folder(folder)?;
+            let parts = GeneratorParts {
+                model: CausalLm::from_folder(folder, &config, &device)?,
+                text: CausalText::from_folder(folder, &config)?,
+                config,
+            };
+            let usual = GenerationConfig {
+                eos_token_ids: vec![parts.config.eos_token_id],
+                ..GenerationConfig::default()
+            };
+            (parts, usual, device)
+        }
+        (None, None) => return Err("--run or --model is needed".into()),
+    };
+    let options = WriteOptions {
+        decoding: args.decoding.over(usual),
+        form: match args.run.is_some() || args.inputs {
+            true => PromptForm::Input,
+            false => PromptForm::Beginning,
+        },
+        cut: args.cut_input,
+    };
+    let prompts: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let mut counter = Counter::new("texts", prompts.len());
+    let written = parts.write(&prompts, &options, &device, &mut |done| counter.show(done))?;
+    let mut out = io::stdout().lock();
+    for (prompt, one) in prompts.iter().zip(&written) {
+        let row = json!({
+            "input": prompt,
+            "text": one.text,
+            "score": one.score,
+            "ended": one.ended,
+        });
+        writeln!(out, "{row}")?;
+    }
+    drop(out);
+    if json {
+        output::json(&json!({ "texts": written.len() }))?;
+    }
+    Ok(())
+}
+
+fn read(lines: impl BufRead, name: &str) -> Result<Vec<String>, String> {
+    let lines: Vec<String> = lines
+        .lines()
+        .enumerate()
+        .map(|(index, line)| line.map_err(|error| format!("{name}:{}: {error}", index + 1)))
+        .collect::<Result<_, _>>()?;
+    match lines.iter().position(|line| line.trim().is_empty()) {
+        Some(index) => Err(format!("{name}:{}: the line is empty", index + 1)),
+        None if lines.is_empty() => Err(format!("{name}: there is no line")),
+        None => Ok(lines),
+    }
+}

@@ -1,0 +1,580 @@
+//! What a run is told: by flags, a file, a recipe.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use mtlora::core::{Init, Structure, devices};
+use mtlora::models::{GenerationConfig, Gpt2Config};
+use mtlora::train::acceptability::Acceptability;
+use mtlora::train::data_to_text::{GenerationTask, PairsConfig, Scorer};
+use mtlora::train::facts::Facts;
+use mtlora::train::{
+    AdapterSettings, BatchSize, GenerationRunConfig, MethodName, Objective, RunConfig, TableConfig,
+    Task, TrainOptions,
+};
+use serde::{Deserialize, Serialize};
+
+use super::recipe::Recipe;
+use super::task;
+
+/// The heading of their flags in the help.
+const DATA_TO_TEXT: &str = "Data-to-text";
+/// What a tiny model needs to learn a whole grammar; the method's own settings are for large ones.
+const FIRST_RUN_LR: f64 = 2e-3;
+const FIRST_RUN_EPOCHS: usize = 5;
+const FIRST_RUN_BATCH: usize = 32;
+const FIRST_RUN_RANK: usize = 16;
+const FACTS_LR: f64 = 5e-3;
+const FACTS_EPOCHS: usize = 4;
+const FACTS_RANK: usize = 8;
+const FACTS_BEAMS: usize = 4;
+/// Of each of these, one excludes the others: a layer that says one of them silences those of the
+/// layers below.
+const EXCLUSIVE: [&[&str]; 2] = [
+    &["batch", "batch_tokens"],
+    &["warmup_ratio", "warmup_steps"],
+];
+/// What `init_from` says for no run.
+const NONE: &str = "none";
+
+/// What is shown to somebody who names no model and no data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstRun {
+    /// Is this sentence well formed?
+    Classify,
+    /// Facts to sentences.
+    Generate,
+}
+
+/// A run with its task.
+pub(super) enum Resolved {
+    /// A classification or a regression.
+    Classification(Box<RunConfig>, Box<dyn Task>),
+    /// A data-to-text task.
+    Generation(Box<GenerationRunConfig>, Box<dyn GenerationTask>),
+}
+
+/// What a flag, the TOML file or a recipe may set.
+#[derive(clap::Args, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Debug, Default, PartialEq))]
+#[serde(deny_unknown_fields)]
+pub(super) struct Settings {
+    /// The base model: a Hugging Face folder (RoBERTa or BERT; GPT-2 for data-to-text).
+    #[arg(long)]
+    pub(super) model: Option<PathBuf>,
+    /// The task (see `mtlora tasks`).
+    #[arg(long)]
+    pub(super) task: Option<String>,
+    /// The folder with the data.
+    #[arg(long)]
+    pub(super) data: Option<PathBuf>,
+    /// For --task table: the column with the text [default: text].
+    #[arg(long)]
+    pub(super) text_column: Option<String>,
+    /// For --task table: the column with the second text of a pair [default: none].
+    #[arg(long)]
+    pub(super) pair_column: Option<String>,
+    /// For --task table: the column with the label or the number [default: label].
+    #[arg(long)]
+    pub(super) label_column: Option<String>,
+    /// For --task table: predict a number.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(super) regression: Option<bool>,
+    /// What trains: mtlora, full, head [default: mtlora].
+    #[arg(long)]
+    pub(super) method: Option<MethodName>,
+    /// How T is made: lora, shim, icfm, ctcm, dtsm [default: shim].
+    #[arg(long)]
+    pub(super) structure: Option<Structure>,
+    /// Rank of the update [default: 8; data-to-text: 4].
+    #[arg(long)]
+    pub(super) rank: Option<usize>,
+    /// Numerator of the update's scale, alpha / rank [default: 16; data-to-text: 32].
+    #[arg(long)]
+    pub(super) alpha: Option<f64>,
+    /// Scale by alpha / sqrt(rank).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(super) use_rslora: Option<bool>,
+    /// Dropout on the adapter's input [default: 0; data-to-text: 0.1].
+    #[arg(long)]
+    pub(super) adapter_dropout: Option<f64>,
+    /// How the adapter starts: kaiming, identity, zero [default: kaiming].
+    #[arg(long)]
+    pub(super) init: Option<Init>,
+    /// Start with the adapter (not the head) of the run in this folder; none: anew [default: none].
+    #[arg(long, value_name = "RUN")]
+    pub(super) init_from: Option<PathBuf>,
+    /// Which weights are adapted: endings of names with commas between, a regular expression, or
+    /// all-linear [default: query,value; data-to-text: c_attn,c_fc].
+    #[arg(long)]
+    pub(super) targets: Option<String>,
+    /// The highest learning rate [default: 4e-4; data-to-text: 2e-4].
+    #[arg(long)]
+    pub(super) lr: Option<f64>,
+    /// Sequences in a batch [default: 32; data-to-text: 8].
+    #[arg(long)]
+    pub(super) batch: Option<usize>,
+    /// Tokens in a batch, in place of --batch.
+    #[arg(long, conflicts_with = "batch")]
+    pub(super) batch_tokens: Option<usize>,
+    /// Batches to a step [default: 1].
+    #[arg(long)]
+    pub(super) gradient_accumulation: Option<usize>,
+    /// Passes over the training data [default: 3; data-to-text: 5].
+    #[arg(long)]
+    pub(super) epochs: Option<usize>,
+    /// The part of all steps over which the learning rate climbs [default: 0.06].
+    #[arg(long)]
+    pub(super) warmup_ratio: Option<f64>,
+    /// Steps over which the learning rate climbs, in place of --warmup-ratio.
+    #[arg(long, conflicts_with = "warmup_ratio")]
+    pub(super) warmup_steps: Option<usize>,
+    /// AdamW's weight decay [default: 0.1; data-to-text: 0.01].
+    #[arg(long)]
+    pub(super) weight_decay: Option<f64>,
+    /// The most that the gradients' norm may be [default: no bound].
+    #[arg(long)]
+    pub(super) max_grad_norm: Option<f64>,
+    /// Steps between evaluations [default: once an epoch].
+    #[arg(long)]
+    pub(super) eval_steps: Option<usize>,
+    /// Evaluations without a better score after which training stops [default: never].
+    #[arg(long)]
+    pub(super) patience: Option<usize>,
+    /// The most tokens of an example; longer ones are cut [default: 128; data-to-text: 512].
+    #[arg(long)]
+    pub(super) max_length: Option<usize>,
+    /// Seed of the head, the adapter, the data's order and dropout [default: 0].
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// The device (see `mtlora devices`) [default: the first].
+    #[arg(long)]
+    pub(super) device: Option<String>,
+    /// The split to train on [default: train].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) train_split: Option<String>,
+    /// For --task pairs: the column with the prompt [default: prompt].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) prompt_column: Option<String>,
+    /// For --task pairs: the column with what is to be written [default: completion].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) completion_column: Option<String>,
+    /// Which of the query, key and value that one weight holds are adapted: letters of qkv
+    /// [default: qkv where --targets has c_attn].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) projections: Option<String>,
+    /// The share of each token's loss that is spread over the vocabulary [default: 0.1].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) label_smoothing: Option<f64>,
+    /// Sequences that beam search follows at a time [default: 10].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) num_beams: Option<usize>,
+    /// The power of a sequence's length that its log-probability is divided by [default: 0.9 for e2e,
+    /// else 0.8].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) length_penalty: Option<f64>,
+    /// No run of this many tokens is written twice; 0: any may be [default: 4].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) no_repeat_ngram_size: Option<usize>,
+    /// The tokens that end a text, with commas between [default: the model's end of text].
+    #[arg(long, value_delimiter = ',', help_heading = DATA_TO_TEXT)]
+    pub(super) eos_token_ids: Option<Vec<u32>>,
+    /// The most tokens that are written [default: 64].
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(super) max_new_tokens: Option<usize>,
+}
+
+impl Settings {
+    /// These settings, where they say nothing those of the file `config`, and where that says
+    /// nothing those of the recipe.
+    ///
+    /// # Errors
+    /// When the file cannot be read, there is no such recipe, or it starts from another run and
+    /// none is named.
+    pub(super) fn layered(
+        mut self,
+        config: Option<&Path>,
+        recipe: Option<&str>,
+    ) -> Result<Self, Box<dyn Error>> {
+        if let Some(path) = config {
+            self = self.over(Self::read(path)?)?;
+        }
+        if let Some(name) = recipe {
+            let recipe = Recipe::find(name)?;
+            self = self.over(recipe.settings)?;
+            if let (Some(origin), None) = (recipe.starts_from, &self.init_from) {
+                return Err(format!(
+                    "recipe {name} starts from the adapter of a {origin} run: pass --init-from RUN, \
+                     the folder of such a run, or --init-from {NONE} to start anew"
+                )
+                .into());
+            }
+        }
+        Ok(self)
+    }
+
+    fn read(path: &Path) -> Result<Self, String> {
+        let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| at(&error))?;
+        toml::from_str(&text).map_err(|error| at(&error))
+    }
+
+    /// These settings, and those of `lower` where they say nothing.
+    fn over(self, lower: Self) -> Result<Self, Box<dyn Error>> {
+        let upper = toml::Table::try_from(self)?;
+        let mut both = toml::Table::try_from(lower)?;
+        for group in EXCLUSIVE {
+            if group.iter().any(|name| upper.contains_key(*name)) {
+                both.retain(|name, _| !group.contains(&name));
+            }
+        }
+        both.extend(upper);
+        Ok(both.try_into()?)
+    }
+
+    /// The first run that is asked for, if one is: neither model nor data is said, and no task but
+    /// that of a first run.
+    pub(super) fn asks_for_first_run(&self) -> Option<FirstRun> {
+        if self.model.is_some() || self.data.is_some() {
+            return None;
+        }
+        match self.task.as_deref() {
+            None => Some(FirstRun::Classify),
+            Some(Facts::NAME) => Some(FirstRun::Generate),
+            Some(_) => None,
+        }
+    }
+
+    /// Fills in a first run: the tiny model and the task that the repository has. What is set
+    /// already stays.
+    pub(super) fn first_run(&mut self, which: FirstRun) -> Result<(), Box<dyn Error>> {
+        let assets = Path::new("assets");
+        let model = assets.join(match which {
+            FirstRun::Classify => "tiny-roberta",
+            FirstRun::Generate => "tiny-gpt2",
+        });
+        if !model.is_dir() {
+            return Err(
+                "--model, --task, --data and --out are needed; without them the first run is \
+                 made, whose model is in the repository: run from its folder"
+                    .into(),
+            );
+        }
+        self.model = Some(model);
+        if which == FirstRun::Generate {
+            self.data = Some(assets.join(Facts::NAME));
+            self.rank.get_or_insert(FACTS_RANK);
+            self.lr.get_or_insert(FACTS_LR);
+            self.epochs.get_or_insert(FACTS_EPOCHS);
+            self.label_smoothing.get_or_insert(0.0);
+            self.num_beams.get_or_insert(FACTS_BEAMS);
+            self.init.get_or_insert(Init::Identity);
+            self.adapter_dropout.get_or_insert(0.0);
+            self.targets.get_or_insert_with(|| "all-linear".to_string());
+            if self.batch.is_none() && self.batch_tokens.is_none() {
+                self.batch = Some(FIRST_RUN_BATCH);
+            }
+            return Ok(());
+        }
+        self.task = Some(Acceptability::NAME.to_string());
+        self.data = Some(assets.join("acceptability"));
+        self.targets.get_or_insert_with(|| "all-linear".to_string());
+        self.rank.get_or_insert(FIRST_RUN_RANK);
+        self.init.get_or_insert(Init::Identity);
+        self.lr.get_or_insert(FIRST_RUN_LR);
+        self.epochs.get_or_insert(FIRST_RUN_EPOCHS);
+        if self.batch.is_none() && self.batch_tokens.is_none() {
+            self.batch = Some(FIRST_RUN_BATCH);
+        }
+        Ok(())
+    }
+
+    /// The names of the settings that are set though only data-to-text tasks have them.
+    fn data_to_text(&self) -> Vec<&'static str> {
+        let fields = [
+            ("train_split", self.train_split.is_some()),
+            ("prompt_column", self.prompt_column.is_some()),
+            ("completion_column", self.completion_column.is_some()),
+            ("projections", self.projections.is_some()),
+            ("label_smoothing", self.label_smoothing.is_some()),
+            ("num_beams", self.num_beams.is_some()),
+            ("length_penalty", self.length_penalty.is_some()),
+            ("no_repeat_ngram_size", self.no_repeat_ngram_size.is_some()),
+            ("eos_token_ids", self.eos_token_ids.is_some()),
+            ("max_new_tokens", self.max_new_tokens.is_some()),
+        ];
+        let set = fields.into_iter().filter(|(_, set)| *set);
+        set.map(|(name, _)| name).collect()
+    }
+
+    /// The run that these settings and the defaults come to, and its task.
+    ///
+    /// # Errors
+    /// When a setting is missing or is none of the task's.
+    pub(super) fn resolve(self) -> Result<Resolved, Box<dyn Error>> {
+        let needed = |name| format!("--{name} is needed (or `{name}` in the --config file)");
+        let name = self.task.clone().ok_or_else(|| needed("task"))?;
+        let model = self.model.clone().ok_or_else(|| needed("model"))?;
+        // Absolute, so that the run can be read from any folder.
+        let model = model.canonicalize().unwrap_or(model);
+        let data = self.data.clone().ok_or_else(|| needed("data"))?;
+        let data = data.canonicalize().unwrap_or(data);
+        let device = match self.device.clone() {
+            Some(name) => name,
+            None => match devices().into_iter().next() {
+                Some(first) => first.name,
+                None => return Err("this build has no backend; build with --features flex".into()),
+            },
+        };
+        let place = Place {
+            model,
+            data,
+            device,
+        };
+        let pairs = (name == task::PAIRS).then(|| self.pairs());
+        match task::find_generation(&name, pairs.clone())? {
+            Some(task) => self.generation(place, task, pairs),
+            None => self.classification(&name, place),
+        }
+    }
+
+    fn pairs(&self) -> PairsConfig {
+        let usual = PairsConfig::default();
+        PairsConfig {
+            prompt: self.prompt_column.clone().unwrap_or(usual.prompt),
+            completion: self.completion_column.clone().unwrap_or(usual.completion),
+            ..PairsConfig::default()
+        }
+    }
+
+    fn classification(self, name: &str, place: Place) -> Result<Resolved, Box<dyn Error>> {
+        let usual = TableConfig::default();
+        let table = (name == task::TABLE).then(|| TableConfig {
+            text: self.text_column.clone().unwrap_or(usual.text),
+            pair: self.pair_column.clone(),
+            label: self.label_column.clone().unwrap_or(usual.label),
+            regression: self.regression.unwrap_or(usual.regression),
+            ..TableConfig::default()
+        });
+        let task = task::find(name, table.clone(), &place.data)?;
+        let data_to_text = self.data_to_text();
+        if !data_to_text.is_empty() {
+            return Err(format!(
+                "only data-to-text tasks have {}; {name} asks for labels or numbers: leave them out",
+                data_to_text.join(", ")
+            )
+            .into());
+        }
+        let adapter = self.adapter(Usual {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.0,
+            targets: "query,value",
+        });
+        let config = RunConfig {
+            model: place.model,
+            task: task.name().to_string(),
+            data: place.data,
+            table: table.map(|table| with_labels(table, task.objective())),
+            adapter,
+            max_length: self.max_length.unwrap_or(128),
+            device: place.device,
+            training: self.training(TrainOptions::default()),
+            objective: task.objective().clone(),
+        };
+        Ok(Resolved::Classification(Box::new(config), task))
+    }
+
+    fn generation(
+        self,
+        place: Place,
+        task: Box<dyn GenerationTask>,
+        pairs: Option<PairsConfig>,
+    ) -> Result<Resolved, Box<dyn Error>> {
+        let labels_only = [
+            ("text_column", self.text_column.is_some()),
+            ("pair_column", self.pair_column.is_some()),
+            ("label_column", self.label_column.is_some()),
+            ("regression", self.regression.is_some()),
+        ];
+        if let Some((field, _)) = labels_only.into_iter().find(|(_, set)| *set) {
+            return Err(
+                format!("{field} is not for the task {}, leave it out", task.name()).into(),
+            );
+        }
+        // The settings of METHOD's GPT-2 runs, but for the warm-up, which is a share of the steps.
+        let mut adapter = self.adapter(Usual {
+            rank: 4,
+            alpha: 32.0,
+            dropout: 0.1,
+            targets: "c_attn,c_fc",
+        });
+        adapter.projections = self.projections.clone().or(Some("qkv".to_string()));
+        let model = Gpt2Config::from_folder(&place.model)?;
+        let usual = TrainOptions {
+            batch: BatchSize::Sequences(8),
+            learning_rate: 2e-4,
+            epochs: 5,
+            weight_decay: 0.01,
+            ..TrainOptions::default()
+        };
+        let length_penalty = match task.scorer() {
+            Scorer::E2e => 0.9,
+            Scorer::WebNlg | Scorer::Dart => 0.8,
+        };
+        let max_length = self.max_length.unwrap_or(512).min(model.n_positions);
+        let config = GenerationRunConfig {
+            train_split: self
+                .train_split
+                .clone()
+                .unwrap_or_else(|| task.train_split().to_string()),
+            task: task.name().to_string(),
+            model: place.model,
+            data: place.data,
+            max_length,
+            label_smoothing: self.label_smoothing.unwrap_or(0.1),
+            device: place.device,
+            pairs,
+            adapter,
+            training: self.training(usual),
+            decoding: GenerationConfig {
+                num_beams: self.num_beams.unwrap_or(10),
+                length_penalty: self.length_penalty.unwrap_or(length_penalty),
+                no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(4),
+                max_new_tokens: self.max_new_tokens.unwrap_or(64),
+                eos_token_ids: self.eos_token_ids.unwrap_or(vec![model.eos_token_id]),
+                ..GenerationConfig::default()
+            },
+        };
+        config.decoding.validate()?;
+        Ok(Resolved::Generation(Box::new(config), task))
+    }
+
+    fn adapter(&self, usual: Usual) -> AdapterSettings {
+        AdapterSettings {
+            method: self.method.unwrap_or(MethodName::MtLora),
+            structure: self.structure.unwrap_or(Structure::Shim),
+            rank: self.rank.unwrap_or(usual.rank),
+            alpha: self.alpha.unwrap_or(usual.alpha),
+            use_rslora: self.use_rslora.unwrap_or(false),
+            dropout: self.adapter_dropout.unwrap_or(usual.dropout),
+            init: self.init.unwrap_or(Init::Kaiming),
+            init_from: self
+                .init_from
+                .clone()
+                .filter(|run| run.as_os_str() != NONE)
+                .map(|run| run.canonicalize().unwrap_or(run)),
+            targets: self
+                .targets
+                .clone()
+                .unwrap_or_else(|| usual.targets.to_string()),
+            projections: None,
+        }
+    }
+
+    fn training(&self, usual: TrainOptions) -> TrainOptions {
+        TrainOptions {
+            batch: match (self.batch, self.batch_tokens) {
+                (Some(sequences), _) => BatchSize::Sequences(sequences),
+                (None, Some(tokens)) => BatchSize::Tokens(tokens),
+                (None, None) => usual.batch,
+            },
+            gradient_accumulation: self
+                .gradient_accumulation
+                .unwrap_or(usual.gradient_accumulation),
+            learning_rate: self.lr.unwrap_or(usual.learning_rate),
+            epochs: self.epochs.unwrap_or(usual.epochs),
+            warmup_ratio: self.warmup_ratio.unwrap_or(usual.warmup_ratio),
+            warmup_steps: self.warmup_steps,
+            weight_decay: self.weight_decay.unwrap_or(usual.weight_decay),
+            max_grad_norm: self.max_grad_norm,
+            eval_steps: self.eval_steps,
+            patience: self.patience,
+            seed: self.seed.unwrap_or(usual.seed),
+        }
+    }
+}
+
+/// Where a run happens.
+struct Place {
+    model: PathBuf,
+    data: PathBuf,
+    device: String,
+}
+
+/// The defaults of an adapter that depend on the kind of task.
+struct Usual {
+    rank: usize,
+    alpha: f64,
+    dropout: f64,
+    targets: &'static str,
+}
+
+/// The table with its classes written down, so that `eval` needs no train split to know them.
+fn with_labels(table: TableConfig, objective: &Objective) -> TableConfig {
+    let labels = match objective {
+        Objective::Classification { labels } => Some(labels.clone()),
+        Objective::Regression => None,
+    };
+    TableConfig { labels, ..table }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings(toml: &str) -> Settings {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_the_recipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("settings.toml");
+        std::fs::write(&file, "lr = 2e-4\nepochs = 7\nwarmup_steps = 100\n").unwrap();
+        let flags = settings("epochs = 9\nbatch_tokens = 2048\n");
+        let all = flags
+            .layered(Some(&file), Some("roberta-base/cola"))
+            .unwrap();
+        let expected = Settings {
+            epochs: Some(9),
+            batch_tokens: Some(2048),
+            lr: Some(2e-4),
+            warmup_steps: Some(100),
+            // Each silenced by the other of its kind.
+            batch: None,
+            warmup_ratio: None,
+            ..Recipe::find("roberta-base/cola").unwrap().settings
+        };
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_recipe_that_starts_from_a_run_wants_it_named() {
+        let layered = |text: &str| settings(text).layered(None, Some("roberta-base/mrpc"));
+        let error = layered("").err().unwrap().to_string();
+        assert!(error.contains("of a roberta-base/mnli run: pass --init-from RUN"));
+        assert!(error.ends_with("--init-from none to start anew"));
+        let found = layered("init_from = 'runs/mnli'").unwrap();
+        assert_eq!(found.init_from, Some(PathBuf::from("runs/mnli")));
+        assert!(layered("init_from = 'none'").is_ok());
+    }
+
+    #[test]
+    fn what_a_task_has_not_is_refused() {
+        let text = "task = 'cola'\nmodel = 'm'\ndata = 'd'\nnum_beams = 4\nlabel_smoothing = 0.1\n";
+        let error = settings(text).resolve().err().unwrap().to_string();
+        assert!(error.starts_with("only data-to-text tasks have label_smoothing, num_beams; cola"));
+    }
+
+    #[test]
+    fn no_run_to_start_from_is_none() {
+        let text = "task = 'cola'\nmodel = 'm'\ndata = 'd'\ninit_from = 'none'\n";
+        let Resolved::Classification(config, _) = settings(text).resolve().unwrap() else {
+            panic!("cola is a classification");
+        };
+        assert_eq!(config.adapter.init_from, None);
+        assert_eq!(config.training.warmup_steps, None);
+    }
+}

@@ -1,0 +1,115 @@
+//! `mtlora train` on a data-to-text task.
+
+use std::error::Error;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mtlora::core::{device, trainable_parameters};
+use mtlora::train::data_to_text::{GenerationTask, Record};
+use mtlora::train::{
+    GenerationRunConfig, GeneratorParts, MetricName, PromptForm, Run, WriteOptions, encode_records,
+    train_causal,
+};
+
+use super::output;
+use super::progress::Progress;
+use super::task;
+use super::train::{Report, print_report};
+
+/// Inputs whose texts are shown before and after.
+const SHOWN: usize = 3;
+
+pub(super) fn run(
+    config: &GenerationRunConfig,
+    task: &dyn GenerationTask,
+    out: &Path,
+    [overwrite, plain, json]: [bool; 3],
+) -> Result<(), Box<dyn Error>> {
+    config.training.validate()?;
+    let device = device(&config.device)?.autodiff();
+    let records = task::read_records(task, &config.data, &config.train_split)?;
+    let dev_records = task::read_records(task, &config.data, task.dev_split())?;
+    let parts = config.start(&device)?;
+    let encode = |records: &[Record]| {
+        let end = parts.config.eos_token_id;
+        encode_records(&parts.text, end, records, config.max_length)
+    };
+    let (items, counts) = encode(&records)?;
+    let (dev, _) = encode(&dev_records)?;
+    let run = Run::create(out, overwrite, config)?;
+
+    let trainable = trainable_parameters(&parts.model);
+    let total = parts.model.num_params();
+    eprintln!(
+        "{}: {} train and {} dev sequences; {trainable} of {total} parameters train ({:.2} %), on {}",
+        task.name(),
+        items.len(),
+        dev.len(),
+        100.0 * trainable as f64 / total as f64,
+        config.device,
+    );
+    if counts.cut + counts.left_out > 0 {
+        eprintln!(
+            "{} inputs are cut to {} tokens, {} texts are longer than that and left out",
+            counts.cut, config.max_length, counts.left_out
+        );
+    }
+    let shown = &dev_records[..dev_records.len().min(SHOWN)];
+    let plain_device = device.clone().inner();
+    let before = samples(config, &parts, shown, &plain_device)?;
+    let metrics = [MetricName::Loss, MetricName::Perplexity];
+    let mut progress = Progress::new(&run, &metrics, plain);
+    let trained = train_causal(
+        parts.model,
+        [&items, &dev],
+        config.label_smoothing,
+        &config.training,
+        &device,
+        &mut progress,
+    )?;
+    // Gives the terminal back.
+    drop(progress);
+
+    let report = Report::new(task.name(), &trained, [trainable, total]);
+    let parts = GeneratorParts {
+        model: trained.model.clone(),
+        ..parts
+    };
+    let after = samples(config, &parts, shown, &plain_device)?;
+    for ((record, before), after) in shown.iter().zip(before).zip(after) {
+        println!("input:  {}", record.input);
+        println!("before: {before}");
+        println!("after:  {after}");
+    }
+    print_report(&report, out);
+    if json {
+        output::json(&report)?;
+    }
+    Ok(())
+}
+
+/// What the model writes for some inputs.
+fn samples(
+    config: &GenerationRunConfig,
+    parts: &GeneratorParts,
+    records: &[Record],
+    device: &Device,
+) -> Result<Vec<String>, Box<dyn Error>> {
+    let parts = GeneratorParts {
+        model: parts.model.clone().valid().materialize(),
+        config: parts.config.clone(),
+        text: parts.text.clone(),
+    };
+    let inputs: Vec<&str> = records.iter().map(|record| record.input.as_str()).collect();
+    if inputs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let options = WriteOptions {
+        decoding: config.decoding.clone(),
+        form: PromptForm::Input,
+        cut: true,
+    };
+    let written = parts.write(&inputs, &options, device, &mut |_| ())?;
+    Ok(written.into_iter().map(|one| one.text).collect())
+}

@@ -1,0 +1,188 @@
+//! `mtlora score` as a user runs it, against the official scripts' numbers.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn mtlora(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// The JSON object at the end of standard output of a command that succeeds.
+fn json(arguments: &[&str]) -> Value {
+    let output = mtlora(&[arguments, &["--json"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+/// What a command that fails says.
+fn refused(arguments: &[&str]) -> String {
+    let output = mtlora(arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+fn fixtures(task: &str) -> PathBuf {
+    let project = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    let folder = std::env::var_os("MTLORA_FIXTURES").unwrap_or_else(|| project.into());
+    PathBuf::from(folder).join("metrics").join(task)
+}
+
+fn expected(task: &str) -> Value {
+    let text = std::fs::read_to_string(fixtures(task).join("expected.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The report on a fixture: its hypotheses, and these files of references.
+fn scored(task: &str, folder: &str, references: &[&str]) -> Value {
+    let path = |name: &str| fixtures(folder).join(name).to_str().unwrap().to_string();
+    let hypotheses = path("hypotheses.txt");
+    let references: Vec<String> = references.iter().map(|name| path(name)).collect();
+    let mut arguments = vec!["score", "--task", task, "--hypotheses", &hypotheses];
+    arguments.push("--references");
+    arguments.extend(references.iter().map(String::as_str));
+    json(&arguments)
+}
+
+fn close(report: &Value, name: &str, expected: f64, tolerance: f64) {
+    let value = report["metrics"][name].as_f64().unwrap();
+    assert!(
+        (value - expected).abs() <= tolerance,
+        "{name}: {value} is not {expected}"
+    );
+}
+
+#[test]
+fn e2e_is_scored_as_by_the_challenge() {
+    let report = scored("e2e", "e2e", &["references.txt"]);
+    let expected = expected("e2e");
+    for (name, key) in [
+        ("bleu", "BLEU"),
+        ("nist", "NIST"),
+        ("rouge_l", "ROUGE_L"),
+        ("cider", "CIDEr"),
+    ] {
+        close(&report, name, expected[key].as_f64().unwrap(), 0.5e-4);
+    }
+    assert_eq!(report["task"], "e2e");
+    let hypotheses = std::fs::read_to_string(fixtures("e2e").join("hypotheses.txt")).unwrap();
+    assert_eq!(
+        report["sentences"].as_u64().unwrap() as usize,
+        hypotheses.lines().count()
+    );
+    let names: Vec<&String> = report["metrics"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        ["bleu", "nist", "rouge_l", "cider", "meteor_exact_stem"]
+    );
+}
+
+#[test]
+fn dart_is_scored_as_by_its_scripts() {
+    let files = ["reference0", "reference1", "reference2"];
+    let report = scored("dart", "dart", &files);
+    let expected = expected("dart");
+    let bleu = expected["multi_bleu_detok"].as_str().unwrap();
+    let bleu = bleu.strip_prefix("BLEU = ").unwrap();
+    let bleu = bleu.split(',').next().unwrap().parse().unwrap();
+    close(&report, "bleu", bleu, 0.5e-2);
+    let sacrebleu = &expected["sacrebleu"];
+    for (name, key) in [("sacrebleu", "bleu"), ("ter", "ter"), ("chrf", "chrf2++")] {
+        close(&report, name, sacrebleu[key].as_f64().unwrap(), 0.5e-4);
+    }
+
+    // webnlg and text differ from it in the tokens of sacreBLEU's BLEU alone.
+    let webnlg = scored("webnlg", "dart", &files);
+    assert_eq!(webnlg["task"], "webnlg");
+    assert_eq!(webnlg["metrics"]["ter"], report["metrics"]["ter"]);
+    assert_ne!(
+        webnlg["metrics"]["sacrebleu"],
+        report["metrics"]["sacrebleu"]
+    );
+    let text = scored("text", "dart", &files);
+    assert_eq!(text["metrics"], webnlg["metrics"]);
+}
+
+#[test]
+fn a_table_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("texts.txt");
+    std::fs::write(&file, "the cat sat on the mat\n").unwrap();
+    let file = file.to_str().unwrap();
+    let output = mtlora(&[
+        "score",
+        "--task",
+        "text",
+        "--hypotheses",
+        file,
+        "--references",
+        file,
+    ]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0], ["bleu", "100.0000"]);
+    assert_eq!(rows[2], ["ter", "0.0000"]);
+    assert_eq!(rows[5], ["sentences", "1"]);
+}
+
+#[test]
+fn bad_input_is_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let two = file("two.txt", "a\nb\n");
+    let three = file("three.txt", "a\nb\nc\n");
+    let blocks = file("blocks.txt", "a\n\nb\n\nc\n");
+    let first = file("first.txt", "x\n\n");
+    let empty = file("empty.txt", "");
+    let score = |task: &str, hypotheses: &str, references: &[&str]| {
+        let usual = ["score", "--task", task, "--hypotheses", hypotheses];
+        refused(&[&usual, ["--references"].as_slice(), references].concat())
+    };
+
+    // Different lengths: the counts of both.
+    let text = score("webnlg", &two, &[&three]);
+    assert!(text.contains("two.txt has 2 lines"), "{text}");
+    assert!(text.contains("three.txt has 3"), "{text}");
+    let text = score("e2e", &two, &[&blocks]);
+    assert!(text.contains("two.txt has 2"), "{text}");
+    assert!(text.contains("blocks.txt has 3"), "{text}");
+    let text = score("dart", &two, &[&two, &three]);
+    assert!(text.contains("two.txt has 2 lines"), "{text}");
+    assert!(text.contains("three.txt has 3"), "{text}");
+
+    // No reference: file and line.
+    let text = score("text", &two, &[&first, &first]);
+    assert!(text.contains("two.txt:2: "), "{text}");
+    assert!(text.contains("first.txt"), "{text}");
+
+    let missing = folder.path().join("missing.txt");
+    let missing = missing.to_str().unwrap();
+    assert!(score("text", missing, &[&two]).contains("missing.txt: cannot read"));
+    assert!(score("text", &two, &[missing]).contains("missing.txt: cannot read"));
+    assert!(score("text", &empty, &[&two]).contains("empty.txt: is empty"));
+    assert!(score("e2e", &two, &[&blocks, &blocks]).contains("2 given"));
+    assert!(score("glue", &two, &[&two]).contains("webnlg"));
+    let jar = Path::new(missing).with_extension("jar");
+    let jar = jar.to_str().unwrap();
+    let text = score("text", &two, &[&two, "--meteor-jar", jar]);
+    assert!(text.contains("missing.jar: no such file"), "{text}");
+    let text = refused(&["score", "--task", "text", "--hypotheses", &two]);
+    assert!(text.contains("--references"), "{text}");
+}
