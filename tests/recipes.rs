@@ -137,9 +137,12 @@ fn a_run_starts_from_anothers_adapter() {
     // The head is the new run's own.
     assert!(!tensors(&second, false).is_empty());
     assert_eq!(tensors(&second, false), tensors(&third, false));
-    let recorded = config(&second)["init_from"].as_str().map(PathBuf::from);
+    let recorded = config(&second)["adapter"]["init_from"]
+        .as_str()
+        .map(PathBuf::from);
     assert_eq!(recorded, Some(first.canonicalize().unwrap()));
-    assert!(!config(&third).contains_key("init_from"));
+    let adapter = config(&third)["adapter"].clone();
+    assert!(adapter.get("init_from").is_none());
     // It can be read without the run that it started from.
     std::fs::rename(&first, folder.path().join("moved")).unwrap();
     json(&["eval", "--run", second.to_str().unwrap()]);

@@ -1,10 +1,10 @@
 use burn::backend::Dispatch;
 use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
-use burn::tensor::{Distribution, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use crate::ops::{Gelu, MtLoraBackend, Optional};
-use crate::{Adapter, Contexts, Segments};
+use crate::{Adapter, Contexts, Segments, random};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
 ///
@@ -24,7 +24,7 @@ pub fn adapted_linear<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D
     }
     let mut shape = x.dims();
     let x: Tensor<2> = x.flatten(0, D - 2);
-    let dropped = drops(&adapter.dropout, &x).then(|| adapter.dropout.forward(x.clone()));
+    let dropped = drops(&adapter.dropout, &x).then(|| dropout(&adapter.dropout, x.clone()));
     let y = Tensor::<2>::from_dispatch(<Dispatch as MtLoraBackend>::adapted_linear(
         x.into_dispatch(),
         optional(dropped),
@@ -74,12 +74,8 @@ pub fn segment_attention(
     causal: bool,
     dropout: &Dropout,
 ) -> Tensor<2> {
-    let keep = drops(dropout, &query).then(|| {
-        let keep = 1.0 - dropout.prob;
-        let entries = heads * segments.score_entries();
-        Tensor::<1>::random([entries], Distribution::Bernoulli(keep), &query.device())
-            .mul_scalar(1.0 / keep)
-    });
+    let keep = drops(dropout, &query)
+        .then(|| keep_mask(&query, heads * segments.score_entries(), dropout.prob));
     let head_dim = query.dims()[1] / heads;
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::segment_attention(
         query.into_dispatch(),
@@ -161,6 +157,29 @@ pub fn tied_cross_entropy(
         embedding.into_dispatch(),
         targets.into_dispatch(),
         smoothing,
+    ))
+}
+
+/// Dropout: each element is zero with the module's probability, else divided by one minus it.
+///
+/// As [`Dropout::forward`], with the mask drawn on all threads on a CPU; [`seed`](crate::seed) says
+/// where it starts.
+pub fn dropout(dropout: &Dropout, x: Tensor<2>) -> Tensor<2> {
+    if !drops(dropout, &x) {
+        return x;
+    }
+    let shape = x.dims();
+    let keep = keep_mask(&x, shape[0] * shape[1], dropout.prob);
+    x * keep.reshape(shape)
+}
+
+fn keep_mask(like: &Tensor<2>, entries: usize, prob: f64) -> Tensor<1> {
+    let like = like.clone().into_dispatch();
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::keep_mask(
+        like,
+        entries,
+        prob,
+        random::next(),
     ))
 }
 

@@ -33,6 +33,7 @@ mod devices;
 mod init;
 mod layers;
 pub mod ops;
+mod random;
 mod segments;
 mod state;
 mod structure;
@@ -44,10 +45,11 @@ pub use contexts::Contexts;
 pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use init::Init;
 pub use layers::{
-    adapted_embedding, adapted_linear, cached_attention, gelu, layer_norm, segment_attention,
-    tied_cross_entropy,
+    adapted_embedding, adapted_linear, cached_attention, dropout, gelu, layer_norm,
+    segment_attention, tied_cross_entropy,
 };
 pub use ops::Gelu;
+pub use random::seed;
 pub use segments::{Run, Segments, SegmentsError};
 pub use state::{State, StateError, load_state, state};
 pub use structure::Structure;

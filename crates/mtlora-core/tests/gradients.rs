@@ -237,7 +237,7 @@ fn tied_cross_entropy_equals_the_whole_one() {
 #[test]
 fn attention_dropout_keeps_the_expectation() {
     let device = cpu().autodiff();
-    device.seed(7);
+    mtlora_core::seed(&device, 7);
     let segments = Segments::from_lengths(&[5, 3]).unwrap();
     let inputs: [Tensor<2>; 3] = std::array::from_fn(|_| random([8, 6], &device));
     let run = |p| {
@@ -257,7 +257,7 @@ fn attention_dropout_keeps_the_expectation() {
 #[test]
 fn dropout_acts_on_the_adapters_input_only() {
     let device = cpu().autodiff();
-    device.seed(1);
+    mtlora_core::seed(&device, 1);
     let layer = LinearConfig::new(6, 5).with_bias(false).init(&device);
     let layer = MtLoraConfig::new(Structure::Lora)
         .with_rank(2)

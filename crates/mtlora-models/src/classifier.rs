@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
-use mtlora_core::adapted_linear;
+use mtlora_core::{adapted_linear, dropout};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Architecture, EncoderConfig};
@@ -26,9 +26,9 @@ pub struct ClassificationHead {
 
 impl ClassificationHead {
     fn forward(&self, first: Tensor<2>) -> Tensor<2> {
-        let mut x = self.dropout.forward(first);
+        let mut x = dropout(&self.dropout, first);
         if let Some(dense) = &self.dense {
-            x = self.dropout.forward(tanh(adapted_linear(dense, x)));
+            x = dropout(&self.dropout, tanh(adapted_linear(dense, x)));
         }
         adapted_linear(&self.out_proj, x)
     }

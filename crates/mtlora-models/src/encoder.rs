@@ -7,7 +7,9 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::activation::{relu, tanh};
 use burn::tensor::{Device, Tensor};
-use mtlora_core::{Gelu, Segments, adapted_embedding, adapted_linear, gelu, segment_attention};
+use mtlora_core::{
+    Gelu, Segments, adapted_embedding, adapted_linear, dropout, gelu, segment_attention,
+};
 
 use crate::config::{Activation, EncoderConfig};
 use crate::layer_norm::LayerNorm;
@@ -49,7 +51,7 @@ impl Embeddings {
         let positions = adapted_embedding(&self.position_embeddings, strip.positions.clone());
         let types = adapted_embedding(&self.token_type_embeddings, strip.type_ids.clone());
         let sum = words + types + positions;
-        self.dropout.forward(self.layer_norm.forward(sum))
+        dropout(&self.dropout, self.layer_norm.forward(sum))
     }
 }
 
@@ -99,7 +101,7 @@ impl Output {
     }
 
     fn forward(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
-        let x = self.dropout.forward(adapted_linear(&self.dense, x));
+        let x = dropout(&self.dropout, adapted_linear(&self.dense, x));
         self.layer_norm.forward(x + residual)
     }
 }

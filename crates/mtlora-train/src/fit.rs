@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
-use mtlora_core::{State, load_state, state};
+use mtlora_core::{State, load_state, seed, state};
 use serde::Serialize;
 
 use crate::batches::shuffled;
@@ -129,7 +129,7 @@ pub fn fit<L: Learner>(
     if lengths.is_empty() {
         return Err(TrainError::NoExamples);
     }
-    device.seed(options.seed);
+    seed(device, options.seed);
     let epochs: Vec<Vec<Vec<usize>>> = (0..options.epochs)
         .map(|epoch| shuffled(lengths, options.batch, options.seed, epoch))
         .collect();

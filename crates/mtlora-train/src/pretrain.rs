@@ -110,7 +110,7 @@ pub fn pretrain(
     device: &Device,
     progress: &mut dyn FnMut(PretrainProgress),
 ) -> Result<MaskedLm, PretrainError> {
-    device.seed(options.seed);
+    mtlora_core::seed(device, options.seed);
     let masking = Masking::new(text, options.mask_probability)?;
     let lines: Vec<(&str, Option<&str>)> = lines.iter().map(|line| (line.as_str(), None)).collect();
     let mut sequences = text.encode_batch(&lines)?;

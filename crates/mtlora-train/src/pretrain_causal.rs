@@ -45,7 +45,7 @@ pub fn pretrain_causal(
     device: &Device,
     progress: &mut dyn FnMut(PretrainProgress),
 ) -> Result<CausalLm, PretrainError> {
-    device.seed(options.seed);
+    mtlora_core::seed(device, options.seed);
     let end = config.eos_token_id;
     let mut sequences = Vec::with_capacity(lines.len());
     for line in lines {

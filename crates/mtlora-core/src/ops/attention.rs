@@ -30,6 +30,18 @@ pub(super) struct Inputs<T> {
     pub keep: Option<T>,
 }
 
+#[cfg(feature = "flex")]
+impl Inputs<FloatTensor<burn::backend::Flex>> {
+    /// Whether burn-flex's kernels can do it.
+    pub(super) fn suit_flex(&self) -> bool {
+        super::flex::suits(&[&self.query, &self.key, &self.value])
+            && self
+                .keep
+                .as_ref()
+                .is_none_or(|keep| super::flex::suits(&[keep]))
+    }
+}
+
 /// How the strip is cut.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
@@ -156,46 +168,65 @@ pub(super) fn forward<B: Backend>(
     join::<B>(outputs)
 }
 
+/// The gradients of query, key and value.
+pub(super) fn backward<B: Backend>(
+    inputs: &Inputs<FloatTensor<B>>,
+    dy: FloatTensor<B>,
+    layout: &Layout,
+) -> [FloatTensor<B>; 3] {
+    let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(layout.scale));
+    let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
+    for (run, block) in layout
+        .segments
+        .runs()
+        .into_iter()
+        .zip(blocks::<B>(inputs, layout))
+    {
+        let d_out = rectangle::<B>(&dy, layout, run);
+        let kept = B::float_transpose(block.kept());
+        dv.push(rows::<B>(B::float_matmul(kept, d_out.clone())));
+        let dp = B::float_matmul(d_out, B::float_transpose(block.value));
+        let dp = times_kept::<B>(dp, &block.keep);
+        let weighted = B::float_mul(block.probabilities.clone(), dp);
+        let row_sums = B::float_sum_dim(weighted.clone(), 3);
+        // P * dP - P * rowsum(P * dP)
+        let ds = scaled(B::float_sub(
+            weighted,
+            B::float_mul(block.probabilities, row_sums),
+        ));
+        dq.push(rows::<B>(B::float_matmul(ds.clone(), block.key)));
+        dk.push(rows::<B>(B::float_matmul(
+            B::float_transpose(ds),
+            block.query,
+        )));
+    }
+    [dq, dk, dv].map(join::<B>)
+}
+
 #[derive(Debug)]
 struct SegmentAttention;
 
 /// Parents: `query`, `key`, `value`.
-impl<B: Backend> Backward<B, 3> for SegmentAttention {
+impl<B: Backend + MtLoraBackend> Backward<B, 3> for SegmentAttention {
     type State = (Inputs<FloatTensor<B>>, Layout);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (inputs, layout) = ops.state;
         let dy = grads.consume::<B>(&ops.node);
-        let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(layout.scale));
-
-        let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
-        for (run, block) in layout
-            .segments
-            .runs()
-            .into_iter()
-            .zip(blocks::<B>(&inputs, &layout))
-        {
-            let d_out = rectangle::<B>(&dy, &layout, run);
-            let kept = B::float_transpose(block.kept());
-            dv.push(rows::<B>(B::float_matmul(kept, d_out.clone())));
-            let dp = B::float_matmul(d_out, B::float_transpose(block.value));
-            let dp = times_kept::<B>(dp, &block.keep);
-            let weighted = B::float_mul(block.probabilities.clone(), dp);
-            let row_sums = B::float_sum_dim(weighted.clone(), 3);
-            // P * dP - P * rowsum(P * dP)
-            let ds = scaled(B::float_sub(
-                weighted,
-                B::float_mul(block.probabilities, row_sums),
-            ));
-            dq.push(rows::<B>(B::float_matmul(ds.clone(), block.key)));
-            dk.push(rows::<B>(B::float_matmul(
-                B::float_transpose(ds),
-                block.query,
-            )));
-        }
-        for (parent, parts) in ops.parents.into_iter().zip([dq, dk, dv]) {
+        let (dq, dk, dv) = B::segment_attention_backward(
+            inputs.query,
+            inputs.key,
+            inputs.value,
+            inputs.keep.into(),
+            dy,
+            layout.segments,
+            layout.heads,
+            layout.scale,
+            layout.causal,
+        );
+        for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
             if let Some(node) = parent {
-                grads.register::<B>(node.id, join::<B>(parts));
+                grads.register::<B>(node.id, gradient);
             }
         }
     }

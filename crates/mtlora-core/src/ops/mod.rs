@@ -14,12 +14,13 @@ mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
 mod gelu;
+mod keep;
 mod linear;
 mod norm;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, ExtensionType, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, backend_extension};
 
 use crate::{Contexts, Segments};
 
@@ -122,6 +123,49 @@ pub trait MtLoraBackend: Backend {
             causal,
         };
         attention::forward::<Self>(inputs, &layout)
+    }
+
+    /// The gradients of [`segment_attention`](Self::segment_attention)'s query, key and value.
+    #[fusion(default)]
+    fn segment_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] keep: Optional<Self>,
+        dy: FloatTensor<Self>,
+        segments: Segments,
+        heads: usize,
+        scale: f64,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let inputs = attention::Inputs {
+            query,
+            key,
+            value,
+            keep: keep.into_option(),
+        };
+        let layout = attention::Layout {
+            segments,
+            heads,
+            scale,
+            causal,
+        };
+        let [dq, dk, dv] = attention::backward::<Self>(&inputs, dy, &layout);
+        (dq, dk, dv)
+    }
+
+    /// A mask for dropout, `[entries]`, on the device of `like`: each entry is `1 / (1 - prob)`, or
+    /// with probability `prob` zero. `seed` is for backends that draw it themselves; others draw
+    /// from their device's generator.
+    #[fusion(default)]
+    fn keep_mask(
+        like: FloatTensor<Self>,
+        entries: usize,
+        prob: f64,
+        seed: u64,
+    ) -> FloatTensor<Self> {
+        let _ = seed;
+        keep::mask::<Self>(&like, entries, prob)
     }
 
     /// The Gaussian error linear unit of each element. Any shape.
@@ -229,6 +273,76 @@ pub trait MtLoraBackend: Backend {
 
 #[cfg(feature = "flex")]
 impl MtLoraBackend for burn::backend::Flex {
+    fn segment_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        keep: Optional<Self>,
+        segments: Segments,
+        heads: usize,
+        scale: f64,
+        causal: bool,
+    ) -> FloatTensor<Self> {
+        let inputs = attention::Inputs {
+            query,
+            key,
+            value,
+            keep: keep.into_option(),
+        };
+        let layout = attention::Layout {
+            segments,
+            heads,
+            scale,
+            causal,
+        };
+        match inputs.suit_flex() {
+            true => flex::segment_attention(inputs, &layout),
+            false => attention::forward::<Self>(inputs, &layout),
+        }
+    }
+
+    fn segment_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        keep: Optional<Self>,
+        dy: FloatTensor<Self>,
+        segments: Segments,
+        heads: usize,
+        scale: f64,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let inputs = attention::Inputs {
+            query,
+            key,
+            value,
+            keep: keep.into_option(),
+        };
+        let layout = attention::Layout {
+            segments,
+            heads,
+            scale,
+            causal,
+        };
+        let [dq, dk, dv] = match inputs.suit_flex() && flex::suits(&[&dy]) {
+            true => flex::segment_attention_backward(inputs, dy, &layout),
+            false => attention::backward::<Self>(&inputs, dy, &layout),
+        };
+        (dq, dk, dv)
+    }
+
+    fn keep_mask(
+        like: FloatTensor<Self>,
+        entries: usize,
+        prob: f64,
+        seed: u64,
+    ) -> FloatTensor<Self> {
+        match flex::suits(&[&like]) {
+            true => flex::keep_mask(entries, prob, seed),
+            false => keep::mask::<Self>(&like, entries, prob),
+        }
+    }
+
     fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
         match flex::suits(&[&x]) {
             true => flex::gelu(x, form),
@@ -382,5 +496,14 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
         smoothing: f64,
     ) -> FloatTensor<Self> {
         cross_entropy::track::<B, C>(hidden, embedding, targets, smoothing)
+    }
+
+    fn keep_mask(
+        like: FloatTensor<Self>,
+        entries: usize,
+        prob: f64,
+        seed: u64,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::keep_mask(like.into_primitive(), entries, prob, seed))
     }
 }

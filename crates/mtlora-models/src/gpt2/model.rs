@@ -7,7 +7,7 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{
-    FusedProjections, Segments, SegmentsError, adapted_embedding, adapted_linear,
+    FusedProjections, Segments, SegmentsError, adapted_embedding, adapted_linear, dropout,
     segment_attention, tied_cross_entropy,
 };
 
@@ -45,8 +45,7 @@ impl Attention {
     }
 
     pub(super) fn output(&self, context: Tensor<2>) -> Tensor<2> {
-        self.resid_dropout
-            .forward(adapted_linear(&self.c_proj, context))
+        dropout(&self.resid_dropout, adapted_linear(&self.c_proj, context))
     }
 }
 
@@ -67,7 +66,7 @@ pub struct Mlp {
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let wide = activate(self.activation, adapted_linear(&self.c_fc, x));
-        self.dropout.forward(adapted_linear(&self.c_proj, wide))
+        dropout(&self.dropout, adapted_linear(&self.c_proj, wide))
     }
 }
 
@@ -88,21 +87,21 @@ impl Block {
     fn new(config: &Gpt2Config, device: &Device) -> Self {
         let width = config.n_embd;
         let norm = || LayerNorm::new(width, config.layer_norm_epsilon, device);
-        let dropout = |probability| DropoutConfig::new(probability).init();
+        let drop = |probability| DropoutConfig::new(probability).init();
         Self {
             ln_1: norm(),
             attn: Attention {
                 c_attn: linear(width, 3 * width, device),
                 c_proj: linear(width, width, device),
-                attn_dropout: dropout(config.attn_pdrop),
-                resid_dropout: dropout(config.resid_pdrop),
+                attn_dropout: drop(config.attn_pdrop),
+                resid_dropout: drop(config.resid_pdrop),
                 heads: config.n_head,
             },
             ln_2: norm(),
             mlp: Mlp {
                 c_fc: linear(width, config.n_inner, device),
                 c_proj: linear(config.n_inner, width, device),
-                dropout: dropout(config.resid_pdrop),
+                dropout: drop(config.resid_pdrop),
                 activation: config.activation_function,
             },
         }
@@ -163,8 +162,7 @@ impl Gpt2 {
 
     pub(super) fn embed(&self, ids: Tensor<1, Int>, positions: Tensor<1, Int>) -> Tensor<2> {
         let words = adapted_embedding(&self.wte, ids);
-        self.drop
-            .forward(words + adapted_embedding(&self.wpe, positions))
+        dropout(&self.drop, words + adapted_embedding(&self.wpe, positions))
     }
 
     /// The last hidden states, normed: `[tokens, n_embd]`.

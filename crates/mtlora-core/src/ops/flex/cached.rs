@@ -2,7 +2,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::norm::sum_of;
+use super::reduce::sum_of;
 use super::vecmath::exp;
 use super::{contiguous, tensor, values};
 use crate::Contexts;

@@ -4,7 +4,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::norm::sum_of;
+use super::reduce::{largest, sum_of};
 use super::vecmath::exp;
 use super::{contiguous, exclusive, tensor, values};
 
@@ -18,17 +18,7 @@ fn places(targets: IntTensor<Flex>) -> Vec<usize> {
 /// The largest value, and the sum of `e^(x - largest)`.
 #[inline(always)]
 fn largest_and_sum(row: &[f32]) -> (f32, f32) {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let (blocks, rest) = row.as_chunks::<16>();
-    for block in blocks {
-        for (lane, x) in lanes.iter_mut().zip(block) {
-            *lane = if *x > *lane { *x } else { *lane };
-        }
-    }
-    let largest = lanes
-        .iter()
-        .chain(rest)
-        .fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let largest = largest(row);
     (largest, sum_of(row, row, |x, _| exp(x - largest)))
 }
 

@@ -4,10 +4,14 @@
 //! A chunk's result depends on nothing but the chunk, so results are the same for every number of
 //! threads.
 
+mod attention;
 mod cached;
 mod cross_entropy;
 mod gelu;
+mod keep;
+mod matmul;
 mod norm;
+mod reduce;
 mod vecmath;
 
 use burn::backend::flex::{FlexTensor, Layout};
@@ -15,9 +19,11 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
+pub(super) use attention::{segment_attention, segment_attention_backward};
 pub(super) use cached::cached_attention;
 pub(super) use cross_entropy::{cross_entropy_rows, cross_entropy_rows_and_gradients};
 pub(super) use gelu::{gelu, gelu_backward};
+pub(super) use keep::keep_mask;
 pub(super) use norm::{normalize_rows, normalize_rows_backward};
 
 /// Elements that one task works on: large enough to hide what a task costs, small enough to stay

@@ -2,26 +2,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::reduce::sum_of;
 use super::{CHUNK, contiguous, exclusive, tensor, values};
-
-/// Partial sums that are kept side by side, so that a sum vectorises: its order is part of the
-/// result.
-const LANES: usize = 16;
-
-/// Sums `f` over the pairs of `x` and `y`.
-#[inline(always)]
-pub(super) fn sum_of(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (x_blocks, x_rest) = x.as_chunks::<LANES>();
-    let (y_blocks, y_rest) = y.as_chunks::<LANES>();
-    for (x, y) in x_blocks.iter().zip(y_blocks) {
-        for lane in 0..LANES {
-            lanes[lane] += f(x[lane], y[lane]);
-        }
-    }
-    let rest: f32 = x_rest.iter().zip(y_rest).map(|(x, y)| f(*x, *y)).sum();
-    lanes.iter().sum::<f32>() + rest
-}
 
 /// Mean and `1 / sqrt(variance + epsilon)`.
 #[inline(always)]

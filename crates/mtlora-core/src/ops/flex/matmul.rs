@@ -1,0 +1,122 @@
+//! Small matrix products on strided views of slices, on the calling thread: what runs inside of a
+//! task. The product itself is the `gemm` crate's, which burn-flex uses too.
+
+use gemm::{Parallelism, gemm};
+
+/// A matrix in a slice; every element lies within it.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// The matrix whose row `r` begins at `r * stride` and has its elements side by side.
+    ///
+    /// # Panics
+    /// When it does not lie within the slice.
+    pub(super) fn new(values: &'a [f32], [rows, columns]: [usize; 2], stride: usize) -> Self {
+        if rows > 0 && columns > 0 {
+            assert!((rows - 1) * stride + columns <= values.len());
+        }
+        Self {
+            values,
+            rows,
+            columns,
+            row_stride: stride,
+            column_stride: 1,
+        }
+    }
+
+    /// Its transpose.
+    pub(super) fn t(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// `factor a b` into `out`, which is `[a.rows, b.columns]` and is overwritten.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(super) fn matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
+    assert!(a.columns == b.rows && out.len() == a.rows * b.columns);
+    let stride = |stride: usize| stride as isize;
+    // SAFETY: `View::new` and the assertion above bound every element of the three matrices by its
+    // slice; `out` is borrowed mutably and so overlaps neither of the others. With `read_dst` false
+    // it is written without being read.
+    unsafe {
+        gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            out.as_mut_ptr(),
+            1,
+            stride(b.columns),
+            false,
+            a.values.as_ptr(),
+            stride(a.column_stride),
+            stride(a.row_stride),
+            b.values.as_ptr(),
+            stride(b.column_stride),
+            stride(b.row_stride),
+            0.0,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn is_the_sum_of_products(
+            m in 1usize..20, n in 1usize..20, k in 1usize..20, extra in 0usize..5,
+            turn_a: bool, turn_b: bool,
+        ) {
+            let fill = |count: usize, step: usize| -> Vec<f32> {
+                (0..count).map(|at| (at * step % 17) as f32 - 8.0).collect()
+            };
+            let [a_rows, a_columns] = if turn_a { [k, m] } else { [m, k] };
+            let [b_rows, b_columns] = if turn_b { [n, k] } else { [k, n] };
+            let (a_stride, b_stride) = (a_columns + extra, b_columns + extra);
+            let (a, b) = (fill(a_rows * a_stride, 5), fill(b_rows * b_stride, 7));
+            let a_view = View::new(&a, [a_rows, a_columns], a_stride);
+            let b_view = View::new(&b, [b_rows, b_columns], b_stride);
+            let mut out = vec![f32::NAN; m * n];
+            matmul(
+                &mut out,
+                if turn_a { a_view.t() } else { a_view },
+                if turn_b { b_view.t() } else { b_view },
+                0.5,
+            );
+            for row in 0..m {
+                for column in 0..n {
+                    let product = |at: usize| {
+                        let a = if turn_a { a[at * a_stride + row] } else { a[row * a_stride + at] };
+                        let b = if turn_b { b[column * b_stride + at] } else { b[at * b_stride + column] };
+                        a * b
+                    };
+                    let sum: f32 = (0..k).map(product).sum();
+                    // Small whole numbers: exact in any order.
+                    prop_assert_eq!(out[row * n + column], 0.5 * sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Where the masks of dropout come from.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use burn::tensor::Device;
+
+/// How often a mask was asked for since [`seed`], from a start that the seed makes.
+static STATE: AtomicU64 = AtomicU64::new(0);
+
+/// Starts everything random on `device`, and the masks of dropout on every device, from `seed`. The
+/// state is one for the process.
+pub fn seed(device: &Device, seed: u64) {
+    device.seed(seed);
+    STATE.store(mixed(seed), Ordering::Relaxed);
+}
+
+/// The seed of the next mask.
+pub(crate) fn next() -> u64 {
+    mixed(STATE.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
+}
+
+/// The output function of SplitMix64 (Steele, Lea and Flood, 2014).
+fn mixed(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,272 @@
+//! Data-to-text as a user runs it: pre-train, fine-tune, score, write, merge.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
+
+fn mtlora(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A command that refuses its flags does not read.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// Standard output of a command that succeeds.
+fn text(arguments: &[&str], input: &str) -> String {
+    let output = mtlora(arguments, input);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let text = text(&[arguments, &["--json"]].concat(), "");
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+/// What a command that fails says.
+fn refused(arguments: &[&str], input: &str) -> String {
+    let output = mtlora(arguments, input);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?} {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// A small GPT-2, and the beginnings of the facts task's files.
+struct Setup {
+    folder: tempfile::TempDir,
+}
+
+impl Setup {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn train(&self, out: &str, more: &[&str]) -> Value {
+        let [model, data, out] = ["model", "data", out].map(|name| self.path(name));
+        let arguments = [
+            "train",
+            "--model",
+            model.to_str().unwrap(),
+            "--task",
+            "facts",
+            "--data",
+            data.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--epochs",
+            "2",
+            "--lr",
+            "1e-2",
+            "--num-beams",
+            "3",
+            "--max-new-tokens",
+            "20",
+            "--device",
+            "flex",
+        ];
+        json(&[&arguments, more].concat())
+    }
+}
+
+static SETUP: LazyLock<Setup> = LazyLock::new(|| {
+    let setup = Setup {
+        folder: tempfile::tempdir().unwrap(),
+    };
+    let data = setup.path("data");
+    fs::create_dir(&data).unwrap();
+    let mut corpus = String::new();
+    for (split, lines) in [("train", 40), ("dev", 6), ("test", 6)] {
+        let name = format!("{split}.jsonl");
+        let text = fs::read_to_string(Path::new(FACTS).join(&name)).unwrap();
+        let kept: Vec<&str> = text.lines().take(lines).collect();
+        for line in &kept {
+            let row: Value = serde_json::from_str(line).unwrap();
+            writeln!(corpus, "{}", row["references"][0].as_str().unwrap()).unwrap();
+        }
+        fs::write(data.join(name), kept.join("\n")).unwrap();
+    }
+    let (text_file, model) = (setup.path("corpus.txt"), setup.path("model"));
+    fs::write(&text_file, corpus).unwrap();
+    let made = json(&[
+        "pretrain",
+        "--architecture",
+        "gpt2",
+        "--text",
+        text_file.to_str().unwrap(),
+        "--out",
+        model.to_str().unwrap(),
+        "--vocab-size",
+        "400",
+        "--hidden-size",
+        "32",
+        "--layers",
+        "2",
+        "--heads",
+        "2",
+        "--max-length",
+        "160",
+        "--steps",
+        "30",
+        "--batch",
+        "8",
+        "--lr",
+        "1e-2",
+        "--device",
+        "flex",
+    ]);
+    assert!(made["loss"].as_f64().unwrap() < 400f64.ln());
+    setup
+});
+
+#[test]
+fn a_run_learns_is_scored_writes_and_is_merged() {
+    let trained = SETUP.train("run", &["--structure", "ctcm"]);
+    let loss = |report: &Value, field: &str| report[field]["loss"].as_f64().unwrap();
+    assert!(loss(&trained, "metrics") < loss(&trained, "metrics_before"));
+    assert!(trained["trainable_parameters"].as_u64() < trained["total_parameters"].as_u64());
+
+    // Scored as it was while it trained; METEOR is named as what it is.
+    let run = SETUP.path("run");
+    let run = run.to_str().unwrap();
+    let texts = SETUP.path("texts.txt");
+    let scored = json(&["eval", "--run", run, "--texts", texts.to_str().unwrap()]);
+    assert!((loss(&scored, "metrics") - loss(&trained, "metrics")).abs() < 1e-4);
+    for name in ["bleu", "sacrebleu", "ter", "chrf", "meteor_exact_stem"] {
+        assert!(scored["metrics"][name].as_f64().unwrap() >= 0.0, "{name}");
+    }
+    let written = fs::read_to_string(&texts).unwrap();
+    assert_eq!(written.lines().count(), 6);
+
+    // What `generate` writes for the same inputs is the same, and so it is with the merged folder.
+    let dev = fs::read_to_string(SETUP.path("data").join("dev.jsonl")).unwrap();
+    let inputs: Vec<String> = dev
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["input"].clone())
+        .map(|input| input.as_str().unwrap().to_string())
+        .collect();
+    let rows = text(&["generate", "--run", run], &inputs.join("\n"));
+    let texts = |rows: &str| -> Vec<String> {
+        let rows = rows
+            .lines()
+            .map(|row| serde_json::from_str::<Value>(row).unwrap());
+        rows.map(|row| row["text"].as_str().unwrap().to_string())
+            .collect()
+    };
+    let plain = |text: &String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let generated: Vec<String> = texts(&rows).iter().map(plain).collect();
+    assert_eq!(generated, written.lines().collect::<Vec<_>>());
+
+    let merged = SETUP.path("merged");
+    let merged = merged.to_str().unwrap();
+    json(&["merge", "--run", run, "--out", merged]);
+    let arguments = [
+        "generate",
+        "--model",
+        merged,
+        "--inputs",
+        "--num-beams",
+        "3",
+        "--length-penalty",
+        "0.8",
+        "--no-repeat-ngram-size",
+        "4",
+        "--max-new-tokens",
+        "20",
+    ];
+    let rows = text(&arguments, &inputs.join("\n"));
+    let again: Vec<String> = texts(&rows).iter().map(plain).collect();
+    assert_eq!(again, generated);
+}
+
+#[test]
+fn a_seed_gives_one_run_and_a_run_can_start_from_another() {
+    let first = SETUP.train("first", &["--seed", "3"]);
+    let again = SETUP.train("again", &["--seed", "3"]);
+    assert_eq!(first["metrics"], again["metrics"]);
+    let values = |name: &str| fs::read(SETUP.path(name).join("trained.safetensors")).unwrap();
+    assert_eq!(values("first"), values("again"));
+    let from = SETUP.path("first");
+    let on = SETUP.train("on", &["--init-from", from.to_str().unwrap()]);
+    // It goes on from the other's last state, or from its best.
+    let before = on["metrics_before"]["loss"].as_f64().unwrap();
+    let best = first["metrics"]["loss"].as_f64().unwrap();
+    assert!((before - best).abs() < 1e-4, "{before} {best}");
+}
+
+#[test]
+fn bad_input_is_refused_with_its_reason() {
+    let model = SETUP.path("model");
+    let model = model.to_str().unwrap();
+    let long = "word ".repeat(400);
+    let said = refused(&["generate", "--model", model], &long);
+    assert!(
+        said.contains("input 1") && said.contains("--cut-input"),
+        "{said}"
+    );
+    let cut = text(
+        &[
+            "generate",
+            "--model",
+            model,
+            "--cut-input",
+            "--max-new-tokens",
+            "3",
+        ],
+        &long,
+    );
+    assert_eq!(cut.lines().count(), 1);
+    let said = refused(&["generate", "--model", model], "a\n\nb\n");
+    assert!(said.contains("standard input:2"), "{said}");
+    let said = refused(&["generate", "--model", model, "--num-beams", "0"], "a\n");
+    assert!(said.contains("num_beams"), "{said}");
+
+    let data = SETUP.path("pairs");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("train.csv"), "prompt,completion\na,b\nc,\n").unwrap();
+    fs::write(data.join("dev.csv"), "prompt,completion\na,b\n").unwrap();
+    let out = SETUP.path("refused");
+    let train = |task: &str, data: &Path, more: &[&str]| {
+        let arguments = [
+            "train",
+            "--model",
+            model,
+            "--task",
+            task,
+            "--data",
+            data.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+        ];
+        refused(&[&arguments, more].concat(), "")
+    };
+    let said = train("pairs", &data, &[]);
+    assert!(said.contains("train.csv:3"), "{said}");
+    let said = train("facts", &SETUP.path("data"), &["--method", "head"]);
+    assert!(said.contains("no head"), "{said}");
+    let said = train("facts", &SETUP.path("data"), &["--projections", "qx"]);
+    assert!(said.contains("qkv"), "{said}");
+    let said = train("facts", &SETUP.path("data"), &["--text-column", "x"]);
+    assert!(said.contains("text_column"), "{said}");
+    let said = train("webnlg", &SETUP.path("data"), &[]);
+    assert!(said.contains("data"), "{said}");
+    assert!(!out.exists());
+}
