@@ -3,7 +3,7 @@ use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{Int, Tensor};
 
-use crate::ops::{Gelu, MtLoraBackend, Optional};
+use crate::ops::{AttentionLayout, Gelu, MtLoraBackend, Optional};
 use crate::{Adapter, Contexts, Segments, random};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
@@ -82,10 +82,12 @@ pub fn segment_attention(
         key.into_dispatch(),
         value.into_dispatch(),
         optional(keep),
-        segments.clone(),
-        heads,
-        1.0 / (head_dim as f64).sqrt(),
-        causal,
+        AttentionLayout {
+            segments: segments.clone(),
+            heads,
+            scale: 1.0 / (head_dim as f64).sqrt(),
+            causal,
+        },
     ))
 }
 

@@ -30,24 +30,27 @@ pub(super) struct Inputs<T> {
     pub keep: Option<T>,
 }
 
-#[cfg(feature = "flex")]
-impl Inputs<FloatTensor<burn::backend::Flex>> {
-    /// Whether burn-flex's kernels can do it.
-    pub(super) fn suit_flex(&self) -> bool {
-        super::flex::suits(&[&self.query, &self.key, &self.value])
-            && self
-                .keep
-                .as_ref()
-                .is_none_or(|keep| super::flex::suits(&[keep]))
+impl<T> Inputs<T> {
+    pub(super) fn new(query: T, key: T, value: T, keep: Option<T>) -> Self {
+        Self {
+            query,
+            key,
+            value,
+            keep,
+        }
     }
 }
 
-/// How the strip is cut.
+/// How attention cuts a strip.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub struct AttentionLayout {
+    /// Where each sequence begins.
     pub segments: Segments,
+    /// Attention heads side by side in a row.
     pub heads: usize,
+    /// The scores' factor: usually `1 / sqrt(head_dim)`.
     pub scale: f64,
+    /// Whether no token sees a later one.
     pub causal: bool,
 }
 
@@ -63,7 +66,12 @@ struct Block<B: Backend> {
 }
 
 impl<B: Backend> Block<B> {
-    fn new(inputs: &Inputs<FloatTensor<B>>, layout: &Layout, run: Run, entry: usize) -> Self {
+    fn new(
+        inputs: &Inputs<FloatTensor<B>>,
+        layout: &AttentionLayout,
+        run: Run,
+        entry: usize,
+    ) -> Self {
         let query = rectangle::<B>(&inputs.query, layout, run);
         let key = rectangle::<B>(&inputs.key, layout, run);
         let value = rectangle::<B>(&inputs.value, layout, run);
@@ -103,7 +111,11 @@ fn times_kept<B: Backend>(tensor: FloatTensor<B>, keep: &Option<FloatTensor<B>>)
 }
 
 /// Rows of `[tokens, heads * head_dim]` as `[count, heads, length, head_dim]`.
-fn rectangle<B: Backend>(strip: &FloatTensor<B>, layout: &Layout, run: Run) -> FloatTensor<B> {
+fn rectangle<B: Backend>(
+    strip: &FloatTensor<B>,
+    layout: &AttentionLayout,
+    run: Run,
+) -> FloatTensor<B> {
     let [tokens, width] = [strip.shape()[0], strip.shape()[1]];
     let rows = match run.count * run.length == tokens {
         true => strip.clone(),
@@ -148,7 +160,7 @@ fn join<B: Backend>(mut runs: Vec<FloatTensor<B>>) -> FloatTensor<B> {
 /// The blocks of the strip, one at a time, so that no more than one run's scores are held.
 fn blocks<B: Backend>(
     inputs: &Inputs<FloatTensor<B>>,
-    layout: &Layout,
+    layout: &AttentionLayout,
 ) -> impl Iterator<Item = Block<B>> {
     let mut entry = 0;
     layout.segments.runs().into_iter().map(move |run| {
@@ -160,7 +172,7 @@ fn blocks<B: Backend>(
 
 pub(super) fn forward<B: Backend>(
     inputs: Inputs<FloatTensor<B>>,
-    layout: &Layout,
+    layout: &AttentionLayout,
 ) -> FloatTensor<B> {
     let outputs = blocks::<B>(&inputs, layout)
         .map(|block| rows::<B>(B::float_matmul(block.kept(), block.value)))
@@ -172,7 +184,7 @@ pub(super) fn forward<B: Backend>(
 pub(super) fn backward<B: Backend>(
     inputs: &Inputs<FloatTensor<B>>,
     dy: FloatTensor<B>,
-    layout: &Layout,
+    layout: &AttentionLayout,
 ) -> [FloatTensor<B>; 3] {
     let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(layout.scale));
     let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
@@ -208,7 +220,7 @@ struct SegmentAttention;
 
 /// Parents: `query`, `key`, `value`.
 impl<B: Backend + MtLoraBackend> Backward<B, 3> for SegmentAttention {
-    type State = (Inputs<FloatTensor<B>>, Layout);
+    type State = (Inputs<FloatTensor<B>>, AttentionLayout);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (inputs, layout) = ops.state;
@@ -219,10 +231,7 @@ impl<B: Backend + MtLoraBackend> Backward<B, 3> for SegmentAttention {
             inputs.value,
             inputs.keep.into(),
             dy,
-            layout.segments,
-            layout.heads,
-            layout.scale,
-            layout.causal,
+            layout,
         );
         for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
             if let Some(node) = parent {
@@ -235,7 +244,7 @@ impl<B: Backend + MtLoraBackend> Backward<B, 3> for SegmentAttention {
 /// The operation on an autodiff backend. `keep` is a constant.
 pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
     inputs: Inputs<FloatTensor<Autodiff<B, C>>>,
-    layout: Layout,
+    layout: AttentionLayout,
 ) -> FloatTensor<Autodiff<B, C>> {
     let (query, query_node) = inputs.query.into_parts();
     let (key, key_node) = inputs.key.into_parts();
@@ -252,10 +261,7 @@ pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
         inner.key,
         inner.value,
         inner.keep.into(),
-        layout.segments.clone(),
-        layout.heads,
-        layout.scale,
-        layout.causal,
+        layout.clone(),
     );
     match SegmentAttention
         .prepare::<C>([query_node, key_node, value_node])

@@ -22,8 +22,9 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, backend_extension};
 
-use crate::{Contexts, Segments};
+use crate::Contexts;
 
+pub use attention::AttentionLayout;
 pub use gelu::Gelu;
 
 /// A tensor that an operation may go without.
@@ -105,23 +106,9 @@ pub trait MtLoraBackend: Backend {
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         #[extension_type] keep: Optional<Self>,
-        segments: Segments,
-        heads: usize,
-        scale: f64,
-        causal: bool,
+        layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let inputs = attention::Inputs {
-            query,
-            key,
-            value,
-            keep: keep.into_option(),
-        };
-        let layout = attention::Layout {
-            segments,
-            heads,
-            scale,
-            causal,
-        };
+        let inputs = attention::Inputs::new(query, key, value, keep.into_option());
         attention::forward::<Self>(inputs, &layout)
     }
 
@@ -133,23 +120,9 @@ pub trait MtLoraBackend: Backend {
         value: FloatTensor<Self>,
         #[extension_type] keep: Optional<Self>,
         dy: FloatTensor<Self>,
-        segments: Segments,
-        heads: usize,
-        scale: f64,
-        causal: bool,
+        layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let inputs = attention::Inputs {
-            query,
-            key,
-            value,
-            keep: keep.into_option(),
-        };
-        let layout = attention::Layout {
-            segments,
-            heads,
-            scale,
-            causal,
-        };
+        let inputs = attention::Inputs::new(query, key, value, keep.into_option());
         let [dq, dk, dv] = attention::backward::<Self>(&inputs, dy, &layout);
         (dq, dk, dv)
     }
@@ -271,157 +244,6 @@ pub trait MtLoraBackend: Backend {
     }
 }
 
-#[cfg(feature = "flex")]
-impl MtLoraBackend for burn::backend::Flex {
-    fn segment_attention(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        keep: Optional<Self>,
-        segments: Segments,
-        heads: usize,
-        scale: f64,
-        causal: bool,
-    ) -> FloatTensor<Self> {
-        let inputs = attention::Inputs {
-            query,
-            key,
-            value,
-            keep: keep.into_option(),
-        };
-        let layout = attention::Layout {
-            segments,
-            heads,
-            scale,
-            causal,
-        };
-        match inputs.suit_flex() {
-            true => flex::segment_attention(inputs, &layout),
-            false => attention::forward::<Self>(inputs, &layout),
-        }
-    }
-
-    fn segment_attention_backward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        keep: Optional<Self>,
-        dy: FloatTensor<Self>,
-        segments: Segments,
-        heads: usize,
-        scale: f64,
-        causal: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let inputs = attention::Inputs {
-            query,
-            key,
-            value,
-            keep: keep.into_option(),
-        };
-        let layout = attention::Layout {
-            segments,
-            heads,
-            scale,
-            causal,
-        };
-        let [dq, dk, dv] = match inputs.suit_flex() && flex::suits(&[&dy]) {
-            true => flex::segment_attention_backward(inputs, dy, &layout),
-            false => attention::backward::<Self>(&inputs, dy, &layout),
-        };
-        (dq, dk, dv)
-    }
-
-    fn keep_mask(
-        like: FloatTensor<Self>,
-        entries: usize,
-        prob: f64,
-        seed: u64,
-    ) -> FloatTensor<Self> {
-        match flex::suits(&[&like]) {
-            true => flex::keep_mask(entries, prob, seed),
-            false => keep::mask::<Self>(&like, entries, prob),
-        }
-    }
-
-    fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
-        match flex::suits(&[&x]) {
-            true => flex::gelu(x, form),
-            false => gelu::forward::<Self>(x, form),
-        }
-    }
-
-    fn activate_gelu_backward(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        form: Gelu,
-    ) -> FloatTensor<Self> {
-        match flex::suits(&[&x, &dy]) {
-            true => flex::gelu_backward(x, dy, form),
-            false => gelu::backward::<Self>(x, dy, form),
-        }
-    }
-
-    fn normalize_rows(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> FloatTensor<Self> {
-        match flex::suits(&[&x, &gamma, &beta]) {
-            true => flex::normalize_rows(x, gamma, beta, epsilon as f32),
-            false => norm::forward::<Self>(x, gamma, beta, epsilon),
-        }
-    }
-
-    fn normalize_rows_backward(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> FloatTensor<Self> {
-        match flex::suits(&[&x, &gamma, &dy]) {
-            true => flex::normalize_rows_backward(x, gamma, dy, epsilon as f32),
-            false => norm::backward::<Self>(x, gamma, dy, epsilon),
-        }
-    }
-
-    fn cross_entropy_rows(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        smoothing: f64,
-    ) -> FloatTensor<Self> {
-        match flex::suits(&[&logits]) {
-            true => flex::cross_entropy_rows(logits, targets, smoothing as f32),
-            false => cross_entropy::row_losses::<Self>(logits, targets, smoothing),
-        }
-    }
-
-    fn cross_entropy_rows_and_gradients(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        smoothing: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        match flex::suits(&[&logits]) {
-            true => flex::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32),
-            false => cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing),
-        }
-    }
-
-    fn cached_attention(
-        query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        contexts: Contexts,
-        heads: usize,
-        scale: f64,
-    ) -> FloatTensor<Self> {
-        match flex::suits(&[&query, &keys, &values]) {
-            true => flex::cached_attention(query, keys, values, &contexts, heads, scale as f32),
-            false => cached::forward::<Self>(query, keys, values, &contexts, heads, scale),
-        }
-    }
-}
-
 #[cfg(feature = "ndarray")]
 impl MtLoraBackend for burn::backend::NdArray {}
 
@@ -456,23 +278,9 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         keep: Optional<Self>,
-        segments: Segments,
-        heads: usize,
-        scale: f64,
-        causal: bool,
+        layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let inputs = attention::Inputs {
-            query,
-            key,
-            value,
-            keep: keep.into_option(),
-        };
-        let layout = attention::Layout {
-            segments,
-            heads,
-            scale,
-            causal,
-        };
+        let inputs = attention::Inputs::new(query, key, value, keep.into_option());
         attention::track::<B, C>(inputs, layout)
     }
 

@@ -9,7 +9,7 @@ use super::matmul::{View, matmul};
 use super::reduce::{largest, sum_of};
 use super::vecmath::exp;
 use super::{contiguous, tensor, values};
-use crate::ops::attention::{Inputs, Layout};
+use crate::ops::attention::{AttentionLayout, Inputs};
 
 /// One head of one sequence.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ struct Task {
     entry: usize,
 }
 
-fn tasks(layout: &Layout) -> Vec<Task> {
+fn tasks(layout: &AttentionLayout) -> Vec<Task> {
     let (mut tasks, mut entry) = (Vec::new(), 0);
     let lengths = layout.segments.lengths();
     for (start, length) in layout.segments.starts().iter().zip(lengths) {
@@ -132,7 +132,7 @@ fn prepared(inputs: Inputs<FlexTensor>) -> Inputs<FlexTensor> {
     }
 }
 
-fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &Layout) -> Strips<'a> {
+fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Strips<'a> {
     let width = inputs.query.shape()[1];
     Strips {
         query: values(&inputs.query),
@@ -147,7 +147,10 @@ fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &Layout) -> Strips<'a> {
 }
 
 /// [`crate::ops::MtLoraBackend::segment_attention`].
-pub(crate) fn segment_attention(inputs: Inputs<FlexTensor>, layout: &Layout) -> FlexTensor {
+pub(crate) fn segment_attention(
+    inputs: Inputs<FlexTensor>,
+    layout: &AttentionLayout,
+) -> FlexTensor {
     let inputs = prepared(inputs);
     let strips = strips(&inputs, layout);
     let tasks = tasks(layout);
@@ -211,7 +214,7 @@ fn backward_task(strips: &Strips<'_>, dy: &[f32], task: Task) -> [Vec<f32>; 3] {
 pub(crate) fn segment_attention_backward(
     inputs: Inputs<FlexTensor>,
     dy: FlexTensor,
-    layout: &Layout,
+    layout: &AttentionLayout,
 ) -> [FlexTensor; 3] {
     let (inputs, dy) = (prepared(inputs), contiguous(dy));
     let strips = strips(&inputs, layout);
@@ -258,7 +261,7 @@ mod tests {
                 value: strip(3),
                 keep: dropout.then(|| random([entries], 1.0, seed ^ 4)),
             };
-            let layout = Layout { segments, heads, scale: 0.3, causal };
+            let layout = AttentionLayout { segments, heads, scale: 0.3, causal };
             let found = segment_attention(inputs.clone(), &layout);
             close(&found, &definition::forward::<Flex>(inputs.clone(), &layout))?;
             let dy = strip(5);

@@ -15,24 +15,26 @@ mod reduce;
 mod vecmath;
 
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
-pub(super) use attention::{segment_attention, segment_attention_backward};
-pub(super) use cached::cached_attention;
-pub(super) use cross_entropy::{cross_entropy_rows, cross_entropy_rows_and_gradients};
-pub(super) use gelu::{gelu, gelu_backward};
-pub(super) use keep::keep_mask;
-pub(super) use norm::{normalize_rows, normalize_rows_backward};
+use super::{AttentionLayout, Gelu, MtLoraBackend, Optional};
+use crate::{Contexts, ops};
 
 /// Elements that one task works on: large enough to hide what a task costs, small enough to stay
 /// in the first caches.
 const CHUNK: usize = 8 * 1024;
 
 /// Whether the kernels, which are for 32-bit floats, can do it.
-pub(super) fn suits(tensors: &[&FloatTensor<Flex>]) -> bool {
+fn suits(tensors: &[&FloatTensor<Flex>]) -> bool {
     tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
+}
+
+/// The same for attention's.
+fn suits_attention(inputs: &ops::attention::Inputs<FloatTensor<Flex>>) -> bool {
+    suits(&[&inputs.query, &inputs.key, &inputs.value])
+        && inputs.keep.as_ref().is_none_or(|keep| suits(&[keep]))
 }
 
 /// The tensor's values one after the other: itself, but where it is a view that skips.
@@ -64,6 +66,133 @@ fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
         Layout::contiguous(shape),
         DType::F32,
     )
+}
+
+#[allow(clippy::too_many_arguments)]
+impl MtLoraBackend for Flex {
+    fn segment_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        keep: Optional<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
+        match suits_attention(&inputs) {
+            true => attention::segment_attention(inputs, &layout),
+            false => ops::attention::forward::<Self>(inputs, &layout),
+        }
+    }
+
+    fn segment_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        keep: Optional<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
+        let [dq, dk, dv] = match suits_attention(&inputs) && suits(&[&dy]) {
+            true => attention::segment_attention_backward(inputs, dy, &layout),
+            false => ops::attention::backward::<Self>(&inputs, dy, &layout),
+        };
+        (dq, dk, dv)
+    }
+
+    fn keep_mask(
+        like: FloatTensor<Self>,
+        entries: usize,
+        prob: f64,
+        seed: u64,
+    ) -> FloatTensor<Self> {
+        match suits(&[&like]) {
+            true => keep::keep_mask(entries, prob, seed),
+            false => ops::keep::mask::<Self>(&like, entries, prob),
+        }
+    }
+
+    fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+        match suits(&[&x]) {
+            true => gelu::gelu(x, form),
+            false => ops::gelu::forward::<Self>(x, form),
+        }
+    }
+
+    fn activate_gelu_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        form: Gelu,
+    ) -> FloatTensor<Self> {
+        match suits(&[&x, &dy]) {
+            true => gelu::gelu_backward(x, dy, form),
+            false => ops::gelu::backward::<Self>(x, dy, form),
+        }
+    }
+
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        match suits(&[&x, &gamma, &beta]) {
+            true => norm::normalize_rows(x, gamma, beta, epsilon as f32),
+            false => ops::norm::forward::<Self>(x, gamma, beta, epsilon),
+        }
+    }
+
+    fn normalize_rows_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        match suits(&[&x, &gamma, &dy]) {
+            true => norm::normalize_rows_backward(x, gamma, dy, epsilon as f32),
+            false => ops::norm::backward::<Self>(x, gamma, dy, epsilon),
+        }
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        match suits(&[&logits]) {
+            true => cross_entropy::cross_entropy_rows(logits, targets, smoothing as f32),
+            false => ops::cross_entropy::row_losses::<Self>(logits, targets, smoothing),
+        }
+    }
+
+    fn cross_entropy_rows_and_gradients(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        match suits(&[&logits]) {
+            true => {
+                cross_entropy::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32)
+            }
+            false => {
+                ops::cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
+            }
+        }
+    }
+
+    fn cached_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        contexts: Contexts,
+        heads: usize,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        match suits(&[&query, &keys, &values]) {
+            true => cached::cached_attention(query, keys, values, &contexts, heads, scale as f32),
+            false => ops::cached::forward::<Self>(query, keys, values, &contexts, heads, scale),
+        }
+    }
 }
 
 #[cfg(test)]
