@@ -1,16 +1,16 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mtlora::core::{device, devices};
 use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
-use mtlora::train::{GeneratorParts, PromptForm, StoredConfig, WriteOptions};
+use mtlora::train::{GenerationRunConfig, GeneratorParts, PromptForm, StoredConfig, WriteOptions};
 use serde_json::json;
 
 use super::decoding::DecodingArgs;
-use super::output;
 use super::progress::Counter;
+use super::{output, task};
 
 /// Flags of `mtlora generate`.
 #[derive(clap::Args)]
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// The lines [default: standard input].
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// With --run: the lines are the inputs of this split of its task.
+    #[arg(long, conflicts_with_all = ["input", "model"])]
+    split: Option<String>,
     /// Cut lines that are too long for the model from the left.
     #[arg(long)]
     cut_input: bool,
@@ -38,15 +41,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let lines = match &args.input {
-        Some(path) => {
-            let name = path.display().to_string();
-            let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
-            read(BufReader::new(file), &name)?
-        }
-        None => read(io::stdin().lock(), "standard input")?,
-    };
-    let (parts, usual, device) = match (&args.run, &args.model) {
+    let (lines, parts, usual, device) = match (&args.run, &args.model) {
         (Some(folder), _) => {
             let (run, stored) = StoredConfig::open(folder)?;
             let StoredConfig::Generation(config) = stored else {
@@ -57,7 +52,11 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 .into());
             };
             let device = device(args.device.as_deref().unwrap_or(&config.device))?;
-            (config.load(&run, &device)?, config.decoding, device)
+            let lines = match &args.split {
+                Some(split) => inputs(&config, split)?,
+                None => read_lines(args.input.as_deref())?,
+            };
+            (lines, config.load(&run, &device)?, config.decoding, device)
         }
         (None, Some(folder)) => {
             let device = match &args.device {
@@ -77,7 +76,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 eos_token_ids: vec![parts.config.eos_token_id],
                 ..GenerationConfig::default()
             };
-            (parts, usual, device)
+            (read_lines(args.input.as_deref())?, parts, usual, device)
         }
         (None, None) => return Err("--run or --model is needed".into()),
     };
@@ -107,6 +106,26 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         output::json(&json!({ "texts": written.len() }))?;
     }
     Ok(())
+}
+
+/// The inputs of a split of the run's task.
+fn inputs(config: &GenerationRunConfig, split: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    let task = task::find_generation(&config.task, config.pairs.clone())?
+        .ok_or_else(|| format!("{} is not a task of this program", config.task))?;
+    let records = task::read_records(task.as_ref(), &config.data, split)?;
+    Ok(records.into_iter().map(|record| record.input).collect())
+}
+
+/// The lines of a file, or of standard input.
+fn read_lines(path: Option<&Path>) -> Result<Vec<String>, String> {
+    match path {
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
+            read(BufReader::new(file), &name)
+        }
+        None => read(io::stdin().lock(), "standard input"),
+    }
 }
 
 fn read(lines: impl BufRead, name: &str) -> Result<Vec<String>, String> {
