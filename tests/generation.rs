@@ -2,53 +2,18 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use common::{json, refused, refused_reading, text_reading};
+
 const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
-
-fn mtlora(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mtlora"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // A command that refuses its flags does not read.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    child.wait_with_output().unwrap()
-}
-
-/// Standard output of a command that succeeds.
-fn text(arguments: &[&str], input: &str) -> String {
-    let output = mtlora(arguments, input);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(arguments: &[&str]) -> Value {
-    let text = text(&[arguments, &["--json"]].concat(), "");
-    serde_json::from_str(text.lines().last().unwrap()).unwrap()
-}
-
-/// What a command that fails says.
-fn refused(arguments: &[&str], input: &str) -> String {
-    let output = mtlora(arguments, input);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?} {text}");
-    assert!(!text.contains("panicked"), "{text}");
-    text
-}
 
 /// A small GPT-2, and the beginnings of the facts task's files.
 struct Setup {
@@ -163,7 +128,7 @@ fn a_run_learns_is_scored_writes_and_is_merged() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["input"].clone())
         .map(|input| input.as_str().unwrap().to_string())
         .collect();
-    let rows = text(&["generate", "--run", run], &inputs.join("\n"));
+    let rows = text_reading(&["generate", "--run", run], &inputs.join("\n"));
     let texts = |rows: &str| -> Vec<String> {
         let rows = rows
             .lines()
@@ -192,7 +157,7 @@ fn a_run_learns_is_scored_writes_and_is_merged() {
         "--max-new-tokens",
         "20",
     ];
-    let rows = text(&arguments, &inputs.join("\n"));
+    let rows = text_reading(&arguments, &inputs.join("\n"));
     let again: Vec<String> = texts(&rows).iter().map(plain).collect();
     assert_eq!(again, generated);
 }
@@ -217,12 +182,12 @@ fn bad_input_is_refused_with_its_reason() {
     let model = SETUP.path("model");
     let model = model.to_str().unwrap();
     let long = "word ".repeat(400);
-    let said = refused(&["generate", "--model", model], &long);
+    let said = refused_reading(&["generate", "--model", model], &long);
     assert!(
         said.contains("input 1") && said.contains("--cut-input"),
         "{said}"
     );
-    let cut = text(
+    let cut = text_reading(
         &[
             "generate",
             "--model",
@@ -234,9 +199,9 @@ fn bad_input_is_refused_with_its_reason() {
         &long,
     );
     assert_eq!(cut.lines().count(), 1);
-    let said = refused(&["generate", "--model", model], "a\n\nb\n");
+    let said = refused_reading(&["generate", "--model", model], "a\n\nb\n");
     assert!(said.contains("standard input:2"), "{said}");
-    let said = refused(&["generate", "--model", model, "--num-beams", "0"], "a\n");
+    let said = refused_reading(&["generate", "--model", model, "--num-beams", "0"], "a\n");
     assert!(said.contains("num_beams"), "{said}");
 
     let data = SETUP.path("pairs");
@@ -256,7 +221,7 @@ fn bad_input_is_refused_with_its_reason() {
             "--out",
             out.to_str().unwrap(),
         ];
-        refused(&[&arguments, more].concat(), "")
+        refused(&[&arguments, more].concat())
     };
     let said = train("pairs", &data, &[]);
     assert!(said.contains("train.csv:3"), "{said}");

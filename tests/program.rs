@@ -2,50 +2,13 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
+
+use std::path::Path;
 
 use serde_json::Value;
 
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-roberta");
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/acceptability");
-
-fn mtlora(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mtlora"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-/// The JSON object at the end of standard output of a command that succeeds.
-fn json(arguments: &[&str]) -> Value {
-    let output = mtlora(&[arguments, &["--json"]].concat());
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    serde_json::from_str(text.lines().last().unwrap()).unwrap()
-}
-
-/// What a command that fails says.
-fn refused(arguments: &[&str]) -> String {
-    let output = mtlora(arguments);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(!text.contains("panicked"), "{text}");
-    text
-}
-
-/// A folder with the beginnings of the acceptability task's files.
-fn small_data(folder: &Path) -> PathBuf {
-    let data = folder.join("data");
-    std::fs::create_dir(&data).unwrap();
-    for (name, lines) in [("train.tsv", 96), ("dev.tsv", 64)] {
-        let text = std::fs::read_to_string(Path::new(DATA).join(name)).unwrap();
-        let kept: Vec<&str> = text.lines().take(lines).collect();
-        std::fs::write(data.join(name), kept.join("\n")).unwrap();
-    }
-    data
-}
+use common::{DATA, MODEL, json, mtlora, refused, small_data};
 
 fn train(data: &Path, out: &Path, more: &[&str]) -> Value {
     let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
@@ -74,7 +37,7 @@ fn train(data: &Path, out: &Path, more: &[&str]) -> Value {
 #[test]
 fn a_run_is_scored_merged_and_repeated_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
-    let data = small_data(folder.path());
+    let data = small_data(folder.path(), 96, 64);
     let run = folder.path().join("run");
     let trained = train(&data, &run, &["--structure", "dtsm"]);
     assert!(trained["trainable_parameters"].as_u64() < trained["total_parameters"].as_u64());
@@ -211,7 +174,7 @@ fn bad_input_is_refused_with_a_reason_and_leaves_nothing() {
 #[test]
 fn a_loss_that_is_not_finite_stops_the_run() {
     let folder = tempfile::tempdir().unwrap();
-    let data = small_data(folder.path());
+    let data = small_data(folder.path(), 96, 64);
     let out = folder.path().join("run");
     let text = refused(&[
         "train",

@@ -2,50 +2,13 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-roberta");
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/acceptability");
-
-fn mtlora(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mtlora"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-/// The JSON object at the end of standard output of a command that succeeds.
-fn json(arguments: &[&str]) -> Value {
-    let output = mtlora(&[arguments, &["--json"]].concat());
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    serde_json::from_str(text.lines().last().unwrap()).unwrap()
-}
-
-/// What a command that fails says.
-fn refused(arguments: &[&str]) -> String {
-    let output = mtlora(arguments);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(!text.contains("panicked"), "{text}");
-    text
-}
-
-/// A folder with the beginnings of the acceptability task's files.
-fn small_data(folder: &Path) -> PathBuf {
-    let data = folder.join("data");
-    std::fs::create_dir(&data).unwrap();
-    for name in ["train.tsv", "dev.tsv"] {
-        let text = std::fs::read_to_string(Path::new(DATA).join(name)).unwrap();
-        let kept: Vec<&str> = text.lines().take(32).collect();
-        std::fs::write(data.join(name), kept.join("\n")).unwrap();
-    }
-    data
-}
+use common::{MODEL, json, mtlora, refused, small_data};
 
 /// `mtlora train` on the acceptability task, but for what is asked of it.
 fn train<'a>(data: &'a Path, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
@@ -76,7 +39,7 @@ fn the_recipes_are_listed() {
 #[test]
 fn flags_win_over_a_file_and_the_file_over_the_recipe() {
     let folder = tempfile::tempdir().unwrap();
-    let data = small_data(folder.path());
+    let data = small_data(folder.path(), 32, 32);
     let run = folder.path().join("run");
     let file = folder.path().join("settings.toml");
     std::fs::write(&file, "lr = 2e-3\nepochs = 7\nmax_length = 64\n").unwrap();
@@ -102,7 +65,7 @@ fn flags_win_over_a_file_and_the_file_over_the_recipe() {
 #[test]
 fn a_run_starts_from_anothers_adapter() {
     let folder = tempfile::tempdir().unwrap();
-    let data = small_data(folder.path());
+    let data = small_data(folder.path(), 32, 32);
     let [first, second, third, bare, refusal] =
         ["first", "second", "third", "bare", "refusal"].map(|name| folder.path().join(name));
     let short = ["--epochs", "1", "--batch", "16", "--lr", "5e-3"];
@@ -165,14 +128,14 @@ fn a_run_starts_from_anothers_adapter() {
         &[&short[..], &["--method", "head"]].concat(),
     ));
     let arguments = ["--init-from", bare.to_str().unwrap()];
-    let text = self::refused(&train(&data, &refusal, &arguments));
+    let text = common::refused(&train(&data, &refusal, &arguments));
     assert!(text.contains("was trained with method head"), "{text}");
 }
 
 #[test]
 fn bad_input_is_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let data = small_data(folder.path());
+    let data = small_data(folder.path(), 32, 32);
     let out = folder.path().join("out");
     let refused = |more: &[&str]| refused(&train(&data, &out, more));
     let mrpc = ["--recipe", "roberta-base/mrpc"];

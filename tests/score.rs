@@ -1,35 +1,13 @@
 //! `mtlora score` as a user runs it, against the official scripts' numbers.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn mtlora(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mtlora"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-/// The JSON object at the end of standard output of a command that succeeds.
-fn json(arguments: &[&str]) -> Value {
-    let output = mtlora(&[arguments, &["--json"]].concat());
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    serde_json::from_str(text.lines().last().unwrap()).unwrap()
-}
-
-/// What a command that fails says.
-fn refused(arguments: &[&str]) -> String {
-    let output = mtlora(arguments);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(!text.contains("panicked"), "{text}");
-    text
-}
+use common::{json, mtlora, refused};
 
 fn fixtures(task: &str) -> PathBuf {
     let project = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");

@@ -15,18 +15,16 @@ mod phenomena;
 mod task;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
+use crate::made_text::{self, Choose, PATIENCE, different, make_folder, write_lines};
 use grammar::Grammar;
 use phenomena::PHENOMENA;
 pub use task::Acceptability;
 
 /// One sentence in so many is for the task, the others are for the corpus.
 const HELD_OUT: u64 = 8;
-/// After so many sentences in a row that there were before, the grammar counts as exhausted.
-const PATIENCE: usize = 10_000;
 
 /// A sentence and whether it is well formed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,23 +88,15 @@ pub fn sentences(seed: u64, count: usize) -> Vec<Sentence> {
 /// Fewer come back only where the grammar has no more.
 pub fn corpus(seed: u64, count: usize) -> Vec<String> {
     let mut grammar = Grammar::new(seed, 1);
-    let mut seen = BTreeSet::new();
-    let mut corpus = Vec::new();
-    let mut repeated = 0;
-    while corpus.len() < count && repeated < PATIENCE {
-        let (_, rule) = grammar.entry(&PHENOMENA);
-        let text = rule(&mut grammar, true).text();
-        if held_out(&text) {
-            continue;
+    different(count, || {
+        loop {
+            let (_, rule) = grammar.entry(&PHENOMENA);
+            let text = rule(&mut grammar, true).text();
+            if !held_out(&text) {
+                return text;
+            }
         }
-        if seen.insert(text.clone()) {
-            repeated = 0;
-            corpus.push(text);
-        } else {
-            repeated += 1;
-        }
-    }
-    corpus
+    })
 }
 
 /// Writes `train.tsv` and `dev.tsv` into `dir`, which is made if it is missing, with `train` and `dev` sentences as CoLA
@@ -118,7 +108,7 @@ pub fn corpus(seed: u64, count: usize) -> Vec<String> {
 pub fn write_tsv(dir: &Path, seed: u64, train: usize, dev: usize) -> io::Result<()> {
     let all = sentences(seed, train.saturating_add(dev));
     let (train, dev) = all.split_at(train.min(all.len()));
-    fs::create_dir_all(dir).map_err(|error| named(dir, &error))?;
+    make_folder(dir)?;
     for (name, part) in [("train.tsv", train), ("dev.tsv", dev)] {
         write_lines(
             &dir.join(name),
@@ -143,40 +133,12 @@ pub fn write_tsv(dir: &Path, seed: u64, train: usize, dev: usize) -> io::Result<
 /// # Errors
 /// What the operating system says, with the file's name. The file is there whole or not at all.
 pub fn write_corpus(path: &Path, seed: u64, count: usize) -> io::Result<()> {
-    write_lines(path, corpus(seed, count).into_iter())
-}
-
-/// Writes a file beside `path` and moves it there when it is complete.
-fn write_lines(path: &Path, lines: impl Iterator<Item = String>) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    let write = || -> io::Result<()> {
-        let mut file = io::BufWriter::new(fs::File::create(&partial)?);
-        for line in lines {
-            file.write_all(line.as_bytes())?;
-            file.write_all(b"\n")?;
-        }
-        file.into_inner()?.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|error| {
-        // It may not have been made; the first error is the one that matters.
-        let _ = fs::remove_file(&partial);
-        named(path, &error)
-    })
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    write_lines(path, corpus(seed, count))
 }
 
 /// Whether a sentence may be in the task; otherwise it may be in the corpus.
 fn held_out(text: &str) -> bool {
-    // FNV-1a, 64 bits: the standard library's hash may change with its version.
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    // The upper half: the lowest bits of FNV depend on the lowest bits of the text alone.
-    (hash >> 32) % HELD_OUT == 0
+    made_text::held_out(text.bytes(), HELD_OUT)
 }
 
 /// Fisher and Yates.
@@ -190,6 +152,7 @@ fn shuffle<T>(grammar: &mut Grammar, items: &mut [T]) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeMap;
+    use std::fs;
 
     use super::*;
 
@@ -210,13 +173,11 @@ mod tests {
     #[test]
     fn the_bytes_stay_as_they_are() {
         // Of seed 0: a change here changes what the tiny model was trained on, and its numbers.
-        let mut bytes = 0xcbf2_9ce4_8422_2325_u64;
-        for sentence in sentences(0, 1000) {
-            for byte in format!("{}{}\n", u8::from(sentence.acceptable), sentence.text).bytes() {
-                bytes = (bytes ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        }
-        assert_eq!(bytes, 0x02ac_e852_30e1_21ba, "{bytes:#x}");
+        let lines = sentences(0, 1000)
+            .into_iter()
+            .map(|sentence| format!("{}{}\n", u8::from(sentence.acceptable), sentence.text));
+        let hash = made_text::fnv1a(lines.flat_map(String::into_bytes));
+        assert_eq!(hash, 0x02ac_e852_30e1_21ba, "{hash:#x}");
     }
 
     #[test]

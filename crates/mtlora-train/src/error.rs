@@ -120,6 +120,12 @@ impl DataError {
         }
     }
 
+    /// A setting that contradicts another one or the data.
+    pub(crate) fn setting(setting: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self::Setting { setting, message }
+    }
+
     /// What the operating system said about `path`.
     pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io {

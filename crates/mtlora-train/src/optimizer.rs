@@ -4,15 +4,24 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{FloatDType, Tensor};
 
 /// Parts of the paths of parameters that weight decay leaves alone: biases, and a layer norm's two.
-pub(crate) const UNDECAYED: [&str; 3] = ["bias", "gamma", "beta"];
+const UNDECAYED: [&str; 3] = ["bias", "gamma", "beta"];
 
 /// AdamW (arXiv 1711.05101) as PyTorch's defaults have it, with the authors' decay rule: no weight
 /// decay on a parameter with `bias` in its name, nor on those of a layer norm.
 pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
+    adamw_of(0.999, 1e-8, weight_decay)
+}
+
+/// AdamW as RoBERTa's pre-training has it (arXiv 1907.11692, section 2.4), with the same decay rule.
+pub(crate) fn pretraining_adamw(weight_decay: f64) -> ModuleOptimizer {
+    adamw_of(0.98, 1e-6, weight_decay)
+}
+
+fn adamw_of(beta_2: f32, epsilon: f32, weight_decay: f64) -> ModuleOptimizer {
     let config = AdamWConfig::new()
         .with_beta_1(0.9)
-        .with_beta_2(0.999)
-        .with_epsilon(1e-8)
+        .with_beta_2(beta_2)
+        .with_epsilon(epsilon)
         .with_weight_decay(weight_decay as f32);
     let undecayed = config.clone().with_weight_decay(0.0);
     config.init().with_group(

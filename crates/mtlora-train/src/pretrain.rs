@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use burn::grad_clipping::GradientClipping;
-use burn::module::{Module, ParamGroup};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::SegmentsError;
@@ -15,8 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::batches::{BatchSize, shuffled};
-use crate::optimizer::UNDECAYED;
-use crate::schedule::WarmupLinear;
+use crate::pretrain_steps::PretrainSteps;
 
 /// The masks' stream of random numbers; the epochs' orders, which have the same seed, count theirs
 /// from 0.
@@ -97,7 +94,8 @@ pub enum PretrainError {
 /// 2.4 and 4.1), they are chosen anew each time a line is read, there is no other objective, and
 /// AdamW has the betas 0.9 and 0.98 and the epsilon 1e-6.
 ///
-/// The learning rate is that of [`WarmupLinear`]. On a CPU, the same arguments give the same model.
+/// The learning rate is that of [`WarmupLinear`](crate::WarmupLinear). On a CPU, the same arguments
+/// give the same model.
 ///
 /// # Errors
 /// When there is no text or no mask token, a line cannot be encoded, or the loss stops being finite.
@@ -125,32 +123,21 @@ pub fn pretrain(
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     rng.set_stream(MASK_STREAM);
 
-    let warmup = (options.warmup_ratio * options.steps as f64) as usize;
-    let schedule = WarmupLinear::new(options.lr, warmup, options.steps);
-    let mut optimizer = optimizer(options.weight_decay);
+    let mut steps = PretrainSteps::new(
+        options.lr,
+        options.warmup_ratio,
+        options.weight_decay,
+        options.steps,
+        progress,
+    );
 
-    for (index, batch) in batches.take(options.steps).enumerate() {
+    for batch in batches.take(options.steps) {
         let start = Instant::now();
-        let step = index + 1;
         let mut batch: Vec<Tokens> = batch.into_iter().map(|at| sequences[at].clone()).collect();
         let hidden = masking.hide(&mut batch, &mut rng);
         let strip = Strip::new(&batch.iter().collect::<Vec<_>>(), config, device)?;
         let loss = loss(&model, config, &strip, hidden, device);
-        let value = loss
-            .clone()
-            .try_into_scalar::<f32>()
-            .map_err(|error| PretrainError::Device(error.to_string()))?;
-        if !value.is_finite() {
-            return Err(PretrainError::NotFinite { step });
-        }
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        model = optimizer.step(schedule.rate(index), model, gradients);
-        progress(PretrainProgress {
-            step,
-            steps: options.steps,
-            loss: f64::from(value),
-            tokens_per_second: strip.segments.tokens() as f64 / start.elapsed().as_secs_f64(),
-        });
+        model = steps.take(model, loss, strip.segments.tokens(), start)?;
     }
     Ok(model.valid())
 }
@@ -168,21 +155,6 @@ fn loss(
     let ids = Tensor::<2, Int>::from_data(TensorData::new(hidden.ids, [count, 1]), device);
     let logits = model.forward(strip, places, config);
     log_softmax(logits, 1).gather(1, ids).mean().neg()
-}
-
-/// AdamW as RoBERTa's pre-training has it.
-pub(crate) fn optimizer(weight_decay: f64) -> ModuleOptimizer {
-    let config = AdamWConfig::new()
-        .with_beta_1(0.9)
-        .with_beta_2(0.98)
-        .with_epsilon(1e-6)
-        .with_weight_decay(weight_decay as f32);
-    let undecayed = config.clone().with_weight_decay(0.0);
-    config.init().with_group(
-        ParamGroup::from_any_predicates(UNDECAYED.to_vec()),
-        undecayed.build(),
-        None::<GradientClipping>,
-    )
 }
 
 /// What the model has to name.

@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use mtlora_models::{CausalBatch, CausalLm, CausalText, Gpt2Config};
 
 use crate::batches::{BatchSize, shuffled};
-use crate::pretrain::{PretrainError, PretrainProgress, optimizer};
-use crate::schedule::WarmupLinear;
+use crate::pretrain::{PretrainError, PretrainProgress};
+use crate::pretrain_steps::PretrainSteps;
 
 /// How to pre-train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +31,8 @@ pub struct CausalPretrainOptions {
 /// sequence of its own between two end-of-text tokens, cut to the model's length. Returns it
 /// without gradients.
 ///
-/// The learning rate is that of [`WarmupLinear`]. On a CPU, the same arguments give the same model.
+/// The learning rate is that of [`WarmupLinear`](crate::WarmupLinear). On a CPU, the same arguments
+/// give the same model.
 ///
 /// # Errors
 /// When there is no text, a line cannot be encoded, or the loss stops being finite.
@@ -64,32 +64,20 @@ pub fn pretrain_causal(
     let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
     let size = BatchSize::Sequences(options.batch);
     let batches = (0..).flat_map(|epoch| shuffled(&lengths, size, options.seed, epoch));
-    let warmup = (options.warmup_ratio * options.steps as f64) as usize;
-    let schedule = WarmupLinear::new(options.lr, warmup, options.steps);
-    let mut optimizer = optimizer(options.weight_decay);
+    let mut steps = PretrainSteps::new(
+        options.lr,
+        options.warmup_ratio,
+        options.weight_decay,
+        options.steps,
+        progress,
+    );
 
-    for (index, batch) in batches.take(options.steps).enumerate() {
+    for batch in batches.take(options.steps) {
         let start = Instant::now();
-        let step = index + 1;
         let chosen = batch.iter().map(|at| sequences[*at].as_slice());
         let batch = CausalBatch::new(chosen.map(|ids| (ids, 1..ids.len())), device)?;
         let loss = model.loss(&batch, 0.0).div_scalar(batch.count as f64);
-        let value = loss
-            .clone()
-            .try_into_scalar::<f32>()
-            .map_err(|error| PretrainError::Device(error.to_string()))?;
-        if !value.is_finite() {
-            return Err(PretrainError::NotFinite { step });
-        }
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        model = optimizer.step(schedule.rate(index), model, gradients);
-        let tokens = batch.strip.segments.tokens() as f64;
-        progress(PretrainProgress {
-            step,
-            steps: options.steps,
-            loss: f64::from(value),
-            tokens_per_second: tokens / start.elapsed().as_secs_f64(),
-        });
+        model = steps.take(model, loss, batch.strip.segments.tokens(), start)?;
     }
     Ok(model.valid())
 }

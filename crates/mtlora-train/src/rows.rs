@@ -180,6 +180,13 @@ pub(crate) fn number(cell: &str) -> Option<f32> {
         .filter(|value: &f32| value.is_finite())
 }
 
+/// What is wrong with JSON, without the place that the parser adds: of a line, it counts from the line's beginning.
+pub(crate) fn json_reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next();
+    reason.unwrap_or_default().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -20,10 +20,9 @@ use crate::error::{DataError, shown};
 use crate::example::{Example, Objective, Target};
 use crate::metrics::{self, MetricName};
 use crate::rows;
+use crate::table_file::{self, RawRow};
 use crate::task::Task;
 
-/// The endings of the files that can be read.
-const FORMATS: [&str; 3] = ["csv", "tsv", "jsonl"];
 const TRAIN: &str = "train";
 const DEV: &str = "dev";
 
@@ -81,7 +80,7 @@ impl TableTask {
         let objective = match (&config.labels, config.regression) {
             (Some(_), true) => {
                 let message = "a regression has no classes; leave out `labels` or `regression`";
-                return Err(setting("labels", message.into()));
+                return Err(DataError::setting("labels", message));
             }
             (None, true) => Objective::Regression,
             (Some(labels), false) => Objective::Classification {
@@ -104,14 +103,14 @@ impl TableTask {
             },
         };
         if metrics.is_empty() {
-            return Err(setting(
+            return Err(DataError::setting(
                 "metrics",
-                "is empty; name one, or leave it out".into(),
+                "is empty; name one, or leave it out",
             ));
         }
         for &metric in &metrics {
             metrics::check(metric, num_labels)
-                .map_err(|error| setting("metrics", error.to_string()))?;
+                .map_err(|error| DataError::setting("metrics", error.to_string()))?;
         }
         Ok(Self {
             name: name.to_string(),
@@ -196,10 +195,7 @@ impl Task for TableTask {
     }
 
     fn splits(&self) -> Vec<&str> {
-        let others = self.config.files.keys().map(String::as_str);
-        let mut splits = vec![TRAIN, DEV, "test"];
-        splits.extend(others.filter(|split| !["train", "dev", "test"].contains(split)));
-        splits
+        table_file::splits(&self.config.files)
     }
 
     fn metric_names(&self) -> &[MetricName] {
@@ -207,19 +203,18 @@ impl Task for TableTask {
     }
 }
 
-fn setting(setting: &'static str, message: String) -> DataError {
-    DataError::Setting { setting, message }
-}
-
 fn given_labels(labels: &[String]) -> Result<Vec<String>, DataError> {
     let mut trimmed: Vec<String> = Vec::with_capacity(labels.len());
     for label in labels.iter().map(|label| label.trim().to_string()) {
         if label.is_empty() {
-            return Err(setting("labels", "holds an empty class; name it".into()));
+            return Err(DataError::setting(
+                "labels",
+                "holds an empty class; name it",
+            ));
         }
         if trimmed.contains(&label) {
             let message = format!("holds {} twice; leave out one", shown(&label));
-            return Err(setting("labels", message));
+            return Err(DataError::setting("labels", message));
         }
         trimmed.push(label);
     }
@@ -228,7 +223,7 @@ fn given_labels(labels: &[String]) -> Result<Vec<String>, DataError> {
             "holds {}; a classification needs two classes",
             trimmed.len()
         );
-        return Err(setting("labels", message));
+        return Err(DataError::setting("labels", message));
     }
     Ok(trimmed)
 }
@@ -247,7 +242,7 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
             path.display(),
             shown(only)
         );
-        return Err(setting("labels", message));
+        return Err(DataError::setting("labels", message));
     }
     let number = |label: &str| {
         label
@@ -267,40 +262,19 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
 
 /// The file of a split.
 fn split_file(config: &TableConfig, data: &Path, split: &str) -> Result<PathBuf, DataError> {
-    if let Some(file) = config.files.get(split) {
-        return Ok(data.join(file));
-    }
-    let candidates = FORMATS.map(|format| data.join(format!("{split}.{format}")));
-    let mut there = candidates.iter().filter(|path| path.exists());
-    match (there.next(), there.next()) {
-        (Some(path), None) => Ok(path.clone()),
-        (Some(one), Some(other)) => {
-            let message = format!(
-                "both {} and {} are there for the split {}; name one of them",
-                one.display(),
-                other.display(),
+    table_file::split_file(&config.files, data, split, || {
+        if data.is_dir() {
+            format!(
+                "nor {split}.tsv or {split}.jsonl; name the file of {} in `files`",
                 shown(split)
-            );
-            Err(setting("files", message))
+            )
+        } else {
+            format!(
+                "{} is no folder; name the folder with the tables",
+                data.display()
+            )
         }
-        (None, _) => {
-            let hint = if data.is_dir() {
-                format!(
-                    "nor {split}.tsv or {split}.jsonl; name the file of {} in `files`",
-                    shown(split)
-                )
-            } else {
-                format!(
-                    "{} is no folder; name the folder with the tables",
-                    data.display()
-                )
-            };
-            Err(DataError::NotFound {
-                path: data.join(format!("{split}.csv")),
-                hint,
-            })
-        }
-    }
+    })
 }
 
 /// What a row says.
@@ -317,62 +291,24 @@ fn each_row(
     labelled: bool,
     mut each: impl FnMut(usize, Row) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-    let format = FORMATS
-        .into_iter()
-        .find(|format| ending.as_deref().is_some_and(|ending| ending == *format))
-        .ok_or_else(|| {
-            let message = format!(
-                "{} is of a format that cannot be told from its name, which should end in .csv, .tsv or .jsonl",
-                path.display()
-            );
-            setting("files", message)
-        })?;
-    let text = rows::read_text(path, || "correct `files` or the data folder".into())?;
-    let mut count = 0;
-    let mut counted = |line: usize, row: Row| {
-        if labelled && row.label.is_none() {
-            let message = format!(
-                "the column {} is empty; fill it in or delete the row",
-                shown(&config.label)
-            );
-            return Err(DataError::row(path, line, message));
-        }
-        count += 1;
-        each(line, row)
-    };
-    if format == "jsonl" {
-        for (line, object) in rows::lines(&text).filter(|(_, line)| !line.trim().is_empty()) {
-            counted(line, json_row(config, path, line, object, labelled)?)?;
-        }
-    } else {
-        let mut columns: Option<Columns> = None;
-        let mut cells = |line: usize, cells: &[&str]| match &columns {
-            Some(columns) => counted(line, columns.row(path, line, cells)?),
-            None => {
-                columns = Some(Columns::of(config, path, line, cells, labelled)?);
-                Ok(())
+    table_file::each_row(
+        path,
+        |line, header| Columns::of(config, path, line, header, labelled),
+        |line, row| {
+            let row = match row {
+                RawRow::Cells(columns, cells) => columns.row(cells),
+                RawRow::Object(object) => json_row(config, path, line, object, labelled)?,
+            };
+            if labelled && row.label.is_none() {
+                return Err(table_file::empty_cell(path, line, &config.label));
             }
-        };
-        if format == "csv" {
-            rows::csv(path, &text, cells)?;
-        } else {
-            for (line, row) in rows::tsv(&text) {
-                cells(line, &row)?;
-            }
-        }
-    }
-    if count == 0 {
-        return Err(DataError::Empty {
-            path: path.to_path_buf(),
-        });
-    }
-    Ok(())
+            each(line, row)
+        },
+    )
 }
 
 /// Where a header has the columns.
 struct Columns {
-    header: Vec<String>,
     text: usize,
     pair: Option<usize>,
     label: Option<usize>,
@@ -397,18 +333,16 @@ impl Columns {
             } else {
                 rows::find_column(path, line, header, &config.label)?
             },
-            header: header.iter().map(|name| name.trim().to_string()).collect(),
         })
     }
 
-    fn row(&self, path: &Path, line: usize, cells: &[&str]) -> Result<Row, DataError> {
-        rows::check_width(path, line, cells, &self.header)?;
+    fn row(&self, cells: &[&str]) -> Row {
         let cell = |index: usize| cells.get(index).copied().unwrap_or_default();
-        Ok(Row {
+        Row {
             text: cell(self.text).to_string(),
             pair: self.pair.map(|index| cell(index).to_string()),
             label: self.label.and_then(|index| label(cell(index))),
-        })
+        }
     }
 }
 
@@ -422,37 +356,10 @@ fn json_row(
     config: &TableConfig,
     path: &Path,
     line: usize,
-    json: &str,
+    object: &Map<String, Value>,
     labelled: bool,
 ) -> Result<Row, DataError> {
-    let object: Map<String, Value> = serde_json::from_str(json).map_err(|error| {
-        let text = error.to_string();
-        // The parser saw a single line, and says so.
-        let what = text.split(" at line ").next().unwrap_or_default();
-        let message = format!(
-            "no JSON object, at column {}: {what}; a row is one object on one line",
-            error.column()
-        );
-        DataError::row(path, line, message)
-    })?;
-    let missing = |column: &str| DataError::UnknownColumn {
-        path: path.to_path_buf(),
-        line,
-        column: column.to_string(),
-        header: object.keys().cloned().collect(),
-    };
-    let wrong = |column: &str, should: &str| {
-        let message = format!(
-            "the column {} is no {should}; correct the row",
-            shown(column)
-        );
-        DataError::row(path, line, message)
-    };
-    let text = |column: &str| match object.get(column) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(_) => Err(wrong(column, "string")),
-        None => Err(missing(column)),
-    };
+    let text = |column: &str| table_file::text_of(path, line, object, column);
     Ok(Row {
         text: text(&config.text)?,
         pair: match &config.pair {
@@ -464,8 +371,11 @@ fn json_row(
             Some(Value::Number(number)) => Some(number.to_string()),
             Some(Value::Bool(bool)) => Some(bool.to_string()),
             Some(Value::Null) => None,
-            Some(_) => return Err(wrong(&config.label, "string, number or truth value")),
-            None if labelled => return Err(missing(&config.label)),
+            Some(_) => {
+                let should = "string, number or truth value";
+                return Err(table_file::wrong_type(path, line, &config.label, should));
+            }
+            None if labelled => return Err(table_file::missing(path, line, object, &config.label)),
             None => None,
         },
     })
@@ -480,6 +390,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::table_file::FORMATS;
 
     fn folder(files: &[(&str, &[u8])]) -> TempDir {
         let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
 //! Phrases that are always well formed, drawn at random.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::lexicon::{
     ADJUNCT, ANIMALS, ANIMATE_ADJECTIVES, BRIDGE, COMMON, Form, GENDERED, GRADABLE, Gender,
     Gradable, INTRANSITIVE, MANNER, NAMES, NEAR, Noun, Number, PAST_TIMES, PLACES,
     THING_ADJECTIVES, THINGS, TO_ANIMATE, TO_THING, Verb,
 };
+use crate::made_text::{Choose, article, random};
 
 /// Words in a row; an element may be of two words (`more careful`).
 pub type Words = Vec<&'static str>;
@@ -144,43 +144,22 @@ impl AsRef<[&'static str]> for NounPhrase {
     }
 }
 
-/// `a` or `an`.
-fn article(next: &str) -> &'static str {
-    if next.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    }
-}
-
 /// A source of phrases. The same seed gives the same phrases on every platform.
 pub struct Grammar {
     random: ChaCha8Rng,
 }
 
+impl Choose for Grammar {
+    fn random(&mut self) -> &mut ChaCha8Rng {
+        &mut self.random
+    }
+}
+
 impl Grammar {
     /// `stream` keeps apart what is drawn for different purposes from one seed.
     pub fn new(seed: u64, stream: u64) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        random.set_stream(stream);
+        let random = random(seed, stream);
         Self { random }
-    }
-
-    /// A number below `end`, which must not be 0. By hand, because `rand` may change its way between versions, and the
-    /// bytes of the data set with it.
-    pub fn below(&mut self, end: usize) -> usize {
-        let scaled = u64::from(self.random.next_u32()) * end as u64;
-        (scaled >> 32) as usize
-    }
-
-    /// True once in `many` times.
-    pub fn once_in(&mut self, many: usize) -> bool {
-        self.below(many) == 0
-    }
-
-    /// One of `of`, which must not be empty.
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
     }
 
     /// One of the lexicon's entries.

@@ -3,6 +3,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use crate::error::DataError;
+use crate::rows::json_reason;
 
 /// The whole of a JSON text. `what` says what it should be: `DART's JSON`.
 ///
@@ -14,8 +15,7 @@ pub(super) fn parse<T: DeserializeOwned>(
     what: &str,
 ) -> Result<T, DataError> {
     serde_json::from_str(text).map_err(|error| {
-        let message = error.to_string();
-        let why = message.split(" at line ").next().unwrap_or_default();
+        let why = json_reason(&error);
         let hint = if error.is_eof() {
             "the file is cut off: fetch it again"
         } else {

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::record::{Grouped, Record};
 use super::task::{GenerationTask, unknown_split};
 use crate::error::{DataError, shown};
 use crate::rows;
-
-/// The endings of the files that can be read.
-const FORMATS: [&str; 3] = ["csv", "tsv", "jsonl"];
+use crate::table_file::{self, RawRow};
 
 /// What the columns of a table of pairs mean.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +54,7 @@ impl PairsTask {
                 "{} is the column with the prompts; name another",
                 shown(&config.completion)
             );
-            return Err(setting("completion", message));
+            return Err(DataError::setting("completion", message));
         }
         let name = name.to_string();
         Ok(Self { name, config })
@@ -80,11 +77,7 @@ impl PairsTask {
         each_row(path, [prompt, completion], |line, [prompt, text]| {
             let text = text.trim();
             if text.is_empty() {
-                let message = format!(
-                    "the column {} is empty; fill it in or delete the row",
-                    shown(completion)
-                );
-                return Err(DataError::row(path, line, message));
+                return Err(table_file::empty_cell(path, line, completion));
             }
             grouped.record(prompt).references.push(text.to_string());
             Ok(())
@@ -115,7 +108,13 @@ impl GenerationTask for PairsTask {
         if !self.splits().contains(&split) {
             return Err(unknown_split(self, split));
         }
-        self.read_file(&split_file(&self.config.files, data, split)?)
+        let path = table_file::split_file(&self.config.files, data, split, || {
+            format!(
+                "nor {split}.tsv or {split}.jsonl; correct the data folder, or name the file of {} in `files`",
+                shown(split)
+            )
+        })?;
+        self.read_file(&path)
     }
 
     fn describe(&self) -> &str {
@@ -123,46 +122,7 @@ impl GenerationTask for PairsTask {
     }
 
     fn splits(&self) -> Vec<&str> {
-        let others = self.config.files.keys().map(String::as_str);
-        let mut splits = vec!["train", "dev", "test"];
-        splits.extend(others.filter(|split| !["train", "dev", "test"].contains(split)));
-        splits
-    }
-}
-
-fn setting(setting: &'static str, message: String) -> DataError {
-    DataError::Setting { setting, message }
-}
-
-/// The file of a split.
-fn split_file(
-    files: &BTreeMap<String, PathBuf>,
-    data: &Path,
-    split: &str,
-) -> Result<PathBuf, DataError> {
-    if let Some(file) = files.get(split) {
-        return Ok(data.join(file));
-    }
-    let candidates = FORMATS.map(|format| data.join(format!("{split}.{format}")));
-    let mut there = candidates.iter().filter(|path| path.exists());
-    match (there.next(), there.next()) {
-        (Some(path), None) => Ok(path.clone()),
-        (Some(one), Some(other)) => {
-            let message = format!(
-                "both {} and {} are there for the split {}; name one of them",
-                one.display(),
-                other.display(),
-                shown(split)
-            );
-            Err(setting("files", message))
-        }
-        (None, _) => Err(DataError::NotFound {
-            path: data.join(format!("{split}.csv")),
-            hint: format!(
-                "nor {split}.tsv or {split}.jsonl; correct the data folder, or name the file of {} in `files`",
-                shown(split)
-            ),
-        }),
+        table_file::splits(&self.config.files)
     }
 }
 
@@ -172,94 +132,31 @@ fn each_row<const N: usize>(
     columns: [&String; N],
     mut each: impl FnMut(usize, [String; N]) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-    let format = FORMATS
-        .into_iter()
-        .find(|format| ending.as_deref().is_some_and(|ending| ending == *format))
-        .ok_or_else(|| {
-            let message = format!(
-                "{} is of a format that cannot be told from its name, which should end in .csv, .tsv or .jsonl",
-                path.display()
-            );
-            setting("files", message)
-        })?;
-    let text = rows::read_text(path, || "correct `files` or the data folder".into())?;
-    let mut count = 0;
-    if format == "jsonl" {
-        for (line, json) in rows::lines(&text).filter(|(_, line)| !line.trim().is_empty()) {
-            each(line, json_cells(path, line, json, columns)?)?;
-            count += 1;
-        }
-    } else {
-        let mut header: Option<(Vec<String>, [usize; N])> = None;
-        let mut row = |line: usize, cells: &[&str]| {
-            let Some((names, at)) = &header else {
-                let mut at = [0; N];
-                for (at, column) in at.iter_mut().zip(columns) {
-                    *at = rows::need_column(path, line, cells, column)?;
+    table_file::each_row(
+        path,
+        |line, header| {
+            let mut at = [0; N];
+            for (at, column) in at.iter_mut().zip(columns) {
+                *at = rows::need_column(path, line, header, column)?;
+            }
+            Ok(at)
+        },
+        |line, row| {
+            let texts = match row {
+                RawRow::Cells(at, cells) => {
+                    at.map(|at| cells.get(at).copied().unwrap_or_default().to_string())
                 }
-                let names = cells.iter().map(|name| name.trim().to_string()).collect();
-                header = Some((names, at));
-                return Ok(());
+                RawRow::Object(object) => {
+                    let mut texts = columns.map(|_| String::new());
+                    for (text, column) in texts.iter_mut().zip(columns) {
+                        *text = table_file::text_of(path, line, object, column)?;
+                    }
+                    texts
+                }
             };
-            rows::check_width(path, line, cells, names)?;
-            count += 1;
-            each(
-                line,
-                at.map(|at| cells.get(at).copied().unwrap_or_default().to_string()),
-            )
-        };
-        if format == "csv" {
-            rows::csv(path, &text, row)?;
-        } else {
-            for (line, cells) in rows::tsv(&text) {
-                row(line, &cells)?;
-            }
-        }
-    }
-    if count == 0 {
-        return Err(DataError::Empty {
-            path: path.to_path_buf(),
-        });
-    }
-    Ok(())
-}
-
-fn json_cells<const N: usize>(
-    path: &Path,
-    line: usize,
-    json: &str,
-    columns: [&String; N],
-) -> Result<[String; N], DataError> {
-    let object: Map<String, Value> = serde_json::from_str(json).map_err(|error| {
-        let text = error.to_string();
-        // The parser saw a single line, and says so.
-        let what = text.split(" at line ").next().unwrap_or_default();
-        let message = format!(
-            "no JSON object, at column {}: {what}; a row is one object on one line",
-            error.column()
-        );
-        DataError::row(path, line, message)
-    })?;
-    let mut cells = columns.map(|_| String::new());
-    for (cell, column) in cells.iter_mut().zip(columns) {
-        *cell = match object.get(column) {
-            Some(Value::String(text)) => text.clone(),
-            Some(_) => {
-                let message = format!("the column {} is no string; correct the row", shown(column));
-                return Err(DataError::row(path, line, message));
-            }
-            None => {
-                return Err(DataError::UnknownColumn {
-                    path: path.to_path_buf(),
-                    line,
-                    column: column.clone(),
-                    header: object.keys().cloned().collect(),
-                });
-            }
-        };
-    }
-    Ok(cells)
+            each(line, texts)
+        },
+    )
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Facts drawn at random, and sentences that tell them.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::lexicon::{Attribute, KINDS, Kind, LAST_NAMES, MEN, Subjects, Values, WOMEN};
 use crate::data_to_text::linearise;
+use crate::made_text::{Choose, article, held_out, random};
 
 /// One fact in so many is for the dev and test sets, the others are for the train set and the corpus.
 const HELD_OUT: u64 = 6;
@@ -44,29 +44,17 @@ pub struct Grammar {
     random: ChaCha8Rng,
 }
 
+impl Choose for Grammar {
+    fn random(&mut self) -> &mut ChaCha8Rng {
+        &mut self.random
+    }
+}
+
 impl Grammar {
     /// `stream` keeps apart what is drawn for different purposes from one seed.
     pub fn new(seed: u64, stream: u64) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        random.set_stream(stream);
+        let random = random(seed, stream);
         Self { random }
-    }
-
-    /// A number below `end`, which must not be 0. By hand, because `rand` may change its way between versions, and the
-    /// bytes of the data set with it.
-    pub fn below(&mut self, end: usize) -> usize {
-        let scaled = u64::from(self.random.next_u32()) * end as u64;
-        (scaled >> 32) as usize
-    }
-
-    /// True once in `many` times.
-    pub fn once_in(&mut self, many: usize) -> bool {
-        self.below(many) == 0
-    }
-
-    /// One of `of`, which must not be empty.
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
     }
 
     /// One to four facts, all of them such as that side may have.
@@ -187,13 +175,8 @@ impl Grammar {
 
 /// Which sets a fact may be in.
 fn side_of(subject: &str, key: &str, value: &str) -> Side {
-    // FNV-1a, 64 bits: the standard library's hash may change with its version.
     let bytes = [subject, key, value].into_iter().flat_map(str::bytes);
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    // The upper half: the lowest bits of FNV depend on the lowest bits of the text alone.
-    if (hash >> 32) % HELD_OUT == 0 {
+    if held_out(bytes, HELD_OUT) {
         Side::HeldOut
     } else {
         Side::Train
@@ -202,12 +185,7 @@ fn side_of(subject: &str, key: &str, value: &str) -> Side {
 
 /// Words with the value in its place.
 fn fill(words: &str, value: &str) -> String {
-    let article = if value.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    };
-    words.replace("{a}", article).replace("{}", value)
+    words.replace("{a}", article(value)).replace("{}", value)
 }
 
 /// `a`, `a and b`, `a, b and c`.

@@ -16,18 +16,16 @@ mod lexicon;
 mod task;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::data_to_text::Record;
+use crate::made_text::{Choose, PATIENCE, different, make_folder, write_lines};
 use grammar::{Grammar, Side};
 pub use task::Facts;
 
-/// After so many inputs or texts in a row that there were before, the grammar counts as exhausted.
-const PATIENCE: usize = 10_000;
 /// How many times a record's facts are told before fewer references are taken.
 const TELLINGS: usize = 30;
 /// How many references there may be about one input.
@@ -101,10 +99,7 @@ pub fn records(seed: u64, train: usize, dev: usize, test: usize) -> [Vec<Record>
 /// before, as it later has to in an input. Fewer come back only where the grammar has no more.
 pub fn corpus(seed: u64, count: usize) -> Vec<String> {
     let mut grammar = Grammar::new(seed, 3);
-    let mut seen = BTreeSet::new();
-    let mut corpus = Vec::new();
-    let mut repeated = 0;
-    while corpus.len() < count && repeated < PATIENCE {
+    different(count, || {
         let facts = grammar.facts(Side::Train);
         let mut texts = vec![grammar.tell(&facts)];
         if grammar.once_in(4) {
@@ -119,15 +114,8 @@ pub fn corpus(seed: u64, count: usize) -> Vec<String> {
                 texts.push(again);
             }
         }
-        let text = texts.join(" ");
-        if seen.insert(text.clone()) {
-            repeated = 0;
-            corpus.push(text);
-        } else {
-            repeated += 1;
-        }
-    }
-    corpus
+        texts.join(" ")
+    })
 }
 
 /// Writes `train.jsonl`, `dev.jsonl` and `test.jsonl` with the [`records`] of `seed` into `dir`, which is made if it is
@@ -136,7 +124,7 @@ pub fn corpus(seed: u64, count: usize) -> Vec<String> {
 /// # Errors
 /// What the operating system says, with the file's name. A file is there whole or not at all.
 pub fn write_jsonl(dir: &Path, seed: u64, train: usize, dev: usize, test: usize) -> io::Result<()> {
-    fs::create_dir_all(dir).map_err(|error| named(dir, &error))?;
+    make_folder(dir)?;
     for (file, records) in FILES.into_iter().zip(records(seed, train, dev, test)) {
         let lines: Result<Vec<String>, _> = records
             .into_iter()
@@ -146,7 +134,7 @@ pub fn write_jsonl(dir: &Path, seed: u64, train: usize, dev: usize, test: usize)
                  }| { serde_json::to_string(&Line { input, references }) },
             )
             .collect();
-        write_lines(&dir.join(file), &lines?)?;
+        write_lines(&dir.join(file), lines?)?;
     }
     Ok(())
 }
@@ -156,37 +144,17 @@ pub fn write_jsonl(dir: &Path, seed: u64, train: usize, dev: usize, test: usize)
 /// # Errors
 /// What the operating system says, with the file's name. The file is there whole or not at all.
 pub fn write_corpus(path: &Path, seed: u64, count: usize) -> io::Result<()> {
-    write_lines(path, &corpus(seed, count))
-}
-
-/// Writes a file beside `path` and moves it there when it is complete.
-fn write_lines(path: &Path, lines: &[String]) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    let write = || -> io::Result<()> {
-        let mut file = io::BufWriter::new(fs::File::create(&partial)?);
-        for line in lines {
-            writeln!(file, "{line}")?;
-        }
-        file.into_inner()?.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|error| {
-        // It may not have been made; the first error is the one that matters.
-        let _ = fs::remove_file(&partial);
-        named(path, &error)
-    })
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    write_lines(path, corpus(seed, count))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::{BTreeMap, HashSet};
+    use std::fs;
 
     use super::*;
+    use crate::made_text::fnv1a;
 
     /// What `assets/facts` was made with.
     const SHIPPED: (u64, usize, usize, usize) = (1, 2000, 100, 100);
@@ -235,9 +203,7 @@ mod tests {
     fn the_corpus_stays_as_it_is() {
         // Of seed 0: a change here changes what the tiny model was trained on, and its numbers.
         let text = corpus(0, 1000).join("\n");
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = fnv1a(text.bytes());
         assert_eq!(hash, 0x0762_0725_566e_a88f, "{hash:#x}");
     }
 

@@ -3,7 +3,7 @@ use std::path::Path;
 use super::Line;
 use crate::data_to_text::{GenerationTask, Grouped, Record, unknown_split};
 use crate::error::DataError;
-use crate::rows::{lines, read_text};
+use crate::rows::{json_reason, lines, read_text};
 
 /// The task as [`write_jsonl`](super::write_jsonl) writes it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,11 +33,8 @@ impl GenerationTask for Facts {
                 let message = format!("no record of an input and its references: {why}");
                 DataError::row(&path, number, message)
             };
-            let line: Line = serde_json::from_str(line).map_err(|error| {
-                let text = error.to_string();
-                // The parser saw a single line, and says so.
-                wrong(text.split(" at line ").next().unwrap_or_default())
-            })?;
+            let line: Line =
+                serde_json::from_str(line).map_err(|error| wrong(&json_reason(&error)))?;
             if line.references.is_empty()
                 || line.references.iter().any(|text| text.trim().is_empty())
             {

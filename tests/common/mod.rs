@@ -1,0 +1,71 @@
+//! Running the program: what the tests of this folder share.
+#![allow(dead_code)] // No test file uses all of it.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-roberta");
+pub const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/acceptability");
+
+pub fn mtlora(arguments: &[&str]) -> Output {
+    mtlora_reading(arguments, "")
+}
+
+/// With `input` on its standard input.
+pub fn mtlora_reading(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A command that refuses its flags does not read.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// Standard output of a command that succeeds.
+pub fn text_reading(arguments: &[&str], input: &str) -> String {
+    let output = mtlora_reading(arguments, input);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The JSON object at the end of standard output of a command that succeeds.
+pub fn json(arguments: &[&str]) -> Value {
+    let text = text_reading(&[arguments, &["--json"]].concat(), "");
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+/// What a command that fails says.
+pub fn refused(arguments: &[&str]) -> String {
+    refused_reading(arguments, "")
+}
+
+/// What a command that fails says about `input`.
+pub fn refused_reading(arguments: &[&str], input: &str) -> String {
+    let output = mtlora_reading(arguments, input);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?} {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// A folder with the beginnings of the acceptability task's files, so many lines of each.
+pub fn small_data(folder: &Path, train: usize, dev: usize) -> PathBuf {
+    let data = folder.join("data");
+    std::fs::create_dir(&data).unwrap();
+    for (name, lines) in [("train.tsv", train), ("dev.tsv", dev)] {
+        let text = std::fs::read_to_string(Path::new(DATA).join(name)).unwrap();
+        let kept: Vec<&str> = text.lines().take(lines).collect();
+        std::fs::write(data.join(name), kept.join("\n")).unwrap();
+    }
+    data
+}
