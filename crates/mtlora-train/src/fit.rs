@@ -168,7 +168,8 @@ pub fn fit<L: Learner>(
             for batch in group {
                 let BatchLoss { loss, tokens: read } = learner.loss(&model, batch, device)?;
                 tokens += read;
-                let value: f32 = loss.clone().into_scalar();
+                let value = loss.clone().try_into_scalar::<f32>();
+                let value = value.map_err(|error| TrainError::Device(error.to_string()))?;
                 if !value.is_finite() {
                     return Err(TrainError::NotFinite {
                         step: step + 1,
