@@ -24,11 +24,6 @@ impl Contexts {
         }
     }
 
-    /// Number of rows.
-    pub fn count(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
     /// What a row sees.
     pub fn row(&self, row: usize) -> &[u32] {
         &self.slots[self.offsets[row]..self.offsets[row + 1]]

@@ -75,7 +75,7 @@ pub fn segment_attention(
     dropout: &Dropout,
 ) -> Tensor<2> {
     let keep = drops(dropout, &query)
-        .then(|| keep_mask(&query, heads * segments.score_entries(), dropout.prob));
+        .then(|| dropout_mask(&query, heads * segments.score_entries(), dropout.prob));
     let head_dim = query.dims()[1] / heads;
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::segment_attention(
         query.into_dispatch(),
@@ -171,13 +171,13 @@ pub fn dropout(dropout: &Dropout, x: Tensor<2>) -> Tensor<2> {
         return x;
     }
     let shape = x.dims();
-    let keep = keep_mask(&x, shape[0] * shape[1], dropout.prob);
+    let keep = dropout_mask(&x, shape[0] * shape[1], dropout.prob);
     x * keep.reshape(shape)
 }
 
-fn keep_mask(like: &Tensor<2>, entries: usize, prob: f64) -> Tensor<1> {
+fn dropout_mask(like: &Tensor<2>, entries: usize, prob: f64) -> Tensor<1> {
     let like = like.clone().into_dispatch();
-    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::keep_mask(
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::dropout_mask(
         like,
         entries,
         prob,

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use crate::made_text::{self, Choose, PATIENCE, different, make_folder, write_lines};
+use crate::synthetic::{self, Choose, PATIENCE, different, make_folder, write_lines};
 use grammar::Grammar;
 use phenomena::PHENOMENA;
 pub use task::Acceptability;
@@ -138,7 +138,7 @@ pub fn write_corpus(path: &Path, seed: u64, count: usize) -> io::Result<()> {
 
 /// Whether a sentence may be in the task; otherwise it may be in the corpus.
 fn held_out(text: &str) -> bool {
-    made_text::held_out(text.bytes(), HELD_OUT)
+    synthetic::held_out(text.bytes(), HELD_OUT)
 }
 
 /// Fisher and Yates.
@@ -176,7 +176,7 @@ mod tests {
         let lines = sentences(0, 1000)
             .into_iter()
             .map(|sentence| format!("{}{}\n", u8::from(sentence.acceptable), sentence.text));
-        let hash = made_text::fnv1a(lines.flat_map(String::into_bytes));
+        let hash = synthetic::fnv1a(lines.flat_map(String::into_bytes));
         assert_eq!(hash, 0x02ac_e852_30e1_21ba, "{hash:#x}");
     }
 

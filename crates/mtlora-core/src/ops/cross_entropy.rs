@@ -11,7 +11,7 @@
 //!
 //! The loss is a sum, so its gradients are known but for one factor as soon as the logits are: the
 //! forward pass makes them and the logits are never made a second time (as Liger Kernel does it,
-//! arXiv 2410.10989, section 3.2).
+//! arXiv 2410.10989).
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;

@@ -11,10 +11,10 @@
 mod attention;
 mod cached;
 mod cross_entropy;
+mod dropout;
 #[cfg(feature = "flex")]
 mod flex;
 mod gelu;
-mod keep;
 mod linear;
 mod norm;
 
@@ -131,14 +131,14 @@ pub trait MtLoraBackend: Backend {
     /// with probability `prob` zero. `seed` is for backends that draw it themselves; others draw
     /// from their device's generator.
     #[fusion(default)]
-    fn keep_mask(
+    fn dropout_mask(
         like: FloatTensor<Self>,
         entries: usize,
         prob: f64,
         seed: u64,
     ) -> FloatTensor<Self> {
         let _ = seed;
-        keep::mask::<Self>(&like, entries, prob)
+        dropout::mask::<Self>(&like, entries, prob)
     }
 
     /// The Gaussian error linear unit of each element. Any shape.
@@ -306,12 +306,12 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
         cross_entropy::track::<B, C>(hidden, embedding, targets, smoothing)
     }
 
-    fn keep_mask(
+    fn dropout_mask(
         like: FloatTensor<Self>,
         entries: usize,
         prob: f64,
         seed: u64,
     ) -> FloatTensor<Self> {
-        Self::from_inner(B::keep_mask(like.into_primitive(), entries, prob, seed))
+        Self::from_inner(B::dropout_mask(like.into_primitive(), entries, prob, seed))
     }
 }

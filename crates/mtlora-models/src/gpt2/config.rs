@@ -64,15 +64,6 @@ pub struct Gpt2Config {
 }
 
 impl Gpt2Config {
-    /// Whether the folder's config.json says that its model is a GPT-2.
-    ///
-    /// # Errors
-    /// No folder, no such file, no JSON.
-    pub fn describes(folder: &Path) -> Result<bool, ModelError> {
-        let (_, _, map) = read(folder)?;
-        Ok(map.get("model_type").and_then(Value::as_str) == Some(MODEL_TYPE))
-    }
-
     /// Reads `config.json` of a model folder.
     ///
     /// # Errors
@@ -296,7 +287,6 @@ mod tests {
         assert_eq!(again, config);
         assert!(again.to_json().contains("n_ctx"));
         assert_eq!(again.n_inner, 32);
-        assert!(Gpt2Config::describes(folder.path()).unwrap());
     }
 
     #[test]

@@ -106,9 +106,4 @@ impl CausalText {
             message,
         })
     }
-
-    /// The tokenizer itself.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
 }

@@ -7,7 +7,7 @@ use super::lexicon::{
     Gradable, INTRANSITIVE, MANNER, NAMES, NEAR, Noun, Number, PAST_TIMES, PLACES,
     THING_ADJECTIVES, THINGS, TO_ANIMATE, TO_THING, Verb,
 };
-use crate::made_text::{Choose, article, random};
+use crate::synthetic::{Choose, article, random};
 
 /// Words in a row; an element may be of two words (`more careful`).
 pub type Words = Vec<&'static str>;

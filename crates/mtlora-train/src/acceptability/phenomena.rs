@@ -10,7 +10,7 @@ use super::lexicon::{
     INTERROGATIVE, MANNER, MASS, MODALS, NEAR, Number, PAST_TIMES, PRONOUNS, TO_ANIMATE, TO_THING,
     Verb, WITH_ING, WITH_TO,
 };
-use crate::made_text::Choose;
+use crate::synthetic::Choose;
 
 /// Makes a sentence that keeps the rule (`true`) or breaks it once.
 type Rule = fn(&mut Grammar, bool) -> Line;

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::lexicon::{Attribute, KINDS, Kind, LAST_NAMES, MEN, Subjects, Values, WOMEN};
 use crate::data_to_text::linearise;
-use crate::made_text::{Choose, article, held_out, random};
+use crate::synthetic::{Choose, article, held_out, random};
 
 /// One fact in so many is for the dev and test sets, the others are for the train set and the corpus.
 const HELD_OUT: u64 = 6;

@@ -22,7 +22,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data_to_text::Record;
-use crate::made_text::{Choose, PATIENCE, different, make_folder, write_lines};
+use crate::synthetic::{Choose, PATIENCE, different, make_folder, write_lines};
 use grammar::{Grammar, Side};
 pub use task::Facts;
 
@@ -154,7 +154,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::made_text::fnv1a;
+    use crate::synthetic::fnv1a;
 
     /// What `assets/facts` was made with.
     const SHIPPED: (u64, usize, usize, usize) = (1, 2000, 100, 100);

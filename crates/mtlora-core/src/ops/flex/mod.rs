@@ -7,8 +7,8 @@
 mod attention;
 mod cached;
 mod cross_entropy;
+mod dropout;
 mod gelu;
-mod keep;
 mod matmul;
 mod norm;
 mod reduce;
@@ -100,15 +100,15 @@ impl MtLoraBackend for Flex {
         (dq, dk, dv)
     }
 
-    fn keep_mask(
+    fn dropout_mask(
         like: FloatTensor<Self>,
         entries: usize,
         prob: f64,
         seed: u64,
     ) -> FloatTensor<Self> {
         match suits(&[&like]) {
-            true => keep::keep_mask(entries, prob, seed),
-            false => ops::keep::mask::<Self>(&like, entries, prob),
+            true => dropout::dropout_mask(entries, prob, seed),
+            false => ops::dropout::mask::<Self>(&like, entries, prob),
         }
     }
 

@@ -12,9 +12,9 @@ fn mixed(x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// [`crate::ops::MtLoraBackend::keep_mask`]: an entry depends on the seed and its place only, so that
+/// [`crate::ops::MtLoraBackend::dropout_mask`]: an entry depends on the seed and its place only, so that
 /// threads draw their parts on their own.
-pub(crate) fn keep_mask(entries: usize, prob: f64, seed: u64) -> FlexTensor {
+pub(crate) fn dropout_mask(entries: usize, prob: f64, seed: u64) -> FlexTensor {
     let (low, high) = (seed as u32, (seed >> 32) as u32);
     let scale = (1.0 / (1.0 - prob)) as f32;
     // Of the 2^32 values, those from here on are kept.
@@ -44,7 +44,7 @@ mod tests {
     fn the_share_and_the_mean_are_as_wanted() {
         const ENTRIES: usize = 200_000;
         for (prob, seed) in [(0.1, 1), (0.5, 2), (0.9, u64::MAX)] {
-            let mask = keep_mask(ENTRIES, prob, seed);
+            let mask = dropout_mask(ENTRIES, prob, seed);
             let dropped = values(&mask).iter().filter(|x| **x == 0.0).count() as f64;
             let deviation = (prob * (1.0 - prob) / ENTRIES as f64).sqrt();
             assert!(
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn neighbours_and_seeds_are_independent() {
-        let masks = [3, 4, 3 << 32].map(|seed| values(&keep_mask(50_000, 0.5, seed)).to_vec());
+        let masks = [3, 4, 3 << 32].map(|seed| values(&dropout_mask(50_000, 0.5, seed)).to_vec());
         let agree = |a: &[f32], b: &[f32]| {
             let same = a.iter().zip(b).filter(|(a, b)| a == b).count();
             same as f64 / a.len().min(b.len()) as f64
