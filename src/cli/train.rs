@@ -78,6 +78,15 @@ impl<'a> Report<'a> {
     }
 }
 
+/// How much there is to learn from, and how much learns.
+pub(super) fn print_sizes(task: &str, [items, dev, trainable, total]: [usize; 4], device: &str) {
+    let share = 100.0 * trainable as f64 / total as f64;
+    eprintln!(
+        "{task}: {items} train and {dev} dev examples; {trainable} of {total} parameters train \
+         ({share:.2} %), on {device}"
+    );
+}
+
 /// The scores before and after, and where the run is.
 pub(super) fn print_report(report: &Report<'_>, out: &Path) {
     println!("dev before: {}", output::describe(report.metrics_before));
@@ -131,14 +140,8 @@ fn classify(
 
     let trainable = trainable_parameters(&parts.model);
     let total = parts.model.num_params();
-    eprintln!(
-        "{}: {} train and {} dev examples; {trainable} of {total} parameters train ({:.2} %), on {}",
-        task.name(),
-        items.len(),
-        dev.len(),
-        100.0 * trainable as f64 / total as f64,
-        config.device,
-    );
+    let sizes = [items.len(), dev.len(), trainable, total];
+    print_sizes(task.name(), sizes, &config.device);
     if !fresh.is_empty() {
         eprintln!(
             "the model's folder lacks, and starts anew: {}",

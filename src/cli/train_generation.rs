@@ -15,7 +15,7 @@ use mtlora::train::{
 use super::output;
 use super::progress::Progress;
 use super::task;
-use super::train::{Report, print_report};
+use super::train::{Report, print_report, print_sizes};
 
 /// Inputs whose texts are shown before and after.
 const SHOWN: usize = 3;
@@ -41,14 +41,8 @@ pub(super) fn run(
 
     let trainable = trainable_parameters(&parts.model);
     let total = parts.model.num_params();
-    eprintln!(
-        "{}: {} train and {} dev sequences; {trainable} of {total} parameters train ({:.2} %), on {}",
-        task.name(),
-        items.len(),
-        dev.len(),
-        100.0 * trainable as f64 / total as f64,
-        config.device,
-    );
+    let sizes = [items.len(), dev.len(), trainable, total];
+    print_sizes(task.name(), sizes, &config.device);
     if counts.cut + counts.left_out > 0 {
         eprintln!(
             "{} inputs are cut to {} tokens, {} texts are longer than that and left out",

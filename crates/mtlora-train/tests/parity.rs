@@ -106,13 +106,7 @@ fn follow(model: &str, structure: Structure) -> usize {
     let steps = recording.number("steps") as usize;
     let batch = labels.len() / steps;
     let length = ids.len() / labels.len();
-    let losses: Vec<f32> = recording.floats("loss").try_to_vec().unwrap();
-    let rates: Vec<f32> = recording.floats("lr").try_to_vec().unwrap();
-    let schedule = WarmupLinear::new(
-        recording.number("lr"),
-        recording.number("warmup_steps") as usize,
-        steps,
-    );
+    let curve = Curve::new(&recording);
     let all = devices();
     for named in &all {
         let device = named.device.clone().autodiff();
@@ -135,8 +129,7 @@ fn follow(model: &str, structure: Structure) -> usize {
         let mut classifier = load_state(classifier, start).unwrap();
         let mut optimizer = adamw(recording.number("weight_decay"));
         for step in 0..steps {
-            let rate = schedule.rate(step);
-            assert_eq!(rate as f32, rates[step], "learning rate of step {step}");
+            let rate = curve.rate(step);
             let sequences: Vec<Tokens> = (step * batch..(step + 1) * batch)
                 .map(|row| {
                     let range = row * length..(row + 1) * length;
@@ -155,14 +148,8 @@ fn follow(model: &str, structure: Structure) -> usize {
             let sequences: Vec<&Tokens> = sequences.iter().collect();
             let strip = Strip::new(&sequences, &config, &device).unwrap();
             let loss = loss(classifier.forward(&strip), &targets, &objective);
-            let found: f32 = loss.clone().into_scalar();
-            let error = (found - losses[step]).abs();
-            assert!(
-                error < 1e-3,
-                "{} {model} {structure} step {step}: loss {found}, PyTorch's {}",
-                named.name,
-                losses[step]
-            );
+            let what = format!("{} {model} {structure}", named.name);
+            curve.check(step, loss.clone().into_scalar(), &what);
             let gradients = GradientsParams::from_grads(loss.backward(), &classifier);
             classifier = optimizer.step(rate, classifier, gradients);
         }
@@ -171,6 +158,41 @@ fn follow(model: &str, structure: Structure) -> usize {
         compare(found, &recording, model, &what);
     }
     all.len()
+}
+
+/// The learning rate and the loss of each recorded step.
+struct Curve {
+    rates: Vec<f32>,
+    losses: Vec<f32>,
+    schedule: WarmupLinear,
+}
+
+impl Curve {
+    fn new(recording: &Recording) -> Self {
+        let losses: Vec<f32> = recording.floats("loss").try_to_vec().unwrap();
+        let warmup = recording.number("warmup_steps") as usize;
+        Self {
+            rates: recording.floats("lr").try_to_vec().unwrap(),
+            schedule: WarmupLinear::new(recording.number("lr"), warmup, losses.len()),
+            losses,
+        }
+    }
+
+    /// Our rate of a step, which is exactly the recorded one.
+    fn rate(&self, step: usize) -> f64 {
+        let rate = self.schedule.rate(step);
+        let recorded = self.rates[step];
+        assert_eq!(rate as f32, recorded, "learning rate of step {step}");
+        rate
+    }
+
+    fn check(&self, step: usize, found: f32, what: &str) {
+        let wanted = self.losses[step];
+        assert!(
+            (found - wanted).abs() < 1e-3,
+            "{what} step {step}: loss {found}, PyTorch's {wanted}"
+        );
+    }
 }
 
 /// The trained tensors against PyTorch's.
@@ -210,13 +232,7 @@ fn follow_gpt2(structure: Structure) -> usize {
     let loss_mask: Vec<f32> = recording.floats("loss_mask").try_to_vec().unwrap();
     let shape = recording.floats("loss_mask").shape().to_vec();
     let (steps, batch, length) = (shape[0], shape[1], shape[2]);
-    let losses: Vec<f32> = recording.floats("loss").try_to_vec().unwrap();
-    let rates: Vec<f32> = recording.floats("lr").try_to_vec().unwrap();
-    let schedule = WarmupLinear::new(
-        recording.number("lr"),
-        recording.number("warmup_steps") as usize,
-        steps,
-    );
+    let curve = Curve::new(&recording);
     let smoothing = recording.number("label_smoothing");
     let all = devices();
     for named in &all {
@@ -239,22 +255,15 @@ fn follow_gpt2(structure: Structure) -> usize {
         let mut model = load_state(model, start).unwrap();
         let mut optimizer = adamw(recording.number("weight_decay"));
         for step in 0..steps {
-            let rate = schedule.rate(step);
-            assert_eq!(rate as f32, rates[step], "learning rate of step {step}");
+            let rate = curve.rate(step);
             let rows = (step * batch..(step + 1) * batch)
                 .map(|row| row * length..(row + 1) * length)
                 .map(|row| causal_row(&ids[row.clone()], &mask[row.clone()], &loss_mask[row]));
             let batch = CausalBatch::new(rows, &device).unwrap();
             let sum = model.loss(&batch, smoothing);
             let loss = sum.div_scalar(batch.count as f64 + 1e-4);
-            let found: f32 = loss.clone().into_scalar();
-            let error = (found - losses[step]).abs();
-            assert!(
-                error < 1e-3,
-                "{} gpt2 {structure} step {step}: loss {found}, PyTorch's {}",
-                named.name,
-                losses[step]
-            );
+            let what = format!("{} gpt2 {structure}", named.name);
+            curve.check(step, loss.clone().into_scalar(), &what);
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             model = optimizer.step(rate, model, gradients);
         }
