@@ -9,27 +9,37 @@ use crate::{Adapter, Contexts, Segments, random};
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
 ///
 /// The dense update is never made, and the frozen weight gets no gradient. A layer without an
-/// adapter, or one whose base trains, takes Burn's own way.
+/// adapter is a plain linear map; one whose base trains takes Burn's own way.
 ///
 /// # Shapes
 /// - `x`: `[..., in]`
 /// - output: `[..., out]`
 pub fn adapted_linear<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D> {
-    let Some(adapter) = linear.weight.reparameterization::<Adapter>() else {
-        return linear.forward(x);
+    let adapter = linear.weight.reparameterization::<Adapter>();
+    // Without an adapter of ours, `val` is the weight as it acts, whatever else hangs on it.
+    let weight = match adapter {
+        Some(_) => linear.weight.base(),
+        None => linear.weight.val(),
     };
-    let weight = linear.weight.base();
-    if weight.is_require_grad() || D < 2 {
+    if D < 2 || adapter.is_some() && weight.is_require_grad() {
         return linear.forward(x);
     }
     let mut shape = x.dims();
     let x: Tensor<2> = x.flatten(0, D - 2);
+    let bias = optional(linear.bias.as_ref().map(Param::val));
+    let Some(adapter) = adapter else {
+        let x = x.into_dispatch();
+        let y = <Dispatch as MtLoraBackend>::mixed_linear(x, weight.into(), bias);
+        let y = Tensor::<2>::from_dispatch(y);
+        shape[D - 1] = y.dims()[1];
+        return y.reshape(shape);
+    };
     let dropped = drops(&adapter.dropout, &x).then(|| dropout(&adapter.dropout, x.clone()));
     let y = Tensor::<2>::from_dispatch(<Dispatch as MtLoraBackend>::adapted_linear(
         x.into_dispatch(),
         optional(dropped),
-        weight.into_dispatch(),
-        optional(linear.bias.as_ref().map(Param::val)),
+        weight.into(),
+        bias,
         adapter.a.val().into_dispatch(),
         optional(adapter.transform()),
         adapter.up().into_dispatch(),

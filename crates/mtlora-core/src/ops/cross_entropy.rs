@@ -16,12 +16,13 @@
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
 use super::MtLoraBackend;
+use super::tracked::is_tracked;
 
 /// The most bytes that the logits of one chunk take.
 const CHUNK_BYTES: usize = 32 << 20;
@@ -198,22 +199,6 @@ impl<B: Backend> Backward<B, 2> for TiedCrossEntropy {
             }
         }
     }
-}
-
-#[derive(Debug)]
-struct Probe;
-
-impl<B: Backend> Backward<B, 1> for Probe {
-    type State = ();
-
-    fn backward(self, _: Ops<(), 1>, _: &mut Gradients, _: &mut Checkpointer) {}
-}
-
-/// Whether a gradient is wanted for the node: what an operation with it as its only parent would
-/// be told. Nothing is registered.
-fn is_tracked<B: Backend, C: CheckpointStrategy>(node: NodeGuard) -> bool {
-    let prepared = Backward::<B, 1>::prepare::<C>(Probe, [node]);
-    matches!(prepared.compute_bound().stateful(), OpsKind::Tracked(_))
 }
 
 /// The operation on an autodiff backend.

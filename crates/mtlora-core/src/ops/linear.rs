@@ -1,187 +1,180 @@
-//! The linear map with a low-rank update.
-//!
-//! With `z` the adapter's input (`x`, or `x` after dropout), `u = z Aᵀ`, `v = u Tᵀ`:
+//! The linear map, whose weight may be kept in less precision than what passes through it:
 //!
 //! ```text
-//! y  = x W + bias + scale v Bᵀ
-//! g  = scale dy B                  (the gradient of v)
-//! dB = scale dyᵀ v     dT = gᵀ u     du = g T     dA = duᵀ z
-//! dz = du A            dx = dy Wᵀ    dbias = sum over tokens of dy
+//! y = x W + bias     dx = dy Wᵀ     dW = xᵀ dy     dbias = sum over tokens of dy
 //! ```
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Scalar, TensorMetadata};
-use burn::tensor::Shape;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, Scalar, TensorMetadata};
+use burn::tensor::{DType, Shape, Tensor};
 
 use super::MtLoraBackend;
+use super::tracked::{is_tracked, node_or_constant};
 
-/// The operation's inputs; [`MtLoraBackend::adapted_linear`] has the shapes.
-pub(super) struct Inputs<T> {
-    pub x: T,
-    pub dropped: Option<T>,
-    pub weight: T,
-    pub bias: Option<T>,
-    pub a: T,
-    pub t: Option<T>,
-    pub b: T,
-    pub scale: f64,
+/// A matrix in the precision that it is kept in.
+#[derive(ExtensionType)]
+pub enum Weight<B: Backend> {
+    /// Floats. Where their precision is not that of the other factor, that factor is rounded to
+    /// it first; sums are in the other factor's precision.
+    Float(FloatTensor<B>),
+    /// Integers with scales; the other factor keeps its precision.
+    Quantized(QuantizedTensor<B>),
 }
 
-/// The output, and `u` (`[tokens, rank]`), which the backward pass reads.
+impl<B: Backend> Clone for Weight<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Weight::Float(tensor) => Weight::Float(tensor.clone()),
+            Weight::Quantized(tensor) => Weight::Quantized(tensor.clone()),
+        }
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Weight<B> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Weight::Float(tensor) => tensor.fmt(formatter),
+            Weight::Quantized(tensor) => tensor.fmt(formatter),
+        }
+    }
+}
+
+impl From<Tensor<2>> for Weight<Dispatch> {
+    fn from(tensor: Tensor<2>) -> Self {
+        match tensor.dtype() {
+            DType::QFloat(_) => Weight::Quantized(tensor.into_dispatch()),
+            _ => Weight::Float(tensor.into_dispatch()),
+        }
+    }
+}
+
+impl<B: Backend> Weight<B> {
+    /// What it holds, without the autodiff backend's wrapping.
+    pub(super) fn inner<C: CheckpointStrategy>(weight: Weight<Autodiff<B, C>>) -> Self {
+        match weight {
+            Weight::Float(tensor) => Weight::Float(tensor.into_primitive()),
+            Weight::Quantized(tensor) => Weight::Quantized(tensor),
+        }
+    }
+
+    /// `x`, rounded to the weight's precision where that is less, and the weight in `x`'s.
+    pub(super) fn matched(self, x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+        let own = x.dtype();
+        match self {
+            Weight::Quantized(weight) => (x, B::dequantize(weight, own.into())),
+            Weight::Float(weight) if weight.dtype() == own => (x, weight),
+            Weight::Float(weight) => {
+                let x = B::float_cast(x, weight.dtype().into());
+                (
+                    B::float_cast(x, own.into()),
+                    B::float_cast(weight, own.into()),
+                )
+            }
+        }
+    }
+}
+
+/// `x W + bias`.
 pub(super) fn forward<B: Backend>(
-    inputs: Inputs<FloatTensor<B>>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    let z = inputs.dropped.unwrap_or_else(|| inputs.x.clone());
-    let u = B::float_matmul(z, B::float_transpose(inputs.a));
-    let v = transformed::<B>(u.clone(), inputs.t);
-    let update = B::float_matmul(v, B::float_transpose(inputs.b));
-    let mut y = B::float_matmul(inputs.x, inputs.weight);
-    if let Some(bias) = inputs.bias {
-        let width = bias.shape()[0];
-        y = B::float_add(y, B::float_reshape(bias, Shape::from([1, width])));
-    }
-    let y = B::float_add(y, B::float_mul_scalar(update, Scalar::from(inputs.scale)));
-    (y, u)
-}
-
-/// `u Tᵀ`.
-fn transformed<B: Backend>(u: FloatTensor<B>, t: Option<FloatTensor<B>>) -> FloatTensor<B> {
-    match t {
-        Some(t) => B::float_matmul(u, B::float_transpose(t)),
-        None => u,
+    x: FloatTensor<B>,
+    weight: Weight<B>,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
+    let (x, weight) = weight.matched(x);
+    let y = B::float_matmul(x, weight);
+    match bias {
+        Some(bias) => {
+            let width = bias.shape()[0];
+            B::float_add(y, B::float_reshape(bias, Shape::from([1, width])))
+        }
+        None => y,
     }
 }
 
-/// What the backward pass needs. `z` and `weight` are shared with their owners, not copied.
-#[derive(Clone, Debug)]
-struct Saved<T> {
-    z: T,
-    u: T,
-    weight: T,
-    a: T,
-    t: Option<T>,
-    b: T,
+/// `dy Wᵀ`.
+pub(super) fn backward<B: Backend>(dy: FloatTensor<B>, weight: Weight<B>) -> FloatTensor<B> {
+    let (dy, weight) = weight.matched(dy);
+    B::float_matmul(dy, B::float_transpose(weight))
+}
+
+/// `sum + scale a b`.
+pub(super) fn add_matmul<B: Backend>(
+    sum: FloatTensor<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
     scale: f64,
-    /// Whether `z` is an input of its own (dropout), so that its gradient does not belong to `x`.
-    dropped: bool,
+) -> FloatTensor<B> {
+    let product = B::float_matmul(a, b);
+    B::float_add(sum, B::float_mul_scalar(product, Scalar::from(scale)))
+}
+
+/// The bias' gradient: `[out]`.
+pub(super) fn bias_gradient<B: Backend>(dy: FloatTensor<B>) -> FloatTensor<B> {
+    let width = dy.shape()[1];
+    B::float_reshape(B::float_sum_dim(dy, 0), Shape::from([width]))
+}
+
+/// What the backward pass needs; each shared with its owner.
+#[derive(Clone, Debug)]
+struct Saved<B: Backend> {
+    weight: Weight<B>,
+    /// Where the weight trains.
+    x: Option<FloatTensor<B>>,
 }
 
 #[derive(Debug)]
-struct AdaptedLinear;
+struct Linear;
 
-/// Parents: `x`, `dropped`, `bias`, `a`, `t`, `b`. The weight is not among them.
-impl<B: Backend> Backward<B, 6> for AdaptedLinear {
-    type State = Saved<FloatTensor<B>>;
+/// Parents: `x`, the weight (never where it is quantized), `bias`.
+impl<B: Backend + MtLoraBackend> Backward<B, 3> for Linear {
+    type State = Saved<B>;
 
-    fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let saved = ops.state;
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        let [x, dropped, bias, a, t, b] = ops.parents.map(|node| node.map(|node| node.id));
-        let z_tracked = if saved.dropped { dropped } else { x };
-
-        let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(saved.scale));
-        if let Some(b) = b {
-            let v = transformed::<B>(saved.u.clone(), saved.t.clone());
-            let db = B::float_matmul(B::float_transpose(dy.clone()), v);
-            grads.register::<B>(b, scaled(db));
-        }
-        let mut dz = None;
-        if a.is_some() || t.is_some() || z_tracked.is_some() {
-            let g = scaled(B::float_matmul(dy.clone(), saved.b));
-            if let Some(t) = t {
-                let dt = B::float_matmul(B::float_transpose(g.clone()), saved.u);
-                grads.register::<B>(t, dt);
-            }
-            let du = match saved.t {
-                Some(t) => B::float_matmul(g, t),
-                None => g,
-            };
-            if let Some(a) = a {
-                let da = B::float_matmul(B::float_transpose(du.clone()), saved.z);
-                grads.register::<B>(a, da);
-            }
-            dz = z_tracked.map(|_| B::float_matmul(du, saved.a));
-        }
+        let [x, weight, bias] = ops.parents;
         if let Some(bias) = bias {
-            let width = dy.shape()[1];
-            let sum = B::float_sum_dim(dy.clone(), 0);
-            grads.register::<B>(bias, B::float_reshape(sum, Shape::from([width])));
+            grads.register::<B>(bias.id, bias_gradient::<B>(dy.clone()));
         }
-        if let (Some(dropped), true) = (dropped, saved.dropped)
-            && let Some(dz) = dz.take()
-        {
-            grads.register::<B>(dropped, dz);
+        if let (Some(weight), Some(x)) = (weight, ops.state.x) {
+            let dw = B::float_matmul(B::float_transpose(x), dy.clone());
+            grads.register::<B>(weight.id, dw);
         }
         if let Some(x) = x {
-            let dx = B::float_matmul(dy, B::float_transpose(saved.weight));
-            let dx = match dz {
-                Some(dz) => B::float_add(dx, dz),
-                None => dx,
-            };
-            grads.register::<B>(x, dx);
+            grads.register::<B>(x.id, B::mixed_linear_backward(dy, ops.state.weight));
         }
     }
 }
 
 /// The operation on an autodiff backend.
 pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
-    inputs: Inputs<FloatTensor<Autodiff<B, C>>>,
+    x: FloatTensor<Autodiff<B, C>>,
+    weight: Weight<Autodiff<B, C>>,
+    bias: Option<FloatTensor<Autodiff<B, C>>>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    // An input that is not there has a constant in its place, which gets no gradient.
-    let absent = || Autodiff::<B, C>::from_inner(inputs.weight.primitive().clone());
-    let guard = |tensor: &Option<FloatTensor<Autodiff<B, C>>>| -> NodeGuard {
-        match tensor {
-            Some(tensor) => tensor.node(),
-            None => absent().node(),
-        }
+    let kept = match &weight {
+        Weight::Float(weight) => Some(weight),
+        Weight::Quantized(_) => None,
     };
+    let weight_trains = kept.is_some_and(|weight| is_tracked::<B, C>(weight.node()));
     let nodes = [
-        inputs.x.node(),
-        guard(&inputs.dropped),
-        guard(&inputs.bias),
-        inputs.a.node(),
-        guard(&inputs.t),
-        inputs.b.node(),
+        x.node(),
+        node_or_constant::<B, C>(kept, &x),
+        node_or_constant::<B, C>(bias.as_ref(), &x),
     ];
-    let inner = Inputs {
-        x: inputs.x.into_primitive(),
-        dropped: inputs.dropped.map(|tensor| tensor.into_primitive()),
-        weight: inputs.weight.into_primitive(),
-        bias: inputs.bias.map(|tensor| tensor.into_primitive()),
-        a: inputs.a.into_primitive(),
-        t: inputs.t.map(|tensor| tensor.into_primitive()),
-        b: inputs.b.into_primitive(),
-        scale: inputs.scale,
+    let weight = Weight::<B>::inner(weight);
+    let x = x.into_primitive();
+    let bias = bias.map(|bias| bias.into_primitive());
+    let saved = Saved {
+        weight: weight.clone(),
+        x: weight_trains.then(|| x.clone()),
     };
-    match AdaptedLinear.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => {
-            let mut saved = Saved {
-                z: inner.dropped.clone().unwrap_or_else(|| inner.x.clone()),
-                u: inner.a.clone(),
-                weight: inner.weight.clone(),
-                a: inner.a.clone(),
-                t: inner.t.clone(),
-                b: inner.b.clone(),
-                scale: inner.scale,
-                dropped: inner.dropped.is_some(),
-            };
-            let (y, u) = forward::<B>(inner);
-            saved.u = u;
-            prep.finish(saved, y)
-        }
-        OpsKind::UnTracked(prep) => prep.finish(B::adapted_linear(
-            inner.x,
-            inner.dropped.into(),
-            inner.weight,
-            inner.bias.into(),
-            inner.a,
-            inner.t.into(),
-            inner.b,
-            inner.scale,
-        )),
+    let y = B::mixed_linear(x, weight, bias.into());
+    match Linear.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(saved, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
     }
 }

@@ -8,6 +8,7 @@
 // burn-ndarray is deprecated upstream; it stays a second, independent CPU backend to test against.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
+mod adapted_linear;
 mod attention;
 mod cached;
 mod cross_entropy;
@@ -17,6 +18,7 @@ mod flex;
 mod gelu;
 mod linear;
 mod norm;
+mod tracked;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -26,6 +28,7 @@ use crate::Contexts;
 
 pub use attention::AttentionLayout;
 pub use gelu::Gelu;
+pub use linear::Weight;
 
 /// A tensor that an operation may go without.
 #[derive(ExtensionType)]
@@ -74,14 +77,14 @@ pub trait MtLoraBackend: Backend {
     fn adapted_linear(
         x: FloatTensor<Self>,
         #[extension_type] dropped: Optional<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: Weight<Self>,
         #[extension_type] bias: Optional<Self>,
         a: FloatTensor<Self>,
         #[extension_type] t: Optional<Self>,
         b: FloatTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self> {
-        let inputs = linear::Inputs {
+        let inputs = adapted_linear::Inputs {
             x,
             dropped: dropped.into_option(),
             weight,
@@ -91,7 +94,46 @@ pub trait MtLoraBackend: Backend {
             b,
             scale,
         };
-        linear::forward::<Self>(inputs).0
+        adapted_linear::forward::<Self>(inputs).0
+    }
+
+    /// `x W + bias`. The weight may be kept in less precision than `x`.
+    ///
+    /// # Shapes
+    /// - `x`: `[tokens, in]`
+    /// - `weight`: `[in, out]`, `bias`: `[out]`
+    /// - output: `[tokens, out]`
+    #[fusion(default)]
+    fn mixed_linear(
+        x: FloatTensor<Self>,
+        #[extension_type] weight: Weight<Self>,
+        #[extension_type] bias: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        linear::forward::<Self>(x, weight, bias.into_option())
+    }
+
+    /// The gradient of [`mixed_linear`](Self::mixed_linear)'s `x`: `dy Wᵀ`, `[tokens, in]`.
+    #[fusion(default)]
+    fn mixed_linear_backward(
+        dy: FloatTensor<Self>,
+        #[extension_type] weight: Weight<Self>,
+    ) -> FloatTensor<Self> {
+        linear::backward::<Self>(dy, weight)
+    }
+
+    /// `sum + scale a b`.
+    ///
+    /// # Shapes
+    /// - `a`: `[rows, inner]`, `b`: `[inner, columns]`
+    /// - `sum`, output: `[rows, columns]`
+    #[fusion(default)]
+    fn add_matmul(
+        sum: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        linear::add_matmul::<Self>(sum, a, b, scale)
     }
 
     /// `softmax(scale Q Kᵀ) V` within each segment and head; with `causal`, no token sees a later
@@ -254,14 +296,14 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
     fn adapted_linear(
         x: FloatTensor<Self>,
         dropped: Optional<Self>,
-        weight: FloatTensor<Self>,
+        weight: Weight<Self>,
         bias: Optional<Self>,
         a: FloatTensor<Self>,
         t: Optional<Self>,
         b: FloatTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self> {
-        linear::track::<B, C>(linear::Inputs {
+        adapted_linear::track::<B, C>(adapted_linear::Inputs {
             x,
             dropped: dropped.into_option(),
             weight,
@@ -271,6 +313,14 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
             b,
             scale,
         })
+    }
+
+    fn mixed_linear(
+        x: FloatTensor<Self>,
+        weight: Weight<Self>,
+        bias: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        linear::track::<B, C>(x, weight, bias.into_option())
     }
 
     fn segment_attention(

@@ -1,5 +1,5 @@
-//! Small matrix products on strided views of slices, on the calling thread: what runs inside of a
-//! task. The product itself is the `gemm` crate's, which burn-flex uses too.
+//! Matrix products on strided views of slices. The product itself is the `gemm` crate's, which burn-flex
+//! uses too.
 
 use gemm::{Parallelism, gemm};
 
@@ -31,6 +31,11 @@ impl<'a> View<'a> {
         }
     }
 
+    /// How many rows it has.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Its transpose.
     pub(super) fn t(self) -> Self {
         Self {
@@ -48,10 +53,35 @@ impl<'a> View<'a> {
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
+    product(out, a, b, factor, false, Parallelism::None);
+}
+
+/// `factor a b` added to `out`, which is `[a.rows, b.columns]`, on all threads.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(super) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
+    // Below this many products, threads cost more than they bring.
+    const WORTH_THREADS: usize = 1 << 18;
+    let parallelism = match a.rows * a.columns * b.columns >= WORTH_THREADS {
+        true => Parallelism::Rayon(0),
+        false => Parallelism::None,
+    };
+    product(out, a, b, factor, true, parallelism);
+}
+
+fn product(
+    out: &mut [f32],
+    a: View<'_>,
+    b: View<'_>,
+    factor: f32,
+    adds: bool,
+    parallelism: Parallelism,
+) {
     assert!(a.columns == b.rows && out.len() == a.rows * b.columns);
     let stride = |stride: usize| stride as isize;
     // SAFETY: `View::new` and the assertion above bound every element of the three matrices by its
-    // slice; `out` is borrowed mutably and so overlaps neither of the others. With `read_dst` false
+    // slice; `out` is borrowed mutably and so overlaps neither of the others. Where `adds` is false
     // it is written without being read.
     unsafe {
         gemm(
@@ -61,19 +91,19 @@ pub(super) fn matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
             out.as_mut_ptr(),
             1,
             stride(b.columns),
-            false,
+            adds,
             a.values.as_ptr(),
             stride(a.column_stride),
             stride(a.row_stride),
             b.values.as_ptr(),
             stride(b.column_stride),
             stride(b.row_stride),
-            0.0,
+            if adds { 1.0 } else { 0.0 },
             factor,
             false,
             false,
             false,
-            Parallelism::None,
+            parallelism,
         );
     }
 }
@@ -98,13 +128,11 @@ mod tests {
             let (a, b) = (fill(a_rows * a_stride, 5), fill(b_rows * b_stride, 7));
             let a_view = View::new(&a, [a_rows, a_columns], a_stride);
             let b_view = View::new(&b, [b_rows, b_columns], b_stride);
-            let mut out = vec![f32::NAN; m * n];
-            matmul(
-                &mut out,
-                if turn_a { a_view.t() } else { a_view },
-                if turn_b { b_view.t() } else { b_view },
-                0.5,
-            );
+            let a_view = if turn_a { a_view.t() } else { a_view };
+            let b_view = if turn_b { b_view.t() } else { b_view };
+            let (mut out, mut added) = (vec![f32::NAN; m * n], vec![3.0; m * n]);
+            matmul(&mut out, a_view, b_view, 0.5);
+            add_matmul(&mut added, a_view, b_view, 0.5);
             for row in 0..m {
                 for column in 0..n {
                     let product = |at: usize| {
@@ -115,6 +143,7 @@ mod tests {
                     let sum: f32 = (0..k).map(product).sum();
                     // Small whole numbers: exact in any order.
                     prop_assert_eq!(out[row * n + column], 0.5 * sum);
+                    prop_assert_eq!(added[row * n + column], 3.0 + 0.5 * sum);
                 }
             }
         }

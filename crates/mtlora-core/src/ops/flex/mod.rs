@@ -5,10 +5,13 @@
 //! threads.
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod cached;
 mod cross_entropy;
 mod dropout;
 mod gelu;
+mod linear;
 mod matmul;
 mod norm;
 mod reduce;
@@ -19,7 +22,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
-use super::{AttentionLayout, Gelu, MtLoraBackend, Optional};
+use super::{AttentionLayout, Gelu, MtLoraBackend, Optional, Weight};
 use crate::{Contexts, ops};
 
 /// Elements that one task works on: large enough to hide what a task costs, small enough to stay
@@ -70,6 +73,27 @@ fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
 
 #[allow(clippy::too_many_arguments)]
 impl MtLoraBackend for Flex {
+    fn mixed_linear(
+        x: FloatTensor<Self>,
+        weight: Weight<Self>,
+        bias: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        linear::mixed_linear(x, weight, bias.into_option())
+    }
+
+    fn mixed_linear_backward(dy: FloatTensor<Self>, weight: Weight<Self>) -> FloatTensor<Self> {
+        linear::mixed_linear_backward(dy, weight)
+    }
+
+    fn add_matmul(
+        sum: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        linear::add_matmul(sum, a, b, scale)
+    }
+
     fn segment_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,

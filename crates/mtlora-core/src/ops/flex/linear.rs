@@ -1,0 +1,329 @@
+use burn::backend::Flex;
+use burn::backend::flex::{FlexQTensor, FlexTensor};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{DType, TensorMetadata};
+use burn::tensor::{Element, Shape, bf16};
+use rayon::prelude::*;
+
+use super::matmul::{self, View};
+use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
+use crate::ops::{Weight, linear};
+
+/// [`crate::ops::MtLoraBackend::mixed_linear`].
+pub(crate) fn mixed_linear(
+    x: FlexTensor,
+    weight: Weight<Flex>,
+    bias: Option<FlexTensor>,
+) -> FlexTensor {
+    let suits_bias = bias.as_ref().is_none_or(|bias| suits(&[bias]));
+    let (true, Some(matrix)) = (suits(&[&x]) && suits_bias, Matrix::of(&weight)) else {
+        return linear::forward::<Flex>(x, weight, bias);
+    };
+    let x = contiguous(x);
+    let (rows, columns) = (x.shape()[0], matrix.sides()[1]);
+    let mut out = match bias {
+        Some(bias) => values(&contiguous(bias)).repeat(rows),
+        None => vec![0.0; rows * columns],
+    };
+    matrix.add_product(&mut out, values(&x), false);
+    tensor(out, Shape::from([rows, columns]))
+}
+
+/// [`crate::ops::MtLoraBackend::mixed_linear_backward`].
+pub(crate) fn mixed_linear_backward(dy: FlexTensor, weight: Weight<Flex>) -> FlexTensor {
+    let (true, Some(matrix)) = (suits(&[&dy]), Matrix::of(&weight)) else {
+        return linear::backward::<Flex>(dy, weight);
+    };
+    let dy = contiguous(dy);
+    let (rows, columns) = (dy.shape()[0], matrix.sides()[0]);
+    let mut out = vec![0.0; rows * columns];
+    matrix.add_product(&mut out, values(&dy), true);
+    tensor(out, Shape::from([rows, columns]))
+}
+
+/// [`crate::ops::MtLoraBackend::add_matmul`].
+pub(crate) fn add_matmul(
+    sum: FloatTensor<Flex>,
+    a: FloatTensor<Flex>,
+    b: FloatTensor<Flex>,
+    scale: f64,
+) -> FloatTensor<Flex> {
+    if !suits(&[&sum, &a, &b]) {
+        return linear::add_matmul::<Flex>(sum, a, b, scale);
+    }
+    let (a, b) = (Strided::of(a), Strided::of(b));
+    let mut sum = exclusive(sum);
+    matmul::add_matmul(sum.storage_mut::<f32>(), a.view(), b.view(), scale as f32);
+    sum
+}
+
+/// A matrix whose rows, or whose columns, lie one after the other.
+struct Strided {
+    tensor: FlexTensor,
+    transposed: bool,
+}
+
+impl Strided {
+    fn of(tensor: FlexTensor) -> Self {
+        let turned = tensor.transpose(0, 1);
+        match tensor.as_slice::<f32>().is_none() && turned.as_slice::<f32>().is_some() {
+            true => Self {
+                tensor: turned,
+                transposed: true,
+            },
+            false => Self {
+                tensor: contiguous(tensor),
+                transposed: false,
+            },
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        let shape = self.tensor.shape();
+        let view = View::new(values(&self.tensor), [shape[0], shape[1]], shape[1]);
+        if self.transposed { view.t() } else { view }
+    }
+}
+
+/// A weight, `[in, out]`, in one of the precisions that there are kernels for.
+enum Matrix {
+    F32(Strided),
+    Bf16(FlexTensor),
+    /// 8-bit integers, and a scale for each `block` rows of a column.
+    Int8 {
+        weight: FlexQTensor,
+        block: usize,
+    },
+}
+
+impl Matrix {
+    fn of(weight: &Weight<Flex>) -> Option<Self> {
+        match weight {
+            Weight::Float(weight) => match weight.dtype() {
+                DType::F32 => Some(Matrix::F32(Strided::of(weight.clone()))),
+                DType::BF16 => Some(Matrix::Bf16(match weight.as_slice::<bf16>() {
+                    Some(_) => weight.clone(),
+                    None => weight.to_contiguous(),
+                })),
+                _ => None,
+            },
+            Weight::Quantized(weight) => {
+                let DType::QFloat(scheme) = weight.dtype() else {
+                    return None;
+                };
+                let block = match scheme.block_size()?.as_dim::<2>() {
+                    [block, 1] if scheme.tensor_scale().is_none() => usize::from(block),
+                    _ => return None,
+                };
+                weight.tensor().as_slice::<i8>()?;
+                Some(Matrix::Int8 {
+                    weight: weight.clone(),
+                    block,
+                })
+            }
+        }
+    }
+
+    fn sides(&self) -> [usize; 2] {
+        let shape = match self {
+            Matrix::F32(weight) if weight.transposed => {
+                let shape = weight.tensor.shape();
+                return [shape[1], shape[0]];
+            }
+            Matrix::F32(weight) => weight.tensor.shape(),
+            Matrix::Bf16(weight) => weight.shape(),
+            Matrix::Int8 { weight, .. } => weight.tensor().shape(),
+        };
+        [shape[0], shape[1]]
+    }
+
+    /// Adds `left W`, or `left Wᵀ`, to `out`.
+    fn add_product(&self, out: &mut [f32], left: &[f32], transposed: bool) {
+        let [rows, columns] = self.sides();
+        let dense = match self {
+            Matrix::F32(weight) => return add_dense(out, left, weight.view(), transposed),
+            Matrix::Bf16(weight) => {
+                let weight = slice::<bf16>(weight);
+                #[cfg(target_arch = "x86_64")]
+                if super::bf16::available() {
+                    let right = super::bf16::Right::new(weight, [rows, columns]);
+                    let right = if transposed { right.t() } else { right };
+                    return super::bf16::add_matmul(out, left, right);
+                }
+                return add_widened(out, left, weight, [rows, columns], transposed);
+            }
+            Matrix::Int8 { weight, block } => dequantized(weight, columns, *block),
+        };
+        let weight = View::new(&dense, [rows, columns], columns);
+        add_dense(out, left, weight, transposed);
+    }
+}
+
+/// The product with a bfloat16 weight where the processor has no instructions for it: the same
+/// rounding, then 32-bit products.
+fn add_widened(
+    out: &mut [f32],
+    left: &[f32],
+    weight: &[bf16],
+    [rows, columns]: [usize; 2],
+    transposed: bool,
+) {
+    let weight: Vec<f32> = weight.par_iter().map(|value| value.to_f32()).collect();
+    let left: Vec<f32> = left
+        .par_iter()
+        .map(|value| bf16::from_f32(*value).to_f32())
+        .collect();
+    let weight = View::new(&weight, [rows, columns], columns);
+    add_dense(out, &left, weight, transposed);
+}
+
+fn add_dense(out: &mut [f32], left: &[f32], weight: View<'_>, transposed: bool) {
+    let weight = if transposed { weight.t() } else { weight };
+    let inner = weight.rows();
+    let rows = left.len() / inner.max(1);
+    matmul::add_matmul(out, View::new(left, [rows, inner], inner), weight, 1.0);
+}
+
+/// The weight in 32-bit floats: it is made anew for each product, in a few percent of its time.
+fn dequantized(weight: &FlexQTensor, columns: usize, block: usize) -> Vec<f32> {
+    let integers = slice::<i8>(weight.tensor());
+    let rows = (CHUNK / columns.max(1)).max(1);
+    let mut dense = vec![0.0; integers.len()];
+    dense
+        .par_chunks_mut(rows * columns)
+        .zip(integers.par_chunks(rows * columns))
+        .enumerate()
+        .for_each(|(chunk, (dense, integers))| {
+            pulp::Arch::new().dispatch(|| {
+                let both = dense
+                    .chunks_exact_mut(columns)
+                    .zip(integers.chunks_exact(columns));
+                for (row, (dense, integers)) in (chunk * rows..).zip(both) {
+                    let scales = &weight.scales()[row / block * columns..][..columns];
+                    for ((dense, integer), scale) in dense.iter_mut().zip(integers).zip(scales) {
+                        *dense = f32::from(*integer) * scale;
+                    }
+                }
+            });
+        });
+    dense
+}
+
+/// The values of a contiguous tensor.
+fn slice<E: Element + pulp::bytemuck::Pod>(tensor: &FlexTensor) -> &[E] {
+    tensor.as_slice().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::flex::testing::{close, random};
+    use burn::backend::flex::Layout;
+    use burn::backend::ops::FloatTensorOps;
+    use burn::tensor::Bytes;
+    use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
+    use proptest::prelude::*;
+
+    fn bias(columns: usize, given: bool) -> Option<FlexTensor> {
+        given.then(|| random([columns], 1.0, 3))
+    }
+
+    /// Both passes against the definition.
+    fn check(
+        rows: usize,
+        sides: [usize; 2],
+        weight: Weight<Flex>,
+        with_bias: bool,
+    ) -> Result<(), TestCaseError> {
+        let [inner, columns] = sides;
+        let x = random([rows, inner], 1.0, 1);
+        let bias = bias(columns, with_bias);
+        let expected = linear::forward::<Flex>(x.clone(), weight.clone(), bias.clone());
+        close(&mixed_linear(x, weight.clone(), bias), &expected)?;
+        let dy = random([rows, columns], 1.0, 2);
+        let expected = linear::backward::<Flex>(dy.clone(), weight.clone());
+        close(&mixed_linear_backward(dy, weight), &expected)
+    }
+
+    proptest! {
+        #[test]
+        fn floats_are_as_defined(
+            rows in 1usize..60, inner in 1usize..40, columns in 1usize..40, turned: bool, biased: bool,
+        ) {
+            let weight = match turned {
+                true => random([columns, inner], 1.0, 0).transpose(0, 1),
+                false => random([inner, columns], 1.0, 0),
+            };
+            check(rows, [inner, columns], Weight::Float(weight), biased)?;
+        }
+
+        /// The products are of rounded factors in both, so that only the order of the sums differs.
+        #[test]
+        fn bfloat16_is_as_defined(
+            rows in 1usize..120, inner in 1usize..80, columns in 1usize..80, biased: bool,
+        ) {
+            let weight = random([inner, columns], 1.0, 0);
+            let weight = Flex::float_cast(weight, DType::BF16.into());
+            check(rows, [inner, columns], Weight::Float(weight), biased)?;
+        }
+
+        #[test]
+        fn bfloat16_without_instructions_is_as_defined(
+            rows in 1usize..20, inner in 1usize..40, columns in 1usize..40, transposed: bool,
+        ) {
+            let weight = random([inner, columns], 1.0, 0);
+            let weight = Flex::float_cast(weight, DType::BF16.into());
+            let x = random([rows, if transposed { columns } else { inner }], 1.0, 1);
+            let mut out = vec![0.0; rows * if transposed { inner } else { columns }];
+            add_widened(&mut out, values(&x), slice(&weight), [inner, columns], transposed);
+            let weight = Weight::Float(weight);
+            let expected = match transposed {
+                true => linear::backward::<Flex>(x, weight),
+                false => linear::forward::<Flex>(x, weight, None),
+            };
+            close(&tensor(out, expected.shape()), &expected)?;
+        }
+
+        #[test]
+        fn integers_are_as_defined(
+            rows in 1usize..20, blocks in 1usize..4, block in 1u8..20, columns in 1usize..40,
+            biased: bool,
+        ) {
+            let inner = blocks * usize::from(block);
+            let scheme = QuantScheme::default()
+                .with_value(QuantValue::Q8S)
+                .with_store(QuantStore::Native)
+                .per_block([block, 1], ScaleDtype::F32);
+            let integers: Vec<i8> = (0..inner * columns).map(|at| (at * 89 % 255) as u8 as i8).collect();
+            let integers = FlexTensor::new(
+                Bytes::from_elems(integers),
+                Layout::contiguous(Shape::from([inner, columns])),
+                DType::I8,
+            );
+            let scales = values(&random([blocks * columns], 0.01, 5)).to_vec();
+            let weight = FlexQTensor::new(integers, scheme, scales, None);
+            prop_assert!(block == 1 || Matrix::of(&Weight::Quantized(weight.clone())).is_some());
+            check(rows, [inner, columns], Weight::Quantized(weight), biased)?;
+        }
+
+        #[test]
+        fn a_product_is_added(
+            rows in 1usize..40, inner in 1usize..20, columns in 1usize..40,
+            turn_a: bool, turn_b: bool,
+        ) {
+            let matrix = |[rows, columns]: [usize; 2], turned, seed| match turned {
+                true => random([columns, rows], 1.0, seed).transpose(0, 1),
+                false => random([rows, columns], 1.0, seed),
+            };
+            let a = matrix([rows, inner], turn_a, 1);
+            let b = matrix([inner, columns], turn_b, 2);
+            let sum = random([rows, columns], 1.0, 3);
+            let shared = sum.clone();
+            let expected = linear::add_matmul::<Flex>(sum.clone(), a.clone(), b.clone(), 0.5);
+            close(&add_matmul(sum, a, b, 0.5), &expected)?;
+            // What somebody else holds is not written to.
+            let before = random([rows, columns], 1.0, 3);
+            prop_assert_eq!(values(&shared), values(&before));
+        }
+    }
+}
