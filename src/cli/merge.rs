@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use mtlora::core::device;
+use mtlora::core::{BaseDtype, device};
 use mtlora::models::copy_tokenizer_files;
 use mtlora::train::StoredConfig;
 use serde_json::json;
@@ -25,13 +25,17 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let (run, stored) = StoredConfig::open(&args.run)?;
     output::vacant(&args.out, args.overwrite)?;
     match stored {
-        StoredConfig::Classification(config) => {
+        // The update is folded into the weights as the base model has them, whatever precision the run
+        // kept them in.
+        StoredConfig::Classification(mut config) => {
+            config.adapter.base_dtype = BaseDtype::F32;
             let parts = run.load(&config, &device(&config.device)?)?;
             output::make_folder(&args.out)?;
             copy_tokenizer_files(&config.model, &args.out)?;
             parts.model.save(&args.out, &parts.config)?;
         }
-        StoredConfig::Generation(config) => {
+        StoredConfig::Generation(mut config) => {
+            config.adapter.base_dtype = BaseDtype::F32;
             let parts = config.load(&run, &device(&config.device)?)?;
             output::make_folder(&args.out)?;
             copy_tokenizer_files(&config.model, &args.out)?;

@@ -91,7 +91,7 @@ fn samples(
     device: &Device,
 ) -> Result<Vec<String>, Box<dyn Error>> {
     let parts = GeneratorParts {
-        model: parts.model.clone().valid().materialize(),
+        model: config.adapter.folded(parts.model.clone().valid()),
         config: parts.config.clone(),
         text: parts.text.clone(),
     };

@@ -1,7 +1,7 @@
 use burn::backend::Dispatch;
 use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
 
 use crate::ops::{AttentionLayout, Gelu, MtLoraBackend, Optional};
 use crate::{Adapter, Contexts, Segments, random};
@@ -57,6 +57,10 @@ pub fn adapted_linear<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D
 /// - output: `[tokens, dim]`
 pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
     let base = embedding.weight.base().select(0, ids.clone());
+    let base = match base.dtype() {
+        DType::BF16 => base.cast(FloatDType::F32),
+        _ => base,
+    };
     let Some(adapter) = embedding.weight.reparameterization::<Adapter>() else {
         return base;
     };
@@ -145,6 +149,21 @@ pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64)
         gamma.into_dispatch(),
         beta.into_dispatch(),
         epsilon,
+    ))
+}
+
+/// Logits over the vocabulary, `hidden Eᵀ`, where the output map is the token embeddings. No gradient
+/// is made for these; [`tied_cross_entropy`] makes one where they train.
+///
+/// # Shapes
+/// - `hidden`: `[rows, hidden]`
+/// - `embedding`: `[vocabulary, hidden]`
+/// - output: `[rows, vocabulary]`
+pub fn tied_logits(hidden: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
+    let hidden = hidden.into_dispatch();
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::mixed_linear_backward(
+        hidden,
+        embedding.into(),
     ))
 }
 

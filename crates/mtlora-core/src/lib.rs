@@ -28,6 +28,7 @@
 
 mod adapter;
 mod attach;
+mod base_dtype;
 mod contexts;
 mod devices;
 mod init;
@@ -41,12 +42,13 @@ mod targets;
 
 pub use adapter::Adapter;
 pub use attach::{AttachError, FusedProjections, MtLoraConfig, trainable_parameters};
+pub use base_dtype::{BaseDtype, BaseDtypeError};
 pub use contexts::Contexts;
 pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use init::Init;
 pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, gelu, layer_norm,
-    segment_attention, tied_cross_entropy,
+    segment_attention, tied_cross_entropy, tied_logits,
 };
 pub use ops::Gelu;
 pub use random::seed;

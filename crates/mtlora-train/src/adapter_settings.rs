@@ -2,7 +2,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use mtlora_core::{Init, MtLoraConfig, Structure, Targets};
+use burn::module::Module;
+use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets};
 use mtlora_models::fused_projections;
 use serde::{Deserialize, Serialize};
 
@@ -67,9 +68,42 @@ pub struct AdapterSettings {
     pub targets: String,
     /// GPT-2: which of the query, key and value in `c_attn` are adapted, as letters of `qkv`.
     pub projections: Option<String>,
+    /// In which precision the frozen weights are kept.
+    #[serde(default)]
+    pub base_dtype: BaseDtype,
 }
 
 impl AdapterSettings {
+    /// `model` ready to train: with what trains (`modules_to_save` beside the adapter, whose start is
+    /// drawn from `seed`) trainable, and the rest frozen, in its precision.
+    ///
+    /// # Errors
+    /// When the adapter does not fit the model, nothing is frozen that could be kept in less
+    /// precision, or the device does not have it.
+    pub fn prepare<M: Module>(
+        &self,
+        model: M,
+        modules_to_save: &[&str],
+        seed: u64,
+    ) -> Result<M, TrainError> {
+        if self.method == MethodName::Full && self.base_dtype != BaseDtype::F32 {
+            return Err(TrainError::Option(
+                "method full trains every weight, and what trains stays in f32: leave base_dtype out",
+            ));
+        }
+        let model = self.method(modules_to_save, seed)?.prepare(model)?;
+        Ok(self.base_dtype.keep(model)?)
+    }
+
+    /// `model` for writing texts: its adapter folded into the weights where these are in f32. Others
+    /// would lose the update in their rounding, and keep it beside them.
+    pub fn folded<M: Module>(&self, model: M) -> M {
+        match self.base_dtype {
+            BaseDtype::F32 => model.materialize(),
+            BaseDtype::Bf16 | BaseDtype::Int8 => model,
+        }
+    }
+
     /// What trains, with `modules_to_save` trained beside the adapter and its start from `seed`.
     ///
     /// # Errors

@@ -60,8 +60,7 @@ impl GenerationRunConfig {
         let config = Gpt2Config::from_folder(&self.model)?;
         let text = CausalText::from_folder(&self.model, &config)?;
         let model = CausalLm::from_folder(&self.model, &config, device)?;
-        let method = self.adapter.method(&[], self.training.seed)?;
-        let model = method.prepare(model)?;
+        let model = self.adapter.prepare(model, &[], self.training.seed)?;
         Ok(GeneratorParts {
             model,
             config,
@@ -79,7 +78,7 @@ impl GenerationRunConfig {
         Ok(parts)
     }
 
-    /// The trained model, without gradients, its adapter folded in: for writing texts.
+    /// The trained model, without gradients, for writing texts: see [`AdapterSettings::folded`].
     ///
     /// # Errors
     /// When the base model or the trained values cannot be read or do not fit.
@@ -87,7 +86,7 @@ impl GenerationRunConfig {
         let parts = self.prepare(&device.clone().autodiff())?;
         let model = load_state(parts.model, run.values()?)?;
         Ok(GeneratorParts {
-            model: model.valid().materialize(),
+            model: self.adapter.folded(model.valid()),
             ..parts
         })
     }

@@ -60,8 +60,8 @@ impl RunConfig {
         let text = TextEncoder::from_folder(&self.model, &config, self.max_length)?;
         let (model, fresh) =
             SequenceClassifier::from_folder(&self.model, &config, self.training.seed, device)?;
-        let method = self.adapter.method(&["classifier"], self.training.seed)?;
-        let model = method.prepare(model)?;
+        let seed = self.training.seed;
+        let model = self.adapter.prepare(model, &["classifier"], seed)?;
         Ok((
             Parts {
                 model,

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
-use mtlora_core::{AttachError, MtLoraConfig, SegmentsError, StateError};
+use mtlora_core::{AttachError, BaseDtypeError, MtLoraConfig, SegmentsError, StateError};
 use mtlora_models::{EncoderConfig, ModelError, SequenceClassifier, Strip, Tokens};
 
 use crate::error::DataError;
@@ -50,6 +50,9 @@ pub enum TrainError {
     /// The adapter does not fit.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// The frozen weights' precision.
+    #[error(transparent)]
+    BaseDtype(#[from] BaseDtypeError),
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),

@@ -21,8 +21,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
-use super::MtLoraBackend;
 use super::tracked::is_tracked;
+use super::{MtLoraBackend, Optional, Weight};
 
 /// The most bytes that the logits of one chunk take.
 const CHUNK_BYTES: usize = 32 << 20;
@@ -107,6 +107,14 @@ pub(super) fn row_losses_and_gradients<B: Backend>(
     (loss, gradient)
 }
 
+/// `hidden Eᵀ`: the embedding is a linear map from tokens to hidden states, taken backward.
+fn logits<B: Backend + MtLoraBackend>(
+    hidden: FloatTensor<B>,
+    embedding: &FloatTensor<B>,
+) -> FloatTensor<B> {
+    B::mixed_linear_backward(hidden, Weight::Float(embedding.clone()))
+}
+
 /// The sum of the losses: `[1]`.
 pub(super) fn forward<B: Backend + MtLoraBackend>(
     hidden: FloatTensor<B>,
@@ -116,10 +124,7 @@ pub(super) fn forward<B: Backend + MtLoraBackend>(
 ) -> FloatTensor<B> {
     let vocabulary = embedding.shape()[0];
     let losses = chunks(hidden.shape()[0], vocabulary).map(|range| {
-        let logits = B::float_matmul(
-            rows_of::<B>(&hidden, &range),
-            B::float_transpose(embedding.clone()),
-        );
+        let logits = logits::<B>(rows_of::<B>(&hidden, &range), &embedding);
         let targets = B::int_slice(targets.clone(), &[Slice::from(range)]);
         B::float_sum(B::cross_entropy_rows(logits, targets, smoothing))
     });
@@ -156,12 +161,17 @@ fn forward_and_gradients<B: Backend + MtLoraBackend>(
     let (mut losses, mut d_hidden, mut d_embedding) = (Vec::new(), Vec::new(), None);
     for range in chunks(hidden.shape()[0], vocabulary) {
         let rows = rows_of::<B>(&hidden, &range);
-        let logits = B::float_matmul(rows.clone(), B::float_transpose(embedding.clone()));
+        let logits = logits::<B>(rows.clone(), &embedding);
         let targets = B::int_slice(targets.clone(), &[Slice::from(range)]);
         let (loss, gradient) = B::cross_entropy_rows_and_gradients(logits, targets, smoothing);
         losses.push(B::float_sum(loss));
         if wants_hidden {
-            d_hidden.push(B::float_matmul(gradient.clone(), embedding.clone()));
+            let embedding = Weight::Float(embedding.clone());
+            d_hidden.push(B::mixed_linear(
+                gradient.clone(),
+                embedding,
+                Optional::Absent,
+            ));
         }
         if wants_embedding {
             let part = B::float_matmul(B::float_transpose(gradient), rows);

@@ -8,7 +8,7 @@ use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{
     FusedProjections, Segments, SegmentsError, adapted_embedding, adapted_linear, dropout,
-    segment_attention, tied_cross_entropy,
+    segment_attention, tied_cross_entropy, tied_logits,
 };
 
 use super::config::Gpt2Config;
@@ -241,7 +241,7 @@ impl CausalLm {
 
     /// Logits from hidden states.
     pub(super) fn vocabulary(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.transformer.wte.weight.val().transpose())
+        tied_logits(hidden, self.transformer.wte.weight.val())
     }
 
     /// The sum of the cross-entropies of the batch's targets, with label smoothing: `[1]`.

@@ -1,0 +1,237 @@
+use std::fmt;
+use std::str::FromStr;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// In which precision the frozen matrices are kept. What trains, and all sums, stay 32-bit floats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseDtype {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16: half the memory. What is multiplied with them is rounded to bfloat16 too, as
+    /// PyTorch's autocast does it.
+    Bf16,
+    /// Linear weights as 8-bit integers, with a scale for each output and at most 255 inputs;
+    /// embeddings as bfloat16. A quarter of the memory. What is multiplied with the integers keeps
+    /// its precision.
+    Int8,
+}
+
+/// The frozen matrices cannot be kept so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the device cannot keep a base in {dtype}: use --device flex, or a base in f32")]
+pub struct BaseDtypeError {
+    dtype: BaseDtype,
+}
+
+impl BaseDtype {
+    /// Every one, as flags list them.
+    pub const ALL: [BaseDtype; 3] = [BaseDtype::F32, BaseDtype::Bf16, BaseDtype::Int8];
+
+    /// `module` with its frozen linear weights and embeddings kept in this precision; each is
+    /// converted on its own, so that no second copy of the module is made. Adapters on them stay.
+    ///
+    /// # Errors
+    /// When the device of `module` does not have the precision.
+    pub fn keep<M: Module>(self, module: M) -> Result<M, BaseDtypeError> {
+        if self == BaseDtype::F32 {
+            return Ok(module);
+        }
+        // Integers need no support of the device's own; embeddings beside them do.
+        let has_it = |device: &Device| device.supports_dtype(DType::BF16);
+        if !module.devices().iter().all(has_it) {
+            return Err(BaseDtypeError { dtype: self });
+        }
+        Ok(module.map(&mut Keep {
+            dtype: self,
+            containers: Vec::new(),
+        }))
+    }
+}
+
+struct Keep {
+    dtype: BaseDtype,
+    containers: Vec<Container>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Container {
+    Linear,
+    Embedding,
+    Other,
+}
+
+impl ModuleMapper for Keep {
+    fn enter_module(&mut self, _name: &str, container_type: &str) {
+        self.containers.push(match container_type {
+            "Struct:Linear" => Container::Linear,
+            "Struct:Embedding" => Container::Embedding,
+            _ => Container::Other,
+        });
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.containers.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let container = self.containers.last().copied();
+        let (dtype, linear) = match container {
+            Some(Container::Linear) => (self.dtype, true),
+            Some(Container::Embedding) => (self.dtype, false),
+            _ => return param,
+        };
+        if D != 2 || param.base().is_require_grad() {
+            return param;
+        }
+        param.map(|weight| match (dtype, linear) {
+            (BaseDtype::Int8, true) => {
+                let scheme = int8(weight.dims()[0]);
+                weight.quantize_dynamic(&scheme)
+            }
+            _ => weight.cast(FloatDType::BF16),
+        })
+    }
+}
+
+/// 8-bit integers with a scale for each column and `block` rows, the largest divisor of `rows` that
+/// a block may have.
+fn int8(rows: usize) -> QuantScheme {
+    let block = (1..=u8::MAX)
+        .rev()
+        .find(|block| rows.is_multiple_of(usize::from(*block)));
+    QuantScheme::default()
+        .with_value(QuantValue::Q8S)
+        .with_store(QuantStore::Native)
+        .per_block([block.unwrap_or(1), 1], ScaleDtype::F32)
+}
+
+impl fmt::Display for BaseDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BaseDtype::F32 => "f32",
+            BaseDtype::Bf16 => "bf16",
+            BaseDtype::Int8 => "int8",
+        })
+    }
+}
+
+impl FromStr for BaseDtype {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        BaseDtype::ALL
+            .into_iter()
+            .find(|dtype| dtype.to_string() == s)
+            .ok_or_else(|| format!("unknown precision `{s}`: one of f32, bf16, int8"))
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+    use burn::tensor::{Distribution, Int};
+
+    use crate::{MtLoraConfig, Structure, Targets, adapted_embedding, adapted_linear};
+
+    #[derive(Module, Debug)]
+    struct Model {
+        embedding: Embedding,
+        adapted: Linear,
+        plain: Linear,
+        head: Linear,
+    }
+
+    fn model(device: &Device) -> Model {
+        let model = Model {
+            embedding: EmbeddingConfig::new(20, 24).init(device),
+            adapted: LinearConfig::new(24, 40).init(device),
+            plain: LinearConfig::new(40, 24).init(device),
+            head: LinearConfig::new(24, 3).init(device),
+        };
+        MtLoraConfig::new(Structure::Shim)
+            .with_rank(2)
+            .with_init(crate::Init::Identity)
+            .with_target_modules(Targets::names(["adapted"]))
+            .with_modules_to_save(vec!["head".to_string()])
+            .attach(model)
+            .unwrap()
+    }
+
+    fn forward(model: &Model, ids: Tensor<1, Int>) -> Tensor<2> {
+        let x = adapted_embedding(&model.embedding, ids);
+        let x = adapted_linear(&model.plain, adapted_linear(&model.adapted, x));
+        adapted_linear(&model.head, x)
+    }
+
+    /// Far in 8 bits, nearer in bfloat16, and with gradients of the same things.
+    #[test]
+    fn less_precision_is_near_and_trains_the_same_parameters() {
+        let device = Device::flex().autodiff();
+        device.seed(1);
+        let full = model(&device);
+        let ids = Tensor::<1, Int>::from_ints([3, 1, 19, 0, 7], &device);
+        let expected = forward(&full, ids.clone());
+        let size = expected.clone().abs().max().into_scalar::<f32>();
+        for (dtype, bound) in [(BaseDtype::Bf16, 0.02), (BaseDtype::Int8, 0.03)] {
+            let kept = dtype.keep(full.clone()).unwrap();
+            assert_eq!(kept.embedding.weight.base().dtype(), DType::BF16);
+            assert_eq!(kept.head.weight.base().dtype(), DType::F32);
+            let weights = [&kept.adapted, &kept.plain].map(|layer| layer.weight.base().dtype());
+            assert!(weights.iter().all(|found| match dtype {
+                BaseDtype::Int8 => matches!(found, DType::QFloat(_)),
+                _ => *found == DType::BF16,
+            }));
+            let found = forward(&kept, ids.clone());
+            let apart = (found.clone() - expected.clone())
+                .abs()
+                .max()
+                .into_scalar::<f32>();
+            assert!(
+                apart > 0.0 && apart <= bound * size,
+                "{dtype}: {apart} of {size}"
+            );
+
+            let weight = Tensor::<2>::random([5, 3], Distribution::Default, &device);
+            let mut gradients = (found * weight.clone()).sum().backward();
+            let mut wanted = (forward(&full, ids.clone()) * weight).sum().backward();
+            let adapter = |model: &Model| {
+                model
+                    .adapted
+                    .weight
+                    .reparameterization::<crate::Adapter>()
+                    .unwrap()
+                    .clone()
+            };
+            let (ours, theirs) = (adapter(&kept), adapter(&full));
+            let found = ours.b.val().grad_remove(&mut gradients).unwrap();
+            let wanted = theirs.b.val().grad_remove(&mut wanted).unwrap();
+            let size = wanted.clone().abs().max().into_scalar::<f32>();
+            let apart = (found - wanted).abs().max().into_scalar::<f32>();
+            assert!(apart <= bound * size, "{dtype}: {apart} of {size}");
+        }
+    }
+
+    #[test]
+    fn the_largest_block_that_divides() {
+        for (rows, block) in [(768, 192), (3072, 192), (1024, 128), (251, 251), (257, 1)] {
+            let size = int8(rows).block_size().unwrap();
+            assert_eq!(size.as_dim::<2>(), [block, 1]);
+        }
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for dtype in BaseDtype::ALL {
+            assert_eq!(dtype.to_string().parse(), Ok(dtype));
+        }
+        assert!("f16".parse::<BaseDtype>().unwrap_err().contains("bf16"));
+    }
+}
