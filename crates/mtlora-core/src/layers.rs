@@ -1,9 +1,9 @@
 use burn::backend::Dispatch;
 use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
-use burn::tensor::{DType, FloatDType, Int, Tensor};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 
-use crate::ops::{AttentionLayout, Gelu, MtLoraBackend, Optional};
+use crate::ops::{AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout};
 use crate::{Adapter, Contexts, Segments, random};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
@@ -88,21 +88,55 @@ pub fn segment_attention(
     causal: bool,
     dropout: &Dropout,
 ) -> Tensor<2> {
-    let keep = drops(dropout, &query)
-        .then(|| dropout_mask(&query, heads * segments.score_entries(), dropout.prob));
     let head_dim = query.dims()[1] / heads;
+    let masked = masked(dropout, &query, heads * segments.score_entries());
+    let layout = layout(segments, heads, head_dim, causal, masked.seeded);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::segment_attention(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
-        optional(keep),
-        AttentionLayout {
-            segments: segments.clone(),
-            heads,
-            scale: 1.0 / (head_dim as f64).sqrt(),
-            causal,
-        },
+        optional(masked.drawn),
+        layout,
     ))
+}
+
+/// [`segment_attention`] on query, key and value that lie side by side, as one projection makes
+/// them: no copies of its parts, and one gradient.
+///
+/// # Shapes
+/// - `fused`: `[tokens, 3 * heads * head_dim]`
+/// - output: `[tokens, heads * head_dim]`
+pub fn fused_segment_attention(
+    fused: Tensor<2>,
+    segments: &Segments,
+    heads: usize,
+    causal: bool,
+    dropout: &Dropout,
+) -> Tensor<2> {
+    let head_dim = fused.dims()[1] / (3 * heads);
+    let masked = masked(dropout, &fused, heads * segments.score_entries());
+    let layout = layout(segments, heads, head_dim, causal, masked.seeded);
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::fused_segment_attention(
+        fused.into_dispatch(),
+        optional(masked.drawn),
+        layout,
+    ))
+}
+
+fn layout(
+    segments: &Segments,
+    heads: usize,
+    head_dim: usize,
+    causal: bool,
+    dropout: Option<SeededDropout>,
+) -> AttentionLayout {
+    AttentionLayout {
+        segments: segments.clone(),
+        heads,
+        scale: 1.0 / (head_dim as f64).sqrt(),
+        causal,
+        dropout,
+    }
 }
 
 /// Scaled dot-product attention of one new token a row over a key-value cache.
@@ -193,25 +227,61 @@ pub fn tied_cross_entropy(
 
 /// Dropout: each element is zero with the module's probability, else divided by one minus it.
 ///
-/// As [`Dropout::forward`], with the mask drawn on all threads on a CPU; [`seed`](crate::seed) says
-/// where it starts.
+/// As [`Dropout::forward`]; [`seed`](crate::seed) says where the masks start. On a CPU a mask is made
+/// anew where the backward pass needs it, and never held.
 pub fn dropout(dropout: &Dropout, x: Tensor<2>) -> Tensor<2> {
-    if !drops(dropout, &x) {
-        return x;
-    }
     let shape = x.dims();
-    let keep = dropout_mask(&x, shape[0] * shape[1], dropout.prob);
-    x * keep.reshape(shape)
+    match masked(dropout, &x, shape[0] * shape[1]) {
+        Masked {
+            seeded: Some(seeded),
+            ..
+        } => {
+            let x = x.into_dispatch();
+            Tensor::from_dispatch(<Dispatch as MtLoraBackend>::seeded_dropout(x, seeded))
+        }
+        Masked {
+            drawn: Some(mask), ..
+        } => x * mask.reshape(shape),
+        _ => x,
+    }
 }
 
-fn dropout_mask(like: &Tensor<2>, entries: usize, prob: f64) -> Tensor<1> {
-    let like = like.clone().into_dispatch();
-    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::dropout_mask(
-        like,
-        entries,
-        prob,
-        random::next(),
-    ))
+/// A dropout's mask: by its seed, by its values, or none.
+struct Masked {
+    seeded: Option<SeededDropout>,
+    /// `[entries]`
+    drawn: Option<Tensor<1>>,
+}
+
+/// A CPU makes a mask from its seed where it is needed; other devices draw it, and hold it.
+fn masked(dropout: &Dropout, like: &Tensor<2>, entries: usize) -> Masked {
+    let drops = drops(dropout, like);
+    let on_cpu = is_cpu(&like.device().inner());
+    Masked {
+        seeded: (drops && on_cpu).then(|| SeededDropout {
+            prob: dropout.prob,
+            seed: random::next(),
+        }),
+        drawn: (drops && !on_cpu).then(|| {
+            let kept = Distribution::Bernoulli(1.0 - dropout.prob);
+            Tensor::random([entries], kept, &like.device()).div_scalar(1.0 - dropout.prob)
+        }),
+    }
+}
+
+fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return true;
+    }
+    // burn-ndarray is deprecated upstream; see `ops`.
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated)]
+    if *device == Device::ndarray() {
+        return true;
+    }
+    let _ = device;
+    false
 }
 
 /// Whether dropout changes anything here; the condition of [`Dropout::forward`].

@@ -47,8 +47,8 @@ pub use contexts::Contexts;
 pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use init::Init;
 pub use layers::{
-    adapted_embedding, adapted_linear, cached_attention, dropout, gelu, layer_norm,
-    segment_attention, tied_cross_entropy, tied_logits,
+    adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
+    layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
 pub use ops::Gelu;
 pub use random::seed;

@@ -18,7 +18,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Scalar, TensorMetadata};
 use burn::tensor::{Shape, Slice, TensorData};
 
-use super::MtLoraBackend;
+use super::{MtLoraBackend, Optional, SeededDropout};
 use crate::{Run, Segments};
 
 /// The operation's tensors; [`MtLoraBackend::segment_attention`] has the shapes.
@@ -52,6 +52,9 @@ pub struct AttentionLayout {
     pub scale: f64,
     /// Whether no token sees a later one.
     pub causal: bool,
+    /// Dropout on the probabilities: the places of its mask run segment after segment, in each head
+    /// after head.
+    pub dropout: Option<SeededDropout>,
 }
 
 /// One run of the strip as rectangles `[count, heads, length, head_dim]`, and its probabilities.
@@ -86,8 +89,15 @@ impl<B: Backend> Block<B> {
         let keep = inputs.keep.as_ref().map(|keep| {
             let end = entry + shape.num_elements();
             let slice = B::float_slice(keep.clone(), &[Slice::from(entry..end)]);
-            B::float_reshape(slice, shape)
+            B::float_reshape(slice, shape.clone())
         });
+        let seeded = layout
+            .dropout
+            .map(|dropout| dropout.mask::<B>(shape, entry, &query));
+        let keep = match (keep, seeded) {
+            (Some(keep), Some(seeded)) => Some(B::float_mul(keep, seeded)),
+            (keep, seeded) => keep.or(seeded),
+        };
         Self {
             query,
             key,
@@ -215,6 +225,18 @@ pub(super) fn backward<B: Backend>(
     [dq, dk, dv].map(join::<B>)
 }
 
+/// Query, key and value of a strip that has them side by side.
+pub(super) fn parts<B: Backend>(fused: FloatTensor<B>) -> [FloatTensor<B>; 3] {
+    let [tokens, width] = [fused.shape()[0], fused.shape()[1] / 3];
+    [0, 1, 2].map(|part| {
+        let columns = part * width..(part + 1) * width;
+        B::float_slice(
+            fused.clone(),
+            &[Slice::from(0..tokens), Slice::from(columns)],
+        )
+    })
+}
+
 #[derive(Debug)]
 struct SegmentAttention;
 
@@ -269,6 +291,61 @@ pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
         .stateful()
     {
         OpsKind::Tracked(prep) => prep.finish((saved, layout), output),
+        OpsKind::UnTracked(prep) => prep.finish(output),
+    }
+}
+
+#[derive(Debug)]
+struct FusedSegmentAttention;
+
+/// What the fused operation's backward pass needs.
+#[derive(Clone, Debug)]
+struct SavedFused<T> {
+    fused: T,
+    keep: Option<T>,
+    layout: AttentionLayout,
+}
+
+impl<B: Backend + MtLoraBackend> Backward<B, 1> for FusedSegmentAttention {
+    type State = SavedFused<FloatTensor<B>>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let SavedFused {
+            fused,
+            keep,
+            layout,
+        } = ops.state;
+        let dy = grads.consume::<B>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            let gradient = B::fused_segment_attention_backward(fused, keep.into(), dy, layout);
+            grads.register::<B>(node.id, gradient);
+        }
+    }
+}
+
+/// The fused operation on an autodiff backend. `keep` is a constant.
+pub(super) fn track_fused<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
+    fused: FloatTensor<Autodiff<B, C>>,
+    keep: Option<FloatTensor<Autodiff<B, C>>>,
+    layout: AttentionLayout,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (fused, node) = fused.into_parts();
+    let keep = keep.map(|tensor| tensor.into_primitive());
+    let given = Optional::from(keep.clone());
+    let output = B::fused_segment_attention(fused.clone(), given, layout.clone());
+    match FusedSegmentAttention
+        .prepare::<C>([node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish(
+            SavedFused {
+                fused,
+                keep,
+                layout,
+            },
+            output,
+        ),
         OpsKind::UnTracked(prep) => prep.finish(output),
     }
 }

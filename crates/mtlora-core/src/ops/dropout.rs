@@ -1,16 +1,147 @@
-//! The mask of dropout.
+//! Dropout whose mask is a function of a seed and the place, so that nobody has to hold it: the
+//! backward pass makes it anew.
 
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Scalar, TensorMetadata};
-use burn::tensor::{Distribution, Shape};
+use burn::backend::{Autodiff, Backend, TensorMetadata};
+use burn::tensor::{Shape, TensorData};
 
-pub(super) fn mask<B: Backend>(like: &FloatTensor<B>, entries: usize, prob: f64) -> FloatTensor<B> {
-    let keep = 1.0 - prob;
-    let drawn = B::float_random(
-        Shape::from([entries]),
-        Distribution::Bernoulli(keep),
-        &like.device(),
-        like.dtype().into(),
-    );
-    B::float_mul_scalar(drawn, Scalar::from(1.0 / keep))
+use super::MtLoraBackend;
+
+/// Which elements are dropped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SeededDropout {
+    /// The probability with which an element is zero; the others are divided by one minus it.
+    pub prob: f64,
+    /// One seed makes one mask.
+    pub seed: u64,
+}
+
+impl SeededDropout {
+    /// Entries of the mask from the place `first` on: zero, or `1 / (1 - prob)`.
+    #[inline(always)]
+    pub(super) fn fill(self, mask: &mut [f32], first: usize) {
+        let (low, high) = (self.seed as u32, (self.seed >> 32) as u32);
+        let scale = (1.0 / (1.0 - self.prob)) as f32;
+        // Of the 2^32 values, those from here on are kept.
+        let bound = (self.prob * f64::from(u32::MAX)) as u32;
+        for (index, entry) in (0u32..).zip(mask) {
+            let place = (first as u32).wrapping_add(index);
+            let drawn = mixed(mixed(place.wrapping_add(low)) ^ high);
+            *entry = if drawn >= bound { scale } else { 0.0 };
+        }
+    }
+
+    /// Entries as a tensor of that shape.
+    pub(super) fn mask<B: Backend>(
+        self,
+        shape: Shape,
+        first: usize,
+        like: &FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        let mut mask = vec![0.0; shape.num_elements()];
+        self.fill(&mut mask, first);
+        let data = TensorData::new(mask, shape.to_vec()).convert_dtype(like.dtype());
+        B::float_from_data(data, &like.device())
+    }
+}
+
+/// A bijection that mixes all bits: the `lowbias32` of Wellons' hash-prospector.
+#[inline(always)]
+fn mixed(x: u32) -> u32 {
+    let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+/// `x * mask`, which is linear: the backward pass is the same.
+pub(super) fn forward<B: Backend>(x: FloatTensor<B>, dropout: SeededDropout) -> FloatTensor<B> {
+    let mask = dropout.mask::<B>(x.shape(), 0, &x);
+    B::float_mul(x, mask)
+}
+
+#[derive(Debug)]
+struct Dropout;
+
+impl<B: Backend + MtLoraBackend> Backward<B, 1> for Dropout {
+    type State = SeededDropout;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        if let [Some(x)] = ops.parents {
+            grads.register::<B>(x.id, B::seeded_dropout(dy, ops.state));
+        }
+    }
+}
+
+/// The operation on an autodiff backend.
+pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    dropout: SeededDropout,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (x, node) = x.into_parts();
+    let y = B::seeded_dropout(x, dropout);
+    match Dropout.prepare::<C>([node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(dropout, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(prob: f64, seed: u64, entries: usize) -> Vec<f32> {
+        let mut mask = vec![f32::NAN; entries];
+        SeededDropout { prob, seed }.fill(&mut mask, 0);
+        mask
+    }
+
+    #[test]
+    fn the_share_and_the_mean_are_as_wanted() {
+        const ENTRIES: usize = 200_000;
+        for (prob, seed) in [(0.1, 1), (0.5, 2), (0.9, u64::MAX)] {
+            let mask = mask(prob, seed, ENTRIES);
+            let dropped = mask.iter().filter(|x| **x == 0.0).count() as f64;
+            let deviation = (prob * (1.0 - prob) / ENTRIES as f64).sqrt();
+            assert!(
+                (dropped / ENTRIES as f64 - prob).abs() < 5.0 * deviation,
+                "{prob}"
+            );
+            let mean: f64 = mask.iter().map(|x| f64::from(*x)).sum::<f64>() / ENTRIES as f64;
+            assert!(
+                (mean - 1.0).abs() < 5.0 * deviation / (1.0 - prob),
+                "{prob}"
+            );
+        }
+    }
+
+    #[test]
+    fn neighbours_and_seeds_are_independent() {
+        let masks = [3, 4, 3 << 32].map(|seed| mask(0.5, seed, 50_000));
+        let agree = |a: &[f32], b: &[f32]| {
+            let same = a.iter().zip(b).filter(|(a, b)| a == b).count();
+            same as f64 / a.len().min(b.len()) as f64
+        };
+        for (a, b) in [
+            (&masks[0][..], &masks[1][..]),
+            (&masks[0], &masks[2]),
+            (&masks[0], &masks[0][1..]),
+            (&masks[0], &masks[0][64..]),
+        ] {
+            assert!((agree(a, b) - 0.5).abs() < 0.02);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_mask_is_that_part() {
+        let whole = mask(0.3, 9, 100);
+        let mut part = vec![f32::NAN; 20];
+        let dropout = SeededDropout { prob: 0.3, seed: 9 };
+        dropout.fill(&mut part, 70);
+        assert_eq!(part, whole[70..90]);
+    }
 }

@@ -22,11 +22,12 @@ mod tracked;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, backend_extension};
+use burn::backend::{Autodiff, Backend, ExtensionType, backend_extension};
 
 use crate::Contexts;
 
 pub use attention::AttentionLayout;
+pub use dropout::SeededDropout;
 pub use gelu::Gelu;
 pub use linear::Weight;
 
@@ -137,7 +138,8 @@ pub trait MtLoraBackend: Backend {
     }
 
     /// `softmax(scale Q Kᵀ) V` within each segment and head; with `causal`, no token sees a later
-    /// one. The probabilities are multiplied with `keep` where given (dropout: 0 or `1 / (1 - p)`).
+    /// one. The probabilities are multiplied with `keep` where given (dropout: 0 or `1 / (1 - p)`),
+    /// and with the mask of `layout` where that has one.
     ///
     /// # Shapes
     /// - `query`, `key`, `value`, output: `[tokens, heads * head_dim]`
@@ -152,6 +154,30 @@ pub trait MtLoraBackend: Backend {
     ) -> FloatTensor<Self> {
         let inputs = attention::Inputs::new(query, key, value, keep.into_option());
         attention::forward::<Self>(inputs, &layout)
+    }
+
+    /// The same on query, key and value that lie side by side: `[tokens, 3 * heads * head_dim]`.
+    #[fusion(default)]
+    fn fused_segment_attention(
+        fused: FloatTensor<Self>,
+        #[extension_type] keep: Optional<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let [query, key, value] = attention::parts::<Self>(fused);
+        Self::segment_attention(query, key, value, keep, layout)
+    }
+
+    /// The gradient of [`fused_segment_attention`](Self::fused_segment_attention)'s `fused`.
+    #[fusion(default)]
+    fn fused_segment_attention_backward(
+        fused: FloatTensor<Self>,
+        #[extension_type] keep: Optional<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let [query, key, value] = attention::parts::<Self>(fused);
+        let (dq, dk, dv) = Self::segment_attention_backward(query, key, value, keep, dy, layout);
+        Self::float_cat(vec![dq, dk, dv], 1)
     }
 
     /// The gradients of [`segment_attention`](Self::segment_attention)'s query, key and value.
@@ -169,18 +195,10 @@ pub trait MtLoraBackend: Backend {
         (dq, dk, dv)
     }
 
-    /// A mask for dropout, `[entries]`, on the device of `like`: each entry is `1 / (1 - prob)`, or
-    /// with probability `prob` zero. `seed` is for backends that draw it themselves; others draw
-    /// from their device's generator.
+    /// `x * mask`, the mask as `dropout` says; any shape.
     #[fusion(default)]
-    fn dropout_mask(
-        like: FloatTensor<Self>,
-        entries: usize,
-        prob: f64,
-        seed: u64,
-    ) -> FloatTensor<Self> {
-        let _ = seed;
-        dropout::mask::<Self>(&like, entries, prob)
+    fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
+        dropout::forward::<Self>(x, dropout)
     }
 
     /// The Gaussian error linear unit of each element. Any shape.
@@ -334,6 +352,14 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
         attention::track::<B, C>(inputs, layout)
     }
 
+    fn fused_segment_attention(
+        fused: FloatTensor<Self>,
+        keep: Optional<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        attention::track_fused::<B, C>(fused, keep.into_option(), layout)
+    }
+
     fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
         gelu::track::<B, C>(x, form)
     }
@@ -356,12 +382,7 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
         cross_entropy::track::<B, C>(hidden, embedding, targets, smoothing)
     }
 
-    fn dropout_mask(
-        like: FloatTensor<Self>,
-        entries: usize,
-        prob: f64,
-        seed: u64,
-    ) -> FloatTensor<Self> {
-        Self::from_inner(B::dropout_mask(like.into_primitive(), entries, prob, seed))
+    fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
+        dropout::track::<B, C>(x, dropout)
     }
 }

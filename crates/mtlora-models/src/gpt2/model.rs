@@ -8,7 +8,7 @@ use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{
     FusedProjections, Segments, SegmentsError, adapted_embedding, adapted_linear, dropout,
-    segment_attention, tied_cross_entropy, tied_logits,
+    fused_segment_attention, tied_cross_entropy, tied_logits,
 };
 
 use super::config::Gpt2Config;
@@ -108,10 +108,10 @@ impl Block {
     }
 
     fn forward(&self, hidden: Tensor<2>, segments: &Segments) -> Tensor<2> {
-        let inputs = self.attn.project(self.ln_1.forward(hidden.clone()));
         let attention = &self.attn;
-        let context = segment_attention(
-            inputs,
+        let fused = adapted_linear(&attention.c_attn, self.ln_1.forward(hidden.clone()));
+        let context = fused_segment_attention(
+            fused,
             segments,
             attention.heads,
             true,

@@ -1,14 +1,19 @@
 //! Attention of one head of one sequence at a time, read from and written to the strip where it
 //! lies. No score matrix outlives its task; the backward pass makes the probabilities anew.
 
+use std::borrow::Cow;
+
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::tensor::Shape;
 use rayon::prelude::*;
 
+use super::dropout::drop_elements;
 use super::matmul::{View, matmul};
 use super::reduce::{largest, sum_of};
 use super::vecmath::exp;
 use super::{contiguous, tensor, values};
+use crate::ops::SeededDropout;
 use crate::ops::attention::{AttentionLayout, Inputs};
 
 /// One head of one sequence.
@@ -40,12 +45,40 @@ fn tasks(layout: &AttentionLayout) -> Vec<Task> {
     tasks
 }
 
-/// The strips that the tasks read.
+/// A strip: `[tokens, heads * head_dim]`.
+#[derive(Clone, Copy)]
+struct Strip<'a> {
+    values: &'a [f32],
+    /// From a row to the next: more than its width where others lie beside it.
+    stride: usize,
+    head_dim: usize,
+}
+
+impl<'a> Strip<'a> {
+    fn new(tensor: &'a FlexTensor, head_dim: usize) -> Self {
+        let layout = tensor.layout();
+        Self {
+            values: &tensor.storage::<f32>()[layout.start_offset()..],
+            stride: layout.strides()[0].unsigned_abs(),
+            head_dim,
+        }
+    }
+
+    /// A head of a sequence: `[length, head_dim]`.
+    fn view(&self, task: Task) -> View<'a> {
+        let from = task.start * self.stride + task.head * self.head_dim;
+        let sides = [task.length, self.head_dim];
+        View::new(&self.values[from..], sides, self.stride)
+    }
+}
+
+/// What the tasks read.
 struct Strips<'a> {
-    query: &'a [f32],
-    key: &'a [f32],
-    value: &'a [f32],
+    query: Strip<'a>,
+    key: Strip<'a>,
+    value: Strip<'a>,
     keep: Option<&'a [f32]>,
+    dropout: Option<SeededDropout>,
     /// Of a row.
     width: usize,
     head_dim: usize,
@@ -53,24 +86,26 @@ struct Strips<'a> {
     causal: bool,
 }
 
-impl<'a> Strips<'a> {
-    /// A head of a sequence: `[length, head_dim]`.
-    fn view<'b>(&self, strip: &'b [f32], task: Task) -> View<'b> {
-        let from = task.start * self.width + task.head * self.head_dim;
-        View::new(&strip[from..], [task.length, self.head_dim], self.width)
-    }
-
-    fn kept(&self, task: Task) -> Option<&'a [f32]> {
+impl Strips<'_> {
+    /// What the probabilities are multiplied with.
+    fn kept(&self, task: Task) -> Option<Cow<'_, [f32]>> {
         let entries = task.length * task.length;
-        self.keep
-            .map(|keep| &keep[task.entry..task.entry + entries])
+        let keep = self
+            .keep
+            .map(|keep| &keep[task.entry..task.entry + entries]);
+        let Some(dropout) = self.dropout else {
+            return keep.map(Cow::Borrowed);
+        };
+        let mut mask = keep.map_or_else(|| vec![1.0; entries], <[f32]>::to_vec);
+        drop_elements(&mut mask, task.entry, dropout);
+        Some(Cow::Owned(mask))
     }
 
     /// `P`, row-major.
     fn probabilities(&self, task: Task) -> Vec<f32> {
         let length = task.length;
         let mut scores = vec![0.0; length * length];
-        let (query, key) = (self.view(self.query, task), self.view(self.key, task));
+        let (query, key) = (self.query.view(task), self.key.view(task));
         matmul(&mut scores, query, key.t(), self.scale);
         pulp::Arch::new().dispatch(|| {
             for (index, row) in scores.chunks_exact_mut(length).enumerate() {
@@ -104,43 +139,54 @@ fn times(values: &mut [f32], keep: Option<&[f32]>) {
     }
 }
 
-/// The parts of all tasks, each `[length, head_dim]`, as a strip.
-fn assemble(
+/// The parts of all tasks, `[length, head_dim]` each, in their places; `strips` of them lie side by
+/// side in `strip`, and `parts` are those of the strip `index`.
+fn place(
+    strip: &mut [f32],
+    [index, strips]: [usize; 2],
     tasks: &[Task],
     parts: &[Vec<f32>],
-    width: usize,
-    head_dim: usize,
-    tokens: usize,
-) -> Vec<f32> {
-    let mut strip = vec![0.0; tokens * width];
+    read: &Strips<'_>,
+) {
+    let stride = read.width * strips;
     for (task, part) in tasks.iter().zip(parts) {
-        let from = task.start * width + task.head * head_dim;
-        for (row, values) in part.chunks_exact(head_dim.max(1)).enumerate() {
-            strip[from + row * width..][..head_dim].copy_from_slice(values);
+        let from = task.start * stride + index * read.width + task.head * read.head_dim;
+        for (row, values) in part.chunks_exact(read.head_dim.max(1)).enumerate() {
+            strip[from + row * stride..][..read.head_dim].copy_from_slice(values);
         }
     }
-    strip
+}
+
+/// The tensor with the elements of each row side by side.
+fn with_whole_rows(tensor: FlexTensor) -> FlexTensor {
+    let layout = tensor.layout();
+    match layout.has_positive_strides() && layout.inner_stride() == 1 {
+        true => tensor,
+        false => contiguous(tensor),
+    }
 }
 
 /// The inputs in memory that can be sliced.
 fn prepared(inputs: Inputs<FlexTensor>) -> Inputs<FlexTensor> {
     Inputs {
-        query: contiguous(inputs.query),
-        key: contiguous(inputs.key),
-        value: contiguous(inputs.value),
+        query: with_whole_rows(inputs.query),
+        key: with_whole_rows(inputs.key),
+        value: with_whole_rows(inputs.value),
         keep: inputs.keep.map(contiguous),
     }
 }
 
 fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Strips<'a> {
     let width = inputs.query.shape()[1];
+    let head_dim = width / layout.heads.max(1);
     Strips {
-        query: values(&inputs.query),
-        key: values(&inputs.key),
-        value: values(&inputs.value),
+        query: Strip::new(&inputs.query, head_dim),
+        key: Strip::new(&inputs.key, head_dim),
+        value: Strip::new(&inputs.value, head_dim),
         keep: inputs.keep.as_ref().map(values),
+        dropout: layout.dropout,
         width,
-        head_dim: width / layout.heads.max(1),
+        head_dim,
         scale: layout.scale as f32,
         causal: layout.causal,
     }
@@ -158,24 +204,26 @@ pub(crate) fn segment_attention(
         .par_iter()
         .map(|task| {
             let mut p = strips.probabilities(*task);
-            times(&mut p, strips.kept(*task));
+            times(&mut p, strips.kept(*task).as_deref());
             let mut out = vec![0.0; task.length * strips.head_dim];
             let p = View::new(&p, [task.length; 2], task.length);
-            matmul(&mut out, p, strips.view(strips.value, *task), 1.0);
+            matmul(&mut out, p, strips.value.view(*task), 1.0);
             out
         })
         .collect();
     let shape = inputs.query.shape();
-    let strip = assemble(&tasks, &parts, strips.width, strips.head_dim, shape[0]);
+    let mut strip = vec![0.0; shape.num_elements()];
+    place(&mut strip, [0, 1], &tasks, &parts, &strips);
     tensor(strip, shape)
 }
 
 /// The gradients of one task's query, key and value.
-fn backward_task(strips: &Strips<'_>, dy: &[f32], task: Task) -> [Vec<f32>; 3] {
+fn backward_task(strips: &Strips<'_>, dy: Strip<'_>, task: Task) -> [Vec<f32>; 3] {
     let (length, size) = (task.length, task.length * strips.head_dim);
     let p = strips.probabilities(task);
     let keep = strips.kept(task);
-    let d_out = strips.view(dy, task);
+    let keep = keep.as_deref();
+    let d_out = dy.view(task);
     let mut kept = p.clone();
     times(&mut kept, keep);
     let mut dv = vec![0.0; size];
@@ -187,7 +235,7 @@ fn backward_task(strips: &Strips<'_>, dy: &[f32], task: Task) -> [Vec<f32>; 3] {
     );
     // From here on dP, then dS.
     let mut d = kept;
-    matmul(&mut d, d_out, strips.view(strips.value, task).t(), 1.0);
+    matmul(&mut d, d_out, strips.value.view(task).t(), 1.0);
     times(&mut d, keep);
     pulp::Arch::new().dispatch(|| {
         let rows = d.chunks_exact_mut(length).zip(p.chunks_exact(length));
@@ -200,14 +248,25 @@ fn backward_task(strips: &Strips<'_>, dy: &[f32], task: Task) -> [Vec<f32>; 3] {
     });
     let ds = View::new(&d, [length; 2], length);
     let (mut dq, mut dk) = (vec![0.0; size], vec![0.0; size]);
-    matmul(&mut dq, ds, strips.view(strips.key, task), strips.scale);
-    matmul(
-        &mut dk,
-        ds.t(),
-        strips.view(strips.query, task),
-        strips.scale,
-    );
+    matmul(&mut dq, ds, strips.key.view(task), strips.scale);
+    matmul(&mut dk, ds.t(), strips.query.view(task), strips.scale);
     [dq, dk, dv]
+}
+
+/// The gradients of all tasks' queries, of their keys and of their values.
+fn backward_tasks(strips: &Strips<'_>, dy: &FlexTensor, tasks: &[Task]) -> [Vec<Vec<f32>>; 3] {
+    let dy = Strip::new(dy, strips.head_dim);
+    let all: Vec<[Vec<f32>; 3]> = tasks
+        .par_iter()
+        .map(|task| backward_task(strips, dy, *task))
+        .collect();
+    let mut columns: [Vec<Vec<f32>>; 3] = Default::default();
+    for parts in all {
+        for (column, part) in columns.iter_mut().zip(parts) {
+            column.push(part);
+        }
+    }
+    columns
 }
 
 /// [`crate::ops::MtLoraBackend::segment_attention_backward`].
@@ -216,24 +275,31 @@ pub(crate) fn segment_attention_backward(
     dy: FlexTensor,
     layout: &AttentionLayout,
 ) -> [FlexTensor; 3] {
-    let (inputs, dy) = (prepared(inputs), contiguous(dy));
-    let strips = strips(&inputs, layout);
-    let tasks = tasks(layout);
-    let all: Vec<[Vec<f32>; 3]> = tasks
-        .par_iter()
-        .map(|task| backward_task(&strips, values(&dy), *task))
-        .collect();
+    let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
+    let (strips, tasks) = (strips(&inputs, layout), tasks(layout));
     let shape = inputs.query.shape();
-    let mut columns: [Vec<Vec<f32>>; 3] = Default::default();
-    for parts in all {
-        for (column, part) in columns.iter_mut().zip(parts) {
-            column.push(part);
-        }
-    }
-    columns.map(|parts| {
-        let strip = assemble(&tasks, &parts, strips.width, strips.head_dim, shape[0]);
+    backward_tasks(&strips, &dy, &tasks).map(|parts| {
+        let mut strip = vec![0.0; shape.num_elements()];
+        place(&mut strip, [0, 1], &tasks, &parts, &strips);
         tensor(strip, shape.clone())
     })
+}
+
+/// [`crate::ops::MtLoraBackend::fused_segment_attention_backward`].
+pub(crate) fn fused_segment_attention_backward(
+    inputs: Inputs<FlexTensor>,
+    dy: FlexTensor,
+    layout: &AttentionLayout,
+) -> FlexTensor {
+    let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
+    let (strips, tasks) = (strips(&inputs, layout), tasks(layout));
+    let [tokens, width] = [inputs.query.shape()[0], 3 * strips.width];
+    let mut fused = vec![0.0; tokens * width];
+    let gradients = backward_tasks(&strips, &dy, &tasks);
+    for (index, parts) in gradients.iter().enumerate() {
+        place(&mut fused, [index, 3], &tasks, parts, &strips);
+    }
+    tensor(fused, Shape::from([tokens, width]))
 }
 
 #[cfg(test)]
@@ -242,14 +308,17 @@ mod tests {
     use crate::Segments;
     use crate::ops::attention as definition;
     use crate::ops::flex::testing::{close, random};
+    use crate::ops::{MtLoraBackend, Optional};
     use burn::backend::Flex;
+    use burn::backend::ops::FloatTensorOps;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn agrees_with_the_definition(
             lengths in prop::collection::vec(1usize..40, 1..5),
-            heads in 1usize..4, head_dim in 1usize..20, causal: bool, dropout: bool, seed: u64,
+            heads in 1usize..4, head_dim in 1usize..20, causal: bool, dropout: bool, seeded: bool,
+            seed: u64,
         ) {
             let segments = Segments::from_lengths(&lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
             let shape = [segments.tokens(), heads * head_dim];
@@ -261,7 +330,8 @@ mod tests {
                 value: strip(3),
                 keep: dropout.then(|| random([entries], 1.0, seed ^ 4)),
             };
-            let layout = AttentionLayout { segments, heads, scale: 0.3, causal };
+            let dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
+            let layout = AttentionLayout { segments, heads, scale: 0.3, causal, dropout };
             let found = segment_attention(inputs.clone(), &layout);
             close(&found, &definition::forward::<Flex>(inputs.clone(), &layout))?;
             let dy = strip(5);
@@ -270,6 +340,17 @@ mod tests {
             for (found, expected) in found.iter().zip(&expected) {
                 close(found, expected)?;
             }
+
+            // The same, side by side.
+            let fused = Flex::float_cat(
+                vec![inputs.query.clone(), inputs.key.clone(), inputs.value.clone()],
+                1,
+            );
+            let keep = || Optional::from(inputs.keep.clone());
+            let found = Flex::fused_segment_attention(fused.clone(), keep(), layout.clone());
+            close(&found, &definition::forward::<Flex>(inputs.clone(), &layout))?;
+            let found = Flex::fused_segment_attention_backward(fused, keep(), strip(5), layout);
+            close(&found, &Flex::float_cat(expected.to_vec(), 1))?;
         }
     }
 }

@@ -18,11 +18,12 @@ mod reduce;
 mod vecmath;
 
 use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
-use super::{AttentionLayout, Gelu, MtLoraBackend, Optional, Weight};
+use super::{AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout, Weight};
 use crate::{Contexts, ops};
 
 /// Elements that one task works on: large enough to hide what a task costs, small enough to stay
@@ -124,15 +125,27 @@ impl MtLoraBackend for Flex {
         (dq, dk, dv)
     }
 
-    fn dropout_mask(
-        like: FloatTensor<Self>,
-        entries: usize,
-        prob: f64,
-        seed: u64,
+    fn fused_segment_attention_backward(
+        fused: FloatTensor<Self>,
+        keep: Optional<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        match suits(&[&like]) {
-            true => dropout::dropout_mask(entries, prob, seed),
-            false => ops::dropout::mask::<Self>(&like, entries, prob),
+        let [query, key, value] = ops::attention::parts::<Self>(fused);
+        let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
+        match suits_attention(&inputs) && suits(&[&dy]) {
+            true => attention::fused_segment_attention_backward(inputs, dy, &layout),
+            false => {
+                let gradients = ops::attention::backward::<Self>(&inputs, dy, &layout);
+                Self::float_cat(gradients.to_vec(), 1)
+            }
+        }
+    }
+
+    fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
+        match suits(&[&x]) {
+            true => dropout::seeded_dropout(x, dropout),
+            false => ops::dropout::forward::<Self>(x, dropout),
         }
     }
 
