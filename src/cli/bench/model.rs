@@ -4,10 +4,11 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use mtlora::core::{Init, Structure, device, devices};
+use mtlora::core::{Init, Structure};
 use mtlora::models::{CausalLm, EncoderConfig, Gpt2Config, ModelError, SequenceClassifier};
-use mtlora::train::{AdapterSettings, MethodName, Objective, bench, task_config};
+use mtlora::train::{AdapterSettings, MethodName, TrainOptions, bench};
 
+use super::report::Place;
 use crate::cli::settings::Usual;
 
 const ROBERTA_BASE: &str = "roberta-base";
@@ -101,36 +102,36 @@ impl ModelArgs {
         }
     }
 
-    /// The device's name, and the device, without gradients.
-    pub(super) fn device(&self) -> Result<(String, Device), Box<dyn Error>> {
-        let name = match &self.device {
-            Some(name) => name.clone(),
-            None => {
-                let first = devices().into_iter().next();
-                first.ok_or("this build has no backend")?.name
-            }
-        };
-        let device = device(&name)?;
-        Ok((name, device))
+    /// The device, and what it can do.
+    pub(super) fn place(&self) -> Result<Place, Box<dyn Error>> {
+        Place::open(self.device.as_deref())
     }
 
-    /// The encoder with a head for `objective`, ready to train on an autodiff `device`, and its
-    /// configuration.
+    /// The encoder with the head that `config` has, ready to train on an autodiff `device`.
     pub(super) fn classifier(
         &self,
-        config: EncoderConfig,
-        objective: &Objective,
+        config: &EncoderConfig,
         adapter: &AdapterArgs,
         device: &Device,
-    ) -> Result<(SequenceClassifier, EncoderConfig), Box<dyn Error>> {
-        let config = task_config(config, objective)?;
-        let model = match self.folder() {
-            Some(folder) => SequenceClassifier::from_folder(&folder, &config, self.seed, device)?.0,
-            None => SequenceClassifier::fresh(&config, self.seed, device)?,
-        };
+    ) -> Result<SequenceClassifier, Box<dyn Error>> {
+        if adapter.projections.is_some() {
+            return Err("--projections is for GPT-2".into());
+        }
         let settings = adapter.settings(&Usual::CLASSIFICATION);
         let method = settings.method(&["classifier"], self.seed)?;
-        Ok((method.prepare(model)?, config))
+        let model = match self.folder() {
+            Some(folder) => SequenceClassifier::from_folder(&folder, config, self.seed, device)?.0,
+            None => SequenceClassifier::fresh(config, self.seed, device)?,
+        };
+        Ok(method.prepare(model)?)
+    }
+
+    /// How its training differs from the usual: where it starts.
+    pub(super) fn options(&self) -> TrainOptions {
+        TrainOptions {
+            seed: self.seed,
+            ..TrainOptions::default()
+        }
     }
 
     /// The causal model without an adapter.
@@ -152,6 +153,9 @@ impl ModelArgs {
         adapter: &AdapterArgs,
         device: &Device,
     ) -> Result<CausalLm, Box<dyn Error>> {
+        if adapter.method == MethodName::Head {
+            return Err("a GPT-2 has no head of its own to train: choose mtlora or full".into());
+        }
         let mut settings = adapter.settings(&Usual::DATA_TO_TEXT);
         settings.projections = adapter.projections.clone().or(Some("qkv".to_string()));
         let method = settings.method(&[], self.seed)?;

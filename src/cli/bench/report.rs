@@ -2,11 +2,43 @@
 
 use std::error::Error;
 
+use burn::tensor::Device;
+use mtlora::core::{device, devices};
 use mtlora::train::bench::peak_gflops;
 use serde::Serialize;
 
 use super::model::ModelArgs;
 use crate::cli::output;
+
+/// Where a measurement happens.
+pub(super) struct Place {
+    name: String,
+    pub(super) device: Device,
+    peak_gflops: Option<f64>,
+}
+
+impl Place {
+    /// The device of that name, without gradients, and what it can do: to be called before the work.
+    pub(super) fn open(name: Option<&str>) -> Result<Self, Box<dyn Error>> {
+        let name = match name {
+            Some(name) => name.to_string(),
+            None => {
+                let first = devices().into_iter().next();
+                first.ok_or("this build has no backend")?.name
+            }
+        };
+        Ok(Self {
+            device: device(&name)?,
+            peak_gflops: peak(&name),
+            name,
+        })
+    }
+}
+
+/// The processor's peak; none for another device, of which a loop on the processor tells nothing.
+fn peak(device: &str) -> Option<f64> {
+    ["flex", "ndarray"].contains(&device).then(peak_gflops)
+}
 
 /// What was done, and what it took.
 pub(super) struct Work {
@@ -67,16 +99,17 @@ struct Report<'a, Settings> {
 pub(super) fn print(
     what: &'static str,
     model: &ModelArgs,
-    device: &str,
+    place: &Place,
     settings: impl Serialize,
     work: &Work,
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
+    let device = place.name.as_str();
     let per_second = |amount: f64| amount / work.seconds;
     let gflops = per_second(work.flops) / 1e9;
-    // A graphics processor has another peak than the loop that is measured here.
-    let on_cpu = ["flex", "ndarray"].contains(&device);
-    let peak_gflops = on_cpu.then(peak_gflops);
+    // Other programs may have slowed down the measurement before the work, or this one.
+    let pair = place.peak_gflops.zip(peak(device));
+    let peak_gflops = pair.map(|(before, after)| before.max(after));
     let report = Report {
         what,
         model: model.name(),

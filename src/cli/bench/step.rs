@@ -2,14 +2,14 @@ use std::error::Error;
 
 use burn::module::Module;
 use mtlora::models::{EncoderConfig, Gpt2Config};
+use mtlora::train::TrainError;
 use mtlora::train::bench::{
     Subject, Trains, causal_flops, classifier_flops, random_items, random_sequences,
 };
-use mtlora::train::{Objective, TrainError, TrainOptions};
 use serde::Serialize;
 
 use super::model::{AdapterArgs, Measured, ModelArgs};
-use super::report::{self, Work};
+use super::report::{self, Place, Work};
 use crate::cli::settings::LABEL_SMOOTHING;
 
 /// Steps that are not timed: the first ones fill caches and find out what memory is needed.
@@ -46,43 +46,38 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         return Err("--steps must be at least 1".into());
     }
     match args.model.open()? {
-        Measured::Encoder(config) => classifier(&args, config, json),
+        Measured::Encoder(config) => classifier(&args, &config, json),
         Measured::Causal(config) => causal(&args, &config, json),
     }
 }
 
-fn classifier(args: &Args, config: EncoderConfig, json: bool) -> Result<(), Box<dyn Error>> {
+fn classifier(args: &Args, config: &EncoderConfig, json: bool) -> Result<(), Box<dyn Error>> {
     let size = args.size([16, 128], config.max_tokens())?;
-    let (name, device) = args.model.device()?;
-    let device = device.autodiff();
-    let objective = Objective::Classification {
-        labels: ["0", "1"].map(String::from).to_vec(),
-    };
-    let (model, config) = args
-        .model
-        .classifier(config, &objective, &args.adapter, &device)?;
+    let place = args.model.place()?;
+    let device = place.device.clone().autodiff();
+    let model = args.model.classifier(config, &args.adapter, &device)?;
     let trains = Trains::of(&model);
-    let items = random_items(&config, size, args.model.seed);
-    let options = args.options();
-    let subject = Subject::classifier(model, &config, &items, &options, &device);
-    let flops = classifier_flops(&config, &trains, &vec![size[1]; size[0]]);
+    let items = random_items(config, size, args.model.seed);
+    let options = args.model.options();
+    let subject = Subject::classifier(model, config, &items, &options, &device);
+    let flops = classifier_flops(config, &trains, &vec![size[1]; size[0]]);
     let step_s = timed(subject, size[0], args.steps)?;
-    args.report(&name, size, &trains, step_s, flops, json)
+    args.report(&place, size, &trains, step_s, flops, json)
 }
 
 fn causal(args: &Args, config: &Gpt2Config, json: bool) -> Result<(), Box<dyn Error>> {
     let size = args.size([4, 256], config.n_positions)?;
-    let (name, device) = args.model.device()?;
-    let device = device.autodiff();
+    let place = args.model.place()?;
+    let device = place.device.clone().autodiff();
     let model = args.model.causal(config, &args.adapter, &device)?;
     let trains = Trains::of(&model);
     let sequences = random_sequences(config, size, args.model.seed);
-    let options = args.options();
+    let options = args.model.options();
     let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
     let [batch, seq] = size;
     let flops = causal_flops(config, &trains, &vec![seq; batch], batch * (seq - 1));
     let step_s = timed(subject, batch, args.steps)?;
-    args.report(&name, size, &trains, step_s, flops, json)
+    args.report(&place, size, &trains, step_s, flops, json)
 }
 
 impl Args {
@@ -101,16 +96,9 @@ impl Args {
         }
     }
 
-    fn options(&self) -> TrainOptions {
-        TrainOptions {
-            seed: self.model.seed,
-            ..TrainOptions::default()
-        }
-    }
-
     fn report(
         &self,
-        device: &str,
+        place: &Place,
         [batch, seq]: [usize; 2],
         trains: &Trains,
         step_s: Vec<f64>,
@@ -125,7 +113,7 @@ impl Args {
             trainable_parameters: trains.parameters(),
         };
         let work = Work::repeated(step_s, [batch, batch * seq], flops);
-        report::print("step", &self.model, device, settings, &work, json)
+        report::print("step", &self.model, place, settings, &work, json)
     }
 }
 
