@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod decoding;
 mod devices;
 mod eval;
@@ -51,6 +52,8 @@ enum Command {
     Pretrain(pretrain::Args),
     /// Score generated text against references.
     Score(score::Args),
+    /// Measure what training and writing take on this machine.
+    Bench(bench::Args),
     /// List the devices that this build can compute on here.
     Devices,
     /// List the tasks.
@@ -70,6 +73,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Merge(args) => merge::run(args, cli.json),
         Command::Pretrain(args) => pretrain::run(args, cli.json),
         Command::Score(args) => score::run(args, cli.json),
+        Command::Bench(args) => bench::run(args, cli.json),
         Command::Devices => devices::run(cli.json),
         Command::Tasks => tasks::run(cli.json),
         Command::Recipes => recipes::run(cli.json),

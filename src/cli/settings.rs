@@ -34,6 +34,8 @@ const EXCLUSIVE: [&[&str]; 2] = [
     &["batch", "batch_tokens"],
     &["warmup_ratio", "warmup_steps"],
 ];
+/// The share of each token's loss that is spread over the vocabulary.
+pub(super) const LABEL_SMOOTHING: f64 = 0.1;
 /// What `init_from` says for no run.
 const NONE: &str = "none";
 
@@ -369,12 +371,7 @@ impl Settings {
             )
             .into());
         }
-        let adapter = self.adapter(Usual {
-            rank: 8,
-            alpha: 16.0,
-            dropout: 0.0,
-            targets: "query,value",
-        });
+        let adapter = self.adapter(&Usual::CLASSIFICATION);
         let config = RunConfig {
             model: place.model,
             task: task.name().to_string(),
@@ -406,13 +403,8 @@ impl Settings {
                 format!("{field} is not for the task {}, leave it out", task.name()).into(),
             );
         }
-        // The settings of METHOD's GPT-2 runs, but for the warm-up, which is a share of the steps.
-        let mut adapter = self.adapter(Usual {
-            rank: 4,
-            alpha: 32.0,
-            dropout: 0.1,
-            targets: "c_attn,c_fc",
-        });
+        // Those of METHOD's GPT-2 runs, but for the warm-up, which is a share of the steps.
+        let mut adapter = self.adapter(&Usual::DATA_TO_TEXT);
         adapter.projections = self.projections.clone().or(Some("qkv".to_string()));
         let model = Gpt2Config::from_folder(&place.model)?;
         let usual = TrainOptions {
@@ -436,7 +428,7 @@ impl Settings {
             model: place.model,
             data: place.data,
             max_length,
-            label_smoothing: self.label_smoothing.unwrap_or(0.1),
+            label_smoothing: self.label_smoothing.unwrap_or(LABEL_SMOOTHING),
             device: place.device,
             pairs,
             adapter,
@@ -454,7 +446,7 @@ impl Settings {
         Ok(Resolved::Generation(Box::new(config), task))
     }
 
-    fn adapter(&self, usual: Usual) -> AdapterSettings {
+    fn adapter(&self, usual: &Usual) -> AdapterSettings {
         AdapterSettings {
             method: self.method.unwrap_or(MethodName::MtLora),
             structure: self.structure.unwrap_or(Structure::Shim),
@@ -508,11 +500,27 @@ struct Place {
 }
 
 /// The defaults of an adapter that depend on the kind of task.
-struct Usual {
-    rank: usize,
-    alpha: f64,
-    dropout: f64,
-    targets: &'static str,
+pub(super) struct Usual {
+    pub(super) rank: usize,
+    pub(super) alpha: f64,
+    pub(super) dropout: f64,
+    pub(super) targets: &'static str,
+}
+
+impl Usual {
+    pub(super) const CLASSIFICATION: Self = Self {
+        rank: 8,
+        alpha: 16.0,
+        dropout: 0.0,
+        targets: "query,value",
+    };
+    /// Those of METHOD's GPT-2 runs.
+    pub(super) const DATA_TO_TEXT: Self = Self {
+        rank: 4,
+        alpha: 32.0,
+        dropout: 0.1,
+        targets: "c_attn,c_fc",
+    };
 }
 
 /// The table with its classes written down, so that `eval` needs no train split to know them.

@@ -67,8 +67,20 @@ impl TextEncoder {
              AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
                 .to_string()
         })?;
-        let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
-        Self::from_bytes(&path, &bytes, config, max_length)
+        Self::from_file(&path, config, max_length)
+    }
+
+    /// Reads a `tokenizer.json` that lies anywhere.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_file(
+        path: &Path,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        let bytes = read_bounded(path, MAX_TOKENIZER_BYTES)?;
+        Self::from_bytes(path, &bytes, config, max_length)
     }
 
     /// Reads the bytes of a `tokenizer.json`; `path` is for the messages.

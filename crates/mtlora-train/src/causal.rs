@@ -88,6 +88,22 @@ pub fn causal_scores(
     Ok(scores)
 }
 
+/// The loss on the sequences with these indices.
+pub(crate) fn causal_loss(
+    model: &CausalLm,
+    sequences: &[Sequence],
+    label_smoothing: f64,
+    which: &[usize],
+    device: &Device,
+) -> Result<BatchLoss, TrainError> {
+    let batch = batch(sequences, which, device)?;
+    let sum = model.loss(&batch, label_smoothing);
+    Ok(BatchLoss {
+        loss: sum.div_scalar(batch.count as f64 + NO_TARGETS),
+        tokens: batch.strip.segments.tokens(),
+    })
+}
+
 fn lengths(sequences: &[Sequence]) -> Vec<usize> {
     sequences.iter().map(|one| one.ids.len()).collect()
 }
@@ -112,12 +128,7 @@ impl Learner for Causal<'_> {
         which: &[usize],
         device: &Device,
     ) -> Result<BatchLoss, TrainError> {
-        let batch = batch(self.items, which, device)?;
-        let sum = model.loss(&batch, self.label_smoothing);
-        Ok(BatchLoss {
-            loss: sum.div_scalar(batch.count as f64 + NO_TARGETS),
-            tokens: batch.strip.segments.tokens(),
-        })
+        causal_loss(model, self.items, self.label_smoothing, which, device)
     }
 
     fn evaluate(&self, model: &CausalLm, device: &Device) -> Result<Scores, TrainError> {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use mtlora_core::{State, load_state, seed, state};
 use serde::Serialize;
@@ -91,6 +91,65 @@ pub trait Observer {
     ) -> Result<(), TrainError>;
 }
 
+/// Makes optimizer steps.
+pub(crate) struct Stepper {
+    optimizer: ModuleOptimizer,
+    max_grad_norm: Option<f64>,
+    made: usize,
+}
+
+/// What a step was made from.
+pub(crate) struct Made {
+    /// The mean loss of its batches.
+    pub loss: f64,
+    /// Tokens read for it.
+    pub tokens: usize,
+}
+
+impl Stepper {
+    pub(crate) fn new(options: &TrainOptions) -> Self {
+        Self {
+            optimizer: adamw(options.weight_decay),
+            max_grad_norm: options.max_grad_norm,
+            made: 0,
+        }
+    }
+
+    /// One step on the mean of the batches' losses, and the model after it.
+    pub(crate) fn step<M: Module>(
+        &mut self,
+        model: M,
+        batches: &[Vec<usize>],
+        learning_rate: f64,
+        loss_of: impl Fn(&M, &[usize]) -> Result<BatchLoss, TrainError>,
+    ) -> Result<(M, Made), TrainError> {
+        self.made += 1;
+        let mut accumulator = GradientsAccumulator::new();
+        let (mut sum, mut tokens) = (0.0, 0);
+        for batch in batches {
+            let BatchLoss { loss, tokens: read } = loss_of(&model, batch)?;
+            tokens += read;
+            let value = loss.clone().try_into_scalar::<f32>();
+            let value = value.map_err(|error| TrainError::Device(error.to_string()))?;
+            if !value.is_finite() {
+                return Err(TrainError::NotFinite {
+                    step: self.made,
+                    loss: value,
+                });
+            }
+            sum += f64::from(value) / batches.len() as f64;
+            let gradients = loss.div_scalar(batches.len() as f64).backward();
+            accumulator.accumulate(&model, GradientsParams::from_grads(gradients, &model));
+        }
+        let mut gradients = accumulator.grads();
+        if let Some(most) = self.max_grad_norm {
+            clip_gradient_norm(&model, &mut gradients, most);
+        }
+        let model = self.optimizer.step(learning_rate, model, gradients);
+        Ok((model, Made { loss: sum, tokens }))
+    }
+}
+
 /// What training came to.
 pub struct Trained<M> {
     /// The best state's model, without gradients.
@@ -154,7 +213,7 @@ pub fn fit<L: Learner>(
 
     let before = score(&model)?;
     observer.evaluated(0, &before, None)?;
-    let mut optimizer = adamw(options.weight_decay);
+    let mut stepper = Stepper::new(options);
     let mut best: Option<(Scores, usize, State)> = None;
     let mut last = before.clone();
     let (mut step, mut tokens, mut time, mut waited) = (0, 0, Duration::ZERO, 0);
@@ -163,36 +222,18 @@ pub fn fit<L: Learner>(
         let last_of_epoch = batches.len().div_ceil(per_step);
         for (index, group) in batches.chunks(per_step).enumerate() {
             let start = Instant::now();
-            let mut accumulator = GradientsAccumulator::new();
-            let mut sum = 0.0;
-            for batch in group {
-                let BatchLoss { loss, tokens: read } = learner.loss(&model, batch, device)?;
-                tokens += read;
-                let value = loss.clone().try_into_scalar::<f32>();
-                let value = value.map_err(|error| TrainError::Device(error.to_string()))?;
-                if !value.is_finite() {
-                    return Err(TrainError::NotFinite {
-                        step: step + 1,
-                        loss: value,
-                    });
-                }
-                sum += f64::from(value) / group.len() as f64;
-                let gradients = loss.div_scalar(group.len() as f64).backward();
-                accumulator.accumulate(&model, GradientsParams::from_grads(gradients, &model));
-            }
-            let mut gradients = accumulator.grads();
-            if let Some(most) = options.max_grad_norm {
-                clip_gradient_norm(&model, &mut gradients, most);
-            }
             let learning_rate = schedule.rate(step);
-            model = optimizer.step(learning_rate, model, gradients);
+            let loss = |model: &L::Model, batch: &[usize]| learner.loss(model, batch, device);
+            let (stepped, made) = stepper.step(model, group, learning_rate, loss)?;
+            model = stepped;
+            tokens += made.tokens;
             step += 1;
             time += start.elapsed();
             observer.step(&StepReport {
                 step,
                 steps,
                 epoch: epoch as f64 + (index + 1) as f64 / last_of_epoch as f64,
-                loss: sum,
+                loss: made.loss,
                 learning_rate,
             })?;
 

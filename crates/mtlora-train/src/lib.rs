@@ -3,6 +3,7 @@
 pub mod acceptability;
 mod adapter_settings;
 mod batches;
+pub mod bench;
 mod causal;
 mod dashboard;
 pub mod data_to_text;

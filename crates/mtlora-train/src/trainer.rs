@@ -7,7 +7,7 @@ use mtlora_models::{EncoderConfig, ModelError, SequenceClassifier, Strip, Tokens
 
 use crate::error::DataError;
 use crate::evaluation::{Item, evaluate};
-use crate::example::Target;
+use crate::example::{Objective, Target};
 use crate::fit::{BatchLoss, Learner, Observer, Trained, fit};
 use crate::init_from::InitFromError;
 use crate::loss::loss;
@@ -127,15 +127,8 @@ impl Learner for Classification<'_> {
         batch: &[usize],
         device: &Device,
     ) -> Result<BatchLoss, TrainError> {
-        let items = || batch.iter().map(|index| &self.items[*index]);
-        let sequences: Vec<&Tokens> = items().map(|item| &item.tokens).collect();
-        let targets: Option<Vec<Target>> = items().map(|item| item.target).collect();
-        let targets = targets.ok_or(TrainError::NoTargets)?;
-        let strip = Strip::new(&sequences, self.config, device)?;
-        Ok(BatchLoss {
-            loss: loss(model.forward(&strip), &targets, self.task.objective()),
-            tokens: strip.segments.tokens(),
-        })
+        let objective = self.task.objective();
+        classifier_loss(model, self.config, objective, self.items, batch, device)
     }
 
     fn evaluate(&self, model: &SequenceClassifier, device: &Device) -> Result<Scores, TrainError> {
@@ -151,6 +144,26 @@ impl Learner for Classification<'_> {
     fn main_metric(&self) -> MetricName {
         self.task.main_metric()
     }
+}
+
+/// The loss on the items with these indices.
+pub(crate) fn classifier_loss(
+    model: &SequenceClassifier,
+    config: &EncoderConfig,
+    objective: &Objective,
+    items: &[Item],
+    batch: &[usize],
+    device: &Device,
+) -> Result<BatchLoss, TrainError> {
+    let items = || batch.iter().map(|index| &items[*index]);
+    let sequences: Vec<&Tokens> = items().map(|item| &item.tokens).collect();
+    let targets: Option<Vec<Target>> = items().map(|item| item.target).collect();
+    let targets = targets.ok_or(TrainError::NoTargets)?;
+    let strip = Strip::new(&sequences, config, device)?;
+    Ok(BatchLoss {
+        loss: loss(model.forward(&strip), &targets, objective),
+        tokens: strip.segments.tokens(),
+    })
 }
 
 /// Trains `model`, which [`Method::prepare`] has made ready on an autodiff `device`, and keeps the

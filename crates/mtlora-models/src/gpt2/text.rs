@@ -19,12 +19,18 @@ pub fn read_tokenizer(folder: &Path) -> Result<Tokenizer, ModelError> {
          AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
             .to_string()
     })?;
-    let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
-    let value = serde_json::from_slice(&bytes).map_err(|error| ModelError::json(&path, &error))?;
-    check_merges(&path, &value)?;
-    check_template(&path, value.get("post_processor"))?;
-    guarded(|| Tokenizer::from_bytes(&bytes))
-        .map_err(|message| ModelError::Tokenizer { path, message })
+    read_tokenizer_file(&path)
+}
+
+fn read_tokenizer_file(path: &Path) -> Result<Tokenizer, ModelError> {
+    let bytes = read_bounded(path, MAX_TOKENIZER_BYTES)?;
+    let value = serde_json::from_slice(&bytes).map_err(|error| ModelError::json(path, &error))?;
+    check_merges(path, &value)?;
+    check_template(path, value.get("post_processor"))?;
+    guarded(|| Tokenizer::from_bytes(&bytes)).map_err(|message| ModelError::Tokenizer {
+        path: path.to_path_buf(),
+        message,
+    })
 }
 
 /// A causal model's tokenizer: text to tokens and back, without special tokens around it.
@@ -42,6 +48,15 @@ impl CausalText {
     pub fn from_folder(folder: &Path, config: &Gpt2Config) -> Result<Self, ModelError> {
         let tokenizer = read_tokenizer(folder)?;
         Self::new(folder.join(TOKENIZER_FILE), tokenizer, config.vocab_size)
+    }
+
+    /// Reads a `tokenizer.json` that lies anywhere.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_file(path: &Path, config: &Gpt2Config) -> Result<Self, ModelError> {
+        let tokenizer = read_tokenizer_file(path)?;
+        Self::new(path.to_path_buf(), tokenizer, config.vocab_size)
     }
 
     /// Checks and sets up a tokenizer that is in memory; `path` is for the messages.

@@ -1,0 +1,300 @@
+//! How many floating-point operations the matrix products of a step are.
+//!
+//! A product of `[m, k]` and `[k, n]` is `2 m k n`. Counted are, of what a step cannot do without:
+//!
+//! - the forward pass: each linear map once for each token whose output is read (behind the last
+//!   layer's keys and values of a classifier these are the first tokens only), `Q Kᵀ` and `P V` for
+//!   each pair of tokens of which one sees the other, an adapter's `A`, `T` and `B`, the head, and
+//!   the output map of a causal model for each token that is foretold;
+//! - the backward pass: of each of these once more for the gradient of its input, if something that
+//!   trains lies before it, and once more for the gradient of a weight that trains. A frozen weight
+//!   has none.
+//!
+//! Not counted are norms, activations, softmax, dropout, residuals, looking up embeddings, making
+//! `T` from `C` and `D`, the optimizer, and what a backward pass computes again instead of storing
+//! it. The share of the peak that comes out is therefore that of the useful work.
+
+use mtlora_models::{Architecture, EncoderConfig, Gpt2Config};
+
+use super::trains::Trains;
+
+/// The operations of a classifier's training step on sequences of these lengths, of which `trains`
+/// trains.
+pub fn classifier_flops(config: &EncoderConfig, trains: &Trains, lengths: &[usize]) -> f64 {
+    let mut count = Count::new(trains);
+    let sequences = lengths.len() as f64;
+    let tokens = sum(lengths, |length| length);
+    let [hidden, inner] = [config.hidden_size, config.intermediate_size];
+
+    let embeddings = "base.embeddings";
+    let mut tracked = trains.any(embeddings);
+    for table in [
+        "word_embeddings",
+        "position_embeddings",
+        "token_type_embeddings",
+    ] {
+        tracked |= count.embedding(&format!("{embeddings}.{table}"), tokens);
+    }
+    for layer in 0..config.num_hidden_layers {
+        let is_last = layer + 1 == config.num_hidden_layers;
+        let (rows, pairs) = match is_last {
+            true => (sequences, tokens),
+            false => (tokens, sum(lengths, |length| length * length)),
+        };
+        let at = |module: &str| format!("base.encoder.layer.{layer}.{module}");
+        let square = [hidden, hidden];
+        let query = count.linear(&at("attention.self_.query"), rows, square, tracked);
+        let key = count.linear(&at("attention.self_.key"), tokens, square, tracked);
+        let value = count.linear(&at("attention.self_.value"), tokens, square, tracked);
+        let context = count.attention(pairs, hidden, [query, key, value]);
+        let output = count.linear(&at("attention.output.dense"), rows, square, context);
+        let attended = tracked || output;
+        let wide = count.linear(&at("intermediate.dense"), rows, [hidden, inner], attended);
+        tracked = attended | count.linear(&at("output.dense"), rows, [inner, hidden], wide);
+    }
+    let pooled = match config.architecture {
+        Architecture::Roberta => "classifier.dense",
+        Architecture::Bert => "base.pooler.dense",
+    };
+    tracked = count.linear(pooled, sequences, [hidden, hidden], tracked);
+    let labels = config.num_labels();
+    count.linear("classifier.out_proj", sequences, [hidden, labels], tracked);
+    count.flops
+}
+
+/// The operations of a causal model's training step on sequences of these lengths, of whose tokens
+/// `targets` are foretold, and of which `trains` trains.
+pub fn causal_flops(
+    config: &Gpt2Config,
+    trains: &Trains,
+    lengths: &[usize],
+    targets: usize,
+) -> f64 {
+    let mut count = Count::new(trains);
+    let tokens = sum(lengths, |length| length);
+    let pairs = sum(lengths, |length| length * (length + 1) / 2);
+    let tracked = count.blocks(config, tokens, pairs);
+    count.vocabulary(config, targets as f64, tracked);
+    count.flops
+}
+
+/// The operations of writing `new` tokens behind each of `prompts` prompts of `length` tokens with
+/// so many beams: the prompt once, then a row a beam, with keys and values kept.
+pub fn decoding_flops(
+    config: &Gpt2Config,
+    [prompts, length]: [usize; 2],
+    beams: usize,
+    new: usize,
+) -> f64 {
+    let trains = Trains::default();
+    let mut count = Count::new(&trains);
+    let all = |each: usize| (prompts * each) as f64;
+    count.blocks(config, all(length), all(length * (length + 1) / 2));
+    count.vocabulary(config, all(1), false);
+    // The first token comes from the prompt, and the last one is never read.
+    for read in 1..new {
+        count.blocks(config, all(beams), all(beams * (length + read)));
+        count.vocabulary(config, all(beams), false);
+    }
+    count.flops
+}
+
+fn sum(lengths: &[usize], each: impl Fn(usize) -> usize) -> f64 {
+    lengths.iter().map(|length| each(*length) as f64).sum()
+}
+
+/// A walk through a model, in the order of its forward pass. The functions return whether their
+/// output depends on something that trains.
+struct Count<'a> {
+    trains: &'a Trains,
+    flops: f64,
+}
+
+impl<'a> Count<'a> {
+    fn new(trains: &'a Trains) -> Self {
+        Self { trains, flops: 0.0 }
+    }
+
+    fn embedding(&mut self, module: &str, rows: f64) -> bool {
+        let Some(factors) = self.trains.adapter(module) else {
+            return self.trains.weight(module);
+        };
+        // A's columns are looked up; both products have two gradients.
+        self.flops += 3.0 * 2.0 * rows * (factors.b + factors.t);
+        true
+    }
+
+    fn linear(
+        &mut self,
+        module: &str,
+        rows: f64,
+        [inputs, outputs]: [usize; 2],
+        tracked: bool,
+    ) -> bool {
+        let product = 2.0 * rows * (inputs * outputs) as f64;
+        let weight = self.trains.weight(module);
+        self.flops += product * (1.0 + f64::from(tracked) + f64::from(weight));
+        let adapter = self.trains.adapter(module);
+        if let Some(factors) = adapter {
+            // y, the factor's gradient, and that of the factor's input; A's is the map's input.
+            let of_a = 2.0 + f64::from(tracked);
+            self.flops += 2.0 * rows * (of_a * factors.a + 3.0 * (factors.b + factors.t));
+        }
+        tracked || weight || adapter.is_some()
+    }
+
+    /// `pairs` of a query and a key that it sees; `width` of all heads together.
+    fn attention(&mut self, pairs: f64, width: usize, [query, key, value]: [bool; 3]) -> bool {
+        let product = 2.0 * pairs * width as f64;
+        let backward = f64::from(query) + f64::from(key) + f64::from(value);
+        let of_probabilities = f64::from(query || key);
+        self.flops += product * (2.0 + backward + of_probabilities);
+        query || key || value
+    }
+
+    /// GPT-2's blocks.
+    fn blocks(&mut self, config: &Gpt2Config, tokens: f64, pairs: f64) -> bool {
+        let [width, inner] = [config.n_embd, config.n_inner];
+        let mut tracked = false;
+        for table in ["transformer.wte", "transformer.wpe"] {
+            tracked |= self.embedding(table, tokens);
+        }
+        for block in 0..config.n_layer {
+            let at = |module: &str| format!("transformer.h.{block}.{module}");
+            let fused = self.linear(&at("attn.c_attn"), tokens, [width, 3 * width], tracked);
+            let context = self.attention(pairs, width, [fused; 3]);
+            let output = self.linear(&at("attn.c_proj"), tokens, [width, width], context);
+            tracked |= output;
+            let wide = self.linear(&at("mlp.c_fc"), tokens, [width, inner], tracked);
+            tracked |= self.linear(&at("mlp.c_proj"), tokens, [inner, width], wide);
+        }
+        tracked
+    }
+
+    /// GPT-2's output map, its token embeddings.
+    fn vocabulary(&mut self, config: &Gpt2Config, rows: f64, tracked: bool) {
+        let map = [config.n_embd, config.vocab_size];
+        self.linear("transformer.wte", rows, map, tracked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use burn::module::Module;
+    use mtlora_core::{MtLoraConfig, Structure, Targets, devices};
+    use mtlora_models::{CausalLm, EncoderSizes, Gpt2Sizes, SequenceClassifier, fused_projections};
+
+    use super::*;
+    use crate::bench::roberta_base;
+    use crate::trainer::Method;
+
+    fn encoder() -> EncoderConfig {
+        let sizes = EncoderSizes {
+            vocab_size: 40,
+            hidden_size: 8,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 16,
+            max_tokens: 20,
+        };
+        EncoderConfig::new(Architecture::Roberta, sizes).unwrap()
+    }
+
+    fn causal() -> Gpt2Config {
+        Gpt2Config::new(Gpt2Sizes {
+            vocab_size: 40,
+            n_embd: 8,
+            n_layer: 2,
+            n_head: 2,
+            n_positions: 20,
+            end_of_text: 39,
+        })
+        .unwrap()
+    }
+
+    fn adapter(targets: &[&str]) -> Method {
+        Method::MtLora(
+            MtLoraConfig::new(Structure::Shim)
+                .with_rank(2)
+                .with_target_modules(Targets::names(targets.iter().copied()))
+                .with_fused_projections(fused_projections("qkv").into_iter().collect()),
+        )
+    }
+
+    fn trains<M: Module>(model: M, method: &Method) -> Trains {
+        Trains::of(&method.prepare(model).unwrap())
+    }
+
+    fn classifier(config: &EncoderConfig) -> SequenceClassifier {
+        let device = devices().remove(0).device.autodiff();
+        SequenceClassifier::fresh(config, 0, &device).unwrap()
+    }
+
+    fn lm(config: &Gpt2Config) -> CausalLm {
+        let device = devices().remove(0).device.autodiff();
+        CausalLm::fresh(config, 0, &device).unwrap()
+    }
+
+    #[test]
+    fn with_all_weights_trained_a_step_is_three_forward_passes() {
+        let (none, lengths) = (Trains::default(), [3, 5, 4]);
+        let config = encoder();
+        let full = trains(classifier(&config), &Method::Full);
+        let forward = classifier_flops(&config, &none, &lengths);
+        assert_eq!(classifier_flops(&config, &full, &lengths), 3.0 * forward);
+        let config = causal();
+        let full = trains(lm(&config), &Method::Full);
+        let forward = causal_flops(&config, &none, &lengths, 9);
+        assert_eq!(causal_flops(&config, &full, &lengths, 9), 3.0 * forward);
+    }
+
+    #[test]
+    fn an_adapter_on_the_second_layer_spares_the_first_its_backward_pass() {
+        let (config, lengths) = (encoder(), [3, 5]);
+        let [tokens, sequences] = [8.0, 2.0];
+        let forward = classifier_flops(&config, &Trains::default(), &lengths);
+        let method = adapter(&["layer.1.attention.self_.value"]);
+        let step = classifier_flops(&config, &trains(classifier(&config), &method), &lengths);
+        let factors = 2.0 * tokens * (5.0 * 16.0 + 3.0 * 4.0);
+        // Past the probabilities into the value; the output maps and the head.
+        let attention = 2.0 * tokens * 8.0;
+        let maps = 2.0 * sequences * (8.0 * 8.0 + 2.0 * 8.0 * 16.0 + 8.0 * 8.0 + 8.0 * 2.0);
+        assert_eq!(step, forward + factors + attention + maps);
+    }
+
+    #[test]
+    fn a_fused_adapter_counts_each_projections_own_rows() {
+        let (config, lengths) = (causal(), [4]);
+        let found = trains(lm(&config), &adapter(&["c_attn"]));
+        let factors = found.adapter("transformer.h.1.attn.c_attn").unwrap();
+        // A is [3 rank, in], B [3 width, rank], T [3 rank, 3 rank].
+        assert_eq!([factors.a, factors.b, factors.t], [48.0, 48.0, 36.0]);
+        let forward = causal_flops(&config, &Trains::default(), &lengths, 3);
+        let step = causal_flops(&config, &found, &lengths, 3);
+        assert!(step > 1.9 * forward && step < 3.0 * forward);
+    }
+
+    #[test]
+    fn roberta_base_is_as_large_as_it_should_be() {
+        let config = roberta_base().unwrap();
+        let forward = classifier_flops(&config, &Trains::default(), &[128; 16]);
+        // 85 million weights in the layers; all but keys and values of the last for first tokens.
+        let layer = 12.0 * 768.0 * 768.0;
+        let weights = 2.0 * 2048.0 * (11.0 * layer + 2.0 * 768.0 * 768.0);
+        let attention = 11.0 * 4.0 * 16.0 * 128.0 * 128.0 * 768.0;
+        let share = forward / (weights + attention);
+        assert!((1.0..1.01).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn decoding_reads_the_prompt_once_and_every_new_token_but_the_last() {
+        let config = causal();
+        let one = decoding_flops(&config, [1, 6], 3, 1);
+        assert_eq!(one, causal_flops(&config, &Trains::default(), &[6], 1));
+        // Greedy decoding does what reading the whole text does, and more of the output map.
+        let greedy = decoding_flops(&config, [1, 6], 1, 5);
+        let read = causal_flops(&config, &Trains::default(), &[10], 5);
+        assert!((greedy / read - 1.0).abs() < 1e-12);
+    }
+}

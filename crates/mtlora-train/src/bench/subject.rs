@@ -1,0 +1,102 @@
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mtlora_core::seed;
+use mtlora_models::{CausalLm, EncoderConfig, SequenceClassifier};
+
+use crate::causal::causal_loss;
+use crate::data_to_text::Sequence;
+use crate::evaluation::Item;
+use crate::example::{Objective, Target};
+use crate::fit::{BatchLoss, Stepper};
+use crate::options::TrainOptions;
+use crate::trainer::{TrainError, classifier_loss};
+
+type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + 'a>;
+
+/// A model whose training steps are timed; they are those of [`fit`](crate::fit), at a rate that
+/// does not change.
+pub struct Subject<'a, M> {
+    model: M,
+    stepper: Stepper,
+    learning_rate: f64,
+    loss: Loss<'a, M>,
+    device: Device,
+}
+
+impl<'a> Subject<'a, SequenceClassifier> {
+    /// A classifier, or with one label a regression, that learns `items`, which have targets. The
+    /// model is as [`Method::prepare`](crate::Method::prepare) has made it, on an autodiff device.
+    pub fn classifier(
+        model: SequenceClassifier,
+        config: &'a EncoderConfig,
+        items: &'a [Item],
+        options: &TrainOptions,
+        device: &Device,
+    ) -> Self {
+        let objective = match items.first().and_then(|item| item.target) {
+            Some(Target::Value(_)) => Objective::Regression,
+            _ => Objective::Classification {
+                labels: config.labels.clone(),
+            },
+        };
+        let on = device.clone();
+        let loss = move |model: &SequenceClassifier, batch: &[usize]| {
+            classifier_loss(model, config, &objective, items, batch, &on)
+        };
+        Self::new(model, loss, options, device)
+    }
+}
+
+impl<'a> Subject<'a, CausalLm> {
+    /// A causal model that learns `sequences`.
+    pub fn causal(
+        model: CausalLm,
+        sequences: &'a [Sequence],
+        label_smoothing: f64,
+        options: &TrainOptions,
+        device: &Device,
+    ) -> Self {
+        let on = device.clone();
+        let loss = move |model: &CausalLm, batch: &[usize]| {
+            causal_loss(model, sequences, label_smoothing, batch, &on)
+        };
+        Self::new(model, loss, options, device)
+    }
+}
+
+impl<'a, M: Module> Subject<'a, M> {
+    /// A model with a loss of one's own on the examples with some indices.
+    pub fn new(
+        model: M,
+        loss: impl Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + 'a,
+        options: &TrainOptions,
+        device: &Device,
+    ) -> Self {
+        seed(device, options.seed);
+        Self {
+            model,
+            stepper: Stepper::new(options),
+            learning_rate: options.learning_rate,
+            loss: Box::new(loss),
+            device: device.clone(),
+        }
+    }
+
+    /// One step on the examples with these indices: from tokens on the host to changed parameters.
+    /// Returns the model after it, and the seconds it took.
+    ///
+    /// # Errors
+    /// When the loss is not finite, or the device fails.
+    pub fn step(mut self, batch: &[usize]) -> Result<(Self, f64), TrainError> {
+        let start = Instant::now();
+        let batches = [batch.to_vec()];
+        let rate = self.learning_rate;
+        let (model, _) = self.stepper.step(self.model, &batches, rate, &self.loss)?;
+        let synced = self.device.sync();
+        synced.map_err(|error| TrainError::Device(format!("{error:?}")))?;
+        let seconds = start.elapsed().as_secs_f64();
+        Ok((Self { model, ..self }, seconds))
+    }
+}

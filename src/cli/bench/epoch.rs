@@ -1,0 +1,241 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use burn::module::Module;
+use mtlora::models::{CausalText, EncoderConfig, Gpt2Config, TextEncoder};
+use mtlora::train::bench::{Subject, Trains, causal_flops, classifier_flops};
+use mtlora::train::data_to_text::GenerationTask;
+use mtlora::train::{
+    BatchSize, Task, TrainError, TrainOptions, encode, encode_records, shuffled, task_config,
+};
+use serde::Serialize;
+
+use super::model::{AdapterArgs, Measured, ModelArgs};
+use super::report::{self, Place, Work};
+use crate::cli::progress::Counter;
+use crate::cli::settings::LABEL_SMOOTHING;
+use crate::cli::task;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// The task (see `mtlora tasks`).
+    #[arg(long)]
+    task: String,
+    /// The folder with its data.
+    #[arg(long)]
+    data: PathBuf,
+    /// The tokenizer.json [default: the model folder's].
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Sequences in a batch [default: 32; data-to-text: 8].
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Tokens in a batch, in place of --batch.
+    #[arg(long, conflicts_with = "batch")]
+    batch_tokens: Option<usize>,
+    /// The most tokens of an example; longer ones are cut [default: 128; data-to-text: 512].
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Stop after so many steps [default: at the epoch's end].
+    #[arg(long)]
+    max_steps: Option<usize>,
+}
+
+/// What of the epoch was measured, and what a whole one would take.
+#[derive(Serialize)]
+struct Settings<'a> {
+    method: String,
+    structure: &'static str,
+    task: &'a str,
+    batch: BatchSize,
+    max_length: usize,
+    trainable_parameters: usize,
+    examples: usize,
+    tokens: usize,
+    /// What they would be with each batch padded to its longest example.
+    padded_tokens: usize,
+    epoch_examples: usize,
+    epoch_s_projected: f64,
+}
+
+/// A train split in tokens.
+struct Epoch {
+    /// Of each example.
+    lengths: Vec<usize>,
+    batches: Vec<Vec<usize>>,
+    max_length: usize,
+    size: BatchSize,
+}
+
+pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    match (args.model.open()?, task::find_generation(&args.task, None)?) {
+        (Measured::Encoder(config), None) => {
+            let task = task::find(&args.task, None, &args.data)?;
+            classifier(&args, config, task.as_ref(), json)
+        }
+        (Measured::Causal(config), Some(task)) => causal(&args, &config, task.as_ref(), json),
+        (Measured::Encoder(_), Some(_)) => {
+            Err(format!("{} is a data-to-text task: it needs a GPT-2", args.task).into())
+        }
+        (Measured::Causal(_), None) => Err(format!(
+            "{} asks for labels or numbers: it needs a RoBERTa or BERT",
+            args.task
+        )
+        .into()),
+    }
+}
+
+fn classifier(
+    args: &Args,
+    config: EncoderConfig,
+    task: &dyn Task,
+    json: bool,
+) -> Result<(), Box<dyn Error>> {
+    let config = task_config(config, task.objective())?;
+    let max_length = args.max_length.unwrap_or(128);
+    let text = TextEncoder::from_file(&args.tokenizer()?, &config, max_length)?;
+    let examples = task::read(task, &args.data, task.train_split())?;
+    let items = encode(&text, &examples)?;
+    let lengths = items.iter().map(|item| item.tokens.len()).collect();
+    let epoch = args.epoch(lengths, 32, text.max_length())?;
+
+    let place = args.model.place()?;
+    let device = place.device.clone().autodiff();
+    let adapter = &args.adapter;
+    let model = args.model.classifier(&config, adapter, &device)?;
+    let trains = Trains::of(&model);
+    let options = args.model.options();
+    let subject = Subject::classifier(model, &config, &items, &options, &device);
+    let step_s = epoch.timed(subject)?;
+    let flops = |batch: &[usize]| classifier_flops(&config, &trains, &epoch.lengths_of(batch));
+    args.report(&place, &epoch, &trains, step_s, flops, json)
+}
+
+fn causal(
+    args: &Args,
+    config: &Gpt2Config,
+    task: &dyn GenerationTask,
+    json: bool,
+) -> Result<(), Box<dyn Error>> {
+    let max_length = args.max_length.unwrap_or(512).min(config.n_positions);
+    let text = CausalText::from_file(&args.tokenizer()?, config)?;
+    let records = task::read_records(task, &args.data, task.train_split())?;
+    let (sequences, _) = encode_records(&text, config.eos_token_id, &records, max_length)?;
+    let lengths = sequences.iter().map(|one| one.ids.len()).collect();
+    let epoch = args.epoch(lengths, 8, max_length)?;
+
+    let place = args.model.place()?;
+    let device = place.device.clone().autodiff();
+    let model = args.model.causal(config, &args.adapter, &device)?;
+    let trains = Trains::of(&model);
+    let options = args.model.options();
+    let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
+    let step_s = epoch.timed(subject)?;
+    let flops = |batch: &[usize]| {
+        let targets = |index: &usize| sequences[*index].ids.len() - sequences[*index].loss_from;
+        let targets = batch.iter().map(targets).sum();
+        causal_flops(config, &trains, &epoch.lengths_of(batch), targets)
+    };
+    args.report(&place, &epoch, &trains, step_s, flops, json)
+}
+
+impl Args {
+    fn tokenizer(&self) -> Result<PathBuf, &'static str> {
+        let own = || Some(self.model.folder()?.join("tokenizer.json"));
+        self.tokenizer
+            .clone()
+            .or_else(own)
+            .ok_or("--tokenizer is needed: the tokenizer.json of the model")
+    }
+
+    /// The batches of the first epoch, as training makes them, up to `--max-steps`.
+    fn epoch(
+        &self,
+        lengths: Vec<usize>,
+        usual: usize,
+        max_length: usize,
+    ) -> Result<Epoch, Box<dyn Error>> {
+        let size = match (self.batch, self.batch_tokens) {
+            (Some(sequences), _) => BatchSize::Sequences(sequences),
+            (None, Some(tokens)) => BatchSize::Tokens(tokens),
+            (None, None) => BatchSize::Sequences(usual),
+        };
+        let options = TrainOptions {
+            batch: size,
+            ..self.model.options()
+        };
+        options.validate()?;
+        let mut batches = shuffled(&lengths, size, options.seed, 0);
+        batches.truncate(self.max_steps.unwrap_or(usize::MAX));
+        match batches.is_empty() {
+            true => Err("there is nothing to train on: --max-steps must be at least 1".into()),
+            false => Ok(Epoch {
+                lengths,
+                batches,
+                max_length,
+                size,
+            }),
+        }
+    }
+
+    fn report(
+        &self,
+        place: &Place,
+        epoch: &Epoch,
+        trains: &Trains,
+        step_s: Vec<f64>,
+        flops: impl Fn(&[usize]) -> f64,
+        json: bool,
+    ) -> Result<(), Box<dyn Error>> {
+        let batches = || epoch.batches.iter().map(|batch| epoch.lengths_of(batch));
+        let seconds = step_s.iter().sum();
+        let work = Work {
+            step_s,
+            seconds,
+            examples: batches().map(|lengths| lengths.len()).sum(),
+            tokens: batches().flatten().sum(),
+            flops: epoch.batches.iter().map(|batch| flops(batch)).sum(),
+        };
+        let padded = |lengths: Vec<usize>| {
+            let longest = lengths.iter().max().copied().unwrap_or_default();
+            lengths.len() * longest
+        };
+        let settings = Settings {
+            method: self.adapter.method.to_string(),
+            structure: self.adapter.structure.name(),
+            task: &self.task,
+            batch: epoch.size,
+            max_length: epoch.max_length,
+            trainable_parameters: trains.parameters(),
+            examples: work.examples,
+            tokens: work.tokens,
+            padded_tokens: batches().map(padded).sum(),
+            epoch_examples: epoch.lengths.len(),
+            epoch_s_projected: seconds * epoch.lengths.len() as f64 / work.examples as f64,
+        };
+        report::print("epoch", &self.model, place, settings, &work, json)
+    }
+}
+
+impl Epoch {
+    fn lengths_of(&self, batch: &[usize]) -> Vec<usize> {
+        batch.iter().map(|index| self.lengths[*index]).collect()
+    }
+
+    /// The seconds of a step on each batch.
+    fn timed<M: Module>(&self, mut subject: Subject<'_, M>) -> Result<Vec<f64>, TrainError> {
+        let mut counter = Counter::new("steps", self.batches.len());
+        let mut step_s = Vec::with_capacity(self.batches.len());
+        for (done, batch) in self.batches.iter().enumerate() {
+            let (next, seconds) = subject.step(batch)?;
+            subject = next;
+            step_s.push(seconds);
+            counter.show(done + 1);
+        }
+        Ok(step_s)
+    }
+}

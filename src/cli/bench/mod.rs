@@ -1,0 +1,33 @@
+//! `mtlora bench`: what training and writing take on this machine.
+
+mod epoch;
+mod model;
+mod report;
+mod step;
+
+use std::error::Error;
+
+use clap::Subcommand;
+
+/// Flags of `mtlora bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Training steps on sequences of one length: forward, backward, and the optimizer.
+    Step(step::Args),
+    /// An epoch, or the beginning of one, of a task's train split: real lengths, batches as training
+    /// makes them.
+    Epoch(epoch::Args),
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    match args.what {
+        What::Step(args) => step::run(args, json),
+        What::Epoch(args) => epoch::run(args, json),
+    }
+}

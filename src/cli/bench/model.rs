@@ -1,0 +1,184 @@
+//! What is measured: a model, and what of it trains.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use mtlora::core::{Init, Structure};
+use mtlora::models::{CausalLm, EncoderConfig, Gpt2Config, ModelError, SequenceClassifier};
+use mtlora::train::{AdapterSettings, MethodName, TrainOptions, bench};
+
+use super::report::Place;
+use crate::cli::settings::Usual;
+
+const ROBERTA_BASE: &str = "roberta-base";
+const GPT2: &str = "gpt2";
+
+/// Which model is measured.
+#[derive(clap::Args)]
+pub(super) struct ModelArgs {
+    /// roberta-base or gpt2, with random weights, or a Hugging Face folder.
+    #[arg(long, value_name = "NAME|DIR")]
+    model: String,
+    /// Seed of random weights, tokens, the data's order and dropout.
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+    /// The device (see `mtlora devices`) [default: the first].
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// What of it trains; the flags of `mtlora train`.
+#[derive(clap::Args)]
+pub(super) struct AdapterArgs {
+    /// What trains: mtlora, full, head.
+    #[arg(long, default_value_t = MethodName::MtLora)]
+    pub(super) method: MethodName,
+    /// How T is made: lora, shim, icfm, ctcm, dtsm.
+    #[arg(long, default_value_t = Structure::Shim)]
+    pub(super) structure: Structure,
+    /// Rank of the update [default: 8; GPT-2: 4].
+    #[arg(long)]
+    rank: Option<usize>,
+    /// Numerator of the update's scale, alpha / rank [default: 16; GPT-2: 32].
+    #[arg(long)]
+    alpha: Option<f64>,
+    /// Scale by alpha / sqrt(rank).
+    #[arg(long)]
+    use_rslora: bool,
+    /// Dropout on the adapter's input [default: 0; GPT-2: 0.1].
+    #[arg(long)]
+    adapter_dropout: Option<f64>,
+    /// Which weights are adapted: endings of names with commas between, a regular expression, or
+    /// all-linear [default: query,value; GPT-2: c_attn,c_fc].
+    #[arg(long)]
+    targets: Option<String>,
+    /// GPT-2: which of the query, key and value that one weight holds are adapted: letters of qkv
+    /// [default: qkv].
+    #[arg(long)]
+    projections: Option<String>,
+}
+
+/// A model that can be measured.
+pub(super) enum Measured {
+    /// RoBERTa or BERT, with a classification head.
+    Encoder(EncoderConfig),
+    /// GPT-2.
+    Causal(Gpt2Config),
+}
+
+impl ModelArgs {
+    /// The name, as in reports.
+    pub(super) fn name(&self) -> &str {
+        &self.model
+    }
+
+    /// The folder; none where the weights are random.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        let random = [ROBERTA_BASE, GPT2].contains(&self.model.as_str());
+        (!random).then(|| PathBuf::from(&self.model))
+    }
+
+    /// The model's sizes.
+    pub(super) fn open(&self) -> Result<Measured, Box<dyn Error>> {
+        let Some(folder) = self.folder() else {
+            return Ok(match self.model.as_str() {
+                GPT2 => Measured::Causal(bench::gpt2()?),
+                _ => Measured::Encoder(bench::roberta_base()?),
+            });
+        };
+        if !folder.is_dir() {
+            return Err(format!(
+                "--model {}: there is no such folder; it must be one, or {ROBERTA_BASE} or {GPT2}",
+                self.model
+            )
+            .into());
+        }
+        match EncoderConfig::from_folder(&folder) {
+            Err(ModelError::UnsupportedArchitecture { found, .. }) if found == GPT2 => {
+                Ok(Measured::Causal(Gpt2Config::from_folder(&folder)?))
+            }
+            config => Ok(Measured::Encoder(config?)),
+        }
+    }
+
+    /// The device, and what it can do.
+    pub(super) fn place(&self) -> Result<Place, Box<dyn Error>> {
+        Place::open(self.device.as_deref())
+    }
+
+    /// The encoder with the head that `config` has, ready to train on an autodiff `device`.
+    pub(super) fn classifier(
+        &self,
+        config: &EncoderConfig,
+        adapter: &AdapterArgs,
+        device: &Device,
+    ) -> Result<SequenceClassifier, Box<dyn Error>> {
+        if adapter.projections.is_some() {
+            return Err("--projections is for GPT-2".into());
+        }
+        let settings = adapter.settings(&Usual::CLASSIFICATION);
+        let method = settings.method(&["classifier"], self.seed)?;
+        let model = match self.folder() {
+            Some(folder) => SequenceClassifier::from_folder(&folder, config, self.seed, device)?.0,
+            None => SequenceClassifier::fresh(config, self.seed, device)?,
+        };
+        Ok(method.prepare(model)?)
+    }
+
+    /// How its training differs from the usual: where it starts.
+    pub(super) fn options(&self) -> TrainOptions {
+        TrainOptions {
+            seed: self.seed,
+            ..TrainOptions::default()
+        }
+    }
+
+    /// The causal model without an adapter.
+    pub(super) fn plain_causal(
+        &self,
+        config: &Gpt2Config,
+        device: &Device,
+    ) -> Result<CausalLm, ModelError> {
+        match self.folder() {
+            Some(folder) => CausalLm::from_folder(&folder, config, device),
+            None => CausalLm::fresh(config, self.seed, device),
+        }
+    }
+
+    /// The causal model, ready to train on an autodiff `device`.
+    pub(super) fn causal(
+        &self,
+        config: &Gpt2Config,
+        adapter: &AdapterArgs,
+        device: &Device,
+    ) -> Result<CausalLm, Box<dyn Error>> {
+        if adapter.method == MethodName::Head {
+            return Err("a GPT-2 has no head of its own to train: choose mtlora or full".into());
+        }
+        let mut settings = adapter.settings(&Usual::DATA_TO_TEXT);
+        settings.projections = adapter.projections.clone().or(Some("qkv".to_string()));
+        let method = settings.method(&[], self.seed)?;
+        Ok(method.prepare(self.plain_causal(config, device)?)?)
+    }
+}
+
+impl AdapterArgs {
+    fn settings(&self, usual: &Usual) -> AdapterSettings {
+        AdapterSettings {
+            method: self.method,
+            structure: self.structure,
+            rank: self.rank.unwrap_or(usual.rank),
+            alpha: self.alpha.unwrap_or(usual.alpha),
+            use_rslora: self.use_rslora,
+            dropout: self.adapter_dropout.unwrap_or(usual.dropout),
+            init: Init::Kaiming,
+            init_from: None,
+            targets: self
+                .targets
+                .clone()
+                .unwrap_or_else(|| usual.targets.to_string()),
+            projections: None,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What a measurement comes to.
+
+use std::error::Error;
+
+use burn::tensor::Device;
+use mtlora::core::{device, devices};
+use mtlora::train::bench::peak_gflops;
+use serde::Serialize;
+
+use super::model::ModelArgs;
+use crate::cli::output;
+
+/// Where a measurement happens.
+pub(super) struct Place {
+    name: String,
+    pub(super) device: Device,
+    peak_gflops: Option<f64>,
+}
+
+impl Place {
+    /// The device of that name, without gradients, and what it can do: to be called before the work.
+    pub(super) fn open(name: Option<&str>) -> Result<Self, Box<dyn Error>> {
+        let name = match name {
+            Some(name) => name.to_string(),
+            None => {
+                let first = devices().into_iter().next();
+                first.ok_or("this build has no backend")?.name
+            }
+        };
+        Ok(Self {
+            device: device(&name)?,
+            peak_gflops: peak(&name),
+            name,
+        })
+    }
+}
+
+/// The processor's peak; none for another device, of which a loop on the processor tells nothing.
+fn peak(device: &str) -> Option<f64> {
+    ["flex", "ndarray"].contains(&device).then(peak_gflops)
+}
+
+/// What was done, and what it took.
+pub(super) struct Work {
+    /// Seconds of each step, warm-up left out.
+    pub(super) step_s: Vec<f64>,
+    /// The seconds that rates are made from.
+    pub(super) seconds: f64,
+    /// Sequences that were trained on or written, in all steps.
+    pub(super) examples: usize,
+    /// Tokens that were trained on or written, in all steps.
+    pub(super) tokens: usize,
+    /// Floating-point operations of the matrix products, in all steps.
+    pub(super) flops: f64,
+}
+
+impl Work {
+    /// Steps that all did the same: rates are made from their median, which one slow step does not
+    /// change.
+    pub(super) fn repeated(
+        step_s: Vec<f64>,
+        [examples, tokens]: [usize; 2],
+        flops_per_step: f64,
+    ) -> Self {
+        let steps = step_s.len();
+        Self {
+            seconds: median(&step_s) * steps as f64,
+            examples: examples * steps,
+            tokens: tokens * steps,
+            flops: flops_per_step * steps as f64,
+            step_s,
+        }
+    }
+}
+
+/// What `--json` says. `Settings` are what the command has more than others.
+#[derive(Serialize)]
+struct Report<'a, Settings> {
+    what: &'static str,
+    model: &'a str,
+    device: &'a str,
+    threads: usize,
+    dtype: &'static str,
+    #[serde(flatten)]
+    settings: Settings,
+    steps: usize,
+    median_step_s: f64,
+    examples_per_s: f64,
+    tokens_per_s: f64,
+    flops_per_step: f64,
+    gflops: f64,
+    peak_gflops: Option<f64>,
+    fraction_of_peak: Option<f64>,
+    peak_rss_mb: Option<f64>,
+    step_s: &'a [f64],
+}
+
+/// Says what `work` came to.
+pub(super) fn print(
+    what: &'static str,
+    model: &ModelArgs,
+    place: &Place,
+    settings: impl Serialize,
+    work: &Work,
+    json: bool,
+) -> Result<(), Box<dyn Error>> {
+    let device = place.name.as_str();
+    let per_second = |amount: f64| amount / work.seconds;
+    let gflops = per_second(work.flops) / 1e9;
+    // Other programs may have slowed down the measurement before the work, or this one.
+    let pair = place.peak_gflops.zip(peak(device));
+    let peak_gflops = pair.map(|(before, after)| before.max(after));
+    let report = Report {
+        what,
+        model: model.name(),
+        device,
+        threads: rayon::current_num_threads(),
+        dtype: "f32",
+        settings,
+        steps: work.step_s.len(),
+        median_step_s: median(&work.step_s),
+        examples_per_s: per_second(work.examples as f64),
+        tokens_per_s: per_second(work.tokens as f64),
+        flops_per_step: work.flops / work.step_s.len() as f64,
+        gflops,
+        peak_gflops,
+        fraction_of_peak: peak_gflops.map(|peak| gflops / peak),
+        peak_rss_mb: output::peak_rss_mb(),
+        step_s: &work.step_s,
+    };
+    println!(
+        "{what} of {} on {device}, {} threads: {:.4} s (median of {}), {:.1} examples and {:.0} \
+         tokens a second",
+        report.model,
+        report.threads,
+        report.median_step_s,
+        report.steps,
+        report.examples_per_s,
+        report.tokens_per_s
+    );
+    if let (Some(peak), Some(fraction)) = (report.peak_gflops, report.fraction_of_peak) {
+        println!("{gflops:.1} of at most {peak:.1} GFLOP/s: {fraction:.3} of the peak");
+    }
+    if let Some(memory) = report.peak_rss_mb {
+        println!("peak resident memory: {memory:.0} MiB");
+    }
+    if json {
+        output::json(&report)?;
+    }
+    Ok(())
+}
+
+/// The middle one, or the mean of the middle two.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
+    match (sorted.get(low), sorted.get(high)) {
+        (Some(low), Some(high)) => (low + high) / 2.0,
+        _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 9.0]), 3.0);
+        assert_eq!(median(&[3.0, 1.0, 9.0, 5.0]), 4.0);
+        let work = Work::repeated(vec![1.0, 9.0, 2.0], [4, 10], 7.0);
+        assert_eq!((work.seconds, work.examples, work.tokens), (6.0, 12, 30));
+        assert_eq!(work.flops, 21.0);
+    }
+}
