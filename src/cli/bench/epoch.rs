@@ -2,6 +2,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use burn::module::Module;
+use mtlora::core::BaseDtype;
 use mtlora::models::{CausalText, EncoderConfig, Gpt2Config, TextEncoder};
 use mtlora::train::bench::{Subject, Trains, causal_flops, classifier_flops};
 use mtlora::train::data_to_text::GenerationTask;
@@ -50,6 +51,7 @@ pub(super) struct Args {
 struct Settings<'a> {
     method: String,
     structure: &'static str,
+    base_dtype: BaseDtype,
     task: &'a str,
     batch: BatchSize,
     max_length: usize,
@@ -207,6 +209,7 @@ impl Args {
         let settings = Settings {
             method: self.adapter.method.to_string(),
             structure: self.adapter.structure.name(),
+            base_dtype: self.adapter.base_dtype,
             task: &self.task,
             batch: epoch.size,
             max_length: epoch.max_length,

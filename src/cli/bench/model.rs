@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use mtlora::core::{Init, Structure};
+use mtlora::core::{BaseDtype, Init, Structure};
 use mtlora::models::{CausalLm, EncoderConfig, Gpt2Config, ModelError, SequenceClassifier};
 use mtlora::train::{AdapterSettings, MethodName, TrainOptions, bench};
 
@@ -57,6 +57,9 @@ pub(super) struct AdapterArgs {
     /// [default: qkv].
     #[arg(long)]
     projections: Option<String>,
+    /// In which precision the frozen weights are kept: f32, bf16, int8.
+    #[arg(long, default_value_t = BaseDtype::F32)]
+    pub(super) base_dtype: BaseDtype,
 }
 
 /// A model that can be measured.
@@ -118,12 +121,11 @@ impl ModelArgs {
             return Err("--projections is for GPT-2".into());
         }
         let settings = adapter.settings(&Usual::CLASSIFICATION);
-        let method = settings.method(&["classifier"], self.seed)?;
         let model = match self.folder() {
             Some(folder) => SequenceClassifier::from_folder(&folder, config, self.seed, device)?.0,
             None => SequenceClassifier::fresh(config, self.seed, device)?,
         };
-        Ok(method.prepare(model)?)
+        Ok(settings.prepare(model, &["classifier"], self.seed)?)
     }
 
     /// How its training differs from the usual: where it starts.
@@ -158,8 +160,7 @@ impl ModelArgs {
         }
         let mut settings = adapter.settings(&Usual::DATA_TO_TEXT);
         settings.projections = adapter.projections.clone().or(Some("qkv".to_string()));
-        let method = settings.method(&[], self.seed)?;
-        Ok(method.prepare(self.plain_causal(config, device)?)?)
+        Ok(settings.prepare(self.plain_causal(config, device)?, &[], self.seed)?)
     }
 }
 
@@ -179,6 +180,7 @@ impl AdapterArgs {
                 .clone()
                 .unwrap_or_else(|| usual.targets.to_string()),
             projections: None,
+            base_dtype: self.base_dtype,
         }
     }
 }

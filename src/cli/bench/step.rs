@@ -1,6 +1,7 @@
 use std::error::Error;
 
 use burn::module::Module;
+use mtlora::core::BaseDtype;
 use mtlora::models::{EncoderConfig, Gpt2Config};
 use mtlora::train::TrainError;
 use mtlora::train::bench::{
@@ -36,6 +37,7 @@ pub(super) struct Args {
 struct Settings {
     method: String,
     structure: &'static str,
+    base_dtype: BaseDtype,
     batch: usize,
     seq: usize,
     trainable_parameters: usize,
@@ -108,6 +110,7 @@ impl Args {
         let settings = Settings {
             method: self.adapter.method.to_string(),
             structure: self.adapter.structure.name(),
+            base_dtype: self.adapter.base_dtype,
             batch,
             seq,
             trainable_parameters: trains.parameters(),

@@ -7,8 +7,10 @@
 //! registers. A sum runs over the inner dimension in the same order whatever the number of threads.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps,
+    __m512, __m512bh, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_set1_epi32,
+    _mm512_setzero_ps,
 };
+use std::ops::Range;
 
 use burn::tensor::bf16;
 use rayon::prelude::*;
@@ -25,15 +27,21 @@ const TASK: usize = 192;
 /// Up to so many rows, the right matrix is laid out a panel at a time: it is read once, and writing
 /// it down again would take longer than the products.
 const FEW: usize = 4 * ROWS;
-/// Pairs of a row that are laid out at a time: a cache line.
-const LINE: usize = 16;
+/// Floats of a register; pairs of one, too: a cache line.
+const LANES: usize = 16;
 
 /// Two bfloat16, the one of the even index in the low half.
 type Pair = u32;
+/// Rows of the left matrix, with zeros below the last one. Of each, so many pairs as a pass sums are
+/// used.
+type Rows = [[Pair; PAIRS]; ROWS];
 
 /// Whether this processor has the instructions.
 pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
 }
 
 /// The right matrix: `[inner, columns]`.
@@ -73,6 +81,7 @@ impl<'a> Right<'a> {
     }
 
     /// Lays out the columns from `first` on: `[pairs, COLUMNS]`, which must be zeros before.
+    #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
     fn lay_out(&self, first: usize, panel: &mut [Pair]) {
         let (lines, _) = panel.as_chunks_mut::<COLUMNS>();
         match self.transposed {
@@ -81,6 +90,7 @@ impl<'a> Right<'a> {
         }
     }
 
+    #[inline(always)]
     fn lay_out_columns(&self, first: usize, lines: &mut [[Pair; COLUMNS]]) {
         let width = COLUMNS.min(self.columns - first);
         let mut rows = self.values.chunks_exact(self.columns);
@@ -105,13 +115,14 @@ impl<'a> Right<'a> {
         }
     }
 
+    #[inline(always)]
     fn lay_out_rows(&self, first: usize, lines: &mut [[Pair; COLUMNS]]) {
         let rows = self.values[first * self.inner..].chunks_exact(self.inner);
         for (column, row) in rows.take(COLUMNS).enumerate() {
             let (pairs, last) = row.as_chunks::<2>();
-            let (blocks, rest) = pairs.as_chunks::<LINE>();
-            let (whole, behind) = lines.split_at_mut(blocks.len() * LINE);
-            let (whole, _) = whole.as_chunks_mut::<LINE>();
+            let (blocks, rest) = pairs.as_chunks::<LANES>();
+            let (whole, behind) = lines.split_at_mut(blocks.len() * LANES);
+            let (whole, _) = whole.as_chunks_mut::<LANES>();
             for (lines, block) in whole.iter_mut().zip(blocks) {
                 for (line, [low, high]) in lines.iter_mut().zip(block) {
                     line[column] = joined(*low, *high);
@@ -129,19 +140,6 @@ impl<'a> Right<'a> {
 #[inline(always)]
 fn joined(low: bf16, high: bf16) -> Pair {
     u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16
-}
-
-/// The bits of the nearest bfloat16, ties to even; infinities and NaN stay.
-#[inline(always)]
-fn rounded(x: f32) -> u32 {
-    let bits = x.to_bits();
-    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-    // Rounding could carry a NaN's payload into its exponent.
-    if x.is_nan() {
-        bits >> 16 | 0x40
-    } else {
-        nearest
-    }
 }
 
 /// Adds `left right` to `out`. `left`: `[rows, inner]`, `out`: `[rows, columns]`.
@@ -164,25 +162,35 @@ pub(super) fn add_matmul(out: &mut [f32], left: &[f32], right: Right<'_>) {
 
 /// Threads share the columns.
 fn add_few_rows(out: &mut [f32], left: &[f32], right: Right<'_>) {
-    let pairs = right.pairs();
-    let panels = left.len().div_ceil(right.inner * ROWS);
-    let mut packed = vec![0; panels * pairs * ROWS];
-    pack(&mut packed, left, right.inner, 0..pairs);
-    let sums: Vec<Vec<[f32; COLUMNS]>> = (0..right.columns.div_ceil(COLUMNS))
+    let (pairs, columns) = (right.pairs(), right.columns);
+    let passes = passes(pairs);
+    let packed: Vec<Vec<Rows>> = passes
+        .iter()
+        .map(|pass| packed(left, right.inner, pass.clone()))
+        .collect();
+    let rows = left.len() / right.inner;
+    let sums: Vec<Vec<f32>> = (0..columns.div_ceil(COLUMNS))
         .into_par_iter()
         .map_init(
             || vec![0; pairs * COLUMNS],
             |panel, index| {
                 panel.fill(0);
-                right.lay_out(index * COLUMNS, panel);
-                let rows = packed.chunks_exact(pairs * ROWS);
-                rows.flat_map(|rows| tile(rows, panel)).collect()
+                lay_out(right, index * COLUMNS, panel);
+                let mut sums = vec![0.0; rows * COLUMNS];
+                for (pass, packed) in passes.iter().zip(&packed) {
+                    let panel = &panel[pass.start * COLUMNS..pass.end * COLUMNS];
+                    for (rows, sums) in packed.iter().zip(sums.chunks_mut(ROWS * COLUMNS)) {
+                        add_tile(sums, COLUMNS, 0..COLUMNS, rows, panel);
+                    }
+                }
+                sums
             },
         )
         .collect();
-    for (row, out) in out.chunks_exact_mut(right.columns).enumerate() {
+    for (row, out) in out.chunks_exact_mut(columns).enumerate() {
         for (out, sums) in out.chunks_mut(COLUMNS).zip(&sums) {
-            add(out, &sums[row]);
+            let sums = &sums[row * COLUMNS..];
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
         }
     }
 }
@@ -194,7 +202,7 @@ fn add_rows(out: &mut [f32], left: &[f32], right: Right<'_>) {
     panels
         .par_chunks_exact_mut(per_panel)
         .enumerate()
-        .for_each(|(index, panel)| right.lay_out(index * COLUMNS, panel));
+        .for_each(|(index, panel)| lay_out(right, index * COLUMNS, panel));
     let rows = left.len() / right.inner;
     let threads = rayon::current_num_threads();
     let tasks = threads * rows.div_ceil(TASK * threads);
@@ -206,85 +214,132 @@ fn add_rows(out: &mut [f32], left: &[f32], right: Right<'_>) {
 
 /// The rows of one task, with all of the right matrix.
 fn add_block(out: &mut [f32], left: &[f32], right: Right<'_>, panels: &[Pair]) {
-    let passes = right.pairs().div_ceil(PAIRS);
-    let per_pass = right.pairs().div_ceil(passes);
-    let blocks = left.len().div_ceil(right.inner * ROWS);
-    let mut packed = vec![0; blocks * per_pass * ROWS];
-    for first in (0..right.pairs()).step_by(per_pass) {
-        let count = per_pass.min(right.pairs() - first);
-        let packed = &mut packed[..blocks * count * ROWS];
-        pack(packed, left, right.inner, first..first + count);
+    for pass in passes(right.pairs()) {
+        let packed = packed(left, right.inner, pass.clone());
         let panels = panels.chunks_exact(right.pairs() * COLUMNS);
         for (index, panel) in panels.enumerate() {
-            let panel = &panel[first * COLUMNS..][..count * COLUMNS];
-            let from = index * COLUMNS;
-            let to = right.columns.min(from + COLUMNS);
-            let rows = packed.chunks_exact(count * ROWS);
-            for (rows, out) in rows.zip(out.chunks_mut(ROWS * right.columns)) {
-                let sums = tile(rows, panel);
-                for (out, sums) in out.chunks_exact_mut(right.columns).zip(&sums) {
-                    add(&mut out[from..to], sums);
-                }
+            let panel = &panel[pass.start * COLUMNS..pass.end * COLUMNS];
+            let columns = index * COLUMNS..right.columns.min((index + 1) * COLUMNS);
+            let blocks = out.chunks_mut(ROWS * right.columns);
+            for (rows, out) in packed.iter().zip(blocks) {
+                add_tile(out, right.columns, columns.clone(), rows, panel);
             }
         }
     }
 }
 
-fn add(out: &mut [f32], sums: &[f32; COLUMNS]) {
-    match <&mut [f32; COLUMNS]>::try_from(&mut *out) {
-        // With a known length, registers at a time.
-        Ok(out) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-        Err(_) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-    }
+/// The pairs that are summed in each pass: parts of about one size.
+fn passes(pairs: usize) -> Vec<Range<usize>> {
+    let step = pairs.div_ceil(pairs.div_ceil(PAIRS));
+    (0..pairs)
+        .step_by(step)
+        .map(|first| first..pairs.min(first + step))
+        .collect()
 }
 
-/// The rows' given pairs in panels, `[panel, pair, ROWS]`, with zeros below the last row.
-fn pack(panels: &mut [Pair], left: &[f32], inner: usize, pairs: std::ops::Range<usize>) {
-    let panels = panels.chunks_exact_mut(pairs.len() * ROWS);
-    for (panel, rows) in panels.zip(left.chunks(inner * ROWS)) {
-        let (slots, _) = panel.as_chunks_mut::<ROWS>();
-        for (place, row) in rows.chunks_exact(inner).enumerate() {
-            let row = &row[2 * pairs.start..inner.min(2 * pairs.end)];
-            let (whole, last) = row.as_chunks::<2>();
-            let whole = whole
-                .iter()
-                .map(|[low, high]| rounded(*low) | rounded(*high) << 16);
-            let last = last.iter().map(|last| rounded(*last));
-            for (slot, pair) in slots.iter_mut().zip(whole.chain(last)) {
-                slot[place] = pair;
-            }
-        }
-    }
+fn lay_out(right: Right<'_>, first: usize, panel: &mut [Pair]) {
+    // SAFETY: every path here goes through `add_matmul`, which asserts that the processor has the
+    // instructions.
+    unsafe { right.lay_out(first, panel) }
 }
 
-/// The sums of a tile: `rows` is `[pairs, ROWS]`, `columns` `[pairs, COLUMNS]`.
-fn tile(rows: &[Pair], columns: &[Pair]) -> [[f32; COLUMNS]; ROWS] {
-    // SAFETY: every path here goes through `add_matmul`, which asserts that the processor has
-    // AVX-512 BF16.
-    unsafe { tile_avx512(rows, columns) }
+fn packed(left: &[f32], inner: usize, pass: Range<usize>) -> Vec<Rows> {
+    // SAFETY: as in `lay_out`.
+    unsafe { pack(left, inner, pass) }
+}
+
+/// `rows` times `panel`, added to those rows and columns of `out` that there are; `stride` leads
+/// from one row of `out` to the next.
+fn add_tile(out: &mut [f32], stride: usize, columns: Range<usize>, rows: &Rows, panel: &[Pair]) {
+    // SAFETY: as in `lay_out`.
+    unsafe { add_tile_avx512(out, stride, columns, rows, panel) }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn tile_avx512(rows: &[Pair], columns: &[Pair]) -> [[f32; COLUMNS]; ROWS] {
-    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-    let (rows, _) = rows.as_chunks::<ROWS>();
-    let (columns, _) = columns.as_chunks::<{ COLUMNS / 2 }>();
-    let (columns, _) = columns.as_chunks::<2>();
-    for (row, columns) in rows.iter().zip(columns) {
-        let [left, right] = columns.map(|lanes| pairs(pulp::cast(lanes)));
-        for (pair, sums) in row.iter().zip(&mut sums) {
-            let pair = pairs(_mm512_set1_epi32(pair.cast_signed()));
-            sums[0] = _mm512_dpbf16_ps(sums[0], pair, left);
-            sums[1] = _mm512_dpbf16_ps(sums[1], pair, right);
+fn add_tile_avx512(
+    out: &mut [f32],
+    stride: usize,
+    columns: Range<usize>,
+    rows: &Rows,
+    panel: &[Pair],
+) {
+    let sums = tile(rows, panel);
+    for (out, sums) in out.chunks_exact_mut(stride).zip(&sums) {
+        let out = &mut out[columns.clone()];
+        match out.as_chunks_mut::<LANES>() {
+            ([left, right], []) => {
+                *left = pulp::cast(_mm512_add_ps(pulp::cast(*left), sums[0]));
+                *right = pulp::cast(_mm512_add_ps(pulp::cast(*right), sums[1]));
+            }
+            _ => {
+                let sums = floats(*sums);
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+            }
         }
     }
-    sums.map(|sums: [__m512; 2]| pulp::cast(sums.map(pulp::cast::<__m512, [f32; 16]>)))
+}
+
+/// A row of a tile as floats.
+fn floats(sums: [__m512; 2]) -> [f32; COLUMNS] {
+    // SAFETY: both are 1024 bits wide, and every pattern of them is a value.
+    unsafe { std::mem::transmute(sums) }
+}
+
+/// The rows' pairs of one pass, rounded to the nearest, ties to even.
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+fn pack(left: &[f32], inner: usize, pass: Range<usize>) -> Vec<Rows> {
+    let mut packed = vec![[[0; PAIRS]; ROWS]; left.len().div_ceil(inner * ROWS)];
+    for (block, rows) in packed.iter_mut().zip(left.chunks(inner * ROWS)) {
+        for (pairs, row) in block.iter_mut().zip(rows.chunks_exact(inner)) {
+            let row = &row[2 * pass.start..inner.min(2 * pass.end)];
+            let (whole, rest) = row.as_chunks::<{ 2 * LANES }>();
+            let (registers, _) = pairs.as_chunks_mut::<LANES>();
+            for (register, row) in registers.iter_mut().zip(whole) {
+                *register = rounded(row);
+            }
+            if let (Some(register), false) = (registers.get_mut(whole.len()), rest.is_empty()) {
+                let mut row = [0.0; 2 * LANES];
+                row[..rest.len()].copy_from_slice(rest);
+                *register = rounded(&row);
+            }
+        }
+    }
+    packed
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn rounded(row: &[f32; 2 * LANES]) -> [Pair; LANES] {
+    let [low, high]: [__m512; 2] = pulp::cast(*row);
+    let pairs = _mm512_cvtne2ps_pbh(high, low);
+    // SAFETY: both are 512 bits wide, and every pattern of them is a value.
+    unsafe { std::mem::transmute(pairs) }
+}
+
+/// The sums of a tile; `panel` is `[pairs of the pass, COLUMNS]`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn tile(rows: &Rows, panel: &[Pair]) -> [[__m512; 2]; ROWS] {
+    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+    let (lanes, _) = panel.as_chunks::<LANES>();
+    let (columns, _) = lanes.as_chunks::<2>();
+    for (pair, columns) in columns.iter().take(PAIRS).enumerate() {
+        let left = registers(columns[0]);
+        let right = registers(columns[1]);
+        for (row, sums) in rows.iter().zip(&mut sums) {
+            let row = _mm512_set1_epi32(row[pair].cast_signed());
+            // SAFETY: both are 512 bits wide, and every pattern of them is a value.
+            let row: __m512bh = unsafe { std::mem::transmute(row) };
+            sums[0] = _mm512_dpbf16_ps(sums[0], row, left);
+            sums[1] = _mm512_dpbf16_ps(sums[1], row, right);
+        }
+    }
+    sums
 }
 
 #[inline(always)]
-fn pairs(lanes: __m512i) -> __m512bh {
+fn registers(pairs: [Pair; LANES]) -> __m512bh {
     // SAFETY: both are 512 bits wide, and every pattern of them is a value.
-    unsafe { std::mem::transmute(lanes) }
+    unsafe { std::mem::transmute(pairs) }
 }
 
 #[cfg(test)]
@@ -294,10 +349,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rounds_as_half_does(bits: u32) {
-            let x = f32::from_bits(bits);
-            let (found, expected) = (bf16::from_bits(rounded(x) as u16), bf16::from_f32(x));
-            prop_assert!(found == expected || found.is_nan() && expected.is_nan());
+        fn rounds_as_half_does(bits: [u32; 2 * LANES]) {
+            if !available() {
+                return Ok(());
+            }
+            let row = bits.map(f32::from_bits);
+            // SAFETY: the processor has the instructions.
+            let found = unsafe { rounded(&row) };
+            for (pair, row) in found.iter().zip(row.as_chunks::<2>().0) {
+                for (found, x) in [*pair as u16, (*pair >> 16) as u16].into_iter().zip(row) {
+                    let (found, expected) = (bf16::from_bits(found), bf16::from_f32(*x));
+                    // The instruction takes what is below the normal range for zero.
+                    prop_assert!(
+                        found == expected
+                            || found.is_nan() && expected.is_nan()
+                            || !x.is_normal() && found.to_f32() == 0.0,
+                        "{} became {}", x, found
+                    );
+                }
+            }
         }
 
         #[test]
