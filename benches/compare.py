@@ -159,8 +159,8 @@ def shown(program, words, args):
     """A command as a reader can give it: without this machine's folders."""
     names = {args.data: "glue", args.tokenizer: "tokenizer.json"}
     words = [names.get(word, word) for word in words]
-    # Examples of a part of an epoch lie in a folder of this program's own.
-    words = ["glue" if os.path.isabs(word) else word for word in words]
+    # The examples of a part of an epoch lie in a folder of this program's own.
+    words = ["SAMPLE" if os.path.isabs(word) else word for word in words]
     return f"{program} {shlex.join(words)}"
 
 
@@ -176,7 +176,10 @@ def markdown(args, rows, results, versions):
         bf16 = ["--base-dtype", args.dtype] if args.dtype != "f32" else []
         text.append(shown("mtlora bench", rows[name].ours + bf16, args))
         text.append(shown("python peft_baseline.py", [*rows[name].theirs, "--dtype", args.dtype], args))
-    return "\n".join([*text, "```", ""])
+    text.append("```")
+    if args.max_steps and any(name.endswith("-epoch") for name in results):
+        text += ["", "`SAMPLE` holds the examples that the baseline's first steps read."]
+    return "\n".join([*text, ""])
 
 
 def main():
