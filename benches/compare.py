@@ -61,7 +61,7 @@ def table(args, folder):
         title = f"RoBERTa-base, an epoch of {task}, batches of {batch}"
         if args.max_steps:
             steps, title = args.max_steps, f"{title}, {args.max_steps * batch} examples of it"
-        if args.max_steps and task in args.rows:
+        if args.max_steps and f"{task}-epoch" in args.rows:
             data = sample(args.data, task, args.max_steps * batch, folder)
         ours = ["epoch", "--model", "roberta-base", "--task", task, "--data", data, "--tokenizer", args.tokenizer,
                 "--batch", str(batch), "--max-length", "512", "--structure", args.structure, *ENCODER]
