@@ -9,18 +9,17 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Tensor};
 use mtlora::core::{MtLoraConfig, Structure, Targets, devices};
-use mtlora::models::{CausalBatch, CausalLm, Gpt2Config, Gpt2Sizes, fused_projections};
-use mtlora::train::{Method, adamw};
+use mtlora::models::{CausalBatch, CausalLm, fused_projections};
+use mtlora::train::bench::{Subject, gpt2, random_sequences};
+use mtlora::train::{BatchLoss, Method, TrainOptions};
 
 const BATCH: usize = 4;
 const LENGTH: usize = 256;
-const PAIRS: usize = 5;
+const ROUNDS: usize = 5;
 const SMOOTHING: f64 = 0.1;
 
 /// Counts the bytes in use and their high-water mark.
@@ -48,11 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn chunked(model: &CausalLm, batch: &CausalBatch) -> Tensor<1> {
-    model.loss(batch, SMOOTHING)
-}
-
-/// The same loss from Burn's own operations on all logits at once.
+/// The sum of the batch's losses from Burn's own operations on all logits at once.
 fn whole(model: &CausalLm, batch: &CausalBatch) -> Tensor<1> {
     let hidden = model.transformer.forward(&batch.strip);
     let rows = hidden.select(0, batch.places.clone());
@@ -64,40 +59,6 @@ fn whole(model: &CausalLm, batch: &CausalBatch) -> Tensor<1> {
     nll.mul_scalar(1.0 - SMOOTHING) + even.mul_scalar(SMOOTHING)
 }
 
-struct Subject {
-    name: &'static str,
-    loss: fn(&CausalLm, &CausalBatch) -> Tensor<1>,
-    model: CausalLm,
-    optimizer: ModuleOptimizer,
-    seconds: Vec<f64>,
-    bytes: usize,
-}
-
-impl Subject {
-    /// One step; what the first takes is not kept.
-    fn step(
-        &mut self,
-        batch: &CausalBatch,
-        device: &Device,
-        warm: bool,
-    ) -> Result<f32, Box<dyn Error>> {
-        let before = USED.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
-        let start = Instant::now();
-        let loss = (self.loss)(&self.model, batch).div_scalar(batch.count as f64);
-        let value = loss.clone().try_into_scalar()?;
-        let gradients = GradientsParams::from_grads(loss.backward(), &self.model);
-        self.model = self.optimizer.step(2e-4, self.model.clone(), gradients);
-        device.sync()?;
-        if warm {
-            self.seconds.push(start.elapsed().as_secs_f64());
-            let held = PEAK.load(Ordering::Relaxed).saturating_sub(before);
-            self.bytes = self.bytes.max(held);
-        }
-        Ok(value)
-    }
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     // `cargo test` runs benches too, to see that they build.
     if std::env::args().any(|argument| argument == "--test") {
@@ -105,14 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let named = devices().remove(0);
     let device = named.device.autodiff();
-    let config = Gpt2Config::new(Gpt2Sizes {
-        vocab_size: 50_257,
-        n_embd: 768,
-        n_layer: 12,
-        n_head: 12,
-        n_positions: 1024,
-        end_of_text: 50_256,
-    })?;
+    let config = gpt2()?;
     let adapter = MtLoraConfig::new(Structure::Lora)
         .with_rank(4)
         .with_alpha(32.0)
@@ -121,45 +75,52 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_fused_projections(fused_projections("qkv").into_iter().collect());
     let model = CausalLm::fresh(&config, 0, &device)?;
     let model = Method::MtLora(adapter).prepare(model)?;
-    let sequences: Vec<Vec<u32>> = (0..BATCH as u32)
-        .map(|sequence| {
-            let token = |place| 5 + (sequence * 7919 + place * 104_729) % 49_995;
-            (0..LENGTH as u32).map(token).collect()
+    let sequences = random_sequences(&config, [BATCH, LENGTH], 0);
+    let options = TrainOptions::default();
+
+    let loss = |model: &CausalLm, which: &[usize]| {
+        let chosen = which.iter().map(|index| &sequences[*index]);
+        let chosen = chosen.map(|one| (one.ids.as_slice(), one.loss_from..one.ids.len()));
+        let batch = CausalBatch::new(chosen, &device)?;
+        Ok(BatchLoss {
+            loss: whole(model, &batch).div_scalar(batch.count as f64),
+            tokens: batch.strip.segments.tokens(),
         })
-        .collect();
-    let all = sequences.iter().map(|ids| (ids.as_slice(), 1..ids.len()));
-    let batch = CausalBatch::new(all, &device)?;
-    let subject = |name, loss| Subject {
-        name,
-        loss,
-        model: model.clone(),
-        optimizer: adamw(0.01),
-        seconds: Vec::new(),
-        bytes: 0,
     };
-    let mut subjects = [
-        subject("chunked loss", chunked),
-        subject("whole logits", whole),
-    ];
-    for round in 0..=PAIRS {
-        for subject in &mut subjects {
-            let loss = subject.step(&batch, &device, round > 0)?;
-            if round == 0 {
-                println!("{:12} loss {loss:.4}", subject.name);
+    let chunked = Subject::causal(model.clone(), &sequences, SMOOTHING, &options, &device);
+    let whole = Subject::new(model, loss, &options, &device);
+    let mut subjects = [("chunked loss", chunked), ("whole logits", whole)]
+        .map(|(name, subject)| (name, Some(subject), Vec::new(), 0));
+    let batch: Vec<usize> = (0..BATCH).collect();
+    for round in 0..=ROUNDS {
+        for (_, subject, seconds, bytes) in &mut subjects {
+            let before = USED.load(Ordering::Relaxed);
+            PEAK.store(before, Ordering::Relaxed);
+            let Some(stepped) = subject.take().map(|subject| subject.step(&batch)) else {
+                continue;
+            };
+            let (next, took) = stepped?;
+            *subject = Some(next);
+            // The first round is not kept.
+            if round > 0 {
+                seconds.push(took);
+                *bytes = PEAK
+                    .load(Ordering::Relaxed)
+                    .saturating_sub(before)
+                    .max(*bytes);
             }
         }
     }
     println!(
-        "GPT-2 small, {BATCH} x {LENGTH} tokens, on {}, median of {PAIRS}:",
+        "GPT-2 small, {BATCH} x {LENGTH} tokens, on {}, median of {ROUNDS}:",
         named.name
     );
-    for subject in &mut subjects {
-        subject.seconds.sort_by(f64::total_cmp);
+    for (name, _, seconds, bytes) in &mut subjects {
+        seconds.sort_by(f64::total_cmp);
         println!(
-            "{:12} {:7.3} s a step, {:5.0} MiB at most beyond the model",
-            subject.name,
-            subject.seconds[PAIRS / 2],
-            subject.bytes as f64 / f64::from(1 << 20)
+            "{name:12} {:7.3} s a step, {:5.0} MiB at most beyond the model",
+            seconds[ROUNDS / 2],
+            *bytes as f64 / f64::from(1 << 20)
         );
     }
     Ok(())

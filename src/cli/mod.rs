@@ -22,6 +22,7 @@ mod train;
 mod train_generation;
 
 use std::error::Error;
+use std::num::NonZeroUsize;
 
 use clap::{Parser, Subcommand};
 
@@ -34,6 +35,10 @@ struct Cli {
     /// End standard output with one JSON object on a line of its own.
     #[arg(long, global = true)]
     json: bool,
+    /// Threads that compute on a CPU [default: one a core]. Results are the same each time for the
+    /// same number.
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<NonZeroUsize>,
 }
 
 #[derive(Subcommand)]
@@ -65,6 +70,12 @@ enum Command {
 /// Reads the command line and does what it says.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let cli = Cli::parse();
+    if let Some(threads) = cli.threads {
+        // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool.
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .build_global()?;
+    }
     match cli.command {
         Command::Train(args) => train::run(*args, cli.json),
         Command::Eval(args) => eval::run(args, cli.json),

@@ -1,6 +1,7 @@
 //! `mtlora bench`: what training and writing take on this machine.
 
 mod epoch;
+mod generate;
 mod model;
 mod report;
 mod step;
@@ -23,11 +24,14 @@ enum What {
     /// An epoch, or the beginning of one, of a task's train split: real lengths, batches as training
     /// makes them.
     Epoch(epoch::Args),
+    /// Writing texts of one length behind random prompts, by beam search, with a GPT-2.
+    Generate(generate::Args),
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     match args.what {
         What::Step(args) => step::run(args, json),
         What::Epoch(args) => epoch::run(args, json),
+        What::Generate(args) => generate::run(args, json),
     }
 }

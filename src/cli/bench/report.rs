@@ -129,7 +129,7 @@ pub(super) fn print(
         step_s: &work.step_s,
     };
     println!(
-        "{what} of {} on {device}, {} threads: {:.4} s (median of {}), {:.1} examples and {:.0} \
+        "{what} of {} on {device}, threads {}: {:.4} s (median of {}), {:.1} examples and {:.0} \
          tokens a second",
         report.model,
         report.threads,

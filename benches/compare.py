@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Measures mtlora and PyTorch + PEFT on the same work in turn, A B A B, and writes the ratios as Markdown.
+
+    python benches/compare.py --mtlora target/release/mtlora --python PEFT_ENVIRONMENT/bin/python \\
+        --baseline peft_baseline.py --data glue --tokenizer roberta/tokenizer.json --out comparison.md
+
+Only ratios from one run of this count: a machine's speed changes, most of all a shared one's. The baseline is the script
+that makes the same models with PEFT; it runs under --python. Needs nothing but Python's standard library itself.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# GLUE's train files as the baseline reads them: folder, columns that must be there, whether a header line comes first.
+GLUE = {"mrpc": ("MRPC", 4, True), "cola": ("CoLA", 3, False)}
+ENCODER = ["--rank", "8", "--alpha", "16", "--targets", "query,value", "--adapter-dropout", "0"]
+DECODER = ["--rank", "4", "--alpha", "32", "--targets", "c_attn,c_fc", "--adapter-dropout", "0.1"]
+
+
+class Row:
+    """A line of the table: the same work for both, and which of their numbers tells the time."""
+
+    def __init__(self, title, ours, theirs, seconds, dtypes=("f32", "bf16")):
+        self.title, self.ours, self.theirs = title, ours, theirs
+        self.seconds, self.dtypes = seconds, dtypes
+
+
+def step_seconds(report):
+    return report["median_step_s"]
+
+
+def example_seconds(report):
+    return 1 / report["examples_per_s"]
+
+
+def text_seconds(report):
+    """The baseline calls it otherwise, since it writes rather than steps."""
+    return report.get("median_step_s") or report["median_s"]
+
+
+def table(args, folder):
+    """All rows by name. `folder` is a place for the examples of epochs that are not whole."""
+    timed = ["--steps", str(args.steps)]
+
+    def step(model, title, batch, seq, adapter):
+        size = ["--model", model, "--batch", str(batch), "--seq", str(seq)]
+        ours = ["step", *size, "--structure", args.structure, *adapter, *timed]
+        return Row(title, ours, ["step", *size, *timed], step_seconds)
+
+    def epoch(task):
+        batch, data, steps = 32, args.data, 10**6
+        title = f"RoBERTa-base, an epoch of {task}, batches of {batch}"
+        if args.max_steps:
+            steps, title = args.max_steps, f"{title}, {args.max_steps * batch} examples of it"
+        if args.max_steps and f"{task}-epoch" in args.rows:
+            data = sample(args.data, task, args.max_steps * batch, folder)
+        ours = ["epoch", "--model", "roberta-base", "--task", task, "--data", data, "--tokenizer", args.tokenizer,
+                "--batch", str(batch), "--max-length", "512", "--structure", args.structure, *ENCODER]
+        theirs = ["epoch", "--task", task, "--data", args.data, "--batch", str(batch), "--steps", str(steps)]
+        return Row(title, ours, theirs, example_seconds)
+
+    size = ["--model", "gpt2", "--batch", "1", "--beams", "10"]
+    return {
+        "roberta-step": step("roberta-base", "RoBERTa-base step, 16 x 128", 16, 128, ENCODER),
+        "mrpc-epoch": epoch("mrpc"),
+        "cola-epoch": epoch("cola"),
+        "gpt2-step": step("gpt2", "GPT-2 small step, 4 x 256", 4, 256, DECODER),
+        "gpt2-generate": Row("GPT-2 small, 10 beams, 64 tokens, one prompt",
+                             ["generate", *size, "--seq", "32", "--new-tokens", "64", *timed],
+                             ["generate", *size, *timed], text_seconds, ("f32",)),
+    }
+
+
+def sample(data, task, count, folder):
+    """A GLUE folder with only those examples of the task's train file that the baseline's first steps read."""
+    name, last, has_header = GLUE[task]
+    lines = Path(data, name, "train.tsv").read_text(encoding="utf-8").split("\n")
+    header, lines = (lines[:1], lines[1:]) if has_header else ([], lines)
+    rows = [line for line in lines if line.count("\t") >= last]
+    # The baseline's own way to draw them.
+    random.Random(0).shuffle(rows)
+    target = Path(folder, name)
+    target.mkdir()
+    text = "".join(f"{line}\n" for line in header + rows[:count])
+    (target / "train.tsv").write_text(text, encoding="utf-8")
+    return str(folder)
+
+
+def report(command):
+    """The JSON object at the end of what the command prints."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        sys.exit(f"{shlex.join(command)}\nended with status {done.returncode}:\n{done.stderr}")
+    return json.loads(lines[-1])
+
+
+def compare(row, args):
+    """The reports of both, pair by pair."""
+    ours = [args.mtlora, "bench", *row.ours, "--json"]
+    theirs = [args.python, args.baseline, *row.theirs, "--dtype", args.dtype]
+    if args.dtype != "f32":
+        ours += ["--base-dtype", args.dtype]
+    if args.threads:
+        ours += ["--threads", str(args.threads)]
+        theirs += ["--threads", str(args.threads)]
+    pairs = []
+    for number in range(1, args.pairs + 1):
+        pair = report(ours), report(theirs)
+        pairs.append(pair)
+        seconds = [row.seconds(one) for one in pair]
+        print(f"{row.title}, pair {number} of {args.pairs}: {seconds[0]:.4g} s, {seconds[1]:.4g} s, "
+              f"{seconds[1] / seconds[0]:.2f} times as fast", file=sys.stderr, flush=True)
+    return pairs
+
+
+def line(row, pairs):
+    """The row's line of the table."""
+    median = statistics.median
+    ours, theirs = zip(*pairs)
+    times = [row.seconds(their) / row.seconds(our) for our, their in pairs]
+    memory = [our["peak_rss_mb"] / their["peak_rss_mb"] for our, their in pairs]
+    seconds = [f"{median(map(row.seconds, side)):.3g} s" for side in (ours, theirs)]
+    if row.seconds is example_seconds:
+        seconds = [f"{median(one['examples_per_s'] for one in side):.3g} examples/s" for side in (ours, theirs)]
+    peaks = [f"{median(one['peak_rss_mb'] for one in side):.0f} MiB" for side in (ours, theirs)]
+    each = ", ".join(f"{one:.2f}" for one in times)
+    share = median(one.get("fraction_of_peak") or float("nan") for one in ours)
+    cells = [row.title, *seconds, f"**{median(times):.2f}** ({each})", *peaks, f"**{median(memory):.2f}**", f"{share:.2f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def machine():
+    """The processor, what it can do, and the memory, as far as the system tells."""
+    found, flags = {}, set()
+    for path in ("/proc/cpuinfo", "/proc/meminfo"):
+        if os.path.exists(path):
+            for text in Path(path).read_text().splitlines():
+                name, _, value = text.partition(":")
+                found.setdefault(name.strip(), value.strip())
+    flags.update(found.get("flags", found.get("Features", "")).split())
+    known = [name for name in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if name in flags]
+    memory = int(found.get("MemTotal", "0 kB").split()[0]) / 2**20
+    name = found.get("model name", platform.processor() or platform.machine())
+    load = f"; load before: {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{name}, {os.cpu_count()} cores ({', '.join(known)}), {memory:.0f} GiB, {platform.system()}{load}"
+
+
+def shown(program, words, args):
+    """A command as a reader can give it: without this machine's folders."""
+    names = {args.data: "glue", args.tokenizer: "tokenizer.json"}
+    words = [names.get(word, word) for word in words]
+    # The examples of a part of an epoch lie in a folder of this program's own.
+    words = ["SAMPLE" if os.path.isabs(word) else word for word in words]
+    return f"{program} {shlex.join(words)}"
+
+
+def markdown(args, rows, results, versions):
+    """What is to be pasted."""
+    text = [f"{args.pairs} pairs, mtlora and its peer in turn; medians, and the ratio of each pair. "
+            f"Peer: {versions[1]}. {versions[0]}, `{args.structure}`, {args.dtype}.", "",
+            "| work | mtlora | PEFT | times as fast | mtlora's peak memory | PEFT's | of PEFT's | of the processor's peak |",
+            "|---|---|---|---|---|---|---|---|"]
+    text += [line(rows[name], results[name]) for name in results]
+    text += ["", "```sh"]
+    for name in results:
+        bf16 = ["--base-dtype", args.dtype] if args.dtype != "f32" else []
+        text.append(shown("mtlora bench", rows[name].ours + bf16, args))
+        text.append(shown("python peft_baseline.py", [*rows[name].theirs, "--dtype", args.dtype], args))
+    text.append("```")
+    if args.max_steps and any(name.endswith("-epoch") for name in results):
+        text += ["", "`SAMPLE` holds the examples that the baseline's first steps read."]
+    return "\n".join([*text, ""])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--mtlora", default="target/release/mtlora", help="the program [%(default)s]")
+    add("--python", default=sys.executable, help="an interpreter with torch, transformers and peft [this one]")
+    add("--baseline", required=True, help="peft_baseline.py")
+    add("--data", required=True, help="the GLUE folder")
+    add("--tokenizer", required=True, help="RoBERTa's tokenizer.json")
+    add("--rows", default="", help="names with commas between [all]")
+    add("--pairs", type=int, default=5, help="[%(default)s]")
+    add("--steps", type=int, default=5, help="steps that are timed in each run, of steps and writing [%(default)s]")
+    add("--max-steps", type=int, help="so many batches of an epoch, the same examples for both [the whole epoch]")
+    add("--dtype", choices=["f32", "bf16"], default="f32", help="[%(default)s]")
+    add("--structure", default="lora", help="mtlora's; PEFT has lora [%(default)s]")
+    add("--threads", type=int, help="[each program's own choice]")
+    add("--out", help="the file for the Markdown [standard output]")
+    add("--beside", metavar="COMMAND", help="also run this, as 'cargo bench --bench train_step', and add what it prints")
+    add("--raw", help="a file for all reports, as JSON")
+    args = parser.parse_args()
+    if args.pairs < 1 or args.steps < 1 or (args.max_steps is not None and args.max_steps < 1):
+        parser.error("--pairs, --steps and --max-steps must be at least 1")
+    names = [name for name in args.rows.split(",") if name]
+    args.rows = names or ["roberta-step", "mrpc-epoch", "cola-epoch", "gpt2-step", "gpt2-generate"]
+
+    where = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = table(args, folder)
+        unknown = [name for name in args.rows if name not in rows]
+        if unknown:
+            parser.error(f"there is no row {', '.join(unknown)}; there are {', '.join(rows)}")
+        wanted = [name for name in args.rows if args.dtype in rows[name].dtypes]
+        results = {name: compare(rows[name], args) for name in wanted}
+        if not results:
+            parser.error(f"none of these rows is measured in {args.dtype}")
+        version = subprocess.run([args.mtlora, "--version"], stdout=subprocess.PIPE, text=True).stdout.strip()
+        peer = next(iter(results.values()))[0][1]["peer"]
+        text = f"{where}. {markdown(args, rows, results, [version, peer])}"
+    if args.beside:
+        print(args.beside, file=sys.stderr)
+        done = subprocess.run(shlex.split(args.beside), stdout=subprocess.PIPE, text=True, check=True)
+        text += f"\n`{args.beside}`:\n\n{done.stdout}"
+    if args.raw:
+        Path(args.raw).write_text(json.dumps({name: results[name] for name in results}, indent=1))
+    if args.out:
+        Path(args.out).write_text(text)
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

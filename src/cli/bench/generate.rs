@@ -1,0 +1,79 @@
+use std::error::Error;
+use std::time::Instant;
+
+use burn::module::Module;
+use mtlora::models::{GenerationConfig, Gpt2Decoder, generate};
+use mtlora::train::bench::{decoding_flops, random_prompts};
+use serde::Serialize;
+
+use super::model::{Measured, ModelArgs};
+use super::report::{self, Work};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Prompts that are gone on with at a time.
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Tokens of each prompt.
+    #[arg(long, default_value_t = 32)]
+    seq: usize,
+    /// Sequences that beam search follows at a time; 1: greedy.
+    #[arg(long, default_value_t = 10)]
+    beams: usize,
+    /// Tokens that are written behind each prompt: no fewer, no more.
+    #[arg(long, default_value_t = 64)]
+    new_tokens: usize,
+    /// Times that it is done and timed, after one that is not.
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    batch: usize,
+    seq: usize,
+    beams: usize,
+    new_tokens: usize,
+}
+
+pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let Measured::Causal(config) = args.model.open()? else {
+        return Err("only a GPT-2 writes texts: pass --model gpt2, or the folder of one".into());
+    };
+    if args.steps == 0 {
+        return Err("--steps must be at least 1".into());
+    }
+    let place = args.model.place()?;
+    let model = args.model.plain_causal(&config, &place.device)?.valid();
+    let prompts = random_prompts(&config, [args.batch, args.seq], args.model.seed);
+    // As GPT-2 decodes on E2E, but that no token ends a text: so the work is always the same.
+    let decoding = GenerationConfig {
+        num_beams: args.beams,
+        max_new_tokens: args.new_tokens,
+        min_new_tokens: args.new_tokens,
+        length_penalty: 0.9,
+        no_repeat_ngram_size: 4,
+        ..GenerationConfig::default()
+    };
+    let mut decoder = Gpt2Decoder::new(&model, &config, &place.device);
+    let mut step_s = Vec::with_capacity(args.steps);
+    for number in 0..=args.steps {
+        let start = Instant::now();
+        generate(&mut decoder, &prompts, &decoding, &mut |_| ())?;
+        if number > 0 {
+            step_s.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let settings = Settings {
+        batch: args.batch,
+        seq: args.seq,
+        beams: args.beams,
+        new_tokens: args.new_tokens,
+    };
+    let size = [args.batch, args.seq];
+    let flops = decoding_flops(&config, size, args.beams, args.new_tokens);
+    let work = Work::repeated(step_s, [args.batch, args.batch * args.new_tokens], flops);
+    report::print("generate", &args.model, &place, settings, &work, json)
+}
