@@ -15,6 +15,7 @@ mod recipe;
 mod recipes;
 mod score;
 mod settings;
+mod signals;
 mod task;
 mod tasks;
 mod train;
@@ -73,5 +74,13 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Devices => devices::run(cli.json),
         Command::Tasks => tasks::run(cli.json),
         Command::Recipes => recipes::run(cli.json),
+    }
+}
+
+/// The program's exit code for an error.
+pub(crate) fn exit_code(error: &(dyn Error + 'static)) -> u8 {
+    match error.downcast_ref::<progress::Stopped>() {
+        Some(stopped) => stopped.exit_code(),
+        None => 2,
     }
 }

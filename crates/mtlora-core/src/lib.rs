@@ -49,7 +49,7 @@ pub use layers::{
     segment_attention, tied_cross_entropy,
 };
 pub use ops::Gelu;
-pub use random::seed;
+pub use random::{random_state, seed, set_random_state};
 pub use segments::{Run, Segments, SegmentsError};
 pub use state::{State, StateError, load_state, state};
 pub use structure::Structure;
