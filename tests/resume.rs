@@ -434,7 +434,7 @@ fn what_may_not_change_is_refused() {
         let path = entry.unwrap().path();
         fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
     }
-    // The last one counts.
+    // In place of the one in the repository.
     setup.flags[1] = model.to_str().unwrap().to_string();
     let (out, expected) = setup.undisturbed();
     fs::remove_file(out.join("results.json")).unwrap();

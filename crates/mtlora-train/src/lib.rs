@@ -25,6 +25,7 @@ mod options;
 mod pretrain;
 mod pretrain_causal;
 mod pretrain_steps;
+mod report;
 mod rows;
 mod run;
 mod saver;
@@ -60,6 +61,9 @@ pub use optimizer_state::{OptimizerState, OptimizerStateError};
 pub use options::TrainOptions;
 pub use pretrain::{PretrainError, PretrainOptions, PretrainProgress, pretrain};
 pub use pretrain_causal::{CausalPretrainOptions, pretrain_causal};
+pub use report::{
+    Curves, Evaluation, Report, ReportError, Results, RunReport, Section, Step, escape,
+};
 pub use run::{Parts, Run, RunConfig, task_config};
 pub use saver::{SaveOptions, Saver};
 pub use schedule::WarmupLinear;

@@ -225,6 +225,11 @@ impl Run {
         &self.folder
     }
 
+    /// Where its metrics log is.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.path(LOG)
+    }
+
     /// Its checkpoints.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::new(self.path(CHECKPOINTS))
