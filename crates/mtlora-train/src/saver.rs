@@ -62,6 +62,42 @@ impl SaveOptions {
 
 /// Makes a run's checkpoints while it trains: [`Observer::between`](crate::Observer::between) passes
 /// its pauses on to [`between`](Self::between).
+///
+/// ```no_run
+/// use std::ops::ControlFlow;
+///
+/// use mtlora_core::State;
+/// use mtlora_train::{Observer, Pause, Run, Saver, SaveOptions, Scores, StepReport, TrainError};
+///
+/// struct Keep(Run, Saver);
+///
+/// impl Observer for Keep {
+///     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+///         self.0.log(report)
+///     }
+///
+///     fn evaluated(&mut self, _: usize, _: &Scores, best: Option<&State>) -> Result<(), TrainError> {
+///         best.map_or(Ok(()), |values| self.0.save_state(values))
+///     }
+///
+///     fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+///         self.1.between(pause, false)?;
+///         Ok(ControlFlow::Continue(()))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), TrainError> {
+/// // A new run is made with `Run::create`; one that was stopped goes on:
+/// let (run, _config) = Run::open::<mtlora_train::RunConfig>("runs/mrpc".as_ref())?;
+/// let run = run.lock()?;
+/// let (from, _notes) = run.rewind()?;
+/// let saver = Saver::new(&run, SaveOptions::default())?;
+/// let mut observer = Keep(run, saver);
+/// // `train`, `train_causal` and `fit` take `from` and the observer.
+/// # let _ = (from, &mut observer);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Saver {
     run: Run,
     options: SaveOptions,
