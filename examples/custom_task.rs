@@ -126,6 +126,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         &task,
         [&items[0], &items[1]],
         &options,
+        None,
         &device,
         &mut Print,
     )?;

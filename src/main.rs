@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mtlora: {error}");
-            ExitCode::from(2)
+            ExitCode::from(cli::exit_code(error.as_ref()))
         }
     }
 }

@@ -197,3 +197,31 @@ fn a_loss_that_is_not_finite_stops_the_run() {
     ]);
     assert!(text.contains("at step"), "{text}");
 }
+
+#[test]
+fn a_report_shows_runs_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 96, 64);
+    let [one, two] = ["shim", "lora"].map(|structure| {
+        let run = folder.path().join(format!("run-{structure}"));
+        train(&data, &run, &["--structure", structure]);
+        run.to_str().unwrap().to_string()
+    });
+    let out = folder.path().join("report.html");
+    let out = out.to_str().unwrap();
+    let report = json(&["report", &one, &two, "--out", out]);
+    assert_eq!(report["runs"].as_u64(), Some(2));
+    let page = std::fs::read_to_string(out).unwrap();
+    for text in [
+        "run-shim",
+        "run-lora",
+        "dev matthews",
+        "training loss",
+        "structure",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    let nowhere = folder.path().to_str().unwrap();
+    let text = refused(&["report", nowhere, "--out", out]);
+    assert!(text.contains("is no run folder"), "{text}");
+}

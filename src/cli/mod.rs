@@ -14,8 +14,10 @@ mod pretrain_causal;
 mod progress;
 mod recipe;
 mod recipes;
+mod report;
 mod score;
 mod settings;
+mod signals;
 mod task;
 mod tasks;
 mod train;
@@ -51,6 +53,8 @@ enum Command {
     Predict(predict::Args),
     /// Write texts: for the inputs of a data-to-text run, or on from the beginnings of texts.
     Generate(Box<generate::Args>),
+    /// Write one HTML page about runs: curves, settings and final metrics, side by side.
+    Report(report::Args),
     /// Fold a run's adapter into its model: a plain Hugging Face folder.
     Merge(merge::Args),
     /// Pre-train a small RoBERTa (masked language modelling) or GPT-2 (causal) on text.
@@ -82,11 +86,20 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Predict(args) => predict::run(args, cli.json),
         Command::Generate(args) => generate::run(*args, cli.json),
         Command::Merge(args) => merge::run(args, cli.json),
+        Command::Report(args) => report::run(args, cli.json),
         Command::Pretrain(args) => pretrain::run(args, cli.json),
         Command::Score(args) => score::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
         Command::Devices => devices::run(cli.json),
         Command::Tasks => tasks::run(cli.json),
         Command::Recipes => recipes::run(cli.json),
+    }
+}
+
+/// The program's exit code for an error.
+pub(crate) fn exit_code(error: &(dyn Error + 'static)) -> u8 {
+    match error.downcast_ref::<progress::Stopped>() {
+        Some(stopped) => stopped.exit_code(),
+        None => 2,
     }
 }

@@ -1,38 +1,90 @@
 //! Progress: the run's log and best state, and what the user sees meanwhile.
 
+use std::error::Error;
+use std::fmt;
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mtlora::core::State;
-use mtlora::train::{Dashboard, MetricName, Observer, Run, Scores, StepReport, TrainError};
+use mtlora::models::ModelError;
+use mtlora::train::{
+    Dashboard, EventWriter, MetricName, Observer, Pause, Run, SaveOptions, Saver, Scores,
+    StepReport, TrainError,
+};
 use serde_json::json;
 
 use super::output;
+use super::signals::{Signal, Signals};
 
 /// How often a step is printed.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Logs every step, saves each best state, and shows both.
-pub(crate) struct Progress<'a> {
+/// Logs every step, saves each best state and the checkpoints, and shows what happens. A signal or
+/// the dashboard ends the training after a checkpoint.
+pub(super) struct Progress<'a> {
     run: &'a Run,
+    saver: Saver,
+    events: EventWriter,
+    signals: Signals,
     shown: Box<dyn Observer>,
 }
 
 impl<'a> Progress<'a> {
-    /// Burn's dashboard where standard output is a terminal, plain lines elsewhere or if `plain`.
-    pub(crate) fn new(run: &'a Run, metrics: &[MetricName], plain: bool) -> Self {
+    /// Of a run that begins or goes on after `step` steps. Burn's dashboard where standard output is a
+    /// terminal, plain lines elsewhere or if `plain`.
+    pub(super) fn new(
+        run: &'a Run,
+        options: &SaveOptions,
+        step: usize,
+        metrics: &[MetricName],
+        plain: bool,
+    ) -> Result<Self, Box<dyn Error>> {
+        let saver = Saver::new(run, options.clone())?;
+        let events = EventWriter::create(run.folder(), step)?;
+        let signals = Signals::listen()?;
         let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let shown: Box<dyn Observer> = match terminal && !plain {
             true => Box::new(Dashboard::new(metrics)),
             false => Box::new(Lines { printed: None }),
         };
-        Self { run, shown }
+        Ok(Self {
+            run,
+            saver,
+            events,
+            signals,
+            shown,
+        })
+    }
+
+    /// Gives the terminal back, and says of a training that was stopped how it goes on.
+    pub(super) fn close<T>(self, trained: Result<T, TrainError>) -> Result<T, Box<dyn Error>> {
+        let signal = self.signals.heard();
+        let folder = self.run.folder().to_path_buf();
+        drop(self);
+        Ok(trained.map_err(|error| match error {
+            TrainError::Interrupted { step } => Box::new(Stopped {
+                step,
+                signal,
+                folder,
+            }) as Box<dyn Error>,
+            error @ (TrainError::Checkpoint(_) | TrainError::Model(ModelError::Write { .. })) => {
+                let folder = folder.display();
+                format!(
+                    "{error}. When there is room again, go on with: mtlora train --resume {folder}"
+                )
+                .into()
+            }
+            error => Box::new(error),
+        })?)
     }
 }
 
 impl Observer for Progress<'_> {
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
         self.run.log(report)?;
+        self.events.step(report)?;
         self.shown.step(report)
     }
 
@@ -46,9 +98,48 @@ impl Observer for Progress<'_> {
             self.run.save_state(values)?;
         }
         self.run.log(&json!({ "step": step, "dev": scores }))?;
+        self.events.evaluated(step, scores)?;
         self.shown.evaluated(step, scores, best)
     }
+
+    fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+        let flow = match self.signals.heard() {
+            Some(_) => ControlFlow::Break(()),
+            None => self.shown.between(pause)?,
+        };
+        self.saver.between(pause, flow.is_break())?;
+        Ok(flow)
+    }
 }
+
+/// A training was stopped before its end, and a checkpoint made.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    step: usize,
+    signal: Option<Signal>,
+    folder: PathBuf,
+}
+
+impl Stopped {
+    /// The program's.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.signal.map_or(130, Signal::exit_code)
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "stopped by {} after step {}, with a checkpoint; go on with: mtlora train --resume {}",
+            self.signal.map_or("the user", Signal::name),
+            self.step,
+            self.folder.display()
+        )
+    }
+}
+
+impl Error for Stopped {}
 
 /// How many of a number of things are done: a line on standard error now and then.
 pub(crate) struct Counter {

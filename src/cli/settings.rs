@@ -9,8 +9,8 @@ use mtlora::train::acceptability::Acceptability;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, Scorer};
 use mtlora::train::facts::Facts;
 use mtlora::train::{
-    AdapterSettings, BatchSize, GenerationRunConfig, MethodName, Objective, RunConfig, TableConfig,
-    Task, TrainOptions,
+    AdapterSettings, BatchSize, GenerationRunConfig, MethodName, Objective, RunConfig, SaveOptions,
+    TableConfig, Task, TrainOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,8 @@ const EXCLUSIVE: [&[&str]; 2] = [
 ];
 /// The share of each token's loss that is spread over the vocabulary.
 pub(super) const LABEL_SMOOTHING: f64 = 0.1;
+/// What may be set when a run goes on.
+const MAY_CHANGE: [&str; 4] = ["device", "save_minutes", "save_steps", "save_total_limit"];
 /// What `init_from` says for no run.
 const NONE: &str = "none";
 
@@ -147,6 +149,16 @@ pub(super) struct Settings {
     /// Evaluations without a better score after which training stops [default: never].
     #[arg(long)]
     pub(super) patience: Option<usize>,
+    /// Steps between checkpoints; there is one after each epoch and each best evaluation anyway
+    /// [default: none between].
+    #[arg(long)]
+    pub(super) save_steps: Option<usize>,
+    /// Minutes between checkpoints [default: none between].
+    #[arg(long)]
+    pub(super) save_minutes: Option<f64>,
+    /// How many of the newest checkpoints are kept, beside that of the best evaluation [default: 2].
+    #[arg(long)]
+    pub(super) save_total_limit: Option<usize>,
     /// The most tokens of an example; longer ones are cut [default: 128; data-to-text: 512].
     #[arg(long)]
     pub(super) max_length: Option<usize>,
@@ -381,6 +393,7 @@ impl Settings {
             max_length: self.max_length.unwrap_or(128),
             device: place.device,
             training: self.training(TrainOptions::default()),
+            checkpoints: self.checkpoints(SaveOptions::default()),
             objective: task.objective().clone(),
         };
         Ok(Resolved::Classification(Box::new(config), task))
@@ -433,6 +446,7 @@ impl Settings {
             pairs,
             adapter,
             training: self.training(usual),
+            checkpoints: self.checkpoints(SaveOptions::default()),
             decoding: GenerationConfig {
                 num_beams: self.num_beams.unwrap_or(10),
                 length_penalty: self.length_penalty.unwrap_or(length_penalty),
@@ -467,6 +481,37 @@ impl Settings {
             projections: None,
             base_dtype: self.base_dtype.unwrap_or_default(),
         }
+    }
+
+    fn checkpoints(&self, usual: SaveOptions) -> SaveOptions {
+        SaveOptions {
+            save_steps: self.save_steps.or(usual.save_steps),
+            save_minutes: self.save_minutes.or(usual.save_minutes),
+            save_total_limit: self.save_total_limit.unwrap_or(usual.save_total_limit),
+        }
+    }
+
+    /// Of a run that goes on, its checkpoints' options and its device as these settings change them.
+    ///
+    /// # Errors
+    /// When anything else is set: it may not change.
+    pub(super) fn on_resume(
+        &self,
+        checkpoints: &SaveOptions,
+        device: &str,
+    ) -> Result<(SaveOptions, String), Box<dyn Error>> {
+        let set = toml::Table::try_from(self)?;
+        let fixed = set.keys().find(|name| !MAY_CHANGE.contains(&name.as_str()));
+        if let Some(name) = fixed {
+            let flag = name.replace('_', "-");
+            return Err(format!(
+                "--{flag} cannot be used with --resume: a run that goes on keeps its settings. Leave it out, or start \
+                 a new run (with --init-from if it should start with this one's adapter)"
+            )
+            .into());
+        }
+        let device = self.device.clone().unwrap_or_else(|| device.to_string());
+        Ok((self.checkpoints(checkpoints.clone()), device))
     }
 
     fn training(&self, usual: TrainOptions) -> TrainOptions {

@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use mtlora::core::{device, trainable_parameters};
-use mtlora::train::{Run, RunConfig, Scores, Task, Trained, encode, train};
+use mtlora::train::{
+    Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained, encode, train,
+};
 use serde::Serialize;
 
 use super::output;
@@ -32,6 +34,11 @@ pub(crate) struct Args {
     /// Write into a folder that is not empty.
     #[arg(long)]
     overwrite: bool,
+    /// Go on with the run in this folder where its newest checkpoint was made, and end as if it had
+    /// never been stopped. Only --device, --save-steps, --save-minutes, --save-total-limit, --plain and
+    /// --json may stand beside it.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
+    resume: Option<PathBuf>,
     /// Plain lines in place of the dashboard.
     #[arg(long)]
     plain: bool,
@@ -87,18 +94,94 @@ pub(super) fn print_sizes(task: &str, [items, dev, trainable, total]: [usize; 4]
     );
 }
 
-/// The scores before and after, and where the run is.
-pub(super) fn print_report(report: &Report<'_>, out: &Path) {
+/// Completes the run, and tells the scores before and after, and where it is.
+pub(super) fn finish(run: &Run, report: &Report<'_>, tell: Tell) -> Result<(), Box<dyn Error>> {
+    run.save_results(report)?;
     println!("dev before: {}", output::describe(report.metrics_before));
     println!(
         "dev after:  {} (step {})",
         output::describe(report.metrics),
         report.best_step
     );
-    println!("the run is in {}", out.display());
+    println!("the run is in {}", run.folder().display());
+    if tell.json {
+        output::json(report)?;
+    }
+    Ok(())
+}
+
+/// The run that is trained, from its beginning or from a checkpoint.
+pub(super) enum Begin<'a> {
+    /// A new one, in a folder that must be empty unless it may be overwritten.
+    New(&'a Path, bool),
+    /// One that was stopped.
+    Resume(Run),
+}
+
+impl Begin<'_> {
+    /// The run, ready to be trained, and where it goes on; what the user should know of that goes to
+    /// standard error.
+    pub(super) fn open(
+        self,
+        config: &impl Serialize,
+    ) -> Result<(Run, Option<Snapshot>), TrainError> {
+        match self {
+            Begin::New(out, overwrite) => Ok((Run::create(out, overwrite, config)?, None)),
+            Begin::Resume(run) => {
+                let (snapshot, notes) = run.rewind()?;
+                for note in notes {
+                    eprintln!("{note}");
+                }
+                Ok((run, snapshot))
+            }
+        }
+    }
+}
+
+/// How what happens is told.
+#[derive(Clone, Copy)]
+pub(super) struct Tell {
+    pub(super) plain: bool,
+    pub(super) json: bool,
+}
+
+fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn Error>> {
+    let (run, stored) = StoredConfig::open(folder)?;
+    let run = run.lock()?;
+    if let Some(results) = run.results()? {
+        println!("the run in {} is complete", folder.display());
+        if tell.json {
+            output::json(&results)?;
+        }
+        return Ok(());
+    }
+    let begin = Begin::Resume(run);
+    match stored {
+        StoredConfig::Classification(mut config) => {
+            let task = task::find(&config.task, config.table.clone(), &config.data)?;
+            (config.checkpoints, config.device) =
+                settings.on_resume(&config.checkpoints, &config.device)?;
+            classify(&config, task.as_ref(), begin, tell)
+        }
+        StoredConfig::Generation(mut config) => {
+            let unknown = || format!("there is no task {} (see `mtlora tasks`)", config.task);
+            let task =
+                task::find_generation(&config.task, config.pairs.clone())?.ok_or_else(unknown)?;
+            (config.checkpoints, config.device) =
+                settings.on_resume(&config.checkpoints, &config.device)?;
+            train_generation::run(&config, task.as_ref(), begin, tell)
+        }
+    }
 }
 
 pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let tell = Tell {
+        plain: args.plain,
+        json,
+    };
+    if let Some(folder) = &args.resume {
+        return resume(folder, &args.settings, tell);
+    }
     let mut settings = args
         .settings
         .layered(args.config.as_deref(), args.recipe.as_deref())?;
@@ -114,11 +197,11 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         });
     }
     let out = args.out.ok_or("--out is needed: the run's folder")?;
-    let flags = [args.overwrite, args.plain, json];
+    let begin = Begin::New(&out, args.overwrite);
     match settings.resolve()? {
-        Resolved::Classification(config, task) => classify(&config, task.as_ref(), &out, flags),
+        Resolved::Classification(config, task) => classify(&config, task.as_ref(), begin, tell),
         Resolved::Generation(config, task) => {
-            train_generation::run(&config, task.as_ref(), &out, flags)
+            train_generation::run(&config, task.as_ref(), begin, tell)
         }
     }
 }
@@ -126,45 +209,44 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 fn classify(
     config: &RunConfig,
     task: &dyn Task,
-    out: &Path,
-    [overwrite, plain, json]: [bool; 3],
+    begin: Begin<'_>,
+    tell: Tell,
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
+    config.checkpoints.validate()?;
     let device = device(&config.device)?.autodiff();
     let train_examples = task::read(task, &config.data, task.train_split())?;
     let dev_examples = task::read(task, &config.data, task.dev_split())?;
     let (parts, fresh) = config.start(&device)?;
     let items = encode(&parts.text, &train_examples)?;
     let dev = encode(&parts.text, &dev_examples)?;
-    let run = Run::create(out, overwrite, config)?;
+    let (run, from) = begin.open(config)?;
 
     let trainable = trainable_parameters(&parts.model);
     let total = parts.model.num_params();
     let sizes = [items.len(), dev.len(), trainable, total];
     print_sizes(task.name(), sizes, &config.device);
-    if !fresh.is_empty() {
+    if !fresh.is_empty() && from.is_none() {
         eprintln!(
             "the model's folder lacks, and starts anew: {}",
             fresh.join(", ")
         );
     }
-    let mut progress = Progress::new(&run, task.metric_names(), plain);
+    let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
+    let metrics = task.metric_names();
+    let mut progress = Progress::new(&run, &config.checkpoints, step, metrics, tell.plain)?;
     let trained = train(
         parts.model,
         &parts.config,
         task,
         [&items, &dev],
         &config.training,
+        from,
         &device,
         &mut progress,
-    )?;
-    // Gives the terminal back.
-    drop(progress);
+    );
+    let trained = progress.close(trained)?;
 
     let report = Report::new(task.name(), &trained, [trainable, total]);
-    print_report(&report, out);
-    if json {
-        output::json(&report)?;
-    }
-    Ok(())
+    finish(&run, &report, tell)
 }

@@ -1,21 +1,19 @@
 //! `mtlora train` on a data-to-text task.
 
 use std::error::Error;
-use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, MetricName, PromptForm, Run, WriteOptions, encode_records,
+    GenerationRunConfig, GeneratorParts, MetricName, PromptForm, WriteOptions, encode_records,
     train_causal,
 };
 
-use super::output;
 use super::progress::Progress;
 use super::task;
-use super::train::{Report, print_report, print_sizes};
+use super::train::{Begin, Report, Tell, finish, print_sizes};
 
 /// Inputs whose texts are shown before and after.
 const SHOWN: usize = 3;
@@ -23,10 +21,11 @@ const SHOWN: usize = 3;
 pub(super) fn run(
     config: &GenerationRunConfig,
     task: &dyn GenerationTask,
-    out: &Path,
-    [overwrite, plain, json]: [bool; 3],
+    begin: Begin<'_>,
+    tell: Tell,
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
+    config.checkpoints.validate()?;
     let device = device(&config.device)?.autodiff();
     let records = task::read_records(task, &config.data, &config.train_split)?;
     let dev_records = task::read_records(task, &config.data, task.dev_split())?;
@@ -37,7 +36,7 @@ pub(super) fn run(
     };
     let (items, counts) = encode(&records)?;
     let (dev, _) = encode(&dev_records)?;
-    let run = Run::create(out, overwrite, config)?;
+    let (run, from) = begin.open(config)?;
 
     let trainable = trainable_parameters(&parts.model);
     let total = parts.model.num_params();
@@ -53,17 +52,18 @@ pub(super) fn run(
     let plain_device = device.clone().inner();
     let before = samples(config, &parts, shown, &plain_device)?;
     let metrics = [MetricName::Loss, MetricName::Perplexity];
-    let mut progress = Progress::new(&run, &metrics, plain);
+    let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
+    let mut progress = Progress::new(&run, &config.checkpoints, step, &metrics, tell.plain)?;
     let trained = train_causal(
         parts.model,
         [&items, &dev],
         config.label_smoothing,
         &config.training,
+        from,
         &device,
         &mut progress,
-    )?;
-    // Gives the terminal back.
-    drop(progress);
+    );
+    let trained = progress.close(trained)?;
 
     let report = Report::new(task.name(), &trained, [trainable, total]);
     let parts = GeneratorParts {
@@ -76,11 +76,7 @@ pub(super) fn run(
         println!("before: {before}");
         println!("after:  {after}");
     }
-    print_report(&report, out);
-    if json {
-        output::json(&report)?;
-    }
-    Ok(())
+    finish(&run, &report, tell)
 }
 
 /// What the model writes for some inputs.

@@ -51,7 +51,7 @@ pub use layers::{
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
 pub use ops::Gelu;
-pub use random::seed;
+pub use random::{random_state, seed, set_random_state};
 pub use segments::{Run, Segments, SegmentsError};
 pub use state::{State, StateError, load_state, state};
 pub use structure::Structure;

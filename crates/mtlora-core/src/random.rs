@@ -14,6 +14,20 @@ pub fn seed(device: &Device, seed: u64) {
     STATE.store(mixed(seed), Ordering::Relaxed);
 }
 
+/// Where the masks of dropout are: what [`set_random_state`] goes on from.
+pub fn random_state() -> u64 {
+    STATE.load(Ordering::Relaxed)
+}
+
+/// Goes on from a [`random_state`]: the masks that follow on `device` are those that followed there.
+///
+/// A device with a generator of its own (any but flex) starts it anew from the state; whoever wants
+/// to go on later calls this before each step, with the state as it is then.
+pub fn set_random_state(device: &Device, state: u64) {
+    device.seed(mixed(state));
+    STATE.store(state, Ordering::Relaxed);
+}
+
 /// The seed of the next mask.
 pub(crate) fn next() -> u64 {
     mixed(STATE.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))

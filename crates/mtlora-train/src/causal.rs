@@ -5,9 +5,11 @@ use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
 
 use crate::batches::{BatchSize, by_length};
 use crate::data_to_text::{Record, Sequence, sequence};
+use crate::fingerprint::Fingerprint;
 use crate::fit::{BatchLoss, Learner, Observer, Trained, fit};
 use crate::metrics::{MetricName, Scores};
 use crate::options::TrainOptions;
+use crate::snapshot::Snapshot;
 use crate::trainer::TrainError;
 
 /// What is added to the number of target tokens that a batch's loss is divided by: the published
@@ -138,19 +140,31 @@ impl Learner for Causal<'_> {
     fn main_metric(&self) -> MetricName {
         MetricName::Loss
     }
+
+    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        for sequences in [self.items, self.dev] {
+            fingerprint.number(sequences.len() as u64);
+            for Sequence { ids, loss_from } in sequences {
+                fingerprint.numbers(ids.iter().map(|id| u64::from(*id)));
+                fingerprint.number(*loss_from as u64);
+            }
+        }
+    }
 }
 
 /// Trains `model`, which [`Method::prepare`](crate::Method::prepare) has made ready on an autodiff
 /// `device`, and keeps the state with the lowest loss on `dev`. Label smoothing acts on the
-/// training loss only.
+/// training loss only. From the beginning, or from where a [`Snapshot`] was made.
 ///
 /// # Errors
-/// When an option is out of its range, the loss stops being finite, or the observer says so.
+/// When an option is out of its range, the loss stops being finite, the snapshot is of another
+/// training, or the observer says so.
 pub fn train_causal(
     model: CausalLm,
     [items, dev]: [&[Sequence]; 2],
     label_smoothing: f64,
     options: &TrainOptions,
+    from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trained<CausalLm>, TrainError> {
@@ -165,5 +179,5 @@ pub fn train_causal(
         lengths: lengths(items),
         label_smoothing,
     };
-    fit(model, &learner, options, device, observer)
+    fit(model, &learner, options, from, device, observer)
 }

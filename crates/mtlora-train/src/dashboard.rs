@@ -1,5 +1,6 @@
 //! Burn's terminal dashboard for the training loop.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use burn::train::Interrupter;
@@ -13,7 +14,7 @@ use burn::train::renderer::{MetricState, MetricsRenderer, MetricsRendererTrainin
 
 use mtlora_core::State;
 
-use crate::fit::{Observer, StepReport};
+use crate::fit::{Observer, Pause, StepReport};
 use crate::metrics::{MetricName, Scores};
 use crate::trainer::TrainError;
 
@@ -68,10 +69,7 @@ impl Observer for Dashboard {
         self.renderer
             .update_train(numeric(LEARNING_RATE, report.learning_rate));
         self.renderer.update_split(report.step);
-        match self.interrupter.should_stop() {
-            true => Err(TrainError::Interrupted { step: report.step }),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     fn evaluated(
@@ -88,6 +86,13 @@ impl Observer for Dashboard {
             self.renderer.update_valid(numeric(name, value));
         }
         Ok(())
+    }
+
+    fn between(&mut self, _: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+        Ok(match self.interrupter.should_stop() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
     }
 }
 

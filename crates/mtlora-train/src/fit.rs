@@ -3,19 +3,24 @@
 //! The loop is our own: Burn's `Learner` counts in epochs, while the method's schedules, early
 //! stopping and checkpoints count in steps. Optimizer, gradients and dashboard are Burn's.
 
+use std::cell::OnceCell;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
-use mtlora_core::{State, load_state, seed, state};
+use mtlora_core::{State, load_state, random_state, seed, set_random_state, state};
 use serde::Serialize;
 
 use crate::batches::shuffled;
+use crate::fingerprint::Fingerprint;
 use crate::metrics::{MetricName, Scores};
 use crate::optimizer::{adamw, clip_gradient_norm};
+use crate::optimizer_state::OptimizerState;
 use crate::options::TrainOptions;
 use crate::schedule::WarmupLinear;
+use crate::snapshot::{Best, Snapshot};
 use crate::trainer::TrainError;
 
 /// What is learned: the examples, the loss on some of them, and how good a model is.
@@ -45,6 +50,12 @@ pub trait Learner {
 
     /// The score by which the best state is chosen.
     fn main_metric(&self) -> MetricName;
+
+    /// Takes in what tells whether the examples are the same when a training goes on. Their lengths,
+    /// unless a learner knows better.
+    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        fingerprint.numbers(self.lengths().iter().map(|length| *length as u64));
+    }
 }
 
 /// The loss of one batch.
@@ -89,6 +100,38 @@ pub trait Observer {
         scores: &Scores,
         best: Option<&State>,
     ) -> Result<(), TrainError>;
+
+    /// The training is between two steps, after what `step` and `evaluated` told of: the place to
+    /// keep a [`Snapshot`], and to end the training early with [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// Ends the training.
+    fn between(&mut self, _pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Where a training is between two steps.
+pub struct Pause<'a> {
+    /// Steps made; 0 before the first, after its evaluation.
+    pub step: usize,
+    /// Whether the last of them ended a pass over the data.
+    pub epoch_ended: bool,
+    /// Whether it led to the best score so far.
+    pub best: bool,
+    /// Whether it was the last of all.
+    pub ended: bool,
+    snapshot: &'a dyn Fn() -> Result<Snapshot, TrainError>,
+}
+
+impl Pause<'_> {
+    /// All that the training needs to go on from here.
+    ///
+    /// # Errors
+    /// When the optimizer's state cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, TrainError> {
+        (self.snapshot)()
+    }
 }
 
 /// Makes optimizer steps.
@@ -108,10 +151,15 @@ pub(crate) struct Made {
 
 impl Stepper {
     pub(crate) fn new(options: &TrainOptions) -> Self {
+        Self::resumed(adamw(options.weight_decay), options, 0)
+    }
+
+    /// After `made` steps, which have left the optimizer so.
+    fn resumed(optimizer: ModuleOptimizer, options: &TrainOptions, made: usize) -> Self {
         Self {
-            optimizer: adamw(options.weight_decay),
+            optimizer,
             max_grad_norm: options.max_grad_norm,
-            made: 0,
+            made,
         }
     }
 
@@ -173,106 +221,290 @@ pub struct Trained<M> {
 /// Trains `model`, whose parameters are frozen or not as they should be, on an autodiff `device`,
 /// and keeps the state with the best score.
 ///
+/// With `from`, a [`Snapshot`] of a training with the same model, learner and options, goes on from
+/// there: on a CPU, what comes out is to the bit what that one would have come to.
+///
 /// # Errors
-/// When an option is out of its range, the loss stops being finite, or the learner or the observer
-/// says so.
+/// When an option is out of its range, the loss stops being finite, the snapshot is of another
+/// training, or the learner or the observer says so; [`TrainError::Interrupted`] when the observer
+/// ended it.
 pub fn fit<L: Learner>(
-    mut model: L::Model,
+    model: L::Model,
     learner: &L,
     options: &TrainOptions,
+    from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trained<L::Model>, TrainError> {
     options.validate()?;
-    let lengths = learner.lengths();
-    if lengths.is_empty() {
+    if learner.lengths().is_empty() {
         return Err(TrainError::NoExamples);
     }
-    seed(device, options.seed);
-    let epochs: Vec<Vec<Vec<usize>>> = (0..options.epochs)
-        .map(|epoch| shuffled(lengths, options.batch, options.seed, epoch))
-        .collect();
-    let per_step = options.gradient_accumulation;
-    let steps: usize = epochs
-        .iter()
-        .map(|epoch| epoch.len().div_ceil(per_step))
-        .sum();
-    let schedule = WarmupLinear::new(options.learning_rate, options.warmup(steps), steps);
-
-    let plain = device.clone().inner();
-    let score = |model: &L::Model| learner.evaluate(&model.valid(), &plain);
-    let main = learner.main_metric();
-    let worth = |scores: &Scores| {
-        let value = scores.get(main).unwrap_or(f64::NEG_INFINITY);
-        if main.higher_is_better() {
-            value
-        } else {
-            -value
-        }
+    let plan = Plan::new(learner.lengths(), options);
+    let mut fit = match from {
+        None => Fit::begin(model, learner, options, device)?,
+        Some(snapshot) => Fit::resume(model, learner, options, snapshot, device)?,
     };
+    if fit.step == 0 {
+        observer.evaluated(0, &fit.before, None)?;
+        fit.pause(observer, [false, false, fit.ended(&plan)])?;
+    }
+    while !fit.ended(&plan) {
+        fit = fit.advance(&plan, observer)?;
+    }
+    fit.finish()
+}
 
-    let before = score(&model)?;
-    observer.evaluated(0, &before, None)?;
-    let mut stepper = Stepper::new(options);
-    let mut best: Option<(Scores, usize, State)> = None;
-    let mut last = before.clone();
-    let (mut step, mut tokens, mut time, mut waited) = (0, 0, Duration::ZERO, 0);
+/// The steps of a training: they follow from its options.
+struct Plan {
+    /// The batches of each step, and the part of its epoch that is through after it.
+    steps: Vec<PlannedStep>,
+    schedule: WarmupLinear,
+}
 
-    'training: for (epoch, batches) in epochs.iter().enumerate() {
-        let last_of_epoch = batches.len().div_ceil(per_step);
-        for (index, group) in batches.chunks(per_step).enumerate() {
-            let start = Instant::now();
-            let learning_rate = schedule.rate(step);
-            let loss = |model: &L::Model, batch: &[usize]| learner.loss(model, batch, device);
-            let (stepped, made) = stepper.step(model, group, learning_rate, loss)?;
-            model = stepped;
-            tokens += made.tokens;
-            step += 1;
-            time += start.elapsed();
-            observer.step(&StepReport {
-                step,
-                steps,
-                epoch: epoch as f64 + (index + 1) as f64 / last_of_epoch as f64,
-                loss: made.loss,
-                learning_rate,
-            })?;
+struct PlannedStep {
+    batches: Vec<Vec<usize>>,
+    epoch: f64,
+    ends_epoch: bool,
+}
 
-            let due = match options.eval_steps {
-                Some(every) => step % every == 0 || step == steps,
-                None => index + 1 == last_of_epoch,
-            };
-            if due {
-                last = score(&model)?;
-                let better = best
-                    .as_ref()
-                    .is_none_or(|(best, ..)| worth(&last) > worth(best));
-                if better {
-                    let values = state(&model, |_, trains| trains);
-                    observer.evaluated(step, &last, Some(&values))?;
-                    best = Some((last.clone(), step, values));
-                    waited = 0;
-                } else {
-                    observer.evaluated(step, &last, None)?;
-                    waited += 1;
-                    if options.patience.is_some_and(|patience| waited >= patience) {
-                        break 'training;
-                    }
-                }
+impl Plan {
+    fn new(lengths: &[usize], options: &TrainOptions) -> Self {
+        let mut steps = Vec::new();
+        for epoch in 0..options.epochs {
+            let batches = shuffled(lengths, options.batch, options.seed, epoch);
+            let groups = batches.chunks(options.gradient_accumulation);
+            let count = groups.len();
+            steps.extend(groups.enumerate().map(|(index, group)| PlannedStep {
+                batches: group.to_vec(),
+                epoch: epoch as f64 + (index + 1) as f64 / count as f64,
+                ends_epoch: index + 1 == count,
+            }));
+        }
+        let count = steps.len();
+        Self {
+            schedule: WarmupLinear::new(options.learning_rate, options.warmup(count), count),
+            steps,
+        }
+    }
+}
+
+/// A training, between two steps.
+struct Fit<'a, L: Learner> {
+    model: L::Model,
+    stepper: Stepper,
+    learner: &'a L,
+    options: &'a TrainOptions,
+    device: &'a Device,
+    step: usize,
+    tokens: usize,
+    time: Duration,
+    waited: usize,
+    before: Scores,
+    last: Scores,
+    best: Option<Best>,
+    /// Of the examples and of what does not train: made when they are first asked for.
+    fingerprints: OnceCell<[String; 2]>,
+}
+
+impl<'a, L: Learner> Fit<'a, L> {
+    fn begin(
+        model: L::Model,
+        learner: &'a L,
+        options: &'a TrainOptions,
+        device: &'a Device,
+    ) -> Result<Self, TrainError> {
+        seed(device, options.seed);
+        let before = learner.evaluate(&model.valid(), &device.clone().inner())?;
+        Ok(Self {
+            model,
+            stepper: Stepper::new(options),
+            learner,
+            options,
+            device,
+            step: 0,
+            tokens: 0,
+            time: Duration::ZERO,
+            waited: 0,
+            last: before.clone(),
+            before,
+            best: None,
+            fingerprints: OnceCell::new(),
+        })
+    }
+
+    fn resume(
+        model: L::Model,
+        learner: &'a L,
+        options: &'a TrainOptions,
+        snapshot: Snapshot,
+        device: &'a Device,
+    ) -> Result<Self, TrainError> {
+        let fingerprints = fingerprints(&model, learner);
+        let [data, base] = &fingerprints;
+        snapshot.check(options, data, base, &state(&model, |_, trains| trains))?;
+        let model = load_state(model, snapshot.model)?;
+        let optimizer = snapshot
+            .optimizer
+            .restore(adamw(options.weight_decay), &model)?;
+        set_random_state(device, snapshot.random);
+        Ok(Self {
+            model,
+            stepper: Stepper::resumed(optimizer, options, snapshot.step),
+            learner,
+            options,
+            device,
+            step: snapshot.step,
+            tokens: snapshot.tokens,
+            time: Duration::try_from_secs_f64(snapshot.seconds).unwrap_or_default(),
+            waited: snapshot.waited,
+            before: snapshot.before,
+            last: snapshot.last,
+            best: snapshot.best,
+            fingerprints: OnceCell::from(fingerprints),
+        })
+    }
+
+    /// Whether there is no step left, or nothing has got better for too long.
+    fn ended(&self, plan: &Plan) -> bool {
+        let patience = self.options.patience;
+        self.step >= plan.steps.len() || patience.is_some_and(|most| self.waited >= most)
+    }
+
+    /// One step, the evaluation that is due after it, and the pause.
+    fn advance(self, plan: &Plan, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let planned = &plan.steps[self.step];
+        let learning_rate = plan.schedule.rate(self.step);
+        let (mut fit, loss) = self.descend(&planned.batches, learning_rate)?;
+        observer.step(&StepReport {
+            step: fit.step,
+            steps: plan.steps.len(),
+            epoch: planned.epoch,
+            loss,
+            learning_rate,
+        })?;
+        let due = match fit.options.eval_steps {
+            Some(every) => fit.step.is_multiple_of(every) || fit.step == plan.steps.len(),
+            None => planned.ends_epoch,
+        };
+        let best = due && fit.evaluate(observer)?;
+        fit.pause(observer, [planned.ends_epoch, best, fit.ended(plan)])?;
+        Ok(fit)
+    }
+
+    /// Makes a step of the optimizer and returns the mean loss of its batches.
+    fn descend(
+        mut self,
+        batches: &[Vec<usize>],
+        learning_rate: f64,
+    ) -> Result<(Self, f64), TrainError> {
+        let start = Instant::now();
+        // A device's own generator cannot be read: it starts each step from what can.
+        set_random_state(self.device, random_state());
+        let loss = |model: &L::Model, batch: &[usize]| self.learner.loss(model, batch, self.device);
+        let (model, made) = self
+            .stepper
+            .step(self.model, batches, learning_rate, loss)?;
+        self.model = model;
+        self.tokens += made.tokens;
+        self.step += 1;
+        self.time += start.elapsed();
+        Ok((self, made.loss))
+    }
+
+    /// Scores the model; true if it is the best so far.
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
+        let plain = self.device.clone().inner();
+        self.last = self.learner.evaluate(&self.model.valid(), &plain)?;
+        let worth = |scores: &Scores| {
+            let main = self.learner.main_metric();
+            let value = scores.get(main).unwrap_or(f64::NEG_INFINITY);
+            if main.higher_is_better() {
+                value
+            } else {
+                -value
             }
+        };
+        let better = self
+            .best
+            .as_ref()
+            .is_none_or(|best| worth(&self.last) > worth(&best.scores));
+        if better {
+            let values = state(&self.model, |_, trains| trains);
+            observer.evaluated(self.step, &self.last, Some(&values))?;
+            self.best = Some(Best {
+                scores: self.last.clone(),
+                step: self.step,
+                values,
+            });
+            self.waited = 0;
+        } else {
+            observer.evaluated(self.step, &self.last, None)?;
+            self.waited += 1;
+        }
+        Ok(better)
+    }
+
+    fn pause(
+        &self,
+        observer: &mut dyn Observer,
+        [epoch_ended, best, ended]: [bool; 3],
+    ) -> Result<(), TrainError> {
+        let flow = observer.between(&Pause {
+            step: self.step,
+            epoch_ended,
+            best,
+            ended,
+            snapshot: &|| self.snapshot(),
+        })?;
+        // There is nothing to end after the last step.
+        match flow.is_break() && !ended {
+            true => Err(TrainError::Interrupted { step: self.step }),
+            false => Ok(()),
         }
     }
 
-    let (scores, best_step, values) = best.ok_or(TrainError::NoExamples)?;
-    Ok(Trained {
-        model: load_state(model, values)?.valid(),
-        before,
-        best: scores,
-        best_step,
-        last,
-        steps: step,
-        tokens,
-        time,
-    })
+    fn snapshot(&self) -> Result<Snapshot, TrainError> {
+        let [data, base] = self
+            .fingerprints
+            .get_or_init(|| fingerprints(&self.model, self.learner));
+        Ok(Snapshot {
+            options: self.options.clone(),
+            step: self.step,
+            tokens: self.tokens,
+            seconds: self.time.as_secs_f64(),
+            waited: self.waited,
+            random: random_state(),
+            before: self.before.clone(),
+            last: self.last.clone(),
+            best: self.best.clone(),
+            model: state(&self.model, |_, trains| trains),
+            optimizer: OptimizerState::of(&self.stepper.optimizer)?,
+            data: data.clone(),
+            base: base.clone(),
+        })
+    }
+
+    fn finish(self) -> Result<Trained<L::Model>, TrainError> {
+        let best = self.best.ok_or(TrainError::NoExamples)?;
+        Ok(Trained {
+            model: load_state(self.model, best.values)?.valid(),
+            before: self.before,
+            best: best.scores,
+            best_step: best.step,
+            last: self.last,
+            steps: self.step,
+            tokens: self.tokens,
+            time: self.time,
+        })
+    }
+}
+
+/// Of the examples, and of what does not train.
+fn fingerprints<L: Learner>(model: &L::Model, learner: &L) -> [String; 2] {
+    let mut data = Fingerprint::default();
+    learner.fingerprint(&mut data);
+    [data.digest(), Fingerprint::of_frozen(model).digest()]
 }
 
 #[cfg(test)]
@@ -373,7 +605,7 @@ mod tests {
         let device = mtlora_core::devices()[0].device.clone().autodiff();
         let model = LinearConfig::new(1, 1).init(&device);
         let mut heard = Heard::default();
-        let trained = fit(model, learner, options, &device, &mut heard).unwrap();
+        let trained = fit(model, learner, options, None, &device, &mut heard).unwrap();
         (trained, heard)
     }
 
@@ -413,5 +645,111 @@ mod tests {
         // The first evaluation is the best; three more are waited for, of two steps each.
         assert_eq!((heard.best, trained.best_step), (vec![2], 2));
         assert_eq!(trained.steps, 8);
+    }
+
+    /// Keeps a snapshot of each pause, and ends the training after `stop` steps.
+    #[derive(Default)]
+    struct Keep {
+        snapshots: Vec<Snapshot>,
+        stop: Option<usize>,
+    }
+
+    impl Observer for Keep {
+        fn step(&mut self, _: &StepReport) -> Result<(), TrainError> {
+            Ok(())
+        }
+
+        fn evaluated(&mut self, _: usize, _: &Scores, _: Option<&State>) -> Result<(), TrainError> {
+            Ok(())
+        }
+
+        fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+            self.snapshots.push(pause.snapshot()?);
+            Ok(match self.stop == Some(pause.step) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        }
+    }
+
+    fn kept(
+        learner: &Double,
+        options: &TrainOptions,
+        from: Option<Snapshot>,
+        keep: &mut Keep,
+    ) -> Result<Trained<Linear>, TrainError> {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        // Other values each time.
+        let model = LinearConfig::new(1, 1).init(&device);
+        fit(model, learner, options, from, &device, keep)
+    }
+
+    #[test]
+    fn from_every_snapshot_the_same_comes_out() {
+        // All that its batches are made of: gradients of two, clipped, and evaluations between.
+        let options = TrainOptions {
+            batch: BatchSize::Sequences(2),
+            gradient_accumulation: 3,
+            max_grad_norm: Some(0.5),
+            eval_steps: Some(3),
+            patience: Some(4),
+            weight_decay: 0.1,
+            ..options()
+        };
+        let learner = Double::new(false);
+        let mut all = Keep::default();
+        let expected = kept(&learner, &options, None, &mut all).unwrap();
+        assert_eq!(all.snapshots.len(), expected.steps + 1);
+        let values = |trained: &Trained<Linear>| state(&trained.model, |_, _| true);
+        // The last one is of a training that is through.
+        for (step, snapshot) in all.snapshots.iter().enumerate().skip(1) {
+            assert_eq!(snapshot.step, step);
+            let mut again = Keep::default();
+            let found = kept(&learner, &options, Some(snapshot.clone()), &mut again).unwrap();
+            assert_eq!(values(&found), values(&expected), "{step}");
+            assert_eq!(
+                (&found.before, &found.best, &found.last),
+                (&expected.before, &expected.best, &expected.last)
+            );
+            assert_eq!(
+                (found.best_step, found.steps, found.tokens),
+                (expected.best_step, expected.steps, expected.tokens)
+            );
+            let timeless = |snapshot: &Snapshot| Snapshot {
+                seconds: 0.0,
+                random: 0,
+                ..snapshot.clone()
+            };
+            let rest = all.snapshots[step + 1..].iter().map(timeless);
+            assert_eq!(
+                again.snapshots.iter().map(timeless).collect::<Vec<_>>(),
+                rest.collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn the_observer_ends_it_and_another_training_does_not_go_on_from_there() {
+        let learner = Double::new(false);
+        let mut keep = Keep {
+            stop: Some(3),
+            ..Keep::default()
+        };
+        let ended = kept(&learner, &options(), None, &mut keep);
+        assert!(matches!(ended, Err(TrainError::Interrupted { step: 3 })));
+        let snapshot = || keep.snapshots.last().cloned();
+        let refused = |learner: &Double, options: &TrainOptions| {
+            let error = kept(learner, options, snapshot(), &mut Keep::default());
+            error.err().unwrap().to_string()
+        };
+        let others = TrainOptions {
+            epochs: 21,
+            ..options()
+        };
+        assert!(refused(&learner, &others).starts_with("`epochs` was 20"));
+        let mut more = Double::new(false);
+        more.lengths.push(2);
+        assert!(refused(&more, &options()).starts_with("the examples are not those"));
+        assert!(kept(&learner, &options(), snapshot(), &mut Keep::default()).is_ok());
     }
 }

@@ -14,6 +14,7 @@ use crate::generator::GeneratorParts;
 use crate::init_from::init_from;
 use crate::options::TrainOptions;
 use crate::run::Run;
+use crate::saver::SaveOptions;
 use crate::trainer::TrainError;
 
 /// All that a data-to-text run is made from: with it and the same model folder and data, it can be
@@ -41,6 +42,9 @@ pub struct GenerationRunConfig {
     pub adapter: AdapterSettings,
     /// How it trains.
     pub training: TrainOptions,
+    /// When checkpoints are made.
+    #[serde(default)]
+    pub checkpoints: SaveOptions,
     /// How texts are written.
     pub decoding: GenerationConfig,
 }

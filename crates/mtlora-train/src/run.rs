@@ -1,8 +1,9 @@
 //! A run's folder: what it was told, what it learned, and how it went.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, TensorData};
@@ -15,15 +16,25 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter_settings::AdapterSettings;
+use crate::checkpoints::Checkpoints;
 use crate::example::Objective;
 use crate::init_from::init_from;
 use crate::options::TrainOptions;
+use crate::saver::SaveOptions;
+use crate::snapshot::{Snapshot, changed};
 use crate::table::TableConfig;
+use crate::tensorboard::remove_event_files;
 use crate::trainer::TrainError;
 
 const CONFIG: &str = "run.toml";
 const STATE: &str = "trained.safetensors";
 const LOG: &str = "metrics.jsonl";
+const RESULTS: &str = "results.json";
+const CHECKPOINTS: &str = "checkpoints";
+/// Locked by the process that trains the run.
+const LOCK: &str = ".lock";
+/// What of a run's configuration may change when it goes on.
+const MAY_CHANGE: [&str; 2] = ["checkpoints", "device"];
 
 /// All that a run is made from: with it and the same model folder and data, it can be made again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +56,9 @@ pub struct RunConfig {
     pub device: String,
     /// How it trains.
     pub training: TrainOptions,
+    /// When checkpoints are made.
+    #[serde(default)]
+    pub checkpoints: SaveOptions,
     /// What the head puts out.
     pub objective: Objective,
 }
@@ -115,21 +129,21 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 pub struct Run {
     folder: PathBuf,
+    /// Held while it trains.
+    _lock: Option<Arc<File>>,
 }
 
 impl Run {
-    /// A new folder with the resolved configuration in it.
+    /// A new folder with the resolved configuration in it, to train in.
     ///
     /// # Errors
-    /// When the folder exists and is not empty, unless `overwrite`; what the operating system says.
+    /// When the folder exists and is not empty, unless `overwrite`; when a run is being trained in it;
+    /// what the operating system says.
     pub fn create(
         folder: &Path,
         overwrite: bool,
         config: &impl Serialize,
     ) -> Result<Self, TrainError> {
-        let run = Self {
-            folder: folder.to_path_buf(),
-        };
         let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
         if occupied && !overwrite {
             return Err(TrainError::Report(format!(
@@ -138,7 +152,10 @@ impl Run {
             )));
         }
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
-        for old in [STATE, LOG] {
+        let run = Self::locked(folder)?;
+        run.checkpoints().clear()?;
+        remove_event_files(folder)?;
+        for old in [RESULTS, STATE, LOG] {
             let path = run.path(old);
             if path.exists() {
                 fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
@@ -165,8 +182,109 @@ impl Run {
         })?;
         let config = toml::from_str(&text)
             .map_err(|error| TrainError::Report(format!("{}: {error}", path.display())))?;
-        let folder = folder.to_path_buf();
-        Ok((Self { folder }, config))
+        let run = Self {
+            folder: folder.to_path_buf(),
+            _lock: None,
+        };
+        Ok((run, config))
+    }
+
+    /// The same run, to train in: until what this returns is dropped, nobody else can.
+    ///
+    /// # Errors
+    /// When it is being trained.
+    pub fn lock(self) -> Result<Self, TrainError> {
+        Self::locked(&self.folder)
+    }
+
+    fn locked(folder: &Path) -> Result<Self, TrainError> {
+        let path = folder.join(LOCK);
+        let at = |error| ModelError::write(&path, error);
+        let options = OpenOptions::new().create(true).append(true).clone();
+        let file = options.open(&path).map_err(at)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(TrainError::Report(format!(
+                    "{}: another process is training this run; wait for it, or stop it",
+                    folder.display()
+                )));
+            }
+            // There are file systems without locks.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(at(error).into()),
+        }
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            _lock: Some(Arc::new(file)),
+        })
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where its metrics log is.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.path(LOG)
+    }
+
+    /// Its checkpoints.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.path(CHECKPOINTS))
+    }
+
+    /// Puts the folder back to where its newest whole checkpoint was made, and returns what the run
+    /// goes on from: nothing if there is none, and then from the beginning. The second is what the
+    /// user should know, a line each.
+    ///
+    /// # Errors
+    /// When a setting in `run.toml` has changed that may not; when the checkpoint is of another
+    /// version; what the operating system says.
+    pub fn rewind(&self) -> Result<(Option<Snapshot>, Vec<String>), TrainError> {
+        let (kept, damages) = self.checkpoints().newest()?;
+        let mut notes: Vec<String> = damages.iter().map(ToString::to_string).collect();
+        let Some(kept) = kept else {
+            notes.push(match damages.is_empty() {
+                true => "there is no checkpoint yet: the run begins anew".to_string(),
+                false => "no checkpoint is whole: the run begins anew".to_string(),
+            });
+            self.cut_log(0)?;
+            return Ok((None, notes));
+        };
+        let table = |text: &str| {
+            text.parse::<toml::Table>()
+                .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))
+        };
+        let was = table(&kept.config)?;
+        let is = table(&self.config_text()?)?;
+        if let Some(error) = changed(&was, &is, &MAY_CHANGE) {
+            return Err(error.into());
+        }
+        let step = kept.snapshot.step;
+        notes.push(match damages.is_empty() {
+            true => format!("goes on after step {step}"),
+            false => format!("falls back to the last whole checkpoint: goes on after step {step}"),
+        });
+        if self.cut_log(kept.log_bytes)? < kept.log_bytes {
+            notes.push(format!("{LOG} has lost lines of before step {step}"));
+        }
+        if let Some(best) = &kept.snapshot.best {
+            self.save_state(&best.values)?;
+        }
+        Ok((Some(kept.snapshot), notes))
+    }
+
+    /// The text of `run.toml`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn config_text(&self) -> Result<String, TrainError> {
+        let path = self.path(CONFIG);
+        fs::read_to_string(&path).map_err(|error| {
+            TrainError::Report(format!("{}: cannot read: {error}", path.display()))
+        })
     }
 
     /// The trained model, without gradients.
@@ -221,12 +339,72 @@ impl Run {
         let mut line = serde_json::to_string(entry)
             .map_err(|error| TrainError::Report(format!("{LOG}: {error}")))?;
         line.push('\n');
-        fs::OpenOptions::new()
+        OpenOptions::new()
             .create(true)
             .append(true)
             .open(&path)
             .and_then(|mut file| file.write_all(line.as_bytes()))
             .map_err(|error| ModelError::write(&path, error).into())
+    }
+
+    /// Puts the metrics log on the disk and returns its length, in bytes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn sync_log(&self) -> Result<u64, TrainError> {
+        let path = self.path(LOG);
+        let synced = File::open(&path).and_then(|file| {
+            file.sync_all()?;
+            Ok(file.metadata()?.len())
+        });
+        match synced {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            synced => Ok(synced.map_err(|error| ModelError::write(&path, error))?),
+        }
+    }
+
+    /// Cuts the metrics log to so many bytes and returns how many it has now: fewer, if it is shorter.
+    fn cut_log(&self, bytes: u64) -> Result<u64, TrainError> {
+        let path = self.path(LOG);
+        let cut = OpenOptions::new().write(true).open(&path).and_then(|file| {
+            let length = file.metadata()?.len().min(bytes);
+            file.set_len(length)?;
+            file.sync_all()?;
+            Ok(length)
+        });
+        match cut {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            cut => Ok(cut.map_err(|error| ModelError::write(&path, error))?),
+        }
+    }
+
+    /// Writes what the run came to; it is complete then.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn save_results(&self, results: &impl Serialize) -> Result<(), TrainError> {
+        let mut text = serde_json::to_string_pretty(results)
+            .map_err(|error| TrainError::Report(format!("{RESULTS}: {error}")))?;
+        text.push('\n');
+        Ok(write_atomically(&self.path(RESULTS), text.as_bytes())?)
+    }
+
+    /// What the run came to; none while it is not complete.
+    ///
+    /// # Errors
+    /// When `results.json` cannot be read.
+    pub fn results(&self) -> Result<Option<serde_json::Value>, TrainError> {
+        let path = self.path(RESULTS);
+        let at = |error: &dyn std::fmt::Display| {
+            TrainError::Report(format!("{}: {error}", path.display()))
+        };
+        match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text)
+                .map_err(|error| at(&error))
+                .map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at(&error)),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -5,14 +5,18 @@ use burn::tensor::Device;
 use mtlora_core::{AttachError, BaseDtypeError, MtLoraConfig, SegmentsError, StateError};
 use mtlora_models::{EncoderConfig, ModelError, SequenceClassifier, Strip, Tokens};
 
+use crate::checkpoints::CheckpointError;
 use crate::error::DataError;
 use crate::evaluation::{Item, evaluate};
 use crate::example::{Objective, Target};
+use crate::fingerprint::Fingerprint;
 use crate::fit::{BatchLoss, Learner, Observer, Trained, fit};
 use crate::init_from::InitFromError;
 use crate::loss::loss;
 use crate::metrics::{MetricError, MetricName, Scores};
+use crate::optimizer_state::OptimizerStateError;
 use crate::options::TrainOptions;
+use crate::snapshot::{ResumeError, Snapshot};
 use crate::task::Task;
 
 /// What trains.
@@ -71,6 +75,15 @@ pub enum TrainError {
     /// The adapter of another run does not fit.
     #[error(transparent)]
     InitFrom(#[from] InitFromError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A run that was stopped cannot go on.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// What the optimizer remembers cannot be kept or taken up again.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerStateError),
     /// A number out of its range.
     #[error("{0}")]
     Option(&'static str),
@@ -91,8 +104,8 @@ pub enum TrainError {
         /// What it is.
         loss: f32,
     },
-    /// The user ended the training.
-    #[error("ended by the user after step {step}; the best state so far is kept")]
+    /// The [`Observer`] ended the training, mostly because the user wants it.
+    #[error("stopped after step {step}; the best state so far is kept")]
     Interrupted {
         /// The last step made.
         step: usize,
@@ -144,6 +157,21 @@ impl Learner for Classification<'_> {
     fn main_metric(&self) -> MetricName {
         self.task.main_metric()
     }
+
+    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        for items in [self.items, self.dev] {
+            fingerprint.number(items.len() as u64);
+            for Item { tokens, target } in items {
+                for ids in [&tokens.ids, &tokens.type_ids] {
+                    fingerprint.numbers(ids.iter().map(|id| u64::from(*id)));
+                }
+                fingerprint.numbers(target.iter().map(|target| match target {
+                    Target::Class(class) => *class as u64,
+                    Target::Value(value) => u64::from(value.to_bits()),
+                }));
+            }
+        }
+    }
 }
 
 /// The loss on the items with these indices.
@@ -167,17 +195,19 @@ pub(crate) fn classifier_loss(
 }
 
 /// Trains `model`, which [`Method::prepare`] has made ready on an autodiff `device`, and keeps the
-/// state with the best score on `dev`.
+/// state with the best score on `dev`; from the beginning, or from where a [`Snapshot`] was made.
 ///
 /// # Errors
-/// When an option is out of its range, a target is missing, the loss stops being finite, or the
-/// observer says so.
+/// When an option is out of its range, a target is missing, the loss stops being finite, the snapshot
+/// is of another training, or the observer says so.
+#[allow(clippy::too_many_arguments)]
 pub fn train(
     model: SequenceClassifier,
     config: &EncoderConfig,
     task: &dyn Task,
     [items, dev]: [&[Item]; 2],
     options: &TrainOptions,
+    from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trained<SequenceClassifier>, TrainError> {
@@ -188,5 +218,5 @@ pub fn train(
         dev,
         lengths: items.iter().map(|item| item.tokens.len()).collect(),
     };
-    fit(model, &learner, options, device, observer)
+    fit(model, &learner, options, from, device, observer)
 }

@@ -1,0 +1,118 @@
+//! Telling whether something is what it was.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use xxhash_rust::xxh3::Xxh3;
+
+/// A running XXH3 hash (128 bits) of what a run is made from. It finds what changed by mistake; it is no
+/// protection against somebody who wants it not to.
+#[derive(Clone, Default)]
+pub struct Fingerprint(Xxh3);
+
+impl Fingerprint {
+    /// Takes in a number.
+    pub fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    /// Takes in bytes, and how many there are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+    }
+
+    /// Takes in numbers, and how many there are.
+    pub fn numbers(&mut self, numbers: impl ExactSizeIterator<Item = u64>) {
+        self.number(numbers.len() as u64);
+        for number in numbers {
+            self.number(number);
+        }
+    }
+
+    /// Of all that was taken in, 32 hexadecimal digits.
+    pub fn digest(&self) -> String {
+        format!("{:032x}", self.0.digest128())
+    }
+
+    /// The fingerprint of every parameter of `module` that does not train: its path, shape and values.
+    pub fn of_frozen<M: Module>(module: &M) -> Self {
+        let mut frozen = Frozen {
+            path: Vec::new(),
+            fingerprint: Self::default(),
+        };
+        module.visit(&mut frozen);
+        frozen.fingerprint
+    }
+}
+
+struct Frozen {
+    path: Vec<String>,
+    fingerprint: Fingerprint,
+}
+
+impl ModuleVisitor for Frozen {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.base();
+        if value.is_require_grad() {
+            return;
+        }
+        self.fingerprint.bytes(self.path.join(".").as_bytes());
+        let data = value.into_data();
+        let shape = data.shape().to_vec();
+        self.fingerprint
+            .numbers(shape.iter().map(|size| *size as u64));
+        self.fingerprint.bytes(data.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use mtlora_core::{MtLoraConfig, Structure, load_state, state};
+
+    use super::*;
+
+    #[test]
+    fn lists_of_numbers_do_not_run_into_each_other() {
+        let of = |lists: [&[u64]; 2]| {
+            let mut fingerprint = Fingerprint::default();
+            for list in lists {
+                fingerprint.numbers(list.iter().copied());
+            }
+            fingerprint.digest()
+        };
+        assert_eq!(of([&[1], &[2, 3]]), of([&[1], &[2, 3]]));
+        assert_ne!(of([&[1], &[2, 3]]), of([&[1, 2], &[3]]));
+        assert_eq!(of([&[], &[]]).len(), 32);
+    }
+
+    #[test]
+    fn a_frozen_weight_counts_and_an_adapter_does_not() {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let base: Linear = LinearConfig::new(4, 6).init(&device);
+        let adapted = |base: &Linear, seed| {
+            MtLoraConfig::new(Structure::Shim)
+                .with_rank(2)
+                .with_seed(seed)
+                .attach(base.clone())
+                .unwrap()
+        };
+        let of = |model: &Linear| Fingerprint::of_frozen(model).digest();
+        let (one, two) = (adapted(&base, 1), adapted(&base, 2));
+        assert_eq!(of(&one), of(&two));
+        let mut values = state(&one, |path, _| path == "weight");
+        for value in values.values_mut() {
+            value.as_mut_slice::<f32>().unwrap()[0] += 1.0;
+        }
+        let other = load_state(one, values).unwrap();
+        assert_ne!(of(&other), of(&two));
+    }
+}

@@ -1,0 +1,271 @@
+//! Line charts as SVG.
+
+use std::fmt::Write;
+
+use super::page::escape;
+
+/// The picture's size; it is scaled to the page's.
+const WIDTH: f64 = 560.0;
+const HEIGHT: f64 = 290.0;
+/// Room for the labels around the plot.
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 16.0;
+const TOP: f64 = 14.0;
+const BOTTOM: f64 = 40.0;
+/// How many lines across there are, about.
+const TICKS: f64 = 5.0;
+
+/// One run's line.
+pub(super) struct Series {
+    /// The run's name.
+    pub(super) name: String,
+    /// The class that colours it.
+    pub(super) class: String,
+    /// The line.
+    pub(super) points: Vec<(f64, f64)>,
+    /// Fainter behind it, what it is the mean of.
+    pub(super) behind: Vec<(f64, f64)>,
+    /// Whether each of the points is something by itself.
+    pub(super) dots: bool,
+    /// Where the best point is.
+    pub(super) best: Option<f64>,
+}
+
+/// A chart over steps.
+pub(super) struct Chart {
+    /// What it shows.
+    pub(super) title: String,
+    /// The lines.
+    pub(super) series: Vec<Series>,
+}
+
+impl Chart {
+    /// The chart as a `figure`; `number` tells it apart from the page's others. None without points.
+    pub(super) fn figure(&self, number: usize) -> Option<String> {
+        let points = || self.series.iter().flat_map(|one| &one.points);
+        // From the beginning, whatever is drawn first.
+        let across = span(points().map(|point| point.0).chain([0.0]), 0.0)?;
+        points().next()?;
+        let behind = self.series.iter().flat_map(|one| inner(&one.behind));
+        let up = span(points().map(|point| point.1).chain(behind), 0.06)?;
+        let x =
+            |value: f64| LEFT + (value - across.0) / (across.1 - across.0) * (WIDTH - LEFT - RIGHT);
+        let y =
+            |value: f64| HEIGHT - BOTTOM - (value - up.0) / (up.1 - up.0) * (HEIGHT - TOP - BOTTOM);
+
+        let title = escape(&self.title);
+        let mut svg = format!(
+            "<figure class=\"card\"><figcaption>{title}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+             role=\"img\" aria-label=\"{title} by step\">\n<clipPath id=\"plot{number}\"><rect x=\"{LEFT}\" \
+             y=\"{TOP}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
+            WIDTH - LEFT - RIGHT,
+            HEIGHT - TOP - BOTTOM
+        );
+        let (ticks, step) = ticks(up);
+        for tick in ticks {
+            let (at, label) = (y(tick), label(tick, step));
+            let _ = writeln!(
+                svg,
+                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{}\"/><text x=\"{}\" y=\"{:.1}\" \
+                 text-anchor=\"end\">{label}</text>",
+                WIDTH - RIGHT,
+                LEFT - 8.0,
+                at + 4.0
+            );
+        }
+        let (ticks, step) = self::ticks(across);
+        for tick in ticks {
+            let (at, label) = (x(tick), label(tick, step));
+            let _ = writeln!(
+                svg,
+                "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
+                HEIGHT - BOTTOM + 18.0
+            );
+        }
+        let _ = writeln!(
+            svg,
+            "<path class=\"axis\" d=\"M{LEFT} {0}H{1}\"/><text x=\"{1}\" y=\"{2}\" text-anchor=\"end\">step</text>",
+            HEIGHT - BOTTOM,
+            WIDTH - RIGHT,
+            HEIGHT - 6.0
+        );
+        let _ = writeln!(svg, "<g clip-path=\"url(#plot{number})\">");
+        let path = |points: &[(f64, f64)]| {
+            let mut d = String::new();
+            for (index, point) in points.iter().enumerate() {
+                let letter = if index == 0 { 'M' } else { 'L' };
+                let _ = write!(d, "{letter}{:.1} {:.1}", x(point.0), y(point.1));
+            }
+            d
+        };
+        for one in &self.series {
+            if !one.behind.is_empty() {
+                let d = path(&one.behind);
+                let _ = writeln!(svg, "<path class=\"line behind {}\" d=\"{d}\"/>", one.class);
+            }
+        }
+        for one in &self.series {
+            let d = path(&one.points);
+            let _ = writeln!(svg, "<path class=\"line {}\" d=\"{d}\"/>", one.class);
+        }
+        svg.push_str("</g>\n");
+        for one in &self.series {
+            let name = escape(&one.name);
+            for point in one.points.iter().filter(|_| one.dots) {
+                let best = one.best == Some(point.0);
+                let _ = writeln!(
+                    svg,
+                    "<circle class=\"{} {}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{}\"><title>{name}, step {}: {}{}</title>\
+                     </circle>",
+                    if best { "best" } else { "dot" },
+                    one.class,
+                    x(point.0),
+                    y(point.1),
+                    if best { 5.5 } else { 3.0 },
+                    point.0,
+                    significant(point.1),
+                    if best { " (kept)" } else { "" }
+                );
+            }
+        }
+        svg.push_str("</svg></figure>\n");
+        Some(svg)
+    }
+}
+
+/// Of a noisy line's values, those that the chart should have room for: not the outermost few.
+fn inner(points: &[(f64, f64)]) -> Vec<f64> {
+    let mut values: Vec<f64> = points.iter().map(|point| point.1).collect();
+    values.sort_by(f64::total_cmp);
+    let cut = values.len() / 25;
+    values[cut..values.len() - cut].to_vec()
+}
+
+/// The least and the greatest value, and a part of their distance on both sides; a single value has
+/// room around it. None without a value.
+fn span(values: impl IntoIterator<Item = f64>, room: f64) -> Option<(f64, f64)> {
+    let finite = values.into_iter().filter(|value| value.is_finite());
+    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    if low > high {
+        return None;
+    }
+    if high - low <= low.abs() * 1e-9 {
+        let around = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
+        return Some((low - around, high + around));
+    }
+    let room = (high - low) * room;
+    Some((low - room, high + room))
+}
+
+/// Round numbers between two values, and the distance between them.
+fn ticks((low, high): (f64, f64)) -> (Vec<f64>, f64) {
+    let rough = (high - low) / TICKS;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|factor| factor * power)
+        .find(|step| *step >= rough)
+        .unwrap_or(10.0 * power);
+    let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
+    let all = (first..=last).map(|index| index as f64 * step);
+    (all.collect(), step)
+}
+
+/// A tick with as many digits as its distance to the next needs.
+fn label(tick: f64, step: f64) -> String {
+    if tick == 0.0 {
+        return "0".to_string();
+    }
+    if tick.abs() >= 1e6 {
+        return format!("{}M", tick / 1e6);
+    }
+    if step < 1e-4 {
+        return format!("{tick:.1e}");
+    }
+    let digits = (-step.log10().floor()).max(0.0) as usize;
+    format!("{tick:.digits$}")
+}
+
+/// A value with four decimals, or fewer if it is large.
+pub(super) fn significant(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
+        let digits = 4.0 - value.abs().max(1.0).log10().floor();
+        return format!("{value:.0$}", digits as usize);
+    }
+    format!("{value:.3e}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn series(points: &[(f64, f64)]) -> Series {
+        Series {
+            name: "a <run>".into(),
+            class: "r0".into(),
+            points: points.to_vec(),
+            behind: Vec::new(),
+            dots: true,
+            best: Some(2.0),
+        }
+    }
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        for (low, high) in [(0.0, 1.0), (0.123, 0.127), (-3.0, 1e4), (1e-6, 5e-6)] {
+            let (found, step) = ticks((low, high));
+            assert!((2..=8).contains(&found.len()), "{found:?}");
+            assert!(found.iter().all(|tick| (low..=high).contains(tick)));
+            let labels: Vec<String> = found.iter().map(|tick| label(*tick, step)).collect();
+            let mut different = labels.clone();
+            different.dedup();
+            assert_eq!(labels, different);
+        }
+        assert_eq!(label(0.25, 0.05), "0.25");
+        assert_eq!(label(200.0, 50.0), "200");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let all = [0.77213, 1.25, 123.456, 0.0, 3.5e-5, 1234567.0].map(significant);
+        assert_eq!(
+            all,
+            [
+                "0.7721", "1.2500", "123.46", "0.0000", "3.500e-5", "1.235e6"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_point_is_in_the_picture() {
+        for points in [
+            vec![(1.0, 2.0)],
+            vec![(1.0, 5.0), (2.0, 5.0)],
+            vec![(0.0, -1.0), (2.0, 1e9), (3.0, 0.0)],
+        ] {
+            let chart = Chart {
+                title: "t".into(),
+                series: vec![series(&points)],
+            };
+            let figure = chart.figure(0).unwrap();
+            assert!(
+                !figure.contains("NaN") && !figure.contains("inf"),
+                "{figure}"
+            );
+            assert_eq!(figure.matches("<circle").count(), points.len());
+            assert!(figure.contains("a &lt;run&gt;, step"));
+            for cy in figure.split("cy=\"").skip(1) {
+                let cy: f64 = cy.split('"').next().unwrap().parse().unwrap();
+                assert!((TOP..=HEIGHT - BOTTOM).contains(&cy));
+            }
+        }
+        let chart = Chart {
+            title: "t".into(),
+            series: vec![series(&[])],
+        };
+        assert!(chart.figure(0).is_none());
+    }
+}

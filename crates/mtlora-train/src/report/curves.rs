@@ -1,0 +1,167 @@
+//! How a run went, from its metrics log.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::ReportError;
+
+/// A run's steps and evaluations.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Curves {
+    /// The steps made.
+    pub steps: Vec<Step>,
+    /// The evaluations.
+    pub evaluations: Vec<Evaluation>,
+}
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Step {
+    /// From 1.
+    pub step: usize,
+    /// Of how many.
+    pub steps: usize,
+    /// Its loss.
+    pub loss: f64,
+    /// Its learning rate.
+    pub learning_rate: f64,
+}
+
+/// One evaluation.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Evaluation {
+    /// The steps after which it was.
+    pub step: usize,
+    /// The scores on the dev split, by the metrics' names; none where it is no number.
+    pub dev: BTreeMap<String, Option<f64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Step(Step),
+    Evaluation(Evaluation),
+    /// What a later version may say.
+    Other {},
+}
+
+impl Curves {
+    /// Reads a metrics log; none is one without lines. The end of a last line may be missing: somebody
+    /// is writing it.
+    pub(super) fn read(path: &Path) -> Result<Self, ReportError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => {
+                return Err(ReportError::Io {
+                    path: path.to_path_buf(),
+                    source,
+                });
+            }
+        };
+        let mut curves = Self::default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for (index, line) in whole.lines().enumerate() {
+            match serde_json::from_str(line) {
+                Ok(Line::Step(step)) => curves.steps.push(step),
+                Ok(Line::Evaluation(evaluation)) => curves.evaluations.push(evaluation),
+                Ok(Line::Other {}) => {}
+                Err(error) => {
+                    return Err(ReportError::Line {
+                        path: path.to_path_buf(),
+                        line: index + 1,
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+        Ok(curves)
+    }
+
+    /// The values of a metric on the dev split, by step.
+    pub(super) fn dev(&self, metric: &str) -> Vec<(f64, f64)> {
+        let value = |one: &Evaluation| Some((one.step as f64, (*one.dev.get(metric)?)?));
+        self.evaluations.iter().filter_map(value).collect()
+    }
+}
+
+/// The moving mean of a curve's values over this many neighbours on each side, fewer where it begins and ends.
+pub(super) fn smoothed(points: &[(f64, f64)], each_side: usize) -> Vec<(f64, f64)> {
+    let mut sums = vec![0.0];
+    for (_, y) in points {
+        sums.push(sums[sums.len() - 1] + y);
+    }
+    let mean = |(index, (x, _)): (usize, &(f64, f64))| {
+        // As many on both sides, or the ends of a falling curve would be drawn too low and too high.
+        let side = each_side.min(index).min(points.len() - 1 - index);
+        let sum = sums[index + side + 1] - sums[index - side];
+        (*x, sum / (2 * side + 1) as f64)
+    };
+    points.iter().enumerate().map(mean).collect()
+}
+
+/// A curve of at most `most` points: each the mean of neighbours.
+pub(super) fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
+    let group = points.len().div_ceil(most.max(1)).max(1);
+    let mean = |group: &[(f64, f64)]| {
+        let count = group.len() as f64;
+        let sum = |value: fn(&(f64, f64)) -> f64| group.iter().map(value).sum::<f64>() / count;
+        (sum(|point| point.0), sum(|point| point.1))
+    };
+    points.chunks(group).map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(text: &str) -> Result<Curves, ReportError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        fs::write(&path, text).unwrap();
+        Curves::read(&path)
+    }
+
+    #[test]
+    fn steps_and_evaluations_are_told_apart_and_an_unfinished_line_is_left() {
+        let text = concat!(
+            r#"{"step":0,"dev":{"accuracy":0.5,"pearson":null}}"#,
+            "\n",
+            r#"{"step":1,"steps":9,"epoch":0.1,"loss":2.5,"learning_rate":0.1}"#,
+            "\n",
+            r#"{"note":"something new"}"#,
+            "\n",
+            r#"{"step":2,"ste"#
+        );
+        let curves = read(text).unwrap();
+        assert_eq!(curves.steps.len(), 1);
+        assert_eq!((curves.steps[0].steps, curves.steps[0].loss), (9, 2.5));
+        assert_eq!(curves.dev("accuracy"), [(0.0, 0.5)]);
+        assert!(curves.dev("pearson").is_empty());
+        assert_eq!(read("").unwrap(), Curves::default());
+        assert_eq!(
+            Curves::read(Path::new("nowhere")).unwrap(),
+            Curves::default()
+        );
+        let error = read("{}\nfoo\n").unwrap_err().to_string();
+        assert!(error.contains("metrics.jsonl:2: "), "{error}");
+    }
+
+    #[test]
+    fn smoothing_keeps_a_straight_line_and_thinning_keeps_the_mean() {
+        let line: Vec<(f64, f64)> = (0..100).map(|x| (f64::from(x), f64::from(x))).collect();
+        assert_eq!(smoothed(&line, 7), line);
+        let noisy: Vec<(f64, f64)> = (0..100).map(|x| (f64::from(x), f64::from(x % 2))).collect();
+        assert!((smoothed(&noisy, 7)[50].1 - 0.5).abs() < 0.05);
+        assert!(smoothed(&[], 7).is_empty());
+        let thin = thinned(&line, 10);
+        assert_eq!(thin.len(), 10);
+        assert_eq!(thin[0], (4.5, 4.5));
+        assert_eq!(thinned(&line, 500), line);
+        assert!(thinned(&[], 5).is_empty());
+    }
+}

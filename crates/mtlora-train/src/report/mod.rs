@@ -1,0 +1,184 @@
+//! One HTML page about one or several runs: curves, final metrics, settings.
+//!
+//! The page is one file that asks for nothing from elsewhere and runs no script: styles and pictures are
+//! in it. It follows the reader's choice of light or dark.
+
+mod chart;
+mod curves;
+mod page;
+mod settings;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mtlora_models::{ModelError, write_atomically};
+use serde::Deserialize;
+
+use crate::metrics::Scores;
+use crate::run::Run;
+use crate::trainer::TrainError;
+
+pub use curves::{Curves, Evaluation, Step};
+pub use page::escape;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A run that cannot be read.
+    #[error(transparent)]
+    Run(#[from] Box<TrainError>),
+    /// The metrics log cannot be read.
+    #[error("{}: cannot read: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A line of the metrics log that is none.
+    #[error("{}:{line}: no line of a metrics log: {reason}", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The page cannot be written.
+    #[error(transparent)]
+    Write(#[from] ModelError),
+}
+
+/// What a complete run came to: of its `results.json`, what the report shows.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Results {
+    /// The best state's scores.
+    pub metrics: Scores,
+    /// The scores before the first step.
+    pub metrics_before: Scores,
+    /// The steps after which the best state was.
+    pub best_step: usize,
+    /// Steps made.
+    pub steps: usize,
+    /// Numbers that trained.
+    pub trainable_parameters: usize,
+    /// Numbers in the model.
+    pub total_parameters: usize,
+    /// Time of the steps, without evaluations.
+    pub train_seconds: f64,
+    /// Their speed.
+    pub tokens_per_second: f64,
+    /// The process's highest resident memory, in MiB, where the system tells it.
+    pub peak_rss_mb: Option<f64>,
+}
+
+/// Something more to show of a run, below its curves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Section {
+    /// Its heading.
+    pub title: String,
+    /// An HTML fragment: tables, paragraphs, inline SVG. Text from outside must be [`escape`]d. The page's CSS
+    /// variables `--ink`, `--muted`, `--line`, `--card` and `--c0` to `--c7` are colours for both light and dark.
+    pub html: String,
+}
+
+/// A run as the report shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunReport {
+    /// What it is called.
+    pub name: String,
+    /// Its settings: `run.toml`.
+    pub settings: toml::Table,
+    /// How it went.
+    pub curves: Curves,
+    /// What it came to; none while it is not complete.
+    pub results: Option<Results>,
+    /// What else is to be shown.
+    pub sections: Vec<Section>,
+}
+
+impl RunReport {
+    /// Of the run in `folder`, complete or not, by the folder's name.
+    ///
+    /// # Errors
+    /// When that is no run, or its files cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, ReportError> {
+        let (run, settings) = Run::open(folder).map_err(Box::new)?;
+        let results = run.results().map_err(Box::new)?;
+        let results = results.map(|results| {
+            serde_json::from_value(results).map_err(|error| {
+                let place = folder.display();
+                Box::new(TrainError::Report(format!(
+                    "{place}: results.json: {error}"
+                )))
+            })
+        });
+        let whole = folder.canonicalize();
+        let named = whole.as_deref().unwrap_or(folder);
+        let name = named.file_name().unwrap_or(folder.as_os_str());
+        Ok(Self {
+            name: name.to_string_lossy().into_owned(),
+            settings,
+            curves: Curves::read(&run.log_path())?,
+            results: results.transpose()?,
+            sections: Vec::new(),
+        })
+    }
+}
+
+/// A report on runs, side by side.
+///
+/// ```no_run
+/// use mtlora_train::{Report, Section};
+///
+/// # fn main() -> Result<(), mtlora_train::ReportError> {
+/// let mut report = Report::open(&["runs/shim", "runs/lora"])?;
+/// report.runs[0].sections.push(Section {
+///     title: "Notes".to_string(),
+///     html: "<p>The first one.</p>".to_string(),
+/// });
+/// report.write("report.html".as_ref())?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The runs, in the order in which they are shown.
+    pub runs: Vec<RunReport>,
+}
+
+impl Report {
+    /// Of the runs in these folders. Folders of the same name are told apart by their paths.
+    ///
+    /// # Errors
+    /// When one is no run, or its files cannot be read.
+    pub fn open<P: AsRef<Path>>(folders: &[P]) -> Result<Self, ReportError> {
+        let mut runs = Vec::new();
+        for folder in folders {
+            runs.push(RunReport::open(folder.as_ref())?);
+        }
+        let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+        for (run, folder) in runs.iter_mut().zip(folders) {
+            if names.iter().filter(|name| **name == run.name).count() > 1 {
+                run.name = folder.as_ref().display().to_string();
+            }
+        }
+        Ok(Self { runs })
+    }
+
+    /// The page.
+    pub fn to_html(&self) -> String {
+        page::page(self)
+    }
+
+    /// Writes the page, replacing an older one only when it is whole.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn write(&self, path: &Path) -> Result<(), ReportError> {
+        Ok(write_atomically(path, self.to_html().as_bytes())?)
+    }
+}

@@ -1,0 +1,498 @@
+//! The page around the charts.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::chart::{Chart, Series, significant};
+use super::curves::{smoothed, thinned};
+use super::settings::{Setting, settings};
+use super::{Report, RunReport};
+use crate::metrics::MetricName;
+
+const STYLE: &str = include_str!("style.css");
+/// Colours there are; more runs than that are dashed.
+const COLOURS: usize = 8;
+/// The most points of a line.
+const POINTS: usize = 400;
+/// Lines of fewer steps are not smoothed.
+const SMOOTH_FROM: usize = 40;
+/// Of all steps, one in so many is the reach of the mean to each side.
+const SMOOTH_PART: usize = 40;
+/// With more runs than that, their steps would hide one another: only the means are drawn.
+const BEHIND: usize = 3;
+
+/// `text` as HTML.
+pub fn escape(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            // XML has no way to write the others.
+            c if c.is_control() && !matches!(c, '\n' | '\t') => html.push('\u{fffd}'),
+            c => html.push(c),
+        }
+    }
+    html
+}
+
+/// The class that colours a run.
+fn class(run: usize) -> String {
+    let dashed = if run >= COLOURS { " dashed" } else { "" };
+    format!("r{}{dashed}", run % COLOURS)
+}
+
+pub(super) fn page(report: &Report) -> String {
+    let runs = &report.runs;
+    let title = match runs.as_slice() {
+        [run] => escape(&run.name),
+        runs => format!("{} runs", runs.len()),
+    };
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" content=\"light dark\"/>\n\
+         <title>{title} · mtlora</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n"
+    );
+    if runs.len() > 1 {
+        page.push_str("<ul class=\"legend\">");
+        for (index, run) in runs.iter().enumerate() {
+            let _ = write!(page, "<li>{}{}</li>", swatch(index), escape(&run.name));
+        }
+        page.push_str("</ul>\n");
+    }
+    page.push_str("</header>\n<main>\n");
+    finals(&mut page, runs);
+    curves(&mut page, runs);
+    for (index, run) in runs.iter().enumerate() {
+        for section in &run.sections {
+            let of = match runs.len() {
+                1 => String::new(),
+                _ => format!(
+                    " <span class=\"of\">{}{}</span>",
+                    swatch(index),
+                    escape(&run.name)
+                ),
+            };
+            let _ = writeln!(
+                page,
+                "<section><h2>{}{of}</h2>\n<div class=\"card wide\">{}</div></section>",
+                escape(&section.title),
+                section.html
+            );
+        }
+    }
+    side_by_side(&mut page, runs);
+    let _ = writeln!(
+        page,
+        "</main>\n<footer>Made by mtlora {}.</footer>\n</body>\n</html>",
+        env!("CARGO_PKG_VERSION")
+    );
+    page
+}
+
+/// A piece of a run's line.
+fn swatch(run: usize) -> String {
+    format!(
+        "<svg class=\"swatch\" viewBox=\"0 0 22 10\" aria-hidden=\"true\"><path class=\"line {}\" d=\"M1 5H21\"/></svg>",
+        class(run)
+    )
+}
+
+/// The metrics that any of the runs has, in the order of [`MetricName::ALL`].
+fn metrics(runs: &[RunReport]) -> Vec<&'static str> {
+    let evaluations = runs.iter().flat_map(|run| &run.curves.evaluations);
+    let there: BTreeSet<&str> = evaluations
+        .flat_map(|one| one.dev.keys().map(String::as_str))
+        .collect();
+    let all = MetricName::ALL.map(MetricName::as_str).into_iter();
+    all.filter(|name| there.contains(name)).collect()
+}
+
+fn finals(page: &mut String, runs: &[RunReport]) {
+    let metrics = metrics(runs);
+    page.push_str("<section><h2>Final metrics</h2>\n<div class=\"card wide\"><table>\n<thead><tr><th>run</th>");
+    for metric in &metrics {
+        let _ = write!(page, "<th class=\"number\">{metric}</th>");
+    }
+    for name in [
+        "kept step",
+        "steps",
+        "trained",
+        "time",
+        "tokens/s",
+        "memory",
+    ] {
+        let _ = write!(page, "<th class=\"number\">{name}</th>");
+    }
+    page.push_str("</tr></thead>\n<tbody>\n");
+    // With several runs, the best of each metric stands out.
+    let best = |metric: &str| {
+        let sign = match metric.parse() {
+            Ok(name) if MetricName::higher_is_better(name) => 1.0,
+            _ => -1.0,
+        };
+        let values = runs.iter().filter_map(|run| kept(run, metric));
+        let best = values.map(|value| sign * value).max_by(f64::total_cmp);
+        best.filter(|_| runs.len() > 1).map(|value| sign * value)
+    };
+    for (index, run) in runs.iter().enumerate() {
+        let mark = if runs.len() > 1 {
+            swatch(index)
+        } else {
+            String::new()
+        };
+        let _ = write!(
+            page,
+            "<tr><th scope=\"row\">{mark}{}</th>",
+            escape(&run.name)
+        );
+        for metric in &metrics {
+            let value = kept(run, metric);
+            let class = match value.is_some() && value == best(metric) {
+                true => "number top",
+                false => "number",
+            };
+            let before = run
+                .curves
+                .dev(metric)
+                .first()
+                .filter(|first| first.0 == 0.0)
+                .map(|first| first.1);
+            let before = before.map_or(String::new(), |before| {
+                format!("<span class=\"before\">from {}</span>", significant(before))
+            });
+            match value {
+                Some(value) => {
+                    let _ = write!(
+                        page,
+                        "<td class=\"{class}\">{}{before}</td>",
+                        significant(value)
+                    );
+                }
+                None => page.push_str("<td class=\"number\">–</td>"),
+            }
+        }
+        let cells = match &run.results {
+            Some(results) => [
+                results.best_step.to_string(),
+                results.steps.to_string(),
+                format!(
+                    "{}<span class=\"before\">of {}</span>",
+                    count(results.trainable_parameters as f64),
+                    count(results.total_parameters as f64)
+                ),
+                duration(results.train_seconds),
+                count(results.tokens_per_second),
+                results
+                    .peak_rss_mb
+                    .map_or("–".to_string(), |mib| format!("{mib:.0} MiB")),
+            ],
+            None => {
+                let last = run.curves.steps.last();
+                let steps = last.map_or("0".to_string(), |last| {
+                    format!(
+                        "{}<span class=\"before\">of {}, not complete</span>",
+                        last.step, last.steps
+                    )
+                });
+                let none = || "–".to_string();
+                [none(), steps, none(), none(), none(), none()]
+            }
+        };
+        for cell in cells {
+            let _ = write!(page, "<td class=\"number\">{cell}</td>");
+        }
+        page.push_str("</tr>\n");
+    }
+    page.push_str("</tbody></table></div></section>\n");
+}
+
+/// A metric of the state that a run kept; of one that is not complete, the last.
+fn kept(run: &RunReport, metric: &str) -> Option<f64> {
+    match &run.results {
+        Some(results) => results.metrics.get(metric.parse().ok()?),
+        None => run.curves.dev(metric).last().map(|last| last.1),
+    }
+}
+
+fn curves(page: &mut String, runs: &[RunReport]) {
+    let mut charts = vec![chart("training loss", runs, |run| {
+        let steps = run.curves.steps.iter();
+        let all: Vec<(f64, f64)> = steps.map(|one| (one.step as f64, one.loss)).collect();
+        match all.len() < SMOOTH_FROM {
+            true => (all, Vec::new()),
+            false => {
+                let smooth = smoothed(&all, all.len() / SMOOTH_PART);
+                let behind = if runs.len() > BEHIND { &[][..] } else { &all };
+                (thinned(&smooth, POINTS), thinned(behind, POINTS))
+            }
+        }
+    })];
+    for metric in metrics(runs) {
+        let mut one = chart(&format!("dev {metric}"), runs, |run| {
+            (run.curves.dev(metric), Vec::new())
+        });
+        for (series, run) in one.series.iter_mut().zip(runs) {
+            series.dots = series.points.len() <= POINTS / 4;
+            series.best = run.results.as_ref().map(|results| results.best_step as f64);
+        }
+        charts.push(one);
+    }
+    charts.push(chart("learning rate", runs, |run| {
+        let steps = run.curves.steps.iter();
+        let all: Vec<(f64, f64)> = steps
+            .map(|one| (one.step as f64, one.learning_rate))
+            .collect();
+        (thinned(&all, POINTS), Vec::new())
+    }));
+    let figures: Vec<String> = charts
+        .iter()
+        .enumerate()
+        .filter_map(|(number, chart)| chart.figure(number))
+        .collect();
+    if figures.is_empty() {
+        return;
+    }
+    let note = match runs.len() {
+        0..=BEHIND => "The training loss is faint step by step, and strong as a moving mean. ",
+        _ => "The training loss is a moving mean over steps. ",
+    };
+    let _ = writeln!(
+        page,
+        "<section><h2>Curves</h2>\n<p class=\"note\">{note}A ring marks the evaluation whose state was \
+         kept.</p>\n<div class=\"charts\">\n{}</div></section>",
+        figures.concat()
+    );
+}
+
+/// A line for each run: what stands out, and what is behind it.
+fn chart(
+    title: &str,
+    runs: &[RunReport],
+    lines: impl Fn(&RunReport) -> (Vec<(f64, f64)>, Vec<(f64, f64)>),
+) -> Chart {
+    let series = runs.iter().enumerate().map(|(index, run)| {
+        let (points, behind) = lines(run);
+        Series {
+            name: run.name.clone(),
+            class: class(index),
+            points,
+            behind,
+            dots: false,
+            best: None,
+        }
+    });
+    Chart {
+        title: title.to_string(),
+        series: series.collect(),
+    }
+}
+
+fn side_by_side(page: &mut String, runs: &[RunReport]) {
+    let tables: Vec<&toml::Table> = runs.iter().map(|run| &run.settings).collect();
+    let (same, differ): (Vec<Setting>, Vec<Setting>) =
+        settings(&tables).into_iter().partition(Setting::same);
+    page.push_str("<section><h2>Settings</h2>\n");
+    if !differ.is_empty() {
+        page.push_str(
+            "<div class=\"card wide\"><table class=\"settings\">\n<thead><tr><th>that differ</th>",
+        );
+        for (index, run) in runs.iter().enumerate() {
+            let _ = write!(page, "<th>{}{}</th>", swatch(index), escape(&run.name));
+        }
+        page.push_str("</tr></thead>\n<tbody>\n");
+        for setting in &differ {
+            let _ = write!(page, "<tr><th scope=\"row\">{}</th>", name(setting));
+            for value in &setting.values {
+                let value = value.as_deref().map_or("–".to_string(), escape);
+                let _ = write!(page, "<td>{value}</td>");
+            }
+            page.push_str("</tr>\n");
+        }
+        page.push_str("</tbody></table></div>\n");
+    }
+    let groups = same.chunk_by(|one, next| one.section() == next.section());
+    let groups: String = groups.map(group).collect();
+    if runs.len() == 1 {
+        let _ = writeln!(page, "<div class=\"groups\">{groups}</div>");
+    } else if !same.is_empty() {
+        let _ = writeln!(
+            page,
+            "<details><summary>{} that are the same in all</summary>\n<div class=\"groups\">{groups}</div></details>",
+            same.len()
+        );
+    }
+    page.push_str("</section>\n");
+}
+
+/// The settings of one section, which have one value each.
+fn group(settings: &[Setting]) -> String {
+    let title = match settings.first().map_or("", Setting::section) {
+        "" => "run",
+        section => section,
+    };
+    let mut html = format!("<div class=\"card\"><h3>{}</h3>\n<dl>", escape(title));
+    for setting in settings {
+        let value = setting.values[0].as_deref().map_or(String::new(), escape);
+        let _ = write!(html, "<dt>{}</dt><dd>{value}</dd>", escape(setting.leaf()));
+    }
+    html.push_str("</dl></div>\n");
+    html
+}
+
+/// A setting's name, its section fainter.
+fn name(setting: &Setting) -> String {
+    let section = match setting.section() {
+        "" => String::new(),
+        section => format!("<span class=\"section\">{}.</span>", escape(section)),
+    };
+    format!("{section}{}", escape(setting.leaf()))
+}
+
+/// `12 345`, `1.23 M`.
+fn count(value: f64) -> String {
+    if value >= 1e6 {
+        return format!("{:.2} M", value / 1e6);
+    }
+    let whole = value.round() as u64;
+    match whole / 1000 {
+        0 => whole.to_string(),
+        thousands => format!("{thousands}\u{202f}{:03}", whole % 1000),
+    }
+}
+
+/// `7.8 s`, `3 min 05 s`, `2 h 07 min`.
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use quick_xml::Reader;
+    use quick_xml::events::Event;
+
+    use super::*;
+    use crate::metrics::Scores;
+    use crate::report::{Curves, Evaluation, Results, Section, Step};
+
+    fn run(name: &str, steps: usize, complete: bool) -> RunReport {
+        let mut metrics = Scores::default();
+        metrics.set(MetricName::Accuracy, steps as f64 / 1000.0);
+        let evaluation = |step: usize| Evaluation {
+            step,
+            dev: BTreeMap::from([
+                ("accuracy".to_string(), Some(step as f64 / 1000.0)),
+                ("pearson".to_string(), None),
+            ]),
+        };
+        RunReport {
+            name: name.to_string(),
+            settings: format!("task = '<sea> & \"land\"'\n[training]\nsteps = {steps}\n")
+                .parse()
+                .unwrap(),
+            curves: Curves {
+                steps: (1..=steps)
+                    .map(|step| Step {
+                        step,
+                        steps,
+                        loss: 1.0 / step as f64,
+                        learning_rate: 1e-4,
+                    })
+                    .collect(),
+                evaluations: [0, steps / 2, steps].map(evaluation).into(),
+            },
+            results: complete.then(|| Results {
+                metrics,
+                best_step: steps / 2,
+                steps,
+                trainable_parameters: 12345,
+                train_seconds: 3723.0,
+                ..Results::default()
+            }),
+            sections: vec![Section {
+                title: "More <of> it".to_string(),
+                html: "<p>inside</p>".to_string(),
+            }],
+        }
+    }
+
+    /// The page's tags are closed in their order, and each `&` is one of an escape.
+    fn assert_well_formed(page: &str) {
+        let mut reader = Reader::from_str(page);
+        reader.config_mut().check_end_names = true;
+        let mut open = 0;
+        loop {
+            match reader.read_event().unwrap() {
+                Event::Start(_) => open += 1,
+                Event::End(_) => open -= 1,
+                Event::Eof => break,
+                _ => {}
+            }
+        }
+        assert_eq!(open, 0);
+    }
+
+    #[test]
+    fn the_page_is_whole_and_asks_for_nothing_from_elsewhere() {
+        let names = ["a <b>", "two", "three", "four", "5", "6", "7", "8", "nine"];
+        for count in [0, 1, 2, 9] {
+            let runs = names[..count].iter().enumerate();
+            let runs = runs.map(|(index, name)| run(name, 100 * (index + 1), index % 2 == 0));
+            let page = Report {
+                runs: runs.collect(),
+            }
+            .to_html();
+            assert_well_formed(&page);
+            for outside in ["http:", "https:", "<script", "src=", "@import", "<link"] {
+                assert!(!page.contains(outside), "{outside}");
+            }
+            assert!(!page.contains("NaN") && !page.contains("a <b>"));
+            assert_eq!(page.contains("a &lt;b&gt;"), count > 0);
+            assert_eq!(page.matches("<p>inside</p>").count(), count);
+            assert_eq!(page.contains("r0 dashed"), count > 8);
+            assert_eq!(page.contains("1 h 02 min"), count > 0);
+            assert_eq!(page.contains("of 200, not complete"), count > 1);
+            // No value of a metric, no chart of it.
+            assert!(!page.contains("dev pearson"));
+        }
+    }
+
+    #[test]
+    fn the_best_of_several_runs_stands_out() {
+        let page = |runs| Report { runs }.to_html();
+        let two = page(vec![run("one", 100, true), run("two", 300, true)]);
+        assert_eq!(two.matches("number top").count(), 1);
+        assert!(two.contains("number top\">0.3000"));
+        assert!(two.contains("1 that are the same in all"));
+        let one = page(vec![run("one", 100, true)]);
+        assert!(!one.contains("number top") && !one.contains("that differ"));
+    }
+
+    #[test]
+    fn a_run_that_has_just_begun_has_a_page() {
+        let mut begun = run("begun", 1, false);
+        begun.curves = Curves::default();
+        let page = Report { runs: vec![begun] }.to_html();
+        assert_well_formed(&page);
+        assert!(!page.contains("<figure"));
+    }
+
+    #[test]
+    fn numbers_are_as_people_write_them() {
+        let numbers = [7.0, 12345.0, 1000.0, 1.234e6].map(count);
+        assert_eq!(numbers, ["7", "12\u{202f}345", "1\u{202f}000", "1.23 M"]);
+        let times = [7.84, 185.0, 7620.0].map(duration);
+        assert_eq!(times, ["7.8 s", "3 min 05 s", "2 h 07 min"]);
+    }
+}

@@ -1,0 +1,95 @@
+//! The settings of runs, beside one another.
+
+use std::collections::BTreeMap;
+
+/// A setting's name, and its value in each run that has it.
+pub(super) struct Setting {
+    /// `training.learning_rate`.
+    pub(super) name: String,
+    /// One for each run.
+    pub(super) values: Vec<Option<String>>,
+}
+
+impl Setting {
+    /// `training`; nothing for one of no section.
+    pub(super) fn section(&self) -> &str {
+        self.name
+            .rsplit_once('.')
+            .map_or("", |(section, _)| section)
+    }
+
+    /// `learning_rate`.
+    pub(super) fn leaf(&self) -> &str {
+        self.name
+            .rsplit_once('.')
+            .map_or(self.name.as_str(), |(_, leaf)| leaf)
+    }
+
+    /// Whether all runs have it, and with one value.
+    pub(super) fn same(&self) -> bool {
+        self.values.iter().all(|value| *value == self.values[0])
+    }
+}
+
+/// Every setting that one of the runs has: in the order of the first that has it.
+pub(super) fn settings(tables: &[&toml::Table]) -> Vec<Setting> {
+    let mut places = BTreeMap::new();
+    let mut found: Vec<Setting> = Vec::new();
+    for (run, table) in tables.iter().enumerate() {
+        let mut flat = Vec::new();
+        flatten("", table, &mut flat);
+        for (name, value) in flat {
+            let place = *places.entry(name.clone()).or_insert(found.len());
+            if place == found.len() {
+                found.push(Setting {
+                    name,
+                    values: vec![None; tables.len()],
+                });
+            }
+            found[place].values[run] = Some(value);
+        }
+    }
+    // Those of no section first, then section by section.
+    found.sort_by(|one, other| one.section().cmp(other.section()));
+    found
+}
+
+fn flatten(prefix: &str, table: &toml::Table, into: &mut Vec<(String, String)>) {
+    for (name, value) in table {
+        let name = match prefix {
+            "" => name.clone(),
+            prefix => format!("{prefix}.{name}"),
+        };
+        match value {
+            toml::Value::Table(table) => flatten(&name, table, into),
+            toml::Value::String(text) => into.push((name, text.clone())),
+            value => into.push((name, value.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_differs_is_told_from_what_does_not() {
+        let table = |text: &str| text.parse::<toml::Table>().unwrap();
+        let one = table("task = 'sea'\n[training]\nlr = 0.1\nseed = 1\n");
+        let two = table("task = 'sea'\n[training]\nlr = 0.2\nseed = 1\npatience = 3\n");
+        let found = settings(&[&one, &two]);
+        let names: Vec<(&str, bool)> = found
+            .iter()
+            .map(|setting| (setting.name.as_str(), setting.same()))
+            .collect();
+        let expected = [
+            ("task", true),
+            ("training.lr", false),
+            ("training.seed", true),
+            ("training.patience", false),
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(found[3].values, [None, Some("3".to_string())]);
+    }
+}
