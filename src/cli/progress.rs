@@ -63,7 +63,7 @@ impl<'a> Progress<'a> {
         let signal = self.signals.heard();
         let folder = self.run.folder().to_path_buf();
         drop(self);
-        Ok(trained.map_err(|error| match error {
+        trained.map_err(|error| match error {
             TrainError::Interrupted { step } => Box::new(Stopped {
                 step,
                 signal,
@@ -77,7 +77,7 @@ impl<'a> Progress<'a> {
                 .into()
             }
             error => Box::new(error),
-        })?)
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::batches::shuffled;
 use crate::fingerprint::Fingerprint;
 use crate::metrics::{MetricName, Scores};
-use crate::optimizer::{adamw, clip_gradient_norm};
+use crate::optimizer::{adamw, adamw_on, clip_gradient_norm};
 use crate::optimizer_state::OptimizerState;
 use crate::options::TrainOptions;
 use crate::schedule::WarmupLinear;
@@ -346,7 +346,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         let model = load_state(model, snapshot.model)?;
         let optimizer = snapshot
             .optimizer
-            .restore(adamw(options.weight_decay), &model)?;
+            .restore(adamw_on(options.weight_decay, device), &model)?;
         set_random_state(device, snapshot.random);
         Ok(Self {
             model,

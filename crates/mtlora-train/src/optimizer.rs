@@ -1,7 +1,11 @@
 use burn::grad_clipping::GradientClipping;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::{FloatDType, Tensor};
+use burn::optim::{
+    AdamW, AdamWConfig, DynOptimizer, DynState, GradientsParams, LearningRate, ModuleOptimizer,
+    StateSink, StateSource,
+};
+use burn::tensor::kind::BridgeTensor;
+use burn::tensor::{Device, FloatDType, Tensor};
 
 /// Parts of the paths of parameters that weight decay leaves alone: biases, and a layer norm's two.
 const UNDECAYED: [&str; 3] = ["bias", "gamma", "beta"];
@@ -17,12 +21,74 @@ pub(crate) fn pretraining_adamw(weight_decay: f64) -> ModuleOptimizer {
     adamw_of(0.98, 1e-6, weight_decay)
 }
 
-fn adamw_of(beta_2: f32, epsilon: f32, weight_decay: f64) -> ModuleOptimizer {
-    let config = AdamWConfig::new()
+/// [`adamw`], reading what it remembered back onto `device`. Burn reads it onto its default device first, and
+/// that may be a GPU that a run on another device has no use for, or that is not there.
+pub(crate) fn adamw_on(weight_decay: f64, device: &Device) -> ModuleOptimizer {
+    let config = config(0.999, 1e-8, weight_decay);
+    let on = |adamw: AdamW| OnDevice {
+        adamw,
+        device: device.clone().inner(),
+    };
+    config
+        .init()
+        .with_group(
+            ParamGroup::all(),
+            on(config.build()),
+            None::<GradientClipping>,
+        )
+        .with_group(
+            ParamGroup::from_any_predicates(UNDECAYED.to_vec()),
+            on(config.with_weight_decay(0.0).build()),
+            None::<GradientClipping>,
+        )
+}
+
+struct OnDevice {
+    adamw: AdamW,
+    device: Device,
+}
+
+impl DynOptimizer for OnDevice {
+    fn step_dyn(
+        &self,
+        rank: usize,
+        lr: LearningRate,
+        tensor: BridgeTensor,
+        grad: BridgeTensor,
+        state: Option<DynState>,
+    ) -> (BridgeTensor, Option<DynState>) {
+        self.adamw.step_dyn(rank, lr, tensor, grad, state)
+    }
+
+    fn to_device_dyn(&self, state: DynState, device: &Device) -> DynState {
+        self.adamw.to_device_dyn(state, device)
+    }
+
+    fn state_flatten(&self, prefix: &str, state: &DynState, out: &mut StateSink) {
+        self.adamw.state_flatten(prefix, state, out);
+    }
+
+    fn state_unflatten(
+        &self,
+        rank: usize,
+        prefix: &str,
+        src: &mut StateSource,
+        _default: &Device,
+    ) -> Option<DynState> {
+        self.adamw.state_unflatten(rank, prefix, src, &self.device)
+    }
+}
+
+fn config(beta_2: f32, epsilon: f32, weight_decay: f64) -> AdamWConfig {
+    AdamWConfig::new()
         .with_beta_1(0.9)
         .with_beta_2(beta_2)
         .with_epsilon(epsilon)
-        .with_weight_decay(weight_decay as f32);
+        .with_weight_decay(weight_decay as f32)
+}
+
+fn adamw_of(beta_2: f32, epsilon: f32, weight_decay: f64) -> ModuleOptimizer {
+    let config = config(beta_2, epsilon, weight_decay);
     let undecayed = config.clone().with_weight_decay(0.0);
     config.init().with_group(
         ParamGroup::from_any_predicates(UNDECAYED.to_vec()),

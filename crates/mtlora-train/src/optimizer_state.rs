@@ -150,7 +150,7 @@ mod tests {
     use mtlora_core::{load_state, state};
 
     use super::*;
-    use crate::optimizer::adamw;
+    use crate::optimizer::{adamw, adamw_on};
 
     fn step(model: Linear, optimizer: &mut ModuleOptimizer, device: &Device) -> Linear {
         let x = Tensor::<2>::from_floats([[1.0, 2.0, 3.0, 4.0]], device);
@@ -179,7 +179,8 @@ mod tests {
         // Another process's model: other identities, the same values.
         let other: Linear = LinearConfig::new(4, 6).init(&device);
         let other = load_state(other, all(&model)).unwrap();
-        let mut resumed = kept.clone().restore(adamw(0.1), &other).unwrap();
+        let resumed = adamw_on(0.1, &device);
+        let mut resumed = kept.clone().restore(resumed, &other).unwrap();
         assert_eq!(OptimizerState::of(&resumed).unwrap(), kept);
         let mut other = other;
         for _ in 0..3 {

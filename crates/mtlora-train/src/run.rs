@@ -153,14 +153,15 @@ impl Run {
         }
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
         let run = Self::locked(folder)?;
-        run.checkpoints().clear()?;
-        remove_event_files(folder)?;
-        for old in [RESULTS, STATE, LOG] {
+        // The configuration first: without it, what is left of an older run is none.
+        for old in [CONFIG, RESULTS, STATE, LOG] {
             let path = run.path(old);
             if path.exists() {
                 fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
             }
         }
+        run.checkpoints().clear()?;
+        remove_event_files(folder)?;
         let text = toml::to_string_pretty(config)
             .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))?;
         write_atomically(&run.path(CONFIG), text.as_bytes())?;

@@ -128,15 +128,20 @@ fn finals(page: &mut String, runs: &[RunReport]) {
         let _ = write!(page, "<th class=\"number\">{name}</th>");
     }
     page.push_str("</tr></thead>\n<tbody>\n");
-    // With several runs, the best of each metric stands out.
-    let best = |metric: &str| {
+    // Of several complete runs of one task, the best of each metric stands out.
+    let best = |metric: &str, of: &RunReport| {
         let sign = match metric.parse() {
             Ok(name) if MetricName::higher_is_better(name) => 1.0,
             _ => -1.0,
         };
-        let values = runs.iter().filter_map(|run| kept(run, metric));
-        let best = values.map(|value| sign * value).max_by(f64::total_cmp);
-        best.filter(|_| runs.len() > 1).map(|value| sign * value)
+        let task = |run: &RunReport| run.settings.get("task").cloned();
+        let peers = runs
+            .iter()
+            .filter(|run| run.results.is_some() && task(run) == task(of));
+        let values = peers.filter_map(|run| kept(run, metric));
+        let values: Vec<f64> = values.map(|value| sign * value).collect();
+        let best = values.iter().copied().max_by(f64::total_cmp);
+        best.filter(|_| values.len() > 1).map(|value| sign * value)
     };
     for (index, run) in runs.iter().enumerate() {
         let mark = if runs.len() > 1 {
@@ -151,7 +156,8 @@ fn finals(page: &mut String, runs: &[RunReport]) {
         );
         for metric in &metrics {
             let value = kept(run, metric);
-            let class = match value.is_some() && value == best(metric) {
+            let class = match run.results.is_some() && value.is_some() && value == best(metric, run)
+            {
                 true => "number top",
                 false => "number",
             };
@@ -471,7 +477,17 @@ mod tests {
     #[test]
     fn the_best_of_several_runs_stands_out() {
         let page = |runs| Report { runs }.to_html();
-        let two = page(vec![run("one", 100, true), run("two", 300, true)]);
+        let mut other = run("another task", 900, true);
+        other.settings = "task = 'land'".parse().unwrap();
+        let all = [
+            run("one", 100, true),
+            run("two", 300, true),
+            run("three", 700, false),
+            other,
+        ];
+        let several = page(all.to_vec());
+        assert_eq!(several.matches("number top").count(), 1);
+        let two = page(all[..2].to_vec());
         assert_eq!(two.matches("number top").count(), 1);
         assert!(two.contains("number top\">0.3000"));
         assert!(two.contains("1 that are the same in all"));
