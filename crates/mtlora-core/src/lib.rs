@@ -27,9 +27,12 @@
 //! ```
 
 mod adapter;
+mod adapter_form;
+mod adapter_values;
 mod attach;
 mod contexts;
 mod devices;
+mod fold;
 mod init;
 mod layers;
 pub mod ops;
@@ -40,9 +43,14 @@ mod structure;
 mod targets;
 
 pub use adapter::Adapter;
-pub use attach::{AttachError, FusedProjections, MtLoraConfig, trainable_parameters};
+pub use adapter_form::AdapterForm;
+pub use adapter_values::{AdapterValues, adapters};
+pub use attach::{
+    AttachError, FusedProjections, MtLoraConfig, attach_adapters, trainable_parameters,
+};
 pub use contexts::Contexts;
 pub use devices::{NamedDevice, NoDevice, device, devices};
+pub use fold::Fold;
 pub use init::Init;
 pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, gelu, layer_norm,
