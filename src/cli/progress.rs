@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use mtlora::core::State;
+use mtlora::models::TrainedFormat;
 use mtlora::train::{Dashboard, MetricName, Observer, Run, Scores, StepReport, TrainError};
 use serde_json::json;
 
@@ -15,18 +16,24 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Logs every step, saves each best state, and shows both.
 pub(crate) struct Progress<'a> {
     run: &'a Run,
+    format: TrainedFormat,
     shown: Box<dyn Observer>,
 }
 
 impl<'a> Progress<'a> {
     /// Burn's dashboard where standard output is a terminal, plain lines elsewhere or if `plain`.
-    pub(crate) fn new(run: &'a Run, metrics: &[MetricName], plain: bool) -> Self {
+    pub(crate) fn new(
+        run: &'a Run,
+        format: TrainedFormat,
+        metrics: &[MetricName],
+        plain: bool,
+    ) -> Self {
         let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let shown: Box<dyn Observer> = match terminal && !plain {
             true => Box::new(Dashboard::new(metrics)),
             false => Box::new(Lines { printed: None }),
         };
-        Self { run, shown }
+        Self { run, format, shown }
     }
 }
 
@@ -43,7 +50,7 @@ impl Observer for Progress<'_> {
         best: Option<&State>,
     ) -> Result<(), TrainError> {
         if let Some(values) = best {
-            self.run.save_state(values)?;
+            self.run.save_state(&self.format, values)?;
         }
         self.run.log(&json!({ "step": step, "dev": scores }))?;
         self.shown.evaluated(step, scores, best)

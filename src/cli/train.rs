@@ -148,7 +148,7 @@ fn classify(
             fresh.join(", ")
         );
     }
-    let mut progress = Progress::new(&run, task.metric_names(), plain);
+    let mut progress = Progress::new(&run, config.format(&parts)?, task.metric_names(), plain);
     let trained = train(
         parts.model,
         &parts.config,

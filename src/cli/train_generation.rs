@@ -53,7 +53,7 @@ pub(super) fn run(
     let plain_device = device.clone().inner();
     let before = samples(config, &parts, shown, &plain_device)?;
     let metrics = [MetricName::Loss, MetricName::Perplexity];
-    let mut progress = Progress::new(&run, &metrics, plain);
+    let mut progress = Progress::new(&run, config.format(&parts)?, &metrics, plain);
     let trained = train_causal(
         parts.model,
         [&items, &dev],

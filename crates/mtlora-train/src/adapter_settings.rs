@@ -61,7 +61,7 @@ pub struct AdapterSettings {
     pub dropout: f64,
     /// How the factors start.
     pub init: Init,
-    /// The folder of the run whose factors they start with instead.
+    /// The folder of the adapter (a run, or one of PEFT's) that it starts with instead.
     pub init_from: Option<PathBuf>,
     /// Which weights are adapted, as [`Targets::parse`] reads it.
     pub targets: String,
