@@ -167,7 +167,7 @@ fn a_seed_gives_one_run_and_a_run_can_start_from_another() {
     let first = SETUP.train("first", &["--seed", "3"]);
     let again = SETUP.train("again", &["--seed", "3"]);
     assert_eq!(first["metrics"], again["metrics"]);
-    let values = |name: &str| fs::read(SETUP.path(name).join("trained.safetensors")).unwrap();
+    let values = |name: &str| fs::read(SETUP.path(name).join("adapter_model.safetensors")).unwrap();
     assert_eq!(values("first"), values("again"));
     let from = SETUP.path("first");
     let on = SETUP.train("on", &["--init-from", from.to_str().unwrap()]);

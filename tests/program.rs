@@ -78,7 +78,7 @@ fn a_run_is_scored_merged_and_repeated_to_the_bit() {
         train(&data, &again, &["--structure", "dtsm"])["metrics"],
         trained["metrics"]
     );
-    let values = |path: &Path| std::fs::read(path.join("trained.safetensors")).unwrap();
+    let values = |path: &Path| std::fs::read(path.join("adapter_model.safetensors")).unwrap();
     assert_eq!(values(Path::new(run)), values(&again));
     let other = folder.path().join("other");
     train(&data, &other, &["--structure", "dtsm", "--seed", "1"]);

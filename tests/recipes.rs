@@ -78,14 +78,14 @@ fn a_run_starts_from_anothers_adapter() {
     let init = ["--init-from", from];
     json(&train(&data, &second, &[&still[..], &init].concat()));
     json(&train(&data, &third, &still));
-    let values = |run: &Path| std::fs::read(run.join("trained.safetensors")).unwrap();
+    let values = |run: &Path| std::fs::read(run.join("adapter_model.safetensors")).unwrap();
     let tensors = |run: &Path, adapter: bool| {
         let bytes = values(run);
         let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
         let data = &bytes[8 + length..];
         let tensors = header.as_object().unwrap().iter();
-        let tensors = tensors.filter(|(name, _)| name.contains(".mtlora.") == adapter);
+        let tensors = tensors.filter(|(name, _)| name.contains(".lora_") == adapter);
         tensors
             .filter(|(name, _)| *name != "__metadata__")
             .map(|(name, entry)| {
@@ -119,8 +119,8 @@ fn a_run_starts_from_anothers_adapter() {
     };
     assert!(refused(&["--rank", "4"]).contains("choose rank 8"));
     assert!(refused(&["--structure", "icfm"]).contains("choose structure shim"));
-    assert!(refused(&["--targets", "query,key,value"]).contains("key.weight.mtlora.a"));
-    assert!(refused(&["--targets", "query"]).contains("value.weight.mtlora.a"));
+    assert!(refused(&["--targets", "query,key,value"]).contains("self_.key`"));
+    assert!(refused(&["--targets", "query"]).contains("self_.value`"));
     assert!(refused(&["--method", "head"]).contains("method head has no adapter"));
     json(&train(
         &data,
@@ -129,7 +129,7 @@ fn a_run_starts_from_anothers_adapter() {
     ));
     let arguments = ["--init-from", bare.to_str().unwrap()];
     let text = common::refused(&train(&data, &refusal, &arguments));
-    assert!(text.contains("was trained with method head"), "{text}");
+    assert!(text.contains("a run with method mtlora"), "{text}");
 }
 
 #[test]
@@ -154,6 +154,6 @@ fn bad_input_is_refused_with_a_reason() {
     );
     let elsewhere = folder.path().to_str().unwrap();
     let text = refused(&["--init-from", elsewhere]);
-    assert!(text.contains("is no run folder"), "{text}");
+    assert!(text.contains("is no adapter folder"), "{text}");
     assert!(!out.exists());
 }

@@ -2,22 +2,26 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use burn::module::Module;
-use mtlora::core::{device, devices, trainable_parameters};
+use mtlora::core::{device, devices};
 use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
-use mtlora::train::{Parts, StoredConfig, encode, evaluate, task_config};
+use mtlora::train::{Parts, StoredConfig, encode, evaluate, task_config, trained_parameters};
 use serde_json::json;
 
 use super::eval_generation::{self, Wanted};
-use super::{output, task};
+use super::settings::Settings;
+use super::{adapted, output, task};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run to score.
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
     run: Option<PathBuf>,
-    /// A model folder to score as it is.
+    /// A model folder to score as it is, or with --adapter.
     #[arg(long, requires = "task", requires = "data")]
     model: Option<PathBuf>,
+    /// An adapter for that model: PEFT's LoRA, or a run's.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    adapter: Option<PathBuf>,
     /// The task [default: the run's].
     #[arg(long)]
     task: Option<String>,
@@ -42,8 +46,24 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let run = match args.run.as_deref().map(StoredConfig::open).transpose()? {
-        Some((run, StoredConfig::Generation(config))) => {
+    // What was trained, and where its values are.
+    let trained = match (&args.run, &args.adapter) {
+        (Some(run), _) => Some((run.clone(), StoredConfig::open(run)?.1)),
+        (None, Some(adapter)) => {
+            let settings = Settings {
+                model: args.model.clone(),
+                task: args.task.clone(),
+                data: args.data.clone(),
+                max_length: args.max_length,
+                device: args.device.clone(),
+                ..Settings::default()
+            };
+            Some((adapter.clone(), adapted::told(adapter, settings)?))
+        }
+        (None, None) => None,
+    };
+    let run = match trained {
+        Some((folder, StoredConfig::Generation(config))) => {
             let wanted = Wanted {
                 task: args.task,
                 data: args.data,
@@ -52,9 +72,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 meteor_jar: args.meteor_jar,
                 texts: args.texts,
             };
-            return eval_generation::run(&run, &config, wanted, json);
+            return eval_generation::run(&folder, &config, wanted, json);
         }
-        Some((run, StoredConfig::Classification(config))) => Some((run, config)),
+        Some((folder, StoredConfig::Classification(config))) => Some((folder, config)),
         None => None,
     };
     if args.meteor_jar.is_some() || args.texts.is_some() {
@@ -81,7 +101,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let examples = task::read(task.as_ref(), &data, &split)?;
 
     let (parts, trainable) = match (run, args.model) {
-        (Some((run, config)), _) => {
+        (Some((folder, config)), _) => {
             if config.objective != *task.objective() {
                 return Err(format!(
                     "the run was trained on {}, whose labels are not those of {name}",
@@ -89,9 +109,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 )
                 .into());
             }
-            let (prepared, _) = config.prepare(&device.clone().autodiff())?;
-            let trainable = trainable_parameters(&prepared.model);
-            let mut parts = run.load(&config, &device)?;
+            let trainable = trained_parameters(&folder)?;
+            let mut parts = config.load(&folder, &device)?;
             if let Some(length) = args.max_length {
                 parts.text = TextEncoder::from_folder(&config.model, &parts.config, length)?;
             }

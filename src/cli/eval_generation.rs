@@ -1,13 +1,14 @@
 //! `mtlora eval` of a run of a data-to-text task.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use mtlora::core::{device, trainable_parameters};
+use mtlora::core::device;
 use mtlora::train::text_metrics::{MeteorJar, Scores};
 use mtlora::train::{
-    GenerationRunConfig, PromptForm, Run, WriteOptions, causal_scores, encode_records, score_texts,
+    GenerationRunConfig, PromptForm, WriteOptions, causal_scores, encode_records, score_texts,
+    trained_parameters,
 };
 use serde_json::{Map, Value, json};
 
@@ -26,7 +27,7 @@ pub(super) struct Wanted {
 }
 
 pub(super) fn run(
-    run: &Run,
+    folder: &Path,
     config: &GenerationRunConfig,
     wanted: Wanted,
     json: bool,
@@ -39,8 +40,8 @@ pub(super) fn run(
     let jar = wanted.meteor_jar.map(MeteorJar::new).transpose()?;
     let device = device(wanted.device.as_ref().unwrap_or(&config.device))?;
     let records = task::read_records(task.as_ref(), data, split)?;
-    let trainable = trainable_parameters(&config.prepare(&device.clone().autodiff())?.model);
-    let parts = config.load(run, &device)?;
+    let trainable = trained_parameters(folder)?;
+    let parts = config.load(folder, &device)?;
 
     let inputs: Vec<&str> = records.iter().map(|record| record.input.as_str()).collect();
     let options = WriteOptions {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::decoding::DecodingArgs;
 use super::progress::Counter;
-use super::{output, task};
+use super::{adapted, output, task};
 
 /// Flags of `mtlora generate`.
 #[derive(clap::Args)]
@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// A GPT-2 folder that writes: it is given beginnings of texts, one a line, and goes on.
     #[arg(long)]
     model: Option<PathBuf>,
+    /// An adapter for that model: PEFT's LoRA, or a run's.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    adapter: Option<PathBuf>,
     /// With --model: lines are inputs, as those of a run; for a folder that `mtlora merge` made.
     #[arg(long, requires = "model")]
     inputs: bool,
@@ -41,9 +44,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (lines, parts, usual, device) = match (&args.run, &args.model) {
-        (Some(folder), _) => {
-            let (run, stored) = StoredConfig::open(folder)?;
+    // An adapter says no more of how to write than its model does.
+    let trained = args.run.is_some() || args.adapter.is_some();
+    let (lines, parts, usual, device) = match &args.model {
+        model if trained => {
+            let name = args.device.as_deref();
+            let (run, adapter, model) = (args.run.clone(), args.adapter.clone(), model.clone());
+            let (folder, stored) = adapted::source(run, adapter, model, name)?;
             let StoredConfig::Generation(config) = stored else {
                 return Err(format!(
                     "{}: its task asks for labels or numbers: use `mtlora predict`",
@@ -56,9 +63,14 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 Some(split) => inputs(&config, split)?,
                 None => read_lines(args.input.as_deref())?,
             };
-            (lines, config.load(&run, &device)?, config.decoding, device)
+            (
+                lines,
+                config.load(&folder, &device)?,
+                config.decoding,
+                device,
+            )
         }
-        (None, Some(folder)) => {
+        Some(folder) => {
             let device = match &args.device {
                 Some(name) => device(name)?,
                 None => {
@@ -78,7 +90,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             };
             (read_lines(args.input.as_deref())?, parts, usual, device)
         }
-        (None, None) => return Err("--run or --model is needed".into()),
+        None => return Err("--run or --model is needed".into()),
     };
     let options = WriteOptions {
         decoding: args.decoding.over(usual),

@@ -6,13 +6,19 @@ use mtlora::models::copy_tokenizer_files;
 use mtlora::train::StoredConfig;
 use serde_json::json;
 
-use super::output;
+use super::{adapted, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run whose adapter is folded in.
-    #[arg(long)]
-    run: PathBuf,
+    #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
+    run: Option<PathBuf>,
+    /// In place of a run: an adapter (PEFT's LoRA, or a run's) ...
+    #[arg(long, value_name = "DIR", requires = "model")]
+    adapter: Option<PathBuf>,
+    /// ... and the model that it is for.
+    #[arg(long, requires = "adapter")]
+    model: Option<PathBuf>,
     /// The folder to write; must be new or empty.
     #[arg(long)]
     out: PathBuf,
@@ -22,21 +28,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (run, stored) = StoredConfig::open(&args.run)?;
+    let (folder, stored) = adapted::source(args.run, args.adapter, args.model, None)?;
     output::vacant(&args.out, args.overwrite)?;
     match stored {
         // The update is folded into the weights as the base model has them, whatever precision the run
         // kept them in.
         StoredConfig::Classification(mut config) => {
             config.adapter.base_dtype = BaseDtype::F32;
-            let parts = run.load(&config, &device(&config.device)?)?;
+            let parts = config.load(&folder, &device(&config.device)?)?;
             output::make_folder(&args.out)?;
             copy_tokenizer_files(&config.model, &args.out)?;
             parts.model.save(&args.out, &parts.config)?;
         }
         StoredConfig::Generation(mut config) => {
             config.adapter.base_dtype = BaseDtype::F32;
-            let parts = config.load(&run, &device(&config.device)?)?;
+            let parts = config.load(&folder, &device(&config.device)?)?;
             output::make_folder(&args.out)?;
             copy_tokenizer_files(&config.model, &args.out)?;
             parts.model.save(&args.out, &parts.config)?;

@@ -1,11 +1,14 @@
 //! The command line: one file a subcommand.
 
+mod adapted;
 mod bench;
 mod decoding;
 mod devices;
 mod eval;
 mod eval_generation;
+mod export;
 mod generate;
+mod import;
 mod merge;
 mod output;
 mod predict;
@@ -57,6 +60,10 @@ enum Command {
     Report(report::Args),
     /// Fold a run's adapter into its model: a plain Hugging Face folder.
     Merge(merge::Args),
+    /// Write a run's adapter as plain LoRA, which PEFT and what reads its format can load.
+    Export(export::Args),
+    /// Make a run of an adapter that PEFT, or another run, has saved.
+    Import(Box<import::Args>),
     /// Pre-train a small RoBERTa (masked language modelling) or GPT-2 (causal) on text.
     Pretrain(pretrain::Args),
     /// Score generated text against references.
@@ -87,6 +94,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Generate(args) => generate::run(*args, cli.json),
         Command::Merge(args) => merge::run(args, cli.json),
         Command::Report(args) => report::run(args, cli.json),
+        Command::Export(args) => export::run(args, cli.json),
+        Command::Import(args) => import::run(*args, cli.json),
         Command::Pretrain(args) => pretrain::run(args, cli.json),
         Command::Score(args) => score::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),

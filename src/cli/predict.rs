@@ -7,13 +7,19 @@ use mtlora::core::device;
 use mtlora::train::{Example, Objective, StoredConfig, encode, predict};
 use serde_json::{Map, Value, json};
 
-use super::output;
+use super::{adapted, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run that predicts.
-    #[arg(long)]
-    run: PathBuf,
+    #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
+    run: Option<PathBuf>,
+    /// In place of a run: an adapter (PEFT's LoRA, or a run's) ...
+    #[arg(long, value_name = "DIR", requires = "model")]
+    adapter: Option<PathBuf>,
+    /// ... and the model that it is for, whose names the labels have.
+    #[arg(long, requires = "adapter")]
+    model: Option<PathBuf>,
     /// Text, one example a line; the two texts of a pair have a tab between [default: standard
     /// input].
     #[arg(long)]
@@ -30,11 +36,11 @@ enum Format {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (run, stored) = StoredConfig::open(&args.run)?;
+    let (folder, stored) = adapted::source(args.run, args.adapter, args.model, None)?;
     let StoredConfig::Classification(config) = stored else {
         return Err(format!(
             "{}: its task asks for texts: use `mtlora generate`",
-            args.run.display()
+            folder.display()
         )
         .into());
     };
@@ -47,7 +53,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         None => read(io::stdin().lock(), "standard input")?,
     };
     let device = device(&config.device)?;
-    let parts = run.load(&config, &device)?;
+    let parts = config.load(&folder, &device)?;
     let items = encode(&parts.text, &examples)?;
     let logits = predict(&parts.model, &parts.config, &items, &device)?;
     let count = logits.len();
@@ -148,6 +154,7 @@ fn write_jsonl(
                 row.insert("probabilities".into(), Value::Object(by_label));
             }
         }
+        row.insert("logits".into(), json!(logits));
         writeln!(out, "{}", Value::Object(row))?;
     }
     Ok(())

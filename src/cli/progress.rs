@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mtlora::core::State;
-use mtlora::models::ModelError;
+use mtlora::models::{ModelError, TrainedFormat};
 use mtlora::train::{
     Dashboard, EventWriter, MetricName, Observer, Pause, Run, SaveOptions, Saver, Scores,
     StepReport, TrainError,
@@ -25,6 +25,7 @@ const EVERY: Duration = Duration::from_secs(2);
 /// the dashboard ends the training after a checkpoint.
 pub(super) struct Progress<'a> {
     run: &'a Run,
+    format: TrainedFormat,
     saver: Saver,
     events: EventWriter,
     signals: Signals,
@@ -36,6 +37,7 @@ impl<'a> Progress<'a> {
     /// terminal, plain lines elsewhere or if `plain`.
     pub(super) fn new(
         run: &'a Run,
+        format: TrainedFormat,
         options: &SaveOptions,
         step: usize,
         metrics: &[MetricName],
@@ -51,6 +53,7 @@ impl<'a> Progress<'a> {
         };
         Ok(Self {
             run,
+            format,
             saver,
             events,
             signals,
@@ -95,7 +98,7 @@ impl Observer for Progress<'_> {
         best: Option<&State>,
     ) -> Result<(), TrainError> {
         if let Some(values) = best {
-            self.run.save_state(values)?;
+            self.run.save_state(&self.format, values)?;
         }
         self.run.log(&json!({ "step": step, "dev": scores }))?;
         self.events.evaluated(step, scores)?;

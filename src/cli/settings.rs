@@ -4,13 +4,13 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::core::{BaseDtype, Init, Structure, devices};
-use mtlora::models::{GenerationConfig, Gpt2Config};
+use mtlora::models::{AdapterConfig, AdapterError, GenerationConfig, Gpt2Config};
 use mtlora::train::acceptability::Acceptability;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, Scorer};
 use mtlora::train::facts::Facts;
 use mtlora::train::{
     AdapterSettings, BatchSize, GenerationRunConfig, MethodName, Objective, RunConfig, SaveOptions,
-    TableConfig, Task, TrainOptions,
+    TableConfig, Task, TrainOptions, settings_of,
 };
 use serde::{Deserialize, Serialize};
 
@@ -59,8 +59,8 @@ pub(super) enum Resolved {
 }
 
 /// What a flag, the TOML file or a recipe may set.
-#[derive(clap::Args, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Debug, Default, PartialEq))]
+#[derive(Default, clap::Args, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
     /// The base model: a Hugging Face folder (RoBERTa or BERT; GPT-2 for data-to-text).
@@ -105,8 +105,10 @@ pub(super) struct Settings {
     /// How the adapter starts: kaiming, identity, zero [default: kaiming].
     #[arg(long)]
     pub(super) init: Option<Init>,
-    /// Start with the adapter (not the head) of the run in this folder; none: anew [default: none].
-    #[arg(long, value_name = "RUN")]
+    /// Start with the adapter (not the head) in this folder: a run's, or one that PEFT saved; structure,
+    /// rank, alpha and targets are its own then. Plain LoRA starts any --structure, with T = I. none:
+    /// anew [default: none].
+    #[arg(long, value_name = "DIR")]
     pub(super) init_from: Option<PathBuf>,
     /// Which weights are adapted: endings of names with commas between, a regular expression, or
     /// all-linear [default: query,value; data-to-text: c_attn,c_fc].
@@ -383,7 +385,7 @@ impl Settings {
             )
             .into());
         }
-        let adapter = self.adapter(&Usual::CLASSIFICATION);
+        let adapter = self.adapter(&Usual::CLASSIFICATION)?;
         let config = RunConfig {
             model: place.model,
             task: task.name().to_string(),
@@ -417,8 +419,7 @@ impl Settings {
             );
         }
         // Those of METHOD's GPT-2 runs, but for the warm-up, which is a share of the steps.
-        let mut adapter = self.adapter(&Usual::DATA_TO_TEXT);
-        adapter.projections = self.projections.clone().or(Some("qkv".to_string()));
+        let adapter = self.adapter(&Usual::DATA_TO_TEXT)?;
         let model = Gpt2Config::from_folder(&place.model)?;
         let usual = TrainOptions {
             batch: BatchSize::Sequences(8),
@@ -460,27 +461,44 @@ impl Settings {
         Ok(Resolved::Generation(Box::new(config), task))
     }
 
-    fn adapter(&self, usual: &Usual) -> AdapterSettings {
-        AdapterSettings {
-            method: self.method.unwrap_or(MethodName::MtLora),
-            structure: self.structure.unwrap_or(Structure::Shim),
+    /// How the adapter is made. Where it starts from another, what is not said is that one's.
+    fn adapter(&self, usual: &Usual) -> Result<AdapterSettings, AdapterError> {
+        let init_from = self
+            .init_from
+            .clone()
+            .filter(|folder| folder.as_os_str() != NONE)
+            .map(|folder| folder.canonicalize().unwrap_or(folder));
+        let usual = match &init_from {
+            Some(folder) if self.method.unwrap_or(MethodName::MtLora) == MethodName::MtLora => {
+                settings_of(&AdapterConfig::from_folder(folder)?)
+            }
+            _ => AdapterSettings {
+                method: MethodName::MtLora,
+                structure: Structure::Shim,
+                rank: usual.rank,
+                alpha: usual.alpha,
+                use_rslora: false,
+                dropout: usual.dropout,
+                init: Init::Kaiming,
+                init_from: None,
+                targets: usual.targets.to_string(),
+                projections: usual.projections.map(str::to_string),
+                base_dtype: BaseDtype::F32,
+            },
+        };
+        Ok(AdapterSettings {
+            method: self.method.unwrap_or(usual.method),
+            structure: self.structure.unwrap_or(usual.structure),
             rank: self.rank.unwrap_or(usual.rank),
             alpha: self.alpha.unwrap_or(usual.alpha),
-            use_rslora: self.use_rslora.unwrap_or(false),
+            use_rslora: self.use_rslora.unwrap_or(usual.use_rslora),
             dropout: self.adapter_dropout.unwrap_or(usual.dropout),
-            init: self.init.unwrap_or(Init::Kaiming),
-            init_from: self
-                .init_from
-                .clone()
-                .filter(|run| run.as_os_str() != NONE)
-                .map(|run| run.canonicalize().unwrap_or(run)),
-            targets: self
-                .targets
-                .clone()
-                .unwrap_or_else(|| usual.targets.to_string()),
-            projections: None,
+            init: self.init.unwrap_or(usual.init),
+            init_from,
+            targets: self.targets.clone().unwrap_or(usual.targets),
+            projections: self.projections.clone().or(usual.projections),
             base_dtype: self.base_dtype.unwrap_or_default(),
-        }
+        })
     }
 
     fn checkpoints(&self, usual: SaveOptions) -> SaveOptions {
@@ -550,6 +568,7 @@ pub(super) struct Usual {
     pub(super) alpha: f64,
     pub(super) dropout: f64,
     pub(super) targets: &'static str,
+    pub(super) projections: Option<&'static str>,
 }
 
 impl Usual {
@@ -558,6 +577,7 @@ impl Usual {
         alpha: 16.0,
         dropout: 0.0,
         targets: "query,value",
+        projections: None,
     };
     /// Those of METHOD's GPT-2 runs.
     pub(super) const DATA_TO_TEXT: Self = Self {
@@ -565,6 +585,7 @@ impl Usual {
         alpha: 32.0,
         dropout: 0.1,
         targets: "c_attn,c_fc",
+        projections: Some("qkv"),
     };
 }
 

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use mtlora::core::{device, trainable_parameters};
+use mtlora::models::TrainedFormat;
 use mtlora::train::{
     Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained, encode, train,
 };
@@ -124,11 +125,12 @@ impl Begin<'_> {
     pub(super) fn open(
         self,
         config: &impl Serialize,
+        format: &TrainedFormat,
     ) -> Result<(Run, Option<Snapshot>), TrainError> {
         match self {
             Begin::New(out, overwrite) => Ok((Run::create(out, overwrite, config)?, None)),
             Begin::Resume(run) => {
-                let (snapshot, notes) = run.rewind()?;
+                let (snapshot, notes) = run.rewind(format)?;
                 for note in notes {
                     eprintln!("{note}");
                 }
@@ -220,7 +222,8 @@ fn classify(
     let (parts, fresh) = config.start(&device)?;
     let items = encode(&parts.text, &train_examples)?;
     let dev = encode(&parts.text, &dev_examples)?;
-    let (run, from) = begin.open(config)?;
+    let format = config.format(&parts)?;
+    let (run, from) = begin.open(config, &format)?;
 
     let trainable = trainable_parameters(&parts.model);
     let total = parts.model.num_params();
@@ -234,7 +237,7 @@ fn classify(
     }
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let metrics = task.metric_names();
-    let mut progress = Progress::new(&run, &config.checkpoints, step, metrics, tell.plain)?;
+    let mut progress = Progress::new(&run, format, &config.checkpoints, step, metrics, tell.plain)?;
     let trained = train(
         parts.model,
         &parts.config,

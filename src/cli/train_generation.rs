@@ -36,7 +36,8 @@ pub(super) fn run(
     };
     let (items, counts) = encode(&records)?;
     let (dev, _) = encode(&dev_records)?;
-    let (run, from) = begin.open(config)?;
+    let format = config.format(&parts)?;
+    let (run, from) = begin.open(config, &format)?;
 
     let trainable = trainable_parameters(&parts.model);
     let total = parts.model.num_params();
@@ -53,7 +54,14 @@ pub(super) fn run(
     let before = samples(config, &parts, shown, &plain_device)?;
     let metrics = [MetricName::Loss, MetricName::Perplexity];
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
-    let mut progress = Progress::new(&run, &config.checkpoints, step, &metrics, tell.plain)?;
+    let mut progress = Progress::new(
+        &run,
+        format,
+        &config.checkpoints,
+        step,
+        &metrics,
+        tell.plain,
+    )?;
     let trained = train_causal(
         parts.model,
         [&items, &dev],

@@ -2,10 +2,10 @@ use burn::module::{Module, Param, Reparameterization};
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 
-use crate::Structure;
+use crate::AdapterForm;
 
 /// An MTLoRA adapter on one frozen weight: the update `scale * B T A`, with `T` made from `C` and
-/// `D` as [`Structure`] says.
+/// `D` as its [`Structure`](crate::Structure) says.
 ///
 /// The factors keep the paper's and PEFT's layout, whatever that of the weight. As a Burn
 /// [`Reparameterization`] it works on any module: [`Param::val`] is then the base plus the dense
@@ -22,23 +22,17 @@ pub struct Adapter {
     pub c: Option<Param<Tensor<2>>>,
     /// `D`, as `C`.
     pub d: Option<Param<Tensor<2>>>,
-    /// Dropout on the adapter's input while training. The dense way cannot express it and leaves
-    /// it out.
+    /// Dropout on the adapter's input while training, with the form's probability. The dense way
+    /// cannot express it and leaves it out.
     pub dropout: Dropout,
-    /// How `T` is made.
-    #[module(skip)]
-    pub structure: Structure,
-    /// Which of the weight's fused projections are adapted; empty where it is one projection.
-    #[module(skip)]
-    pub fused: Vec<bool>,
-    /// `alpha / rank`, or `alpha / sqrt(rank)` with rank-stabilised scaling.
-    pub scale: f64,
+    /// How `T` is made, which projections are adapted, and the scale.
+    pub form: AdapterForm,
 }
 
 impl Adapter {
     /// `T`: `[rank, rank]` (fused: `[g rank, g rank]`), or `None` where it is the identity.
     pub fn transform(&self) -> Option<Tensor<2>> {
-        self.structure.transform(
+        self.form.structure.transform(
             self.c.as_ref().map(Param::val),
             self.d.as_ref().map(Param::val),
         )
@@ -54,15 +48,15 @@ impl Adapter {
     /// and zeros elsewhere.
     pub fn up(&self) -> Tensor<2> {
         let b = self.b.val();
-        if self.fused.is_empty() {
+        if self.form.fused.is_empty() {
             return b;
         }
-        let adapted = self.fused.iter().filter(|adapted| **adapted).count();
+        let adapted = self.form.groups();
         let [rows, rank] = b.dims();
         let (width, device) = (rows / adapted.max(1), b.device());
         let zeros = |columns: usize| Tensor::<2>::zeros([width, columns], &device);
         let mut before = 0;
-        let blocks = self.fused.iter().map(|is_adapted| {
+        let blocks = self.form.fused.iter().map(|is_adapted| {
             if !is_adapted {
                 return zeros(adapted * rank);
             }
@@ -90,7 +84,7 @@ impl Adapter {
             Some(t) => b.matmul(t),
             None => b,
         };
-        bt.matmul(self.a.val()).mul_scalar(self.scale)
+        bt.matmul(self.a.val()).mul_scalar(self.form.scale)
     }
 }
 

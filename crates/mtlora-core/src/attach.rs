@@ -2,13 +2,12 @@ use std::collections::BTreeMap;
 
 use burn::config::Config;
 use burn::module::{Module, ModuleVisitor, Param, Reparameterizer};
-use burn::nn::DropoutConfig;
-use burn::tensor::{Shape, Tensor, TensorData};
+use burn::tensor::{Device, Shape, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::init::{self, Init, Shapes};
 use crate::targets::ends_with_name;
-use crate::{Adapter, Structure, Targets};
+use crate::{Adapter, AdapterForm, AdapterValues, Structure, Targets};
 
 /// A weight whose output is several projections of one width side by side, as GPT-2's `c_attn` is
 /// query, key and value; loralib's `enable_lora`.
@@ -131,6 +130,27 @@ pub enum AttachError {
         /// The structure.
         structure: Structure,
     },
+    /// A factor does not fit its weight.
+    #[error(
+        "{path}: the adapter has {}; are adapter and model of the same kind?",
+        match (.found, .expected) {
+            (Some(found), Some(expected)) => {
+                format!("{factor} of shape {found:?}, where the model's weight needs {expected:?}")
+            }
+            (None, _) => format!("no {factor}, which its structure needs"),
+            (_, None) => format!("a {factor} that its structure does not have"),
+        }
+    )]
+    Factor {
+        /// The weight's module.
+        path: String,
+        /// Which: A, B, C or D.
+        factor: &'static str,
+        /// The shape that would fit, if it should be there.
+        expected: Option<[usize; 2]>,
+        /// Its shape, if it is there.
+        found: Option<Vec<usize>>,
+    },
     /// A weight has a reparameterization already.
     #[error("{path} has an adapter already: call `materialize` first to fold it in")]
     Adapted {
@@ -169,7 +189,7 @@ impl MtLoraConfig {
         self.validate()?;
         let mut survey = Survey::default();
         module.visit(&mut survey);
-        let kept = |path: &str| self.keeps(path);
+        let kept = |path: &str| is_kept(path, &self.modules_to_save);
         survey.weights.retain(|weight| !kept(&weight.path));
 
         let modules: Vec<(String, bool)> = survey
@@ -193,15 +213,16 @@ impl MtLoraConfig {
                 });
             }
             self.check_fit(path, sides(&weight.shape))?;
-            // A bare layer is its own root: it has no path.
-            let parameter = match path {
-                "" => "weight".to_string(),
-                _ => format!("{path}.weight"),
-            };
             let fused = self.fused(path).to_vec();
-            plan.insert(parameter, (index as u64, fused));
+            plan.insert(parameter_of(path), (index as u64, fused));
         }
-        Ok(module.apply_reparameterization(Attach { config: self, plan }))
+        Ok(module.apply_reparameterization(Attach {
+            modules_to_save: &self.modules_to_save,
+            plan,
+            adapter: |weight: Adaptable<'_>, (index, fused): (u64, Vec<bool>)| {
+                self.adapter(weight, index, fused)
+            },
+        }))
     }
 
     /// Which projections of the module at `path` are adapted; empty where it is one.
@@ -266,55 +287,28 @@ impl MtLoraConfig {
         }
     }
 
-    /// Whether the parameter or module at `path` belongs to `modules_to_save`.
-    fn keeps(&self, path: &str) -> bool {
-        let mut ancestors = path.to_string();
-        loop {
-            if self
-                .modules_to_save
-                .iter()
-                .any(|name| ends_with_name(&ancestors, name))
-            {
-                return true;
-            }
-            match ancestors.rfind('.') {
-                Some(dot) => ancestors.truncate(dot),
-                None => return false,
-            }
-        }
-    }
-
-    fn adapter<const D: usize>(
-        &self,
-        weight: &Param<Tensor<D>>,
-        index: u64,
-        fused: Vec<bool>,
-    ) -> Adapter {
-        let [input, output] = sides(&weight.lazy_shape());
-        let adapted = match fused.len() {
-            0 => 1,
-            _ => fused.iter().filter(|adapted| **adapted).count(),
+    fn adapter(&self, weight: Adaptable<'_>, index: u64, fused: Vec<bool>) -> Adapter {
+        let [input, output] = sides(weight.shape);
+        let form = AdapterForm {
+            fused,
+            dropout: self.dropout,
+            ..AdapterForm::new(self.structure, self.scale())
         };
-        let square = adapted * self.rank;
+        let square = form.groups() * self.rank;
         let shapes = Shapes {
             a: [square, input],
-            b: [adapted * output / fused.len().max(1), self.rank],
+            b: [form.groups() * output / form.fused.len().max(1), self.rank],
             square,
         };
-        let device = weight.lazy_device();
         let factors = init::draw(self.init, self.structure, shapes, self.seed, index);
-        let param =
-            |values, shape: [usize; 2]| Param::from_data(TensorData::new(values, shape), &device);
-        Adapter {
-            a: param(factors.a, shapes.a),
-            b: param(factors.b, shapes.b),
-            c: factors.c.map(|c| param(c, [square, square])),
-            d: factors.d.map(|d| param(d, [square, square])),
-            dropout: DropoutConfig::new(self.dropout).init(),
-            structure: self.structure,
-            fused,
-            scale: self.scale(),
-        }
+        let values = AdapterValues {
+            a: TensorData::new(factors.a, shapes.a),
+            b: TensorData::new(factors.b, shapes.b),
+            c: factors.c.map(|c| TensorData::new(c, [square, square])),
+            d: factors.d.map(|d| TensorData::new(d, [square, square])),
+            form,
+        };
+        values.to_device(weight.device)
     }
 }
 
@@ -372,13 +366,125 @@ impl ModuleVisitor for Survey {
     }
 }
 
-struct Attach<'a> {
-    config: &'a MtLoraConfig,
-    /// The path of each weight to adapt, which one it is, and its fused projections.
-    plan: BTreeMap<String, (u64, Vec<bool>)>,
+/// Freezes `module`, hangs the given adapters on its weights (by the path of the module that owns the
+/// weight), and leaves `modules_to_save` (paths of modules or parameters, or endings of them) trainable.
+///
+/// [`adapters`](crate::adapters) reads them back; [`MtLoraConfig::attach`] makes new ones.
+///
+/// # Errors
+/// When there is no such weight, it has an adapter already, or a factor does not fit it. `module` is
+/// dropped then.
+pub fn attach_adapters<M: Module>(
+    module: M,
+    adapters: BTreeMap<String, AdapterValues>,
+    modules_to_save: &[String],
+) -> Result<M, AttachError> {
+    let mut survey = Survey::default();
+    module.visit(&mut survey);
+    let mut plan = BTreeMap::new();
+    for (path, values) in adapters {
+        let weight = survey.weights.iter().find(|weight| weight.path == path);
+        let Some(weight) = weight else {
+            return Err(AttachError::NoMatch {
+                target: path,
+                available: survey.weights.into_iter().map(|w| w.path).collect(),
+            });
+        };
+        if weight.adapted {
+            return Err(AttachError::Adapted { path });
+        }
+        check_factors(&path, &values, sides(&weight.shape))?;
+        plan.insert(parameter_of(&path), values);
+    }
+    Ok(module.apply_reparameterization(Attach {
+        modules_to_save,
+        plan,
+        adapter: |weight: Adaptable<'_>, values: AdapterValues| values.to_device(weight.device),
+    }))
 }
 
-impl Reparameterizer for Attach<'_> {
+/// Whether factors have the shapes that the weight, the projections and the structure ask for.
+fn check_factors(
+    path: &str,
+    values: &AdapterValues,
+    [input, output]: [usize; 2],
+) -> Result<(), AttachError> {
+    let fused = &values.form.fused;
+    let adapted = values.form.groups();
+    if !fused.is_empty() && (adapted == 0 || !output.is_multiple_of(fused.len())) {
+        return Err(AttachError::Fused {
+            path: path.to_string(),
+            output,
+            projections: fused.len(),
+            adapted,
+        });
+    }
+    let rank = values.rank();
+    // A file may say anything of the rank, also what no multiplication bears.
+    let side = adapted.saturating_mul(rank);
+    let structure = values.form.structure;
+    let square = |there: bool| there.then_some([side, side]);
+    let rows = output / fused.len().max(1) * adapted;
+    let factors = [
+        ("A", Some(&values.a), Some([side, input])),
+        ("B", Some(&values.b), Some([rows, rank])),
+        ("C", values.c.as_ref(), square(structure.has_c())),
+        ("D", values.d.as_ref(), square(structure.has_d())),
+    ];
+    for (factor, data, expected) in factors {
+        let found = data.map(|data| data.shape().to_vec());
+        if found != expected.map(|shape| shape.to_vec()) {
+            return Err(AttachError::Factor {
+                path: path.to_string(),
+                factor,
+                expected,
+                found,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the parameter or module at `path` belongs to `modules_to_save`.
+fn is_kept(path: &str, modules_to_save: &[String]) -> bool {
+    let mut ancestors = path.to_string();
+    loop {
+        if modules_to_save
+            .iter()
+            .any(|name| ends_with_name(&ancestors, name))
+        {
+            return true;
+        }
+        match ancestors.rfind('.') {
+            Some(dot) => ancestors.truncate(dot),
+            None => return false,
+        }
+    }
+}
+
+/// The path of a module's weight. A bare layer is its own root: it has no path.
+fn parameter_of(module: &str) -> String {
+    match module {
+        "" => "weight".to_string(),
+        _ => format!("{module}.weight"),
+    }
+}
+
+/// What an adapter is made for.
+#[derive(Clone, Copy)]
+struct Adaptable<'a> {
+    shape: &'a Shape,
+    device: &'a Device,
+}
+
+struct Attach<'a, T, F> {
+    modules_to_save: &'a [String],
+    /// By the path of each weight to adapt, what its adapter is made from.
+    plan: BTreeMap<String, T>,
+    adapter: F,
+}
+
+impl<T, F: Fn(Adaptable<'_>, T) -> Adapter> Reparameterizer for Attach<'_, T, F> {
     type Reparam = Adapter;
 
     fn reparameterize<const D: usize>(
@@ -386,14 +492,17 @@ impl Reparameterizer for Attach<'_> {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Adapter>) {
-        if self.config.keeps(path) {
+        if is_kept(path, self.modules_to_save) {
             return (param, None);
         }
         let param = param.set_require_grad(false);
-        let adapter = self
-            .plan
-            .get(path)
-            .map(|(index, fused)| self.config.adapter(&param, *index, fused.clone()));
+        let adapter = self.plan.remove(path).map(|from| {
+            let weight = Adaptable {
+                shape: &param.lazy_shape(),
+                device: &param.lazy_device(),
+            };
+            (self.adapter)(weight, from)
+        });
         (param, adapter)
     }
 }

@@ -134,7 +134,7 @@ fn gaussian(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
         .collect()
 }
 
-fn diagonal(rank: usize, value: f32) -> Vec<f32> {
+pub(crate) fn diagonal(rank: usize, value: f32) -> Vec<f32> {
     let mut matrix = vec![0.0; rank * rank];
     matrix.iter_mut().step_by(rank + 1).for_each(|x| *x = value);
     matrix

@@ -43,7 +43,7 @@ pub fn adapted_linear<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D
         adapter.a.val().into_dispatch(),
         optional(adapter.transform()),
         adapter.up().into_dispatch(),
-        adapter.scale,
+        adapter.form.scale,
     ));
     shape[D - 1] = y.dims()[1];
     y.reshape(shape)
@@ -70,7 +70,7 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
     }
     base + hidden
         .matmul(adapter.up().transpose())
-        .mul_scalar(adapter.scale)
+        .mul_scalar(adapter.form.scale)
 }
 
 /// Scaled dot-product attention within each sequence of a strip:

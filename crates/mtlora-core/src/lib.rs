@@ -27,10 +27,13 @@
 //! ```
 
 mod adapter;
+mod adapter_form;
+mod adapter_values;
 mod attach;
 mod base_dtype;
 mod contexts;
 mod devices;
+mod fold;
 mod init;
 mod layers;
 pub mod ops;
@@ -41,10 +44,15 @@ mod structure;
 mod targets;
 
 pub use adapter::Adapter;
-pub use attach::{AttachError, FusedProjections, MtLoraConfig, trainable_parameters};
+pub use adapter_form::AdapterForm;
+pub use adapter_values::{AdapterValues, adapters};
+pub use attach::{
+    AttachError, FusedProjections, MtLoraConfig, attach_adapters, trainable_parameters,
+};
 pub use base_dtype::{BaseDtype, BaseDtypeError};
 pub use contexts::Contexts;
 pub use devices::{NamedDevice, NoDevice, device, devices};
+pub use fold::Fold;
 pub use init::Init;
 pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,

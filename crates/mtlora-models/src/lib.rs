@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod adapter;
 #[cfg(test)]
 mod allocations;
 mod checkpoint;
@@ -37,6 +38,10 @@ mod text;
 mod vocabulary;
 mod weights;
 
+pub use adapter::{
+    ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, AdapterConfig, AdapterError,
+    PeftAdapter, PeftType, TRAINED_FILE, TargetModules, TrainedFormat,
+};
 pub use checkpoint::Checkpoint;
 pub use classifier::{ClassificationHead, SequenceClassifier};
 pub use config::{Activation, Architecture, CONFIG_FILE, EncoderConfig, EncoderSizes, ProblemType};
@@ -58,3 +63,4 @@ pub use text::{TextEncoder, Tokens};
 pub use vocabulary::{
     END_OF_TEXT, train_causal_tokenizer, train_tokenizer, write_causal_tokenizer, write_tokenizer,
 };
+pub use weights::Stored;

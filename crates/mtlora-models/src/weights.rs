@@ -16,19 +16,33 @@ use crate::config::{Architecture, CONFIG_FILE, EncoderConfig};
 use crate::error::ModelError;
 use crate::save::{write_atomically, write_checkpoint};
 
+/// What kind of weight a parameter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A linear map's.
+    Linear,
+    /// An embedding's.
+    Embedding,
+    /// A bias, a norm's, an adapter's.
+    Other,
+}
+
 /// One parameter of a model.
-struct Slot {
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
     /// Burn's path.
-    path: String,
+    pub(crate) path: String,
     /// Burn's shape.
-    shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     /// Whether the checkpoint keeps it transposed: PyTorch's linear weights are `[out, in]`.
-    transposed: bool,
+    pub(crate) transposed: bool,
+    /// What kind of weight it is.
+    pub(crate) kind: Kind,
 }
 
 impl Slot {
     /// The shape in the checkpoint.
-    fn stored_shape(&self) -> Vec<usize> {
+    pub(crate) fn stored_shape(&self) -> Vec<usize> {
         let mut shape = self.shape.clone();
         if self.transposed {
             shape.reverse();
@@ -37,8 +51,8 @@ impl Slot {
     }
 }
 
-/// How a family of models is kept in a checkpoint.
-pub(crate) trait Stored {
+/// How a family of models is kept in Hugging Face's files; its configuration knows it.
+pub trait Stored {
     /// What names of the model without its head have in front in a model with one, as `roberta.`.
     fn prefix(&self) -> String;
     /// The tensor's name in the checkpoint, with the prefix.
@@ -51,6 +65,8 @@ pub(crate) trait Stored {
     fn deviation(&self, path: &str) -> f64;
     /// The text of its config.json.
     fn to_json(&self) -> String;
+    /// What PEFT calls the task of the models that adapters are for.
+    fn task_type(&self) -> &'static str;
 }
 
 impl Stored for EncoderConfig {
@@ -96,18 +112,26 @@ impl Stored for EncoderConfig {
     fn to_json(&self) -> String {
         EncoderConfig::to_json(self)
     }
+
+    fn task_type(&self) -> &'static str {
+        "SEQ_CLS"
+    }
 }
 
 struct Slots {
-    path: Vec<(String, bool)>,
+    path: Vec<(String, Kind)>,
     slots: Vec<Slot>,
     transposes_linear: bool,
 }
 
 impl ModuleVisitor for Slots {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        let linear = container_type == "Struct:Linear";
-        self.path.push((name.to_string(), linear));
+        let kind = match container_type {
+            "Struct:Linear" => Kind::Linear,
+            "Struct:Embedding" => Kind::Embedding,
+            _ => Kind::Other,
+        };
+        self.path.push((name.to_string(), kind));
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -116,16 +140,21 @@ impl ModuleVisitor for Slots {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
-        let linear = self.path.last().is_some_and(|(_, linear)| *linear);
+        let kind = match self.path.last() {
+            Some((_, kind)) if D == 2 => *kind,
+            _ => Kind::Other,
+        };
         self.slots.push(Slot {
             path: names.join("."),
             shape: param.lazy_shape().to_vec(),
-            transposed: self.transposes_linear && linear && D == 2,
+            transposed: self.transposes_linear && kind == Kind::Linear,
+            kind,
         });
     }
 }
 
-fn slots<M: Module>(model: &M, config: &impl Stored) -> Vec<Slot> {
+/// Every parameter of a model, those of its adapters too.
+pub(crate) fn slots<M: Module>(model: &M, config: &impl Stored) -> Vec<Slot> {
     let mut slots = Slots {
         path: Vec::new(),
         slots: Vec::new(),
@@ -240,7 +269,7 @@ pub(crate) fn write<M: Module>(
 }
 
 /// `[rows, columns]` to `[columns, rows]`.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     // Blocks, so that neither side is read or written a cache line for one value.
     const BLOCK: usize = 32;
     let mut out = vec![0.0; values.len()];

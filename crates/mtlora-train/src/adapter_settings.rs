@@ -62,7 +62,7 @@ pub struct AdapterSettings {
     pub dropout: f64,
     /// How the factors start.
     pub init: Init,
-    /// The folder of the run whose factors they start with instead.
+    /// The folder of the adapter (a run, or one of PEFT's) that it starts with instead.
     pub init_from: Option<PathBuf>,
     /// Which weights are adapted, as [`Targets::parse`] reads it.
     pub targets: String,
@@ -74,24 +74,17 @@ pub struct AdapterSettings {
 }
 
 impl AdapterSettings {
-    /// `model` ready to train: with what trains (`modules_to_save` beside the adapter, whose start is
-    /// drawn from `seed`) trainable, and the rest frozen, in its precision.
+    /// `model`, whose parameters are frozen or not as they should be, with its frozen weights in the
+    /// precision that they are kept in.
     ///
     /// # Errors
-    /// When the adapter does not fit the model, nothing is frozen that could be kept in less
-    /// precision, or the device does not have it.
-    pub fn prepare<M: Module>(
-        &self,
-        model: M,
-        modules_to_save: &[&str],
-        seed: u64,
-    ) -> Result<M, TrainError> {
+    /// When nothing is frozen that could be kept in less precision, or the device does not have it.
+    pub fn keep_base<M: Module>(&self, model: M) -> Result<M, TrainError> {
         if self.method == MethodName::Full && self.base_dtype != BaseDtype::F32 {
             return Err(TrainError::Option(
                 "method full trains every weight, and what trains stays in f32: leave base_dtype out",
             ));
         }
-        let model = self.method(modules_to_save, seed)?.prepare(model)?;
         Ok(self.base_dtype.keep(model)?)
     }
 

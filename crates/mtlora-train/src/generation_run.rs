@@ -1,19 +1,17 @@
 //! The run of a data-to-text task.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use burn::tensor::Device;
-use mtlora_core::load_state;
-use mtlora_models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
+use mtlora_models::{CausalLm, CausalText, GenerationConfig, Gpt2Config, TrainedFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter_settings::{AdapterSettings, MethodName};
 use crate::data_to_text::PairsConfig;
 use crate::generator::GeneratorParts;
-use crate::init_from::init_from;
+use crate::init_from::{import, start};
+use crate::load::load;
 use crate::options::TrainOptions;
-use crate::run::Run;
 use crate::saver::SaveOptions;
 use crate::trainer::TrainError;
 
@@ -50,12 +48,61 @@ pub struct GenerationRunConfig {
 }
 
 impl GenerationRunConfig {
-    /// The base model with this run's method, ready to train on an autodiff `device`.
+    /// The base model with this run's method, ready to train on an autodiff `device`. Its adapter is
+    /// new, or the one that `init_from` names.
     ///
     /// # Errors
     /// When the folder is no GPT-2, the adapter does not fit it, or there is nothing that could
     /// train.
-    pub fn prepare(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
+    pub fn start(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
+        let parts = self.base(device)?;
+        let seed = self.training.seed;
+        let model = start(parts.model, &parts.config, &self.adapter, &[], seed)?;
+        let model = self.adapter.keep_base(model)?;
+        Ok(GeneratorParts { model, ..parts })
+    }
+
+    /// The base model with the values that were trained, without gradients, for writing texts (see
+    /// [`AdapterSettings::folded`]): the values of the run, or of the adapter, in `folder`.
+    ///
+    /// # Errors
+    /// When the base model or the trained values cannot be read or do not fit.
+    pub fn load(&self, folder: &Path, device: &Device) -> Result<GeneratorParts, TrainError> {
+        // What needs a gradient can only be told where there are some.
+        let parts = self.base(&device.clone().autodiff())?;
+        let model = load(parts.model, &parts.config, &self.adapter, folder)?;
+        Ok(GeneratorParts {
+            model: self.adapter.folded(model),
+            ..parts
+        })
+    }
+
+    /// As [`start`](Self::start), but with the head, too, of the adapter that `init_from` names.
+    ///
+    /// # Errors
+    /// When none is named, it does not fit the model, or differs from the settings.
+    pub fn import(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
+        let parts = self.base(device)?;
+        let model = import(parts.model, &parts.config, &self.adapter)?;
+        Ok(GeneratorParts { model, ..parts })
+    }
+
+    /// How what `parts` trains is written.
+    ///
+    /// # Errors
+    /// When the model has adapters of different structures.
+    pub fn format(&self, parts: &GeneratorParts) -> Result<TrainedFormat, TrainError> {
+        let base = self.model.display().to_string();
+        let rslora = self.adapter.use_rslora;
+        Ok(TrainedFormat::new(
+            &parts.model,
+            &parts.config,
+            &base,
+            rslora,
+        )?)
+    }
+
+    fn base(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
         if self.adapter.method == MethodName::Head {
             return Err(TrainError::Option(
                 "a GPT-2 has no head of its own to train: choose method mtlora or full",
@@ -64,34 +111,10 @@ impl GenerationRunConfig {
         let config = Gpt2Config::from_folder(&self.model)?;
         let text = CausalText::from_folder(&self.model, &config)?;
         let model = CausalLm::from_folder(&self.model, &config, device)?;
-        let model = self.adapter.prepare(model, &[], self.training.seed)?;
         Ok(GeneratorParts {
             model,
             config,
             text,
-        })
-    }
-
-    /// As [`prepare`](Self::prepare), and with the adapter of the run that `init_from` names.
-    ///
-    /// # Errors
-    /// As [`prepare`](Self::prepare), and when that run's adapter does not fit this one.
-    pub fn start(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
-        let mut parts = self.prepare(device)?;
-        parts.model = init_from(parts.model, &self.adapter)?;
-        Ok(parts)
-    }
-
-    /// The trained model, without gradients, for writing texts: see [`AdapterSettings::folded`].
-    ///
-    /// # Errors
-    /// When the base model or the trained values cannot be read or do not fit.
-    pub fn load(&self, run: &Run, device: &Device) -> Result<GeneratorParts, TrainError> {
-        let parts = self.prepare(&device.clone().autodiff())?;
-        let model = load_state(parts.model, run.values()?)?;
-        Ok(GeneratorParts {
-            model: self.adapter.folded(model.valid()),
-            ..parts
         })
     }
 }

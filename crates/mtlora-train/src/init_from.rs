@@ -1,33 +1,18 @@
-//! Starting from the adapter of another run.
+//! Starting from an adapter that is there: another run's, or one of PEFT's.
 
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use mtlora_core::{State, load_state, state};
-use serde::Deserialize;
+use mtlora_core::{BaseDtype, Init, adapters};
+use mtlora_models::{AdapterConfig, PeftAdapter, Stored, TargetModules};
 
 use crate::adapter_settings::{AdapterSettings, MethodName};
-use crate::run::Run;
 use crate::trainer::TrainError;
 
-/// What the path of every factor has in it.
-const ADAPTER: &str = ".mtlora.";
-
-/// Why a run cannot start from another's adapter.
+/// Why a run cannot start from an adapter.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum InitFromError {
-    /// The other run trained something else.
-    #[error(
-        "{}: was trained with method {method} and has no adapter; start from a run with method mtlora",
-        .from.display()
-    )]
-    NoAdapter {
-        /// The other run's folder.
-        from: PathBuf,
-        /// What it trained.
-        method: MethodName,
-    },
     /// This run trains something else.
     #[error("method {method} has no adapter that could start from another's; choose method mtlora")]
     NoAdapterHere {
@@ -36,207 +21,200 @@ pub enum InitFromError {
     },
     /// The adapters are of different kinds.
     #[error(
-        "{}: its adapter has {field} {theirs}, this run's has {ours}; choose {field} {theirs}, or start from a run \
-         with {field} {ours}",
+        "{}: its adapter has {field} {theirs}, this run's has {ours}; choose {field} {theirs}, or start from an \
+         adapter with {field} {ours}",
         .from.display()
     )]
     Differs {
-        /// The other run's folder.
+        /// The adapter's folder.
         from: PathBuf,
         /// The setting.
         field: &'static str,
-        /// The other run's.
+        /// The adapter's.
         theirs: String,
         /// This run's.
         ours: String,
     },
     /// One has an adapter where the other has none.
     #[error(
-        "{}: {} `{path}`{}, {}; both need the same targets, and base models with the same layers",
+        "{}: {} an adapter on `{path}`{}, {}; leave --targets out, and the adapter's are taken",
         .from.display(),
         if *.theirs { "has" } else { "has no" },
         match .more { 0 => String::new(), more => format!(" (and {more} more)") },
-        if *.theirs { "which this run has not" } else { "which this run has" }
+        if *.theirs { "which --targets leaves out" } else { "which --targets names" }
     )]
     Place {
-        /// The other run's folder.
+        /// The adapter's folder.
         from: PathBuf,
-        /// Whether it is the other run that has it.
+        /// Whether it is the adapter that has it.
         theirs: bool,
-        /// The first such factor.
+        /// The first such module.
         path: String,
         /// How many others there are.
         more: usize,
     },
-    /// A factor has another shape.
-    #[error(
-        "{}: `{path}` has shape {theirs:?}, in this run {ours:?}; both need base models of one width, and the same \
-         projections adapted",
-        .from.display()
-    )]
-    Shape {
-        /// The other run's folder.
-        from: PathBuf,
-        /// The factor.
-        path: String,
-        /// The other run's shape.
-        theirs: Vec<usize>,
-        /// This run's shape.
-        ours: Vec<usize>,
-    },
 }
 
-/// Of a run's configuration, what both kinds of runs have.
-#[derive(Deserialize)]
-struct WithAdapter {
-    adapter: AdapterSettings,
-}
-
-/// `model`, whose adapter is made as `settings` say, with the factors (`A`, `B`, `C`, `D`; not the
-/// head) of the run that they name in `init_from`; as it is, if they name none. The scale stays its
-/// own.
+/// `model`, ready to train as `settings` say, with the adapter that they start from if they name one,
+/// but not that adapter's head. `modules_to_save` train beside it.
+///
+/// Plain LoRA starts any structure, with `T = I`.
 ///
 /// # Errors
-/// When that is no run with an adapter, or not each factor of one adapter has its place in the
-/// other.
-pub fn init_from<M: Module>(model: M, settings: &AdapterSettings) -> Result<M, TrainError> {
+/// When that is no adapter's folder, the adapter does not fit the model, or it has another rank, scale
+/// or structure or other targets than the settings.
+pub fn start<M: Module>(
+    model: M,
+    layout: &impl Stored,
+    settings: &AdapterSettings,
+    modules_to_save: &[&str],
+    seed: u64,
+) -> Result<M, TrainError> {
     let Some(from) = &settings.init_from else {
-        return Ok(model);
+        return Ok(settings.method(modules_to_save, seed)?.prepare(model)?);
     };
+    let adapter = read(settings, from)?.without_head();
+    let also: Vec<String> = modules_to_save.iter().map(ToString::to_string).collect();
+    // Where the same words say which weights are adapted there is nothing to compare.
+    if settings.targets != settings_of(&adapter.config).targets {
+        let own = settings
+            .method(modules_to_save, seed)?
+            .prepare(model.clone())?;
+        let theirs = adapter.attach(model, layout, &also)?;
+        same_places(&own, &theirs, from)?;
+        return Ok(theirs);
+    }
+    Ok(adapter.attach(model, layout, &also)?)
+}
+
+/// `model` with the adapter that `settings` start from, in their structure, its head included.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn import<M: Module>(
+    model: M,
+    layout: &impl Stored,
+    settings: &AdapterSettings,
+) -> Result<M, TrainError> {
+    let from = settings.init_from.as_deref();
+    let from = from.ok_or(TrainError::Option("there is no adapter to import"))?;
+    let adapter = read(settings, from)?;
+    let theirs = settings_of(&adapter.config).targets;
+    if settings.targets != theirs {
+        return Err(InitFromError::Differs {
+            from: from.to_path_buf(),
+            field: "targets",
+            theirs,
+            ours: settings.targets.clone(),
+        }
+        .into());
+    }
+    Ok(adapter.attach(model, layout, &[])?)
+}
+
+/// The adapter that `settings` start from, in their structure and with their dropout.
+fn read(settings: &AdapterSettings, from: &Path) -> Result<PeftAdapter, TrainError> {
     if settings.method != MethodName::MtLora {
         let method = settings.method;
         return Err(InitFromError::NoAdapterHere { method }.into());
     }
-    let (run, WithAdapter { adapter: theirs }) = Run::open(from)?;
-    if theirs.method != MethodName::MtLora {
-        return Err(InitFromError::NoAdapter {
-            from: from.to_path_buf(),
-            method: theirs.method,
-        }
-        .into());
-    }
-    let fields = [
-        (
-            "structure",
-            theirs.structure.to_string(),
-            settings.structure.to_string(),
-        ),
-        ("rank", theirs.rank.to_string(), settings.rank.to_string()),
-    ];
-    for (field, theirs, ours) in fields {
-        if theirs != ours {
-            return Err(InitFromError::Differs {
-                from: from.to_path_buf(),
-                field,
-                theirs,
-                ours,
-            }
-            .into());
-        }
-    }
-    let mut values = run.values()?;
-    values.retain(|path, _| path.contains(ADAPTER));
-    load_adapter(model, values, from)
+    let adapter = PeftAdapter::from_folder(from)?;
+    same_settings(settings, &adapter.config, from)?;
+    let theirs = adapter.config.structure;
+    let converted = adapter.in_structure(settings.structure, settings.dropout);
+    let converted = converted.ok_or_else(|| InitFromError::Differs {
+        from: from.to_path_buf(),
+        field: "structure",
+        theirs: theirs.to_string(),
+        ours: settings.structure.to_string(),
+    });
+    Ok(converted?)
 }
 
-/// `model` with `values`, which are the factors of the run in `from`, in its adapter.
-fn load_adapter<M: Module>(model: M, values: State, from: &Path) -> Result<M, TrainError> {
-    let own = state(&model, |path, _| path.contains(ADAPTER));
-    for (theirs, these, those) in [(true, &values, &own), (false, &own, &values)] {
+/// An error if one of two models has an adapter where the other has none.
+fn same_places<M: Module>(own: &M, theirs: &M, from: &Path) -> Result<(), InitFromError> {
+    let [own, theirs] = [own, theirs].map(adapters);
+    for (is_theirs, these, those) in [(true, &theirs, &own), (false, &own, &theirs)] {
         let mut without = these.keys().filter(|path| !those.contains_key(*path));
         if let Some(path) = without.next() {
             return Err(InitFromError::Place {
                 from: from.to_path_buf(),
-                theirs,
+                theirs: is_theirs,
                 path: path.clone(),
                 more: without.count(),
-            }
-            .into());
+            });
         }
     }
-    for ((path, theirs), ours) in values.iter().zip(own.values()) {
-        let [theirs, ours] = [theirs, ours].map(|data| data.shape().to_vec());
-        if theirs != ours {
-            return Err(InitFromError::Shape {
-                from: from.to_path_buf(),
-                path: path.clone(),
-                theirs,
-                ours,
-            }
-            .into());
-        }
-    }
-    Ok(load_state(model, values)?)
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use burn::nn::{Linear, LinearConfig};
-    use mtlora_core::{Adapter, Init, MtLoraConfig, Structure};
-
-    use super::*;
-
-    #[derive(Module, Debug)]
-    struct Pair {
-        body: Linear,
-        head: Linear,
+fn same_settings(
+    settings: &AdapterSettings,
+    config: &AdapterConfig,
+    from: &Path,
+) -> Result<(), InitFromError> {
+    let theirs = settings_of(config);
+    let word = |rslora: bool| rslora.to_string();
+    let none = || "none".to_string();
+    let fields = [
+        ("rank", theirs.rank.to_string(), settings.rank.to_string()),
+        (
+            "alpha",
+            theirs.alpha.to_string(),
+            settings.alpha.to_string(),
+        ),
+        (
+            "use-rslora",
+            word(theirs.use_rslora),
+            word(settings.use_rslora),
+        ),
+        (
+            "projections",
+            theirs.projections.unwrap_or_else(none),
+            settings.projections.clone().unwrap_or_else(none),
+        ),
+    ];
+    match fields.into_iter().find(|(_, theirs, ours)| theirs != ours) {
+        None => Ok(()),
+        Some((field, theirs, ours)) => Err(InitFromError::Differs {
+            from: from.to_path_buf(),
+            field,
+            theirs,
+            ours,
+        }),
     }
+}
 
-    fn pair(width: usize, targets: &[&str], seed: u64) -> Pair {
-        let device = mtlora_core::devices()[0].device.clone().autodiff();
-        let layer = || LinearConfig::new(width, 6).init(&device);
-        let model = Pair {
-            body: layer(),
-            head: layer(),
-        };
-        MtLoraConfig::new(Structure::Dtsm)
-            .with_rank(2)
-            .with_init(Init::Kaiming)
-            .with_target_modules(mtlora_core::Targets::names(targets.iter().copied()))
-            .with_seed(seed)
-            .attach(model)
-            .unwrap()
+/// What an adapter's folder says of the settings that it was, or could have been, trained with.
+pub fn settings_of(config: &AdapterConfig) -> AdapterSettings {
+    let letters = |adapted: &[bool]| {
+        let named = "qkv".chars().zip(adapted);
+        let letters = named.filter(|(_, adapted)| **adapted);
+        letters.map(|(letter, _)| letter).collect::<String>()
+    };
+    let mut targets = match &config.target_modules {
+        Some(TargetModules::Names(names)) => names.join(","),
+        Some(TargetModules::Pattern(pattern)) => pattern.clone(),
+        Some(TargetModules::AllLinear) => "all-linear".to_string(),
+        None => "the adapter's".to_string(),
+    };
+    if !config.layers_to_transform.is_empty() {
+        targets.push_str(" of some layers");
     }
-
-    fn factors(model: &Pair) -> State {
-        state(model, |path, _| path.contains(ADAPTER))
-    }
-
-    #[test]
-    fn the_adapter_is_taken_over_and_trains() {
-        let source = factors(&pair(4, &["body"], 1));
-        let target = pair(4, &["body"], 2);
-        let head = target.head.weight.val().into_data();
-        assert_ne!(factors(&target), source);
-        let target = load_adapter(target, source.clone(), Path::new("run")).unwrap();
-        assert_eq!(factors(&target), source);
-        assert_eq!(state(&target, |_, trains| trains), source);
-        assert_eq!(target.head.weight.val().into_data(), head);
-        assert!(target.body.weight.reparameterization::<Adapter>().is_some());
-    }
-
-    #[test]
-    fn what_differs_is_named() {
-        let error = |source: &[&str], target: &[&str], width| {
-            let values = factors(&pair(4, source, 1));
-            let model = pair(width, target, 2);
-            let error = load_adapter(model, values, Path::new("runs/mnli")).unwrap_err();
-            error.to_string()
-        };
-        let text = error(&["body", "head"], &["body"], 4);
-        assert!(
-            text.starts_with(
-                "runs/mnli: has `head.weight.mtlora.a` (and 3 more), which this run has not; "
-            ),
-            "{text}"
-        );
-        let text = error(&["body"], &["body", "head"], 4);
-        assert!(text.contains("has no `head.weight.mtlora.a`"), "{text}");
-        let text = error(&["body"], &["body"], 5);
-        assert!(
-            text.contains("`body.weight.mtlora.a` has shape [2, 4], in this run [2, 5]"),
-            "{text}"
-        );
+    AdapterSettings {
+        method: MethodName::MtLora,
+        structure: config.structure,
+        rank: config.r,
+        alpha: config.lora_alpha,
+        use_rslora: config.use_rslora,
+        dropout: config.lora_dropout,
+        init: Init::Kaiming,
+        init_from: None,
+        targets,
+        projections: config
+            .fused_projections
+            .first()
+            .map(|fused| letters(&fused.adapted)),
+        base_dtype: BaseDtype::F32,
     }
 }

@@ -5,12 +5,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::module::Module;
-use burn::tensor::{Device, TensorData};
-use mtlora_core::{State, load_state};
+use burn::tensor::Device;
+use mtlora_core::State;
 use mtlora_models::{
-    Checkpoint, EncoderConfig, ModelError, ProblemType, SequenceClassifier, TextEncoder,
-    write_atomically, write_checkpoint,
+    ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, EncoderConfig, ModelError, ProblemType,
+    SequenceClassifier, TRAINED_FILE, TextEncoder, TrainedFormat, write_atomically,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::adapter_settings::AdapterSettings;
 use crate::checkpoints::Checkpoints;
 use crate::example::Objective;
-use crate::init_from::init_from;
+use crate::init_from::{import, start};
+use crate::load::load;
 use crate::options::TrainOptions;
 use crate::saver::SaveOptions;
 use crate::snapshot::{Snapshot, changed};
@@ -27,7 +27,6 @@ use crate::tensorboard::remove_event_files;
 use crate::trainer::TrainError;
 
 const CONFIG: &str = "run.toml";
-const STATE: &str = "trained.safetensors";
 const LOG: &str = "metrics.jsonl";
 const RESULTS: &str = "results.json";
 const CHECKPOINTS: &str = "checkpoints";
@@ -35,6 +34,10 @@ const CHECKPOINTS: &str = "checkpoints";
 const LOCK: &str = ".lock";
 /// What of a run's configuration may change when it goes on.
 const MAY_CHANGE: [&str; 2] = ["checkpoints", "device"];
+/// The field of the configuration that says how the folder is laid out.
+const FORMAT_FIELD: &str = "format";
+/// The layout that is written and read.
+const FORMAT: i64 = 2;
 
 /// All that a run is made from: with it and the same model folder and data, it can be made again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,34 +68,72 @@ pub struct RunConfig {
 
 impl RunConfig {
     /// The base model with this run's head and method, ready to train on an autodiff `device`, and
-    /// the names of the tensors that its folder lacks.
+    /// the names of the tensors that its folder lacks. Its adapter is new, or the one that `init_from`
+    /// names.
     ///
     /// # Errors
     /// When the folder is no model, or the adapter does not fit it.
-    pub fn prepare(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
+    pub fn start(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
+        let (parts, fresh) = self.base(device)?;
+        let mut modules_to_save = vec!["classifier"];
+        // BERT's pooler, where the base model comes without one.
+        if fresh.iter().any(|name| name.contains(".pooler.")) {
+            modules_to_save.push("pooler");
+        }
+        let seed = self.training.seed;
+        let (settings, kept) = (&self.adapter, &modules_to_save);
+        let model = start(parts.model, &parts.config, settings, kept, seed)?;
+        let model = settings.keep_base(model)?;
+        Ok((Parts { model, ..parts }, fresh))
+    }
+
+    /// The base model with the values that were trained, without gradients: those of the run, or of the
+    /// adapter, in `folder`.
+    ///
+    /// # Errors
+    /// When the base model or the trained values cannot be read or do not fit.
+    pub fn load(&self, folder: &Path, device: &Device) -> Result<Parts, TrainError> {
+        // What needs a gradient can only be told where there are some.
+        let (parts, _) = self.base(&device.clone().autodiff())?;
+        let model = load(parts.model, &parts.config, &self.adapter, folder)?;
+        Ok(Parts { model, ..parts })
+    }
+
+    /// As [`start`](Self::start), but with the head, too, of the adapter that `init_from` names.
+    ///
+    /// # Errors
+    /// When none is named, it does not fit the model, or differs from the settings.
+    pub fn import(&self, device: &Device) -> Result<Parts, TrainError> {
+        let (parts, _) = self.base(device)?;
+        let model = import(parts.model, &parts.config, &self.adapter)?;
+        Ok(Parts { model, ..parts })
+    }
+
+    /// How what `parts` trains is written.
+    ///
+    /// # Errors
+    /// When the model has adapters of different structures.
+    pub fn format(&self, parts: &Parts) -> Result<TrainedFormat, TrainError> {
+        let base = self.model.display().to_string();
+        let rslora = self.adapter.use_rslora;
+        Ok(TrainedFormat::new(
+            &parts.model,
+            &parts.config,
+            &base,
+            rslora,
+        )?)
+    }
+
+    fn base(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
         let config = task_config(EncoderConfig::from_folder(&self.model)?, &self.objective)?;
         let text = TextEncoder::from_folder(&self.model, &config, self.max_length)?;
         let (model, fresh) =
             SequenceClassifier::from_folder(&self.model, &config, self.training.seed, device)?;
-        let seed = self.training.seed;
-        let model = self.adapter.prepare(model, &["classifier"], seed)?;
-        Ok((
-            Parts {
-                model,
-                config,
-                text,
-            },
-            fresh,
-        ))
-    }
-
-    /// As [`prepare`](Self::prepare), and with the adapter of the run that `init_from` names.
-    ///
-    /// # Errors
-    /// As [`prepare`](Self::prepare), and when that run's adapter does not fit this one.
-    pub fn start(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
-        let (mut parts, fresh) = self.prepare(device)?;
-        parts.model = init_from(parts.model, &self.adapter)?;
+        let parts = Parts {
+            model,
+            config,
+            text,
+        };
         Ok((parts, fresh))
     }
 }
@@ -154,7 +195,14 @@ impl Run {
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
         let run = Self::locked(folder)?;
         // The configuration first: without it, what is left of an older run is none.
-        for old in [CONFIG, RESULTS, STATE, LOG] {
+        for old in [
+            CONFIG,
+            RESULTS,
+            ADAPTER_CONFIG_FILE,
+            ADAPTER_WEIGHTS_FILE,
+            TRAINED_FILE,
+            LOG,
+        ] {
             let path = run.path(old);
             if path.exists() {
                 fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
@@ -164,6 +212,7 @@ impl Run {
         remove_event_files(folder)?;
         let text = toml::to_string_pretty(config)
             .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))?;
+        let text = format!("{FORMAT_FIELD} = {FORMAT}\n{text}");
         write_atomically(&run.path(CONFIG), text.as_bytes())?;
         Ok(run)
     }
@@ -172,7 +221,7 @@ impl Run {
     /// [`StoredConfig`](crate::StoredConfig) where that is not known.
     ///
     /// # Errors
-    /// When the folder has no readable `run.toml`.
+    /// When the folder has no readable `run.toml`, or one of another build.
     pub fn open<C: DeserializeOwned>(folder: &Path) -> Result<(Self, C), TrainError> {
         let path = folder.join(CONFIG);
         let text = fs::read_to_string(&path).map_err(|error| {
@@ -181,7 +230,7 @@ impl Run {
                 folder.display()
             ))
         })?;
-        let config = toml::from_str(&text)
+        let config = read_config(&text)
             .map_err(|error| TrainError::Report(format!("{}: {error}", path.display())))?;
         let run = Self {
             folder: folder.to_path_buf(),
@@ -243,7 +292,10 @@ impl Run {
     /// # Errors
     /// When a setting in `run.toml` has changed that may not; when the checkpoint is of another
     /// version; what the operating system says.
-    pub fn rewind(&self) -> Result<(Option<Snapshot>, Vec<String>), TrainError> {
+    pub fn rewind(
+        &self,
+        format: &TrainedFormat,
+    ) -> Result<(Option<Snapshot>, Vec<String>), TrainError> {
         let (kept, damages) = self.checkpoints().newest()?;
         let mut notes: Vec<String> = damages.iter().map(ToString::to_string).collect();
         let Some(kept) = kept else {
@@ -272,7 +324,7 @@ impl Run {
             notes.push(format!("{LOG} has lost lines of before step {step}"));
         }
         if let Some(best) = &kept.snapshot.best {
-            self.save_state(&best.values)?;
+            self.save_state(format, &best.values)?;
         }
         Ok((Some(kept.snapshot), notes))
     }
@@ -288,47 +340,13 @@ impl Run {
         })
     }
 
-    /// The trained model, without gradients.
-    ///
-    /// # Errors
-    /// When the base model or the trained values cannot be read or do not fit.
-    pub fn load(&self, config: &RunConfig, device: &Device) -> Result<Parts, TrainError> {
-        let (parts, _) = config.prepare(&device.clone().autodiff())?;
-        Ok(Parts {
-            model: load_state(parts.model, self.values()?)?.valid(),
-            ..parts
-        })
-    }
-
-    /// The trained values, by path.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn values(&self) -> Result<State, TrainError> {
-        let file = Checkpoint::open_file(&self.path(STATE))?;
-        let mut values = State::new();
-        for name in file.names() {
-            let (shape, data) = file.read_f32(name)?;
-            values.insert(name.to_string(), TensorData::new(data, shape));
-        }
-        Ok(values)
-    }
-
-    /// Writes the trained values, replacing older ones only when they are whole.
+    /// Writes the trained values, replacing older ones only when they are whole: as an adapter in PEFT's
+    /// format where one is trained.
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn save_state(&self, values: &State) -> Result<(), TrainError> {
-        let mut tensors = Vec::new();
-        for (path, data) in values {
-            let values: Vec<f32> = data
-                .clone()
-                .convert::<f32>()
-                .try_to_vec()
-                .map_err(|error| TrainError::Report(format!("{path}: {error:?}")))?;
-            tensors.push((path.clone(), data.shape().to_vec(), values.into()));
-        }
-        Ok(write_checkpoint(&self.path(STATE), tensors)?)
+    pub fn save_state(&self, format: &TrainedFormat, values: &State) -> Result<(), TrainError> {
+        Ok(format.write(&self.folder, values)?)
     }
 
     /// Appends a line to the metrics log.
@@ -410,5 +428,59 @@ impl Run {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+}
+
+/// Reads a configuration, whose layout must be the one that is written today.
+fn read_config<C: DeserializeOwned>(text: &str) -> Result<C, String> {
+    let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+    match table.get(FORMAT_FIELD).map(toml::Value::as_integer) {
+        Some(Some(FORMAT)) => {}
+        None => {
+            return Err(
+                "the run was made by an earlier build of mtlora, which kept adapters in another form; \
+                 train it again, or merge it with that build and use the merged folder as the model"
+                    .to_string(),
+            );
+        }
+        Some(_) => {
+            return Err(format!(
+                "`{FORMAT_FIELD}` is not {FORMAT}: the run was made by another build of mtlora; use that one"
+            ));
+        }
+    }
+    // Without that line, and with every other where it was, for the messages.
+    let is_format = |line: &&str| line.split('=').next().map(str::trim) == Some(FORMAT_FIELD);
+    let first = text.lines().position(|line| is_format(&line));
+    let rest: Vec<&str> = text
+        .lines()
+        .enumerate()
+        .map(|(at, line)| if Some(at) == first { "" } else { line })
+        .collect();
+    toml::from_str(&rest.join("\n")).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn runs_of_other_builds_are_refused_with_the_way_out() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Config {
+            rank: usize,
+        }
+        let read = |text: &str| read_config::<Config>(text);
+        assert_eq!(read("format = 2\nrank = 4").unwrap().rank, 4);
+        assert!(read("rank = 4").unwrap_err().contains("earlier build"));
+        assert!(
+            read("format = 3\nrank = 4")
+                .unwrap_err()
+                .contains("another build")
+        );
+        let text = read("format = 2\nrank = 4\nrnak = 5").unwrap_err();
+        assert!(text.contains("line 3") && text.contains("rnak"), "{text}");
     }
 }

@@ -67,9 +67,10 @@ impl SaveOptions {
 /// use std::ops::ControlFlow;
 ///
 /// use mtlora_core::State;
+/// use mtlora_models::TrainedFormat;
 /// use mtlora_train::{Observer, Pause, Run, Saver, SaveOptions, Scores, StepReport, TrainError};
 ///
-/// struct Keep(Run, Saver);
+/// struct Keep(Run, TrainedFormat, Saver);
 ///
 /// impl Observer for Keep {
 ///     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
@@ -77,22 +78,24 @@ impl SaveOptions {
 ///     }
 ///
 ///     fn evaluated(&mut self, _: usize, _: &Scores, best: Option<&State>) -> Result<(), TrainError> {
-///         best.map_or(Ok(()), |values| self.0.save_state(values))
+///         best.map_or(Ok(()), |values| self.0.save_state(&self.1, values))
 ///     }
 ///
 ///     fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
-///         self.1.between(pause, false)?;
+///         self.2.between(pause, false)?;
 ///         Ok(ControlFlow::Continue(()))
 ///     }
 /// }
 ///
-/// # fn main() -> Result<(), TrainError> {
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // A new run is made with `Run::create`; one that was stopped goes on:
-/// let (run, _config) = Run::open::<mtlora_train::RunConfig>("runs/mrpc".as_ref())?;
+/// let (run, config) = Run::open::<mtlora_train::RunConfig>("runs/mrpc".as_ref())?;
 /// let run = run.lock()?;
-/// let (from, _notes) = run.rewind()?;
+/// let (parts, _) = config.start(&mtlora_core::device("flex")?.autodiff())?;
+/// let format = config.format(&parts)?;
+/// let (from, _notes) = run.rewind(&format)?;
 /// let saver = Saver::new(&run, SaveOptions::default())?;
-/// let mut observer = Keep(run, saver);
+/// let mut observer = Keep(run, format, saver);
 /// // `train`, `train_causal` and `fit` take `from` and the observer.
 /// # let _ = (from, &mut observer);
 /// # Ok(())

@@ -3,7 +3,7 @@
 use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
 use mtlora_core::{AttachError, BaseDtypeError, MtLoraConfig, SegmentsError, StateError};
-use mtlora_models::{EncoderConfig, ModelError, SequenceClassifier, Strip, Tokens};
+use mtlora_models::{AdapterError, EncoderConfig, ModelError, SequenceClassifier, Strip, Tokens};
 
 use crate::checkpoints::CheckpointError;
 use crate::error::DataError;
@@ -72,6 +72,9 @@ pub enum TrainError {
     /// Stored values and model differ.
     #[error(transparent)]
     State(#[from] StateError),
+    /// An adapter's folder cannot be read, or does not fit the model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The adapter of another run does not fit.
     #[error(transparent)]
     InitFrom(#[from] InitFromError),

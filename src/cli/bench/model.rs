@@ -125,7 +125,10 @@ impl ModelArgs {
             Some(folder) => SequenceClassifier::from_folder(&folder, config, self.seed, device)?.0,
             None => SequenceClassifier::fresh(config, self.seed, device)?,
         };
-        Ok(settings.prepare(model, &["classifier"], self.seed)?)
+        let model = settings
+            .method(&["classifier"], self.seed)?
+            .prepare(model)?;
+        Ok(settings.keep_base(model)?)
     }
 
     /// How its training differs from the usual: where it starts.
@@ -160,7 +163,10 @@ impl ModelArgs {
         }
         let mut settings = adapter.settings(&Usual::DATA_TO_TEXT);
         settings.projections = adapter.projections.clone().or(Some("qkv".to_string()));
-        Ok(settings.prepare(self.plain_causal(config, device)?, &[], self.seed)?)
+        let model = settings
+            .method(&[], self.seed)?
+            .prepare(self.plain_causal(config, device)?)?;
+        Ok(settings.keep_base(model)?)
     }
 }
 

@@ -251,6 +251,10 @@ impl Stored for Gpt2Config {
     fn to_json(&self) -> String {
         Gpt2Config::to_json(self)
     }
+
+    fn task_type(&self) -> &'static str {
+        "CAUSAL_LM"
+    }
 }
 
 #[cfg(test)]

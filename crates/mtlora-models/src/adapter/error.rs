@@ -1,0 +1,89 @@
+use std::path::{Path, PathBuf};
+
+use mtlora_core::{AttachError, StateError};
+
+use crate::error::{ModelError, listed, shown};
+
+/// Why an adapter's folder could not be read, or does not fit a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdapterError {
+    /// A file that cannot be read or written, or is not what it should be.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A factor does not fit the model's weight.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A trained tensor does not fit the model's parameter.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A folder without an adapter in it.
+    #[error("{} is no adapter folder: {missing}; {hint}", .folder.display())]
+    NotAnAdapter {
+        /// The folder.
+        folder: PathBuf,
+        /// What it lacks.
+        missing: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Something of PEFT's that this crate does not compute.
+    #[error("{}: {what} is not supported: {hint}", .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The method, field or key.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Configuration and tensors contradict one another.
+    #[error("{}: {message}; are adapter_config.json and the tensors of the same adapter?", .path.display())]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// An expression of the configuration that cannot be read, or takes too long.
+    #[error("{}: field `{field}`: the expression {} cannot be used: {message}", .path.display(), shown(.pattern))]
+    Pattern {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// The expression.
+        pattern: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Modules that the adapter is for and the model does not have.
+    #[error(
+        "{}: the model has no module {}; the adapter was trained on a model of another kind or size",
+        .path.display(),
+        listed(.names)
+    )]
+    NoModule {
+        /// The tensor file.
+        path: PathBuf,
+        /// The modules' names.
+        names: Vec<String>,
+    },
+}
+
+impl AdapterError {
+    pub(super) fn unsupported(path: &Path, what: impl Into<String>, hint: &'static str) -> Self {
+        Self::Unsupported {
+            path: path.to_path_buf(),
+            what: what.into(),
+            hint,
+        }
+    }
+
+    pub(super) fn contradiction(path: &Path, message: impl Into<String>) -> Self {
+        Self::Contradiction {
+            path: path.to_path_buf(),
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Adapters on disk, in the format of Hugging Face's PEFT: `adapter_config.json` with PEFT's fields
+//! and `adapter_model.safetensors` with PEFT's keys.
+//!
+//! An adapter whose `T` is folded in is plain LoRA, `peft_type` "LORA", which PEFT reads too. One with
+//! a `T` of its own is `peft_type` "MTLORA": the same, with `lora_C` and `lora_D` beside `lora_A` and
+//! `lora_B`, and the fields `structure` and `fused_projections`.
+
+mod config;
+mod error;
+mod peft;
+mod select;
+mod trained;
+
+pub use config::{ADAPTER_CONFIG_FILE, AdapterConfig, PeftType, TargetModules};
+pub use error::AdapterError;
+pub use peft::{ADAPTER_WEIGHTS_FILE, AdaptedModule, PeftAdapter};
+pub use trained::{TRAINED_FILE, TrainedFormat};

@@ -1,0 +1,283 @@
+//! How what a model trains is kept while it trains.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::TensorData;
+use mtlora_core::{AdapterValues, State, StateError, adapters, state};
+
+use super::config::{AdapterConfig, TargetModules};
+use super::error::AdapterError;
+use super::peft::{AdaptedModule, PeftAdapter, factor_key, saved_key, whole_modules, write_files};
+use super::select::short_names;
+use crate::checkpoint::Checkpoint;
+use crate::save::write_checkpoint;
+use crate::weights::{Kind, Slot, Stored, slots, transpose};
+
+/// The file with what was trained, by Hugging Face's names, where no adapter was.
+pub const TRAINED_FILE: &str = "trained.safetensors";
+
+/// What in the path of a weight's factor comes before the factor's letter.
+const FACTOR: &str = ".weight.mtlora.";
+
+/// Where on disk each value goes that a model trains: an adapter in PEFT's format where it has one,
+/// else [`TRAINED_FILE`].
+///
+/// Made once, of the model that is ready to train; writes any state of it.
+#[derive(Clone, Debug)]
+pub struct TrainedFormat {
+    /// What says what the adapter is, if there is one.
+    config: Option<AdapterConfig>,
+    /// By Burn's path of each trained parameter.
+    places: BTreeMap<String, Place>,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    /// The name in the file.
+    key: String,
+    /// Burn's shape.
+    shape: Vec<usize>,
+    transposed: bool,
+}
+
+impl TrainedFormat {
+    /// The format for `model`, whose trained parameters are those that require a gradient, and whose
+    /// base is known by the name `base`. `use_rslora` says how the scale is to be written down.
+    ///
+    /// # Errors
+    /// When the adapters are of different structures.
+    pub fn new<M: Module>(
+        model: &M,
+        layout: &impl Stored,
+        base: &str,
+        use_rslora: bool,
+    ) -> Result<Self, AdapterError> {
+        let trained = state(model, |_, trains| trains);
+        let all = slots(model, layout);
+        let factors = adapters(model);
+        let mut places = BTreeMap::new();
+        let mut saved = BTreeSet::new();
+        for slot in all.iter().filter(|slot| trained.contains_key(&slot.path)) {
+            let key = match slot.path.rsplit_once(FACTOR) {
+                Some((module, letter)) => {
+                    let embedding = is_embedding(&all, module);
+                    let letter = letter.to_uppercase().chars().next().unwrap_or('A');
+                    factor_key(&module_name(layout, module), letter, embedding)
+                }
+                None => {
+                    let name = layout.stored_name(&slot.path);
+                    saved.insert(name.clone());
+                    match factors.is_empty() {
+                        true => name,
+                        false => saved_key(&name),
+                    }
+                }
+            };
+            let place = Place {
+                key,
+                shape: slot.shape.clone(),
+                transposed: slot.transposed,
+            };
+            places.insert(slot.path.clone(), place);
+        }
+        let config = match factors.is_empty() {
+            true => None,
+            false => {
+                let modules = named(&all, layout, factors);
+                let config = AdapterConfig {
+                    use_rslora,
+                    base_model_name_or_path: Some(base.to_string()),
+                    ..described(&all, layout, &saved, &modules)?
+                };
+                Some(config.describing(&modules))
+            }
+        };
+        Ok(Self { config, places })
+    }
+
+    /// What says what the adapter is, if there is one.
+    pub fn config(&self) -> Option<&AdapterConfig> {
+        self.config.as_ref()
+    }
+
+    /// Writes `values` into `folder`, each file complete or as it was.
+    ///
+    /// # Errors
+    /// When a path is none that trains, or what the operating system says.
+    pub fn write(&self, folder: &Path, values: &State) -> Result<(), AdapterError> {
+        let mut tensors = Vec::new();
+        for (path, data) in values {
+            let place = self
+                .places
+                .get(path)
+                .ok_or_else(|| StateError::Unknown { path: path.clone() })?;
+            tensors.push((place.key.clone(), place.stored(data)));
+        }
+        match &self.config {
+            Some(config) => {
+                let tensors = tensors.iter().map(|(key, data)| (key.clone(), data));
+                write_files(folder, config, tensors.collect())?;
+            }
+            None => {
+                let tensors = tensors.into_iter().map(|(key, data)| {
+                    let values: Vec<f32> = data.iter::<f32>().collect();
+                    (key, data.shape().to_vec(), Cow::Owned(values))
+                });
+                write_checkpoint(&folder.join(TRAINED_FILE), tensors)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads back what [`Self::write`] wrote, by Burn's paths.
+    ///
+    /// # Errors
+    /// When a tensor is missing, unexpected, damaged or of another shape.
+    pub fn read(&self, folder: &Path) -> Result<State, AdapterError> {
+        let name = match &self.config {
+            Some(_) => super::ADAPTER_WEIGHTS_FILE,
+            None => TRAINED_FILE,
+        };
+        let file = Checkpoint::open_file(&folder.join(name))?;
+        let shapes: Vec<(&str, Vec<usize>)> = self
+            .places
+            .values()
+            .map(|place| (place.key.as_str(), place.stored_shape()))
+            .collect();
+        let expected = shapes.iter().map(|(key, shape)| (*key, shape.as_slice()));
+        file.check(expected, |_| false)?;
+        let mut values = State::new();
+        for (path, place) in &self.places {
+            let stored = file.read_shaped(&place.key, &place.stored_shape())?;
+            let stored = match place.transposed {
+                true => transpose(&stored, place.shape[1], place.shape[0]),
+                false => stored,
+            };
+            values.insert(path.clone(), TensorData::new(stored, place.shape.clone()));
+        }
+        Ok(values)
+    }
+}
+
+impl Place {
+    fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
+    fn stored(&self, data: &TensorData) -> TensorData {
+        match self.transposed {
+            false => data.clone(),
+            true => {
+                let values: Vec<f32> = data.iter::<f32>().collect();
+                let turned = transpose(&values, self.shape[0], self.shape[1]);
+                TensorData::new(turned, self.stored_shape())
+            }
+        }
+    }
+}
+
+impl PeftAdapter {
+    /// The adapter of a model that is ready to train, or that was trained: what requires a gradient is
+    /// its own. `base` is the base model's name.
+    ///
+    /// # Errors
+    /// When the model has no adapter, or adapters of different structures.
+    pub fn of<M: Module>(
+        model: &M,
+        layout: &impl Stored,
+        base: &str,
+        use_rslora: bool,
+    ) -> Result<Self, AdapterError> {
+        let format = TrainedFormat::new(model, layout, base, use_rslora)?;
+        let Some(config) = format.config else {
+            return Err(AdapterError::contradiction(
+                Path::new(base),
+                "the model has no adapter",
+            ));
+        };
+        let all = slots(model, layout);
+        let modules = named(&all, layout, adapters(model));
+        let values = state(model, |path, trains| trains && !path.contains(FACTOR));
+        let saved = values.iter().filter_map(|(path, data)| {
+            let place = format.places.get(path)?;
+            Some((layout.stored_name(path), place.stored(data)))
+        });
+        Ok(Self::new(config, modules, saved.collect()))
+    }
+}
+
+/// The Hugging Face name of the module at Burn's path.
+fn module_name(layout: &impl Stored, path: &str) -> String {
+    let name = layout.stored_name(&format!("{path}.weight"));
+    name.trim_end_matches(".weight").to_string()
+}
+
+fn is_embedding(all: &[Slot], module: &str) -> bool {
+    let weight = format!("{module}.weight");
+    let slot = all.iter().find(|slot| slot.path == weight);
+    slot.is_some_and(|slot| slot.kind == Kind::Embedding)
+}
+
+fn named(
+    all: &[Slot],
+    layout: &impl Stored,
+    factors: BTreeMap<String, AdapterValues>,
+) -> BTreeMap<String, AdaptedModule> {
+    let modules = factors.into_iter().map(|(path, values)| {
+        let embedding = is_embedding(all, &path);
+        (
+            module_name(layout, &path),
+            AdaptedModule { values, embedding },
+        )
+    });
+    modules.collect()
+}
+
+/// Of the configuration of a model's adapters, what does not depend on ranks and scales.
+fn described(
+    all: &[Slot],
+    layout: &impl Stored,
+    saved: &BTreeSet<String>,
+    modules: &BTreeMap<String, AdaptedModule>,
+) -> Result<AdapterConfig, AdapterError> {
+    let mut structures = modules.values().map(|module| module.values.form.structure);
+    let first = structures.next();
+    if structures.any(|other| Some(other) != first) {
+        return Err(AdapterError::contradiction(
+            Path::new(super::ADAPTER_CONFIG_FILE),
+            "the model has adapters of different structures, which one adapter cannot be",
+        ));
+    }
+    let tensors: Vec<String> = all
+        .iter()
+        .filter(|slot| !slot.path.contains(FACTOR))
+        .map(|slot| layout.stored_name(&slot.path))
+        .collect();
+    let modules_to_save = whole_modules(saved, &tensors);
+    let kept = |name: &str| {
+        let mut saved = modules_to_save.iter();
+        saved.any(|saved| name == saved || name.starts_with(&format!("{saved}.")))
+    };
+    // PEFT looks at every module, also at those that only hold others, but for what is saved whole.
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for tensor in &tensors {
+        let ancestors = tensor.match_indices('.').map(|(at, _)| &tensor[..at]);
+        names.extend(ancestors.filter(|name| !kept(name)));
+    }
+    let names: Vec<&str> = names.into_iter().collect();
+    let adapted: Vec<&str> = modules.keys().map(String::as_str).collect();
+    let targets = TargetModules::Names(short_names(&adapted, &names));
+    Ok(AdapterConfig {
+        task_type: Some(layout.task_type().to_string()),
+        fan_in_fan_out: !layout.transposes_linear(),
+        modules_to_save,
+        ..AdapterConfig::new(1, 1.0, targets)
+    })
+}

@@ -1,0 +1,53 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use mtlora::core::{device, state};
+use mtlora::train::Run;
+use serde_json::json;
+
+use super::settings::{Resolved, Settings};
+use super::{adapted, output};
+
+/// The run has the adapter and its head, and can do all that a trained one can. It is of the task that
+/// the flags say, with the settings that `train` would have.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The adapter's folder: PEFT's LoRA, or a run's.
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// The run's folder; must be new or empty.
+    #[arg(long)]
+    out: PathBuf,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let adapter = adapted::read(&args.adapter)?;
+    let trained = adapter.num_params();
+    let modules = adapter.modules.len();
+    args.settings.init_from = Some(args.adapter.clone());
+    match args.settings.resolve()? {
+        Resolved::Classification(config, task) => {
+            adapted::check_head(&args.adapter, &adapter, task.name(), &config.objective)?;
+            let parts = config.import(&device(&config.device)?.autodiff())?;
+            let format = config.format(&parts)?;
+            let run = Run::create(&args.out, args.overwrite, &*config)?;
+            run.save_state(&format, &state(&parts.model, |_, trains| trains))?;
+        }
+        Resolved::Generation(config, _) => {
+            let parts = config.import(&device(&config.device)?.autodiff())?;
+            let format = config.format(&parts)?;
+            let run = Run::create(&args.out, args.overwrite, &*config)?;
+            run.save_state(&format, &state(&parts.model, |_, trains| trains))?;
+        }
+    }
+    println!("the run is in {}", args.out.display());
+    if json {
+        output::json(&json!({ "out": args.out, "modules": modules, "parameters": trained }))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Adapters out to PEFT's format and back in, as a user does it.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json as object};
+
+use common::{MODEL, json, refused, small_data, text_reading};
+
+const TASK: [&str; 4] = ["--model", MODEL, "--task", "acceptability"];
+
+fn train(data: &Path, out: &Path, more: &[&str]) -> Value {
+    let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
+    let usual = [
+        "--data", data, "--out", out, "--epochs", "1", "--lr", "1e-2", "--batch", "16",
+    ];
+    json(&[&["train"], &TASK[..], &usual, more].concat())
+}
+
+fn config(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("adapter_config.json")).unwrap()).unwrap()
+}
+
+fn logits(source: &[&str]) -> Vec<f64> {
+    let arguments = [&["predict", "--format", "jsonl"], source].concat();
+    let rows = text_reading(&arguments, "The dogs sleep.\nA cats sings.\n");
+    let rows = rows
+        .lines()
+        .map(|row| serde_json::from_str::<Value>(row).unwrap());
+    rows.flat_map(|row| row["logits"].as_array().unwrap().clone())
+        .map(|logit| logit.as_f64().unwrap())
+        .collect()
+}
+
+fn close(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
+}
+
+#[test]
+fn a_run_goes_out_as_lora_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 64, 32);
+    let [run, lora, merged, imported, on] =
+        ["run", "lora", "merged", "imported", "on"].map(|name| folder.path().join(name));
+    train(&data, &run, &["--structure", "dtsm", "--use-rslora"]);
+    let ours = config(&run);
+    assert_eq!(
+        (&ours["peft_type"], &ours["structure"]),
+        (&object!("MTLORA"), &object!("dtsm"))
+    );
+    assert_eq!(ours["use_rslora"], true);
+    let run_text = run.to_str().unwrap();
+    let wanted = logits(&["--run", run_text]);
+
+    let lora_text = lora.to_str().unwrap();
+    for fold in ["a", "b", "balanced"] {
+        json(&[
+            "export",
+            "--run",
+            run_text,
+            "--out",
+            lora_text,
+            "--fold",
+            fold,
+            "--overwrite",
+        ]);
+        let plain = config(&lora);
+        assert_eq!(plain["peft_type"], "LORA");
+        assert!(plain.get("structure").is_none());
+        assert_eq!(plain["target_modules"], object!(["query", "value"]));
+        assert!(
+            close(
+                &logits(&["--adapter", lora_text, "--model", MODEL]),
+                &wanted
+            ),
+            "{fold}"
+        );
+    }
+    let text = refused(&["export", "--run", run_text, "--out", lora_text]);
+    assert!(text.contains("--overwrite"), "{text}");
+
+    let data_text = data.to_str().unwrap();
+    let told = [&TASK[..], &["--data", data_text]].concat();
+    let scored = json(&["eval", "--run", run_text]);
+    let again = json(&[&["eval", "--adapter", lora_text], &told[..]].concat());
+    assert_eq!(again["metrics"]["accuracy"], scored["metrics"]["accuracy"]);
+    assert_eq!(again["examples"], scored["examples"]);
+
+    let [merged_text, imported_text] = [&merged, &imported].map(|path| path.to_str().unwrap());
+    json(&[
+        "merge",
+        "--adapter",
+        lora_text,
+        "--model",
+        MODEL,
+        "--out",
+        merged_text,
+    ]);
+    let merged_score = json(&[
+        "eval",
+        "--model",
+        merged_text,
+        "--task",
+        "acceptability",
+        "--data",
+        data_text,
+    ]);
+    assert_eq!(
+        merged_score["metrics"]["accuracy"],
+        scored["metrics"]["accuracy"]
+    );
+
+    // As a run of another structure: T = I, and what it computes is the same.
+    let import = ["import", "--adapter", lora_text, "--out", imported_text];
+    json(&[&import, &told[..], &["--structure", "ctcm"]].concat());
+    assert_eq!(config(&imported)["structure"], "ctcm");
+    assert!(close(&logits(&["--run", imported_text]), &wanted));
+
+    // And as the start of one.
+    train(
+        &data,
+        &on,
+        &["--init-from", lora_text, "--structure", "shim"],
+    );
+    assert_eq!(config(&on)["structure"], "shim");
+    let text = fs::read_to_string(on.join("run.toml")).unwrap();
+    assert!(
+        text.contains("rank = 8") && text.contains("init_from"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 32, 32);
+    let run = folder.path().join("run");
+    train(&data, &run, &[]);
+    let run_text = run.to_str().unwrap();
+    let original = config(&run);
+    let refused_with = |field: &str, value: Value| {
+        let mut changed = original.clone();
+        changed[field] = value;
+        fs::write(run.join("adapter_config.json"), changed.to_string()).unwrap();
+        refused(&[
+            "merge",
+            "--adapter",
+            run_text,
+            "--model",
+            MODEL,
+            "--out",
+            "nowhere",
+        ])
+    };
+    for (field, value, says) in [
+        ("use_dora", object!(true), "DoRA"),
+        ("peft_type", object!("LOHA"), "LOHA"),
+        ("bias", object!("all"), "trained biases"),
+        ("r", object!(3), "the rank is 3"),
+        ("target_modules", object!(["query"]), "does not target"),
+        (
+            "target_modules",
+            object!(["query", "value", "key"]),
+            "no adapter for",
+        ),
+        ("target_modules", object!("(query"), "target_modules"),
+        ("modules_to_save", object!(null), "modules_to_save"),
+        ("structure", object!("lora"), "lora_C is there"),
+    ] {
+        let text = refused_with(field, value);
+        assert!(text.contains(says), "{text}");
+    }
+    assert!(!Path::new("nowhere").exists());
+    fs::write(run.join("adapter_config.json"), original.to_string()).unwrap();
+
+    // Another task's head.
+    let rows = "text,label\na,1\nb,2\nc,3\n";
+    let table = folder.path().join("table");
+    fs::create_dir(&table).unwrap();
+    for name in ["train.csv", "dev.csv"] {
+        fs::write(table.join(name), rows).unwrap();
+    }
+    let text = refused(&[
+        "eval",
+        "--adapter",
+        run_text,
+        "--model",
+        MODEL,
+        "--task",
+        "table",
+        "--data",
+        table.to_str().unwrap(),
+    ]);
+    assert!(text.contains("its head has 2 outputs"), "{text}");
+
+    // A run of an earlier build.
+    let path = run.join("run.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("format = 2\n", "", 1)).unwrap();
+    for arguments in [
+        &["eval", "--run", run_text][..],
+        &["predict", "--run", run_text],
+    ] {
+        let text = refused(arguments);
+        assert!(
+            text.contains("earlier build") && text.contains("train it again"),
+            "{text}"
+        );
+    }
+    fs::remove_file(run.join("adapter_model.safetensors")).unwrap();
+    fs::write(run.join("adapter_model.bin"), "").unwrap();
+    let text = refused(&["export", "--run", run_text, "--out", "nowhere"]);
+    assert!(
+        text.contains("adapter_model.bin") && text.contains("save it again"),
+        "{text}"
+    );
+}

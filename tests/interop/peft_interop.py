@@ -1,0 +1,451 @@
+"""mtlora and PEFT read each other's adapters, and compute the same logits.
+
+    tests/interop/run             checks the program against PEFT
+    tests/interop/run golden      writes tests/fixtures/peft again, which the Rust tests read
+
+Needs Python with torch, transformers and peft.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+warnings.filterwarnings("ignore")
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertTokenizerFast,
+    GPT2Config,
+    RobertaConfig,
+)
+from transformers.utils import logging
+
+logging.disable_progress_bar()
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "tests/fixtures/models"
+GOLDEN = ROOT / "tests/fixtures/peft"
+PROGRAM = os.environ.get("MTLORA", str(ROOT / "target/release/mtlora"))
+TOLERANCE = 1e-5
+LAST = 4
+STRUCTURES = ["lora", "shim", "icfm", "ctcm", "dtsm"]
+FOLDS = ["a", "b", "balanced"]
+PREFIX = "base_model.model."
+
+checks = 0
+
+
+def check(what, found, wanted):
+    """Counts a comparison of logits, and ends if they differ."""
+    global checks
+    error = (found - wanted).abs().max().item()
+    if not error < TOLERANCE:
+        sys.exit(f"{what}: the logits differ by {error}")
+    checks += 1
+    print(f"{what}: {error:.1e}")
+
+
+def mtlora(*arguments, text=None):
+    """Runs the program; its standard output."""
+    done = subprocess.run(
+        [PROGRAM, *map(str, arguments)], input=text, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        sys.exit(f"mtlora {' '.join(map(str, arguments))}: {done.stderr}")
+    return done.stdout
+
+
+def base(folder, labels=None):
+    """The model of a folder, as PEFT's users load it."""
+    if json.loads((folder / "config.json").read_text())["model_type"] == "gpt2":
+        return AutoModelForCausalLM.from_pretrained(folder).eval()
+    more = {} if labels is None else {"num_labels": labels}
+    return AutoModelForSequenceClassification.from_pretrained(folder, **more).eval()
+
+
+def labels_of(folder):
+    """The outputs of an adapter's head, if it has one."""
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for name in ["classifier.out_proj.weight", "classifier.weight"]:
+        if PREFIX + name in tensors:
+            return tensors[PREFIX + name].shape[0]
+    return None
+
+
+def with_peft(model, adapter):
+    """The base with an adapter that PEFT reads."""
+    return PeftModel.from_pretrained(base(model, labels_of(adapter)), adapter).eval()
+
+
+@torch.no_grad()
+def logits(model, inputs):
+    return model(**inputs).logits
+
+
+def kept(name, logits):
+    """Of a causal model's logits those of the last tokens: the files are to be small."""
+    return (logits[:, -LAST:] if name == "gpt2" else logits).contiguous()
+
+
+def fixture_inputs(name):
+    expected = load_file(MODELS / name / "expected.safetensors")
+    inputs = {"input_ids": expected["input_ids"]}
+    if "attention_mask" in expected:
+        inputs["attention_mask"] = expected["attention_mask"]
+    return inputs
+
+
+# ---- Adapters that PEFT makes
+
+
+def randomised(model, seed):
+    """Every trained value random, so that each of them shows in the logits."""
+    torch.manual_seed(seed)
+    for name, value in model.named_parameters():
+        if "lora_" in name or ("modules_to_save" in name and value.requires_grad):
+            value.data = torch.randn_like(value) * 0.3
+    return model.eval()
+
+
+def theirs(name):
+    """PEFT's configurations for a model, by the name of the case."""
+    if name == "gpt2":
+        cases = {
+            "lora": dict(r=2, target_modules=["c_attn"], fan_in_fan_out=True),
+            "rslora": dict(
+                r=3, lora_alpha=7, use_rslora=True, target_modules=["c_attn", "mlp.c_proj"]
+            ),
+            "patterns": dict(
+                r=2,
+                lora_alpha=5,
+                target_modules=["c_attn", "c_fc"],
+                rank_pattern={"h.0.attn.c_attn": 4, "c_fc": 1},
+                alpha_pattern={r"^transformer\.h\.1\..*": 3},
+                fan_in_fan_out=True,
+            ),
+            "all_linear": dict(r=1, target_modules="all-linear"),
+            "layers": dict(
+                r=2, target_modules=["c_attn", "c_proj"], layers_to_transform=[1], layers_pattern="h"
+            ),
+            "embeddings": dict(r=2, target_modules=["wpe", "c_attn"], fan_in_fan_out=True),
+        }
+        return {key: dict(task_type="CAUSAL_LM", **case) for key, case in cases.items()}
+    cases = {
+        "lora": dict(r=2, target_modules=["query", "value"]),
+        "rslora": dict(
+            r=3, lora_alpha=7, use_rslora=True, target_modules=["key", "intermediate.dense"]
+        ),
+        "patterns": dict(
+            r=2,
+            lora_alpha=5,
+            target_modules=r".*\.(query|value|dense)",
+            exclude_modules=["pooler.dense"],
+            rank_pattern={"layer.0.attention.self.query": 4, r"output\.dense": 1},
+            alpha_pattern={rf"^{name}.encoder.layer.1.*value": 3},
+        ),
+        "all_linear": dict(r=1, target_modules="all-linear"),
+        "layers": dict(
+            r=2, target_modules=["query", "output.dense"], layers_to_transform=1
+        ),
+        "embeddings": dict(r=2, target_modules=["word_embeddings", "position_embeddings"]),
+        "lookahead": dict(r=2, target_modules=r"^(?!.*layer\.1\.).*(query|value)$"),
+    }
+    return {key: dict(task_type="SEQ_CLS", **case) for key, case in cases.items()}
+
+
+def make_theirs(model, case, settings, out, seed):
+    """Saves an adapter that PEFT makes for a model, and returns the model with it."""
+    torch.manual_seed(seed)
+    peft = randomised(get_peft_model(base(model), LoraConfig(**settings)), seed)
+    peft.save_pretrained(out)
+    # Not the path of this machine.
+    path = out / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["base_model_name_or_path"] = model.name
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (out / "README.md").unlink(missing_ok=True)
+    return peft
+
+
+# ---- MTLoRA in the project's format, written and folded here: independent of the project's code
+
+
+def transform(structure, c, d):
+    return {
+        "lora": lambda: torch.eye(c.shape[0], dtype=c.dtype),
+        "shim": lambda: c,
+        "icfm": lambda: c @ c.T,
+        "ctcm": lambda: c @ d,
+        "dtsm": lambda: c + d,
+    }[structure]()
+
+
+def ours(name):
+    """What the project's adapters adapt in a model: the targets, and which of q, k, v."""
+    if name == "gpt2":
+        return ["c_attn", "c_fc"], [True, False, True]
+    return ["query", "value"], None
+
+
+def make_ours(name, structure, out, seed):
+    """Writes an MTLORA adapter for a model, and the same update as plain LoRA; the folder of that."""
+    torch.manual_seed(seed)
+    targets, projections = ours(name)
+    model = base(MODELS / name)
+    rank, alpha = 2, 5
+    tensors, folded, ranks, alphas = {}, {}, {}, {}
+    for module_name, module in model.named_modules():
+        if module_name.split(".")[-1] not in targets:
+            continue
+        weight = module.weight if name != "gpt2" else module.weight.T
+        rows, columns = weight.shape
+        fused = projections if module_name.endswith("c_attn") else None
+        groups = sum(fused) if fused else 1
+        side = groups * rank
+        a = torch.randn(side, columns) * 0.3
+        b = torch.randn(rows // (len(fused) if fused else 1) * groups, rank) * 0.3
+        c, d = torch.randn(side, side) * 0.5, torch.randn(side, side) * 0.5
+        key = f"{PREFIX}{module_name}.lora_"
+        tensors[f"{key}A.weight"], tensors[f"{key}B.weight"] = a, b
+        if structure != "lora":
+            tensors[f"{key}C.weight"] = c
+        if structure in ["ctcm", "dtsm"]:
+            tensors[f"{key}D.weight"] = d
+        up = b
+        if fused:
+            width = rows // len(fused)
+            up = torch.zeros(rows, side)
+            done = 0
+            for group, adapted in enumerate(fused):
+                if adapted:
+                    block = b[done * width : (done + 1) * width]
+                    up[group * width : (group + 1) * width, done * rank : (done + 1) * rank] = block
+                    done += 1
+        folded[f"{key}A.weight"] = (transform(structure, c.double(), d.double()) @ a.double()).float()
+        folded[f"{key}B.weight"] = up
+        ranks[module_name], alphas[module_name] = side, alpha * groups
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / "adapter_model.safetensors")
+    config = {
+        "base_model_name_or_path": name,
+        "bias": "none",
+        "fan_in_fan_out": name == "gpt2",
+        "fused_projections": [{"module": "c_attn", "adapted": projections}] if projections else [],
+        "lora_alpha": alpha,
+        "peft_type": "MTLORA",
+        "r": rank,
+        "structure": structure,
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM" if name == "gpt2" else "SEQ_CLS",
+    }
+    (out / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    plain = Path(tempfile.mkdtemp())
+    save_file(folded, plain / "adapter_model.safetensors")
+    # No task type: PEFT would ask for a head.
+    plain_config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=targets,
+        rank_pattern=ranks,
+        alpha_pattern=alphas,
+        fan_in_fan_out=name == "gpt2",
+    )
+    plain_config.save_pretrained(plain)
+    return plain
+
+
+def golden():
+    """Writes the adapters and logits that the Rust tests compare with."""
+    shutil.rmtree(GOLDEN, ignore_errors=True)
+    for name in ["roberta", "bert", "gpt2"]:
+        inputs = fixture_inputs(name)
+        expected = {}
+        for seed, (case, settings) in enumerate(theirs(name).items()):
+            model = make_theirs(MODELS / name, case, settings, GOLDEN / name / case, seed)
+            expected[case] = kept(name, logits(model, inputs))
+        for seed, structure in enumerate(STRUCTURES):
+            case = f"mtlora_{structure}"
+            plain = make_ours(name, structure, GOLDEN / name / case, 100 + seed)
+            model = PeftModel.from_pretrained(base(MODELS / name), plain).eval()
+            expected[case] = kept(name, logits(model, inputs))
+            shutil.rmtree(plain)
+        save_file(expected, GOLDEN / name / "expected.safetensors")
+    size = sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file())
+    print(f"{GOLDEN.relative_to(ROOT)}: {size // 1024} KiB")
+
+
+# ---- The program against PEFT
+
+
+def small_models(folder):
+    """A random model of each kind, with the tokenizer of the repository's tiny ones."""
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+    made = {}
+    for name in ["roberta", "bert", "gpt2"]:
+        torch.manual_seed(1)
+        out = folder / name
+        if name == "bert":
+            letters = "abcdefghijklmnopqrstuvwxyz.,"
+            words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "old", "dog", "cat", "sings", "sleeps"]
+            vocabulary = words + list(letters) + ["##" + letter for letter in letters]
+            (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+            tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
+            config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=64, **sizes)
+        else:
+            source = ROOT / f"assets/tiny-{name}"
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            settings = json.loads((source / "config.json").read_text())
+            if name == "roberta":
+                config = RobertaConfig(**{**settings, **sizes, "num_labels": 2, "max_position_embeddings": 64})
+            else:
+                config = GPT2Config(**{**settings, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48})
+        auto = AutoModelForCausalLM if name == "gpt2" else AutoModelForSequenceClassification
+        model = auto.from_config(config).eval()
+        # Logits of about one: then 1e-5 is what single precision can keep.
+        size = 0.1 if name == "gpt2" else 0.2
+        for value in model.parameters():
+            value.data = torch.randn_like(value) * size + (value.data if value.dim() == 1 else 0)
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        made[name] = (out, tokenizer)
+    return made
+
+
+SENTENCES = ["the old dog sleeps.", "a cat sings", "the the dog,", "old cat sings, old dog sleeps."]
+
+
+def data(folder):
+    """A table and pairs to train on."""
+    rows = [f"{sentence},{index % 2}" for index, sentence in enumerate(["the dog sleeps", "old cats", "sing dog", "a cat"] * 4)]
+    pairs = [{"prompt": sentence, "completion": sentence[::-1]} for sentence in SENTENCES * 3]
+    out = folder / "data"
+    out.mkdir()
+    for split in ["train", "dev"]:
+        (out / f"{split}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    out = folder / "pairs"
+    out.mkdir()
+    for split in ["train", "dev"]:
+        (out / f"{split}.jsonl").write_text("\n".join(map(json.dumps, pairs)) + "\n")
+    return folder / "data", folder / "pairs"
+
+
+def program_logits(*source):
+    """The logits that `mtlora predict` has for the sentences."""
+    rows = mtlora("predict", *source, "--format", "jsonl", text="\n".join(SENTENCES) + "\n")
+    return torch.tensor([json.loads(row)["logits"] for row in rows.splitlines()])
+
+
+def inputs_of(tokenizer, name):
+    if name == "gpt2":
+        ids = tokenizer(SENTENCES[3])["input_ids"]
+        return {"input_ids": torch.tensor([ids])}
+    tokenizer.padding_side = "right"
+    return dict(tokenizer(SENTENCES, return_tensors="pt", padding=True))
+
+
+def check_ours(folder, models, table, pairs):
+    """What `train`, `export` and `merge` write, read by PEFT and transformers."""
+    for name, (model, tokenizer) in models.items():
+        inputs = inputs_of(tokenizer, name)
+        for number, structure in enumerate(STRUCTURES):
+            run = folder / f"run-{name}-{structure}"
+            usual = ["train", "--model", model, "--structure", structure, "--out", run, "--rank", 3]
+            usual += ["--epochs", 2, "--batch", 4, "--lr", "3e-2", "--alpha", 6, "--seed", number]
+            if number % 2:
+                usual += ["--use-rslora"]
+            if name == "gpt2":
+                projections = ["qkv", "qv", "k"][number % 3]
+                targets = ["c_attn,c_fc", "c_attn", "c_attn,c_proj,wte,wpe"][number % 3]
+                usual += ["--task", "pairs", "--data", pairs, "--max-length", 48, "--max-new-tokens", 4]
+                usual += ["--num-beams", 2, "--projections", projections, "--targets", targets]
+            else:
+                targets = ["query,value", "all-linear", "dense,word_embeddings"][number % 3]
+                usual += ["--task", "table", "--data", table, "--targets", targets]
+            mtlora(*usual)
+            merged = folder / f"merged-{name}-{structure}"
+            mtlora("merge", "--run", run, "--out", merged)
+            wanted = logits(base(merged), inputs)
+            plain = logits(base(model, labels_of(run)), inputs)
+            if not (wanted - plain).abs().max() > 1e-3:
+                sys.exit(f"{name} {structure}: nothing was learned, so that nothing is compared")
+            if name != "gpt2":
+                check(f"{name} {structure} predict and merge", program_logits("--run", run), wanted)
+            for fold in FOLDS:
+                out = folder / f"export-{name}-{structure}-{fold}"
+                mtlora("export", "--run", run, "--out", out, "--fold", fold)
+                check(f"{name} {structure} export {fold}", logits(with_peft(model, out), inputs), wanted)
+            # Back again.
+            again = folder / f"again-{name}-{structure}"
+            mtlora("merge", "--adapter", out, "--model", model, "--out", again)
+            check(f"{name} {structure} export read back", logits(base(again), inputs), wanted)
+            if structure == "lora" and name != "gpt2":
+                check(f"{name} the run itself", logits(with_peft(model, run), inputs), wanted)
+
+
+def check_theirs(folder, models, table, pairs):
+    """What PEFT writes, read by the program."""
+    for name, (model, tokenizer) in models.items():
+        inputs = inputs_of(tokenizer, name)
+        for seed, (case, settings) in enumerate(theirs(name).items()):
+            adapter = folder / f"theirs-{name}-{case}"
+            wanted = logits(make_theirs(model, case, settings, adapter, seed), inputs)
+            merged = folder / f"theirs-merged-{name}-{case}"
+            mtlora("merge", "--adapter", adapter, "--model", model, "--out", merged)
+            check(f"{name} {case} merge", logits(base(merged), inputs), wanted)
+            task = ["--task", "pairs", "--data", pairs] if name == "gpt2" else ["--task", "table", "--data", table]
+            if name != "gpt2":
+                source = ["--adapter", adapter, "--model", model]
+                check(f"{name} {case} predict", program_logits(*source), wanted)
+                mtlora("eval", *source, *task)
+            run = folder / f"theirs-run-{name}-{case}"
+            mtlora("import", "--adapter", adapter, "--model", model, "--out", run, *task, "--structure", "shim")
+            out = folder / f"theirs-export-{name}-{case}"
+            mtlora("export", "--run", run, "--out", out)
+            check(f"{name} {case} import, export", logits(with_peft(model, out), inputs), wanted)
+
+
+def check_golden(folder):
+    """The MTLORA adapters among the committed files: `export` makes of them what PEFT computed."""
+    for name in ["roberta", "bert", "gpt2"]:
+        expected = load_file(GOLDEN / name / "expected.safetensors")
+        inputs = fixture_inputs(name)
+        for structure in STRUCTURES:
+            case = f"mtlora_{structure}"
+            for fold in FOLDS:
+                out = folder / f"golden-{name}-{case}-{fold}"
+                mtlora("export", "--run", GOLDEN / name / case, "--out", out, "--fold", fold)
+                config = json.loads((out / "adapter_config.json").read_text())
+                # They have no head, which PEFT would make anew for the task.
+                config["task_type"] = None
+                (out / "adapter_config.json").write_text(json.dumps(config))
+                model = PeftModel.from_pretrained(base(MODELS / name), out).eval()
+                check(f"golden {name} {case} {fold}", kept(name, logits(model, inputs)), expected[case])
+
+
+def main():
+    if sys.argv[1:] == ["golden"]:
+        return golden()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        check_golden(folder)
+        models = small_models(folder)
+        table, pairs = data(folder)
+        check_theirs(folder, models, table, pairs)
+        check_ours(folder, models, table, pairs)
+    print(f"{checks} comparisons of logits, none off by {TOLERANCE} or more")
+
+
+main()
