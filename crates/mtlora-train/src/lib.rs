@@ -19,6 +19,7 @@ mod loss;
 mod metrics;
 mod optimizer;
 mod options;
+mod parquet_rows;
 mod pretrain;
 mod pretrain_causal;
 mod pretrain_steps;
