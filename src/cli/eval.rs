@@ -4,24 +4,24 @@ use std::path::PathBuf;
 use burn::module::Module;
 use mtlora::core::{device, devices, trainable_parameters};
 use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
-use mtlora::train::{Parts, StoredConfig, encode, evaluate, task_config};
+use mtlora::train::{Parts, StoredConfig, Task, encode, evaluate, glue, task_config};
 use serde_json::json;
 
 use super::eval_generation::{self, Wanted};
-use super::{output, task};
+use super::{hub, output, task};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run to score.
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
     run: Option<PathBuf>,
-    /// A model folder to score as it is.
-    #[arg(long, requires = "task", requires = "data")]
+    /// A model to score as it is: a folder, or a name on the Hub.
+    #[arg(long, requires = "task")]
     model: Option<PathBuf>,
     /// The task [default: the run's].
     #[arg(long)]
     task: Option<String>,
-    /// The folder with the data [default: the run's].
+    /// The folder with the data [default: the run's; for GLUE's tasks the Hub's].
     #[arg(long)]
     data: Option<PathBuf>,
     /// The split [default: the task's dev split].
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let run = match args.run.as_deref().map(StoredConfig::open).transpose()? {
+    let run = match args.run.as_deref().map(hub::open_run).transpose()? {
         Some((run, StoredConfig::Generation(config))) => {
             let wanted = Wanted {
                 task: args.task,
@@ -65,10 +65,15 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .task
         .or_else(|| stored.map(|config| config.task.clone()))
         .ok_or("--task is needed")?;
-    let data = args
-        .data
-        .or_else(|| stored.map(|config| config.data.clone()))
-        .ok_or("--data is needed")?;
+    let data = match (args.data, stored, glue::task(&name)) {
+        (Some(data), _, _) => data,
+        (None, Some(config), _) => hub::run_data(&config.data, &name, args.split.as_deref())?,
+        (None, None, Ok(task)) => {
+            let split = args.split.as_deref().unwrap_or(task.dev_split());
+            hub::glue_data(&task, &[split])?
+        }
+        (None, None, Err(_)) => return Err("--data is needed".into()),
+    };
     let table = stored.and_then(|config| config.table.clone());
     let task = task::find(&name, table, &data)?;
     let device_name = args
@@ -97,7 +102,11 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             }
             (parts, trainable)
         }
-        (None, Some(folder)) => {
+        (None, Some(given)) => {
+            let folder = hub::model(&given, None, |folder| {
+                drop(EncoderConfig::from_folder(folder)?);
+                Ok(())
+            })?;
             let config = task_config(EncoderConfig::from_folder(&folder)?, task.objective())?;
             let text = TextEncoder::from_folder(&folder, &config, args.max_length.unwrap_or(128))?;
             let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;

@@ -6,7 +6,7 @@ use mtlora::models::copy_tokenizer_files;
 use mtlora::train::StoredConfig;
 use serde_json::json;
 
-use super::output;
+use super::{hub, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (run, stored) = StoredConfig::open(&args.run)?;
+    let (run, stored) = hub::open_run(&args.run)?;
     output::vacant(&args.out, args.overwrite)?;
     match stored {
         StoredConfig::Classification(config) => {

@@ -5,6 +5,11 @@ mod devices;
 mod eval;
 mod eval_generation;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(not(feature = "hub"))]
+#[path = "no_hub.rs"]
+mod hub;
 mod merge;
 mod output;
 mod predict;
@@ -19,6 +24,8 @@ mod task;
 mod tasks;
 mod train;
 mod train_generation;
+#[cfg(feature = "hub")]
+mod transfers;
 
 use std::error::Error;
 

@@ -7,7 +7,7 @@ use mtlora::core::device;
 use mtlora::train::{Example, Objective, StoredConfig, encode, predict};
 use serde_json::{Map, Value, json};
 
-use super::output;
+use super::{hub, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -30,7 +30,7 @@ enum Format {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (run, stored) = StoredConfig::open(&args.run)?;
+    let (run, stored) = hub::open_run(&args.run)?;
     let StoredConfig::Classification(config) = stored else {
         return Err(format!(
             "{}: its task asks for texts: use `mtlora generate`",
