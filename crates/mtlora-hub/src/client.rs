@@ -8,6 +8,7 @@ use ureq::http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION, RANGE, RETRY_AFTER,
 };
 use ureq::http::{Response, StatusCode, Uri};
+use ureq::tls::TlsConfig;
 
 use crate::environment::HubConfig;
 use crate::error::{HubError, shown};
@@ -58,6 +59,11 @@ impl<'a> Client<'a> {
             // Each is followed here, where it is known who may see the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
+            .tls_config(
+                TlsConfig::builder()
+                    .root_certs(config.roots.clone())
+                    .build(),
+            )
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
@@ -197,6 +203,12 @@ impl<'a> Client<'a> {
             request = request.header(AUTHORIZATION, token.bearer());
         }
         request.call().map_err(|error| match error {
+            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                // What rustls says of certificates: it will say so again.
+                let hint =
+                    "set SSL_CERT_FILE to a PEM file if your network has certificates of its own";
+                Failure::Final(self.unreachable(&without_query(at), 1, format!("{error}; {hint}")))
+            }
             ureq::Error::Io(_)
             | ureq::Error::Timeout(_)
             | ureq::Error::HostNotFound

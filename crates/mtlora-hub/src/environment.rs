@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 use crate::error::HubError;
 
@@ -13,6 +15,8 @@ use crate::error::HubError;
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
 const RETRY_WAIT: Duration = Duration::from_millis(500);
+/// The largest file of certificates that is read, in bytes.
+const MAX_CERTIFICATES: u64 = 16 << 20;
 /// A token is some forty characters; a file of more than this is something else.
 const MAX_TOKEN_FILE: u64 = 4096;
 
@@ -40,6 +44,7 @@ pub struct HubConfig {
     pub(crate) token: Option<Token>,
     pub(crate) offline: bool,
     pub(crate) retry_wait: Duration,
+    pub(crate) roots: RootCerts,
 }
 
 impl HubConfig {
@@ -51,6 +56,7 @@ impl HubConfig {
             token: None,
             offline: false,
             retry_wait: RETRY_WAIT,
+            roots: RootCerts::WebPki,
         }
     }
 
@@ -63,11 +69,13 @@ impl HubConfig {
     /// | `HF_ENDPOINT` | the Hub's address |
     /// | `HF_TOKEN`, or `HUGGING_FACE_HUB_TOKEN` | the token; else what is in the file `HF_TOKEN_PATH`, else in `token` in `HF_HOME` |
     /// | `HF_HUB_DISABLE_IMPLICIT_TOKEN` | if true, no token file is read |
+    /// | `SSL_CERT_FILE`, or `REQUESTS_CA_BUNDLE`, or `CURL_CA_BUNDLE` | the certificates to trust, in place of Mozilla's: a PEM file |
     /// | `HF_HUB_OFFLINE`, or `TRANSFORMERS_OFFLINE` | if true (1, ON, YES, TRUE), nothing is fetched |
     ///
     /// # Errors
     /// No home folder where one is needed; an endpoint that is no address; a token with characters that tokens
-    /// don't have; a token file that cannot be read.
+    /// don't have; a token file that cannot be read;
+    /// a file of certificates that has none.
     pub fn from_env() -> Result<Self, HubError> {
         Self::from_variables(&|name| std::env::var_os(name), std::env::home_dir())
     }
@@ -132,6 +140,10 @@ impl HubConfig {
             token,
             offline: flag(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])?,
             retry_wait: RETRY_WAIT,
+            roots: match folder(&["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]) {
+                Some(path) => roots_in(&path)?,
+                None => RootCerts::WebPki,
+            },
         })
     }
 
@@ -220,6 +232,32 @@ fn token_in(path: &Path) -> Result<Option<Token>, HubError> {
     let text =
         fs::read_to_string(path).map_err(|error| HubError::io(path, "reading the token", error))?;
     checked_token(path.display(), text.trim().to_string())
+}
+
+/// The certificates in a PEM file.
+fn roots_in(path: &Path) -> Result<RootCerts, HubError> {
+    let failed = |error| HubError::io(path, "reading the certificates", error);
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RootCerts::WebPki),
+        opened => opened.map_err(failed)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_CERTIFICATES)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    let certificates: Vec<_> = parse_pem(&bytes)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    match certificates.is_empty() {
+        true => Err(wrong(
+            path.display(),
+            "holds no certificate; name a PEM file with SSL_CERT_FILE",
+        )),
+        false => Ok(RootCerts::from(certificates)),
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +366,13 @@ mod tests {
         assert!(!text.contains("secret"), "{text}");
         let error = config(&[("HF_TOKEN", "hf_secret\r\nHost: x")]).unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
+        for (variable, says) in [
+            ("SSL_CERT_FILE", "no certificate"),
+            ("CURL_CA_BUNDLE", "no certificate"),
+        ] {
+            let error = config(&[(variable, file.to_str().unwrap())]).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
         fs::write(&file, [b'x'; 5000]).unwrap();
         assert!(config(&[("HF_HOME", home)]).is_err());
     }

@@ -60,7 +60,7 @@ pub enum HubError {
     },
     /// Nobody answered, or the answer broke off, or the server was in trouble, however often it was tried.
     #[error(
-        "{what}: cannot fetch {url} ({attempts} tries): {reason}; try again later (what has arrived is kept), or see whether HF_ENDPOINT and the network are right"
+        "{what}: cannot fetch {url} (tries: {attempts}): {reason}; try again later (what has arrived is kept), or see whether HF_ENDPOINT and the network are right"
     )]
     Unreachable {
         /// The model, adapter or data set.
