@@ -195,7 +195,7 @@ fn a_run_on_three_threads_repeats_itself() {
             "--threads",
             "3",
         ]);
-        std::fs::read(out.join("trained.safetensors")).unwrap()
+        std::fs::read(out.join("adapter_model.safetensors")).unwrap()
     };
     assert_eq!(run("one"), run("two"));
 }

@@ -10,6 +10,7 @@ use mtlora::train::{
     TrainOptions, settings_of,
 };
 
+use super::hub;
 use super::settings::{Resolved, Settings};
 
 /// The most tokens of an example where no run says it.
@@ -48,10 +49,12 @@ pub(super) fn source(
 ) -> Result<(PathBuf, StoredConfig), Box<dyn Error>> {
     match (run, adapter, model) {
         (Some(run), ..) => {
-            let (_, stored) = StoredConfig::open(&run)?;
+            let (_, stored) = hub::open_run(&run)?;
             Ok((run, stored))
         }
         (None, Some(adapter), Some(model)) => {
+            let adapter = hub::adapter(&adapter)?;
+            let model = hub::model(&model, None, |_| Ok(()))?;
             let stored = untold(&adapter, &model, device)?;
             Ok((adapter, stored))
         }

@@ -4,20 +4,22 @@ use std::path::PathBuf;
 use burn::module::Module;
 use mtlora::core::{device, devices};
 use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
-use mtlora::train::{Parts, StoredConfig, encode, evaluate, task_config, trained_parameters};
+use mtlora::train::{
+    Parts, StoredConfig, Task, encode, evaluate, glue, task_config, trained_parameters,
+};
 use serde_json::json;
 
 use super::eval_generation::{self, Wanted};
 use super::settings::Settings;
-use super::{adapted, output, task};
+use super::{adapted, hub, output, task};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run to score.
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
     run: Option<PathBuf>,
-    /// A model folder to score as it is, or with --adapter.
-    #[arg(long, requires = "task", requires = "data")]
+    /// A model to score as it is, or with --adapter: a folder, or a name on the Hub.
+    #[arg(long, requires = "task")]
     model: Option<PathBuf>,
     /// An adapter for that model: PEFT's LoRA, or a run's.
     #[arg(long, value_name = "DIR", requires = "model")]
@@ -25,7 +27,7 @@ pub(crate) struct Args {
     /// The task [default: the run's].
     #[arg(long)]
     task: Option<String>,
-    /// The folder with the data [default: the run's].
+    /// The folder with the data [default: the run's; for GLUE's tasks the Hub's].
     #[arg(long)]
     data: Option<PathBuf>,
     /// The split [default: the task's dev split].
@@ -48,7 +50,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     // What was trained, and where its values are.
     let trained = match (&args.run, &args.adapter) {
-        (Some(run), _) => Some((run.clone(), StoredConfig::open(run)?.1)),
+        (Some(run), _) => Some((run.clone(), hub::open_run(run)?.1)),
         (None, Some(adapter)) => {
             let settings = Settings {
                 model: args.model.clone(),
@@ -58,7 +60,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 device: args.device.clone(),
                 ..Settings::default()
             };
-            Some((adapter.clone(), adapted::told(adapter, settings)?))
+            let adapter = hub::adapter(adapter)?;
+            let stored = adapted::told(&adapter, settings)?;
+            Some((adapter, stored))
         }
         (None, None) => None,
     };
@@ -85,10 +89,15 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .task
         .or_else(|| stored.map(|config| config.task.clone()))
         .ok_or("--task is needed")?;
-    let data = args
-        .data
-        .or_else(|| stored.map(|config| config.data.clone()))
-        .ok_or("--data is needed")?;
+    let data = match (args.data, stored, glue::task(&name)) {
+        (Some(data), _, _) => data,
+        (None, Some(config), _) => hub::run_data(&config.data, &name, args.split.as_deref())?,
+        (None, None, Ok(task)) => {
+            let split = args.split.as_deref().unwrap_or(task.dev_split());
+            hub::glue_data(&task, &[split])?
+        }
+        (None, None, Err(_)) => return Err("--data is needed".into()),
+    };
     let table = stored.and_then(|config| config.table.clone());
     let task = task::find(&name, table, &data)?;
     let device_name = args
@@ -116,7 +125,11 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             }
             (parts, trainable)
         }
-        (None, Some(folder)) => {
+        (None, Some(given)) => {
+            let folder = hub::model(&given, None, |folder| {
+                drop(EncoderConfig::from_folder(folder)?);
+                Ok(())
+            })?;
             let config = task_config(EncoderConfig::from_folder(&folder)?, task.objective())?;
             let text = TextEncoder::from_folder(&folder, &config, args.max_length.unwrap_or(128))?;
             let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::decoding::DecodingArgs;
 use super::progress::Counter;
-use super::{adapted, output, task};
+use super::{adapted, hub, output, task};
 
 /// Flags of `mtlora generate`.
 #[derive(clap::Args)]
@@ -18,7 +18,8 @@ pub(crate) struct Args {
     /// The run that writes: it is given inputs, one a line, as its task has them.
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
     run: Option<PathBuf>,
-    /// A GPT-2 folder that writes: it is given beginnings of texts, one a line, and goes on.
+    /// A GPT-2 that writes, a folder or a name on the Hub: it is given beginnings of texts, one a line, and goes
+    /// on.
     #[arg(long)]
     model: Option<PathBuf>,
     /// An adapter for that model: PEFT's LoRA, or a run's.
@@ -78,6 +79,10 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                     first.ok_or("this build has no backend")?.device
                 }
             };
+            let folder = &hub::model(folder, None, |folder| {
+                drop(Gpt2Config::from_folder(folder)?);
+                Ok(())
+            })?;
             let config = Gpt2Config::from_folder(folder)?;
             let parts = GeneratorParts {
                 model: CausalLm::from_folder(folder, &config, &device)?,

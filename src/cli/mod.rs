@@ -8,6 +8,11 @@ mod eval;
 mod eval_generation;
 mod export;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(not(feature = "hub"))]
+#[path = "no_hub.rs"]
+mod hub;
 mod import;
 mod merge;
 mod output;
@@ -25,6 +30,8 @@ mod task;
 mod tasks;
 mod train;
 mod train_generation;
+#[cfg(feature = "hub")]
+mod transfers;
 
 use std::error::Error;
 use std::num::NonZeroUsize;

@@ -4,18 +4,18 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::core::{BaseDtype, Init, Structure, devices};
-use mtlora::models::{AdapterConfig, AdapterError, GenerationConfig, Gpt2Config};
+use mtlora::models::{AdapterConfig, AdapterError, EncoderConfig, GenerationConfig, Gpt2Config};
 use mtlora::train::acceptability::Acceptability;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, Scorer};
 use mtlora::train::facts::Facts;
 use mtlora::train::{
     AdapterSettings, BatchSize, GenerationRunConfig, MethodName, Objective, RunConfig, SaveOptions,
-    TableConfig, Task, TrainOptions, settings_of,
+    TableConfig, Task, TrainOptions, glue, settings_of,
 };
 use serde::{Deserialize, Serialize};
 
 use super::recipe::Recipe;
-use super::task;
+use super::{hub, task};
 
 /// The heading of their flags in the help.
 const DATA_TO_TEXT: &str = "Data-to-text";
@@ -63,13 +63,17 @@ pub(super) enum Resolved {
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
-    /// The base model: a Hugging Face folder (RoBERTa or BERT; GPT-2 for data-to-text).
+    /// The base model (RoBERTa or BERT; GPT-2 for data-to-text): a Hugging Face folder, or a name on the Hub:
+    /// roberta-base, org/name, org/name@revision.
     #[arg(long)]
     pub(super) model: Option<PathBuf>,
+    /// For a model of the Hub: the branch, tag or commit [default: main].
+    #[arg(long)]
+    pub(super) revision: Option<String>,
     /// The task (see `mtlora tasks`).
     #[arg(long)]
     pub(super) task: Option<String>,
-    /// The folder with the data.
+    /// The folder with the data [needed, but for GLUE's tasks: those are on the Hub].
     #[arg(long)]
     pub(super) data: Option<PathBuf>,
     /// For --task table: the column with the text [default: text].
@@ -335,10 +339,29 @@ impl Settings {
         let needed = |name| format!("--{name} is needed (or `{name}` in the --config file)");
         let name = self.task.clone().ok_or_else(|| needed("task"))?;
         let model = self.model.clone().ok_or_else(|| needed("model"))?;
+        let pairs = (name == task::PAIRS).then(|| self.pairs());
+        let generation = task::find_generation(&name, pairs.clone())?;
+        // Before anything is fetched.
+        match &generation {
+            Some(_) => self.refuse_labels(&name)?,
+            None => {
+                task::known(&name)?;
+                self.refuse_texts(&name)?;
+            }
+        }
         // Absolute, so that the run can be read from any folder.
-        let model = model.canonicalize().unwrap_or(model);
-        let data = self.data.clone().ok_or_else(|| needed("data"))?;
-        let data = data.canonicalize().unwrap_or(data);
+        let data = match (&self.data, glue::task(&name)) {
+            (Some(data), _) => data.canonicalize().unwrap_or_else(|_| data.clone()),
+            (None, Ok(task)) => hub::glue_data(&task, &[task.train_split(), task.dev_split()])?,
+            (None, Err(_)) => return Err(needed("data").into()),
+        };
+        let model = hub::model(&model, self.revision.as_deref(), |folder| {
+            match generation {
+                Some(_) => drop(Gpt2Config::from_folder(folder)?),
+                None => drop(EncoderConfig::from_folder(folder)?),
+            }
+            Ok(())
+        })?;
         let device = match self.device.clone() {
             Some(name) => name,
             None => match devices().into_iter().next() {
@@ -351,10 +374,35 @@ impl Settings {
             data,
             device,
         };
-        let pairs = (name == task::PAIRS).then(|| self.pairs());
-        match task::find_generation(&name, pairs.clone())? {
+        match generation {
             Some(task) => self.generation(place, task, pairs),
             None => self.classification(&name, place),
+        }
+    }
+
+    /// Refuses what only data-to-text tasks have.
+    fn refuse_texts(&self, task: &str) -> Result<(), String> {
+        let set = self.data_to_text();
+        match set.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "only data-to-text tasks have {}; {task} asks for labels or numbers: leave them out",
+                set.join(", ")
+            )),
+        }
+    }
+
+    /// Refuses what only tables have.
+    fn refuse_labels(&self, task: &str) -> Result<(), String> {
+        let labels_only = [
+            ("text_column", self.text_column.is_some()),
+            ("pair_column", self.pair_column.is_some()),
+            ("label_column", self.label_column.is_some()),
+            ("regression", self.regression.is_some()),
+        ];
+        match labels_only.into_iter().find(|(_, set)| *set) {
+            Some((field, _)) => Err(format!("{field} is not for the task {task}, leave it out")),
+            None => Ok(()),
         }
     }
 
@@ -377,14 +425,6 @@ impl Settings {
             ..TableConfig::default()
         });
         let task = task::find(name, table.clone(), &place.data)?;
-        let data_to_text = self.data_to_text();
-        if !data_to_text.is_empty() {
-            return Err(format!(
-                "only data-to-text tasks have {}; {name} asks for labels or numbers: leave them out",
-                data_to_text.join(", ")
-            )
-            .into());
-        }
         let adapter = self.adapter(&Usual::CLASSIFICATION)?;
         let config = RunConfig {
             model: place.model,
@@ -407,17 +447,6 @@ impl Settings {
         task: Box<dyn GenerationTask>,
         pairs: Option<PairsConfig>,
     ) -> Result<Resolved, Box<dyn Error>> {
-        let labels_only = [
-            ("text_column", self.text_column.is_some()),
-            ("pair_column", self.pair_column.is_some()),
-            ("label_column", self.label_column.is_some()),
-            ("regression", self.regression.is_some()),
-        ];
-        if let Some((field, _)) = labels_only.into_iter().find(|(_, set)| *set) {
-            return Err(
-                format!("{field} is not for the task {}, leave it out", task.name()).into(),
-            );
-        }
         // Those of METHOD's GPT-2 runs, but for the warm-up, which is a share of the steps.
         let adapter = self.adapter(&Usual::DATA_TO_TEXT)?;
         let model = Gpt2Config::from_folder(&place.model)?;
@@ -649,7 +678,7 @@ mod tests {
 
     #[test]
     fn no_run_to_start_from_is_none() {
-        let text = "task = 'cola'\nmodel = 'm'\ndata = 'd'\ninit_from = 'none'\n";
+        let text = "task = 'cola'\nmodel = 'src'\ndata = 'd'\ninit_from = 'none'\n";
         let Resolved::Classification(config, _) = settings(text).resolve().unwrap() else {
             panic!("cola is a classification");
         };

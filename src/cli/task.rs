@@ -46,6 +46,17 @@ pub(crate) fn read_records(
     task.read_noting(data, split, &mut |note| eprintln!("{note}"))
 }
 
+/// Whether a task of that name asks for labels or numbers.
+///
+/// # Errors
+/// No such task, with the names there are.
+pub(crate) fn known(name: &str) -> Result<(), DataError> {
+    match name {
+        TABLE | Acceptability::NAME => Ok(()),
+        _ => glue::task(name).map(|_| ()),
+    }
+}
+
 /// The task of that name; a table's columns are those of `table`.
 pub(crate) fn find(
     name: &str,

@@ -7,6 +7,11 @@
 //! A line with too few or too many columns is an error. The one exception is QQP, whose published files have a few
 //! questions with a line break in them (some 24 of 363,870 lines of the train set): up to one such line in 1,000 is
 //! left out there, as the Hugging Face data set does, and [`Task::read_noting`] says how many.
+//!
+//! Where there are none, Parquet files as the Hugging Face Hub has them ([`HUB_DATASET`]) are read: `rte/` with
+//! `validation-00000-of-00001.parquet` and so on, or that folder itself.
+
+mod hub;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +21,8 @@ use crate::example::{Example, Objective, Target};
 use crate::metrics::MetricName::{self, Accuracy, F1, Matthews, Pearson, Spearman};
 use crate::rows::{check_width, find_column, need_column, number, read_text, tsv};
 use crate::task::Task;
+
+pub use hub::{HUB_DATASET, is_hub_file};
 
 /// Of how many QQP lines one may be broken.
 const LINES_PER_BROKEN: usize = 1000;
@@ -347,7 +354,14 @@ impl Task for GlueTask {
         note: &mut dyn FnMut(&str),
     ) -> Result<Vec<Example>, DataError> {
         let split = self.split_name(split)?;
-        let (path, text) = self.text(data, split)?;
+        let found = self.text(data, split);
+        if let Err(DataError::NotFound { .. }) = found {
+            let files = self.hub_files(data, &self.hub_split(split)?)?;
+            if !files.is_empty() {
+                return self.read_hub_files(&files);
+            }
+        }
+        let (path, text) = found?;
         let path = path.as_path();
         let mut rows = tsv(&text).peekable();
         let Some((line, first)) = rows.peek().cloned() else {

@@ -24,6 +24,7 @@ mod metrics;
 mod optimizer;
 mod optimizer_state;
 mod options;
+mod parquet_rows;
 mod pretrain;
 mod pretrain_causal;
 mod pretrain_steps;

@@ -1,0 +1,407 @@
+//! The cache's folders: what Python's `huggingface_hub` has under `~/.cache/huggingface/hub`.
+//!
+//! ```text
+//! models--org--name/blobs/<hash>                     the files' contents
+//! models--org--name/snapshots/<commit>/config.json   links to them
+//! models--org--name/refs/main                        the commit that a branch or tag was last seen at
+//! .locks/models--org--name/<hash>.lock               who is writing a blob
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::HubError;
+use crate::hash::ContentHash;
+use crate::name::{RepoId, RepoKind, check_path, is_commit};
+
+const BLOBS: &str = "blobs";
+const SNAPSHOTS: &str = "snapshots";
+const REFS: &str = "refs";
+const LOCKS: &str = ".locks";
+
+/// One repository's folders in the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct RepoCache {
+    /// The whole cache.
+    root: PathBuf,
+    /// The repository's folder in it.
+    folder: String,
+}
+
+/// Held while a blob is written; another process that wants it waits.
+pub(crate) struct BlobLock {
+    /// None where the file system has no locks.
+    file: Option<File>,
+}
+
+impl BlobLock {
+    /// Whether this process is the only one that writes the blob.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.file.is_some()
+    }
+}
+
+impl RepoCache {
+    pub(crate) fn new(root: &Path, kind: RepoKind, id: &RepoId) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            folder: id.folder(kind),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The commit that `revision` was last seen at.
+    pub(crate) fn commit(&self, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.to_string());
+        }
+        check_path(revision).ok()?;
+        let path = self.root.join(&self.folder).join(REFS).join(revision);
+        let text = fs::read_to_string(path).ok()?;
+        Some(text.trim().to_string()).filter(|commit| is_commit(commit))
+    }
+
+    /// Remembers that `revision` is at `commit`.
+    pub(crate) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), HubError> {
+        if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
+            return Ok(());
+        }
+        let (above, name) = split(revision);
+        let folder = self.make(&[&self.folder, REFS, above])?;
+        let path = folder.join(name);
+        let beside = folder.join(beside(name));
+        let write = || {
+            fs::write(&beside, commit)?;
+            fs::rename(&beside, &path)
+        };
+        write().map_err(|error| {
+            let _ = fs::remove_file(&beside);
+            HubError::io(&path, "writing", error)
+        })
+    }
+
+    /// The folder of the files at `commit`.
+    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.root.join(&self.folder).join(SNAPSHOTS).join(commit)
+    }
+
+    /// A file at `commit`, if it is there.
+    pub(crate) fn file(&self, commit: &str, file: &str) -> Option<PathBuf> {
+        check_path(file).ok()?;
+        let path = self.snapshot(commit).join(file);
+        path.is_file().then_some(path)
+    }
+
+    /// The contents with that hash, if they are there.
+    pub(crate) fn blob(&self, hash: &ContentHash) -> Option<PathBuf> {
+        let path = self.root.join(&self.folder).join(BLOBS).join(hash.name());
+        path.is_file().then_some(path)
+    }
+
+    /// Where the contents with that hash go; the folder is made.
+    pub(crate) fn blob_to_write(&self, hash: &ContentHash) -> Result<PathBuf, HubError> {
+        Ok(self.make(&[&self.folder, BLOBS])?.join(hash.name()))
+    }
+
+    /// Waits until no other process writes the blob with that hash. `waiting` is told if there is one.
+    pub(crate) fn lock(
+        &self,
+        hash: &ContentHash,
+        waiting: impl FnOnce(),
+    ) -> Result<BlobLock, HubError> {
+        let folder = self.make(&[LOCKS, &self.folder])?;
+        let path = folder.join(format!("{}.lock", hash.name()));
+        let failed = |error| HubError::io(&path, "locking", error);
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink()) {
+            return Err(self.outside(&path));
+        }
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        let locked = match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(fs::TryLockError::WouldBlock) => {
+                waiting();
+                file.lock()
+            }
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        };
+        match locked {
+            Ok(()) => Ok(BlobLock { file: Some(file) }),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(BlobLock { file: None }),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Makes `file` at `commit` a link to the blob with that hash. Where links can't be made it becomes a copy.
+    pub(crate) fn link(
+        &self,
+        commit: &str,
+        file: &str,
+        hash: &ContentHash,
+    ) -> Result<PathBuf, HubError> {
+        let (above, name) = split(file);
+        let folder = self.make(&[&self.folder, SNAPSHOTS, commit, above])?;
+        let path = folder.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        // The snapshot, `snapshots` and the file's own folders lie between it and `blobs`.
+        let up = "../".repeat(2 + above.split('/').filter(|part| !part.is_empty()).count());
+        let target = PathBuf::from(format!("{up}{BLOBS}/{}", hash.name()));
+        let beside = folder.join(beside(name));
+        let made = match symlink(&target, &beside) {
+            Ok(()) => Ok(()),
+            Err(_) => match self.blob(hash) {
+                Some(blob) => fs::copy(blob, &beside).map(|_| ()),
+                None => Err(io::Error::from(io::ErrorKind::NotFound)),
+            },
+        };
+        made.and_then(|()| fs::rename(&beside, &path))
+            .map_err(|error| {
+                let _ = fs::remove_file(&beside);
+                HubError::io(&path, "writing", error)
+            })?;
+        Ok(path)
+    }
+
+    /// Makes a folder of the cache, `parts` below its root, and refuses where a link leads out of the cache.
+    fn make(&self, parts: &[&str]) -> Result<PathBuf, HubError> {
+        let failed = |path: &Path, error| HubError::io(path, "making the folder", error);
+        fs::create_dir_all(&self.root).map_err(|error| failed(&self.root, error))?;
+        let root = self
+            .root
+            .canonicalize()
+            .map_err(|error| failed(&self.root, error))?;
+        let mut folder = self.root.clone();
+        for part in parts.iter().flat_map(|part| part.split('/')) {
+            if part.is_empty() {
+                continue;
+            }
+            folder.push(part);
+            match fs::create_dir(&folder) {
+                Ok(()) => (),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
+                Err(error) => return Err(failed(&folder, error)),
+            }
+            let real = folder
+                .canonicalize()
+                .map_err(|error| failed(&folder, error))?;
+            if !real.starts_with(&root) {
+                return Err(self.outside(&folder));
+            }
+        }
+        Ok(folder)
+    }
+
+    fn outside(&self, path: &Path) -> HubError {
+        HubError::OutsideCache {
+            path: path.to_path_buf(),
+            cache: self.root.clone(),
+        }
+    }
+}
+
+/// Opens the file that a blob's contents are gathered in, to write behind what is there; its length.
+pub(crate) fn open_partial(path: &Path) -> Result<(File, u64), HubError> {
+    let failed = |error| HubError::io(path, "writing", error);
+    // A link is not ours, and writing through it would write elsewhere.
+    if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        fs::remove_file(path).map_err(failed)?;
+    }
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    Ok((file, length))
+}
+
+/// Gives complete contents their name.
+pub(crate) fn finish(mut file: File, partial: &Path, blob: &Path) -> Result<(), HubError> {
+    file.flush()
+        .and_then(|()| file.sync_all())
+        .and_then(|()| {
+            drop(file);
+            fs::rename(partial, blob)
+        })
+        .map_err(|error| HubError::io(blob, "writing", error))
+}
+
+/// The folders of a path, and its last part.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// A name that no other process takes.
+fn beside(name: &str) -> String {
+    format!(".{name}.{}", std::process::id())
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(windows)]
+fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_file(target, link)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn symlink(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn repo(root: &Path) -> RepoCache {
+        RepoCache::new(root, RepoKind::Model, &"org/name".parse().unwrap())
+    }
+
+    fn blob(cache: &RepoCache, contents: &[u8]) -> ContentHash {
+        let hash = ContentHash::parse(&"a".repeat(40)).unwrap();
+        fs::write(cache.blob_to_write(&hash).unwrap(), contents).unwrap();
+        hash
+    }
+
+    #[test]
+    fn the_layout_is_pythons() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = repo(folder.path());
+        assert_eq!(cache.commit("main"), None);
+        cache.set_commit("main", COMMIT).unwrap();
+        cache.set_commit("refs/pr/1", COMMIT).unwrap();
+        assert_eq!(cache.commit("main").unwrap(), COMMIT);
+        assert_eq!(cache.commit(COMMIT).unwrap(), COMMIT);
+        let hash = blob(&cache, b"text");
+        for file in ["config.json", "a/b/c.json"] {
+            assert_eq!(cache.file(COMMIT, file), None);
+            let path = cache.link(COMMIT, file, &hash).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"text");
+            assert_eq!(cache.file(COMMIT, file), Some(path));
+        }
+        let repo = folder.path().join("models--org--name");
+        let read = |path: &str| fs::read_to_string(repo.join(path)).unwrap();
+        assert_eq!(read("refs/main"), COMMIT);
+        assert_eq!(read("refs/refs/pr/1"), COMMIT);
+        assert_eq!(read(&format!("blobs/{}", "a".repeat(40))), "text");
+        assert_eq!(read(&format!("snapshots/{COMMIT}/a/b/c.json")), "text");
+        #[cfg(unix)]
+        assert_eq!(
+            fs::read_link(repo.join(format!("snapshots/{COMMIT}/config.json"))).unwrap(),
+            Path::new(&format!("../../blobs/{}", "a".repeat(40)))
+        );
+    }
+
+    #[test]
+    fn a_reference_that_is_no_commit_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = repo(folder.path());
+        cache.set_commit("main", COMMIT).unwrap();
+        for text in ["../../../etc", "", "0123", &COMMIT.to_uppercase()] {
+            fs::write(folder.path().join("models--org--name/refs/main"), text).unwrap();
+            assert_eq!(cache.commit("main"), None);
+        }
+        assert_eq!(cache.commit("../refs/main"), None);
+        assert_eq!(cache.file(COMMIT, "../../refs/main"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_written_through_a_link_out_of_the_cache() {
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().unwrap();
+        for link in [
+            "models--org--name",
+            "models--org--name/blobs",
+            "models--org--name/refs",
+            "models--org--name/snapshots",
+            &format!("models--org--name/snapshots/{COMMIT}"),
+            &format!("models--org--name/snapshots/{COMMIT}/sub"),
+            ".locks",
+            ".locks/models--org--name",
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = repo(folder.path());
+            let path = folder.path().join(link);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            symlink(outside.path(), &path).unwrap();
+            let hash = ContentHash::parse(&"a".repeat(40)).unwrap();
+            let results = [
+                cache.set_commit("main", COMMIT).err(),
+                cache.blob_to_write(&hash).err(),
+                cache.lock(&hash, || ()).err(),
+                cache.link(COMMIT, "sub/x.json", &hash).err(),
+            ];
+            let refused = |error: &HubError| matches!(error, HubError::OutsideCache { .. });
+            assert!(results.iter().flatten().any(refused), "{link}");
+            assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{link}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_are_not_written_through_links() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "mine").unwrap();
+        let root = folder.path().join("cache");
+        let cache = repo(&root);
+        cache.set_commit("main", COMMIT).unwrap();
+        let hash = blob(&cache, b"text");
+        let plant = |path: PathBuf| {
+            let _ = fs::remove_file(&path);
+            symlink(&victim, &path).unwrap();
+            path
+        };
+        plant(root.join("models--org--name/refs/main"));
+        cache.set_commit("main", COMMIT).unwrap();
+        let partial = plant(root.join("models--org--name/blobs/x.incomplete"));
+        let (mut file, length) = open_partial(&partial).unwrap();
+        assert_eq!(length, 0);
+        file.write_all(b"other").unwrap();
+        drop(cache.lock(&hash, || ()).unwrap());
+        let lock = root.join(format!(".locks/models--org--name/{}.lock", hash.name()));
+        plant(lock);
+        assert!(cache.lock(&hash, || ()).is_err());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_second_writer_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = repo(folder.path());
+        let hash = ContentHash::parse(&"a".repeat(64)).unwrap();
+        let first = cache
+            .lock(&hash, || panic!("nobody else is there"))
+            .unwrap();
+        assert!(first.is_exclusive());
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let told = send.clone();
+                let _second = cache.lock(&hash, || told.send("waits").unwrap()).unwrap();
+                send.send("has it").unwrap();
+            });
+            assert_eq!(receive.recv().unwrap(), "waits");
+            assert!(receive.try_recv().is_err());
+            drop(first);
+            assert_eq!(receive.recv().unwrap(), "has it");
+        });
+    }
+}

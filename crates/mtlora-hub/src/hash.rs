@@ -1,0 +1,114 @@
+//! The hash that the Hub names a file's contents by.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use sha1::Digest;
+
+use crate::name::is_hex;
+
+/// How much is hashed at a time, in bytes.
+const CHUNK: usize = 1 << 18;
+
+/// What an ETag of the Hub says: of large files the SHA-256, of others git's own hash, SHA-1 of the contents behind
+/// `blob <length>` and a zero byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ContentHash {
+    Sha256(String),
+    GitSha1(String),
+}
+
+impl ContentHash {
+    /// From an ETag, with or without quotation marks and the mark of a weak one. None: it is no such hash.
+    pub(crate) fn parse(etag: &str) -> Option<Self> {
+        let text = etag.trim();
+        let text = text.strip_prefix("W/").unwrap_or(text);
+        let text = text.trim_matches('"');
+        if is_hex(text, 64) {
+            Some(Self::Sha256(text.to_string()))
+        } else if is_hex(text, 40) {
+            Some(Self::GitSha1(text.to_string()))
+        } else {
+            None
+        }
+    }
+
+    /// The hexadecimal digits, by which the cache names the file.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Sha256(text) | Self::GitSha1(text) => text,
+        }
+    }
+
+    /// The hash of the same kind of a file's contents.
+    pub(crate) fn of_file(&self, path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        Ok(match self {
+            Self::Sha256(_) => Self::Sha256(digest(sha2::Sha256::new(), file)?),
+            Self::GitSha1(_) => {
+                let mut hasher = sha1::Sha1::new();
+                hasher.update(format!("blob {}\0", file.metadata()?.len()));
+                Self::GitSha1(digest(hasher, file)?)
+            }
+        })
+    }
+}
+
+fn digest<D: Digest>(mut hasher: D, mut file: File) -> io::Result<String> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            length => hasher.update(buffer.get(..length).unwrap_or_default()),
+        }
+    }
+    let mut text = String::new();
+    for byte in hasher.finalize() {
+        // Writing into a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_hashes_are_gits_and_sha256() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, "hello\n").unwrap();
+        // `git hash-object` and `sha256sum` of the same file.
+        for known in [
+            "ce013625030ba8dba906f756967f9e9ca394464a",
+            "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+        ] {
+            let hash = ContentHash::parse(&format!("W/\"{known}\"")).unwrap();
+            assert_eq!(hash.name(), known);
+            assert_eq!(hash.of_file(&path).unwrap(), hash);
+            std::fs::write(&path, "hello").unwrap();
+            assert_ne!(hash.of_file(&path).unwrap(), hash);
+            std::fs::write(&path, "hello\n").unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_no_hash_names_no_file() {
+        for etag in [
+            "",
+            "\"\"",
+            "../../x",
+            "abc",
+            &"g".repeat(40),
+            &"A".repeat(40),
+            &"a".repeat(41),
+            "\"a-2\"",
+        ] {
+            assert_eq!(ContentHash::parse(etag), None, "{etag}");
+        }
+    }
+}

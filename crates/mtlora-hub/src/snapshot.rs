@@ -1,0 +1,249 @@
+//! The files of a repository at one commit.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::cache::RepoCache;
+use crate::client::{Client, what};
+use crate::environment::HubConfig;
+use crate::error::HubError;
+use crate::name::{RepoId, RepoKind, check_path, is_commit};
+use crate::progress::Progress;
+use crate::transfer;
+
+/// The files of a repository at one commit: those in the cache, and those that can still be fetched.
+#[derive(Debug)]
+pub struct Snapshot {
+    config: HubConfig,
+    kind: RepoKind,
+    id: RepoId,
+    cache: RepoCache,
+    commit: String,
+    /// What the Hub has, or why it isn't asked.
+    remote: Remote,
+}
+
+#[derive(Debug)]
+enum Remote {
+    Files(BTreeSet<String>),
+    Offline,
+    /// It was asked and did not answer: where, how often, and what happened.
+    Out(String, usize, String),
+}
+
+/// What the Hub says of a revision.
+#[derive(Deserialize)]
+struct Listing {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+impl Snapshot {
+    pub(crate) fn open(
+        config: &HubConfig,
+        kind: RepoKind,
+        id: &RepoId,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, HubError> {
+        let cache = RepoCache::new(&config.cache, kind, id);
+        let cached = |remote| {
+            let commit = cache.commit(id.revision())?;
+            let there = cache.snapshot(&commit).is_dir();
+            there.then(|| Self {
+                config: config.clone(),
+                kind,
+                id: id.clone(),
+                cache: cache.clone(),
+                commit,
+                remote,
+            })
+        };
+        if config.offline {
+            return cached(Remote::Offline).ok_or_else(|| HubError::Offline {
+                what: what(kind, id),
+                missing: "it".to_string(),
+                cache: config.cache.clone(),
+                endpoint: config.endpoint.clone(),
+            });
+        }
+        let client = Client::new(config, kind, id);
+        let listing = match client.listing() {
+            Ok(bytes) => parse(&client, &bytes)?,
+            Err(error) if error.is_outage() => {
+                let remote = match &error {
+                    HubError::Unreachable {
+                        url,
+                        attempts,
+                        reason,
+                        ..
+                    } => Remote::Out(url.clone(), *attempts, reason.clone()),
+                    other => Remote::Out(config.endpoint.clone(), 1, other.to_string()),
+                };
+                let snapshot = cached(remote).ok_or(error)?;
+                progress.note(&format!(
+                    "{} does not answer; taking {} from the cache as it was last seen",
+                    config.endpoint,
+                    what(kind, id)
+                ));
+                return Ok(snapshot);
+            }
+            Err(error) => return Err(error),
+        };
+        let files = listing.siblings.into_iter().map(|file| file.rfilename);
+        Ok(Self {
+            config: config.clone(),
+            kind,
+            id: id.clone(),
+            cache,
+            commit: listing.sha,
+            remote: Remote::Files(files.collect()),
+        })
+    }
+
+    /// What messages call it: "model org/name".
+    pub fn what(&self) -> String {
+        what(self.kind, &self.id)
+    }
+
+    /// The commit: 40 hexadecimal digits.
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
+    /// The folder that the files are in. What isn't fetched isn't there.
+    pub fn folder(&self) -> PathBuf {
+        self.cache.snapshot(&self.commit)
+    }
+
+    /// Whether the repository has that file; where the Hub isn't asked, whether the cache has.
+    pub fn has(&self, file: &str) -> bool {
+        match &self.remote {
+            Remote::Files(files) => files.contains(file),
+            _ => self.cache.file(&self.commit, file).is_some(),
+        }
+    }
+
+    /// The names of the repository's files, where the Hub was asked, else of none.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let files = match &self.remote {
+            Remote::Files(files) => Some(files),
+            _ => None,
+        };
+        files.into_iter().flatten().map(String::as_str)
+    }
+
+    /// The names of the files in a folder of the repository; where the Hub isn't asked, of those in the cache.
+    pub fn files_in(&self, folder: &str) -> Vec<String> {
+        let prefix = format!("{folder}/");
+        if let Remote::Files(files) = &self.remote {
+            let inside = files.iter().filter(|file| file.starts_with(&prefix));
+            return inside.cloned().collect();
+        }
+        let mut names: Vec<String> = Vec::new();
+        if check_path(folder).is_ok() {
+            let entries = std::fs::read_dir(self.folder().join(folder));
+            for entry in entries.into_iter().flatten().flatten() {
+                if let Some(name) = entry.file_name().to_str() {
+                    names.push(format!("{prefix}{name}"));
+                }
+            }
+        }
+        names.sort();
+        names
+    }
+
+    /// A file: from the cache, else fetched into it.
+    ///
+    /// # Errors
+    /// A name that leads out of the folder; a file that is not there, or cannot be fetched, or arrives damaged.
+    pub fn fetch(&self, file: &str, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
+        check_path(file).map_err(|reason| HubError::UnsafeName {
+            what: self.what(),
+            name: file.to_string(),
+            reason,
+        })?;
+        if let Some(path) = self.cache.file(&self.commit, file) {
+            return Ok(path);
+        }
+        match &self.remote {
+            Remote::Files(files) if !files.contains(file) => Err(self.no_file(file, Vec::new())),
+            Remote::Files(_) => {
+                let client = Client::new(&self.config, self.kind, &self.id);
+                transfer::fetch(&client, &self.cache, &self.commit, file, progress)
+            }
+            Remote::Offline => Err(HubError::Offline {
+                what: self.what(),
+                missing: file.to_string(),
+                cache: self.cache.root().to_path_buf(),
+                endpoint: self.config.endpoint.clone(),
+            }),
+            Remote::Out(url, attempts, reason) => Err(HubError::Unreachable {
+                what: self.what(),
+                url: url.clone(),
+                attempts: *attempts,
+                reason: format!("{reason}; the cache has no {file}"),
+            }),
+        }
+    }
+
+    /// Remembers that the revision is at this commit, for when the Hub can't be asked. Done last: then whoever looks
+    /// the revision up finds the files that go with it.
+    pub(crate) fn remember(&self) -> Result<(), HubError> {
+        match self.remote {
+            Remote::Files(_) => self.cache.set_commit(self.id.revision(), &self.commit),
+            _ => Ok(()),
+        }
+    }
+
+    /// A file that is needed and not there, with what there is instead.
+    pub(crate) fn no_file(&self, file: &str, there: Vec<String>) -> HubError {
+        match &self.remote {
+            Remote::Files(_) => HubError::NoFile {
+                what: self.what(),
+                missing: file.to_string(),
+                there,
+                hint: "choose another model, or a revision of this one that has it (org/name@revision)",
+            },
+            _ => HubError::Offline {
+                what: self.what(),
+                missing: file.to_string(),
+                cache: self.cache.root().to_path_buf(),
+                endpoint: self.config.endpoint.clone(),
+            },
+        }
+    }
+}
+
+fn parse(client: &Client<'_>, bytes: &[u8]) -> Result<Listing, HubError> {
+    let wrong = |message| client.protocol("the list of its files", message);
+    let listing: Listing =
+        serde_json::from_slice(bytes).map_err(|error| wrong(format!("is none: {error}")))?;
+    match is_commit(&listing.sha) {
+        true => Ok(listing),
+        false => Err(wrong(format!(
+            "says that it is at {}, which is no commit",
+            crate::error::shown(&listing.sha)
+        ))),
+    }
+}
+
+/// The text of a small file of a snapshot.
+pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, HubError> {
+    let failed = |error| HubError::io(path, "reading", error);
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > limit {
+        return Err(HubError::Index {
+            path: path.to_path_buf(),
+            message: format!("has {length} bytes, more than the {limit} that such a file can have"),
+        });
+    }
+    std::fs::read(path).map_err(failed)
+}

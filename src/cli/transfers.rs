@@ -1,0 +1,81 @@
+//! What is seen of transfers: a bar where standard error is a terminal, a line for a large file elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+use mtlora::hub::Progress;
+
+/// Files of fewer bytes come without a word where there is no bar.
+const LARGE: u64 = 1 << 20;
+/// Of a file whose size is known, and of one whose size is not.
+const BAR: &str =
+    "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+const COUNT: &str = "{msg} {spinner} {decimal_bytes} {decimal_bytes_per_sec}";
+const TICK: Duration = Duration::from_millis(200);
+
+/// Shows transfers on standard error.
+pub(super) struct Transfers {
+    bar: Option<(String, ProgressBar)>,
+    terminal: bool,
+}
+
+impl Transfers {
+    pub(super) fn new() -> Self {
+        Self {
+            bar: None,
+            terminal: std::io::stderr().is_terminal(),
+        }
+    }
+}
+
+impl Progress for Transfers {
+    fn started(&mut self, file: &str, done: u64, total: Option<u64>) {
+        if let Some((name, bar)) = &self.bar
+            && name == file
+        {
+            // Going on after a break.
+            bar.set_position(done);
+            return;
+        }
+        if let Some(total) = total.filter(|total| !self.terminal && *total >= LARGE) {
+            let from = match done {
+                0 => String::new(),
+                done => format!(", of which {} are there", DecimalBytes(done)),
+            };
+            eprintln!("fetching {file} ({}{from})", DecimalBytes(total));
+        }
+        let (bar, template) = match total {
+            Some(total) => (ProgressBar::new(total), BAR),
+            None => (ProgressBar::no_length(), COUNT),
+        };
+        let style = ProgressStyle::with_template(template);
+        let bar = bar
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            .with_message(file.to_string())
+            .with_position(done);
+        // So that the speed is not that of what was there before.
+        bar.reset_eta();
+        bar.enable_steady_tick(TICK);
+        self.bar = Some((file.to_string(), bar));
+    }
+
+    fn advanced(&mut self, done: u64) {
+        if let Some((_, bar)) = &self.bar {
+            bar.set_position(done);
+        }
+    }
+
+    fn finished(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        match &self.bar {
+            Some((_, bar)) if self.terminal => bar.println(text),
+            _ => eprintln!("{text}"),
+        }
+    }
+}
