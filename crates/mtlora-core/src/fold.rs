@@ -97,7 +97,8 @@ fn matrix(tensor: Tensor<2>) -> DMatrix<f64> {
     DMatrix::from_row_iterator(rows, columns, data.iter::<f64>())
 }
 
-fn data(matrix: &DMatrix<f64>) -> TensorData {
+/// Row by row, in single precision.
+pub(crate) fn data(matrix: &DMatrix<f64>) -> TensorData {
     let [rows, columns] = [matrix.nrows(), matrix.ncols()];
     // Row by row; the matrix keeps its columns.
     let transposed = matrix.transpose();

@@ -36,9 +36,12 @@ mod devices;
 mod fold;
 mod init;
 mod layers;
+mod linalg;
+mod low_rank;
 pub mod ops;
 mod random;
 mod segments;
+mod spectrum;
 mod state;
 mod structure;
 mod targets;
@@ -58,9 +61,12 @@ pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
+pub use linalg::{Eigenvalue, MatrixError};
+pub use low_rank::{LowRank, Truncation};
 pub use ops::Gelu;
 pub use random::{random_state, seed, set_random_state};
 pub use segments::{Run, Segments, SegmentsError};
+pub use spectrum::{Spectrum, TransformSpectrum, UpdateSpectrum, effective_rank, weight_norms};
 pub use state::{State, StateError, load_state, state};
 pub use structure::Structure;
 pub use targets::Targets;

@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Tensor;
+use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
 /// How the transformation matrix `T` (`[rank, rank]`) is made from the learnable matrices `C` and
@@ -47,11 +48,16 @@ impl Structure {
     ///
     /// A matrix that the structure has but that is not given counts as the identity.
     pub fn transform(self, c: Option<Tensor<2>>, d: Option<Tensor<2>>) -> Option<Tensor<2>> {
+        self.transform_of(c, d)
+    }
+
+    /// [`Self::transform`] of tensors or of matrices on the host.
+    pub(crate) fn transform_of<M: Square>(self, c: Option<M>, d: Option<M>) -> Option<M> {
         match (self, c, d) {
             (Structure::Lora, _, _) | (_, None, None) => None,
-            (Structure::Icfm, Some(c), _) => Some(c.clone().matmul(c.transpose())),
-            (Structure::Ctcm, Some(c), Some(d)) => Some(c.matmul(d)),
-            (Structure::Dtsm, Some(c), Some(d)) => Some(c + d),
+            (Structure::Icfm, Some(c), _) => Some(c.clone().times(c.transposed())),
+            (Structure::Ctcm, Some(c), Some(d)) => Some(c.times(d)),
+            (Structure::Dtsm, Some(c), Some(d)) => Some(c.plus(d)),
             (_, Some(only), None) | (_, None, Some(only)) => Some(only),
             (Structure::Shim, Some(c), Some(_)) => Some(c),
         }
@@ -66,6 +72,44 @@ impl Structure {
             Structure::Ctcm => "ctcm",
             Structure::Dtsm => "dtsm",
         }
+    }
+}
+
+/// What making `T` takes.
+pub(crate) trait Square: Clone {
+    /// The matrix product.
+    fn times(self, other: Self) -> Self;
+    /// The sum.
+    fn plus(self, other: Self) -> Self;
+    /// The transpose.
+    fn transposed(self) -> Self;
+}
+
+impl Square for Tensor<2> {
+    fn times(self, other: Self) -> Self {
+        self.matmul(other)
+    }
+
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+
+    fn transposed(self) -> Self {
+        self.transpose()
+    }
+}
+
+impl Square for DMatrix<f64> {
+    fn times(self, other: Self) -> Self {
+        self * other
+    }
+
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+
+    fn transposed(self) -> Self {
+        self.transpose()
     }
 }
 
