@@ -31,10 +31,12 @@ mod adapter_form;
 mod adapter_values;
 mod attach;
 mod base_dtype;
+mod combine;
 mod contexts;
 mod devices;
 mod fold;
 mod init;
+mod inspection;
 mod layers;
 mod linalg;
 mod low_rank;
@@ -53,10 +55,12 @@ pub use attach::{
     AttachError, FusedProjections, MtLoraConfig, attach_adapters, trainable_parameters,
 };
 pub use base_dtype::{BaseDtype, BaseDtypeError};
+pub use combine::{Combined, combine};
 pub use contexts::Contexts;
 pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use fold::Fold;
 pub use init::Init;
+pub use inspection::{InspectedLayer, Inspection, LayerError, inspect};
 pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
