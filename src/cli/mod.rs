@@ -2,6 +2,7 @@
 
 mod adapted;
 mod bench;
+mod combine;
 mod decoding;
 mod devices;
 mod eval;
@@ -14,6 +15,7 @@ mod hub;
 #[path = "no_hub.rs"]
 mod hub;
 mod import;
+mod inspect;
 mod merge;
 mod output;
 mod predict;
@@ -26,6 +28,7 @@ mod report;
 mod score;
 mod settings;
 mod signals;
+mod table;
 mod task;
 mod tasks;
 mod train;
@@ -71,6 +74,10 @@ enum Command {
     Export(export::Args),
     /// Make a run of an adapter that PEFT, or another run, has saved.
     Import(Box<import::Args>),
+    /// Show what an adapter has learned: how large, along how many directions, and how far from LoRA.
+    Inspect(inspect::Args),
+    /// Add adapters up: exactly, or at a given rank with the error that this makes.
+    Combine(combine::Args),
     /// Pre-train a small RoBERTa (masked language modelling) or GPT-2 (causal) on text.
     Pretrain(pretrain::Args),
     /// Score generated text against references.
@@ -103,6 +110,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Report(args) => report::run(args, cli.json),
         Command::Export(args) => export::run(args, cli.json),
         Command::Import(args) => import::run(*args, cli.json),
+        Command::Inspect(args) => inspect::run(args, cli.json),
+        Command::Combine(args) => combine::run(args, cli.json),
         Command::Pretrain(args) => pretrain::run(args, cli.json),
         Command::Score(args) => score::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),

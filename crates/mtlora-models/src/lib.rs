@@ -40,7 +40,7 @@ mod weights;
 
 pub use adapter::{
     ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, AdapterConfig, AdapterError,
-    PeftAdapter, PeftType, TRAINED_FILE, TargetModules, TrainedFormat,
+    CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE, TargetModules, TrainedFormat,
 };
 pub use checkpoint::Checkpoint;
 pub use classifier::{ClassificationHead, SequenceClassifier};

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use mtlora_core::{AttachError, StateError};
+use mtlora_core::{AttachError, LayerError, StateError};
 
 use crate::error::{ModelError, listed, shown};
 
@@ -17,6 +17,9 @@ pub enum AdapterError {
     /// A trained tensor does not fit the model's parameter.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Factors that give no numbers, or updates that have no sum.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
     /// A folder without an adapter in it.
     #[error("{} is no adapter folder: {missing}; {hint}", .folder.display())]
     NotAnAdapter {

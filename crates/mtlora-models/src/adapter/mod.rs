@@ -5,12 +5,15 @@
 //! a `T` of its own is `peft_type` "MTLORA": the same, with `lora_C` and `lora_D` beside `lora_A` and
 //! `lora_B`, and the fields `structure` and `fused_projections`.
 
+mod combine;
 mod config;
 mod error;
+mod inspect;
 mod peft;
 mod select;
 mod trained;
 
+pub use combine::CombinedAdapter;
 pub use config::{ADAPTER_CONFIG_FILE, AdapterConfig, PeftType, TargetModules};
 pub use error::AdapterError;
 pub use peft::{ADAPTER_WEIGHTS_FILE, AdaptedModule, PeftAdapter};

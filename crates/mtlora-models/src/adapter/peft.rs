@@ -344,7 +344,7 @@ impl PeftAdapter {
     }
 
     /// The modules but for the tied output map, whose adapter must be that of the embeddings.
-    fn own_modules(&self) -> Result<BTreeMap<&String, &AdaptedModule>, AdapterError> {
+    pub(super) fn own_modules(&self) -> Result<BTreeMap<&String, &AdaptedModule>, AdapterError> {
         let mut own: BTreeMap<&String, &AdaptedModule> = self.modules.iter().collect();
         if self.config.peft_type == PeftType::MtLora {
             return Ok(own);
@@ -576,7 +576,7 @@ fn commonest<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
 }
 
 /// The adapter that the output map has when the embeddings have this one: the weight is the same.
-fn mirrored(module: &AdaptedModule) -> AdaptedModule {
+pub(super) fn mirrored(module: &AdaptedModule) -> AdaptedModule {
     let turned = |data: &TensorData| {
         let shape = data.shape().to_vec();
         let values: Vec<f32> = data.iter::<f32>().collect();

@@ -1,0 +1,230 @@
+//! Adapters as a user looks at them, adds them up, and uses several at a time.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use mtlora::models::Checkpoint;
+use serde_json::Value;
+
+use common::{MODEL, json, refused, small_data, text_reading};
+
+/// Two adapters of different structures on the tiny RoBERTa, with heads for two and three labels.
+struct Setup {
+    folder: tempfile::TempDir,
+}
+
+impl Setup {
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_string()
+    }
+}
+
+static SETUP: LazyLock<Setup> = LazyLock::new(|| {
+    let setup = Setup {
+        folder: tempfile::tempdir().unwrap(),
+    };
+    let data = small_data(setup.folder.path(), 64, 32);
+    let table = setup.folder.path().join("table");
+    fs::create_dir(&table).unwrap();
+    let rows = "text,label\nThe dogs sleep.,many\nA cat sings.,one\nIt rains.,none\nThe old dogs sleep.,many\n";
+    for name in ["train.csv", "dev.csv"] {
+        fs::write(table.join(name), rows).unwrap();
+    }
+    let train = |task: &str, data: &Path, out: &str, more: &[&str]| {
+        let arguments = [
+            "train",
+            "--model",
+            MODEL,
+            "--task",
+            task,
+            "--data",
+            data.to_str().unwrap(),
+            "--out",
+            &setup.path(out),
+            "--batch",
+            "16",
+            "--lr",
+            "5e-3",
+            "--device",
+            "flex",
+        ];
+        json(&[&arguments, more].concat());
+    };
+    let more = ["--structure", "dtsm", "--rank", "4", "--epochs", "2"];
+    train("acceptability", &data, "wellformed", &more);
+    let more = ["--structure", "icfm", "--rank", "3", "--epochs", "10"];
+    train("table", &table, "number", &more);
+    setup
+});
+
+/// The update of each adapted weight, as the difference that merging made.
+fn merged_updates(adapter: &[&str], out: &str) -> BTreeMap<String, Vec<f64>> {
+    let arguments = ["merge", "--out", out];
+    json(&[&arguments, adapter].concat());
+    let [base, merged] = [MODEL, out].map(|folder| Checkpoint::open(Path::new(folder)).unwrap());
+    let mut updates = BTreeMap::new();
+    for name in base.names().filter(|name| name.contains(".layer.")) {
+        let (_, before) = base.read_f32(name).unwrap();
+        let (_, after) = merged.read_f32(name).unwrap();
+        let pairs = before.iter().zip(&after);
+        let update: Vec<f64> = pairs.map(|(one, other)| f64::from(other - one)).collect();
+        if update.iter().any(|value| *value != 0.0) {
+            updates.insert(name.trim_end_matches(".weight").to_string(), update);
+        }
+    }
+    updates
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap()
+}
+
+#[test]
+fn inspect_shows_what_merging_does() {
+    let run = SETUP.path("wellformed");
+    let found = json(&["inspect", "--run", &run]);
+    let updates = merged_updates(&["--run", &run], &SETUP.path("merged-inspect"));
+    let layers = found["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), updates.len());
+    let base = Checkpoint::open(Path::new(MODEL)).unwrap();
+    for layer in layers {
+        let path = layer["path"].as_str().unwrap();
+        let expected = norm(&updates[path]);
+        // Merged weights are rounded to single precision.
+        assert!((number(&layer["update"]["norm"]) / expected - 1.0).abs() < 1e-3);
+        let (_, weight) = base.read_f32(&format!("{path}.weight")).unwrap();
+        let weight: Vec<f64> = weight.into_iter().map(f64::from).collect();
+        let relative = number(&layer["relative_norm"]);
+        assert!((relative / (expected / norm(&weight)) - 1.0).abs() < 1e-3);
+        assert_eq!(layer["structure"], "dtsm");
+        assert_eq!(
+            layer["update"]["singular_values"].as_array().unwrap().len(),
+            4
+        );
+        let rank = number(&layer["update"]["effective_rank"]);
+        assert!((1.0..=4.0).contains(&rank), "{rank}");
+        let t = &layer["transform"];
+        assert_eq!(t["eigenvalues"].as_array().unwrap().len(), 4);
+        assert!(number(&t["distance"]) > 0.0 && number(&t["condition"]) >= 1.0);
+    }
+    let all: f64 = norm(&updates.values().map(|one| norm(one)).collect::<Vec<_>>());
+    assert!((number(&found["norm"]) / all - 1.0).abs() < 1e-3);
+
+    // As a table; a covariance has real eigenvalues, and the other form of the flag is the same.
+    let text = text_reading(&["inspect", &SETUP.path("number")], "");
+    for wanted in [
+        "eff. rank",
+        "norm/|W|",
+        "cond(T)",
+        "eigenvalues of T",
+        "attention.self.query",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    assert!(!text.contains('±'), "{text}");
+
+    // Without the base model nothing is relative.
+    let lone = SETUP.path("lone");
+    fs::create_dir(&lone).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(Path::new(&run).join(name), Path::new(&lone).join(name)).unwrap();
+    }
+    let config = Path::new(&lone).join("adapter_config.json");
+    let mut fields: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    fields["base_model_name_or_path"] = "org/elsewhere".into();
+    fs::write(&config, fields.to_string()).unwrap();
+    let found = json(&["inspect", &lone]);
+    assert!(found["layers"][0]["relative_norm"].is_null());
+    assert!(json(&["inspect", &lone, "--model", MODEL])["relative_norm"].is_number());
+}
+
+#[test]
+fn combine_adds_up_what_merging_does() {
+    let [one, other] = ["wellformed", "number"].map(|name| SETUP.path(name));
+    let out = SETUP.path("sum");
+    let usual = [
+        "combine",
+        "--adapter",
+        &one,
+        "--adapter",
+        &other,
+        "--weights",
+        "0.75,-0.5",
+    ];
+    let said = refused(&[&usual[..], &["--out", &out]].concat());
+    assert!(said.contains("--head"), "{said}");
+    let with_head = [&usual[..], &["--head", &one]].concat();
+    let sum = json(&[&with_head[..], &["--out", &out]].concat());
+    assert_eq!(number(&sum["error"]), 0.0);
+    assert_eq!(sum["layers"][0]["rank"], 7);
+
+    let on_model = |adapter: &str| ["--adapter", adapter, "--model", MODEL].map(str::to_string);
+    let updates = |adapter: &str, out: &str| {
+        let arguments = on_model(adapter);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        merged_updates(&arguments, &SETUP.path(out))
+    };
+    let firsts = merged_updates(&["--run", &one], &SETUP.path("merged-one"));
+    let seconds = merged_updates(&["--run", &other], &SETUP.path("merged-other"));
+    let made = updates(&out, "merged-sum");
+    assert_eq!(made.len(), firsts.len());
+    for (name, update) in &made {
+        let pairs = firsts[name].iter().zip(&seconds[name]);
+        let wanted: Vec<f64> = pairs.map(|(a, b)| 0.75 * a - 0.5 * b).collect();
+        let wrong: Vec<f64> = update.iter().zip(&wanted).map(|(a, b)| a - b).collect();
+        assert!(norm(&wrong) < 1e-3 * norm(&wanted), "{name}");
+    }
+
+    // Of rank 2 it is as far from that as is said.
+    let small = SETUP.path("small");
+    let said = json(&[&with_head[..], &["--out", &small, "--rank", "2"]].concat());
+    let cut = updates(&small, "merged-small");
+    for layer in said["layers"].as_array().unwrap() {
+        let name = layer["path"].as_str().unwrap();
+        let wrong: Vec<f64> = cut[name]
+            .iter()
+            .zip(&made[name])
+            .map(|(a, b)| a - b)
+            .collect();
+        assert_eq!(layer["rank"], 2);
+        let error = number(&layer["error"]);
+        assert!(
+            error > 0.0 && (norm(&wrong) / error - 1.0).abs() < 1e-2,
+            "{name}"
+        );
+    }
+    // One adapter, with weight 1, is itself.
+    let same = SETUP.path("same");
+    json(&["combine", "--adapter", &one, "--out", &same]);
+    let sentence = "The painters near the lake sleeps.\n";
+    let before = text_reading(&["predict", "--run", &one], sentence);
+    let after = text_reading(&["predict", "--adapter", &same, "--model", MODEL], sentence);
+    let probability = |text: &str| -> f64 {
+        let line = text.lines().nth(1).unwrap();
+        line.rsplit(',').next().unwrap().parse().unwrap()
+    };
+    assert!((probability(&before) - probability(&after)).abs() < 1e-4);
+
+    let said = refused(&[
+        "combine",
+        "--adapter",
+        &one,
+        "--weights",
+        "1,2",
+        "--out",
+        "x",
+    ]);
+    assert!(said.contains("2 values for 1"), "{said}");
+    let said = refused(&[&usual[..], &["--out", &out]].concat());
+    assert!(said.contains("not empty"), "{said}");
+}
