@@ -235,3 +235,60 @@ fn bad_input_is_refused_with_its_reason() {
     assert!(said.contains("data"), "{said}");
     assert!(!out.exists());
 }
+
+#[test]
+fn rows_are_written_by_the_adapters_that_they_name() {
+    SETUP.train("short", &["--structure", "icfm", "--seed", "5"]);
+    SETUP.train(
+        "long",
+        &["--structure", "lora", "--rank", "2", "--seed", "6"],
+    );
+    let dev = fs::read_to_string(SETUP.path("data").join("dev.jsonl")).unwrap();
+    let names = ["long", "short", "short", "long"];
+    let mut inputs = Vec::new();
+    let mut rows = String::new();
+    for (line, name) in dev.lines().zip(names) {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let input = row["input"].as_str().unwrap().to_string();
+        let row = serde_json::json!({ "prompt": input, "adapter": name });
+        writeln!(rows, "{row}").unwrap();
+        inputs.push(input);
+    }
+    let table = SETUP.path("rows.jsonl");
+    fs::write(&table, &rows).unwrap();
+    let adapters = ["short", "long"].map(|name| format!("{name}={}", SETUP.path(name).display()));
+    let several = [
+        "generate",
+        "--adapter",
+        &adapters[0],
+        "--adapter",
+        &adapters[1],
+        "--adapter-column",
+        "adapter",
+        "--input",
+        table.to_str().unwrap(),
+    ];
+    let found = text_reading(&several, "");
+    assert_eq!(found.lines().count(), names.len());
+    for ((input, name), line) in inputs.iter().zip(names).zip(found.lines()) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["input"].as_str(), Some(input.as_str()));
+        assert_eq!(line["adapter"], name);
+        let run = SETUP.path(name);
+        let alone = text_reading(&["generate", "--run", run.to_str().unwrap()], input);
+        let alone: Value = serde_json::from_str(alone.trim()).unwrap();
+        assert_eq!(line["text"], alone["text"]);
+    }
+
+    // A row that is too long is named by its place in the table.
+    let long = serde_json::json!({ "prompt": "word ".repeat(400), "adapter": "long" });
+    fs::write(&table, format!("{rows}{long}\n")).unwrap();
+    let said = refused(&several);
+    assert!(said.contains("input 5"), "{said}");
+    fs::write(&table, rows.replace("\"long\"", "\"lung\"")).unwrap();
+    let said = refused(&several);
+    assert!(
+        said.contains("rows.jsonl:1") && said.contains("lung"),
+        "{said}"
+    );
+}

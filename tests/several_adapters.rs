@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use mtlora::models::Checkpoint;
@@ -227,4 +227,92 @@ fn combine_adds_up_what_merging_does() {
     assert!(said.contains("2 values for 1"), "{said}");
     let said = refused(&[&usual[..], &["--out", &out]].concat());
     assert!(said.contains("not empty"), "{said}");
+}
+
+#[test]
+fn rows_use_the_adapters_that_they_name() {
+    let [one, other] = ["wellformed", "number"].map(|name| SETUP.path(name));
+    let rows = [
+        "The dogs sleep.",
+        "A cat sings.",
+        "It rains.",
+        "The painters sleeps.",
+    ];
+    let names = ["number", "wellformed", "number", "wellformed"];
+    let table = PathBuf::from(SETUP.path("rows.csv"));
+    let mut text = String::from("which,words\n");
+    for (row, name) in rows.iter().zip(names) {
+        text.push_str(&format!("{name},{row}\n"));
+    }
+    fs::write(&table, &text).unwrap();
+    let [first, second] = [format!("wellformed={one}"), format!("number={other}")];
+    let table = table.to_str().unwrap();
+    let several = [
+        "predict",
+        "--adapter",
+        &first,
+        "--adapter",
+        &second,
+        "--adapter-column",
+        "which",
+        "--text-column",
+        "words",
+        "--input",
+        table,
+        "--format",
+        "jsonl",
+    ];
+    let found = text_reading(&several, "");
+    // Each row is as that adapter alone predicts it, in the rows' order.
+    for ((row, name), line) in rows.iter().zip(names).zip(found.lines()) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (line["text"].as_str(), line["adapter"].as_str()),
+            (Some(*row), Some(name))
+        );
+        let run = SETUP.path(name);
+        let alone = text_reading(&["predict", "--run", &run, "--format", "jsonl"], row);
+        let alone: Value = serde_json::from_str(alone.trim()).unwrap();
+        assert_eq!(line["prediction"], alone["prediction"]);
+        let probabilities = alone["probabilities"].as_object().unwrap();
+        assert_eq!(
+            line["probabilities"].as_object().unwrap().len(),
+            probabilities.len()
+        );
+        for (label, probability) in probabilities {
+            let wrong = number(&line["probabilities"][label]) - number(probability);
+            assert!(wrong.abs() < 1e-5, "{line} {alone}");
+        }
+    }
+    assert_eq!(found.lines().count(), rows.len());
+    let csv = text_reading(&several[..several.len() - 2], "");
+    assert_eq!(
+        csv.lines().next(),
+        Some("text,pair,adapter,prediction,probability")
+    );
+    assert!(
+        csv.lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("The dogs sleep.,,number,many,")
+    );
+
+    fs::write(table, text.replace("number,It", "nobody,It")).unwrap();
+    let said = refused(&several);
+    assert!(
+        said.contains("rows.csv:4") && said.contains("nobody"),
+        "{said}"
+    );
+    let said = refused(&[&several[..], &["--adapter", &first]].concat());
+    assert!(said.contains("already"), "{said}");
+    let said = refused(&[
+        "predict",
+        "--adapter",
+        &first,
+        "--adapter",
+        &second,
+        "--model",
+        MODEL,
+    ]);
+    assert!(said.contains("--adapter-column"), "{said}");
 }

@@ -3,7 +3,7 @@
 use mtlora::models::GenerationConfig;
 
 /// Each wins over the run's own setting.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Decoding")]
 pub(super) struct DecodingArgs {
     /// Sequences that beam search follows at a time; 1: greedy, or sampling with --do-sample.

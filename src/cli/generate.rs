@@ -5,28 +5,34 @@ use std::path::{Path, PathBuf};
 
 use mtlora::core::{device, devices};
 use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
-use mtlora::train::{GenerationRunConfig, GeneratorParts, PromptForm, StoredConfig, WriteOptions};
-use serde_json::json;
+use mtlora::train::{
+    GenerationRunConfig, GeneratorParts, NamedAdapter, PromptForm, RoutedColumns, Run,
+    StoredConfig, WriteOptions, Written, load_generators, read_routed, write_routed,
+};
+use serde_json::{Value, json};
 
 use super::decoding::DecodingArgs;
 use super::progress::Counter;
+use super::several::{self, SeveralArgs};
 use super::{adapted, hub, output, task};
 
 /// Flags of `mtlora generate`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run that writes: it is given inputs, one a line, as its task has them.
-    #[arg(long, conflicts_with = "model", required_unless_present = "model")]
+    #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
     run: Option<PathBuf>,
     /// A GPT-2 that writes, a folder or a name on the Hub: it is given beginnings of texts, one a line, and goes
     /// on.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// An adapter for that model: PEFT's LoRA, or a run's.
-    #[arg(long, value_name = "DIR", requires = "model")]
-    adapter: Option<PathBuf>,
-    /// With --model: lines are inputs, as those of a run; for a folder that `mtlora merge` made.
-    #[arg(long, requires = "model")]
+    /// An adapter for that model: PEFT's LoRA, or a run's. With --adapter-column once for each adapter,
+    /// with the name that the rows call it.
+    #[arg(long, value_name = "[NAME=]DIR")]
+    adapter: Vec<String>,
+    /// With --model or --adapter: lines are inputs, as those of a run; for a folder that `mtlora merge`
+    /// made.
+    #[arg(long, conflicts_with = "run")]
     inputs: bool,
     /// The lines [default: standard input].
     #[arg(long, value_name = "FILE")]
@@ -34,6 +40,11 @@ pub(crate) struct Args {
     /// With --run: the lines are the inputs of this split of its task.
     #[arg(long, conflicts_with_all = ["input", "model"])]
     split: Option<String>,
+    #[command(flatten)]
+    several: SeveralArgs,
+    /// With --adapter-column: the column with the line.
+    #[arg(long, requires = "adapter_column", default_value = "prompt")]
+    prompt_column: String,
     /// Cut lines that are too long for the model from the left.
     #[arg(long)]
     cut_input: bool,
@@ -45,12 +56,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    if let Some(column) = args.several.adapter_column.clone() {
+        return several(args, &column, json);
+    }
+    let adapter = several::only(&args.adapter)?;
     // An adapter says no more of how to write than its model does.
-    let trained = args.run.is_some() || args.adapter.is_some();
+    let trained = args.run.is_some() || adapter.is_some();
     let (lines, parts, usual, device) = match &args.model {
         model if trained => {
             let name = args.device.as_deref();
-            let (run, adapter, model) = (args.run.clone(), args.adapter.clone(), model.clone());
+            let (run, adapter, model) = (args.run.clone(), adapter, model.clone());
             let (folder, stored) = adapted::source(run, adapter, model, name)?;
             let StoredConfig::Generation(config) = stored else {
                 return Err(format!(
@@ -110,19 +125,82 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let written = parts.write(&prompts, &options, &device, &mut |done| counter.show(done))?;
     let mut out = io::stdout().lock();
     for (prompt, one) in prompts.iter().zip(&written) {
-        let row = json!({
-            "input": prompt,
-            "text": one.text,
-            "score": one.score,
-            "ended": one.ended,
-        });
-        writeln!(out, "{row}")?;
+        writeln!(out, "{}", json_row(prompt, None, one))?;
     }
     drop(out);
     if json {
         output::json(&json!({ "texts": written.len() }))?;
     }
     Ok(())
+}
+
+/// Each row of a table by the adapter that it names.
+fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
+    let mut adapters = Vec::new();
+    let wanted = args.device.as_deref();
+    for NamedAdapter {
+        name,
+        folder,
+        config,
+    } in several::open(&args.adapter, args.model.as_deref(), wanted)?
+    {
+        let StoredConfig::Generation(config) = config else {
+            return Err(format!(
+                "{}: its task asks for labels or numbers: use `mtlora predict`",
+                folder.display()
+            )
+            .into());
+        };
+        let config = *config;
+        adapters.push(NamedAdapter {
+            name,
+            folder,
+            config,
+        });
+    }
+    let columns = RoutedColumns {
+        adapter: column,
+        text: &args.prompt_column,
+        pair: None,
+    };
+    let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
+    let rows = read_routed(several::table(args.input.as_deref())?, columns, &names)?;
+    let device = device(wanted.unwrap_or(&adapters[0].config.device))?;
+    let options = adapters.iter().map(|one| WriteOptions {
+        decoding: args.decoding.clone().over(one.config.decoding.clone()),
+        form: match args.inputs || Run::is_in(&one.folder) {
+            true => PromptForm::Input,
+            false => PromptForm::Beginning,
+        },
+        cut: args.cut_input,
+    });
+    let models: Vec<(GeneratorParts, WriteOptions)> = load_generators(&adapters, &device)?
+        .into_iter()
+        .zip(options)
+        .collect();
+    let mut counter = Counter::new("texts", rows.len());
+    let written = write_routed(&models, &rows, &device, &mut |done| counter.show(done))?;
+    let mut out = io::stdout().lock();
+    for (row, one) in rows.iter().zip(&written) {
+        let name = Some(names[row.adapter]);
+        writeln!(out, "{}", json_row(&row.text, name, one))?;
+    }
+    drop(out);
+    if json {
+        output::json(&json!({ "adapters": names, "texts": written.len() }))?;
+    }
+    Ok(())
+}
+
+fn json_row(input: &str, adapter: Option<&str>, one: &Written) -> Value {
+    let mut row = json!({ "input": input });
+    if let Some(adapter) = adapter {
+        row["adapter"] = json!(adapter);
+    }
+    row["text"] = json!(one.text);
+    row["score"] = json!(one.score);
+    row["ended"] = json!(one.ended);
+    row
 }
 
 /// The inputs of a split of the run's task.

@@ -27,6 +27,7 @@ mod recipes;
 mod report;
 mod score;
 mod settings;
+mod several;
 mod signals;
 mod table;
 mod task;

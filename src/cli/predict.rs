@@ -4,9 +4,13 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use mtlora::core::device;
-use mtlora::train::{Example, Objective, StoredConfig, encode, predict};
+use mtlora::train::{
+    Example, NamedAdapter, Objective, RoutedColumns, RoutedRow, RunConfig, StoredConfig, encode,
+    load_classifiers, predict, predict_routed, read_routed,
+};
 use serde_json::{Map, Value, json};
 
+use super::several::{self, SeveralArgs};
 use super::{adapted, output};
 
 #[derive(clap::Args)]
@@ -14,9 +18,10 @@ pub(crate) struct Args {
     /// The run that predicts.
     #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
     run: Option<PathBuf>,
-    /// In place of a run: an adapter (PEFT's LoRA, or a run's) ...
-    #[arg(long, value_name = "DIR", requires = "model")]
-    adapter: Option<PathBuf>,
+    /// In place of a run: an adapter (PEFT's LoRA, or a run's) ... With --adapter-column once for each
+    /// adapter, with the name that the rows call it.
+    #[arg(long, value_name = "[NAME=]DIR")]
+    adapter: Vec<String>,
     /// ... and the model that it is for, whose names the labels have.
     #[arg(long, requires = "adapter")]
     model: Option<PathBuf>,
@@ -24,6 +29,14 @@ pub(crate) struct Args {
     /// input].
     #[arg(long)]
     input: Option<PathBuf>,
+    #[command(flatten)]
+    several: SeveralArgs,
+    /// With --adapter-column: the column with the text.
+    #[arg(long, requires = "adapter_column", default_value = "text")]
+    text_column: String,
+    /// With --adapter-column: the column with the second text of a pair [default: none].
+    #[arg(long, requires = "adapter_column")]
+    pair_column: Option<String>,
     /// What comes out, on standard output.
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
@@ -36,7 +49,11 @@ enum Format {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (folder, stored) = adapted::source(args.run, args.adapter, args.model, None)?;
+    if let Some(column) = args.several.adapter_column.clone() {
+        return several(args, &column, json);
+    }
+    let adapter = several::only(&args.adapter)?;
+    let (folder, stored) = adapted::source(args.run, adapter, args.model, None)?;
     let StoredConfig::Classification(config) = stored else {
         return Err(format!(
             "{}: its task asks for texts: use `mtlora generate`",
@@ -65,6 +82,87 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         output::json(&json!({ "task": config.task, "examples": count }))?;
     }
     Ok(())
+}
+
+/// Each row of a table by the adapter that it names.
+fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
+    let mut adapters = Vec::new();
+    for NamedAdapter {
+        name,
+        folder,
+        config,
+    } in several::open(&args.adapter, args.model.as_deref(), None)?
+    {
+        let StoredConfig::Classification(config) = config else {
+            return Err(format!(
+                "{}: its task asks for texts: use `mtlora generate`",
+                folder.display()
+            )
+            .into());
+        };
+        let config = *config;
+        adapters.push(NamedAdapter {
+            name,
+            folder,
+            config,
+        });
+    }
+    let columns = RoutedColumns {
+        adapter: column,
+        text: &args.text_column,
+        pair: args.pair_column.as_deref(),
+    };
+    let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
+    let rows = read_routed(several::table(args.input.as_deref())?, columns, &names)?;
+    let device = device(&adapters[0].config.device)?;
+    let models = load_classifiers(&adapters, &device)?;
+    let logits = predict_routed(&models, &rows, &device)?;
+    match args.format {
+        Format::Csv => write_several_csv(&adapters, &rows, &logits)?,
+        Format::Jsonl => {
+            let mut out = io::stdout().lock();
+            for (row, logits) in rows.iter().zip(&logits) {
+                let adapter = &adapters[row.adapter];
+                let mut map = texts(&row.text, row.pair.as_deref());
+                map.insert("adapter".into(), json!(adapter.name));
+                map.append(&mut prediction(logits, &adapter.config.objective));
+                writeln!(out, "{}", Value::Object(map))?;
+            }
+        }
+    }
+    if json {
+        output::json(&json!({ "adapters": names, "examples": rows.len() }))?;
+    }
+    Ok(())
+}
+
+/// The labels of adapters differ, so that each row has its own likeliest one and no column a label.
+fn write_several_csv(
+    adapters: &[NamedAdapter<RunConfig>],
+    rows: &[RoutedRow],
+    logits: &[Vec<f32>],
+) -> Result<(), Box<dyn Error>> {
+    let mut out = csv::Writer::from_writer(io::stdout().lock());
+    out.write_record(["text", "pair", "adapter", "prediction", "probability"])?;
+    for (row, logits) in rows.iter().zip(logits) {
+        let adapter = &adapters[row.adapter];
+        let (prediction, probability) = match &adapter.config.objective {
+            Objective::Regression => {
+                let value = logits.first().map(f32::to_string);
+                (value.unwrap_or_default(), String::new())
+            }
+            Objective::Classification { labels } => {
+                let (class, probabilities) = classify(logits);
+                let label = labels.get(class).cloned().unwrap_or_default();
+                let probability = probabilities.get(class).copied().unwrap_or_default();
+                (label, format!("{probability:.6}"))
+            }
+        };
+        let pair = row.pair.clone().unwrap_or_default();
+        let name = adapter.name.clone();
+        out.write_record([row.text.clone(), pair, name, prediction, probability])?;
+    }
+    Ok(out.flush()?)
 }
 
 fn read(lines: impl BufRead, name: &str) -> Result<Vec<Example>, Box<dyn Error>> {
@@ -134,28 +232,39 @@ fn write_jsonl(
 ) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
     for (example, logits) in examples.iter().zip(logits) {
-        let mut row = Map::new();
-        row.insert("text".into(), json!(example.text));
-        if let Some(pair) = &example.pair {
-            row.insert("pair".into(), json!(pair));
-        }
-        match objective {
-            Objective::Regression => {
-                row.insert("prediction".into(), json!(logits.first()));
-            }
-            Objective::Classification { labels } => {
-                let (class, probabilities) = classify(logits);
-                row.insert("prediction".into(), json!(labels.get(class)));
-                let by_label: Map<String, Value> = labels
-                    .iter()
-                    .cloned()
-                    .zip(probabilities.into_iter().map(|p| json!(p)))
-                    .collect();
-                row.insert("probabilities".into(), Value::Object(by_label));
-            }
-        }
-        row.insert("logits".into(), json!(logits));
+        let mut row = texts(&example.text, example.pair.as_deref());
+        row.append(&mut prediction(logits, objective));
         writeln!(out, "{}", Value::Object(row))?;
     }
     Ok(())
+}
+
+fn texts(text: &str, pair: Option<&str>) -> Map<String, Value> {
+    let mut row = Map::new();
+    row.insert("text".into(), json!(text));
+    if let Some(pair) = pair {
+        row.insert("pair".into(), json!(pair));
+    }
+    row
+}
+
+fn prediction(logits: &[f32], objective: &Objective) -> Map<String, Value> {
+    let mut row = Map::new();
+    match objective {
+        Objective::Regression => {
+            row.insert("prediction".into(), json!(logits.first()));
+        }
+        Objective::Classification { labels } => {
+            let (class, probabilities) = classify(logits);
+            row.insert("prediction".into(), json!(labels.get(class)));
+            let by_label: Map<String, Value> = labels
+                .iter()
+                .cloned()
+                .zip(probabilities.into_iter().map(|p| json!(p)))
+                .collect();
+            row.insert("probabilities".into(), Value::Object(by_label));
+        }
+    }
+    row.insert("logits".into(), json!(logits));
+    row
 }

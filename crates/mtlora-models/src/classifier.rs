@@ -25,6 +25,16 @@ pub struct ClassificationHead {
 }
 
 impl ClassificationHead {
+    fn empty(config: &EncoderConfig, device: &Device) -> Self {
+        let hidden = config.hidden_size;
+        let dense = config.architecture == Architecture::Roberta;
+        Self {
+            dense: dense.then(|| linear(hidden, hidden, device)),
+            out_proj: linear(hidden, config.num_labels(), device),
+            dropout: DropoutConfig::new(config.head_dropout()).init(),
+        }
+    }
+
     fn forward(&self, first: Tensor<2>) -> Tensor<2> {
         let mut x = dropout(&self.dropout, first);
         if let Some(dense) = &self.dense {
@@ -67,6 +77,13 @@ impl SequenceClassifier {
         weights::read(model, &checkpoint, config, seed, optional)
     }
 
+    /// The model with a head for the labels of `config`, whose values are zero: for what brings a head
+    /// of its own.
+    pub fn with_head(mut self, config: &EncoderConfig, device: &Device) -> Self {
+        self.classifier = ClassificationHead::empty(config, device);
+        self
+    }
+
     /// Writes `model.safetensors` and `config.json` into `folder`, adapters folded in.
     ///
     /// # Errors
@@ -87,21 +104,12 @@ impl SequenceClassifier {
 
     fn empty(config: &EncoderConfig, device: &Device) -> Self {
         let mut base = Encoder::new(config, device);
-        let hidden = config.hidden_size;
-        let dense = match config.architecture {
-            Architecture::Roberta => Some(linear(hidden, hidden, device)),
-            Architecture::Bert => {
-                base.pooler = Some(Pooler::new(config, device));
-                None
-            }
-        };
+        if config.architecture == Architecture::Bert {
+            base.pooler = Some(Pooler::new(config, device));
+        }
         Self {
             base,
-            classifier: ClassificationHead {
-                dense,
-                out_proj: linear(hidden, config.num_labels(), device),
-                dropout: DropoutConfig::new(config.head_dropout()).init(),
-            },
+            classifier: ClassificationHead::empty(config, device),
         }
     }
 }

@@ -102,7 +102,8 @@ impl GenerationRunConfig {
         )?)
     }
 
-    fn base(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
+    /// The base model.
+    pub(crate) fn base(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
         if self.adapter.method == MethodName::Head {
             return Err(TrainError::Option(
                 "a GPT-2 has no head of its own to train: choose method mtlora or full",

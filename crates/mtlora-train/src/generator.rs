@@ -43,6 +43,17 @@ pub enum WriteError {
     },
 }
 
+impl WriteError {
+    /// The same of another input: `number` gives its number for the one that is named.
+    pub(crate) fn renumbered(mut self, place: impl Fn(usize) -> usize) -> Self {
+        match &mut self {
+            Self::Nothing { number } | Self::TooLong { number, .. } => *number = place(*number),
+            Self::Model(_) | Self::Decoding(_) => {}
+        }
+        self
+    }
+}
+
 /// What a model is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptForm {
@@ -116,7 +127,7 @@ impl GeneratorParts {
 
     /// Writes a text for each input, in their order, and tells `observe` how many of them are done.
     ///
-    /// The model is without gradients on `device`, its adapter folded in.
+    /// The model is without gradients on `device`. With its adapter folded in it is faster.
     ///
     /// # Errors
     /// When an input is too long for the model (and not to be cut), a setting is out of its

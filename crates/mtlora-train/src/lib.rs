@@ -33,6 +33,7 @@ mod rows;
 mod run;
 mod saver;
 mod schedule;
+mod several;
 mod snapshot;
 mod stored;
 mod synthetic;
@@ -71,6 +72,10 @@ pub use report::{
 pub use run::{Parts, Run, RunConfig, task_config};
 pub use saver::{SaveOptions, Saver};
 pub use schedule::WarmupLinear;
+pub use several::{
+    NamedAdapter, RoutedColumns, RoutedRow, load_classifiers, load_generators, predict_routed,
+    read_routed, write_routed,
+};
 pub use snapshot::{Best, ResumeError, Snapshot};
 pub use stored::StoredConfig;
 pub use table::{TableConfig, TableTask};

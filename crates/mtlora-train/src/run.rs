@@ -124,7 +124,8 @@ impl RunConfig {
         )?)
     }
 
-    fn base(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
+    /// The base model with a head for the objective, and the names of the tensors that its folder lacks.
+    pub(crate) fn base(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
         let config = task_config(EncoderConfig::from_folder(&self.model)?, &self.objective)?;
         let text = TextEncoder::from_folder(&self.model, &config, self.max_length)?;
         let (model, fresh) =
@@ -268,6 +269,11 @@ impl Run {
             folder: folder.to_path_buf(),
             _lock: Some(Arc::new(file)),
         })
+    }
+
+    /// Whether a folder is a run's, and not only an adapter's.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(CONFIG).exists()
     }
 
     /// The run's folder.

@@ -119,6 +119,42 @@ pub(crate) fn each_row<Columns>(
     Ok(())
 }
 
+/// Gives `each` the cells of these columns, row by row, each with its line.
+///
+/// # Errors
+/// As [`each_row`], and a column that is not there.
+pub(crate) fn each_cells<const N: usize>(
+    path: &Path,
+    columns: [&str; N],
+    mut each: impl FnMut(usize, [String; N]) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    each_row(
+        path,
+        |line, header| {
+            let mut at = [0; N];
+            for (at, column) in at.iter_mut().zip(columns) {
+                *at = rows::need_column(path, line, header, column)?;
+            }
+            Ok(at)
+        },
+        |line, row| {
+            let texts = match row {
+                RawRow::Cells(at, cells) => {
+                    at.map(|at| cells.get(at).copied().unwrap_or_default().to_string())
+                }
+                RawRow::Object(object) => {
+                    let mut texts = columns.map(|_| String::new());
+                    for (text, column) in texts.iter_mut().zip(columns) {
+                        *text = text_of(path, line, object, column)?;
+                    }
+                    texts
+                }
+            };
+            each(line, texts)
+        },
+    )
+}
+
 fn object(path: &Path, line: usize, json: &str) -> Result<Map<String, Value>, DataError> {
     serde_json::from_str(json).map_err(|error| {
         let message = format!(

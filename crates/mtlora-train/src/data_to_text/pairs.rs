@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{Grouped, Record};
 use super::task::{GenerationTask, unknown_split};
 use crate::error::{DataError, shown};
-use crate::rows;
-use crate::table_file::{self, RawRow};
+use crate::table_file;
 
 /// What the columns of a table of pairs mean.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +73,7 @@ impl PairsTask {
             prompt, completion, ..
         } = &self.config;
         let mut grouped = Grouped::default();
-        each_row(path, [prompt, completion], |line, [prompt, text]| {
+        table_file::each_cells(path, [prompt, completion], |line, [prompt, text]| {
             let text = text.trim();
             if text.is_empty() {
                 return Err(table_file::empty_cell(path, line, completion));
@@ -91,7 +90,7 @@ impl PairsTask {
     /// Whatever keeps the file from being read, with the file and line it is about.
     pub fn read_prompts(&self, path: &Path) -> Result<Vec<String>, DataError> {
         let mut prompts = Vec::new();
-        each_row(path, [&self.config.prompt], |_, [prompt]| {
+        table_file::each_cells(path, [&self.config.prompt], |_, [prompt]| {
             prompts.push(prompt);
             Ok(())
         })?;
@@ -124,39 +123,6 @@ impl GenerationTask for PairsTask {
     fn splits(&self) -> Vec<&str> {
         table_file::splits(&self.config.files)
     }
-}
-
-/// Gives `each` the cells of these columns, row by row, each with its line.
-fn each_row<const N: usize>(
-    path: &Path,
-    columns: [&String; N],
-    mut each: impl FnMut(usize, [String; N]) -> Result<(), DataError>,
-) -> Result<(), DataError> {
-    table_file::each_row(
-        path,
-        |line, header| {
-            let mut at = [0; N];
-            for (at, column) in at.iter_mut().zip(columns) {
-                *at = rows::need_column(path, line, header, column)?;
-            }
-            Ok(at)
-        },
-        |line, row| {
-            let texts = match row {
-                RawRow::Cells(at, cells) => {
-                    at.map(|at| cells.get(at).copied().unwrap_or_default().to_string())
-                }
-                RawRow::Object(object) => {
-                    let mut texts = columns.map(|_| String::new());
-                    for (text, column) in texts.iter_mut().zip(columns) {
-                        *text = table_file::text_of(path, line, object, column)?;
-                    }
-                    texts
-                }
-            };
-            each(line, texts)
-        },
-    )
 }
 
 #[cfg(test)]

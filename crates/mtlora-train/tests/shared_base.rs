@@ -1,0 +1,199 @@
+//! Several adapters over one base model hold the base's weights once: counted in bytes.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets};
+use mtlora_models::{EncoderConfig, EncoderSizes, MaskedLm, PeftAdapter, SequenceClassifier};
+use mtlora_train::{
+    AdapterSettings, MethodName, NamedAdapter, Objective, RoutedRow, RunConfig, SaveOptions,
+    TrainOptions, load_classifiers, predict_routed, task_config,
+};
+
+/// Counts the bytes in use and their high-water mark.
+struct Counting;
+
+static USED: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged; only counters are added.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let used = USED.fetch_add(layout.size(), Ordering::SeqCst) + layout.size();
+        PEAK.fetch_max(used, Ordering::SeqCst);
+        // SAFETY: the caller's promise about `layout` is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        USED.fetch_sub(layout.size(), Ordering::SeqCst);
+        // SAFETY: the caller's promise about `pointer` and `layout` is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-roberta");
+
+fn objective(outputs: usize) -> Objective {
+    match outputs {
+        1 => Objective::Regression,
+        _ => Objective::Classification {
+            labels: (0..outputs).map(|label| label.to_string()).collect(),
+        },
+    }
+}
+
+fn settings() -> AdapterSettings {
+    AdapterSettings {
+        method: MethodName::MtLora,
+        structure: Structure::Shim,
+        rank: 2,
+        alpha: 4.0,
+        use_rslora: false,
+        dropout: 0.0,
+        init: Init::Zero,
+        init_from: None,
+        targets: "query,value".into(),
+        projections: None,
+        base_dtype: BaseDtype::F32,
+    }
+}
+
+/// An adapter with a head for so many outputs on the model in `base`, in a folder of its own.
+fn adapter(base: &Path, folder: &Path, outputs: usize) -> NamedAdapter<RunConfig> {
+    let device = Device::flex().autodiff();
+    let objective = objective(outputs);
+    let config = task_config(EncoderConfig::from_folder(base).unwrap(), &objective).unwrap();
+    let (model, _) = SequenceClassifier::from_folder(base, &config, 7, &device).unwrap();
+    let model = MtLoraConfig::new(Structure::Shim)
+        .with_rank(2)
+        .with_alpha(4.0)
+        .with_init(Init::Identity)
+        .with_target_modules(Targets::names(["query", "value"]))
+        .with_modules_to_save(vec!["classifier".into()])
+        .with_seed(outputs as u64)
+        .attach(model)
+        .unwrap();
+    let name = format!("of{outputs}");
+    let folder = folder.join(&name);
+    std::fs::create_dir(&folder).unwrap();
+    let adapter = PeftAdapter::of(&model, &config, "base", false).unwrap();
+    adapter.write(&folder).unwrap();
+    let config = RunConfig {
+        model: base.to_path_buf(),
+        task: String::new(),
+        data: PathBuf::new(),
+        table: None,
+        adapter: settings(),
+        max_length: 32,
+        device: "flex".into(),
+        training: TrainOptions::default(),
+        checkpoints: SaveOptions::default(),
+        objective,
+    };
+    NamedAdapter {
+        name,
+        folder,
+        config,
+    }
+}
+
+// One test, so that nothing else allocates meanwhile.
+#[test]
+fn the_base_is_in_memory_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = EncoderConfig::from_folder(Path::new(TINY)).unwrap();
+    // The tiny model's vocabulary, and layers that weigh more than all else.
+    let sizes = EncoderSizes {
+        vocab_size: tiny.vocab_size,
+        hidden_size: 256,
+        num_hidden_layers: 4,
+        num_attention_heads: 4,
+        intermediate_size: 1024,
+        max_tokens: 62,
+    };
+    let config = EncoderConfig::new(tiny.architecture, sizes)
+        .unwrap()
+        .for_masked_lm();
+    let base = folder.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    let model = MaskedLm::fresh(&config, 0, &Device::flex()).unwrap();
+    let base_bytes = 4 * model.num_params();
+    model.save(&base, &config).unwrap();
+    mtlora_models::copy_tokenizer_files(Path::new(TINY), &base).unwrap();
+    let adapters: Vec<_> = [2, 3, 1, 4, 5, 6]
+        .map(|outputs| adapter(&base, folder.path(), outputs))
+        .into();
+
+    let device = Device::flex();
+    let held = |count: usize| {
+        let before = USED.load(Ordering::SeqCst);
+        let models = load_classifiers(&adapters[..count], &device).unwrap();
+        let held = USED.load(Ordering::SeqCst) - before;
+        (models, held)
+    };
+    let (one, with_one) = held(1);
+    drop(one);
+    assert!(with_one > base_bytes * 9 / 10, "{with_one} of {base_bytes}");
+    let (models, with_six) = held(6);
+    let more = with_six.saturating_sub(with_one);
+    assert!(
+        more < base_bytes / 2,
+        "five more adapters hold {more} bytes more; the base has {base_bytes}"
+    );
+
+    // Using them copies no weights either, and each row has the outputs of its own head.
+    let rows: Vec<RoutedRow> = [5, 0, 2, 5, 1]
+        .map(|adapter| RoutedRow {
+            adapter,
+            text: "The dogs sleep.".into(),
+            pair: None,
+        })
+        .into();
+    let before = USED.load(Ordering::SeqCst);
+    PEAK.store(before, Ordering::SeqCst);
+    let logits = predict_routed(&models, &rows, &device).unwrap();
+    let peak = PEAK.load(Ordering::SeqCst) - before;
+    assert!(peak < base_bytes / 2, "predicting held {peak} bytes");
+    let outputs: Vec<usize> = logits.iter().map(Vec::len).collect();
+    assert_eq!(outputs, [6, 2, 1, 6, 3]);
+    // Rows of one adapter are computed together, so that they may differ in the last bits.
+    for (one, other) in logits[0].iter().zip(&logits[3]) {
+        assert!((one - other).abs() < 1e-5);
+    }
+
+    // In bfloat16 it is the same in half the memory.
+    drop(models);
+    let mut halved = adapters.clone();
+    for one in &mut halved {
+        one.config.adapter.base_dtype = BaseDtype::Bf16;
+    }
+    let before = USED.load(Ordering::SeqCst);
+    let models = load_classifiers(&halved, &device).unwrap();
+    let in_half = USED.load(Ordering::SeqCst) - before;
+    assert!(
+        in_half < with_six - base_bytes / 3,
+        "{in_half} of {with_six}"
+    );
+    let rounded = predict_routed(&models, &rows, &device).unwrap();
+    for (one, other) in logits.concat().iter().zip(rounded.concat()) {
+        assert!((one - other).abs() < 0.02, "{one} {other}");
+    }
+
+    // One base model in one precision is what they must have.
+    halved[1].config.adapter.base_dtype = BaseDtype::F32;
+    let error = load_classifiers(&halved, &device).err().unwrap();
+    assert!(error.to_string().contains("in bf16, of3 over"), "{error}");
+    let mut strangers = adapters[..2].to_vec();
+    strangers[1].config.model = PathBuf::from(TINY);
+    let error = load_classifiers(&strangers, &device).err().unwrap();
+    assert!(error.to_string().contains("of2 is over"), "{error}");
+}

@@ -1,0 +1,89 @@
+//! Several adapters over one base model: what `predict` and `generate` share.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use mtlora::train::{NamedAdapter, Run, StoredConfig};
+
+use super::adapted;
+
+/// Flags for several adapters.
+#[derive(clap::Args)]
+pub(super) struct SeveralArgs {
+    /// Each row of --input, a table (.csv, .tsv or .jsonl), is for the adapter that this column names;
+    /// the base model is in memory once.
+    #[arg(long, value_name = "COLUMN", requires = "adapter", requires = "input")]
+    pub(super) adapter_column: Option<String>,
+}
+
+/// The one adapter of a command that takes one, if it is given.
+pub(super) fn only(adapters: &[String]) -> Result<Option<PathBuf>, String> {
+    match adapters {
+        [] => Ok(None),
+        [one] => Ok(Some(PathBuf::from(one))),
+        _ => Err("several adapters need --adapter-column, which says which row uses which".into()),
+    }
+}
+
+/// The table with the rows.
+pub(super) fn table(input: Option<&Path>) -> Result<&Path, String> {
+    input.ok_or_else(|| "--adapter-column needs a table as --input".into())
+}
+
+/// What `NAME=DIR` says of each adapter, and what it is a run of. `model` goes before the base models
+/// that they name themselves.
+pub(super) fn open(
+    adapters: &[String],
+    model: Option<&Path>,
+    device: Option<&str>,
+) -> Result<Vec<NamedAdapter<StoredConfig>>, Box<dyn Error>> {
+    let mut found: Vec<NamedAdapter<StoredConfig>> = Vec::with_capacity(adapters.len());
+    for flag in adapters {
+        let (name, folder) = match flag.split_once('=') {
+            Some((name, folder)) if !name.trim().is_empty() => (name.trim(), PathBuf::from(folder)),
+            _ => {
+                return Err(format!(
+                    "--adapter {flag}: with --adapter-column each adapter has a name, as in mood=runs/mood"
+                )
+                .into());
+            }
+        };
+        if found.iter().any(|known| known.name == name) {
+            return Err(format!("--adapter {flag}: there is an adapter {name} already").into());
+        }
+        let config = stored(&folder, model, device)?;
+        found.push(NamedAdapter {
+            name: name.to_string(),
+            folder,
+            config,
+        });
+    }
+    Ok(found)
+}
+
+fn stored(
+    folder: &Path,
+    model: Option<&Path>,
+    device: Option<&str>,
+) -> Result<StoredConfig, Box<dyn Error>> {
+    if Run::is_in(folder) {
+        let (_, mut stored) = StoredConfig::open(folder)?;
+        if let Some(model) = model {
+            match &mut stored {
+                StoredConfig::Classification(config) => config.model = model.to_path_buf(),
+                StoredConfig::Generation(config) => config.model = model.to_path_buf(),
+            }
+        }
+        return Ok(stored);
+    }
+    let model = match model {
+        Some(model) => model.to_path_buf(),
+        None => {
+            let named = adapted::read(folder)?.config.base_model_name_or_path;
+            let missing = || format!("{}: names no base model: give --model", folder.display());
+            PathBuf::from(named.ok_or_else(missing)?)
+        }
+    };
+    let (_, stored) = adapted::source(None, Some(folder.to_path_buf()), Some(model), device)?;
+    Ok(stored)
+}
