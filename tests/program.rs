@@ -218,6 +218,9 @@ fn a_report_shows_runs_side_by_side() {
         "dev matthews",
         "training loss",
         "structure",
+        "What the adapter has learned",
+        "roberta.encoder.layer.0.attention.self.query",
+        "Eigenvalues of T",
     ] {
         assert!(page.contains(text), "{text}");
     }

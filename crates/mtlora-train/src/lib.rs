@@ -68,6 +68,7 @@ pub use pretrain::{PretrainError, PretrainOptions, PretrainProgress, pretrain};
 pub use pretrain_causal::{CausalPretrainOptions, pretrain_causal};
 pub use report::{
     Curves, Evaluation, Report, ReportError, Results, RunReport, Section, Step, escape,
+    inspection_html,
 };
 pub use run::{Parts, Run, RunConfig, task_config};
 pub use saver::{SaveOptions, Saver};

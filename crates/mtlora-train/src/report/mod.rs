@@ -5,6 +5,7 @@
 
 mod chart;
 mod curves;
+mod inspection;
 mod page;
 mod settings;
 
@@ -19,6 +20,7 @@ use crate::run::Run;
 use crate::trainer::TrainError;
 
 pub use curves::{Curves, Evaluation, Step};
+pub use inspection::inspection_html;
 pub use page::escape;
 
 /// Why there is no report.
@@ -96,7 +98,7 @@ pub struct RunReport {
     pub curves: Curves,
     /// What it came to; none while it is not complete.
     pub results: Option<Results>,
-    /// What else is to be shown.
+    /// What else is to be shown; for a run with an adapter, what it has learned.
     pub sections: Vec<Section>,
 }
 
@@ -121,10 +123,10 @@ impl RunReport {
         let name = named.file_name().unwrap_or(folder.as_os_str());
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
-            settings,
             curves: Curves::read(&run.log_path())?,
             results: results.transpose()?,
-            sections: Vec::new(),
+            sections: inspection::section(folder, &settings).into_iter().collect(),
+            settings,
         })
     }
 }
