@@ -5,7 +5,7 @@ use mtlora::core::Truncation;
 use mtlora::models::{CombinedAdapter, PeftAdapter};
 use serde_json::{Value, json};
 
-use super::{adapted, output, table};
+use super::{adapted, hub, output, table};
 
 /// The value of --head that leaves the head out.
 const NONE: &str = "none";
@@ -16,7 +16,7 @@ const NONE: &str = "none";
 /// wherever a run is a `--run`, and PEFT reads.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// An adapter: a run's folder, or one of PEFT's; once for each.
+    /// An adapter: a run's folder, one of PEFT's, or a name on the Hub; once for each.
     #[arg(long = "adapter", value_name = "DIR", required = true)]
     adapters: Vec<PathBuf>,
     /// Their weights, with commas between [default: 1 for each].
@@ -52,7 +52,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let mut parts: Vec<(f64, PeftAdapter)> = Vec::with_capacity(weights.len());
     for (weight, folder) in weights.iter().zip(&args.adapters) {
-        parts.push((*weight, adapted::read(folder)?));
+        parts.push((*weight, adapted::read(&hub::adapter(folder)?)?));
     }
     output::vacant(&args.out, args.overwrite)?;
     let head = head(&args.adapters, &parts, args.head.as_deref())?;

@@ -6,7 +6,7 @@ use mtlora::models::{Checkpoint, PeftAdapter};
 use mtlora::train::StoredConfig;
 
 use super::table::{aligned, number};
-use super::{adapted, output};
+use super::{adapted, hub, output};
 
 /// The largest singular values and eigenvalues of a layer that are printed; JSON has all.
 const SHOWN: usize = 5;
@@ -18,23 +18,27 @@ const SHOWN: usize = 5;
 /// and how far it is from the identity, which LoRA has in its place.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The adapter's folder: a run's, or one of PEFT's.
+    /// The adapter: a run's folder, one of PEFT's, or a name on the Hub.
     #[arg(required_unless_present = "run", conflicts_with = "run")]
     adapter: Option<PathBuf>,
     /// The run whose adapter it is.
     #[arg(long)]
     run: Option<PathBuf>,
-    /// The base model's folder, for the norms of the weights [default: the run's, or the one that the
+    /// The base model, for the norms of the weights [default: the run's, or the one that the
     /// adapter names, if it is there].
     #[arg(long)]
     model: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let folder = args.run.or(args.adapter).ok_or("an adapter is needed")?;
+    let folder = match (args.run, args.adapter) {
+        (Some(run), _) => run,
+        (None, Some(adapter)) => hub::adapter(&adapter)?,
+        (None, None) => return Err("an adapter is needed".into()),
+    };
     let adapter = adapted::read(&folder)?;
     let base = match args.model {
-        Some(model) => Some(Checkpoint::open(&model)?),
+        Some(model) => Some(Checkpoint::open(&hub::model(&model, None, |_| Ok(()))?)?),
         None => base_at_hand(&folder, &adapter),
     };
     let found = adapter.inspect(base.as_ref())?;

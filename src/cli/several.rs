@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mtlora::train::{NamedAdapter, Run, StoredConfig};
 
-use super::adapted;
+use super::{adapted, hub};
 
 /// Flags for several adapters.
 #[derive(clap::Args)]
@@ -37,6 +37,8 @@ pub(super) fn open(
     model: Option<&Path>,
     device: Option<&str>,
 ) -> Result<Vec<NamedAdapter<StoredConfig>>, Box<dyn Error>> {
+    let model = model.map(|model| hub::model(model, None, |_| Ok(())));
+    let model = model.transpose()?;
     let mut found: Vec<NamedAdapter<StoredConfig>> = Vec::with_capacity(adapters.len());
     for flag in adapters {
         let (name, folder) = match flag.split_once('=') {
@@ -51,9 +53,10 @@ pub(super) fn open(
         if found.iter().any(|known| known.name == name) {
             return Err(format!("--adapter {flag}: there is an adapter {name} already").into());
         }
-        let config = stored(&folder, model, device)?;
+        let (folder, config) = source(folder, model.as_deref(), device)?;
+        let name = name.to_string();
         found.push(NamedAdapter {
-            name: name.to_string(),
+            name,
             folder,
             config,
         });
@@ -61,29 +64,34 @@ pub(super) fn open(
     Ok(found)
 }
 
-fn stored(
-    folder: &Path,
+/// Where an adapter is, and what it is a run of.
+fn source(
+    folder: PathBuf,
     model: Option<&Path>,
     device: Option<&str>,
-) -> Result<StoredConfig, Box<dyn Error>> {
-    if Run::is_in(folder) {
-        let (_, mut stored) = StoredConfig::open(folder)?;
+) -> Result<(PathBuf, StoredConfig), Box<dyn Error>> {
+    if Run::is_in(&folder) {
+        let (_, mut stored) = match model {
+            // The run's own may be gone.
+            Some(_) => StoredConfig::open(&folder)?,
+            None => hub::open_run(&folder)?,
+        };
         if let Some(model) = model {
             match &mut stored {
                 StoredConfig::Classification(config) => config.model = model.to_path_buf(),
                 StoredConfig::Generation(config) => config.model = model.to_path_buf(),
             }
         }
-        return Ok(stored);
+        return Ok((folder, stored));
     }
+    let folder = hub::adapter(&folder)?;
     let model = match model {
         Some(model) => model.to_path_buf(),
         None => {
-            let named = adapted::read(folder)?.config.base_model_name_or_path;
+            let named = adapted::read(&folder)?.config.base_model_name_or_path;
             let missing = || format!("{}: names no base model: give --model", folder.display());
             PathBuf::from(named.ok_or_else(missing)?)
         }
     };
-    let (_, stored) = adapted::source(None, Some(folder.to_path_buf()), Some(model), device)?;
-    Ok(stored)
+    adapted::source(None, Some(folder), Some(model), device)
 }
