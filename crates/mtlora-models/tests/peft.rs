@@ -125,8 +125,14 @@ fn logits_are_those_of_peft() {
                 let device = &named.device;
                 let check = |what: &str, found: Vec<f32>| {
                     let error = difference(&found, &wanted);
+                    // 1e-5 on flex, where people train; other backends add up in other orders, and
+                    // get 1e-5 of the largest logit (up to 3.4).
+                    let bound = match named.name.as_str() {
+                        "flex" => 1e-5,
+                        _ => wanted.iter().fold(1.0f32, |a, b| a.max(b.abs())) * 1e-5,
+                    };
                     assert!(
-                        error < 1e-5,
+                        error < bound,
                         "{} {model} {case} {what}: {error}",
                         named.name
                     );
