@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::HubError;
 use crate::hash::ContentHash;
@@ -160,7 +161,7 @@ impl RepoCache {
         let made = match symlink(&target, &beside) {
             Ok(()) => Ok(()),
             Err(_) => match self.blob(hash) {
-                Some(blob) => fs::copy(blob, &beside).map(|_| ()),
+                Some(blob) => copy_new(&blob, &beside),
                 None => Err(io::Error::from(io::ErrorKind::NotFound)),
             },
         };
@@ -241,9 +242,18 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// A name that no other process takes.
-fn beside(name: &str) -> String {
-    format!(".{name}.{}", std::process::id())
+/// A name that nobody else takes at the same time: no other process, no other thread.
+pub(crate) fn beside(name: &str) -> String {
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    let number = TAKEN.fetch_add(1, Ordering::Relaxed);
+    format!(".{name}.{}.{number}", std::process::id())
+}
+
+/// Copies into a file that isn't there yet: through a link that is, it could overwrite what it copies.
+fn copy_new(from: &Path, to: &Path) -> io::Result<()> {
+    let mut out = File::options().write(true).create_new(true).open(to)?;
+    io::copy(&mut File::open(from)?, &mut out)?;
+    out.sync_all()
 }
 
 #[cfg(unix)]
@@ -380,6 +390,51 @@ mod tests {
         plant(lock);
         assert!(cache.lock(&hash, || ()).is_err());
         assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+    }
+
+    #[test]
+    fn many_writers_do_not_disturb_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = repo(folder.path());
+        let hash = blob(&cache, b"text");
+        let other = COMMIT.replace('0', "f");
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (cache, hash, other) = (&cache, &hash, &other);
+                scope.spawn(move || {
+                    for turn in 0..100 {
+                        let commit = if (thread + turn) % 2 == 0 {
+                            COMMIT
+                        } else {
+                            other
+                        };
+                        cache.set_commit("main", commit).unwrap();
+                        cache.link(commit, &format!("f{turn}"), hash).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read(cache.blob(&hash).unwrap()).unwrap(), b"text");
+        for commit in [COMMIT, &other] {
+            assert_eq!(fs::read_dir(cache.snapshot(commit)).unwrap().count(), 100);
+            assert_eq!(
+                fs::read(cache.file(commit, "f99").unwrap()).unwrap(),
+                b"text"
+            );
+        }
+        let refs = folder.path().join("models--org--name/refs");
+        assert_eq!(fs::read_dir(refs).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_copy_overwrites_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
+        fs::write(&from, "text").unwrap();
+        copy_new(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"text");
+        assert!(copy_new(&from, &from).is_err());
+        assert_eq!(fs::read(&from).unwrap(), b"text");
     }
 
     #[test]

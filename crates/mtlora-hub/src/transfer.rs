@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_RANGE;
 
-use crate::cache::{RepoCache, finish, open_partial};
+use crate::cache::{self, RepoCache, finish, open_partial};
 use crate::client::{Client, Failure, FileHead};
 use crate::error::HubError;
 use crate::hash::ContentHash;
@@ -29,7 +29,7 @@ const MAX_BREAKS: usize = 1000;
 /// get their name; others are deleted.
 pub(crate) fn fetch(
     client: &Client<'_>,
-    cache: &RepoCache,
+    repo: &RepoCache,
     commit: &str,
     file: &str,
     progress: &mut dyn Progress,
@@ -46,18 +46,18 @@ pub(crate) fn fetch(
         };
         return Err(client.protocol(&url, message));
     };
-    if cache.blob(&hash).is_none() {
-        let lock = cache.lock(&hash, || {
+    if repo.blob(&hash).is_none() {
+        let lock = repo.lock(&hash, || {
             progress.note(&format!(
                 "waiting for another process that is fetching {file}"
             ));
         })?;
         // Another process may have fetched it while this one waited.
-        if cache.blob(&hash).is_none() {
-            let blob = cache.blob_to_write(&hash)?;
+        if repo.blob(&hash).is_none() {
+            let blob = repo.blob_to_write(&hash)?;
             let partial = match lock.is_exclusive() {
-                true => beside(&blob, "incomplete"),
-                false => beside(&blob, &format!("{}.incomplete", std::process::id())),
+                true => blob.with_file_name(format!("{}.incomplete", hash.name())),
+                false => blob.with_file_name(format!("{}.incomplete", cache::beside(hash.name()))),
             };
             let wanted = Wanted {
                 client,
@@ -69,14 +69,7 @@ pub(crate) fn fetch(
             wanted.fetch_into(&partial, &blob, progress)?;
         }
     }
-    cache.link(commit, file, &hash)
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    PathBuf::from(name)
+    repo.link(commit, file, &hash)
 }
 
 /// One file's contents.
