@@ -14,6 +14,9 @@ use crate::snapshot::{Snapshot, read_small};
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What models from before safetensors have. Fetched only where there are no safetensors.
+const PICKLE: &str = "pytorch_model.bin";
+const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// What a model's folder may have besides, all small: how it generates, and what goes with its tokenizer.
 const OPTIONAL: [&str; 7] = [
@@ -74,7 +77,7 @@ impl Hub {
     }
 
     /// The folder of a model, with what is needed of it and nothing else: its configuration, tokenizer and
-    /// safetensors weights, whole or in parts.
+    /// weights: safetensors, whole or in parts, and `pytorch_model.bin` where there are none.
     ///
     /// # Errors
     /// As [`Self::snapshot`], [`Snapshot::model_description`] and [`Snapshot::model_weights`].
@@ -148,35 +151,41 @@ impl Snapshot {
         Ok(self.folder())
     }
 
-    /// Fetches a model's weights: `model.safetensors`, or the parts that `model.safetensors.index.json` names. The
-    /// folder they are in.
+    /// Fetches a model's weights: `model.safetensors`, or the parts that `model.safetensors.index.json` names, or where
+    /// there is neither `pytorch_model.bin` or its parts. The folder they are in.
     ///
     /// # Errors
-    /// A repository that has neither; a list of parts that is none, or names files outside of the folder; as
+    /// A repository that has none of them; a list of parts that is none, or names files outside of the folder; as
     /// [`Self::fetch`].
     pub fn model_weights(&self, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
         if self.has(WEIGHTS) {
             self.fetch(WEIGHTS, progress)?;
         } else if self.has(INDEX) {
-            for part in self.parts(progress)? {
+            for part in self.parts(INDEX, ".safetensors", progress)? {
+                self.fetch(&part, progress)?;
+            }
+        } else if self.has(PICKLE) {
+            self.fetch(PICKLE, progress)?;
+        } else if self.has(PICKLE_INDEX) {
+            for part in self.parts(PICKLE_INDEX, ".bin", progress)? {
                 self.fetch(&part, progress)?;
             }
         } else {
-            let others = [
-                "pytorch_model.bin",
-                "pytorch_model.bin.index.json",
-                "tf_model.h5",
-                "flax_model.msgpack",
-            ];
+            let others = ["tf_model.h5", "flax_model.msgpack", "model.onnx"];
             return Err(self.lacks(WEIGHTS, &others));
         }
         self.remember()?;
         Ok(self.folder())
     }
 
-    /// The names of the parts of the weights.
-    fn parts(&self, progress: &mut dyn Progress) -> Result<BTreeSet<String>, HubError> {
-        let path = self.fetch(INDEX, progress)?;
+    /// The names of the parts of the weights that a list names; they must end in `ending`.
+    fn parts(
+        &self,
+        list: &'static str,
+        ending: &'static str,
+        progress: &mut dyn Progress,
+    ) -> Result<BTreeSet<String>, HubError> {
+        let path = self.fetch(list, progress)?;
         let wrong = |message: String| HubError::Index {
             path: path.clone(),
             message,
@@ -186,14 +195,14 @@ impl Snapshot {
         let parts: BTreeSet<String> = index.weight_map.into_values().collect();
         for part in &parts {
             check_path(part).map_err(|reason| HubError::UnsafeName {
-                what: format!("{INDEX} of {}", self.what()),
+                what: format!("{list} of {}", self.what()),
                 name: part.clone(),
                 reason,
             })?;
-            // No pickle is fetched because a list calls it a part.
-            if !part.ends_with(".safetensors") {
+            // No pickle is fetched because a list of safetensors calls it a part.
+            if !part.ends_with(ending) {
                 return Err(wrong(format!(
-                    "names the part {}, which is no safetensors file",
+                    "names the part {}, which does not end in {ending}",
                     crate::error::shown(part)
                 )));
             }

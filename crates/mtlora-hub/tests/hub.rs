@@ -425,13 +425,8 @@ fn repositories_without_the_right_files_are_refused_before_any_weights() {
             "it has no tokenizer.json, but `vocab.json`",
         ),
         (
-            vec![
-                "config.json",
-                "tokenizer.json",
-                "pytorch_model.bin",
-                "tf_model.h5",
-            ],
-            "it has no model.safetensors, but `pytorch_model.bin`, `tf_model.h5`",
+            vec!["config.json", "tokenizer.json", "tf_model.h5"],
+            "it has no model.safetensors, but `tf_model.h5`",
         ),
         (
             vec!["adapter_config.json", WEIGHTS],
@@ -474,6 +469,27 @@ fn weights_in_parts_are_all_fetched() {
         b"two"
     );
     assert!(!folder.join("model-3.safetensors").exists());
+}
+
+#[test]
+fn a_pickle_is_fetched_where_there_are_no_safetensors() {
+    let setup = Setup::new();
+    setup.server.change(NAME, |repo| {
+        repo.files.remove(WEIGHTS);
+    });
+    let folder = setup.get(NAME).unwrap();
+    assert!(folder.join("pytorch_model.bin").exists());
+    let setup = Setup::new();
+    setup.server.change(NAME, |repo| {
+        repo.files.remove(WEIGHTS);
+        let pickle = repo.files.remove("pytorch_model.bin").unwrap();
+        repo.files.insert("pytorch_model-1-of-1.bin".into(), pickle);
+        let index = r#"{"weight_map":{"a":"pytorch_model-1-of-1.bin"}}"#;
+        repo.files
+            .insert("pytorch_model.bin.index.json".into(), index.into());
+    });
+    let folder = setup.get(NAME).unwrap();
+    assert!(folder.join("pytorch_model-1-of-1.bin").exists());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The tensors of a model folder: `model.safetensors`, whole or in parts.
+//! The tensors of a model folder: `model.safetensors`, whole or in parts, else `pytorch_model.bin`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{ModelError, shown};
+use crate::pickle::{self, Pickled};
 use crate::read::{open_file, read_bounded, require_folder};
 
 /// The tensor file's name in a model folder.
@@ -20,25 +21,30 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The name of the list of parts, where the tensors are in several files.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// The same of folders from before safetensors, read where there is neither of the above.
+pub const PICKLE_FILE: &str = "pytorch_model.bin";
+pub const PICKLE_INDEX_FILE: &str = "pytorch_model.bin.index.json";
+
 /// The format's own limits: 8 bytes of header length, then a header of at most 100 MB.
 const LENGTH_BYTES: usize = 8;
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// Files of the same model in formats that are not read here.
-const OTHER_FORMATS: [&str; 6] = [
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
+const OTHER_FORMATS: [&str; 4] = [
     "tf_model.h5",
     "flax_model.msgpack",
     "model.ckpt.index",
     "bert_model.ckpt.index",
 ];
 
+/// The element types that are read.
+const FLOATS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
 /// The ends of names of tensors that hold no weights: constants that older models saved along.
 const CONSTANTS: [&str; 2] = [".position_ids", ".token_type_ids"];
 
-/// The tensors of a model, mapped into memory: a tensor is read from disk when it is asked for.
+/// The tensors of a model: a tensor is read from disk when it is asked for. Safetensors files are mapped into memory.
 ///
 /// While a checkpoint is open, its files must not be shortened by another program. (This crate never does that: it
 /// writes beside and renames.)
@@ -51,15 +57,21 @@ pub struct Checkpoint {
 
 struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    /// Of a safetensors file.
+    map: Option<Mmap>,
 }
 
 struct Tensor {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Its bytes in the file; checked to lie within it and to be as many as dtype and shape need.
-    bytes: Range<usize>,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    /// In the mapped file; checked to lie within it and to be as many as dtype and shape need.
+    Mapped(Range<usize>),
+    Pickled(Pickled),
 }
 
 impl fmt::Debug for Checkpoint {
@@ -76,7 +88,9 @@ impl fmt::Debug for Checkpoint {
 
 impl Checkpoint {
     /// Opens the tensors of a model folder: `model.safetensors`, or else the parts that
-    /// `model.safetensors.index.json` lists. Everything the headers say is checked against the files here.
+    /// `model.safetensors.index.json` lists, or else `pytorch_model.bin` or its parts. Everything the headers say is
+    /// checked against the files here. A `.bin` file is a pickle, which is a program; none of it is run: what is not
+    /// a tensor is refused or passed over.
     ///
     /// BERT's oldest files call LayerNorm's tensors `gamma` and `beta`; they are `weight` and `bias` here.
     ///
@@ -93,13 +107,21 @@ impl Checkpoint {
         if index.exists() {
             return Self::open_parts(folder, &index);
         }
+        let pickle = folder.join(PICKLE_FILE);
+        if pickle.exists() {
+            return Self::open_file(&pickle);
+        }
+        let index = folder.join(PICKLE_INDEX_FILE);
+        if index.exists() {
+            return Self::open_parts(folder, &index);
+        }
         let other = OTHER_FORMATS
             .into_iter()
             .find(|name| folder.join(name).exists());
         let (missing, hint) = match other {
             Some(other) => (
                 format!("it has {other}, but no {WEIGHTS_FILE}"),
-                "only safetensors files are read (a pickle can run code as it is opened); convert the folder with \
+                "only safetensors files and pytorch_model.bin are read; convert the folder with \
                  Python's transformers, AutoModel.from_pretrained(folder).save_pretrained(folder), or take a \
                  revision of the model that has it"
                     .to_string(),
@@ -117,7 +139,7 @@ impl Checkpoint {
         })
     }
 
-    /// Opens one safetensors file, with the same checks.
+    /// Opens one file with the same checks: as PyTorch's if its name ends in `.bin`, else as safetensors.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -186,8 +208,55 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Maps a file and adds its tensors.
+    /// Adds the tensors of a file.
     fn add_file(&mut self, path: &Path) -> Result<(), ModelError> {
+        let is_pickle = path.extension().is_some_and(|ending| ending == "bin");
+        match is_pickle {
+            true => self.add_pickle(path),
+            false => self.add_safetensors(path),
+        }
+    }
+
+    fn add_pickle(&mut self, path: &Path) -> Result<(), ModelError> {
+        for pickled in pickle::open(path)? {
+            let (name, shape) = (pickled.name().to_string(), pickled.shape().to_vec());
+            let dtype = pickled.dtype();
+            self.add(path, &name, dtype, shape, Bytes::Pickled(pickled))?;
+        }
+        self.files.push(TensorFile {
+            path: path.to_path_buf(),
+            map: None,
+        });
+        Ok(())
+    }
+
+    /// Adds a tensor of the file that is added next.
+    fn add(
+        &mut self,
+        path: &Path,
+        name: &str,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        bytes: Bytes,
+    ) -> Result<(), ModelError> {
+        let name = current_name(name);
+        let tensor = Tensor {
+            file: self.files.len(),
+            dtype,
+            shape,
+            bytes,
+        };
+        match self.tensors.insert(name.clone(), tensor) {
+            None => Ok(()),
+            Some(_) => Err(ModelError::corrupt(
+                path,
+                format!("tensor {} is there twice", shown(&name)),
+            )),
+        }
+    }
+
+    /// Maps a file and adds its tensors.
+    fn add_safetensors(&mut self, path: &Path) -> Result<(), ModelError> {
         let (file, length) = open_file(path)?;
         if length < LENGTH_BYTES as u64 {
             return Err(ModelError::corrupt(
@@ -199,25 +268,12 @@ impl Checkpoint {
         // shortening the file meanwhile, which the type's documentation forbids and which this crate's own writers,
         // renaming complete files into place, never do.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| ModelError::io(path, source))?;
-        let number = self.files.len();
         for (name, info, bytes) in read_header(path, &map)? {
-            let name = current_name(&name);
-            let tensor = Tensor {
-                file: number,
-                dtype: info.dtype,
-                shape: info.shape,
-                bytes,
-            };
-            if self.tensors.insert(name.clone(), tensor).is_some() {
-                return Err(ModelError::corrupt(
-                    path,
-                    format!("tensor {} is there twice", shown(&name)),
-                ));
-            }
+            self.add(path, &name, info.dtype, info.shape, Bytes::Mapped(bytes))?;
         }
         self.files.push(TensorFile {
             path: path.to_path_buf(),
-            map,
+            map: Some(map),
         });
         Ok(())
     }
@@ -333,12 +389,23 @@ impl Checkpoint {
     }
 
     fn values(&self, name: &str, tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
-        let file = self.files.get(tensor.file);
-        let Some(bytes) = file.and_then(|file| file.map.get(tensor.bytes.clone())) else {
-            return Err(ModelError::corrupt(
-                self.file_path(tensor),
-                format!("tensor {} lies outside of it", shown(name)),
-            ));
+        let outside = || {
+            let message = format!("tensor {} lies outside of it", shown(name));
+            ModelError::corrupt(self.file_path(tensor), message)
+        };
+        let read;
+        let bytes: &[u8] = match &tensor.bytes {
+            // Other types are refused below, without reading them.
+            Bytes::Pickled(_) if !FLOATS.contains(&tensor.dtype) => &[],
+            Bytes::Pickled(pickled) => {
+                read = pickled.read(self.file_path(tensor))?;
+                &read
+            }
+            Bytes::Mapped(range) => self
+                .files
+                .get(tensor.file)
+                .and_then(|file| file.map.as_ref()?.get(range.clone()))
+                .ok_or_else(outside)?,
         };
         let values: Vec<f32> = match tensor.dtype {
             Dtype::F32 => convert(bytes, f32::from_le_bytes),
@@ -873,10 +940,10 @@ mod tests {
 
     #[test]
     fn folders_without_safetensors_are_told_the_way_out() {
-        let folder = folder_with("pytorch_model.bin", b"x");
+        let folder = folder_with("tf_model.h5", b"x");
         let text = Checkpoint::open(folder.path()).unwrap_err().to_string();
         assert!(
-            text.contains("it has pytorch_model.bin, but no model.safetensors; "),
+            text.contains("it has tf_model.h5, but no model.safetensors; "),
             "{text}"
         );
         assert!(text.contains("save_pretrained"), "{text}");

@@ -31,6 +31,7 @@ mod generation;
 mod gpt2;
 mod layer_norm;
 mod masked_lm;
+mod pickle;
 mod read;
 mod save;
 mod strip;
