@@ -27,6 +27,8 @@ mod config;
 mod encoder;
 mod error;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod generation;
 mod gpt2;
 mod layer_norm;
