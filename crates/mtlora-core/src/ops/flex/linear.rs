@@ -5,6 +5,8 @@ use burn::backend::{DType, TensorMetadata};
 use burn::tensor::{Element, Shape, bf16};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::matmul::{self, View};
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
 use crate::ops::{Weight, linear};
@@ -19,14 +21,10 @@ pub(crate) fn mixed_linear(
     let (true, Some(matrix)) = (suits(&[&x]) && suits_bias, Matrix::of(&weight)) else {
         return linear::forward::<Flex>(x, weight, bias);
     };
-    let x = contiguous(x);
-    let (rows, columns) = (x.shape()[0], matrix.sides()[1]);
-    let mut out = match bias {
-        Some(bias) => values(&contiguous(bias)).repeat(rows),
-        None => vec![0.0; rows * columns],
-    };
-    matrix.add_product(&mut out, values(&x), false);
-    tensor(out, Shape::from([rows, columns]))
+    let (x, bias) = (contiguous(x), bias.map(contiguous));
+    let sides = [x.shape()[0], matrix.sides()[1]];
+    let out = matrix.product(values(&x), false, bias.as_ref().map(values));
+    tensor(out, Shape::from(sides))
 }
 
 /// [`crate::ops::MtLoraBackend::mixed_linear_backward`].
@@ -35,10 +33,9 @@ pub(crate) fn mixed_linear_backward(dy: FlexTensor, weight: Weight<Flex>) -> Fle
         return linear::backward::<Flex>(dy, weight);
     };
     let dy = contiguous(dy);
-    let (rows, columns) = (dy.shape()[0], matrix.sides()[0]);
-    let mut out = vec![0.0; rows * columns];
-    matrix.add_product(&mut out, values(&dy), true);
-    tensor(out, Shape::from([rows, columns]))
+    let sides = [dy.shape()[0], matrix.sides()[0]];
+    let out = matrix.product(values(&dy), true, None);
+    tensor(out, Shape::from(sides))
 }
 
 /// [`crate::ops::MtLoraBackend::add_matmul`].
@@ -137,51 +134,83 @@ impl Matrix {
         [shape[0], shape[1]]
     }
 
-    /// Adds `left W`, or `left Wᵀ`, to `out`.
-    fn add_product(&self, out: &mut [f32], left: &[f32], transposed: bool) {
-        let [rows, columns] = self.sides();
-        let dense = match self {
-            Matrix::F32(weight) => return add_dense(out, left, weight.view(), transposed),
-            Matrix::Bf16(weight) => {
-                let weight = slice::<bf16>(weight);
-                #[cfg(target_arch = "x86_64")]
-                if super::bf16::available() {
-                    let right = super::bf16::Right::new(weight, [rows, columns]);
-                    let right = if transposed { right.t() } else { right };
-                    return super::bf16::add_matmul(out, left, right);
-                }
-                return add_widened(out, left, weight, [rows, columns], transposed);
-            }
-            Matrix::Int8 { weight, block } => dequantized(weight, columns, *block),
-        };
-        let weight = View::new(&dense, [rows, columns], columns);
-        add_dense(out, left, weight, transposed);
+    /// `left W + bias`, or `left Wᵀ + bias`.
+    fn product(&self, left: &[f32], transposed: bool, bias: Option<&[f32]>) -> Vec<f32> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(right) = self.right() {
+            let right = if transposed { right.t() } else { right };
+            return avx512::product(left, right, bias);
+        }
+        self.portable_product(left, transposed, bias)
     }
-}
 
-/// The product with a bfloat16 weight where the processor has no instructions for it: the same
-/// rounding, then 32-bit products.
-fn add_widened(
-    out: &mut [f32],
-    left: &[f32],
-    weight: &[bf16],
-    [rows, columns]: [usize; 2],
-    transposed: bool,
-) {
-    let weight: Vec<f32> = weight.par_iter().map(|value| value.to_f32()).collect();
-    let left: Vec<f32> = left
-        .par_iter()
-        .map(|value| bf16::from_f32(*value).to_f32())
-        .collect();
-    let weight = View::new(&weight, [rows, columns], columns);
-    add_dense(out, &left, weight, transposed);
-}
+    /// The matrix as the kernels for AVX-512 read it, where the processor has what they need.
+    #[cfg(target_arch = "x86_64")]
+    fn right(&self) -> Option<avx512::Right<'_>> {
+        let [rows, columns] = self.sides();
+        if rows == 0 || !avx512::available() {
+            return None;
+        }
+        match self {
+            Matrix::F32(weight) => {
+                let shape = weight.tensor.shape();
+                let values = avx512::Values::F32(values(&weight.tensor));
+                let right = avx512::Right::new(values, [shape[0], shape[1]]);
+                Some(if weight.transposed { right.t() } else { right })
+            }
+            Matrix::Bf16(weight) => {
+                let values = avx512::Values::Bf16(slice(weight));
+                avx512::bf16_available().then(|| avx512::Right::new(values, [rows, columns]))
+            }
+            Matrix::Int8 { weight, block } => {
+                let values = avx512::Values::Int8 {
+                    integers: slice(weight.tensor()),
+                    scales: weight.scales(),
+                    block: *block,
+                };
+                Some(avx512::Right::new(values, [rows, columns]))
+            }
+        }
+    }
 
-fn add_dense(out: &mut [f32], left: &[f32], weight: View<'_>, transposed: bool) {
-    let weight = if transposed { weight.t() } else { weight };
-    let inner = weight.rows();
-    let rows = left.len() / inner.max(1);
-    matmul::add_matmul(out, View::new(left, [rows, inner], inner), weight, 1.0);
+    /// The same on any processor: rounded as a reduced precision says, then by 32-bit products.
+    fn portable_product(&self, left: &[f32], transposed: bool, bias: Option<&[f32]>) -> Vec<f32> {
+        let [rows, columns] = self.sides();
+        let [inner, width] = if transposed {
+            [columns, rows]
+        } else {
+            [rows, columns]
+        };
+        let tokens = left.len() / inner.max(1);
+        let mut out = match bias {
+            Some(bias) => bias.repeat(tokens),
+            None => vec![0.0; tokens * width],
+        };
+        let mut add = |left: &[f32], weight: View<'_>| {
+            let weight = if transposed { weight.t() } else { weight };
+            matmul::add_matmul(
+                &mut out,
+                View::new(left, [tokens, inner], inner),
+                weight,
+                1.0,
+            );
+        };
+        match self {
+            Matrix::F32(weight) => add(left, weight.view()),
+            Matrix::Bf16(weight) => {
+                let rounded = |value: &f32| bf16::from_f32(*value).to_f32();
+                let left: Vec<f32> = left.par_iter().map(rounded).collect();
+                let dense = slice::<bf16>(weight).par_iter().map(|value| value.to_f32());
+                let dense: Vec<f32> = dense.collect();
+                add(&left, View::new(&dense, [rows, columns], columns));
+            }
+            Matrix::Int8 { weight, block } => {
+                let dense = dequantized(weight, columns, *block);
+                add(left, View::new(&dense, [rows, columns], columns));
+            }
+        }
+        out
+    }
 }
 
 /// The weight in 32-bit floats: it is made anew for each product, in a few percent of its time.
@@ -228,7 +257,7 @@ mod tests {
         given.then(|| random([columns], 1.0, 3))
     }
 
-    /// Both passes against the definition.
+    /// Both passes against the definition, and the way that every processor can go.
     fn check(
         rows: usize,
         sides: [usize; 2],
@@ -239,9 +268,21 @@ mod tests {
         let x = random([rows, inner], 1.0, 1);
         let bias = bias(columns, with_bias);
         let expected = linear::forward::<Flex>(x.clone(), weight.clone(), bias.clone());
-        close(&mixed_linear(x, weight.clone(), bias), &expected)?;
+        let matrix = Matrix::of(&weight);
+        let portable = |left: &FlexTensor, transposed: bool, expected: &FlexTensor| {
+            let bias = bias.as_ref().filter(|_| !transposed).map(values);
+            let out = matrix
+                .as_ref()
+                .map(|matrix| matrix.portable_product(values(left), transposed, bias));
+            out.map_or(Ok(()), |out| {
+                close(&tensor(out, expected.shape()), expected)
+            })
+        };
+        portable(&x, false, &expected)?;
+        close(&mixed_linear(x, weight.clone(), bias.clone()), &expected)?;
         let dy = random([rows, columns], 1.0, 2);
         let expected = linear::backward::<Flex>(dy.clone(), weight.clone());
+        portable(&dy, true, &expected)?;
         close(&mixed_linear_backward(dy, weight), &expected)
     }
 
@@ -265,23 +306,6 @@ mod tests {
             let weight = random([inner, columns], 1.0, 0);
             let weight = Flex::float_cast(weight, DType::BF16.into());
             check(rows, [inner, columns], Weight::Float(weight), biased)?;
-        }
-
-        #[test]
-        fn bfloat16_without_instructions_is_as_defined(
-            rows in 1usize..20, inner in 1usize..40, columns in 1usize..40, transposed: bool,
-        ) {
-            let weight = random([inner, columns], 1.0, 0);
-            let weight = Flex::float_cast(weight, DType::BF16.into());
-            let x = random([rows, if transposed { columns } else { inner }], 1.0, 1);
-            let mut out = vec![0.0; rows * if transposed { inner } else { columns }];
-            add_widened(&mut out, values(&x), slice(&weight), [inner, columns], transposed);
-            let weight = Weight::Float(weight);
-            let expected = match transposed {
-                true => linear::backward::<Flex>(x, weight),
-                false => linear::forward::<Flex>(x, weight, None),
-            };
-            close(&tensor(out, expected.shape()), &expected)?;
         }
 
         #[test]

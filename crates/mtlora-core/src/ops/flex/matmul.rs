@@ -31,11 +31,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// How many rows it has.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Its transpose.
     pub(super) fn t(self) -> Self {
         Self {

@@ -6,7 +6,7 @@
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
-mod bf16;
+mod avx512;
 mod cached;
 mod cross_entropy;
 mod dropout;

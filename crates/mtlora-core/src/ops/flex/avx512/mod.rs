@@ -1,0 +1,304 @@
+//! A linear layer's product on AVX-512, in 32-bit floats or with pairs of bfloat16 (`vdpbf16ps`,
+//! which does twice the work of a multiplication of 32-bit floats). Sums are 32-bit floats.
+//!
+//! Blocked as in BLIS (Van Zee and van de Geijn, 2015): the right matrix is laid out in panels of
+//! [`COLUMNS`] columns, the left one in blocks of [`ROWS`] rows, and a tile of `ROWS x COLUMNS` sums
+//! stays in registers. A task lays out the panels that it reads in the second cache, so that the
+//! weight is read once and written nowhere else; the bias is where the sums begin, so that the output
+//! is written without being filled first. A sum runs over the inner dimension in the same order
+//! whatever the number of threads.
+
+mod right;
+mod tile;
+mod transpose;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+pub(super) use right::{Right, Values};
+use tile::{Begin, Place};
+
+/// Rows of a tile.
+const ROWS: usize = 12;
+/// Columns of a tile: two registers.
+const COLUMNS: usize = 32;
+/// Units of the inner dimension that are summed in one pass: a panel (32 KiB) and a block of rows
+/// stay in the first cache.
+const UNITS: usize = 256;
+/// Blocks of rows (192 KiB) that are multiplied with all panels of a task before the next ones are.
+const BLOCKS: usize = 16;
+/// The most panels of a task (256 KiB): with the blocks of rows they stay in the second cache.
+const PANELS: usize = 8;
+/// Floats of a register: a cache line.
+const LANES: usize = 16;
+/// Below this many products, threads cost more than they bring.
+const WORTH_THREADS: usize = 1 << 18;
+
+/// A float's bits, or two bfloat16, the one of the even index in the low half.
+type Unit = u32;
+/// Rows of the left matrix in one pass, with zeros below the last one.
+type Rows = [[Unit; UNITS]; ROWS];
+/// One unit of a panel's columns.
+type Line = [Unit; COLUMNS];
+
+/// How units are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    F32,
+    Bf16,
+}
+
+impl Kernel {
+    /// Elements of the inner dimension in a unit.
+    fn depth(self) -> usize {
+        match self {
+            Kernel::F32 => 1,
+            Kernel::Bf16 => 2,
+        }
+    }
+}
+
+/// Whether this processor has what 32-bit floats need.
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
+}
+
+/// Whether it multiplies pairs of bfloat16, too.
+pub(super) fn bf16_available() -> bool {
+    available() && is_x86_feature_detected!("avx512bf16")
+}
+
+/// `left right + bias`: `[rows, columns]`. `left`: `[rows, inner]`, rounded to bfloat16 where `right`
+/// is of it; `bias`: `[columns]`.
+///
+/// # Panics
+/// When the shapes do not fit, or the processor does not have the instructions.
+pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+    let kernel = right.kernel();
+    assert!(available() && (kernel == Kernel::F32 || bf16_available()));
+    let [inner, columns] = right.sides();
+    assert!(inner > 0 && left.len().is_multiple_of(inner));
+    assert!(bias.is_none_or(|bias| bias.len() == columns));
+    let rows = left.len() / inner;
+    let size = rows * columns;
+    let mut out: Vec<f32> = Vec::with_capacity(size);
+    if size == 0 {
+        return out;
+    }
+    let passes = passes(inner.div_ceil(kernel.depth()));
+    let packed = pack(left, inner, kernel, &passes);
+    let place = Place::new(&mut out.spare_capacity_mut()[..size], columns);
+    let work = Work {
+        right,
+        bias,
+        passes,
+        packed,
+        place,
+        rows,
+    };
+    let threads = match size * inner < WORTH_THREADS {
+        true => 1,
+        false => rayon::current_num_threads(),
+    };
+    let panels = columns.div_ceil(COLUMNS);
+    let per_task = (panels / (2 * threads)).clamp(1, PANELS);
+    let groups = panels.div_ceil(per_task);
+    // Where there are fewer groups of panels than threads, each lays them out for its own rows.
+    let blocks = rows.div_ceil(ROWS);
+    let parts = (2 * threads)
+        .div_ceil(groups)
+        .min(blocks.div_ceil(4))
+        .max(1);
+    let per_part = blocks.div_ceil(parts);
+    let task = |lines: &mut Vec<Line>, index: usize| {
+        let (group, part) = (index / parts, index % parts);
+        let panels = group * per_task..panels.min((group + 1) * per_task);
+        let blocks = blocks.min(part * per_part)..blocks.min((part + 1) * per_part);
+        work.task(lines, panels, blocks);
+    };
+    if threads == 1 {
+        let mut lines = Vec::new();
+        (0..groups * parts).for_each(|index| task(&mut lines, index));
+    } else {
+        (0..groups * parts)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each_init(Vec::new, task);
+    }
+    // SAFETY: the tasks are all panels by all blocks of rows; each has written all its elements.
+    unsafe { out.set_len(size) };
+    out
+}
+
+/// What all tasks read, and where they write.
+struct Work<'a> {
+    right: Right<'a>,
+    bias: Option<&'a [f32]>,
+    passes: Vec<Range<usize>>,
+    /// Block after block, in each pass after pass.
+    packed: Vec<Rows>,
+    place: Place<'a>,
+    rows: usize,
+}
+
+impl Work<'_> {
+    /// Writes some panels' columns of some blocks' rows. `lines` is memory for the panels.
+    fn task(&self, lines: &mut Vec<Line>, panels: Range<usize>, blocks: Range<usize>) {
+        let last = self.right.sides()[1];
+        let columns = panels.start * COLUMNS..last.min(panels.end * COLUMNS);
+        for (index, pass) in self.passes.iter().enumerate() {
+            lines.resize(panels.len() * pass.len(), [0; COLUMNS]);
+            self.right.lay_out(pass.clone(), columns.clone(), lines);
+            for first in blocks.clone().step_by(BLOCKS) {
+                let blocks = first..blocks.end.min(first + BLOCKS);
+                for (panel, lines) in panels.clone().zip(lines.chunks_exact(pass.len())) {
+                    let columns = panel * COLUMNS..last.min((panel + 1) * COLUMNS);
+                    for block in blocks.clone() {
+                        let rows = block * ROWS..self.rows.min((block + 1) * ROWS);
+                        let begin = match (index, self.bias) {
+                            (0, Some(bias)) => Begin::Bias(bias),
+                            (0, None) => Begin::Zero,
+                            _ => Begin::Sum,
+                        };
+                        let packed = &self.packed[block * self.passes.len() + index];
+                        let place = self.place.tile(rows, columns.clone());
+                        // SAFETY: no other task has these columns of these rows; where sums are
+                        // begun with what is there, the first pass has written it. `product`
+                        // asserts that the processor has the instructions.
+                        unsafe { tile::add(self.right.kernel(), place, begin, packed, lines) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The units that are summed in each pass: parts of about one size.
+fn passes(units: usize) -> Vec<Range<usize>> {
+    let step = units.div_ceil(units.div_ceil(UNITS));
+    (0..units)
+        .step_by(step)
+        .map(|first| first..units.min(first + step))
+        .collect()
+}
+
+/// The rows in blocks, in units of the kernel.
+fn pack(left: &[f32], inner: usize, kernel: Kernel, passes: &[Range<usize>]) -> Vec<Rows> {
+    let rows = left.len() / inner;
+    (0..rows.div_ceil(ROWS) * passes.len())
+        .into_par_iter()
+        .with_min_len(4)
+        .map(|index| {
+            let (block, pass) = (index / passes.len(), &passes[index % passes.len()]);
+            let first = block * ROWS;
+            let elements = pass.start * kernel.depth()..inner.min(pass.end * kernel.depth());
+            let mut packed = [[0; UNITS]; ROWS];
+            for (units, row) in packed.iter_mut().zip(first..rows) {
+                let row = &left[row * inner..][elements.clone()];
+                match kernel {
+                    Kernel::F32 => row
+                        .iter()
+                        .zip(units)
+                        .for_each(|(x, unit)| *unit = x.to_bits()),
+                    // SAFETY: `product` asserts that the processor has the instructions.
+                    Kernel::Bf16 => unsafe { tile::round(row, units) },
+                }
+            }
+            packed
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::bf16;
+    use proptest::prelude::*;
+
+    /// Small whole numbers: exact in any order, and as bfloat16.
+    fn whole(count: usize, step: usize) -> impl Iterator<Item = i8> {
+        (0..count).map(move |at| (at * step % 17) as i8 - 8)
+    }
+
+    proptest! {
+        #[test]
+        fn is_the_sum_of_products(
+            rows in 1usize..70, inner in 1usize..70, columns in 1usize..70,
+            long: bool, tall: bool, wide: bool, turned: bool, biased: bool, form in 0..3,
+            threads in 1usize..4,
+        ) {
+            if !bf16_available() {
+                return Ok(());
+            }
+            // More than one pass, more rows than are multiplied at once, and more panels than a task has.
+            let inner = if long { inner + 2 * UNITS } else { inner };
+            let rows = if tall { rows + BLOCKS * ROWS } else { rows };
+            let columns = if wide { columns + PANELS * COLUMNS } else { columns };
+            let floats = |count, step| -> Vec<f32> { whole(count, step).map(f32::from).collect() };
+            let left = floats(rows * inner, 5);
+            let bias = floats(columns, 3);
+            let stored = if turned { [columns, inner] } else { [inner, columns] };
+            let block = 3;
+            let integers: Vec<i8> = whole(inner * columns, 7).collect();
+            let scales: Vec<f32> = (0..stored[0].div_ceil(block) * stored[1])
+                .map(|at| 0.5 * (at % 3) as f32)
+                .collect();
+            let dense: Vec<f32> = integers
+                .iter()
+                .enumerate()
+                .map(|(at, integer)| {
+                    let (row, column) = (at / stored[1], at % stored[1]);
+                    let scale = match form {
+                        2 => scales[row / block * stored[1] + column],
+                        _ => 1.0,
+                    };
+                    f32::from(*integer) * scale
+                })
+                .collect();
+            let halves: Vec<bf16> = dense.iter().map(|x| bf16::from_f32(*x)).collect();
+            let right = Right::new(
+                match form {
+                    0 => Values::F32(&dense),
+                    1 => Values::Bf16(&halves),
+                    _ => Values::Int8 { integers: &integers, scales: &scales, block },
+                },
+                stored,
+            );
+            let right = if turned { right.t() } else { right };
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let out = pool.install(|| product(&left, right, biased.then_some(&bias)));
+            prop_assert_eq!(out.len(), rows * columns);
+            for (at, found) in out.iter().enumerate() {
+                let (row, column) = (at / columns, at % columns);
+                let sum: f32 = (0..inner)
+                    .map(|k| {
+                        let right = if turned { column * inner + k } else { k * columns + column };
+                        left[row * inner + k] * dense[right]
+                    })
+                    .sum();
+                prop_assert_eq!(*found, sum + if biased { bias[column] } else { 0.0 });
+            }
+        }
+    }
+
+    /// The last inputs do not fill a unit: what the memory holds behind them must not count.
+    #[test]
+    fn nothing_behind_the_last_input_counts() {
+        if !bf16_available() {
+            return;
+        }
+        let values = [f32::NAN, 1.0, 2.0, 3.0, f32::NAN].map(bf16::from_f32);
+        for turned in [false, true] {
+            let right = Right::new(
+                Values::Bf16(&values[1..4]),
+                if turned { [1, 3] } else { [3, 1] },
+            );
+            let right = if turned { right.t() } else { right };
+            assert_eq!(product(&[1.0, 2.0, 4.0], right, None), [17.0]);
+        }
+    }
+}
