@@ -8,6 +8,7 @@
 //! is written without being filled first. A sum runs over the inner dimension in the same order
 //! whatever the number of threads.
 
+mod few;
 mod right;
 mod tile;
 mod transpose;
@@ -82,10 +83,19 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
     assert!(bias.is_none_or(|bias| bias.len() == columns));
     let rows = left.len() / inner;
     let size = rows * columns;
-    let mut out: Vec<f32> = Vec::with_capacity(size);
     if size == 0 {
-        return out;
+        return Vec::new();
     }
+    match right.floats() {
+        Some((values, false)) if rows <= few::MOST => {
+            return few::product(left, values, columns, bias);
+        }
+        Some((values, true)) if rows <= few::MOST => {
+            return few::turned_product(left, values, inner, bias);
+        }
+        _ => {}
+    }
+    let mut out: Vec<f32> = Vec::with_capacity(size);
     let passes = passes(inner.div_ceil(kernel.depth()));
     let packed = pack(left, inner, kernel, &passes);
     let place = Place::new(&mut out.spare_capacity_mut()[..size], columns);
@@ -231,10 +241,10 @@ mod tests {
             if !bf16_available() {
                 return Ok(());
             }
-            // More than one pass, more rows than are multiplied at once, and more panels than a task has.
+            // More than one pass, more rows than are multiplied at once, and more columns than a task has.
             let inner = if long { inner + 2 * UNITS } else { inner };
             let rows = if tall { rows + BLOCKS * ROWS } else { rows };
-            let columns = if wide { columns + PANELS * COLUMNS } else { columns };
+            let columns = if wide { columns + few::WIDTH } else { columns };
             let floats = |count, step| -> Vec<f32> { whole(count, step).map(f32::from).collect() };
             let left = floats(rows * inner, 5);
             let bias = floats(columns, 3);

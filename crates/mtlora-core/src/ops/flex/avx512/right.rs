@@ -1,12 +1,15 @@
 //! The right matrix and how it is laid out.
 
-use std::arch::x86_64::{__m512i, _MM_HINT_T1, _mm_prefetch, _mm512_setzero_si512};
+use std::arch::x86_64::{
+    __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+    _mm512_cvtepu16_epi32, _mm512_mul_ps, _mm512_or_si512, _mm512_setzero_si512, _mm512_slli_epi32,
+};
 use std::ops::Range;
 
 use burn::tensor::bf16;
 
 use super::transpose::transposed;
-use super::{COLUMNS, Kernel, LANES, Line, Unit};
+use super::{Kernel, LANES, Line};
 
 /// Rows that are asked for before they are laid out.
 const AHEAD: usize = 8;
@@ -77,6 +80,14 @@ impl<'a> Right<'a> {
         }
     }
 
+    /// Its floats, and whether they are those of the transpose, where it is of floats.
+    pub(super) fn floats(&self) -> Option<(&'a [f32], bool)> {
+        match self.values {
+            Values::F32(values) => Some((values, self.transposed)),
+            Values::Bf16(_) | Values::Int8 { .. } => None,
+        }
+    }
+
     /// What its units are multiplied by.
     pub(super) fn kernel(&self) -> Kernel {
         match self.values {
@@ -97,50 +108,47 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// Of a matrix that lies row after row: a unit's line is a piece of its rows.
+    /// Of a matrix that lies row after row: a unit's lines are pieces of its rows.
     #[target_feature(enable = "avx512f,avx512bw")]
     fn lay_out_rows(&self, units: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
         let count = units.len();
-        let [rows, width] = self.stored;
+        let rows = self.stored[0];
         let depth = self.kernel().depth();
         for (at, unit) in units.enumerate() {
-            let lines = lines.iter_mut().skip(at).step_by(count);
-            let pieces = columns.clone().step_by(COLUMNS);
             let ahead = (unit + AHEAD) * depth;
             for row in ahead..rows.min(ahead + depth) {
                 for column in columns.clone().step_by(LANES * depth) {
                     self.prefetch(row, column);
                 }
             }
-            for (line, first) in lines.zip(pieces) {
-                let piece = first..columns.end.min(first + COLUMNS);
-                match self.values {
-                    Values::F32(values) => {
-                        let row = &values[unit * width..][piece];
-                        fill(line, row.iter().map(|x| x.to_bits()));
-                    }
-                    Values::Int8 {
-                        integers,
-                        scales,
-                        block,
-                    } => {
-                        let row = &integers[unit * width..][piece.clone()];
-                        let scales = &scales[unit / block * width..][piece];
-                        fill(line, dense(row, scales));
-                    }
-                    Values::Bf16(values) => {
-                        let low = &values[2 * unit * width..][piece.clone()];
-                        match 2 * unit + 1 < rows {
-                            true => {
-                                let high = &values[(2 * unit + 1) * width..][piece];
-                                fill(
-                                    line,
-                                    low.iter().zip(high).map(|(low, high)| pair(*low, *high)),
-                                );
-                            }
-                            false => fill(line, low.iter().map(|low| pair(*low, bf16::ZERO))),
-                        }
-                    }
+            for (half, first) in columns.clone().step_by(LANES).enumerate() {
+                let (halves, _) = lines[half / 2 * count + at].as_chunks_mut::<LANES>();
+                let columns = first..columns.end.min(first + LANES);
+                halves[half % 2] = pulp::cast(self.row(unit, columns));
+            }
+        }
+    }
+
+    /// At most [`LANES`] columns of a unit; behind them zeros.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn row(&self, unit: usize, columns: Range<usize>) -> __m512i {
+        let [rows, width] = self.stored;
+        match self.values {
+            Values::F32(values) => floats(&values[unit * width..][columns]),
+            Values::Int8 {
+                integers,
+                scales,
+                block,
+            } => {
+                let scales = &scales[unit / block * width..][columns.clone()];
+                dense(&integers[unit * width..][columns], scales)
+            }
+            Values::Bf16(values) => {
+                let low = &values[2 * unit * width..][columns.clone()];
+                match 2 * unit + 1 < rows {
+                    true => joined(low, &values[(2 * unit + 1) * width..][columns]),
+                    false => joined(low, &[]),
                 }
             }
         }
@@ -153,7 +161,6 @@ impl<'a> Right<'a> {
         let firsts = columns.clone().step_by(LANES).enumerate();
         for (half, first) in firsts {
             let lines = &mut lines[half / 2 * count..][..count];
-            let place = half % 2 * LANES;
             let columns = first..columns.end.min(first + LANES);
             for (lines, start) in lines.chunks_mut(LANES).zip(units.clone().step_by(LANES)) {
                 // The square below: its rows lie too far apart for the processor to foresee them.
@@ -191,53 +198,54 @@ impl<'a> Right<'a> {
     #[target_feature(enable = "avx512f,avx512bw")]
     fn column(&self, column: usize, units: Range<usize>) -> __m512i {
         let width = self.stored[1];
-        let mut row = [0; LANES];
         match self.values {
-            Values::F32(values) => {
-                let values = &values[column * width..][units];
-                if let Ok(values) = <&[f32; LANES]>::try_from(values) {
-                    return pulp::cast(*values);
-                }
-                fill(&mut row, values.iter().map(|x| x.to_bits()));
-            }
+            Values::F32(values) => floats(&values[column * width..][units]),
             Values::Int8 {
                 integers,
                 scales,
                 block,
             } => {
                 let scales = &scales[column / block * width..][units.clone()];
-                fill(&mut row, dense(&integers[column * width..][units], scales));
+                dense(&integers[column * width..][units], scales)
             }
             Values::Bf16(values) => {
                 let values = &values[column * width..][2 * units.start..width.min(2 * units.end)];
-                if let Ok(values) = <&[bf16; 2 * LANES]>::try_from(values) {
-                    return pulp::cast(*values);
-                }
-                let (pairs, last) = values.as_chunks::<2>();
-                let pairs = pairs.iter().map(|[low, high]| pair(*low, *high));
-                let last = last.iter().map(|last| pair(*last, bf16::ZERO));
-                fill(&mut row, pairs.chain(last));
+                pulp::cast(padded::<_, { 2 * LANES }>(values))
             }
         }
-        pulp::cast(row)
     }
 }
 
+/// The values, at most so many, and zeros behind them.
 #[inline(always)]
-fn fill(units: &mut [Unit], values: impl Iterator<Item = Unit>) {
-    units
-        .iter_mut()
-        .zip(values)
-        .for_each(|(unit, value)| *unit = value);
+pub(super) fn padded<E: Copy + Default, const LENGTH: usize>(values: &[E]) -> [E; LENGTH] {
+    <[E; LENGTH]>::try_from(values).unwrap_or_else(|_| {
+        let mut padded = [E::default(); LENGTH];
+        padded[..values.len()].copy_from_slice(values);
+        padded
+    })
 }
 
-#[inline(always)]
-fn dense<'a>(integers: &'a [i8], scales: &'a [f32]) -> impl Iterator<Item = Unit> + 'a {
-    let both = integers.iter().zip(scales);
-    both.map(|(integer, scale)| (f32::from(*integer) * scale).to_bits())
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn floats(values: &[f32]) -> __m512i {
+    pulp::cast(padded::<_, LANES>(values))
 }
 
-#[inline(always)]
-fn pair(low: bf16, high: bf16) -> Unit {
-    u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16
+/// Integers times scales.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn dense(integers: &[i8], scales: &[f32]) -> __m512i {
+    let integers = _mm512_cvtepi8_epi32(pulp::cast(padded::<_, LANES>(integers)));
+    let scales = pulp::cast(padded::<_, LANES>(scales));
+    pulp::cast(_mm512_mul_ps(_mm512_cvtepi32_ps(integers), scales))
+}
+
+/// Pairs: `low` in the low halves.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn joined(low: &[bf16], high: &[bf16]) -> __m512i {
+    let low = _mm512_cvtepu16_epi32(pulp::cast(padded::<_, LANES>(low)));
+    let high = _mm512_cvtepu16_epi32(pulp::cast(padded::<_, LANES>(high)));
+    _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
 }

@@ -1,9 +1,9 @@
 //! The innermost loops: a tile of sums in registers.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_cvtne2ps_pbh,
-    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_set1_epi32, _mm512_setzero_ps,
+    __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps,
+    _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
 };
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -169,9 +169,10 @@ fn multiply_add(sum: __m512, left: Unit, right: [Unit; LANES]) -> __m512 {
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn multiply_add_pairs(sum: __m512, left: Unit, right: [Unit; LANES]) -> __m512 {
     let left = _mm512_set1_epi32(left.cast_signed());
-    // SAFETY: all are 512 bits wide, and every pattern of them is a value.
-    let [left, right]: [__m512bh; 2] =
-        unsafe { [std::mem::transmute(left), std::mem::transmute(right)] };
+    // SAFETY: both are 512 bits wide, and every pattern of them is a value.
+    let left = unsafe { std::mem::transmute::<__m512i, __m512bh>(left) };
+    // SAFETY: the same.
+    let right = unsafe { std::mem::transmute::<[Unit; LANES], __m512bh>(right) };
     _mm512_dpbf16_ps(sum, left, right)
 }
 
