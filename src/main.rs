@@ -10,7 +10,10 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mtlora: {error}");
+            eprintln!(
+                "mtlora: {}",
+                cli::output::printable_lines(&error.to_string())
+            );
             ExitCode::from(cli::exit_code(error.as_ref()))
         }
     }

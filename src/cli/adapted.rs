@@ -10,8 +10,8 @@ use mtlora::train::{
     TrainOptions, settings_of,
 };
 
-use super::hub;
 use super::settings::{Resolved, Settings};
+use super::{hub, output};
 
 /// The most tokens of an example where no run says it.
 const MAX_LENGTH: usize = 128;
@@ -34,7 +34,7 @@ pub(super) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
         eprintln!(
             "{}: unknown fields of adapter_config.json are ignored: {}",
             folder.display(),
-            adapter.config.ignored.join(", ")
+            output::printable(&adapter.config.ignored.join(", "))
         );
     }
     Ok(adapter)

@@ -121,9 +121,10 @@ fn head(
 
 /// Says so where the adapters name different base models, which may be two names of one.
 fn tell_bases(parts: &[(f64, PeftAdapter)]) {
-    let mut names: Vec<&str> = parts
+    let mut names: Vec<_> = parts
         .iter()
         .filter_map(|(_, part)| part.config.base_model_name_or_path.as_deref())
+        .map(output::printable)
         .collect();
     names.sort_unstable();
     names.dedup();

@@ -17,7 +17,7 @@ mod hub;
 mod import;
 mod inspect;
 mod merge;
-mod output;
+pub(crate) mod output;
 mod predict;
 mod pretrain;
 mod pretrain_causal;

@@ -1,5 +1,6 @@
 //! What several commands print.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use mtlora::train::Scores;
@@ -9,6 +10,38 @@ use serde::Serialize;
 pub(crate) fn json(object: &impl Serialize) -> Result<(), serde_json::Error> {
     println!("{}", serde_json::to_string(object)?);
     Ok(())
+}
+
+/// Somebody else's name or value for a terminal: what would control the terminal, end the line or turn the direction
+/// of writing is written as an escape.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, |_| false)
+}
+
+/// The same for a text of several lines.
+pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| matches!(c, '\n' | '\t'))
+}
+
+fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let acts = |c: char| {
+        let directs = matches!(
+            c,
+            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+        );
+        (c.is_control() || directs) && !stays(c)
+    };
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// `accuracy 0.8431, f1 0.8874, loss 0.3567`
@@ -44,5 +77,26 @@ pub(crate) fn vacant(folder: &Path, overwrite: bool) -> Result<(), String> {
             folder.display()
         )),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_control_a_terminal_is_shown() {
+        for plain in ["layer.0.query", "häßlich \\ \"q\" e\u{301} 你 ±", ""] {
+            assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain));
+        }
+        for (text, shown) in [
+            ("\u{1b}[31mred", "\\u{1b}[31mred"),
+            ("\u{9b}2J\u{7f}", "\\u{9b}2J\\u{7f}"),
+            ("a\nb\rc\td", "a\\nb\\rc\\td"),
+            ("a\u{202e}b\u{2066}", "a\\u{202e}b\\u{2066}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+        assert_eq!(printable_lines("a\n\tb\u{1b}c\r"), "a\n\tb\\u{1b}c\\r");
     }
 }

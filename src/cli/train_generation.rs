@@ -12,8 +12,8 @@ use mtlora::train::{
 };
 
 use super::progress::Progress;
-use super::task;
 use super::train::{Begin, Report, Tell, finish, print_sizes};
+use super::{output, task};
 
 /// Inputs whose texts are shown before and after.
 const SHOWN: usize = 3;
@@ -80,9 +80,9 @@ pub(super) fn run(
     };
     let after = samples(config, &parts, shown, &plain_device)?;
     for ((record, before), after) in shown.iter().zip(before).zip(after) {
-        println!("input:  {}", record.input);
-        println!("before: {before}");
-        println!("after:  {after}");
+        println!("input:  {}", output::printable(&record.input));
+        println!("before: {}", output::printable(&before));
+        println!("after:  {}", output::printable(&after));
     }
     finish(&run, &report, tell)
 }
