@@ -123,7 +123,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let prompts: Vec<&str> = lines.iter().map(String::as_str).collect();
     let mut counter = Counter::new("texts", prompts.len());
     let written = parts.write(&prompts, &options, &device, &mut |done| counter.show(done))?;
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     for (prompt, one) in prompts.iter().zip(&written) {
         writeln!(out, "{}", json_row(prompt, None, one))?;
     }
@@ -180,7 +180,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         .collect();
     let mut counter = Counter::new("texts", rows.len());
     let written = write_routed(&models, &rows, &device, &mut |done| counter.show(done))?;
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     for (row, one) in rows.iter().zip(&written) {
         let name = Some(names[row.adapter]);
         writeln!(out, "{}", json_row(&row.text, name, one))?;

@@ -45,7 +45,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             run.save_state(&format, &state(&parts.model, |_, trains| trains))?;
         }
     }
-    println!("the run is in {}", args.out.display());
+    say!("the run is in {}", args.out.display())?;
     if json {
         output::json(&json!({ "out": args.out, "modules": modules, "parameters": trained }))?;
     }

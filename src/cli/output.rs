@@ -1,15 +1,97 @@
-//! What several commands print.
+//! What the commands print, and how: results on standard output, what the user should know meanwhile on standard
+//! error. Nothing else in the program writes to either.
 
 use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, StdoutLock, Write};
 use std::path::Path;
 
 use mtlora::train::Scores;
 use serde::Serialize;
 
+/// A line on standard error, as `eprintln!`. Where nobody can read it any more it is dropped, for work must not end
+/// because of that.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::cli::output::note(format_args!($($text)*)) };
+}
+
+/// A line of results on standard output, as `println!`, with an error where it cannot be written.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::output::say(format_args!($($text)*)) };
+}
+
+/// See the macro of this name.
+pub(crate) fn note(text: fmt::Arguments<'_>) {
+    let line = format!("{text}\n");
+    // There is nowhere to say that this failed.
+    let _ = io::stderr().write_all(printable_lines(&line).as_bytes());
+}
+
+/// See the macro of this name.
+pub(crate) fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// Results of several lines on standard output.
+pub(crate) fn print(lines: &str) -> io::Result<()> {
+    stdout().write_all(printable_lines(lines).as_bytes())
+}
+
 /// Ends standard output with `object` on a line of its own.
-pub(crate) fn json(object: &impl Serialize) -> Result<(), serde_json::Error> {
-    println!("{}", serde_json::to_string(object)?);
-    Ok(())
+pub(crate) fn json(object: &impl Serialize) -> io::Result<()> {
+    writeln!(stdout(), "{}", serde_json::to_string(object)?)
+}
+
+/// Standard output for data, which is written as it is.
+pub(crate) fn stdout() -> Stdout {
+    Stdout(io::stdout().lock())
+}
+
+/// Standard output, whose errors say that they are about it.
+pub(crate) struct Stdout(StdoutLock<'static>);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(unwritten)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(unwritten)
+    }
+}
+
+/// Why results could not be written.
+#[derive(Debug)]
+struct Unwritten(io::Error);
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "standard output: {}", self.0)
+    }
+}
+
+impl Error for Unwritten {}
+
+fn unwritten(error: io::Error) -> io::Error {
+    match error.kind() {
+        // Is tried again.
+        io::ErrorKind::Interrupted => error,
+        kind => io::Error::new(kind, Unwritten(error)),
+    }
+}
+
+/// Whether `error` is that whoever read standard output has gone, such as `head` after its lines.
+pub(crate) fn is_unread(error: &(dyn Error + 'static)) -> bool {
+    let of_table = error.downcast_ref::<csv::Error>();
+    let error = match of_table.map(csv::Error::kind) {
+        Some(csv::ErrorKind::Io(error)) => Some(error),
+        _ => error.downcast_ref::<io::Error>(),
+    };
+    let unwritten = error.and_then(io::Error::get_ref);
+    unwritten
+        .and_then(|error| error.downcast_ref::<Unwritten>())
+        .is_some_and(|Unwritten(error)| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Somebody else's name or value for a terminal: what would control the terminal, end the line or turn the direction

@@ -120,7 +120,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     match args.format {
         Format::Csv => write_several_csv(&adapters, &rows, &logits)?,
         Format::Jsonl => {
-            let mut out = io::stdout().lock();
+            let mut out = output::stdout();
             for (row, logits) in rows.iter().zip(&logits) {
                 let adapter = &adapters[row.adapter];
                 let mut map = texts(&row.text, row.pair.as_deref());
@@ -142,7 +142,7 @@ fn write_several_csv(
     rows: &[RoutedRow],
     logits: &[Vec<f32>],
 ) -> Result<(), Box<dyn Error>> {
-    let mut out = csv::Writer::from_writer(io::stdout().lock());
+    let mut out = csv::Writer::from_writer(output::stdout());
     out.write_record(["text", "pair", "adapter", "prediction", "probability"])?;
     for (row, logits) in rows.iter().zip(logits) {
         let adapter = &adapters[row.adapter];
@@ -202,7 +202,7 @@ fn write_csv(
     logits: &[Vec<f32>],
     objective: &Objective,
 ) -> Result<(), Box<dyn Error>> {
-    let mut out = csv::Writer::from_writer(io::stdout().lock());
+    let mut out = csv::Writer::from_writer(output::stdout());
     let labels = objective.labels();
     let mut header = vec!["text".to_string(), "pair".into(), "prediction".into()];
     header.extend(labels.iter().map(|label| format!("p({label})")));
@@ -230,7 +230,7 @@ fn write_jsonl(
     logits: &[Vec<f32>],
     objective: &Objective,
 ) -> Result<(), Box<dyn Error>> {
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     for (example, logits) in examples.iter().zip(logits) {
         let mut row = texts(&example.text, example.pair.as_deref());
         row.append(&mut prediction(logits, objective));

@@ -45,7 +45,7 @@ impl Progress for Transfers {
                 0 => String::new(),
                 done => format!(", of which {} are there", DecimalBytes(done)),
             };
-            eprintln!(
+            note!(
                 "fetching {} ({}{from})",
                 printable(file),
                 DecimalBytes(total)
@@ -82,7 +82,7 @@ impl Progress for Transfers {
         let text = printable_lines(text);
         match &self.bar {
             Some((_, bar)) if self.terminal => bar.println(text),
-            _ => eprintln!("{text}"),
+            _ => note!("{text}"),
         }
     }
 }
