@@ -8,8 +8,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use mtlora_core::State;
 use mtlora_models::{
-    ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, EncoderConfig, ModelError, ProblemType,
-    SequenceClassifier, TRAINED_FILE, TextEncoder, TrainedFormat, write_atomically,
+    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, EncoderConfig, ModelError,
+    ProblemType, SequenceClassifier, TRAINED_FILE, TextEncoder, TrainedFormat, write_atomically,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -201,6 +201,7 @@ impl Run {
             RESULTS,
             ADAPTER_CONFIG_FILE,
             ADAPTER_WEIGHTS_FILE,
+            ADAPTER_PICKLE_FILE,
             TRAINED_FILE,
             LOG,
         ] {
