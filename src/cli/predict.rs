@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mtlora::core::device;
 use mtlora::train::{
-    Example, NamedAdapter, Objective, RoutedColumns, RoutedRow, RunConfig, StoredConfig, encode,
+    Example, NamedAdapter, Objective, RoutedColumns, RoutedRow, RunConfig, encode,
     load_classifiers, predict, predict_routed, read_routed,
 };
 use serde_json::{Map, Value, json};
@@ -54,13 +54,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     let adapter = several::only(&args.adapter)?;
     let (folder, stored) = adapted::source(args.run, adapter, args.model, None)?;
-    let StoredConfig::Classification(config) = stored else {
-        return Err(format!(
-            "{}: its task asks for texts: use `mtlora generate`",
-            folder.display()
-        )
-        .into());
-    };
+    let config = several::classification(&folder, stored)?;
     let examples = match &args.input {
         Some(path) => {
             let name = path.display().to_string();
@@ -86,27 +80,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 
 /// Each row of a table by the adapter that it names.
 fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
-    let mut adapters = Vec::new();
-    for NamedAdapter {
-        name,
-        folder,
-        config,
-    } in several::open(&args.adapter, args.model.as_deref(), None)?
-    {
-        let StoredConfig::Classification(config) = config else {
-            return Err(format!(
-                "{}: its task asks for texts: use `mtlora generate`",
-                folder.display()
-            )
-            .into());
-        };
-        let config = *config;
-        adapters.push(NamedAdapter {
-            name,
-            folder,
-            config,
-        });
-    }
+    let adapters = several::open(
+        &args.adapter,
+        args.model.as_deref(),
+        None,
+        several::classification,
+    )?;
     let columns = RoutedColumns {
         adapter: column,
         text: &args.text_column,

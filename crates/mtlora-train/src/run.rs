@@ -114,14 +114,8 @@ impl RunConfig {
     /// # Errors
     /// When the model has adapters of different structures.
     pub fn format(&self, parts: &Parts) -> Result<TrainedFormat, TrainError> {
-        let base = self.model.display().to_string();
-        let rslora = self.adapter.use_rslora;
-        Ok(TrainedFormat::new(
-            &parts.model,
-            &parts.config,
-            &base,
-            rslora,
-        )?)
+        self.adapter
+            .format(&parts.model, &parts.config, &self.model)
     }
 
     /// The base model with a head for the objective, and the names of the tensors that its folder lacks.
