@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::output;
 use super::progress::Progress;
 use super::settings::{FirstRun, Resolved, Settings};
-use super::{task, train_generation};
+use super::{hub, task, train_generation};
 
 /// Where the first runs go.
 const FIRST_RUN: &str = "runs/first";
@@ -151,7 +151,7 @@ pub(super) struct Tell {
 }
 
 fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn Error>> {
-    let (run, stored) = StoredConfig::open(folder)?;
+    let (run, _) = StoredConfig::open(folder)?;
     let run = run.lock()?;
     if let Some(results) = run.results()? {
         say!("the run in {} is complete", folder.display())?;
@@ -161,14 +161,21 @@ fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn 
         return Ok(());
     }
     let begin = Begin::Resume(run);
+    // What the Hub's cache has lost is fetched again.
+    let (_, stored) = hub::open_run(folder)?;
     match stored {
         StoredConfig::Classification(mut config) => {
+            hub::run_origin(&mut config.adapter)?;
             let task = task::find(&config.task, config.table.clone(), &config.data)?;
+            for split in [task.train_split(), task.dev_split()] {
+                config.data = hub::run_data(&config.data, &config.task, Some(split))?;
+            }
             (config.checkpoints, config.device) =
                 settings.on_resume(&config.checkpoints, &config.device)?;
             classify(&config, task.as_ref(), begin, tell)
         }
         StoredConfig::Generation(mut config) => {
+            hub::run_origin(&mut config.adapter)?;
             let unknown = || format!("there is no task {} (see `mtlora tasks`)", config.task);
             let task =
                 task::find_generation(&config.task, config.pairs.clone())?.ok_or_else(unknown)?;
