@@ -190,6 +190,11 @@ fn names_in_somebody_elses_adapter_cannot_control_the_terminal() {
         text
     };
     let name = r"\u{1b}[31m\u{9b}2J\n\u{202e}encoder.layer.";
+    let text = said(&["inspect", &bad, "--json"], true);
+    let object = text.lines().find(|line| line.starts_with('{')).unwrap();
+    let found: Value = serde_json::from_str(object).unwrap();
+    let path = found["layers"][0]["path"].as_str().unwrap();
+    assert!(path.contains("\u{1b}[31m\u{9b}2J\n\u{202e}"), "{path:?}");
     for arguments in [
         &["inspect", &bad][..],
         &["combine", "--adapter", &bad, "--rank", "1", "--out", &out],

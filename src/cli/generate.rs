@@ -119,7 +119,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let written = parts.write(&prompts, &options, &device, &mut |done| counter.show(done))?;
     let mut out = output::stdout();
     for (prompt, one) in prompts.iter().zip(&written) {
-        writeln!(out, "{}", json_row(prompt, None, one))?;
+        writeln!(out, "{}", output::json_text(&json_row(prompt, None, one))?)?;
     }
     drop(out);
     if json {
@@ -162,7 +162,11 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let mut out = output::stdout();
     for (row, one) in rows.iter().zip(&written) {
         let name = Some(names[row.adapter]);
-        writeln!(out, "{}", json_row(&row.text, name, one))?;
+        writeln!(
+            out,
+            "{}",
+            output::json_text(&json_row(&row.text, name, one))?
+        )?;
     }
     drop(out);
     if json {

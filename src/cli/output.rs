@@ -40,7 +40,25 @@ pub(crate) fn print(lines: &str) -> io::Result<()> {
 
 /// Ends standard output with `object` on a line of its own.
 pub(crate) fn json(object: &impl Serialize) -> io::Result<()> {
-    writeln!(stdout(), "{}", serde_json::to_string(object)?)
+    writeln!(stdout(), "{}", json_text(object)?)
+}
+
+/// `object` as JSON on one line. Characters that a terminal would act on, which can only be in its strings, are JSON's
+/// escapes there: it reads the same.
+pub(crate) fn json_text(object: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string(object)?;
+    if !text.contains(acts) {
+        return Ok(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            // None of them needs two units of UTF-16.
+            true => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => safe.push(c),
+        }
+    }
+    Ok(safe)
 }
 
 /// Standard output for data, which is written as it is.
@@ -105,14 +123,17 @@ pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t'))
 }
 
+/// Whether a terminal does something else than show `c`.
+fn acts(c: char) -> bool {
+    let directs = matches!(
+        c,
+        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+    );
+    c.is_control() || directs
+}
+
 fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
-    let acts = |c: char| {
-        let directs = matches!(
-            c,
-            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
-        );
-        (c.is_control() || directs) && !stays(c)
-    };
+    let acts = |c: char| acts(c) && !stays(c);
     if !text.contains(acts) {
         return Cow::Borrowed(text);
     }
@@ -164,6 +185,7 @@ pub(crate) fn vacant(folder: &Path, overwrite: bool) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -179,6 +201,11 @@ mod tests {
         ] {
             assert_eq!(printable(text), shown);
         }
+        let text = "\u{1b}\u{9b}\u{7f}\n\u{202e}\\ \"ä";
+        let json = json_text(&[text]).unwrap();
+        assert_eq!(json, r#"["\u001b\u009b\u007f\n\u202e\\ \"ä"]"#);
+        let read: Vec<String> = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, [text]);
         assert_eq!(printable_lines("a\n\tb\u{1b}c\r"), "a\n\tb\\u{1b}c\\r");
     }
 }

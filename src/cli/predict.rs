@@ -105,7 +105,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
                 let mut map = texts(&row.text, row.pair.as_deref());
                 map.insert("adapter".into(), json!(adapter.name));
                 map.append(&mut prediction(logits, &adapter.config.objective));
-                writeln!(out, "{}", Value::Object(map))?;
+                writeln!(out, "{}", output::json_text(&map)?)?;
             }
         }
     }
@@ -213,7 +213,7 @@ fn write_jsonl(
     for (example, logits) in examples.iter().zip(logits) {
         let mut row = texts(&example.text, example.pair.as_deref());
         row.append(&mut prediction(logits, objective));
-        writeln!(out, "{}", Value::Object(row))?;
+        writeln!(out, "{}", output::json_text(&row)?)?;
     }
     Ok(())
 }
