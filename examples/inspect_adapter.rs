@@ -25,9 +25,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             ),
             None => "T = I".to_string(),
         };
+        // The names are the file's, and so may be anything.
         println!(
             "{}: norm {:.4}, effective rank {:.2} of {}, {t}",
-            layer.path, update.norm, update.effective_rank, layer.spectrum.rank
+            layer.path.escape_debug(),
+            update.norm,
+            update.effective_rank,
+            layer.spectrum.rank
         );
     }
     let Some(other) = arguments.next() else {

@@ -1,5 +1,8 @@
 //! The `mtlora` program.
 
+// These panic where nobody reads: see cli/output.rs.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod cli;
 mod memory;
 
@@ -9,9 +12,6 @@ fn main() -> ExitCode {
     memory::keep_freed_memory();
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mtlora: {error}");
-            ExitCode::from(cli::exit_code(error.as_ref()))
-        }
+        Err(error) => ExitCode::from(cli::fail(error.as_ref())),
     }
 }

@@ -215,7 +215,51 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     fs::write(run.join("adapter_model.bin"), "").unwrap();
     let text = refused(&["export", "--run", run_text, "--out", "nowhere"]);
     assert!(
-        text.contains("adapter_model.bin") && text.contains("save it again"),
+        text.contains("adapter_model.bin") && text.contains("nothing in it was run"),
         "{text}"
     );
+    fs::remove_file(run.join("adapter_model.bin")).unwrap();
+    let text = refused(&["export", "--run", run_text, "--out", "nowhere"]);
+    assert!(
+        text.contains("it has no adapter_model.safetensors"),
+        "{text}"
+    );
+}
+
+/// One that PEFT saved so, with the logits that it has there: tests/fixtures/pickle/make.py.
+#[test]
+fn an_adapter_from_before_safetensors_is_read_as_any_other() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickle/adapter");
+    let wanted = fs::read_to_string(old.join("logits.jsonl")).unwrap();
+    let rows = wanted
+        .lines()
+        .map(|row| serde_json::from_str::<Value>(row).unwrap());
+    let wanted: Vec<f64> = rows
+        .take(2)
+        .flat_map(|row| row["logits"].as_array().unwrap().clone())
+        .map(|logit| logit.as_f64().unwrap())
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 64, 32);
+    let [imported, on] = ["imported", "on"].map(|name| folder.path().join(name));
+    let old = old.to_str().unwrap();
+    let adapter = ["--adapter", old, "--model", MODEL];
+    assert!(close(&logits(&adapter), &wanted), "{wanted:?}");
+
+    let told = [&TASK[..], &["--data", data.to_str().unwrap()]].concat();
+    json(&[&["eval", "--adapter", old], &told[..]].concat());
+    let imported_text = imported.to_str().unwrap();
+    // What is in the folder before is not taken for the run's.
+    fs::create_dir(&imported).unwrap();
+    fs::write(imported.join("adapter_model.bin"), "old").unwrap();
+    let import = ["import", "--adapter", old, "--out", imported_text];
+    json(&[&import, &told[..], &["--overwrite"]].concat());
+    assert!(close(&logits(&["--run", imported_text]), &wanted));
+    assert!(imported.join("adapter_model.safetensors").exists());
+    assert!(!imported.join("adapter_model.bin").exists());
+
+    train(&data, &on, &["--init-from", old, "--structure", "icfm"]);
+    assert_eq!(config(&on)["r"], 2);
+    let found = json(&["inspect", old]);
+    assert_eq!(found["layers"].as_array().unwrap().len(), 6);
 }

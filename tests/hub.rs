@@ -339,3 +339,102 @@ fn two_programs_at_a_time_fetch_once() {
         .count();
     assert_eq!(stored, 1);
 }
+
+#[test]
+fn adapters_have_names_too_and_old_ones_are_read() {
+    let setup = Setup::new();
+    let theirs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pickle/adapter");
+    let theirs = ["adapter_config.json", "adapter_model.bin"]
+        .map(|name| (name, fs::read(Path::new(theirs).join(name)).unwrap()));
+    setup.server.model("user/old", theirs);
+    let [imported, again, on] = ["imported", "again", "on"].map(|name| setup.path(name));
+    let import = |out: &str| {
+        [
+            "import",
+            "--adapter",
+            "user/old",
+            "--model",
+            NAME,
+            "--task",
+            "cola",
+            "--out",
+            out,
+        ]
+        .map(String::from)
+    };
+    let run = |arguments: &[String], variables: &[(&str, &str)]| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        setup.json(&arguments, variables)
+    };
+    run(&import(&imported), &[]);
+    let asked = setup.asked();
+    let pickles = asked
+        .iter()
+        .filter(|path| path.ends_with("adapter_model.bin"));
+    assert!(pickles.count() > 0, "{asked:?}");
+    run(&import(&again), &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(setup.asked(), Vec::<String>::new());
+    let [one, other] = [&imported, &again]
+        .map(|run| fs::read(Path::new(run).join("adapter_model.safetensors")).unwrap());
+    assert!(one == other);
+
+    let begun = [&train(NAME, &on)[..], &["--init-from", "user/old"]].concat();
+    setup.json(&begun, &[("HF_HUB_OFFLINE", "1")]);
+    let wanted = [
+        "predict",
+        "--adapter",
+        "user/old",
+        "--model",
+        NAME,
+        "--input",
+        "/dev/null",
+    ];
+    setup.json(&wanted, &[("HF_HUB_OFFLINE", "1")]);
+
+    let text = setup.refused(
+        &[
+            "train",
+            "--init-from",
+            "user/none",
+            "--model",
+            NAME,
+            "--task",
+            "cola",
+            "--out",
+            "x",
+        ],
+        &[],
+    );
+    assert!(text.contains("user/none is no folder here"), "{text}");
+}
+
+#[test]
+fn a_run_goes_on_when_the_cache_was_emptied() {
+    let setup = Setup::new();
+    let theirs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pickle/adapter");
+    let theirs = ["adapter_config.json", "adapter_model.bin"]
+        .map(|name| (name, fs::read(Path::new(theirs).join(name)).unwrap()));
+    setup.server.model("user/old", theirs);
+    let run = setup.path("run");
+    let begun = [&train(NAME, &run)[..], &["--init-from", "user/old"]].concat();
+    let wanted = setup.json(&begun, &[]);
+    // As if it had been killed when it was all but through.
+    fs::remove_file(Path::new(&run).join("results.json")).unwrap();
+    fs::remove_dir_all(setup.home.path().join("hub")).unwrap();
+    setup.asked();
+    let resume = ["train", "--resume", &run, "--plain"];
+    let text = setup.refused(&resume, &[("HF_HUB_OFFLINE", "1")]);
+    assert!(text.contains("HF_HUB_OFFLINE"), "{text}");
+    assert_eq!(setup.asked(), Vec::<String>::new());
+    let found = setup.json(&resume, &[]);
+    assert_eq!(found["metrics"], wanted["metrics"]);
+    let asked = setup.asked();
+    for file in [
+        "adapter_model.bin",
+        WEIGHTS,
+        "cola/train-00000-of-00001.parquet",
+        "cola/validation-00000-of-00001.parquet",
+    ] {
+        assert!(asked.iter().any(|path| path.ends_with(file)), "{asked:?}");
+    }
+}

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use mtlora::models::Checkpoint;
 use serde_json::Value;
 
-use common::{MODEL, json, refused, small_data, text_reading};
+use common::{MODEL, json, mtlora, refused, small_data, text_reading};
 
 /// Two adapters of different structures on the tiny RoBERTa, with heads for two and three labels.
 struct Setup {
@@ -146,6 +146,83 @@ fn inspect_shows_what_merging_does() {
     let found = json(&["inspect", &lone]);
     assert!(found["layers"][0]["relative_norm"].is_null());
     assert!(json(&["inspect", &lone, "--model", MODEL])["relative_norm"].is_number());
+}
+
+/// The bytes of a safetensors file with a piece of its header, as JSON writes it, in place of another.
+fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+    let (header, tensors) = rest.split_at(length);
+    let header = std::str::from_utf8(header).unwrap().replace(from, to);
+    let length = (header.len() as u64).to_le_bytes();
+    [&length, header.as_bytes(), tensors].concat()
+}
+
+#[test]
+fn names_in_somebody_elses_adapter_cannot_control_the_terminal() {
+    let theirs = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/peft/roberta/lora"
+    );
+    let file = |folder: &str, name: &str| Path::new(folder).join(name);
+    let [bad, out] = ["bad", "bad-out"].map(|name| SETUP.path(name));
+    fs::create_dir(&bad).unwrap();
+    let weights = fs::read(file(theirs, "adapter_model.safetensors")).unwrap();
+    let weights = renamed(
+        &weights,
+        "encoder.layer",
+        r"\u001b[31m\u009b2J\n\u202eencoder.layer",
+    );
+    fs::write(file(&bad, "adapter_model.safetensors"), weights).unwrap();
+    let config = fs::read(file(theirs, "adapter_config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config["base_model_name_or_path"] = "\u{1b}]0;base\u{7}".into();
+    config["\u{1b}[5mfield"] = 1.into();
+    fs::write(file(&bad, "adapter_config.json"), config.to_string()).unwrap();
+
+    let said = |arguments: &[&str], succeeds: bool| {
+        let output = mtlora(arguments);
+        assert_eq!(output.status.success(), succeeds, "{output:?}");
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(acts), "{text:?}");
+        assert!(text.contains(r"ignored: \u{1b}[5mfield"), "{text}");
+        text
+    };
+    let name = r"\u{1b}[31m\u{9b}2J\n\u{202e}encoder.layer.";
+    let text = said(&["inspect", &bad, "--json"], true);
+    let object = text.lines().find(|line| line.starts_with('{')).unwrap();
+    let found: Value = serde_json::from_str(object).unwrap();
+    let path = found["layers"][0]["path"].as_str().unwrap();
+    assert!(path.contains("\u{1b}[31m\u{9b}2J\n\u{202e}"), "{path:?}");
+    for arguments in [
+        &["inspect", &bad][..],
+        &["combine", "--adapter", &bad, "--rank", "1", "--out", &out],
+    ] {
+        let text = said(arguments, true);
+        assert!(text.contains(name), "{text}");
+    }
+    let lone = SETUP.path("number");
+    let two = [
+        "combine",
+        "--adapter",
+        &bad,
+        "--adapter",
+        &lone,
+        "--head",
+        &bad,
+    ];
+    let text = said(
+        &[&two[..], &["--out", &SETUP.path("bad-two")]].concat(),
+        true,
+    );
+    assert!(text.contains(r"\u{1b}]0;base\u{7}"), "{text}");
+    let merge = ["merge", "--adapter", &bad, "--model", MODEL];
+    let text = said(
+        &[&merge[..], &["--out", &SETUP.path("bad-merged")]].concat(),
+        false,
+    );
+    assert!(text.contains("has no module"), "{text}");
 }
 
 #[test]

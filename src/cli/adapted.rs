@@ -10,8 +10,8 @@ use mtlora::train::{
     TrainOptions, settings_of,
 };
 
-use super::hub;
 use super::settings::{Resolved, Settings};
+use super::{hub, output};
 
 /// The most tokens of an example where no run says it.
 const MAX_LENGTH: usize = 128;
@@ -31,10 +31,10 @@ pub(super) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> 
 pub(super) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
     let adapter = PeftAdapter::from_folder(folder)?;
     if !adapter.config.ignored.is_empty() {
-        eprintln!(
+        note!(
             "{}: unknown fields of adapter_config.json are ignored: {}",
             folder.display(),
-            adapter.config.ignored.join(", ")
+            output::printable(&adapter.config.ignored.join(", "))
         );
     }
     Ok(adapter)
@@ -125,7 +125,7 @@ fn classification(
         _ => Objective::Classification { labels },
     };
     if adapter.num_labels().is_none() {
-        eprintln!("the adapter has no head: the base model's is used, random where it has none");
+        note!("the adapter has no head: the base model's is used, random where it has none");
     }
     let max_length = MAX_LENGTH.min(config.max_tokens());
     Ok(StoredConfig::Classification(Box::new(RunConfig {

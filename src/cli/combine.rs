@@ -62,8 +62,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     output::make_folder(&args.out)?;
     sum.adapter.write(&args.out)?;
     let all = Truncation::of_all(sum.truncations.values().copied());
-    print!("{}", describe(&sum, all));
-    println!("the combined adapter is in {}", args.out.display());
+    output::print(&describe(&sum, all))?;
+    say!("the combined adapter is in {}", args.out.display())?;
     if json {
         let layers: Vec<Value> = sum
             .truncations
@@ -121,14 +121,15 @@ fn head(
 
 /// Says so where the adapters name different base models, which may be two names of one.
 fn tell_bases(parts: &[(f64, PeftAdapter)]) {
-    let mut names: Vec<&str> = parts
+    let mut names: Vec<_> = parts
         .iter()
         .filter_map(|(_, part)| part.config.base_model_name_or_path.as_deref())
+        .map(output::printable)
         .collect();
     names.sort_unstable();
     names.dedup();
     if names.len() > 1 {
-        eprintln!(
+        note!(
             "the adapters name different base models ({}): their sum makes sense only if these are the same",
             names.join(", ")
         );

@@ -10,7 +10,7 @@ pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
         .map(|device| device.name)
         .collect();
     for (index, name) in names.iter().enumerate() {
-        println!("{name}{}", if index == 0 { " (default)" } else { "" });
+        say!("{name}{}", if index == 0 { " (default)" } else { "" })?;
     }
     if json {
         output::json(&json!({ "devices": names }))?;

@@ -134,7 +134,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let text = TextEncoder::from_folder(&folder, &config, args.max_length.unwrap_or(128))?;
             let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;
             if !fresh.is_empty() {
-                eprintln!(
+                note!(
                     "the model's folder lacks {}: their values are random, and so are the scores",
                     fresh.join(", ")
                 );
@@ -156,7 +156,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         task.metric_names(),
         &device,
     )?;
-    println!("{name} {split}: {}", output::describe(&scores));
+    say!("{name} {split}: {}", output::describe(&scores))?;
     if json {
         output::json(&json!({
             "task": name,

@@ -65,11 +65,11 @@ pub(super) fn run(
     let causal = causal_scores(&parts.model, &sequences, &device)?;
     let scores = score_texts(task.scorer(), &records, &texts, jar.as_ref())?;
 
-    println!("{name} {split}: {}", describe(&scores.all));
-    println!("{name} {split}: {}", output::describe(&causal));
+    say!("{name} {split}: {}", describe(&scores.all))?;
+    say!("{name} {split}: {}", output::describe(&causal))?;
     for (which, scores) in [("seen", &scores.seen), ("unseen", &scores.unseen)] {
         if let Some(scores) = scores {
-            println!("{name} {split}, {which} categories: {}", describe(scores));
+            say!("{name} {split}, {which} categories: {}", describe(scores))?;
         }
     }
     if json {

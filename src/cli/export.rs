@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     output::make_folder(&args.out)?;
     plain.write(&args.out)?;
-    println!("the adapter, as plain LoRA, is in {}", args.out.display());
+    say!("the adapter, as plain LoRA, is in {}", args.out.display())?;
     if json {
         output::json(&json!({
             "out": args.out,

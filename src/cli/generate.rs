@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use mtlora::core::{device, devices};
 use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, NamedAdapter, PromptForm, RoutedColumns, Run,
-    StoredConfig, WriteOptions, Written, load_generators, read_routed, write_routed,
+    GenerationRunConfig, GeneratorParts, PromptForm, RoutedColumns, Run, WriteOptions, Written,
+    load_generators, read_routed, write_routed,
 };
 use serde_json::{Value, json};
 
@@ -67,13 +67,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let name = args.device.as_deref();
             let (run, adapter, model) = (args.run.clone(), adapter, model.clone());
             let (folder, stored) = adapted::source(run, adapter, model, name)?;
-            let StoredConfig::Generation(config) = stored else {
-                return Err(format!(
-                    "{}: its task asks for labels or numbers: use `mtlora predict`",
-                    folder.display()
-                )
-                .into());
-            };
+            let config = several::generation(&folder, stored)?;
             let device = device(args.device.as_deref().unwrap_or(&config.device))?;
             let lines = match &args.split {
                 Some(split) => inputs(&config, split)?,
@@ -123,9 +117,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let prompts: Vec<&str> = lines.iter().map(String::as_str).collect();
     let mut counter = Counter::new("texts", prompts.len());
     let written = parts.write(&prompts, &options, &device, &mut |done| counter.show(done))?;
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     for (prompt, one) in prompts.iter().zip(&written) {
-        writeln!(out, "{}", json_row(prompt, None, one))?;
+        writeln!(out, "{}", output::json_text(&json_row(prompt, None, one))?)?;
     }
     drop(out);
     if json {
@@ -136,28 +130,13 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 
 /// Each row of a table by the adapter that it names.
 fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
-    let mut adapters = Vec::new();
     let wanted = args.device.as_deref();
-    for NamedAdapter {
-        name,
-        folder,
-        config,
-    } in several::open(&args.adapter, args.model.as_deref(), wanted)?
-    {
-        let StoredConfig::Generation(config) = config else {
-            return Err(format!(
-                "{}: its task asks for labels or numbers: use `mtlora predict`",
-                folder.display()
-            )
-            .into());
-        };
-        let config = *config;
-        adapters.push(NamedAdapter {
-            name,
-            folder,
-            config,
-        });
-    }
+    let adapters = several::open(
+        &args.adapter,
+        args.model.as_deref(),
+        wanted,
+        several::generation,
+    )?;
     let columns = RoutedColumns {
         adapter: column,
         text: &args.prompt_column,
@@ -180,10 +159,14 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         .collect();
     let mut counter = Counter::new("texts", rows.len());
     let written = write_routed(&models, &rows, &device, &mut |done| counter.show(done))?;
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     for (row, one) in rows.iter().zip(&written) {
         let name = Some(names[row.adapter]);
-        writeln!(out, "{}", json_row(&row.text, name, one))?;
+        writeln!(
+            out,
+            "{}",
+            output::json_text(&json_row(&row.text, name, one))?
+        )?;
     }
     drop(out);
     if json {

@@ -6,9 +6,9 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use mtlora::hub::{Hub, HubError, RepoId, RepoKind};
+use mtlora::hub::{Hub, HubError, Progress, RepoId, RepoKind};
 use mtlora::train::glue::{self, GlueTask};
-use mtlora::train::{DataError, Run, StoredConfig};
+use mtlora::train::{AdapterSettings, DataError, Run, StoredConfig};
 
 use super::transfers::Transfers;
 
@@ -68,10 +68,27 @@ pub(crate) fn open_run(folder: &Path) -> Result<(Run, StoredConfig), Box<dyn Err
         StoredConfig::Classification(config) => &mut config.model,
         StoredConfig::Generation(config) => &mut config.model,
     };
-    if let Some((RepoKind::Model, id)) = gone(model) {
-        *model = absolute(&Hub::from_env()?.model(&id, &mut Transfers::new())?);
-    }
+    fetch_again(model, Hub::model)?;
     Ok((run, stored))
+}
+
+/// What else a run that goes on needs: the adapter that it started from, if that was of the Hub and is no longer in
+/// the cache.
+pub(crate) fn run_origin(settings: &mut AdapterSettings) -> Result<(), Box<dyn Error>> {
+    match &mut settings.init_from {
+        Some(folder) => fetch_again(folder, Hub::adapter),
+        None => Ok(()),
+    }
+}
+
+fn fetch_again(
+    folder: &mut PathBuf,
+    fetch: impl FnOnce(&Hub, &RepoId, &mut dyn Progress) -> Result<PathBuf, HubError>,
+) -> Result<(), Box<dyn Error>> {
+    if let Some((RepoKind::Model, id)) = gone(folder) {
+        *folder = absolute(&fetch(&Hub::from_env()?, &id, &mut Transfers::new())?);
+    }
+    Ok(())
 }
 
 /// A run's data folder for reading `split`. If it is of the Hub, and that split is not in the cache, it is fetched.

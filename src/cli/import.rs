@@ -6,13 +6,13 @@ use mtlora::train::Run;
 use serde_json::json;
 
 use super::settings::{Resolved, Settings};
-use super::{adapted, output};
+use super::{adapted, hub, output};
 
 /// The run has the adapter and its head, and can do all that a trained one can. It is of the task that
 /// the flags say, with the settings that `train` would have.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The adapter's folder: PEFT's LoRA, or a run's.
+    /// The adapter: a folder with PEFT's LoRA, a run's, or a name on the Hub.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
     /// The run's folder; must be new or empty.
@@ -26,13 +26,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let adapter = adapted::read(&args.adapter)?;
+    let folder = hub::adapter(&args.adapter)?;
+    let adapter = adapted::read(&folder)?;
     let trained = adapter.num_params();
     let modules = adapter.modules.len();
-    args.settings.init_from = Some(args.adapter.clone());
+    args.settings.init_from = Some(folder.clone());
     match args.settings.resolve()? {
         Resolved::Classification(config, task) => {
-            adapted::check_head(&args.adapter, &adapter, task.name(), &config.objective)?;
+            adapted::check_head(&folder, &adapter, task.name(), &config.objective)?;
             let parts = config.import(&device(&config.device)?.autodiff())?;
             let format = config.format(&parts)?;
             let run = Run::create(&args.out, args.overwrite, &*config)?;
@@ -45,7 +46,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             run.save_state(&format, &state(&parts.model, |_, trains| trains))?;
         }
     }
-    println!("the run is in {}", args.out.display());
+    say!("the run is in {}", args.out.display())?;
     if json {
         output::json(&json!({ "out": args.out, "modules": modules, "parameters": trained }))?;
     }

@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         None => base_at_hand(&folder, &adapter),
     };
     let found = adapter.inspect(base.as_ref())?;
-    print!("{}", describe(&found));
+    output::print(&describe(&found))?;
     if json {
         output::json(&found)?;
     }

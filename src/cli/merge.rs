@@ -48,7 +48,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             parts.model.save(&args.out, &parts.config)?;
         }
     }
-    println!("the merged model is in {}", args.out.display());
+    say!("the merged model is in {}", args.out.display())?;
     if json {
         output::json(&json!({ "out": args.out }))?;
     }

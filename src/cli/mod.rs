@@ -1,5 +1,9 @@
 //! The command line: one file a subcommand.
 
+// First, for its macros.
+#[macro_use]
+mod output;
+
 mod adapted;
 mod bench;
 mod combine;
@@ -17,7 +21,6 @@ mod hub;
 mod import;
 mod inspect;
 mod merge;
-mod output;
 mod predict;
 mod pretrain;
 mod pretrain_causal;
@@ -122,8 +125,15 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The program's exit code for an error.
-pub(crate) fn exit_code(error: &(dyn Error + 'static)) -> u8 {
+/// What a shell says of a process that wrote for a reader who had gone: 128 and SIGPIPE's number.
+const UNREAD: u8 = 141;
+
+/// Says what went wrong, unless it is that nobody reads what is said. The program's exit code for it.
+pub(crate) fn fail(error: &(dyn Error + 'static)) -> u8 {
+    if output::is_unread(error) {
+        return UNREAD;
+    }
+    note!("mtlora: {error}");
     match error.downcast_ref::<progress::Stopped>() {
         Some(stopped) => stopped.exit_code(),
         None => 2,

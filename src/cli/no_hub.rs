@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::train::glue::GlueTask;
-use mtlora::train::{Run, StoredConfig};
+use mtlora::train::{AdapterSettings, Run, StoredConfig};
 
 const WITHOUT: &str =
     "this build has no Hub; build with --features hub, or name a folder that is there";
@@ -34,6 +34,11 @@ pub(crate) fn glue_data(_: &GlueTask, _: &[&str]) -> Result<PathBuf, Box<dyn Err
 /// Opens a run.
 pub(crate) fn open_run(folder: &Path) -> Result<(Run, StoredConfig), Box<dyn Error>> {
     Ok(StoredConfig::open(folder)?)
+}
+
+/// What a run started from is where it was.
+pub(crate) fn run_origin(_: &mut AdapterSettings) -> Result<(), Box<dyn Error>> {
+    Ok(())
 }
 
 /// The run's data folder.

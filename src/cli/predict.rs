@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mtlora::core::device;
 use mtlora::train::{
-    Example, NamedAdapter, Objective, RoutedColumns, RoutedRow, RunConfig, StoredConfig, encode,
+    Example, NamedAdapter, Objective, RoutedColumns, RoutedRow, RunConfig, encode,
     load_classifiers, predict, predict_routed, read_routed,
 };
 use serde_json::{Map, Value, json};
@@ -54,13 +54,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     let adapter = several::only(&args.adapter)?;
     let (folder, stored) = adapted::source(args.run, adapter, args.model, None)?;
-    let StoredConfig::Classification(config) = stored else {
-        return Err(format!(
-            "{}: its task asks for texts: use `mtlora generate`",
-            folder.display()
-        )
-        .into());
-    };
+    let config = several::classification(&folder, stored)?;
     let examples = match &args.input {
         Some(path) => {
             let name = path.display().to_string();
@@ -86,27 +80,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 
 /// Each row of a table by the adapter that it names.
 fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
-    let mut adapters = Vec::new();
-    for NamedAdapter {
-        name,
-        folder,
-        config,
-    } in several::open(&args.adapter, args.model.as_deref(), None)?
-    {
-        let StoredConfig::Classification(config) = config else {
-            return Err(format!(
-                "{}: its task asks for texts: use `mtlora generate`",
-                folder.display()
-            )
-            .into());
-        };
-        let config = *config;
-        adapters.push(NamedAdapter {
-            name,
-            folder,
-            config,
-        });
-    }
+    let adapters = several::open(
+        &args.adapter,
+        args.model.as_deref(),
+        None,
+        several::classification,
+    )?;
     let columns = RoutedColumns {
         adapter: column,
         text: &args.text_column,
@@ -120,13 +99,13 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     match args.format {
         Format::Csv => write_several_csv(&adapters, &rows, &logits)?,
         Format::Jsonl => {
-            let mut out = io::stdout().lock();
+            let mut out = output::stdout();
             for (row, logits) in rows.iter().zip(&logits) {
                 let adapter = &adapters[row.adapter];
                 let mut map = texts(&row.text, row.pair.as_deref());
                 map.insert("adapter".into(), json!(adapter.name));
                 map.append(&mut prediction(logits, &adapter.config.objective));
-                writeln!(out, "{}", Value::Object(map))?;
+                writeln!(out, "{}", output::json_text(&map)?)?;
             }
         }
     }
@@ -142,7 +121,7 @@ fn write_several_csv(
     rows: &[RoutedRow],
     logits: &[Vec<f32>],
 ) -> Result<(), Box<dyn Error>> {
-    let mut out = csv::Writer::from_writer(io::stdout().lock());
+    let mut out = csv::Writer::from_writer(output::stdout());
     out.write_record(["text", "pair", "adapter", "prediction", "probability"])?;
     for (row, logits) in rows.iter().zip(logits) {
         let adapter = &adapters[row.adapter];
@@ -202,7 +181,7 @@ fn write_csv(
     logits: &[Vec<f32>],
     objective: &Objective,
 ) -> Result<(), Box<dyn Error>> {
-    let mut out = csv::Writer::from_writer(io::stdout().lock());
+    let mut out = csv::Writer::from_writer(output::stdout());
     let labels = objective.labels();
     let mut header = vec!["text".to_string(), "pair".into(), "prediction".into()];
     header.extend(labels.iter().map(|label| format!("p({label})")));
@@ -230,11 +209,11 @@ fn write_jsonl(
     logits: &[Vec<f32>],
     objective: &Objective,
 ) -> Result<(), Box<dyn Error>> {
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     for (example, logits) in examples.iter().zip(logits) {
         let mut row = texts(&example.text, example.pair.as_deref());
         row.append(&mut prediction(logits, objective));
-        writeln!(out, "{}", Value::Object(row))?;
+        writeln!(out, "{}", output::json_text(&row)?)?;
     }
     Ok(())
 }

@@ -121,7 +121,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
         Kind::Gpt2 => pretrain_causal::run(&args, &lines, &device)?,
     };
-    println!("the model is in {}", args.out.display());
+    say!("the model is in {}", args.out.display())?;
     if json {
         output::json(&json!({
             "steps": args.steps,
@@ -175,9 +175,12 @@ impl Shown {
             .printed
             .is_none_or(|at| at.elapsed() > Duration::from_secs(2));
         if due || progress.step == progress.steps {
-            eprintln!(
+            note!(
                 "step {}/{} loss {:.4} {:.0} tokens/s",
-                progress.step, progress.steps, progress.loss, progress.tokens_per_second
+                progress.step,
+                progress.steps,
+                progress.loss,
+                progress.tokens_per_second
             );
             self.printed = Some(Instant::now());
         }
@@ -205,7 +208,7 @@ fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dy
     )?;
     let model = MaskedLm::fresh(&config, args.seed, device)?;
     let parameters = model.num_params();
-    eprintln!(
+    note!(
         "{} lines, {} tokens in the vocabulary, {parameters} parameters",
         lines.len(),
         config.vocab_size

@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made
     let text = CausalText::new(path, tokenizer, config.vocab_size)?;
     let model = CausalLm::fresh(&config, args.seed, device)?;
     let parameters = model.num_params();
-    eprintln!(
+    note!(
         "{} lines, {} tokens in the vocabulary, {parameters} parameters",
         lines.len(),
         config.vocab_size

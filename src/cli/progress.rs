@@ -169,9 +169,10 @@ impl Counter {
         }
         let seconds = self.started.elapsed().as_secs_f64();
         let left = seconds / done.max(1) as f64 * (self.total - done.min(self.total)) as f64;
-        eprintln!(
+        note!(
             "{done}/{} {} after {seconds:.0} s, {left:.0} s to go",
-            self.total, self.what
+            self.total,
+            self.what
         );
         self.printed = Instant::now();
     }
@@ -188,9 +189,13 @@ impl Observer for Lines {
             .printed
             .is_none_or(|printed| printed.elapsed() >= EVERY);
         if due || report.step == report.steps {
-            eprintln!(
+            note!(
                 "step {}/{} epoch {:.2} loss {:.4} lr {:.3e}",
-                report.step, report.steps, report.epoch, report.loss, report.learning_rate
+                report.step,
+                report.steps,
+                report.epoch,
+                report.loss,
+                report.learning_rate
             );
             self.printed = Some(Instant::now());
         }
@@ -204,7 +209,7 @@ impl Observer for Lines {
         best: Option<&State>,
     ) -> Result<(), TrainError> {
         let mark = if best.is_some() { " (best so far)" } else { "" };
-        eprintln!("dev after step {step}: {}{mark}", output::describe(scores));
+        note!("dev after step {step}: {}{mark}", output::describe(scores));
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
             Some(origin) => format!("; starts from a run of {origin} (--init-from)"),
             None => String::new(),
         };
-        println!("{name:18} {}{origin}", recipe.about);
+        say!("{name:18} {}{origin}", recipe.about)?;
     }
     if json {
         let names: Vec<&str> = recipes.iter().map(|(name, _)| *name).collect();

@@ -19,7 +19,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let report = Report::open(&args.runs)?;
     report.write(&args.out)?;
-    println!("the report is in {}", args.out.display());
+    say!("the report is in {}", args.out.display())?;
     if json {
         output::json(&json!({ "out": args.out, "runs": report.runs.len() }))?;
     }

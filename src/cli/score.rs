@@ -58,9 +58,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         TextTask::WebNlg | TextTask::Text => score_webnlg(&pairs, Tokenization::V13a, jar.as_ref()),
     }?;
     for (name, value) in &scores {
-        println!("{name:17} {value:8.4}");
+        say!("{name:17} {value:8.4}")?;
     }
-    println!("{:17} {:8}", "sentences", pairs.len());
+    say!("{:17} {:8}", "sentences", pairs.len())?;
     if json {
         let metrics: Map<_, _> = scores
             .iter()

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::core::{BaseDtype, Init, Structure, devices};
-use mtlora::models::{AdapterConfig, AdapterError, EncoderConfig, GenerationConfig, Gpt2Config};
+use mtlora::models::{AdapterConfig, EncoderConfig, GenerationConfig, Gpt2Config};
 use mtlora::train::acceptability::Acceptability;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, Scorer};
 use mtlora::train::facts::Facts;
@@ -109,8 +109,8 @@ pub(super) struct Settings {
     /// How the adapter starts: kaiming, identity, zero [default: kaiming].
     #[arg(long)]
     pub(super) init: Option<Init>,
-    /// Start with the adapter (not the head) in this folder: a run's, or one that PEFT saved; structure,
-    /// rank, alpha and targets are its own then. Plain LoRA starts any --structure, with T = I. none:
+    /// Start with the adapter (not the head) in this folder: a run's, or one that PEFT saved, or a name on the
+    /// Hub; structure, rank, alpha and targets are its own then. Plain LoRA starts any --structure, with T = I. none:
     /// anew [default: none].
     #[arg(long, value_name = "DIR")]
     pub(super) init_from: Option<PathBuf>,
@@ -491,12 +491,10 @@ impl Settings {
     }
 
     /// How the adapter is made. Where it starts from another, what is not said is that one's.
-    fn adapter(&self, usual: &Usual) -> Result<AdapterSettings, AdapterError> {
-        let init_from = self
-            .init_from
-            .clone()
-            .filter(|folder| folder.as_os_str() != NONE)
-            .map(|folder| folder.canonicalize().unwrap_or(folder));
+    fn adapter(&self, usual: &Usual) -> Result<AdapterSettings, Box<dyn Error>> {
+        let named = self.init_from.as_deref();
+        let named = named.filter(|folder| folder.as_os_str() != NONE);
+        let init_from = named.map(hub::adapter).transpose()?;
         let usual = match &init_from {
             Some(folder) if self.method.unwrap_or(MethodName::MtLora) == MethodName::MtLora => {
                 settings_of(&AdapterConfig::from_folder(folder)?)

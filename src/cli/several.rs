@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use mtlora::train::{NamedAdapter, Run, StoredConfig};
+use mtlora::train::{GenerationRunConfig, NamedAdapter, Run, RunConfig, StoredConfig};
 
 use super::{adapted, hub};
 
@@ -30,16 +30,42 @@ pub(super) fn table(input: Option<&Path>) -> Result<&Path, String> {
     input.ok_or_else(|| "--adapter-column needs a table as --input".into())
 }
 
-/// What `NAME=DIR` says of each adapter, and what it is a run of. `model` goes before the base models
-/// that they name themselves.
-pub(super) fn open(
+/// What a run or an adapter in `folder` is of, which must put out labels or numbers.
+pub(super) fn classification(folder: &Path, stored: StoredConfig) -> Result<RunConfig, String> {
+    match stored {
+        StoredConfig::Classification(config) => Ok(*config),
+        StoredConfig::Generation(_) => Err(format!(
+            "{}: its task asks for texts: use `mtlora generate`",
+            folder.display()
+        )),
+    }
+}
+
+/// What a run or an adapter in `folder` is of, which must write texts.
+pub(super) fn generation(
+    folder: &Path,
+    stored: StoredConfig,
+) -> Result<GenerationRunConfig, String> {
+    match stored {
+        StoredConfig::Generation(config) => Ok(*config),
+        StoredConfig::Classification(_) => Err(format!(
+            "{}: its task asks for labels or numbers: use `mtlora predict`",
+            folder.display()
+        )),
+    }
+}
+
+/// What `NAME=DIR` says of each adapter, and what it is a run of, which must be of one `kind`:
+/// [`classification`] or [`generation`]. `model` goes before the base models that they name themselves.
+pub(super) fn open<C>(
     adapters: &[String],
     model: Option<&Path>,
     device: Option<&str>,
-) -> Result<Vec<NamedAdapter<StoredConfig>>, Box<dyn Error>> {
+    kind: impl Fn(&Path, StoredConfig) -> Result<C, String>,
+) -> Result<Vec<NamedAdapter<C>>, Box<dyn Error>> {
     let model = model.map(|model| hub::model(model, None, |_| Ok(())));
     let model = model.transpose()?;
-    let mut found: Vec<NamedAdapter<StoredConfig>> = Vec::with_capacity(adapters.len());
+    let mut found: Vec<NamedAdapter<C>> = Vec::with_capacity(adapters.len());
     for flag in adapters {
         let (name, folder) = match flag.split_once('=') {
             Some((name, folder)) if !name.trim().is_empty() => (name.trim(), PathBuf::from(folder)),
@@ -53,12 +79,11 @@ pub(super) fn open(
         if found.iter().any(|known| known.name == name) {
             return Err(format!("--adapter {flag}: there is an adapter {name} already").into());
         }
-        let (folder, config) = source(folder, model.as_deref(), device)?;
-        let name = name.to_string();
+        let (folder, stored) = source(folder, model.as_deref(), device)?;
         found.push(NamedAdapter {
-            name,
+            name: name.to_string(),
+            config: kind(&folder, stored)?,
             folder,
-            config,
         });
     }
     Ok(found)

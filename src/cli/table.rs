@@ -1,10 +1,16 @@
 //! Numbers in columns, for terminals.
 
-/// Rows as columns: the first to the left, the others to the right.
+use super::output::printable;
+
+/// Rows as columns: the first to the left, the others to the right. Names may be anybody's.
 pub(super) fn aligned<R: AsRef<[String]>>(rows: &[R]) -> String {
+    let rows: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.as_ref().iter().map(|cell| printable(cell)).collect())
+        .collect();
     let mut widths: Vec<usize> = Vec::new();
-    for row in rows {
-        let cells = row.as_ref().iter().map(|cell| cell.chars().count());
+    for row in &rows {
+        let cells = row.iter().map(|cell| cell.chars().count());
         for (column, width) in cells.enumerate() {
             match widths.get_mut(column) {
                 Some(widest) => *widest = width.max(*widest),
@@ -13,9 +19,9 @@ pub(super) fn aligned<R: AsRef<[String]>>(rows: &[R]) -> String {
         }
     }
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
-        for (column, (cell, width)) in row.as_ref().iter().zip(&widths).enumerate() {
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             match column {
                 0 => line.push_str(&format!("{cell:<width$}")),
                 _ => line.push_str(&format!("  {cell:>width$}")),
@@ -68,9 +74,9 @@ mod tests {
         let rows = [
             vec!["a", "1"],
             vec!["long", "22", "±3"],
-            vec!["b", "4", "5"],
+            vec!["\n", "4", "5"],
         ];
         let rows = rows.map(|row| row.into_iter().map(str::to_string).collect::<Vec<_>>());
-        assert_eq!(aligned(&rows), "a      1\nlong  22  ±3\nb      4   5\n");
+        assert_eq!(aligned(&rows), "a      1\nlong  22  ±3\n\\n     4   5\n");
     }
 }

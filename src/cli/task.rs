@@ -43,7 +43,7 @@ pub(crate) fn read_records(
     data: &Path,
     split: &str,
 ) -> Result<Vec<Record>, DataError> {
-    task.read_noting(data, split, &mut |note| eprintln!("{note}"))
+    task.read_noting(data, split, &mut |note| note!("{note}"))
 }
 
 /// Whether a task of that name asks for labels or numbers.
@@ -76,5 +76,5 @@ pub(crate) fn find(
 
 /// Reads a split; what the user should know of it goes to standard error.
 pub(crate) fn read(task: &dyn Task, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
-    task.read_noting(data, split, &mut |note| eprintln!("{note}"))
+    task.read_noting(data, split, &mut |note| note!("{note}"))
 }

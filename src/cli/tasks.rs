@@ -18,24 +18,24 @@ pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
             .iter()
             .map(|name| name.as_str())
             .collect();
-        println!(
+        say!(
             "{:13} {} [{}]",
             task.name(),
             task.describe(),
             metrics.join(", ")
-        );
+        )?;
     }
-    println!("{TABLE:13} your own CSV, TSV or JSONL: --text-column, --pair-column, --label-column");
+    say!("{TABLE:13} your own CSV, TSV or JSONL: --text-column, --pair-column, --label-column")?;
     let generation = generation_tasks();
     for task in &generation {
-        println!(
+        say!(
             "{:13} {} [{}]",
             task.name(),
             task.describe(),
             task.metric_names().join(", ")
-        );
+        )?;
     }
-    println!("{PAIRS:13} your own CSV, TSV or JSONL: --prompt-column, --completion-column");
+    say!("{PAIRS:13} your own CSV, TSV or JSONL: --prompt-column, --completion-column")?;
     if json {
         let names: Vec<&str> = tasks
             .iter()

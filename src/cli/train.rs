@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::output;
 use super::progress::Progress;
 use super::settings::{FirstRun, Resolved, Settings};
-use super::{task, train_generation};
+use super::{hub, task, train_generation};
 
 /// Where the first runs go.
 const FIRST_RUN: &str = "runs/first";
@@ -89,22 +89,25 @@ impl<'a> Report<'a> {
 /// How much there is to learn from, and how much learns.
 pub(super) fn print_sizes(task: &str, [items, dev, trainable, total]: [usize; 4], device: &str) {
     let share = 100.0 * trainable as f64 / total as f64;
-    eprintln!(
+    note!(
         "{task}: {items} train and {dev} dev examples; {trainable} of {total} parameters train \
          ({share:.2} %), on {device}"
     );
 }
 
-/// Completes the run, and tells the scores before and after, and where it is.
-pub(super) fn finish(run: &Run, report: &Report<'_>, tell: Tell) -> Result<(), Box<dyn Error>> {
-    run.save_results(report)?;
-    println!("dev before: {}", output::describe(report.metrics_before));
-    println!(
+/// Tells the scores before and after, and where the run is.
+pub(super) fn print_scores(
+    run: &Run,
+    report: &Report<'_>,
+    tell: Tell,
+) -> Result<(), Box<dyn Error>> {
+    say!("dev before: {}", output::describe(report.metrics_before))?;
+    say!(
         "dev after:  {} (step {})",
         output::describe(report.metrics),
         report.best_step
-    );
-    println!("the run is in {}", run.folder().display());
+    )?;
+    say!("the run is in {}", run.folder().display())?;
     if tell.json {
         output::json(report)?;
     }
@@ -132,7 +135,7 @@ impl Begin<'_> {
             Begin::Resume(run) => {
                 let (snapshot, notes) = run.rewind(format)?;
                 for note in notes {
-                    eprintln!("{note}");
+                    note!("{note}");
                 }
                 Ok((run, snapshot))
             }
@@ -148,24 +151,31 @@ pub(super) struct Tell {
 }
 
 fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn Error>> {
-    let (run, stored) = StoredConfig::open(folder)?;
+    let (run, _) = StoredConfig::open(folder)?;
     let run = run.lock()?;
     if let Some(results) = run.results()? {
-        println!("the run in {} is complete", folder.display());
+        say!("the run in {} is complete", folder.display())?;
         if tell.json {
             output::json(&results)?;
         }
         return Ok(());
     }
     let begin = Begin::Resume(run);
+    // What the Hub's cache has lost is fetched again.
+    let (_, stored) = hub::open_run(folder)?;
     match stored {
         StoredConfig::Classification(mut config) => {
+            hub::run_origin(&mut config.adapter)?;
             let task = task::find(&config.task, config.table.clone(), &config.data)?;
+            for split in [task.train_split(), task.dev_split()] {
+                config.data = hub::run_data(&config.data, &config.task, Some(split))?;
+            }
             (config.checkpoints, config.device) =
                 settings.on_resume(&config.checkpoints, &config.device)?;
             classify(&config, task.as_ref(), begin, tell)
         }
         StoredConfig::Generation(mut config) => {
+            hub::run_origin(&mut config.adapter)?;
             let unknown = || format!("there is no task {} (see `mtlora tasks`)", config.task);
             let task =
                 task::find_generation(&config.task, config.pairs.clone())?.ok_or_else(unknown)?;
@@ -230,7 +240,7 @@ fn classify(
     let sizes = [items.len(), dev.len(), trainable, total];
     print_sizes(task.name(), sizes, &config.device);
     if !fresh.is_empty() && from.is_none() {
-        eprintln!(
+        note!(
             "the model's folder lacks, and starts anew: {}",
             fresh.join(", ")
         );
@@ -251,5 +261,6 @@ fn classify(
     let trained = progress.close(trained)?;
 
     let report = Report::new(task.name(), &trained, [trainable, total]);
-    finish(&run, &report, tell)
+    run.save_results(&report)?;
+    print_scores(&run, &report, tell)
 }

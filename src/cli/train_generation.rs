@@ -12,8 +12,8 @@ use mtlora::train::{
 };
 
 use super::progress::Progress;
-use super::task;
-use super::train::{Begin, Report, Tell, finish, print_sizes};
+use super::train::{Begin, Report, Tell, print_scores, print_sizes};
+use super::{output, task};
 
 /// Inputs whose texts are shown before and after.
 const SHOWN: usize = 3;
@@ -44,9 +44,11 @@ pub(super) fn run(
     let sizes = [items.len(), dev.len(), trainable, total];
     print_sizes(task.name(), sizes, &config.device);
     if counts.cut + counts.left_out > 0 {
-        eprintln!(
+        note!(
             "{} inputs are cut to {} tokens, {} texts are longer than that and left out",
-            counts.cut, config.max_length, counts.left_out
+            counts.cut,
+            config.max_length,
+            counts.left_out
         );
     }
     let shown = &dev_records[..dev_records.len().min(SHOWN)];
@@ -79,12 +81,14 @@ pub(super) fn run(
         ..parts
     };
     let after = samples(config, &parts, shown, &plain_device)?;
+    // Before anything is said: the run is complete whether or not anybody listens.
+    run.save_results(&report)?;
     for ((record, before), after) in shown.iter().zip(before).zip(after) {
-        println!("input:  {}", record.input);
-        println!("before: {before}");
-        println!("after:  {after}");
+        say!("input:  {}", output::printable(&record.input))?;
+        say!("before: {}", output::printable(&before))?;
+        say!("after:  {}", output::printable(&after))?;
     }
-    finish(&run, &report, tell)
+    print_scores(&run, &report, tell)
 }
 
 /// What the model writes for some inputs.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use mtlora::hub::Progress;
 
+use super::output::{printable, printable_lines};
+
 /// Files of fewer bytes come without a word where there is no bar.
 const LARGE: u64 = 1 << 20;
 /// Of a file whose size is known, and of one whose size is not.
@@ -43,7 +45,11 @@ impl Progress for Transfers {
                 0 => String::new(),
                 done => format!(", of which {} are there", DecimalBytes(done)),
             };
-            eprintln!("fetching {file} ({}{from})", DecimalBytes(total));
+            note!(
+                "fetching {} ({}{from})",
+                printable(file),
+                DecimalBytes(total)
+            );
         }
         let (bar, template) = match total {
             Some(total) => (ProgressBar::new(total), BAR),
@@ -52,7 +58,7 @@ impl Progress for Transfers {
         let style = ProgressStyle::with_template(template);
         let bar = bar
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-            .with_message(file.to_string())
+            .with_message(printable(file).into_owned())
             .with_position(done);
         // So that the speed is not that of what was there before.
         bar.reset_eta();
@@ -73,9 +79,10 @@ impl Progress for Transfers {
     }
 
     fn note(&mut self, text: &str) {
+        let text = printable_lines(text);
         match &self.bar {
             Some((_, bar)) if self.terminal => bar.println(text),
-            _ => eprintln!("{text}"),
+            _ => note!("{text}"),
         }
     }
 }

@@ -401,10 +401,18 @@ def check_theirs(folder, models, table, pairs):
         inputs = inputs_of(tokenizer, name)
         for seed, (case, settings) in enumerate(theirs(name).items()):
             adapter = folder / f"theirs-{name}-{case}"
-            wanted = logits(make_theirs(model, case, settings, adapter, seed), inputs)
+            peft = make_theirs(model, case, settings, adapter, seed)
+            wanted = logits(peft, inputs)
             merged = folder / f"theirs-merged-{name}-{case}"
             mtlora("merge", "--adapter", adapter, "--model", model, "--out", merged)
             check(f"{name} {case} merge", logits(base(merged), inputs), wanted)
+            if case == "lora":
+                # As PEFT saved before safetensors.
+                old = folder / f"theirs-old-{name}"
+                peft.save_pretrained(old, safe_serialization=False)
+                merged = folder / f"theirs-old-merged-{name}"
+                mtlora("merge", "--adapter", old, "--model", model, "--out", merged)
+                check(f"{name} {case} adapter_model.bin merge", logits(base(merged), inputs), wanted)
             task = ["--task", "pairs", "--data", pairs] if name == "gpt2" else ["--task", "table", "--data", table]
             if name != "gpt2":
                 source = ["--adapter", adapter, "--model", model]

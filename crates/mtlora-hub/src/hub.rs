@@ -30,6 +30,7 @@ const OPTIONAL: [&str; 7] = [
 ];
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+const ADAPTER_PICKLE: &str = "adapter_model.bin";
 /// The largest list of parts, in bytes.
 const MAX_INDEX: u64 = 64 << 20;
 
@@ -87,14 +88,19 @@ impl Hub {
         snapshot.model_weights(progress)
     }
 
-    /// The folder of an adapter in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
+    /// The folder of an adapter in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`, or
+    /// `adapter_model.bin` where there is none.
     ///
     /// # Errors
     /// As [`Self::snapshot`] and [`Snapshot::fetch`]; a repository without these files.
     pub fn adapter(&self, id: &RepoId, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
         let snapshot = self.snapshot(RepoKind::Model, id, progress)?;
-        for file in [ADAPTER_CONFIG, ADAPTER_WEIGHTS] {
-            snapshot.need(file, &["adapter_model.bin", CONFIG, WEIGHTS], progress)?;
+        let weights = match snapshot.has(ADAPTER_WEIGHTS) || !snapshot.has(ADAPTER_PICKLE) {
+            true => ADAPTER_WEIGHTS,
+            false => ADAPTER_PICKLE,
+        };
+        for file in [ADAPTER_CONFIG, weights] {
+            snapshot.need(file, &[CONFIG, WEIGHTS], progress)?;
         }
         snapshot.remember()?;
         Ok(snapshot.folder())

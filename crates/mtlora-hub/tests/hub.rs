@@ -645,6 +645,42 @@ fn adapters_are_their_two_files() {
 }
 
 #[test]
+fn an_adapters_pickle_is_fetched_only_where_there_are_no_safetensors() {
+    let setup = Setup::new();
+    let config = || ("adapter_config.json", b"{}".to_vec());
+    let pickle = || ("adapter_model.bin", weights());
+    let safetensors = ("adapter_model.safetensors", weights());
+    setup.server.model("user/old", [config(), pickle()]);
+    setup
+        .server
+        .model("user/both", [config(), pickle(), safetensors]);
+    setup.server.model("user/none", [config()]);
+    let hub = Hub::new(setup.config());
+    let folder = hub.adapter(&id("user/old"), &mut ()).unwrap();
+    assert_eq!(tree(&folder), ["adapter_config.json", "adapter_model.bin"]);
+    assert_eq!(
+        fs::read(folder.join("adapter_model.bin")).unwrap(),
+        weights()
+    );
+    let offline = Hub::new(setup.config().with_offline(true));
+    setup.server.requests();
+    assert_eq!(offline.adapter(&id("user/old"), &mut ()).unwrap(), folder);
+    assert!(setup.server.requests().is_empty());
+
+    let folder = hub.adapter(&id("user/both"), &mut ()).unwrap();
+    assert_eq!(
+        tree(&folder),
+        ["adapter_config.json", "adapter_model.safetensors"]
+    );
+    let error = hub.adapter(&id("user/none"), &mut ()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("it has no adapter_model.safetensors"),
+        "{error}"
+    );
+}
+
+#[test]
 fn data_sets_have_the_files_that_are_wanted() {
     let setup = Setup::new();
     setup.server.dataset(

@@ -42,8 +42,9 @@ mod vocabulary;
 mod weights;
 
 pub use adapter::{
-    ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, AdapterConfig, AdapterError,
-    CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE, TargetModules, TrainedFormat,
+    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, AdapterConfig,
+    AdapterError, CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE, TargetModules,
+    TrainedFormat, adapter_weights,
 };
 pub use checkpoint::Checkpoint;
 pub use classifier::{ClassificationHead, SequenceClassifier};

@@ -1,10 +1,10 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use burn::module::Module;
 use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets};
-use mtlora_models::fused_projections;
+use mtlora_models::{Stored, TrainedFormat, fused_projections};
 use serde::{Deserialize, Serialize};
 
 use crate::trainer::{Method, TrainError};
@@ -95,6 +95,17 @@ impl AdapterSettings {
             BaseDtype::F32 => model.materialize(),
             BaseDtype::Bf16 | BaseDtype::Int8 => model,
         }
+    }
+
+    /// How what trains of `model` is written, beside the name of its `base` model.
+    pub(crate) fn format<M: Module>(
+        &self,
+        model: &M,
+        layout: &impl Stored,
+        base: &Path,
+    ) -> Result<TrainedFormat, TrainError> {
+        let base = base.display().to_string();
+        Ok(TrainedFormat::new(model, layout, &base, self.use_rslora)?)
     }
 
     /// What trains, with `modules_to_save` trained beside the adapter and its start from `seed`.

@@ -92,14 +92,8 @@ impl GenerationRunConfig {
     /// # Errors
     /// When the model has adapters of different structures.
     pub fn format(&self, parts: &GeneratorParts) -> Result<TrainedFormat, TrainError> {
-        let base = self.model.display().to_string();
-        let rslora = self.adapter.use_rslora;
-        Ok(TrainedFormat::new(
-            &parts.model,
-            &parts.config,
-            &base,
-            rslora,
-        )?)
+        self.adapter
+            .format(&parts.model, &parts.config, &self.model)
     }
 
     /// The base model.

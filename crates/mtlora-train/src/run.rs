@@ -8,8 +8,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use mtlora_core::State;
 use mtlora_models::{
-    ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, EncoderConfig, ModelError, ProblemType,
-    SequenceClassifier, TRAINED_FILE, TextEncoder, TrainedFormat, write_atomically,
+    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, EncoderConfig, ModelError,
+    ProblemType, SequenceClassifier, TRAINED_FILE, TextEncoder, TrainedFormat, write_atomically,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -114,14 +114,8 @@ impl RunConfig {
     /// # Errors
     /// When the model has adapters of different structures.
     pub fn format(&self, parts: &Parts) -> Result<TrainedFormat, TrainError> {
-        let base = self.model.display().to_string();
-        let rslora = self.adapter.use_rslora;
-        Ok(TrainedFormat::new(
-            &parts.model,
-            &parts.config,
-            &base,
-            rslora,
-        )?)
+        self.adapter
+            .format(&parts.model, &parts.config, &self.model)
     }
 
     /// The base model with a head for the objective, and the names of the tensors that its folder lacks.
@@ -201,6 +195,7 @@ impl Run {
             RESULTS,
             ADAPTER_CONFIG_FILE,
             ADAPTER_WEIGHTS_FILE,
+            ADAPTER_PICKLE_FILE,
             TRAINED_FILE,
             LOG,
         ] {

@@ -128,7 +128,7 @@ pub(super) fn print(
         peak_rss_mb: output::peak_rss_mb(),
         step_s: &work.step_s,
     };
-    println!(
+    say!(
         "{what} of {} on {device}, threads {}: {:.4} s (median of {}), {:.1} examples and {:.0} \
          tokens a second",
         report.model,
@@ -137,12 +137,12 @@ pub(super) fn print(
         report.steps,
         report.examples_per_s,
         report.tokens_per_s
-    );
+    )?;
     if let (Some(peak), Some(fraction)) = (report.peak_gflops, report.fraction_of_peak) {
-        println!("{gflops:.1} of at most {peak:.1} GFLOP/s: {fraction:.3} of the peak");
+        say!("{gflops:.1} of at most {peak:.1} GFLOP/s: {fraction:.3} of the peak")?;
     }
     if let Some(memory) = report.peak_rss_mb {
-        println!("peak resident memory: {memory:.0} MiB");
+        say!("peak resident memory: {memory:.0} MiB")?;
     }
     if json {
         output::json(&report)?;

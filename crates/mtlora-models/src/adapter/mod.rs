@@ -1,5 +1,5 @@
 //! Adapters on disk, in the format of Hugging Face's PEFT: `adapter_config.json` with PEFT's fields
-//! and `adapter_model.safetensors` with PEFT's keys.
+//! and `adapter_model.safetensors` (of old ones `adapter_model.bin`) with PEFT's keys.
 //!
 //! An adapter whose `T` is folded in is plain LoRA, `peft_type` "LORA", which PEFT reads too. One with
 //! a `T` of its own is `peft_type` "MTLORA": the same, with `lora_C` and `lora_D` beside `lora_A` and
@@ -16,5 +16,7 @@ mod trained;
 pub use combine::CombinedAdapter;
 pub use config::{ADAPTER_CONFIG_FILE, AdapterConfig, PeftType, TargetModules};
 pub use error::AdapterError;
-pub use peft::{ADAPTER_WEIGHTS_FILE, AdaptedModule, PeftAdapter};
+pub use peft::{
+    ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, PeftAdapter, adapter_weights,
+};
 pub use trained::{TRAINED_FILE, TrainedFormat};

@@ -21,6 +21,8 @@ use crate::weights::{Kind, Slot, Stored, slots, transpose};
 
 /// The name of the file with its tensors.
 pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// The same of adapters from before safetensors, read where there is not the above.
+pub const ADAPTER_PICKLE_FILE: &str = "adapter_model.bin";
 
 /// What PEFT's keys have in front.
 const PREFIX: &str = "base_model.model.";
@@ -82,6 +84,13 @@ struct Factors {
     embedding: bool,
 }
 
+/// The file with an adapter's tensors, if `folder` has one.
+pub fn adapter_weights(folder: &Path) -> Option<PathBuf> {
+    let files = [ADAPTER_WEIGHTS_FILE, ADAPTER_PICKLE_FILE];
+    let mut paths = files.into_iter().map(|name| folder.join(name));
+    paths.find(|path| path.exists())
+}
+
 impl PeftAdapter {
     /// An adapter from its parts.
     pub fn new(
@@ -97,34 +106,21 @@ impl PeftAdapter {
         }
     }
 
-    /// Reads a folder: a run's, or one that PEFT's `save_pretrained` made.
+    /// Reads a folder: a run's, or one that PEFT's `save_pretrained` made. In an `adapter_model.bin`, which is read
+    /// where there is no `adapter_model.safetensors`, nothing is run: see [`Checkpoint::open`].
     ///
     /// # Errors
     /// When files are missing or damaged, contradict one another, or hold something that is not
     /// computed here.
     pub fn from_folder(folder: &Path) -> Result<Self, AdapterError> {
         let config_path = folder.join(ADAPTER_CONFIG_FILE);
-        let path = folder.join(ADAPTER_WEIGHTS_FILE);
-        let missing = |missing: String, hint| AdapterError::NotAnAdapter {
-            folder: folder.to_path_buf(),
-            missing,
-            hint,
-        };
         // Before the tensors: an adapter of another kind has other files.
         let config = AdapterConfig::from_folder(folder)?;
-        if !path.exists() {
-            return Err(match folder.join("adapter_model.bin").exists() {
-                true => missing(
-                    format!("it has adapter_model.bin, but no {ADAPTER_WEIGHTS_FILE}"),
-                    "only safetensors files are read (a pickle can run code as it is opened); save it again with \
-                     PEFT, whose save_pretrained writes safetensors",
-                ),
-                false => missing(
-                    format!("it has no {ADAPTER_WEIGHTS_FILE}"),
-                    "download or save it again",
-                ),
-            });
-        }
+        let path = adapter_weights(folder).ok_or_else(|| AdapterError::NotAnAdapter {
+            folder: folder.to_path_buf(),
+            missing: format!("it has no {ADAPTER_WEIGHTS_FILE}"),
+            hint: "download or save it again",
+        })?;
         let checkpoint = Checkpoint::open_file(&path)?;
         Self::from_parts(config, &config_path, &checkpoint)
     }
