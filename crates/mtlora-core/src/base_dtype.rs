@@ -33,6 +33,18 @@ impl BaseDtype {
     /// Every one, as flags list them.
     pub const ALL: [BaseDtype; 3] = [BaseDtype::F32, BaseDtype::Bf16, BaseDtype::Int8];
 
+    /// Whether `device` can keep a base in it.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check(self, device: &Device) -> Result<(), BaseDtypeError> {
+        // Integers need no support of the device's own; embeddings beside them do.
+        match self == BaseDtype::F32 || device.supports_dtype(DType::BF16) {
+            true => Ok(()),
+            false => Err(BaseDtypeError { dtype: self }),
+        }
+    }
+
     /// `module` with its frozen linear weights and embeddings kept in this precision; each is
     /// converted on its own, so that no second copy of the module is made. Adapters on them stay.
     ///
@@ -42,11 +54,10 @@ impl BaseDtype {
         if self == BaseDtype::F32 {
             return Ok(module);
         }
-        // Integers need no support of the device's own; embeddings beside them do.
-        let has_it = |device: &Device| device.supports_dtype(DType::BF16);
-        if !module.devices().iter().all(has_it) {
-            return Err(BaseDtypeError { dtype: self });
-        }
+        module
+            .devices()
+            .iter()
+            .try_for_each(|device| self.check(device))?;
         Ok(module.map(&mut Keep {
             dtype: self,
             containers: Vec::new(),
@@ -59,20 +70,51 @@ struct Keep {
     containers: Vec<Container>,
 }
 
+/// The module that a parameter belongs to.
 #[derive(Clone, Copy, PartialEq)]
-enum Container {
+pub(crate) enum Container {
     Linear,
     Embedding,
     Other,
 }
 
-impl ModuleMapper for Keep {
-    fn enter_module(&mut self, _name: &str, container_type: &str) {
-        self.containers.push(match container_type {
+impl Container {
+    /// Of the type that Burn names when it goes through a module.
+    pub(crate) fn of(container_type: &str) -> Self {
+        match container_type {
             "Struct:Linear" => Container::Linear,
             "Struct:Embedding" => Container::Embedding,
             _ => Container::Other,
-        });
+        }
+    }
+
+    /// Whether its parameters of `dimensions` are kept in the base's precision.
+    pub(crate) fn is_kept(self, dimensions: usize) -> bool {
+        dimensions == 2 && self != Container::Other
+    }
+}
+
+impl BaseDtype {
+    /// A weight that [`is_kept`](Container::is_kept), in this precision. One that is in it stays so.
+    pub(crate) fn convert<const D: usize>(
+        self,
+        weight: Tensor<D>,
+        container: Container,
+    ) -> Tensor<D> {
+        match (self, weight.dtype()) {
+            (BaseDtype::F32, _) | (_, DType::QFloat(_)) => weight,
+            (BaseDtype::Int8, _) if container == Container::Linear => {
+                let scheme = int8(weight.dims()[0]);
+                weight.quantize_dynamic(&scheme)
+            }
+            _ => weight.cast(FloatDType::BF16),
+        }
+    }
+}
+
+impl ModuleMapper for Keep {
+    fn enter_module(&mut self, _name: &str, container_type: &str) {
+        self.containers.push(Container::of(container_type));
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -80,22 +122,12 @@ impl ModuleMapper for Keep {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let container = self.containers.last().copied();
-        let (dtype, linear) = match container {
-            Some(Container::Linear) => (self.dtype, true),
-            Some(Container::Embedding) => (self.dtype, false),
-            _ => return param,
-        };
-        if D != 2 || param.base().is_require_grad() {
-            return param;
-        }
-        param.map(|weight| match (dtype, linear) {
-            (BaseDtype::Int8, true) => {
-                let scheme = int8(weight.dims()[0]);
-                weight.quantize_dynamic(&scheme)
+        match self.containers.last().copied() {
+            Some(container) if container.is_kept(D) && !param.base().is_require_grad() => {
+                param.map(|weight| self.dtype.convert(weight, container))
             }
-            _ => weight.cast(FloatDType::BF16),
-        })
+            _ => param,
+        }
     }
 }
 

@@ -71,6 +71,6 @@ pub use ops::Gelu;
 pub use random::{random_state, seed, set_random_state};
 pub use segments::{Run, Segments, SegmentsError};
 pub use spectrum::{Spectrum, TransformSpectrum, UpdateSpectrum, effective_rank, weight_norms};
-pub use state::{State, StateError, load_state, state};
+pub use state::{State, StateError, load_each, load_state, state};
 pub use structure::Structure;
 pub use targets::Targets;

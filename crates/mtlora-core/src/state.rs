@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Shape, Tensor, TensorData};
 
+use crate::base_dtype::{BaseDtype, Container};
+
 /// Parameter values by path, as in `encoder.layer.0.query.weight.mtlora.a`.
 pub type State = BTreeMap<String, TensorData>;
 
@@ -43,17 +45,36 @@ pub fn state<M: Module>(module: &M, wanted: impl Fn(&str, bool) -> bool) -> Stat
 ///
 /// # Errors
 /// When a path is not there or a shape differs. `module` is dropped then.
-pub fn load_state<M: Module>(module: M, state: State) -> Result<M, StateError> {
+pub fn load_state<M: Module>(module: M, mut state: State) -> Result<M, StateError> {
+    let module = load_each(module, |path| {
+        Ok::<_, StateError>(state.remove(path).map(|data| (data, BaseDtype::F32)))
+    })?;
+    match state.into_keys().next() {
+        Some(path) => Err(StateError::Unknown { path }),
+        None => Ok(module),
+    }
+}
+
+/// `module` with the values that `value` gives for a path in place of its own. Each is made when its
+/// turn comes; a linear layer's or an embedding's weight is then kept in the precision that came with
+/// it, and frozen where that is less than 32 bits. So no more than one weight at a time is there in
+/// full, and a module that was not initialized never is.
+///
+/// # Errors
+/// When a shape differs, or what `value` returns. `module` is dropped then.
+pub fn load_each<M: Module, E: From<StateError>>(
+    module: M,
+    value: impl FnMut(&str) -> Result<Option<(TensorData, BaseDtype)>, E>,
+) -> Result<M, E> {
     let mut load = Load {
         path: Vec::new(),
-        state,
+        value,
         error: None,
     };
     let module = module.map(&mut load);
-    match (load.error, load.state.into_keys().next()) {
-        (Some(error), _) => Err(error),
-        (None, Some(path)) => Err(StateError::Unknown { path }),
-        (None, None) => Ok(module),
+    match load.error {
+        Some(error) => Err(error),
+        None => Ok(module),
     }
 }
 
@@ -81,15 +102,19 @@ impl<F: Fn(&str, bool) -> bool> ModuleVisitor for Collect<F> {
     }
 }
 
-struct Load {
-    path: Vec<String>,
-    state: State,
-    error: Option<StateError>,
+struct Load<F, E> {
+    path: Vec<(String, Container)>,
+    value: F,
+    error: Option<E>,
 }
 
-impl ModuleMapper for Load {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
+impl<F, E: From<StateError>> ModuleMapper for Load<F, E>
+where
+    F: FnMut(&str) -> Result<Option<(TensorData, BaseDtype)>, E>,
+{
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path
+            .push((name.to_string(), Container::of(container_type)));
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -97,22 +122,37 @@ impl ModuleMapper for Load {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let Some(data) = self.state.remove(&path) else {
+        if self.error.is_some() {
             return param;
+        }
+        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        let path = names.join(".");
+        let (data, dtype) = match (self.value)(&path) {
+            Ok(Some(value)) => value,
+            Ok(None) => return param,
+            Err(error) => {
+                self.error = Some(error);
+                return param;
+            }
         };
         let expected = param.lazy_shape();
         if Shape::from(data.shape().to_vec()) != expected {
-            self.error.get_or_insert(StateError::Shape {
+            let error = StateError::Shape {
                 path,
                 expected: expected.to_vec(),
                 found: data.shape().to_vec(),
-            });
+            };
+            self.error = Some(error.into());
             return param;
         }
-        param.map(|old| {
-            Tensor::from_data(data, &old.device()).set_require_grad(old.is_require_grad())
-        })
+        // Neither asks for the parameter's own value, which may not have been made yet.
+        let (id, value) = (param.id, Tensor::from_data(data, &param.lazy_device()));
+        match self.path.last() {
+            Some((_, container)) if dtype != BaseDtype::F32 && container.is_kept(D) => {
+                Param::initialized(id, dtype.convert(value, *container))
+            }
+            _ => param.transform_for_load(value, id),
+        }
     }
 }
 

@@ -427,7 +427,28 @@ impl Checkpoint {
                 value,
             });
         }
+        if let Bytes::Mapped(range) = &tensor.bytes {
+            self.release(tensor.file, range.clone());
+        }
         Ok(values)
+    }
+
+    /// Gives the memory of a range back that has been read: a whole model's would add up to its size.
+    fn release(&self, file: usize, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Some(map) = self.files.get(file).and_then(|file| file.map.as_ref()) {
+            // SAFETY: the map is of a file and never written to, so that pages that are dropped come back
+            // from the file when they are read again. A failure changes nothing.
+            let _ = unsafe {
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.len(),
+                )
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = (file, range);
     }
 }
 

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
-use mtlora_core::{adapted_linear, dropout};
+use mtlora_core::{BaseDtype, adapted_linear, dropout};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Architecture, EncoderConfig};
@@ -57,7 +57,23 @@ impl SequenceClassifier {
     /// A model with random weights, as before any pre-training: Gaussian with the configuration's
     /// `initializer_range`, biases zero.
     pub fn fresh(config: &EncoderConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
-        weights::fresh(Self::empty(config, device), config, seed)
+        Self::fresh_in(BaseDtype::F32, config, seed, device)
+    }
+
+    /// As [`fresh`](Self::fresh), with the encoder's weights frozen and kept in `base_dtype`; each is
+    /// converted when it is made.
+    ///
+    /// # Errors
+    /// When the device does not have that precision.
+    pub fn fresh_in(
+        base_dtype: BaseDtype,
+        config: &EncoderConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        base_dtype.check(device)?;
+        let model = Self::empty(config, device);
+        weights::fresh(model, config, seed, Self::encoder_in(base_dtype))
     }
 
     /// Reads the model of a Hugging Face folder. A head (and BERT's pooler) that the checkpoint
@@ -71,10 +87,36 @@ impl SequenceClassifier {
         seed: u64,
         device: &Device,
     ) -> Result<(Self, Vec<String>), ModelError> {
+        Self::from_folder_in(BaseDtype::F32, folder, config, seed, device)
+    }
+
+    /// As [`from_folder`](Self::from_folder), with what the checkpoint has of the encoder frozen and
+    /// kept in `base_dtype`; each weight is converted when it is read, so that the model is never there
+    /// in 32 bits.
+    ///
+    /// # Errors
+    /// As [`from_folder`](Self::from_folder), or when the device does not have that precision.
+    pub fn from_folder_in(
+        base_dtype: BaseDtype,
+        folder: &Path,
+        config: &EncoderConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(Self, Vec<String>), ModelError> {
+        base_dtype.check(device)?;
         let checkpoint = Checkpoint::open(folder)?;
         let model = Self::empty(config, device);
         let optional = |name: &str| name.starts_with("classifier.") || name.contains(".pooler.");
-        weights::read(model, &checkpoint, config, seed, optional)
+        let dtype = Self::encoder_in(base_dtype);
+        weights::read(model, &checkpoint, config, seed, optional, dtype)
+    }
+
+    /// The precision of a parameter by its path.
+    fn encoder_in(base_dtype: BaseDtype) -> impl Fn(&str) -> BaseDtype {
+        move |path| match path.starts_with("base.") {
+            true => base_dtype,
+            false => BaseDtype::F32,
+        }
     }
 
     /// The model with a head for the labels of `config`, whose values are zero: for what brings a head

@@ -15,6 +15,9 @@ pub enum ModelError {
     /// Values do not fit the model that they are meant for.
     #[error(transparent)]
     State(#[from] mtlora_core::StateError),
+    /// The device does not have a precision.
+    #[error(transparent)]
+    BaseDtype(#[from] mtlora_core::BaseDtypeError),
     /// A folder without one of the files that a model folder has.
     #[error("{} is no model folder: {missing}; {hint}", .folder.display())]
     NotAModelFolder {

@@ -3,6 +3,7 @@ use std::path::Path;
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor};
+use mtlora_core::BaseDtype;
 
 use crate::config::EncoderConfig;
 use crate::encoder::{Encoder, activate, layer_norm, linear};
@@ -42,7 +43,7 @@ impl MaskedLm {
                 bias: Initializer::Zeros.init([config.vocab_size], device),
             },
         };
-        weights::fresh(model, config, seed)
+        weights::fresh(model, config, seed, |_| BaseDtype::F32)
     }
 
     /// Logits over the vocabulary at `places` of the strip: `[places, vocab_size]`.

@@ -1,11 +1,12 @@
 //! Between Burn's parameters and a checkpoint's tensors: names, layouts, and fresh values.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
-use mtlora_core::{State, load_state, state};
+use mtlora_core::{BaseDtype, load_each, state};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -164,14 +165,21 @@ pub(crate) fn slots<M: Module>(model: &M, config: &impl Stored) -> Vec<Slot> {
     slots.slots
 }
 
-/// `model` with random values throughout.
-pub(crate) fn fresh<M: Module>(model: M, config: &impl Stored, seed: u64) -> Result<M, ModelError> {
+/// `model` with random values throughout; `dtype` says in which precision a weight is kept.
+pub(crate) fn fresh<M: Module>(
+    model: M,
+    config: &impl Stored,
+    seed: u64,
+    dtype: impl Fn(&str) -> BaseDtype,
+) -> Result<M, ModelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let values = slots(&model, config)
-        .iter()
-        .map(|slot| (slot.path.clone(), start(slot, config, &mut rng)))
-        .collect();
-    load(model, values)
+    let slots = slots(&model, config);
+    let mut slots = slots.iter();
+    // A module is gone through in the same order each time.
+    load_each(model, |path| {
+        let slot = slots.next();
+        Ok(slot.map(|slot| (start(slot, config, &mut rng), dtype(path))))
+    })
 }
 
 /// How a parameter starts, as Hugging Face's models do it: norms at one, biases at zero, the rest
@@ -190,13 +198,15 @@ fn start(slot: &Slot, config: &impl Stored, rng: &mut ChaCha8Rng) -> TensorData 
 }
 
 /// `model` with the checkpoint's values; parameters whose names `optional` accepts may be missing
-/// there, start from `seed` and come back by name.
+/// there, start from `seed` and come back by name. `dtype` says by its path in which precision a weight
+/// of the checkpoint is kept.
 pub(crate) fn read<M: Module>(
     model: M,
     checkpoint: &Checkpoint,
     config: &impl Stored,
     seed: u64,
     optional: impl Fn(&str) -> bool,
+    dtype: impl Fn(&str) -> BaseDtype,
 ) -> Result<(M, Vec<String>), ModelError> {
     let prefix = config.prefix();
     // A checkpoint of the bare encoder has its names without the architecture in front.
@@ -225,23 +235,32 @@ pub(crate) fn read<M: Module>(
         |name| config.foreign(name),
     )?;
 
-    let mut values = State::new();
-    for slot in present {
+    let names = absent
+        .iter()
+        .map(|slot| config.stored_name(&slot.path))
+        .collect();
+    let absent: BTreeSet<&str> = absent.iter().map(|slot| slot.path.as_str()).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut all = slots.iter();
+    // A module is gone through in the same order each time.
+    let model = load_each(model, |path| {
+        let Some(slot) = all.next() else {
+            return Ok(None);
+        };
+        if absent.contains(path) {
+            return Ok(Some((start(slot, config, &mut rng), BaseDtype::F32)));
+        }
         let stored = checkpoint.read_shaped(&name_of(slot), &slot.stored_shape())?;
         let stored = match slot.transposed {
             true => transpose(&stored, slot.shape[1], slot.shape[0]),
             false => stored,
         };
-        let data = TensorData::new(stored, slot.shape.clone());
-        values.insert(slot.path.clone(), data);
-    }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut names = Vec::new();
-    for slot in absent {
-        values.insert(slot.path.clone(), start(slot, config, &mut rng));
-        names.push(config.stored_name(&slot.path));
-    }
-    Ok((load(model, values)?, names))
+        Ok::<_, ModelError>(Some((
+            TensorData::new(stored, slot.shape.clone()),
+            dtype(path),
+        )))
+    })?;
+    Ok((model, names))
 }
 
 /// Writes `model.safetensors` and `config.json`.
@@ -283,10 +302,6 @@ pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32>
         }
     }
     out
-}
-
-fn load<M: Module>(model: M, values: State) -> Result<M, ModelError> {
-    Ok(load_state(model, values)?)
 }
 
 #[cfg(test)]

@@ -88,6 +88,14 @@ impl AdapterSettings {
         Ok(self.base_dtype.keep(model)?)
     }
 
+    /// The precision that the base model is read in: what trains is not kept in less than 32 bits.
+    pub fn base_dtype_to_read(&self) -> BaseDtype {
+        match self.method {
+            MethodName::Full => BaseDtype::F32,
+            MethodName::MtLora | MethodName::Head => self.base_dtype,
+        }
+    }
+
     /// `model` for writing texts: its adapter folded into the weights where these are in f32. Others
     /// would lose the update in their rounding, and keep it beside them.
     pub fn folded<M: Module>(&self, model: M) -> M {

@@ -105,7 +105,8 @@ impl GenerationRunConfig {
         }
         let config = Gpt2Config::from_folder(&self.model)?;
         let text = CausalText::from_folder(&self.model, &config)?;
-        let model = CausalLm::from_folder(&self.model, &config, device)?;
+        let dtype = self.adapter.base_dtype_to_read();
+        let model = CausalLm::from_folder_in(dtype, &self.model, &config, device)?;
         Ok(GeneratorParts {
             model,
             config,

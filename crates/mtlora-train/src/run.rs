@@ -122,8 +122,9 @@ impl RunConfig {
     pub(crate) fn base(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
         let config = task_config(EncoderConfig::from_folder(&self.model)?, &self.objective)?;
         let text = TextEncoder::from_folder(&self.model, &config, self.max_length)?;
+        let (dtype, seed) = (self.adapter.base_dtype_to_read(), self.training.seed);
         let (model, fresh) =
-            SequenceClassifier::from_folder(&self.model, &config, self.training.seed, device)?;
+            SequenceClassifier::from_folder_in(dtype, &self.model, &config, seed, device)?;
         let parts = Parts {
             model,
             config,

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::time::Instant;
 
 use burn::module::Module;
+use mtlora::core::BaseDtype;
 use mtlora::models::{GenerationConfig, Gpt2Decoder, generate};
 use mtlora::train::bench::{decoding_flops, random_prompts};
 use serde::Serialize;
@@ -46,7 +47,10 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         return Err("--steps must be at least 1".into());
     }
     let place = args.model.place()?;
-    let model = args.model.plain_causal(&config, &place.device)?.valid();
+    let model = args
+        .model
+        .plain_causal(BaseDtype::F32, &config, &place.device)?
+        .valid();
     let prompts = random_prompts(&config, [args.batch, args.seq], args.model.seed);
     // As GPT-2 decodes on E2E, but that no token ends a text: so the work is always the same.
     let decoding = GenerationConfig {

@@ -121,9 +121,12 @@ impl ModelArgs {
             return Err("--projections is for GPT-2".into());
         }
         let settings = adapter.settings(&Usual::CLASSIFICATION);
+        let (dtype, seed) = (settings.base_dtype_to_read(), self.seed);
         let model = match self.folder() {
-            Some(folder) => SequenceClassifier::from_folder(&folder, config, self.seed, device)?.0,
-            None => SequenceClassifier::fresh(config, self.seed, device)?,
+            Some(folder) => {
+                SequenceClassifier::from_folder_in(dtype, &folder, config, seed, device)?.0
+            }
+            None => SequenceClassifier::fresh_in(dtype, config, seed, device)?,
         };
         let model = settings
             .method(&["classifier"], self.seed)?
@@ -142,12 +145,13 @@ impl ModelArgs {
     /// The causal model without an adapter.
     pub(super) fn plain_causal(
         &self,
+        base_dtype: BaseDtype,
         config: &Gpt2Config,
         device: &Device,
     ) -> Result<CausalLm, ModelError> {
         match self.folder() {
-            Some(folder) => CausalLm::from_folder(&folder, config, device),
-            None => CausalLm::fresh(config, self.seed, device),
+            Some(folder) => CausalLm::from_folder_in(base_dtype, &folder, config, device),
+            None => CausalLm::fresh_in(base_dtype, config, self.seed, device),
         }
     }
 
@@ -163,9 +167,11 @@ impl ModelArgs {
         }
         let mut settings = adapter.settings(&Usual::DATA_TO_TEXT);
         settings.projections = adapter.projections.clone().or(Some("qkv".to_string()));
-        let model = settings
-            .method(&[], self.seed)?
-            .prepare(self.plain_causal(config, device)?)?;
+        let model = settings.method(&[], self.seed)?.prepare(self.plain_causal(
+            settings.base_dtype_to_read(),
+            config,
+            device,
+        )?)?;
         Ok(settings.keep_base(model)?)
     }
 }

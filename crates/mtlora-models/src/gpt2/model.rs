@@ -7,8 +7,8 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{
-    FusedProjections, Segments, SegmentsError, adapted_embedding, adapted_linear, dropout,
-    fused_segment_attention, tied_cross_entropy, tied_logits,
+    BaseDtype, FusedProjections, Segments, SegmentsError, adapted_embedding, adapted_linear,
+    dropout, fused_segment_attention, tied_cross_entropy, tied_logits,
 };
 
 use super::config::Gpt2Config;
@@ -201,7 +201,22 @@ impl CausalLm {
     /// # Errors
     /// Never, with a configuration that was read or made.
     pub fn fresh(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Self, ModelError> {
-        weights::fresh(Self::empty(config, device), config, seed)
+        Self::fresh_in(BaseDtype::F32, config, seed, device)
+    }
+
+    /// As [`fresh`](Self::fresh), with the weights frozen and kept in `base_dtype`; each is converted
+    /// when it is made.
+    ///
+    /// # Errors
+    /// When the device does not have that precision.
+    pub fn fresh_in(
+        base_dtype: BaseDtype,
+        config: &Gpt2Config,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        base_dtype.check(device)?;
+        weights::fresh(Self::empty(config, device), config, seed, |_| base_dtype)
     }
 
     /// Reads the model of a Hugging Face folder.
@@ -213,9 +228,25 @@ impl CausalLm {
         config: &Gpt2Config,
         device: &Device,
     ) -> Result<Self, ModelError> {
+        Self::from_folder_in(BaseDtype::F32, folder, config, device)
+    }
+
+    /// As [`from_folder`](Self::from_folder), with the weights frozen and kept in `base_dtype`; each is
+    /// converted when it is read, so that the model is never there in 32 bits.
+    ///
+    /// # Errors
+    /// As [`from_folder`](Self::from_folder), or when the device does not have that precision.
+    pub fn from_folder_in(
+        base_dtype: BaseDtype,
+        folder: &Path,
+        config: &Gpt2Config,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        base_dtype.check(device)?;
         let checkpoint = Checkpoint::open(folder)?;
         let model = Self::empty(config, device);
-        let (model, _) = weights::read(model, &checkpoint, config, 0, |_| false)?;
+        let dtype = |_: &str| base_dtype;
+        let (model, _) = weights::read(model, &checkpoint, config, 0, |_| false, dtype)?;
         Ok(model)
     }
 
