@@ -3,7 +3,7 @@ use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 
-use crate::ops::{AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout};
+use crate::ops::{AttentionLayout, Gelu, MtLoraBackend, Optional, Saved, SeededDropout};
 use crate::{Adapter, Contexts, Segments, random};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
@@ -76,7 +76,8 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
 /// Scaled dot-product attention within each sequence of a strip:
 /// `softmax(Q Kᵀ / sqrt(head_dim)) V`, per head; with `causal`, no token sees a later one.
 ///
-/// `dropout` acts on the attention probabilities while training.
+/// `dropout` acts on the attention probabilities while training; `saved` says how query, key and value are
+/// kept for the backward pass.
 ///
 /// # Shapes
 /// - `query`, `key`, `value`: `[tokens, heads * head_dim]`
@@ -87,10 +88,11 @@ pub fn segment_attention(
     heads: usize,
     causal: bool,
     dropout: &Dropout,
+    saved: Saved,
 ) -> Tensor<2> {
     let head_dim = query.dims()[1] / heads;
     let masked = masked(dropout, &query, heads * segments.score_entries());
-    let layout = layout(segments, heads, head_dim, causal, masked.seeded);
+    let layout = layout(segments, heads, head_dim, causal, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::segment_attention(
         query.into_dispatch(),
         key.into_dispatch(),
@@ -112,10 +114,11 @@ pub fn fused_segment_attention(
     heads: usize,
     causal: bool,
     dropout: &Dropout,
+    saved: Saved,
 ) -> Tensor<2> {
     let head_dim = fused.dims()[1] / (3 * heads);
     let masked = masked(dropout, &fused, heads * segments.score_entries());
-    let layout = layout(segments, heads, head_dim, causal, masked.seeded);
+    let layout = layout(segments, heads, head_dim, causal, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::fused_segment_attention(
         fused.into_dispatch(),
         optional(masked.drawn),
@@ -129,6 +132,7 @@ fn layout(
     head_dim: usize,
     causal: bool,
     dropout: Option<SeededDropout>,
+    saved: Saved,
 ) -> AttentionLayout {
     AttentionLayout {
         segments: segments.clone(),
@@ -136,6 +140,7 @@ fn layout(
         scale: 1.0 / (head_dim as f64).sqrt(),
         causal,
         dropout,
+        saved,
     }
 }
 
@@ -164,10 +169,10 @@ pub fn cached_attention(
 /// The Gaussian error linear unit of each element.
 ///
 /// As [`burn::tensor::activation::gelu`] and `gelu_approximate`, with a kernel on a CPU and a
-/// backward pass that saves nothing but `x`.
-pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu) -> Tensor<D> {
+/// backward pass that saves nothing but `x`, as `saved` says.
+pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu, saved: Saved) -> Tensor<D> {
     let x = x.into_dispatch();
-    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::activate_gelu(x, form))
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::activate_gelu(x, form, saved))
 }
 
 /// Layer normalisation of each row: `(x - mean) / sqrt(variance + epsilon) * gamma + beta`.

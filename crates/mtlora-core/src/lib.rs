@@ -67,7 +67,7 @@ pub use layers::{
 };
 pub use linalg::{Eigenvalue, MatrixError};
 pub use low_rank::{LowRank, Truncation};
-pub use ops::Gelu;
+pub use ops::{Gelu, Saved};
 pub use random::{random_state, seed, set_random_state};
 pub use segments::{Run, Segments, SegmentsError};
 pub use spectrum::{Spectrum, TransformSpectrum, UpdateSpectrum, effective_rank, weight_norms};

@@ -5,11 +5,11 @@ mod common;
 
 use burn::nn::{DropoutConfig, Linear, LinearConfig};
 use burn::tensor::activation::{log_softmax, softmax};
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use common::relative_error;
 use mtlora_core::{
-    Adapter, Init, MtLoraConfig, Segments, State, Structure, adapted_linear, devices, load_state,
-    segment_attention, state, tied_cross_entropy,
+    Adapter, Gelu, Init, MtLoraConfig, Saved, Segments, State, Structure, adapted_linear, devices,
+    fused_segment_attention, gelu, load_state, segment_attention, state, tied_cross_entropy,
 };
 use proptest::prelude::*;
 
@@ -151,7 +151,7 @@ proptest! {
 
         let leaves = |inputs: &[Tensor<2>; 3]| inputs.clone().map(|t| t.detach().require_grad());
         let tracked = leaves(&inputs);
-        let y = segment_attention(tracked.clone(), &segments, heads, causal, &none);
+        let y = segment_attention(tracked.clone(), &segments, heads, causal, &none, Saved::Exact);
         let grads = (y.clone() * g.clone()).sum().backward();
 
         let alone = leaves(&inputs);
@@ -233,6 +233,43 @@ fn tied_cross_entropy_equals_the_whole_one() {
     assert!(x.grad(&grads).is_some() && w.grad(&grads).is_none());
 }
 
+/// What the backward pass reads in bfloat16 changes no output, and gradients by its rounding.
+#[test]
+fn inputs_kept_in_bfloat16_change_gradients_by_their_rounding() {
+    let devices = devices().into_iter().map(|named| named.device.autodiff());
+    for device in devices.filter(|device| device.supports_dtype(DType::BF16)) {
+        let segments = Segments::from_lengths(&[5, 3]).unwrap();
+        let none = DropoutConfig::new(0.0).init();
+        let (input, weight) = (random::<2>([8, 18], &device), random::<2>([8, 6], &device));
+        let wide = random::<2>([8, 18], &device);
+        let run = |operation: &str, saved| {
+            let x = input.clone().require_grad();
+            let part = |part: usize| x.clone().slice([0..8, 6 * part..6 * (part + 1)]);
+            let y = match operation {
+                "gelu" => gelu(x.clone(), Gelu::Erf, saved) * wide.clone(),
+                "gelu_new" => gelu(x.clone(), Gelu::Tanh, saved) * wide.clone(),
+                "fused" => {
+                    let y = fused_segment_attention(x.clone(), &segments, 2, true, &none, saved);
+                    y * weight.clone()
+                }
+                _ => {
+                    let inputs = [part(0), part(1), part(2)];
+                    let y = segment_attention(inputs, &segments, 2, true, &none, saved);
+                    y * weight.clone()
+                }
+            };
+            let gradient = x.grad(&y.clone().sum().backward()).unwrap();
+            (y.into_data(), gradient.into_data())
+        };
+        for operation in ["gelu", "gelu_new", "fused", "attention"] {
+            let (exact, kept) = (run(operation, Saved::Exact), run(operation, Saved::Bf16));
+            kept.0.assert_eq(&exact.0, true);
+            let apart = relative_error(&kept.1, &exact.1);
+            assert!(0.0 < apart && apart < 2e-2, "{operation}: {apart}");
+        }
+    }
+}
+
 /// Dropout keeps the expectation: the mean over many draws comes near the output without it.
 #[test]
 fn attention_dropout_keeps_the_expectation() {
@@ -242,7 +279,7 @@ fn attention_dropout_keeps_the_expectation() {
     let inputs: [Tensor<2>; 3] = std::array::from_fn(|_| random([8, 6], &device));
     let run = |p| {
         let dropout = DropoutConfig::new(p).init();
-        segment_attention(inputs.clone(), &segments, 2, false, &dropout)
+        segment_attention(inputs.clone(), &segments, 2, false, &dropout, Saved::Exact)
     };
     let draws = 2000;
     let mean = (0..draws)

@@ -8,7 +8,7 @@ use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, Linea
 use burn::tensor::activation::{relu, tanh};
 use burn::tensor::{Device, Tensor};
 use mtlora_core::{
-    Gelu, Segments, adapted_embedding, adapted_linear, dropout, gelu, segment_attention,
+    Gelu, Saved, Segments, adapted_embedding, adapted_linear, dropout, gelu, segment_attention,
 };
 
 use crate::config::{Activation, EncoderConfig};
@@ -76,7 +76,8 @@ impl SelfAttention {
         let key = adapted_linear(&self.key, hidden.clone());
         let value = adapted_linear(&self.value, hidden);
         let inputs = [query, key, value];
-        segment_attention(inputs, segments, self.heads, false, &self.dropout)
+        let saved = Saved::beside(&self.query.weight);
+        segment_attention(inputs, segments, self.heads, false, &self.dropout, saved)
     }
 }
 
@@ -127,7 +128,8 @@ pub struct Intermediate {
 
 impl Intermediate {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        activate(self.activation, adapted_linear(&self.dense, x))
+        let saved = Saved::beside(&self.dense.weight);
+        activate(self.activation, adapted_linear(&self.dense, x), saved)
     }
 }
 
@@ -285,10 +287,10 @@ pub(crate) fn layer_norm(config: &EncoderConfig, device: &Device) -> LayerNorm {
     LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }
 
-pub(crate) fn activate(activation: Activation, x: Tensor<2>) -> Tensor<2> {
+pub(crate) fn activate(activation: Activation, x: Tensor<2>, saved: Saved) -> Tensor<2> {
     match activation {
-        Activation::GeluErf => gelu(x, Gelu::Erf),
-        Activation::GeluTanh => gelu(x, Gelu::Tanh),
+        Activation::GeluErf => gelu(x, Gelu::Erf, saved),
+        Activation::GeluTanh => gelu(x, Gelu::Tanh, saved),
         Activation::Relu => relu(x),
     }
 }

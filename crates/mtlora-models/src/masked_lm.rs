@@ -3,7 +3,7 @@ use std::path::Path;
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor};
-use mtlora_core::BaseDtype;
+use mtlora_core::{BaseDtype, Saved};
 
 use crate::config::EncoderConfig;
 use crate::encoder::{Encoder, activate, layer_norm, linear};
@@ -54,7 +54,11 @@ impl MaskedLm {
         config: &EncoderConfig,
     ) -> Tensor<2> {
         let hidden = self.base.forward(strip).select(0, places);
-        let hidden = activate(config.hidden_act, self.lm_head.dense.forward(hidden));
+        let hidden = activate(
+            config.hidden_act,
+            self.lm_head.dense.forward(hidden),
+            Saved::Exact,
+        );
         let hidden = self.lm_head.layer_norm.forward(hidden);
         self.base.vocabulary(hidden) + self.lm_head.bias.val().unsqueeze()
     }

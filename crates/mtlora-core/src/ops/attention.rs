@@ -18,7 +18,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Scalar, TensorMetadata};
 use burn::tensor::{Shape, Slice, TensorData};
 
-use super::{MtLoraBackend, Optional, SeededDropout};
+use super::{MtLoraBackend, Optional, Saved, SeededDropout};
 use crate::{Run, Segments};
 
 /// The operation's tensors; [`MtLoraBackend::segment_attention`] has the shapes.
@@ -55,6 +55,8 @@ pub struct AttentionLayout {
     /// Dropout on the probabilities: the places of its mask run segment after segment, in each head
     /// after head.
     pub dropout: Option<SeededDropout>,
+    /// How the backward pass keeps query, key and value.
+    pub saved: Saved,
 }
 
 /// One run of the strip as rectangles `[count, heads, length, head_dim]`, and its probabilities.
@@ -277,7 +279,13 @@ pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
         value,
         keep: inputs.keep.map(|tensor| tensor.into_primitive()),
     };
-    let saved = inner.clone();
+    let kept = |tensor: &FloatTensor<B>| layout.saved.of::<B>(tensor);
+    let saved = Inputs {
+        query: kept(&inner.query),
+        key: kept(&inner.key),
+        value: kept(&inner.value),
+        keep: inner.keep.clone(),
+    };
     let output = B::segment_attention(
         inner.query,
         inner.key,
@@ -332,7 +340,8 @@ pub(super) fn track_fused<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
     let (fused, node) = fused.into_parts();
     let keep = keep.map(|tensor| tensor.into_primitive());
     let given = Optional::from(keep.clone());
-    let output = B::fused_segment_attention(fused.clone(), given, layout.clone());
+    let saved = layout.saved.of::<B>(&fused);
+    let output = B::fused_segment_attention(fused, given, layout.clone());
     match FusedSegmentAttention
         .prepare::<C>([node])
         .compute_bound()
@@ -340,7 +349,7 @@ pub(super) fn track_fused<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
     {
         OpsKind::Tracked(prep) => prep.finish(
             SavedFused {
-                fused,
+                fused: saved,
                 keep,
                 layout,
             },

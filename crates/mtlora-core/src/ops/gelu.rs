@@ -17,7 +17,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Scalar};
 
-use super::MtLoraBackend;
+use super::{MtLoraBackend, Saved};
 
 /// Which function `gelu` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,13 +93,15 @@ impl<B: Backend + MtLoraBackend> Backward<B, 1> for GeluStep {
 pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     form: Gelu,
+    saved: Saved,
 ) -> FloatTensor<Autodiff<B, C>> {
     let (x, node) = x.into_parts();
     match GeluStep.prepare::<C>([node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let y = B::activate_gelu(x.clone(), form);
-            prep.finish((x, form), y)
+            let kept = saved.of::<B>(&x);
+            let y = B::activate_gelu(x, form, saved);
+            prep.finish((kept, form), y)
         }
-        OpsKind::UnTracked(prep) => prep.finish(B::activate_gelu(x, form)),
+        OpsKind::UnTracked(prep) => prep.finish(B::activate_gelu(x, form, saved)),
     }
 }

@@ -18,11 +18,13 @@ mod flex;
 mod gelu;
 mod linear;
 mod norm;
+mod saved;
 mod tracked;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, ExtensionType, backend_extension};
+use burn::tensor::DType;
 
 use crate::Contexts;
 
@@ -30,6 +32,7 @@ pub use attention::AttentionLayout;
 pub use dropout::SeededDropout;
 pub use gelu::Gelu;
 pub use linear::Weight;
+pub use saved::Saved;
 
 /// A tensor that an operation may go without.
 #[derive(ExtensionType)]
@@ -167,7 +170,8 @@ pub trait MtLoraBackend: Backend {
         Self::segment_attention(query, key, value, keep, layout)
     }
 
-    /// The gradient of [`fused_segment_attention`](Self::fused_segment_attention)'s `fused`.
+    /// The gradient of [`fused_segment_attention`](Self::fused_segment_attention)'s `fused`, which may
+    /// have been kept as the layout says.
     #[fusion(default)]
     fn fused_segment_attention_backward(
         fused: FloatTensor<Self>,
@@ -175,12 +179,13 @@ pub trait MtLoraBackend: Backend {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let [query, key, value] = attention::parts::<Self>(fused);
+        let [query, key, value] = attention::parts::<Self>(saved::restored::<Self>(fused, &dy));
         let (dq, dk, dv) = Self::segment_attention_backward(query, key, value, keep, dy, layout);
         Self::float_cat(vec![dq, dk, dv], 1)
     }
 
-    /// The gradients of [`segment_attention`](Self::segment_attention)'s query, key and value.
+    /// The gradients of [`segment_attention`](Self::segment_attention)'s query, key and value, which may
+    /// have been kept as the layout says.
     #[fusion(default)]
     fn segment_attention_backward(
         query: FloatTensor<Self>,
@@ -190,6 +195,8 @@ pub trait MtLoraBackend: Backend {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [query, key, value] =
+            [query, key, value].map(|kept| saved::restored::<Self>(kept, &dy));
         let inputs = attention::Inputs::new(query, key, value, keep.into_option());
         let [dq, dk, dv] = attention::backward::<Self>(&inputs, dy, &layout);
         (dq, dk, dv)
@@ -201,20 +208,29 @@ pub trait MtLoraBackend: Backend {
         dropout::forward::<Self>(x, dropout)
     }
 
-    /// The Gaussian error linear unit of each element. Any shape.
+    /// Each element rounded to bfloat16; any shape.
     #[fusion(default)]
-    fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+    fn rounded(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_cast(x, DType::BF16.into())
+    }
+
+    /// The Gaussian error linear unit of each element. Any shape. `saved` says how the backward pass
+    /// keeps `x`.
+    #[fusion(default)]
+    fn activate_gelu(x: FloatTensor<Self>, form: Gelu, saved: Saved) -> FloatTensor<Self> {
+        let _ = saved;
         gelu::forward::<Self>(x, form)
     }
 
-    /// The gradient of [`activate_gelu`](Self::activate_gelu)'s input.
+    /// The gradient of [`activate_gelu`](Self::activate_gelu)'s input, which may have been kept in
+    /// bfloat16.
     #[fusion(default)]
     fn activate_gelu_backward(
         x: FloatTensor<Self>,
         dy: FloatTensor<Self>,
         form: Gelu,
     ) -> FloatTensor<Self> {
-        gelu::backward::<Self>(x, dy, form)
+        gelu::backward::<Self>(saved::restored::<Self>(x, &dy), dy, form)
     }
 
     /// Layer normalisation of each row.
@@ -360,8 +376,8 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
         attention::track_fused::<B, C>(fused, keep.into_option(), layout)
     }
 
-    fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
-        gelu::track::<B, C>(x, form)
+    fn activate_gelu(x: FloatTensor<Self>, form: Gelu, saved: Saved) -> FloatTensor<Self> {
+        gelu::track::<B, C>(x, form, saved)
     }
 
     fn normalize_rows(

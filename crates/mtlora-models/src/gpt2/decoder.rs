@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mtlora_core::{Contexts, Segments, SegmentsError, cached_attention, segment_attention};
+use mtlora_core::{Contexts, Saved, Segments, SegmentsError, cached_attention, segment_attention};
 
 use super::config::Gpt2Config;
 use super::model::CausalLm;
@@ -151,7 +151,8 @@ impl CausalDecoder for Gpt2Decoder<'_> {
             let [query, keys, values] = attention.project(block.ln_1.forward(hidden.clone()));
             let inputs = [query, keys.clone(), values.clone()];
             let dropout = &attention.attn_dropout;
-            let context = segment_attention(inputs, segments, attention.heads, true, dropout);
+            let heads = attention.heads;
+            let context = segment_attention(inputs, segments, heads, true, dropout, Saved::Exact);
             hidden = block.behind_attention(hidden, context);
             self.cache.push(Layer { keys, values });
         }

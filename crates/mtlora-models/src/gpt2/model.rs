@@ -7,7 +7,7 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{
-    BaseDtype, FusedProjections, Segments, SegmentsError, adapted_embedding, adapted_linear,
+    BaseDtype, FusedProjections, Saved, Segments, SegmentsError, adapted_embedding, adapted_linear,
     dropout, fused_segment_attention, tied_cross_entropy, tied_logits,
 };
 
@@ -65,7 +65,8 @@ pub struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let wide = activate(self.activation, adapted_linear(&self.c_fc, x));
+        let saved = Saved::beside(&self.c_fc.weight);
+        let wide = activate(self.activation, adapted_linear(&self.c_fc, x), saved);
         dropout(&self.dropout, adapted_linear(&self.c_proj, wide))
     }
 }
@@ -116,6 +117,7 @@ impl Block {
             attention.heads,
             true,
             &attention.attn_dropout,
+            Saved::beside(&attention.c_attn.weight),
         );
         self.behind_attention(hidden, context)
     }

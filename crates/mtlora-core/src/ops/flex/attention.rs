@@ -308,7 +308,7 @@ mod tests {
     use crate::Segments;
     use crate::ops::attention as definition;
     use crate::ops::flex::testing::{close, random};
-    use crate::ops::{MtLoraBackend, Optional};
+    use crate::ops::{MtLoraBackend, Optional, Saved};
     use burn::backend::Flex;
     use burn::backend::ops::FloatTensorOps;
     use proptest::prelude::*;
@@ -331,7 +331,9 @@ mod tests {
                 keep: dropout.then(|| random([entries], 1.0, seed ^ 4)),
             };
             let dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
-            let layout = AttentionLayout { segments, heads, scale: 0.3, causal, dropout };
+            let layout = AttentionLayout {
+                segments, heads, scale: 0.3, causal, dropout, saved: Saved::Exact,
+            };
             let found = segment_attention(inputs.clone(), &layout);
             close(&found, &definition::forward::<Flex>(inputs.clone(), &layout))?;
             let dy = strip(5);

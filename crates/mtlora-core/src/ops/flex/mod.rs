@@ -15,6 +15,7 @@ mod linear;
 mod matmul;
 mod norm;
 mod reduce;
+mod saved;
 mod vecmath;
 
 use burn::backend::flex::{FlexTensor, Layout};
@@ -23,7 +24,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
-use super::{AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout, Weight};
+use super::{AttentionLayout, Gelu, MtLoraBackend, Optional, Saved, SeededDropout, Weight};
 use crate::{Contexts, ops};
 
 /// Elements that one task works on: large enough to hide what a task costs, small enough to stay
@@ -117,6 +118,7 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [query, key, value] = [query, key, value].map(|kept| saved::restored(kept, &dy));
         let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
         let [dq, dk, dv] = match suits_attention(&inputs) && suits(&[&dy]) {
             true => attention::segment_attention_backward(inputs, dy, &layout),
@@ -131,6 +133,7 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
+        let fused = saved::restored(fused, &dy);
         let [query, key, value] = ops::attention::parts::<Self>(fused);
         let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
         match suits_attention(&inputs) && suits(&[&dy]) {
@@ -149,7 +152,14 @@ impl MtLoraBackend for Flex {
         }
     }
 
-    fn activate_gelu(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+    fn rounded(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match suits(&[&x]) {
+            true => saved::rounded(x),
+            false => Self::float_cast(x, DType::BF16.into()),
+        }
+    }
+
+    fn activate_gelu(x: FloatTensor<Self>, form: Gelu, _: Saved) -> FloatTensor<Self> {
         match suits(&[&x]) {
             true => gelu::gelu(x, form),
             false => ops::gelu::forward::<Self>(x, form),
@@ -161,6 +171,7 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         form: Gelu,
     ) -> FloatTensor<Self> {
+        let x = saved::restored(x, &dy);
         match suits(&[&x, &dy]) {
             true => gelu::gelu_backward(x, dy, form),
             false => ops::gelu::backward::<Self>(x, dy, form),

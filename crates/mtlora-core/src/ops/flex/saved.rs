@@ -1,0 +1,83 @@
+use burn::backend::TensorMetadata;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::{DType, Flex, ops::FloatTensorOps};
+use burn::tensor::{Bytes, bf16};
+use rayon::prelude::*;
+
+use super::{CHUNK, contiguous, suits, tensor, values};
+
+/// [`crate::ops::MtLoraBackend::rounded`].
+pub(crate) fn rounded(x: FlexTensor) -> FlexTensor {
+    let x = contiguous(x);
+    let mut out = vec![bf16::ZERO; values(&x).len()];
+    out.par_chunks_mut(CHUNK)
+        .zip(values(&x).par_chunks(CHUNK))
+        .for_each(|(out, x)| {
+            pulp::Arch::new().dispatch(|| {
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out = nearest(*x);
+                }
+            });
+        });
+    FlexTensor::new(
+        Bytes::from_elems(out),
+        Layout::contiguous(x.shape()),
+        DType::BF16,
+    )
+}
+
+/// To the nearest, ties to even, as `bf16::from_f32`, without a branch.
+#[inline(always)]
+fn nearest(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let even = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // A NaN must not become infinite.
+    let nan = bits >> 16 | 0x40;
+    bf16::from_bits(if x.is_nan() { nan } else { even } as u16)
+}
+
+/// What was kept in bfloat16 in 32-bit floats, where the gradient is of them.
+pub(crate) fn restored(saved: FlexTensor, dy: &FlexTensor) -> FlexTensor {
+    if saved.dtype() == dy.dtype() {
+        return saved;
+    }
+    let (DType::BF16, true, Some(kept)) = (saved.dtype(), suits(&[dy]), saved.as_slice::<bf16>())
+    else {
+        return Flex::float_cast(saved, dy.dtype().into());
+    };
+    let mut out = vec![0.0; kept.len()];
+    out.par_chunks_mut(CHUNK)
+        .zip(kept.par_chunks(CHUNK))
+        .for_each(|(out, kept)| {
+            pulp::Arch::new().dispatch(|| {
+                for (out, kept) in out.iter_mut().zip(kept) {
+                    *out = f32::from_bits(u32::from(kept.to_bits()) << 16);
+                }
+            });
+        });
+    tensor(out, saved.shape())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rounds_as_half_does(bits: u32) {
+            let x = f32::from_bits(bits);
+            let (found, expected) = (nearest(x), bf16::from_f32(x));
+            prop_assert!(found == expected || found.is_nan() && expected.is_nan(), "{} became {}", x, found);
+        }
+
+        #[test]
+        fn comes_back_rounded(values in prop::collection::vec(-1e3f32..1e3, 1..20_000)) {
+            let expected: Vec<f32> = values.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+            let count = values.len();
+            let x = tensor(values, [count].into());
+            let back = restored(rounded(x.clone()), &x);
+            prop_assert_eq!(super::values(&back), expected.as_slice());
+        }
+    }
+}

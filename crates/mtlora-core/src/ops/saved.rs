@@ -1,0 +1,46 @@
+//! What the backward pass will read, in less memory.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::module::Param;
+use burn::tensor::{DType, Tensor};
+
+use super::MtLoraBackend;
+
+/// In which precision an operation keeps its input for the backward pass. The forward pass reads it
+/// as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Saved {
+    /// As it is: no copy.
+    #[default]
+    Exact,
+    /// Rounded to bfloat16: half the memory.
+    Bf16,
+}
+
+impl Saved {
+    /// What suits an input that was multiplied with this weight: where that is kept in bfloat16, the
+    /// input was rounded to it, too.
+    pub fn beside(weight: &Param<Tensor<2>>) -> Self {
+        match weight.base().dtype() {
+            DType::BF16 => Saved::Bf16,
+            _ => Saved::Exact,
+        }
+    }
+
+    /// The tensor to keep.
+    pub(super) fn of<B: Backend + MtLoraBackend>(self, x: &FloatTensor<B>) -> FloatTensor<B> {
+        match self {
+            Saved::Exact => x.clone(),
+            Saved::Bf16 => B::rounded(x.clone()),
+        }
+    }
+}
+
+/// What was kept, in the precision of the gradient.
+pub(super) fn restored<B: Backend>(saved: FloatTensor<B>, dy: &FloatTensor<B>) -> FloatTensor<B> {
+    match saved.dtype() == dy.dtype() {
+        true => saved,
+        false => B::float_cast(saved, dy.dtype().into()),
+    }
+}
