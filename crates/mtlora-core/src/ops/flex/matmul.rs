@@ -3,6 +3,9 @@
 
 use gemm::{Parallelism, gemm};
 
+/// Below this many products, threads cost more than they bring.
+const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
+
 /// A matrix in a slice; every element lies within it.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -56,8 +59,6 @@ pub(super) fn matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
-    // Below this many products, threads cost more than they bring.
-    const WORTH_THREADS: usize = 1 << 18;
     let parallelism = match a.rows * a.columns * b.columns >= WORTH_THREADS {
         true => Parallelism::Rayon(0),
         false => Parallelism::None,
@@ -108,39 +109,64 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Both products of small whole numbers against the sums.
+    fn check(
+        [m, n, k]: [usize; 3],
+        extra: usize,
+        turn_a: bool,
+        turn_b: bool,
+    ) -> Result<(), TestCaseError> {
+        let fill = |count: usize, step: usize| -> Vec<f32> {
+            (0..count).map(|at| (at * step % 17) as f32 - 8.0).collect()
+        };
+        let [a_rows, a_columns] = if turn_a { [k, m] } else { [m, k] };
+        let [b_rows, b_columns] = if turn_b { [n, k] } else { [k, n] };
+        let (a_stride, b_stride) = (a_columns + extra, b_columns + extra);
+        let (a, b) = (fill(a_rows * a_stride, 5), fill(b_rows * b_stride, 7));
+        let a_view = View::new(&a, [a_rows, a_columns], a_stride);
+        let b_view = View::new(&b, [b_rows, b_columns], b_stride);
+        let a_view = if turn_a { a_view.t() } else { a_view };
+        let b_view = if turn_b { b_view.t() } else { b_view };
+        let (mut out, mut added) = (vec![f32::NAN; m * n], vec![3.0; m * n]);
+        matmul(&mut out, a_view, b_view, 0.5);
+        add_matmul(&mut added, a_view, b_view, 0.5);
+        for row in 0..m {
+            for column in 0..n {
+                let product = |at: usize| {
+                    let a = match turn_a {
+                        true => a[at * a_stride + row],
+                        false => a[row * a_stride + at],
+                    };
+                    let b = match turn_b {
+                        true => b[column * b_stride + at],
+                        false => b[at * b_stride + column],
+                    };
+                    a * b
+                };
+                let sum: f32 = (0..k).map(product).sum();
+                // Small whole numbers: exact in any order.
+                prop_assert_eq!(out[row * n + column], 0.5 * sum);
+                prop_assert_eq!(added[row * n + column], 3.0 + 0.5 * sum);
+            }
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn is_the_sum_of_products(
             m in 1usize..20, n in 1usize..20, k in 1usize..20, extra in 0usize..5,
             turn_a: bool, turn_b: bool,
         ) {
-            let fill = |count: usize, step: usize| -> Vec<f32> {
-                (0..count).map(|at| (at * step % 17) as f32 - 8.0).collect()
-            };
-            let [a_rows, a_columns] = if turn_a { [k, m] } else { [m, k] };
-            let [b_rows, b_columns] = if turn_b { [n, k] } else { [k, n] };
-            let (a_stride, b_stride) = (a_columns + extra, b_columns + extra);
-            let (a, b) = (fill(a_rows * a_stride, 5), fill(b_rows * b_stride, 7));
-            let a_view = View::new(&a, [a_rows, a_columns], a_stride);
-            let b_view = View::new(&b, [b_rows, b_columns], b_stride);
-            let a_view = if turn_a { a_view.t() } else { a_view };
-            let b_view = if turn_b { b_view.t() } else { b_view };
-            let (mut out, mut added) = (vec![f32::NAN; m * n], vec![3.0; m * n]);
-            matmul(&mut out, a_view, b_view, 0.5);
-            add_matmul(&mut added, a_view, b_view, 0.5);
-            for row in 0..m {
-                for column in 0..n {
-                    let product = |at: usize| {
-                        let a = if turn_a { a[at * a_stride + row] } else { a[row * a_stride + at] };
-                        let b = if turn_b { b[column * b_stride + at] } else { b[at * b_stride + column] };
-                        a * b
-                    };
-                    let sum: f32 = (0..k).map(product).sum();
-                    // Small whole numbers: exact in any order.
-                    prop_assert_eq!(out[row * n + column], 0.5 * sum);
-                    prop_assert_eq!(added[row * n + column], 3.0 + 0.5 * sum);
-                }
-            }
+            check([m, n, k], extra, turn_a, turn_b)?;
         }
+    }
+
+    /// What threads share is right, too.
+    #[test]
+    fn is_the_sum_of_products_on_threads() -> Result<(), TestCaseError> {
+        let sides = if cfg!(miri) { [9, 7, 5] } else { [70, 67, 65] };
+        assert!(sides.iter().product::<usize>() >= WORTH_THREADS);
+        check(sides, 1, false, true)
     }
 }

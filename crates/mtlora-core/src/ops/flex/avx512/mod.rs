@@ -33,8 +33,9 @@ const BLOCKS: usize = 16;
 const PANELS: usize = 8;
 /// Floats of a register: a cache line.
 const LANES: usize = 16;
-/// Below this many products, threads cost more than they bring.
-const WORTH_THREADS: usize = 1 << 18;
+/// Below this many products, threads cost more than they bring. Miri, which could not do so many, looks
+/// at what threads share.
+const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 
 /// A float's bits, or two bfloat16, the one of the even index in the low half.
 type Unit = u32;
@@ -231,68 +232,141 @@ mod tests {
         (0..count).map(move |at| (at * step % 17) as i8 - 8)
     }
 
+    /// How the right matrix is kept.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Form {
+        F32,
+        Bf16,
+        Int8,
+    }
+
+    const FORMS: [Form; 3] = [Form::F32, Form::Bf16, Form::Int8];
+
+    /// A product of whole numbers against the sums, where the processor has the instructions.
+    fn check(
+        [rows, inner, columns]: [usize; 3],
+        form: Form,
+        turned: bool,
+        biased: bool,
+        threads: usize,
+    ) -> Result<(), TestCaseError> {
+        if !available() || form == Form::Bf16 && !bf16_available() {
+            return Ok(());
+        }
+        let floats = |count, step| -> Vec<f32> { whole(count, step).map(f32::from).collect() };
+        let left = floats(rows * inner, 5);
+        let bias = floats(columns, 3);
+        let stored = if turned {
+            [columns, inner]
+        } else {
+            [inner, columns]
+        };
+        let block = 3;
+        let integers: Vec<i8> = whole(inner * columns, 7).collect();
+        let scales: Vec<f32> = (0..stored[0].div_ceil(block) * stored[1])
+            .map(|at| 0.5 * (at % 3) as f32)
+            .collect();
+        let dense: Vec<f32> = integers
+            .iter()
+            .enumerate()
+            .map(|(at, integer)| {
+                let (row, column) = (at / stored[1], at % stored[1]);
+                let scale = match form {
+                    Form::Int8 => scales[row / block * stored[1] + column],
+                    Form::F32 | Form::Bf16 => 1.0,
+                };
+                f32::from(*integer) * scale
+            })
+            .collect();
+        let halves: Vec<bf16> = dense.iter().map(|x| bf16::from_f32(*x)).collect();
+        let values = match form {
+            Form::F32 => Values::F32(&dense),
+            Form::Bf16 => Values::Bf16(&halves),
+            Form::Int8 => Values::Int8 {
+                integers: &integers,
+                scales: &scales,
+                block,
+            },
+        };
+        let right = Right::new(values, stored);
+        let right = if turned { right.t() } else { right };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let out = pool.install(|| product(&left, right, biased.then_some(&bias)));
+        prop_assert_eq!(out.len(), rows * columns);
+        for (at, found) in out.iter().enumerate() {
+            let (row, column) = (at / columns, at % columns);
+            let sum: f32 = (0..inner)
+                .map(|k| {
+                    let right = if turned {
+                        column * inner + k
+                    } else {
+                        k * columns + column
+                    };
+                    left[row * inner + k] * dense[right]
+                })
+                .sum();
+            prop_assert_eq!(*found, sum + if biased { bias[column] } else { 0.0 });
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "it would take hours")]
         fn is_the_sum_of_products(
             rows in 1usize..70, inner in 1usize..70, columns in 1usize..70,
-            long: bool, tall: bool, wide: bool, turned: bool, biased: bool, form in 0..3,
-            threads in 1usize..4,
+            long: bool, tall: bool, wide: bool, turned: bool, biased: bool,
+            form in prop::sample::select(&FORMS[..]), threads in 1usize..4,
         ) {
-            if !bf16_available() {
-                return Ok(());
-            }
             // More than one pass, more rows than are multiplied at once, and more columns than a task has.
             let inner = if long { inner + 2 * UNITS } else { inner };
             let rows = if tall { rows + BLOCKS * ROWS } else { rows };
             let columns = if wide { columns + few::WIDTH } else { columns };
-            let floats = |count, step| -> Vec<f32> { whole(count, step).map(f32::from).collect() };
-            let left = floats(rows * inner, 5);
-            let bias = floats(columns, 3);
-            let stored = if turned { [columns, inner] } else { [inner, columns] };
-            let block = 3;
-            let integers: Vec<i8> = whole(inner * columns, 7).collect();
-            let scales: Vec<f32> = (0..stored[0].div_ceil(block) * stored[1])
-                .map(|at| 0.5 * (at % 3) as f32)
-                .collect();
-            let dense: Vec<f32> = integers
-                .iter()
-                .enumerate()
-                .map(|(at, integer)| {
-                    let (row, column) = (at / stored[1], at % stored[1]);
-                    let scale = match form {
-                        2 => scales[row / block * stored[1] + column],
-                        _ => 1.0,
-                    };
-                    f32::from(*integer) * scale
-                })
-                .collect();
-            let halves: Vec<bf16> = dense.iter().map(|x| bf16::from_f32(*x)).collect();
-            let right = Right::new(
-                match form {
-                    0 => Values::F32(&dense),
-                    1 => Values::Bf16(&halves),
-                    _ => Values::Int8 { integers: &integers, scales: &scales, block },
-                },
-                stored,
-            );
-            let right = if turned { right.t() } else { right };
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .map_err(|error| TestCaseError::fail(error.to_string()))?;
-            let out = pool.install(|| product(&left, right, biased.then_some(&bias)));
-            prop_assert_eq!(out.len(), rows * columns);
-            for (at, found) in out.iter().enumerate() {
-                let (row, column) = (at / columns, at % columns);
-                let sum: f32 = (0..inner)
-                    .map(|k| {
-                        let right = if turned { column * inner + k } else { k * columns + column };
-                        left[row * inner + k] * dense[right]
-                    })
-                    .sum();
-                prop_assert_eq!(*found, sum + if biased { bias[column] } else { 0.0 });
+            check([rows, inner, columns], form, turned, biased, threads)?;
+        }
+    }
+
+    /// One more than fills a register, a panel, a pass, the blocks or the panels of a task.
+    #[test]
+    fn edges_of_the_blocks_are_right() -> Result<(), TestCaseError> {
+        let shapes = [
+            [1, 1, 1],
+            [1, LANES + 1, COLUMNS + 1],
+            [1, 2 * UNITS + 1, 1],
+            [ROWS + 1, 1, COLUMNS - 1],
+            [ROWS + 1, 3, COLUMNS + 1],
+            [ROWS + 1, 2, PANELS * COLUMNS + 1],
+            [ROWS + 1, 2 * UNITS + 1, COLUMNS + 1],
+            [BLOCKS * ROWS + 1, 3, COLUMNS + 1],
+            [few::MOST, 2, few::WIDTH + 1],
+        ];
+        // Miri takes a minute for the first five, and hours for all.
+        let count = if cfg!(miri) { 5 } else { shapes.len() };
+        for (index, shape) in shapes.into_iter().take(count).enumerate() {
+            for form in FORMS {
+                for turned in [false, true] {
+                    check(shape, form, turned, index % 2 == 0, 1)?;
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Enough work for threads, which share the output.
+    #[test]
+    fn tasks_write_beside_each_other() -> Result<(), TestCaseError> {
+        let shape = match cfg!(miri) {
+            true => [ROWS + 1, 2, 3 * COLUMNS + 1],
+            false => [8 * ROWS + 1, LANES + 1, 5 * COLUMNS + 1],
+        };
+        assert!(shape.iter().product::<usize>() >= WORTH_THREADS);
+        for (form, turned) in FORMS.into_iter().zip([false, true, true]) {
+            check(shape, form, turned, true, 2)?;
+        }
+        Ok(())
     }
 
     /// The last inputs do not fill a unit: what the memory holds behind them must not count.
