@@ -17,6 +17,8 @@ const UNREAD: Option<i32> = Some(141);
 fn spawn(arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_mtlora"))
         .args(arguments)
+        // Without it, the software driver of a build with wgpu complains where the program is silent.
+        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
