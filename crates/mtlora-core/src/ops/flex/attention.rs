@@ -12,7 +12,7 @@ use super::dropout::drop_elements;
 use super::matmul::{View, matmul};
 use super::reduce::{largest, sum_of};
 use super::vecmath::exp;
-use super::{contiguous, tensor, values};
+use super::{contiguous, made, tensor, values};
 use crate::ops::SeededDropout;
 use crate::ops::attention::{AttentionLayout, Inputs};
 
@@ -139,22 +139,35 @@ fn times(values: &mut [f32], keep: Option<&[f32]>) {
     }
 }
 
-/// The parts of all tasks, `[length, head_dim]` each, in their places; `strips` of them lie side by
-/// side in `strip`, and `parts` are those of the strip `index`.
-fn place(
-    strip: &mut [f32],
-    [index, strips]: [usize; 2],
+/// Rows of a strip that a thread puts together at a time.
+const ROWS: usize = 32;
+
+/// Strips side by side, of which each gets the parts, `[length, head_dim]`, of all tasks in their places.
+fn placed<const STRIPS: usize>(
+    parts: [&[Vec<f32>]; STRIPS],
     tasks: &[Task],
-    parts: &[Vec<f32>],
     read: &Strips<'_>,
-) {
-    let stride = read.width * strips;
-    for (task, part) in tasks.iter().zip(parts) {
-        let from = task.start * stride + index * read.width + task.head * read.head_dim;
-        for (row, values) in part.chunks_exact(read.head_dim.max(1)).enumerate() {
-            strip[from + row * stride..][..read.head_dim].copy_from_slice(values);
+) -> Vec<f32> {
+    let heads = read.width / read.head_dim.max(1);
+    // Of each token, its sequence's first task and its place in the sequence.
+    let tokens: Vec<(usize, usize)> = tasks
+        .iter()
+        .step_by(heads.max(1))
+        .enumerate()
+        .flat_map(|(sequence, task)| (0..task.length).map(move |row| (sequence * heads, row)))
+        .collect();
+    let stride = read.width * STRIPS;
+    made(tokens.len() * stride, ROWS * stride, |chunk, rows| {
+        let tokens = &tokens[chunk * ROWS..];
+        for (strips, (task, row)) in rows.chunks_exact_mut(stride.max(1)).zip(tokens) {
+            for (strip, parts) in strips.chunks_exact_mut(read.width).zip(parts) {
+                let heads = strip.chunks_exact_mut(read.head_dim).zip(&parts[*task..]);
+                for (head, part) in heads {
+                    head.copy_from_slice(&part[row * read.head_dim..][..read.head_dim]);
+                }
+            }
         }
-    }
+    })
 }
 
 /// The tensor with the elements of each row side by side.
@@ -212,9 +225,7 @@ pub(crate) fn segment_attention(
         })
         .collect();
     let shape = inputs.query.shape();
-    let mut strip = vec![0.0; shape.num_elements()];
-    place(&mut strip, [0, 1], &tasks, &parts, &strips);
-    tensor(strip, shape)
+    tensor(placed([&parts], &tasks, &strips), shape)
 }
 
 /// The gradients of one task's query, key and value.
@@ -278,11 +289,8 @@ pub(crate) fn segment_attention_backward(
     let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
     let (strips, tasks) = (strips(&inputs, layout), tasks(layout));
     let shape = inputs.query.shape();
-    backward_tasks(&strips, &dy, &tasks).map(|parts| {
-        let mut strip = vec![0.0; shape.num_elements()];
-        place(&mut strip, [0, 1], &tasks, &parts, &strips);
-        tensor(strip, shape.clone())
-    })
+    backward_tasks(&strips, &dy, &tasks)
+        .map(|parts| tensor(placed([&parts], &tasks, &strips), shape.clone()))
 }
 
 /// [`crate::ops::MtLoraBackend::fused_segment_attention_backward`].
@@ -294,11 +302,8 @@ pub(crate) fn fused_segment_attention_backward(
     let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
     let (strips, tasks) = (strips(&inputs, layout), tasks(layout));
     let [tokens, width] = [inputs.query.shape()[0], 3 * strips.width];
-    let mut fused = vec![0.0; tokens * width];
-    let gradients = backward_tasks(&strips, &dy, &tasks);
-    for (index, parts) in gradients.iter().enumerate() {
-        place(&mut fused, [index, 3], &tasks, parts, &strips);
-    }
+    let [dq, dk, dv] = backward_tasks(&strips, &dy, &tasks);
+    let fused = placed([&dq, &dk, &dv], &tasks, &strips);
     tensor(fused, Shape::from([tokens, width]))
 }
 

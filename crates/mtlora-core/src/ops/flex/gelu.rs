@@ -3,7 +3,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::vecmath::{normal, sigmoid};
-use super::{CHUNK, contiguous, exclusive, tensor, values};
+use super::{CHUNK, contiguous, exclusive, made, tensor, values};
 use crate::ops::gelu::{Gelu, TANH_CUBIC, TANH_SCALE};
 
 /// `2 u`, and its derivative.
@@ -51,13 +51,14 @@ pub(crate) fn gelu(x: FlexTensor, form: Gelu) -> FlexTensor {
         });
         return x;
     }
-    let mut y = vec![0.0; values(&x).len()];
-    y.par_chunks_mut(CHUNK)
-        .zip(values(&x).par_chunks(CHUNK))
-        .for_each(|(y, x)| match form {
+    let read = values(&x);
+    let y = made(read.len(), CHUNK, |index, y| {
+        let x = &read[index * CHUNK..][..y.len()];
+        match form {
             Gelu::Erf => each(y, x, erf_form),
             Gelu::Tanh => each(y, x, tanh_form),
-        });
+        }
+    });
     tensor(y, x.shape())
 }
 

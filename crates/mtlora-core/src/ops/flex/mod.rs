@@ -12,6 +12,7 @@ mod cross_entropy;
 mod dropout;
 mod gelu;
 mod linear;
+mod made;
 mod matmul;
 mod norm;
 mod reduce;
@@ -23,6 +24,8 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
+
+use made::made;
 
 use super::{AttentionLayout, Gelu, MtLoraBackend, Optional, Saved, SeededDropout, Weight};
 use crate::{Contexts, ops};

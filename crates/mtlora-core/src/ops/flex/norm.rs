@@ -3,7 +3,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::reduce::sum_of;
-use super::{CHUNK, contiguous, exclusive, tensor, values};
+use super::{CHUNK, contiguous, exclusive, made, tensor, values};
 
 /// Mean and `1 / sqrt(variance + epsilon)`.
 #[inline(always)]
@@ -48,16 +48,14 @@ pub(crate) fn normalize_rows(
     let (x_values, gamma, beta) = (values(&x), values(&gamma), values(&beta));
     let width = gamma.len().max(1);
     let chunk = rows(width);
-    let mut y = vec![0.0; x_values.len()];
-    y.par_chunks_mut(chunk)
-        .zip(x_values.par_chunks(chunk))
-        .for_each(|(y, x)| {
-            pulp::Arch::new().dispatch(|| {
-                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    forward_row(y, x, gamma, beta, epsilon);
-                }
-            });
+    let y = made(x_values.len(), chunk, |index, y| {
+        let x = &x_values[index * chunk..][..y.len()];
+        pulp::Arch::new().dispatch(|| {
+            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                forward_row(y, x, gamma, beta, epsilon);
+            }
         });
+    });
     tensor(y, x.shape())
 }
 

@@ -2,23 +2,21 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{DType, Flex, ops::FloatTensorOps};
 use burn::tensor::{Bytes, bf16};
-use rayon::prelude::*;
 
-use super::{CHUNK, contiguous, suits, tensor, values};
+use super::{CHUNK, contiguous, made, suits, tensor, values};
 
 /// [`crate::ops::MtLoraBackend::rounded`].
 pub(crate) fn rounded(x: FlexTensor) -> FlexTensor {
     let x = contiguous(x);
-    let mut out = vec![bf16::ZERO; values(&x).len()];
-    out.par_chunks_mut(CHUNK)
-        .zip(values(&x).par_chunks(CHUNK))
-        .for_each(|(out, x)| {
-            pulp::Arch::new().dispatch(|| {
-                for (out, x) in out.iter_mut().zip(x) {
-                    *out = nearest(*x);
-                }
-            });
+    let read = values(&x);
+    let out = made(read.len(), CHUNK, |index, out| {
+        let x = &read[index * CHUNK..][..out.len()];
+        pulp::Arch::new().dispatch(|| {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = nearest(*x);
+            }
         });
+    });
     FlexTensor::new(
         Bytes::from_elems(out),
         Layout::contiguous(x.shape()),
@@ -45,16 +43,14 @@ pub(crate) fn restored(saved: FlexTensor, dy: &FlexTensor) -> FlexTensor {
     else {
         return Flex::float_cast(saved, dy.dtype().into());
     };
-    let mut out = vec![0.0; kept.len()];
-    out.par_chunks_mut(CHUNK)
-        .zip(kept.par_chunks(CHUNK))
-        .for_each(|(out, kept)| {
-            pulp::Arch::new().dispatch(|| {
-                for (out, kept) in out.iter_mut().zip(kept) {
-                    *out = f32::from_bits(u32::from(kept.to_bits()) << 16);
-                }
-            });
+    let out = made(kept.len(), CHUNK, |index, out| {
+        let kept = &kept[index * CHUNK..][..out.len()];
+        pulp::Arch::new().dispatch(|| {
+            for (out, kept) in out.iter_mut().zip(kept) {
+                *out = f32::from_bits(u32::from(kept.to_bits()) << 16);
+            }
         });
+    });
     tensor(out, saved.shape())
 }
 
