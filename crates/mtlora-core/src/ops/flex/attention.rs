@@ -101,12 +101,11 @@ impl Strips<'_> {
         Some(Cow::Owned(mask))
     }
 
-    /// `P`, row-major.
-    fn probabilities(&self, task: Task) -> Vec<f32> {
+    /// `P`, row-major, in `scores`.
+    fn probabilities(&self, task: Task, scores: &mut [f32]) {
         let length = task.length;
-        let mut scores = vec![0.0; length * length];
         let (query, key) = (self.query.view(task), self.key.view(task));
-        matmul(&mut scores, query, key.t(), self.scale);
+        matmul(scores, query, key.t(), self.scale);
         pulp::Arch::new().dispatch(|| {
             for (index, row) in scores.chunks_exact_mut(length).enumerate() {
                 let seen = if self.causal { index + 1 } else { length };
@@ -115,7 +114,23 @@ impl Strips<'_> {
                 later.fill(0.0);
             }
         });
-        scores
+    }
+}
+
+/// Memory of two score matrices, which a thread uses for one task after the other.
+#[derive(Default)]
+struct Scores([Vec<f32>; 2]);
+
+impl Scores {
+    /// Both of `[length, length]`, with whatever they held last.
+    fn of(&mut self, length: usize) -> [&mut [f32]; 2] {
+        let size = length * length;
+        self.0.each_mut().map(|scores| {
+            if scores.len() < size {
+                scores.resize(size, 0.0);
+            }
+            &mut scores[..size]
+        })
     }
 }
 
@@ -215,11 +230,12 @@ pub(crate) fn segment_attention(
     let tasks = tasks(layout);
     let parts: Vec<Vec<f32>> = tasks
         .par_iter()
-        .map(|task| {
-            let mut p = strips.probabilities(*task);
-            times(&mut p, strips.kept(*task).as_deref());
+        .map_init(Scores::default, |scores, task| {
+            let [p, _] = scores.of(task.length);
+            strips.probabilities(*task, p);
+            times(p, strips.kept(*task).as_deref());
             let mut out = vec![0.0; task.length * strips.head_dim];
-            let p = View::new(&p, [task.length; 2], task.length);
+            let p = View::new(p, [task.length; 2], task.length);
             matmul(&mut out, p, strips.value.view(*task), 1.0);
             out
         })
@@ -229,25 +245,32 @@ pub(crate) fn segment_attention(
 }
 
 /// The gradients of one task's query, key and value.
-fn backward_task(strips: &Strips<'_>, dy: Strip<'_>, task: Task) -> [Vec<f32>; 3] {
+fn backward_task(
+    strips: &Strips<'_>,
+    dy: Strip<'_>,
+    task: Task,
+    scores: &mut Scores,
+) -> [Vec<f32>; 3] {
     let (length, size) = (task.length, task.length * strips.head_dim);
-    let p = strips.probabilities(task);
+    let [p, d] = scores.of(length);
+    strips.probabilities(task, p);
     let keep = strips.kept(task);
     let keep = keep.as_deref();
     let d_out = dy.view(task);
-    let mut kept = p.clone();
-    times(&mut kept, keep);
+    let kept: &[f32] = match keep {
+        Some(_) => {
+            d.copy_from_slice(p);
+            times(d, keep);
+            d
+        }
+        None => p,
+    };
     let mut dv = vec![0.0; size];
-    matmul(
-        &mut dv,
-        View::new(&kept, [length; 2], length).t(),
-        d_out,
-        1.0,
-    );
+    let kept = View::new(kept, [length; 2], length);
+    matmul(&mut dv, kept.t(), d_out, 1.0);
     // From here on dP, then dS.
-    let mut d = kept;
-    matmul(&mut d, d_out, strips.value.view(task).t(), 1.0);
-    times(&mut d, keep);
+    matmul(d, d_out, strips.value.view(task).t(), 1.0);
+    times(d, keep);
     pulp::Arch::new().dispatch(|| {
         let rows = d.chunks_exact_mut(length).zip(p.chunks_exact(length));
         for (d, p) in rows {
@@ -257,7 +280,7 @@ fn backward_task(strips: &Strips<'_>, dy: Strip<'_>, task: Task) -> [Vec<f32>; 3
             }
         }
     });
-    let ds = View::new(&d, [length; 2], length);
+    let ds = View::new(d, [length; 2], length);
     let (mut dq, mut dk) = (vec![0.0; size], vec![0.0; size]);
     matmul(&mut dq, ds, strips.key.view(task), strips.scale);
     matmul(&mut dk, ds.t(), strips.query.view(task), strips.scale);
@@ -269,7 +292,9 @@ fn backward_tasks(strips: &Strips<'_>, dy: &FlexTensor, tasks: &[Task]) -> [Vec<
     let dy = Strip::new(dy, strips.head_dim);
     let all: Vec<[Vec<f32>; 3]> = tasks
         .par_iter()
-        .map(|task| backward_task(strips, dy, *task))
+        .map_init(Scores::default, |scores, task| {
+            backward_task(strips, dy, *task, scores)
+        })
         .collect();
     let mut columns: [Vec<Vec<f32>>; 3] = Default::default();
     for parts in all {
