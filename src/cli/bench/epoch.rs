@@ -105,7 +105,7 @@ fn classifier(
     let lengths = items.iter().map(|item| item.tokens.len()).collect();
     let epoch = args.epoch(lengths, 32, text.max_length())?;
 
-    let place = args.model.place()?;
+    let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let adapter = &args.adapter;
     let model = args.model.classifier(&config, adapter, &device)?;
@@ -130,7 +130,7 @@ fn causal(
     let lengths = sequences.iter().map(|one| one.ids.len()).collect();
     let epoch = args.epoch(lengths, 8, max_length)?;
 
-    let place = args.model.place()?;
+    let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let model = args.model.causal(config, &args.adapter, &device)?;
     let trains = Trains::of(&model);

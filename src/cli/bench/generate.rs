@@ -46,7 +46,7 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     if args.steps == 0 {
         return Err("--steps must be at least 1".into());
     }
-    let place = args.model.place()?;
+    let place = args.model.place(BaseDtype::F32)?;
     let model = args
         .model
         .plain_causal(BaseDtype::F32, &config, &place.device)?

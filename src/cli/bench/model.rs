@@ -105,9 +105,9 @@ impl ModelArgs {
         }
     }
 
-    /// The device, and what it can do.
-    pub(super) fn place(&self) -> Result<Place, Box<dyn Error>> {
-        Place::open(self.device.as_deref())
+    /// The device, and what it can do with a base in that precision.
+    pub(super) fn place(&self, base_dtype: BaseDtype) -> Result<Place, Box<dyn Error>> {
+        Place::open(self.device.as_deref(), base_dtype)
     }
 
     /// The encoder with the head that `config` has, ready to train on an autodiff `device`.

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use burn::tensor::Device;
-use mtlora::core::{device, devices};
+use mtlora::core::{BaseDtype, device, devices};
 use mtlora::train::bench::peak_gflops;
 use serde::Serialize;
 
@@ -14,12 +14,14 @@ use crate::cli::output;
 pub(super) struct Place {
     name: String,
     pub(super) device: Device,
+    base_dtype: BaseDtype,
     peak_gflops: Option<f64>,
 }
 
 impl Place {
-    /// The device of that name, without gradients, and what it can do: to be called before the work.
-    pub(super) fn open(name: Option<&str>) -> Result<Self, Box<dyn Error>> {
+    /// The device of that name, without gradients, and what it can do with a base in that precision: to
+    /// be called before the work.
+    pub(super) fn open(name: Option<&str>, base_dtype: BaseDtype) -> Result<Self, Box<dyn Error>> {
         let name = match name {
             Some(name) => name.to_string(),
             None => {
@@ -29,15 +31,17 @@ impl Place {
         };
         Ok(Self {
             device: device(&name)?,
-            peak_gflops: peak(&name),
+            base_dtype,
+            peak_gflops: peak(&name, base_dtype),
             name,
         })
     }
 }
 
 /// The processor's peak; none for another device, of which a loop on the processor tells nothing.
-fn peak(device: &str) -> Option<f64> {
-    ["flex", "ndarray"].contains(&device).then(peak_gflops)
+fn peak(device: &str, base_dtype: BaseDtype) -> Option<f64> {
+    let is_processor = ["flex", "ndarray"].contains(&device);
+    is_processor.then(|| peak_gflops(base_dtype))
 }
 
 /// What was done, and what it took.
@@ -108,7 +112,7 @@ pub(super) fn print(
     let per_second = |amount: f64| amount / work.seconds;
     let gflops = per_second(work.flops) / 1e9;
     // Other programs may have slowed down the measurement before the work, or this one.
-    let pair = place.peak_gflops.zip(peak(device));
+    let pair = place.peak_gflops.zip(peak(device, place.base_dtype));
     let peak_gflops = pair.map(|(before, after)| before.max(after));
     let report = Report {
         what,

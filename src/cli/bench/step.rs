@@ -55,7 +55,7 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 
 fn classifier(args: &Args, config: &EncoderConfig, json: bool) -> Result<(), Box<dyn Error>> {
     let size = args.size([16, 128], config.max_tokens())?;
-    let place = args.model.place()?;
+    let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let model = args.model.classifier(config, &args.adapter, &device)?;
     let trains = Trains::of(&model);
@@ -69,7 +69,7 @@ fn classifier(args: &Args, config: &EncoderConfig, json: bool) -> Result<(), Box
 
 fn causal(args: &Args, config: &Gpt2Config, json: bool) -> Result<(), Box<dyn Error>> {
     let size = args.size([4, 256], config.n_positions)?;
-    let place = args.model.place()?;
+    let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let model = args.model.causal(config, &args.adapter, &device)?;
     let trains = Trains::of(&model);

@@ -2,7 +2,7 @@
 //! processor could have made in that time.
 //!
 //! ```no_run
-//! use mtlora_core::{MtLoraConfig, Structure, Targets, devices};
+//! use mtlora_core::{BaseDtype, MtLoraConfig, Structure, Targets, devices};
 //! use mtlora_models::SequenceClassifier;
 //! use mtlora_train::bench::{Subject, Trains, classifier_flops, peak_gflops, random_items, roberta_base};
 //! use mtlora_train::{Method, TrainOptions};
@@ -22,7 +22,7 @@
 //! let (_, seconds) = subject.step(&batch)?;
 //!
 //! let flops = classifier_flops(&config, &trains, &[128; 16]);
-//! println!("{:.2} of the peak", flops / seconds / (1e9 * peak_gflops()));
+//! println!("{:.2} of the peak", flops / seconds / (1e9 * peak_gflops(BaseDtype::F32)));
 //! # Ok(())
 //! # }
 //! ```

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use mtlora_core::BaseDtype;
 use pulp::{Arch, Simd, WithSimd};
 
 /// Sums that run beside each other: enough to hide the latency of two units, few enough for the
@@ -13,18 +14,28 @@ const LENGTH: usize = 1 << 22;
 /// The best of so many tries counts, since other programs only ever slow it down.
 const TRIES: usize = 8;
 
-/// The most multiply-adds in 32-bit floats that all threads of rayon's pool make together, as
-/// billions of operations a second (each is two): a loop that does nothing else, on registers.
-pub fn peak_gflops() -> f64 {
+/// The most multiply-adds that all threads of rayon's pool make together, as billions of operations a
+/// second (each is two): a loop that does nothing else, on registers. In bfloat16 for a base in it,
+/// where the processor multiplies pairs of them (`vdpbf16ps`); else in 32-bit floats.
+pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if base_dtype == BaseDtype::Bf16 && pairs::available() {
+        return best_of(pairs::multiply_add);
+    }
+    best_of(multiply_add)
+}
+
+/// `work`, on each thread, makes `LENGTH` multiply-adds of `SUMS` registers, and says of how many
+/// products a register is.
+fn best_of(work: fn() -> usize) -> f64 {
     let tries = (0..TRIES).map(|_| {
         let start = Instant::now();
-        let lanes: usize = rayon::broadcast(|_| multiply_add()).iter().sum();
-        (2 * lanes * SUMS * LENGTH) as f64 / start.elapsed().as_secs_f64()
+        let products: usize = rayon::broadcast(|_| work()).iter().sum();
+        (2 * products * SUMS * LENGTH) as f64 / start.elapsed().as_secs_f64()
     });
     tries.fold(0.0, f64::max) / 1e9
 }
 
-/// Makes `LENGTH` multiply-adds of each of `SUMS` registers, and says of how many lanes these are.
 fn multiply_add() -> usize {
     let (lanes, sum) = Arch::new().dispatch(MultiplyAdd);
     black_box(sum);
@@ -55,16 +66,74 @@ impl WithSimd for MultiplyAdd {
     }
 }
 
+/// The same with pairs of bfloat16, which pulp does not have.
+#[cfg(target_arch = "x86_64")]
+mod pairs {
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_reduce_add_ps, _mm512_set1_epi32,
+        _mm512_set1_ps,
+    };
+    use std::hint::black_box;
+
+    use super::{LENGTH, SUMS};
+
+    /// Pairs in a register.
+    pub(super) const LANES: usize = 16;
+
+    pub(super) fn available() -> bool {
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+    }
+
+    pub(super) fn multiply_add() -> usize {
+        assert!(available());
+        // SAFETY: the processor has the instructions.
+        black_box(unsafe { sum() });
+        2 * LANES
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn sum() -> f32 {
+        // 1 and -1, which add nothing to a sum.
+        let [ones, signs] = [0x3f80_3f80_u32, 0xbf80_3f80].map(|pair| {
+            let pairs = _mm512_set1_epi32(black_box(pair).cast_signed());
+            // SAFETY: both are 512 bits wide, and every pattern of them is a value.
+            unsafe { std::mem::transmute::<__m512i, __m512bh>(pairs) }
+        });
+        let mut sums: [_; SUMS] =
+            std::array::from_fn(|which| _mm512_set1_ps(black_box(which as f32)));
+        for _ in 0..LENGTH {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, ones, signs);
+            }
+        }
+        sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_peak_is_a_processors() {
-        let found = peak_gflops();
+        let found = peak_gflops(BaseDtype::F32);
         // From one slow core to a large server.
         assert!((1.0..100_000.0).contains(&found), "{found}");
         let (lanes, sum) = Arch::new().dispatch(MultiplyAdd);
         assert_eq!(sum, (lanes * SUMS) as f32);
+    }
+
+    /// An instruction makes twice as many products.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn pairs_are_multiplied_faster() {
+        if !pairs::available() {
+            return;
+        }
+        // SAFETY: the processor has the instructions.
+        let sum = unsafe { pairs::sum() };
+        assert_eq!(sum, (pairs::LANES * SUMS * (SUMS - 1) / 2) as f32);
+        let [single, pairs] = [BaseDtype::F32, BaseDtype::Bf16].map(peak_gflops);
+        assert!(pairs > single, "{pairs} against {single}");
     }
 }
