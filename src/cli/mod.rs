@@ -99,12 +99,12 @@ enum Command {
 /// Reads the command line and does what it says.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let cli = Cli::parse();
-    if let Some(threads) = cli.threads {
-        // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool.
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .build_global()?;
-    }
+    // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool. This
+    // thread is one of its own: another would be woken, and this one put to sleep, at every operation.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(cli.threads.map_or(0, NonZeroUsize::get))
+        .use_current_thread()
+        .build_global()?;
     match cli.command {
         Command::Train(args) => train::run(*args, cli.json),
         Command::Eval(args) => eval::run(args, cli.json),
