@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::made;
 pub(super) use right::{Right, Values};
 use tile::{Begin, Place};
 
@@ -31,6 +32,8 @@ const UNITS: usize = 256;
 const BLOCKS: usize = 16;
 /// The most panels of a task (256 KiB): with the blocks of rows they stay in the second cache.
 const PANELS: usize = 8;
+/// Blocks of rows that a task packs.
+const TOGETHER: usize = 4;
 /// Floats of a register: a cache line.
 const LANES: usize = 16;
 /// Below this many products, threads cost more than they bring. Miri, which could not do so many, looks
@@ -99,6 +102,7 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
     let mut out: Vec<f32> = Vec::with_capacity(size);
     let passes = passes(inner.div_ceil(kernel.depth()));
     let packed = pack(left, inner, kernel, &passes);
+    let packed = packed.as_chunks().0.as_chunks().0;
     let place = Place::new(&mut out.spare_capacity_mut()[..size], columns);
     let work = Work {
         right,
@@ -148,7 +152,7 @@ struct Work<'a> {
     bias: Option<&'a [f32]>,
     passes: Vec<Range<usize>>,
     /// Block after block, in each pass after pass.
-    packed: Vec<Rows>,
+    packed: &'a [Rows],
     place: Place<'a>,
     rows: usize,
 }
@@ -194,18 +198,18 @@ fn passes(units: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// The rows in blocks, in units of the kernel.
-fn pack(left: &[f32], inner: usize, kernel: Kernel, passes: &[Range<usize>]) -> Vec<Rows> {
+/// The rows in blocks ([`Rows`] after [`Rows`]), in units of the kernel.
+fn pack(left: &[f32], inner: usize, kernel: Kernel, passes: &[Range<usize>]) -> Vec<Unit> {
     let rows = left.len() / inner;
-    (0..rows.div_ceil(ROWS) * passes.len())
-        .into_par_iter()
-        .with_min_len(4)
-        .map(|index| {
+    let size = ROWS * UNITS;
+    let count = rows.div_ceil(ROWS) * passes.len();
+    made(count * size, TOGETHER * size, |part, packed| {
+        for (at, packed) in packed.chunks_exact_mut(size).enumerate() {
+            let index = part * TOGETHER + at;
             let (block, pass) = (index / passes.len(), &passes[index % passes.len()]);
             let first = block * ROWS;
             let elements = pass.start * kernel.depth()..inner.min(pass.end * kernel.depth());
-            let mut packed = [[0; UNITS]; ROWS];
-            for (units, row) in packed.iter_mut().zip(first..rows) {
+            for (units, row) in packed.as_chunks_mut().0.iter_mut().zip(first..rows) {
                 let row = &left[row * inner..][elements.clone()];
                 match kernel {
                     Kernel::F32 => row
@@ -216,9 +220,8 @@ fn pack(left: &[f32], inner: usize, kernel: Kernel, passes: &[Range<usize>]) -> 
                     Kernel::Bf16 => unsafe { tile::round(row, units) },
                 }
             }
-            packed
-        })
-        .collect()
+        }
+    })
 }
 
 #[cfg(test)]
