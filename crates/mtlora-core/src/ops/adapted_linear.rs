@@ -37,7 +37,7 @@ pub(super) fn forward<B: Backend + MtLoraBackend>(
     inputs: Inputs<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let z = inputs.dropped.unwrap_or_else(|| inputs.x.clone());
-    let u = B::float_matmul(z, B::float_transpose(inputs.a));
+    let u = B::rank_matmul(z, B::float_transpose(inputs.a));
     let v = transformed::<B>(u.clone(), inputs.t);
     let y = B::mixed_linear(inputs.x, inputs.weight, inputs.bias.into());
     let y = B::add_matmul(y, v, B::float_transpose(inputs.b), inputs.scale);
@@ -45,9 +45,12 @@ pub(super) fn forward<B: Backend + MtLoraBackend>(
 }
 
 /// `u Tᵀ`.
-fn transformed<B: Backend>(u: FloatTensor<B>, t: Option<FloatTensor<B>>) -> FloatTensor<B> {
+fn transformed<B: Backend + MtLoraBackend>(
+    u: FloatTensor<B>,
+    t: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
     match t {
-        Some(t) => B::float_matmul(u, B::float_transpose(t)),
+        Some(t) => B::rank_matmul(u, B::float_transpose(t)),
         None => u,
     }
 }
@@ -82,7 +85,7 @@ impl<B: Backend + MtLoraBackend> Backward<B, 6> for AdaptedLinear {
         let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(saved.scale));
         if let Some(b) = b {
             let v = transformed::<B>(saved.u.clone(), saved.t.clone());
-            let db = B::float_matmul(B::float_transpose(dy.clone()), v);
+            let db = B::rank_matmul(B::float_transpose(dy.clone()), v);
             grads.register::<B>(b, scaled(db));
         }
         if let Some(bias) = bias {
@@ -90,21 +93,21 @@ impl<B: Backend + MtLoraBackend> Backward<B, 6> for AdaptedLinear {
         }
         let mut dx = x.map(|_| B::mixed_linear_backward(dy.clone(), saved.weight));
         if a.is_some() || t.is_some() || z_tracked.is_some() {
-            let g = scaled(B::float_matmul(dy, saved.b));
+            let g = scaled(B::rank_matmul(dy, saved.b));
             if let Some(t) = t {
-                let dt = B::float_matmul(B::float_transpose(g.clone()), saved.u);
+                let dt = B::rank_matmul(B::float_transpose(g.clone()), saved.u);
                 grads.register::<B>(t, dt);
             }
             let du = match saved.t {
-                Some(t) => B::float_matmul(g, t),
+                Some(t) => B::rank_matmul(g, t),
                 None => g,
             };
             if let Some(a) = a {
-                let da = B::float_matmul(B::float_transpose(du.clone()), saved.z);
+                let da = B::rank_matmul(B::float_transpose(du.clone()), saved.z);
                 grads.register::<B>(a, da);
             }
             if let (Some(dropped), true) = (dropped, saved.dropped) {
-                grads.register::<B>(dropped, B::float_matmul(du, saved.a));
+                grads.register::<B>(dropped, B::rank_matmul(du, saved.a));
             } else if !saved.dropped {
                 dx = dx.map(|dx| B::add_matmul(dx, du, saved.a, 1.0));
             }

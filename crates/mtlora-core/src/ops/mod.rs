@@ -140,6 +140,16 @@ pub trait MtLoraBackend: Backend {
         linear::add_matmul::<Self>(sum, a, b, scale)
     }
 
+    /// `a b`, one of whose sides is an adapter's rank; either may be a transpose.
+    ///
+    /// # Shapes
+    /// - `a`: `[rows, inner]`, `b`: `[inner, columns]`
+    /// - output: `[rows, columns]`
+    #[fusion(default)]
+    fn rank_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(a, b)
+    }
+
     /// `softmax(scale Q Kᵀ) V` within each segment and head; with `causal`, no token sees a later
     /// one. The probabilities are multiplied with `keep` where given (dropout: 0 or `1 / (1 - p)`),
     /// and with the mask of `layout` where that has one.

@@ -54,6 +54,14 @@ pub(crate) fn add_matmul(
     sum
 }
 
+/// [`crate::ops::MtLoraBackend::rank_matmul`], on all threads: burn-flex leaves products as small as
+/// these are to one.
+pub(crate) fn rank_matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+    let sides = [a.shape()[0], b.shape()[1]];
+    let (a, b) = (Strided::of(a), Strided::of(b));
+    tensor(matmul::in_parts(a.view(), b.view()), Shape::from(sides))
+}
+
 /// A matrix whose rows, or whose columns, lie one after the other.
 struct Strided {
     tensor: FlexTensor,

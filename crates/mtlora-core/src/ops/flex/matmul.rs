@@ -1,10 +1,17 @@
 //! Matrix products on strided views of slices. The product itself is the `gemm` crate's, which burn-flex
 //! uses too.
 
+use std::ops::Range;
+
 use gemm::{Parallelism, gemm};
+
+use super::made;
 
 /// Below this many products, threads cost more than they bring.
 const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
+
+/// Products in one part of what [`in_parts`] makes: enough to hide what a task costs.
+const PART: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 
 /// A matrix in a slice; every element lies within it.
 #[derive(Clone, Copy)]
@@ -31,6 +38,22 @@ impl<'a> View<'a> {
             columns,
             row_stride: stride,
             column_stride: 1,
+        }
+    }
+
+    /// Some of its rows.
+    ///
+    /// # Panics
+    /// When it has not all of them.
+    fn rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.end <= self.rows);
+        if rows.is_empty() {
+            return Self { rows: 0, ..self };
+        }
+        Self {
+            values: &self.values[rows.start * self.row_stride..],
+            rows: rows.len(),
+            ..self
         }
     }
 
@@ -64,6 +87,43 @@ pub(super) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32)
         false => Parallelism::None,
     };
     product(out, a, b, factor, true, parallelism);
+}
+
+/// `a b`, `[a.rows, b.columns]`, whose longer side is made in parts by all threads. Which parts there
+/// are follows from the sides alone, and so does the result.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(super) fn in_parts(a: View<'_>, b: View<'_>) -> Vec<f32> {
+    let (rows, columns) = (a.rows, b.columns);
+    if rows >= columns {
+        let step = step(a.columns * columns);
+        return made(rows * columns, step * columns, |index, out| {
+            let first = index * step;
+            let part = a.rows(first..first + out.len() / columns);
+            matmul(out, part, b, 1.0);
+        });
+    }
+    // Each part in memory of its own, then side by side.
+    let step = step(a.columns * rows);
+    let parts = made(rows * columns, step * rows, |index, out| {
+        let first = index * step;
+        let part = b.t().rows(first..first + out.len() / rows).t();
+        matmul(out, a, part, 1.0);
+    });
+    let mut out = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        for part in parts.chunks(step * rows) {
+            let width = part.len() / rows;
+            out.extend_from_slice(&part[row * width..][..width]);
+        }
+    }
+    out
+}
+
+/// Rows or columns of a part, each of which takes so many products.
+fn step(products: usize) -> usize {
+    PART.div_ceil(products.max(1)).next_multiple_of(16)
 }
 
 fn product(
@@ -130,6 +190,7 @@ mod tests {
         let (mut out, mut added) = (vec![f32::NAN; m * n], vec![3.0; m * n]);
         matmul(&mut out, a_view, b_view, 0.5);
         add_matmul(&mut added, a_view, b_view, 0.5);
+        let parts = in_parts(a_view, b_view);
         for row in 0..m {
             for column in 0..n {
                 let product = |at: usize| {
@@ -147,6 +208,7 @@ mod tests {
                 // Small whole numbers: exact in any order.
                 prop_assert_eq!(out[row * n + column], 0.5 * sum);
                 prop_assert_eq!(added[row * n + column], 3.0 + 0.5 * sum);
+                prop_assert_eq!(parts[row * n + column], sum);
             }
         }
         Ok(())
@@ -162,11 +224,24 @@ mod tests {
         }
     }
 
-    /// What threads share is right, too.
+    /// What threads share is right, too; and a long side of either kind, of more than one part.
     #[test]
     fn is_the_sum_of_products_on_threads() -> Result<(), TestCaseError> {
         let sides = if cfg!(miri) { [9, 7, 5] } else { [70, 67, 65] };
         assert!(sides.iter().product::<usize>() >= WORTH_THREADS);
-        check(sides, 1, false, true)
+        check(sides, 1, false, true)?;
+        let long = if cfg!(miri) { 33 } else { 2 * step(8 * 70) + 1 };
+        check([long, 8, 70], 1, false, true)?;
+        check([8, long, 70], 0, true, false)
+    }
+
+    #[test]
+    fn no_rows_are_no_product() {
+        let none = View::new(&[], [0, 3], 3);
+        let some = View::new(&[1.0; 6], [3, 2], 2);
+        assert_eq!(in_parts(none, some), [0.0; 0]);
+        assert_eq!(in_parts(some.t(), none.t()), [0.0; 0]);
+        // Nothing to sum.
+        assert_eq!(in_parts(none.t(), none), [0.0; 9]);
     }
 }

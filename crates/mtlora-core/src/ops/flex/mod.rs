@@ -99,6 +99,13 @@ impl MtLoraBackend for Flex {
         linear::add_matmul(sum, a, b, scale)
     }
 
+    fn rank_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        match suits(&[&a, &b]) {
+            true => linear::rank_matmul(a, b),
+            false => Self::float_matmul(a, b),
+        }
+    }
+
     fn segment_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
