@@ -13,6 +13,10 @@ const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 /// Products in one part of what [`in_parts`] makes: enough to hide what a task costs.
 const PART: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 
+/// The fewest rows or columns of a part: those of a transpose are read a cache line here and a cache
+/// line there.
+const NARROWEST: usize = 64;
+
 /// A matrix in a slice; every element lies within it.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -123,7 +127,9 @@ pub(super) fn in_parts(a: View<'_>, b: View<'_>) -> Vec<f32> {
 
 /// Rows or columns of a part, each of which takes so many products.
 fn step(products: usize) -> usize {
-    PART.div_ceil(products.max(1)).next_multiple_of(16)
+    PART.div_ceil(products.max(1))
+        .next_multiple_of(16)
+        .max(NARROWEST)
 }
 
 fn product(
@@ -230,7 +236,11 @@ mod tests {
         let sides = if cfg!(miri) { [9, 7, 5] } else { [70, 67, 65] };
         assert!(sides.iter().product::<usize>() >= WORTH_THREADS);
         check(sides, 1, false, true)?;
-        let long = if cfg!(miri) { 33 } else { 2 * step(8 * 70) + 1 };
+        let long = if cfg!(miri) {
+            2 * NARROWEST + 1
+        } else {
+            2 * step(8 * 70) + 1
+        };
         check([long, 8, 70], 1, false, true)?;
         check([8, long, 70], 0, true, false)
     }
