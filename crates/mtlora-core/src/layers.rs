@@ -262,10 +262,12 @@ struct Masked {
 fn masked(dropout: &Dropout, like: &Tensor<2>, entries: usize) -> Masked {
     let drops = drops(dropout, like);
     let on_cpu = is_cpu(&like.device().inner());
+    // Counted on every device: one with a generator of its own starts each step from the count.
+    let seed = drops.then(random::next);
     Masked {
-        seeded: (drops && on_cpu).then(|| SeededDropout {
+        seeded: seed.filter(|_| on_cpu).map(|seed| SeededDropout {
             prob: dropout.prob,
-            seed: random::next(),
+            seed,
         }),
         drawn: (drops && !on_cpu).then(|| {
             let kept = Distribution::Bernoulli(1.0 - dropout.prob);

@@ -231,6 +231,45 @@ fn tied_cross_entropy_equals_the_whole_one() {
     let (x, w) = (hidden.clone().require_grad(), embedding.clone());
     let grads = tied_cross_entropy(x.clone(), w.clone(), targets, 0.1).backward();
     assert!(x.grad(&grads).is_some() && w.grad(&grads).is_none());
+
+    // Nothing to foretell: no loss, and gradients that are zero.
+    let (x, w) = (
+        Tensor::<2>::zeros([0, 8], &device).require_grad(),
+        embedding.require_grad(),
+    );
+    let none = Tensor::<1, Int>::from_data(TensorData::new(Vec::<i32>::new(), [0]), &device);
+    let loss = tied_cross_entropy(x.clone(), w.clone(), none, 0.1);
+    let grads = loss.clone().backward();
+    assert_eq!(loss.into_scalar::<f32>(), 0.0);
+    assert_eq!(x.grad(&grads).unwrap().dims(), [0, 8]);
+    assert_eq!(
+        w.grad(&grads).unwrap().abs().max().into_scalar::<f32>(),
+        0.0
+    );
+}
+
+/// A training that starts each step from [`mtlora_core::random_state`] has other masks in each.
+#[test]
+fn masks_differ_from_step_to_step() {
+    for named in devices() {
+        let device = named.device.autodiff();
+        mtlora_core::seed(&device, 3);
+        let dropout = DropoutConfig::new(0.5).init();
+        let [one, other] = [0, 1].map(|_| {
+            mtlora_core::set_random_state(&device, mtlora_core::random_state());
+            let ones = Tensor::<2>::ones([16, 16], &device);
+            mtlora_core::dropout(&dropout, ones).into_data()
+        });
+        assert_ne!(one, other, "{}", named.name);
+    }
+}
+
+#[test]
+#[should_panic(expected = "the weight's inputs")]
+fn inputs_of_another_width_are_refused() {
+    let layer = LinearConfig::new(3, 5).init(&cpu());
+    // As many numbers as eight rows of three.
+    adapted_linear(&layer, Tensor::<2>::ones([4, 6], &cpu()));
 }
 
 /// What the backward pass reads in bfloat16 changes no output, and gradients by its rounding.

@@ -181,8 +181,12 @@ fn forward_and_gradients<B: Backend + MtLoraBackend>(
             });
         }
     }
+    // Without rows there are gradients, too.
+    if wants_embedding && d_embedding.is_none() {
+        d_embedding = Some(zeros_like::<B>(&embedding));
+    }
     let joined = match d_hidden.len() {
-        0 => None,
+        0 => wants_hidden.then(|| zeros_like::<B>(&hidden)),
         1 => d_hidden.pop(),
         _ => Some(B::float_cat(d_hidden, 0)),
     };
@@ -191,6 +195,10 @@ fn forward_and_gradients<B: Backend + MtLoraBackend>(
         d_hidden: joined,
         d_embedding,
     }
+}
+
+fn zeros_like<B: Backend>(tensor: &FloatTensor<B>) -> FloatTensor<B> {
+    B::float_zeros(tensor.shape(), &tensor.device(), tensor.dtype().into())
 }
 
 #[derive(Debug)]

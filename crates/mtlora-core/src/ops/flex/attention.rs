@@ -205,7 +205,17 @@ fn prepared(inputs: Inputs<FlexTensor>) -> Inputs<FlexTensor> {
 }
 
 fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Strips<'a> {
-    let width = inputs.query.shape()[1];
+    let sides = inputs.query.shape();
+    let width = sides[1];
+    let tokens = layout.segments.tokens();
+    assert!(
+        sides[0] == tokens && width.is_multiple_of(layout.heads.max(1)),
+        "{sides:?} for {tokens} tokens and {} heads",
+        layout.heads
+    );
+    for other in [&inputs.key, &inputs.value] {
+        assert_eq!(other.shape(), sides, "the shape of query, key and value");
+    }
     let head_dim = width / layout.heads.max(1);
     Strips {
         query: Strip::new(&inputs.query, head_dim),

@@ -43,6 +43,7 @@ pub(crate) fn cross_entropy_rows(
     smoothing: f32,
 ) -> FlexTensor {
     let (logits, targets) = (contiguous(logits), places(targets));
+    assert_eq!(targets.len(), logits.shape()[0], "a target for each row");
     let vocabulary = logits.shape()[1].max(1);
     let losses: Vec<f32> = values(&logits)
         .par_chunks(vocabulary)
@@ -66,6 +67,7 @@ pub(crate) fn cross_entropy_rows_and_gradients(
     smoothing: f32,
 ) -> (FlexTensor, FlexTensor) {
     let (mut logits, targets) = (exclusive(logits), places(targets));
+    assert_eq!(targets.len(), logits.shape()[0], "a target for each row");
     let vocabulary = logits.shape()[1].max(1);
     let even = smoothing / vocabulary as f32;
     let losses: Vec<f32> = logits

@@ -21,6 +21,7 @@ pub(crate) fn mixed_linear(
     let (true, Some(matrix)) = (suits(&[&x]) && suits_bias, Matrix::of(&weight)) else {
         return linear::forward::<Flex>(x, weight, bias);
     };
+    assert_eq!(x.shape()[1], matrix.sides()[0], "the weight's inputs");
     let (x, bias) = (contiguous(x), bias.map(contiguous));
     let sides = [x.shape()[0], matrix.sides()[1]];
     let out = matrix.product(values(&x), false, bias.as_ref().map(values));
@@ -32,6 +33,7 @@ pub(crate) fn mixed_linear_backward(dy: FlexTensor, weight: Weight<Flex>) -> Fle
     let (true, Some(matrix)) = (suits(&[&dy]), Matrix::of(&weight)) else {
         return linear::backward::<Flex>(dy, weight);
     };
+    assert_eq!(dy.shape()[1], matrix.sides()[1], "the weight's outputs");
     let dy = contiguous(dy);
     let sides = [dy.shape()[0], matrix.sides()[0]];
     let out = matrix.product(values(&dy), true, None);

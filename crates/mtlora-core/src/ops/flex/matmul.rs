@@ -51,8 +51,11 @@ impl<'a> View<'a> {
     /// When it has not all of them.
     fn rows(self, rows: Range<usize>) -> Self {
         assert!(rows.end <= self.rows);
-        if rows.is_empty() {
-            return Self { rows: 0, ..self };
+        if rows.is_empty() || self.columns == 0 {
+            return Self {
+                rows: rows.len(),
+                ..self
+            };
         }
         Self {
             values: &self.values[rows.start * self.row_stride..],
@@ -251,7 +254,13 @@ mod tests {
         let some = View::new(&[1.0; 6], [3, 2], 2);
         assert_eq!(in_parts(none, some), [0.0; 0]);
         assert_eq!(in_parts(some.t(), none.t()), [0.0; 0]);
-        // Nothing to sum.
+        // Nothing to sum, in more than one part.
         assert_eq!(in_parts(none.t(), none), [0.0; 9]);
+        let columns = PART + 1;
+        let wide = in_parts(
+            View::new(&[], [2, 0], 0),
+            View::new(&[], [0, columns], columns),
+        );
+        assert!(wide.len() == 2 * columns && wide.iter().all(|x| *x == 0.0));
     }
 }

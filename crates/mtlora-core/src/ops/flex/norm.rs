@@ -46,6 +46,8 @@ pub(crate) fn normalize_rows(
 ) -> FlexTensor {
     let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
     let (x_values, gamma, beta) = (values(&x), values(&gamma), values(&beta));
+    let sides = [x.shape()[1], beta.len()];
+    assert_eq!(sides, [gamma.len(); 2], "the width of x, gamma and beta");
     let width = gamma.len().max(1);
     let chunk = rows(width);
     let y = made(x_values.len(), chunk, |index, y| {
@@ -68,7 +70,9 @@ pub(crate) fn normalize_rows_backward(
     epsilon: f32,
 ) -> FlexTensor {
     let (x, gamma, mut dx) = (contiguous(x), contiguous(gamma), exclusive(dy));
+    assert_eq!(x.shape(), dx.shape(), "the shape of x and its gradient");
     let (x, gamma) = (values(&x), values(&gamma));
+    assert_eq!(dx.shape()[1], gamma.len(), "the width of x and gamma");
     let width = gamma.len().max(1);
     let chunk = rows(width);
     dx.storage_mut::<f32>()
