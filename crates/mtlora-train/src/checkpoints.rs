@@ -193,12 +193,18 @@ impl Checkpoints {
             path: path.clone(),
             reason,
         };
+        // What may be otherwise in a minute (a network's disk, no memory, no rights) is no damage: it would
+        // cost the checkpoints that are whole.
         let unreadable = |error: io::Error| match error.kind() {
-            io::ErrorKind::PermissionDenied => CheckpointError::Io {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory => damaged(error.to_string()),
+            _ => CheckpointError::Io {
                 path: path.clone(),
                 source: error,
             },
-            _ => damaged(error.to_string()),
         };
         let read = |name: &str| {
             fs::read(path.join(name))

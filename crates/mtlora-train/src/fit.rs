@@ -241,11 +241,12 @@ pub fn fit<L: Learner>(
         return Err(TrainError::NoExamples);
     }
     let plan = Plan::new(learner.lengths(), options);
+    let begins = from.is_none();
     let mut fit = match from {
         None => Fit::begin(model, learner, options, device)?,
         Some(snapshot) => Fit::resume(model, learner, options, snapshot, device)?,
     };
-    if fit.step == 0 {
+    if begins {
         observer.evaluated(0, &fit.before, None)?;
         fit.pause(observer, [false, false, fit.ended(&plan)])?;
     }
@@ -416,6 +417,14 @@ impl<'a, L: Learner> Fit<'a, L> {
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
         let plain = self.device.clone().inner();
         self.last = self.learner.evaluate(&self.model.valid(), &plain)?;
+        // Nothing would ever be better than it, nor worse.
+        let loss = self.last.get(MetricName::Loss);
+        if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
+            return Err(TrainError::NotFinite {
+                step: self.step,
+                loss: loss as f32,
+            });
+        }
         let worth = |scores: &Scores| {
             let main = self.learner.main_metric();
             let value = scores.get(main).unwrap_or(f64::NEG_INFINITY);
@@ -647,6 +656,21 @@ mod tests {
         assert_eq!(trained.steps, 8);
     }
 
+    /// The best so far would be none, and nothing better than it.
+    #[test]
+    fn a_score_that_is_no_number_ends_the_training() {
+        let learner = Double {
+            worsens: Some(Cell::new(f64::NAN)),
+            ..Double::new(true)
+        };
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let mut heard = Heard::default();
+        let ended = fit(model, &learner, &options(), None, &device, &mut heard);
+        assert!(matches!(ended, Err(TrainError::NotFinite { step: 2, .. })));
+        assert!(heard.best.is_empty());
+    }
+
     /// Keeps a snapshot of each pause, and ends the training after `stop` steps.
     #[derive(Default)]
     struct Keep {
@@ -702,7 +726,7 @@ mod tests {
         assert_eq!(all.snapshots.len(), expected.steps + 1);
         let values = |trained: &Trained<Linear>| state(&trained.model, |_, _| true);
         // The last one is of a training that is through.
-        for (step, snapshot) in all.snapshots.iter().enumerate().skip(1) {
+        for (step, snapshot) in all.snapshots.iter().enumerate() {
             assert_eq!(snapshot.step, step);
             let mut again = Keep::default();
             let found = kept(&learner, &options, Some(snapshot.clone()), &mut again).unwrap();

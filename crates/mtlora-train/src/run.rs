@@ -30,6 +30,16 @@ const CONFIG: &str = "run.toml";
 const LOG: &str = "metrics.jsonl";
 const RESULTS: &str = "results.json";
 const CHECKPOINTS: &str = "checkpoints";
+/// What a run writes beside its checkpoints and curves.
+const FILES: [&str; 7] = [
+    CONFIG,
+    RESULTS,
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_WEIGHTS_FILE,
+    ADAPTER_PICKLE_FILE,
+    TRAINED_FILE,
+    LOG,
+];
 /// Locked by the process that trains the run.
 const LOCK: &str = ".lock";
 /// What of a run's configuration may change when it goes on.
@@ -191,21 +201,14 @@ impl Run {
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
         let run = Self::locked(folder)?;
         // The configuration first: without it, what is left of an older run is none.
-        for old in [
-            CONFIG,
-            RESULTS,
-            ADAPTER_CONFIG_FILE,
-            ADAPTER_WEIGHTS_FILE,
-            ADAPTER_PICKLE_FILE,
-            TRAINED_FILE,
-            LOG,
-        ] {
+        for old in FILES {
             let path = run.path(old);
             if path.exists() {
                 fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
             }
         }
         run.checkpoints().clear()?;
+        run.sweep()?;
         remove_event_files(folder)?;
         let text = toml::to_string_pretty(config)
             .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))?;
@@ -298,6 +301,7 @@ impl Run {
         &self,
         format: &TrainedFormat,
     ) -> Result<(Option<Snapshot>, Vec<String>), TrainError> {
+        self.sweep()?;
         let (kept, damages) = self.checkpoints().newest()?;
         let mut notes: Vec<String> = damages.iter().map(ToString::to_string).collect();
         let Some(kept) = kept else {
@@ -306,6 +310,7 @@ impl Run {
                 false => "no checkpoint is whole: the run begins anew".to_string(),
             });
             self.cut_log(0)?;
+            remove_event_files(&self.folder)?;
             return Ok((None, notes));
         };
         let table = |text: &str| {
@@ -329,6 +334,21 @@ impl Run {
             self.save_state(format, &best.values)?;
         }
         Ok((Some(kept.snapshot), notes))
+    }
+
+    /// Removes what a killed program left of files that it was writing.
+    fn sweep(&self) -> Result<(), TrainError> {
+        let at = |error| ModelError::write(&self.folder, error);
+        for entry in fs::read_dir(&self.folder).map_err(at)? {
+            let entry = entry.map_err(at)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let begun = |file: &&str| name.starts_with(&format!(".{file}."));
+            if name.ends_with(".tmp") && FILES.iter().any(|file| begun(&file)) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
+            }
+        }
+        Ok(())
     }
 
     /// The text of `run.toml`.
@@ -466,6 +486,31 @@ fn read_config<C: DeserializeOwned>(text: &str) -> Result<C, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_a_killed_program_was_writing_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run::create(folder.path(), false, &toml::Table::new()).unwrap();
+        let put = |name: &str| fs::write(folder.path().join(name), "x").unwrap();
+        put(".adapter_model.safetensors.41-0.tmp");
+        put(".trained.safetensors.41-1.tmp");
+        // Somebody else's.
+        put(".notes.41-0.tmp");
+        put(".adapter_model.safetensors.backup");
+        run.sweep().unwrap();
+        let mut left: Vec<String> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let expected = [
+            ".adapter_model.safetensors.backup",
+            LOCK,
+            ".notes.41-0.tmp",
+            CONFIG,
+        ];
+        assert_eq!(left, expected);
+    }
 
     #[test]
     fn runs_of_other_builds_are_refused_with_the_way_out() {

@@ -40,6 +40,7 @@ impl EventWriter {
     /// # Errors
     /// What the operating system says.
     pub fn create(folder: &Path, step: usize) -> Result<Self, TrainError> {
+        let goes_on = step > 0 || !event_files(folder)?.is_empty();
         let seconds = now() as u64;
         let mut number = 0;
         let (path, file) = loop {
@@ -53,7 +54,7 @@ impl EventWriter {
         };
         let mut writer = Self { path, file };
         writer.write(0, |event| event.bytes(FILE_VERSION, b"brain.Event:2"))?;
-        if step > 0 {
+        if goes_on {
             // `SessionLog` with the status START.
             let mut start = Message::default();
             start.varint(1, 1);
@@ -115,14 +116,22 @@ impl EventWriter {
 
 /// Removes the event files of an older run in `folder`.
 pub(crate) fn remove_event_files(folder: &Path) -> Result<(), TrainError> {
+    for path in event_files(folder)? {
+        fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
+    }
+    Ok(())
+}
+
+fn event_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let at = |error| ModelError::write(folder, error);
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(at)? {
         let entry = entry.map_err(at)?;
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            fs::remove_file(entry.path()).map_err(at)?;
+            found.push(entry.path());
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Seconds since 1970.
