@@ -3,13 +3,21 @@
 //! A pickle is a program, and Python runs it. `pytorch-reader` interprets what tensors are rebuilt with and knows
 //! nothing that could be called; here its results are held against the file's size.
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use pytorch_reader::{DType, PytorchReader, Tensor};
 use safetensors::Dtype;
+use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::{ModelError, shown};
 use crate::read::open_file;
+
+/// The most bytes of the pickle in a ZIP: that of a model with ten thousand tensors has one million.
+const MOST_PICKLE: u64 = 4 << 20;
+/// Where a TAR's header has its mark.
+const TAR_MARK: usize = 257;
 
 /// A tensor of a pickle, not yet read.
 pub(crate) struct Pickled(Tensor);
@@ -50,7 +58,8 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Pickled>, ModelError> {
             "PyTorch's files are not read on big-endian machines".to_string(),
         ));
     }
-    let (_, length) = open_file(path)?;
+    let (file, length) = open_file(path)?;
+    refuse_inflated(file).map_err(corrupt)?;
     let reader = PytorchReader::new(path).map_err(|error| {
         corrupt(format!(
             "it holds something other than tensors, or is damaged: {}; nothing in it was run, and nothing will be",
@@ -70,6 +79,46 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Pickled>, ModelError> {
         tensors.push(Pickled(tensor));
     }
     Ok(tensors)
+}
+
+/// An error if reading the file could take far more memory than it has bytes: `torch.save` compresses nothing.
+fn refuse_inflated(mut file: File) -> Result<(), String> {
+    let mut header = Vec::new();
+    let read = Read::by_ref(&mut file).take(512).read_to_end(&mut header);
+    read.and_then(|_| file.rewind())
+        .map_err(|error| error.to_string())?;
+    if header
+        .get(TAR_MARK..)
+        .is_some_and(|mark| mark.starts_with(b"ustar"))
+    {
+        return Err(
+            "it is a TAR, as the first versions of PyTorch wrote; load it in PyTorch and save it again".to_string(),
+        );
+    }
+    if !header.starts_with(b"PK") {
+        return Ok(());
+    }
+    let mut archive = ZipArchive::new(file).map_err(|error| error.to_string())?;
+    for index in 0..archive.len() {
+        let entry = archive
+            .by_index_raw(index)
+            .map_err(|error| error.to_string())?;
+        let name = entry.name().map_err(|error| error.to_string())?;
+        if entry.compression() != CompressionMethod::Stored {
+            return Err(format!(
+                "{} in it is compressed, which torch.save never does",
+                shown(&name)
+            ));
+        }
+        if name.ends_with("data.pkl") && entry.size() > MOST_PICKLE {
+            return Err(format!(
+                "{} in it has {} bytes; no model needs more than {MOST_PICKLE}",
+                shown(&name),
+                entry.size()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn element_type(dtype: DType) -> Dtype {
@@ -167,6 +216,38 @@ mod tests {
             "{text}"
         );
         assert!(peak < 1 << 18, "{peak}");
+    }
+
+    #[test]
+    fn what_would_take_more_memory_than_its_bytes_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pytorch_model.bin");
+        let refused = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            Checkpoint::open_file(&path).unwrap_err().to_string()
+        };
+        // A TAR's entry may say that it goes on for 2^40 bytes of zeros.
+        let mut tar = vec![0; 1024];
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(refused(&tar).contains("it is a TAR"));
+
+        // 100 MiB of nothing are 100 KiB, compressed.
+        let zipped = |method, size| {
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            let mut writer = zip::ZipWriter::new(&mut bytes);
+            let options = zip::write::SimpleFileOptions::default().compression_method(method);
+            writer.start_file("archive/data.pkl", options).unwrap();
+            std::io::Write::write_all(&mut writer, &vec![b'N'; size]).unwrap();
+            writer.finish().unwrap();
+            bytes.into_inner()
+        };
+        let text = refused(&zipped(zip::CompressionMethod::Deflated, 1 << 20));
+        assert!(
+            text.contains("`archive/data.pkl` in it is compressed"),
+            "{text}"
+        );
+        let text = refused(&zipped(zip::CompressionMethod::Stored, (4 << 20) + 1));
+        assert!(text.contains("no model needs more"), "{text}");
     }
 
     #[test]
