@@ -82,6 +82,17 @@ fn a_run_goes_out_as_lora_and_comes_back() {
     }
     let text = refused(&["export", "--run", run_text, "--out", lora_text]);
     assert!(text.contains("--overwrite"), "{text}");
+    // A run that starts with what lies where it would be written.
+    let from = ["--init-from", lora_text, "--out", lora_text, "--overwrite"];
+    let onto = ["--adapter", lora_text, "--out", lora_text, "--overwrite"];
+    let data_flag = ["--data", data.to_str().unwrap()];
+    for (command, flags) in [("train", &from[..]), ("import", &onto[..])] {
+        let text = refused(&[&[command], flags, &TASK[..], &data_flag[..]].concat());
+        assert!(
+            text.contains("the adapter that the run starts with is there"),
+            "{text}"
+        );
+    }
 
     let data_text = data.to_str().unwrap();
     let told = [&TASK[..], &["--data", data_text]].concat();

@@ -40,6 +40,21 @@ pub(super) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
     Ok(adapter)
 }
 
+/// An error if a new run would be written where the adapter lies that it starts with: that would be gone before
+/// the new one is whole.
+pub(super) fn refuse_own(out: &Path, adapter: Option<&Path>) -> Result<(), String> {
+    let place = |folder: &Path| folder.canonicalize().ok();
+    let same =
+        adapter.is_some_and(|adapter| place(adapter).is_some() && place(adapter) == place(out));
+    match same {
+        true => Err(format!(
+            "{}: the adapter that the run starts with is there; name another folder for --out",
+            out.display()
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Where the trained values are and what they are: those of a run, or of an adapter on a model.
 pub(super) fn source(
     run: Option<PathBuf>,

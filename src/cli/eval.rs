@@ -18,7 +18,8 @@ pub(crate) struct Args {
     /// The run to score.
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
     run: Option<PathBuf>,
-    /// A model to score as it is, or with --adapter: a folder, or a name on the Hub.
+    /// A model to score as it is (labels and numbers only), or with --adapter: a folder, or a name on the
+    /// Hub.
     #[arg(long, requires = "task")]
     model: Option<PathBuf>,
     /// An adapter for that model: PEFT's LoRA, or a run's.
@@ -33,7 +34,8 @@ pub(crate) struct Args {
     /// The split [default: the task's dev split].
     #[arg(long)]
     split: Option<String>,
-    /// The most tokens of an example [default: the run's, or 128].
+    /// The most tokens of an example [default: the run's, or 128; data-to-text: 512]. A data-to-text run
+    /// keeps its own.
     #[arg(long)]
     max_length: Option<usize>,
     /// The device [default: the run's, or the first].
@@ -68,6 +70,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let run = match trained {
         Some((folder, StoredConfig::Generation(config))) => {
+            if args.run.is_some() && args.max_length.is_some() {
+                return Err(
+                    "--max-length: a data-to-text run keeps the length that it was trained with"
+                        .into(),
+                );
+            }
             let wanted = Wanted {
                 task: args.task,
                 data: args.data,
@@ -89,6 +97,13 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .task
         .or_else(|| stored.map(|config| config.task.clone()))
         .ok_or("--task is needed")?;
+    if task::find_generation(&name, None)?.is_some() {
+        return Err(format!(
+            "{name} is a data-to-text task: score a run with --run, an adapter with --adapter, or what `mtlora \
+             generate` writes with `mtlora score`"
+        )
+        .into());
+    }
     let data = match (args.data, stored, glue::task(&name)) {
         (Some(data), _, _) => data,
         (None, Some(config), _) => hub::run_data(&config.data, &name, args.split.as_deref())?,

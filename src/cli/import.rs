@@ -9,7 +9,8 @@ use super::settings::{Resolved, Settings};
 use super::{adapted, hub, output};
 
 /// The run has the adapter and its head, and can do all that a trained one can. It is of the task that
-/// the flags say, with the settings that `train` would have.
+/// the flags say, with the settings that `train` would have; structure, rank, alpha, targets and dropout are
+/// the adapter's own, whatever defaults stand below.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The adapter: a folder with PEFT's LoRA, a run's, or a name on the Hub.
@@ -26,7 +27,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    if args.settings.init_from.is_some() {
+        return Err("--init-from is for train: what import starts with is its --adapter".into());
+    }
     let folder = hub::adapter(&args.adapter)?;
+    adapted::refuse_own(&args.out, Some(&folder))?;
     let adapter = adapted::read(&folder)?;
     let trained = adapter.num_params();
     let modules = adapter.modules.len();

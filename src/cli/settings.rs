@@ -165,7 +165,8 @@ pub(super) struct Settings {
     /// How many of the newest checkpoints are kept, beside that of the best evaluation [default: 2].
     #[arg(long)]
     pub(super) save_total_limit: Option<usize>,
-    /// The most tokens of an example; longer ones are cut [default: 128; data-to-text: 512].
+    /// The most tokens of an example; longer ones are cut [default: 128; data-to-text: 512, where only
+    /// inputs are cut, and examples whose text is too long are left out].
     #[arg(long)]
     pub(super) max_length: Option<usize>,
     /// Seed of the head, the adapter, the data's order and dropout [default: 0].
@@ -336,7 +337,7 @@ impl Settings {
     /// # Errors
     /// When a setting is missing or is none of the task's.
     pub(super) fn resolve(self) -> Result<Resolved, Box<dyn Error>> {
-        let needed = |name| format!("--{name} is needed (or `{name}` in the --config file)");
+        let needed = |name| format!("--{name} is needed");
         let name = self.task.clone().ok_or_else(|| needed("task"))?;
         let model = self.model.clone().ok_or_else(|| needed("model"))?;
         let pairs = (name == task::PAIRS).then(|| self.pairs());

@@ -53,8 +53,22 @@ pub(crate) fn read_records(
 pub(crate) fn known(name: &str) -> Result<(), DataError> {
     match name {
         TABLE | Acceptability::NAME => Ok(()),
-        _ => glue::task(name).map(|_| ()),
+        _ => built_in(name).map(|_| ()),
     }
+}
+
+/// A task of GLUE's; the error has all tasks' names.
+fn built_in(name: &str) -> Result<glue::GlueTask, DataError> {
+    glue::task(name).map_err(|error| match error {
+        DataError::UnknownTask { name, mut known } => {
+            known.extend([Acceptability::NAME, TABLE].map(str::to_string));
+            let generation = generation_tasks();
+            known.extend(generation.iter().map(|task| task.name().to_string()));
+            known.push(PAIRS.to_string());
+            DataError::UnknownTask { name, known }
+        }
+        other => other,
+    })
 }
 
 /// The task of that name; a table's columns are those of `table`.
@@ -70,7 +84,7 @@ pub(crate) fn find(
             data,
         )?)),
         Acceptability::NAME => Ok(Box::new(Acceptability::new()?)),
-        _ => Ok(Box::new(glue::task(name)?)),
+        _ => Ok(Box::new(built_in(name)?)),
     }
 }
 

@@ -12,14 +12,14 @@ use serde::Serialize;
 use super::output;
 use super::progress::Progress;
 use super::settings::{FirstRun, Resolved, Settings};
-use super::{hub, task, train_generation};
+use super::{adapted, hub, task, train_generation};
 
 /// Where the first runs go.
 const FIRST_RUN: &str = "runs/first";
 const FIRST_GENERATION_RUN: &str = "runs/facts";
 
-/// Flags of `mtlora train`. A TOML file may set any of them under the flag's name with `_` for
-/// `-`; flags win.
+/// Flags of `mtlora train`. A TOML file may set the model, the task and all that training depends on, under
+/// the flag's name with `_` for `-`; flags win.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A TOML file with settings; flags win over it.
@@ -36,8 +36,8 @@ pub(crate) struct Args {
     #[arg(long)]
     overwrite: bool,
     /// Go on with the run in this folder where its newest checkpoint was made, and end as if it had
-    /// never been stopped. Only --device, --save-steps, --save-minutes, --save-total-limit, --plain and
-    /// --json may stand beside it.
+    /// never been stopped. Only --device, --threads, --save-steps, --save-minutes, --save-total-limit,
+    /// --plain and --json may stand beside it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
     resume: Option<PathBuf>,
     /// Plain lines in place of the dashboard.
@@ -211,8 +211,12 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let out = args.out.ok_or("--out is needed: the run's folder")?;
     let begin = Begin::New(&out, args.overwrite);
     match settings.resolve()? {
-        Resolved::Classification(config, task) => classify(&config, task.as_ref(), begin, tell),
+        Resolved::Classification(config, task) => {
+            adapted::refuse_own(&out, config.adapter.init_from.as_deref())?;
+            classify(&config, task.as_ref(), begin, tell)
+        }
         Resolved::Generation(config, task) => {
+            adapted::refuse_own(&out, config.adapter.init_from.as_deref())?;
             train_generation::run(&config, task.as_ref(), begin, tell)
         }
     }

@@ -17,7 +17,7 @@ const GPT2: &str = "gpt2";
 /// Which model is measured.
 #[derive(clap::Args)]
 pub(super) struct ModelArgs {
-    /// roberta-base or gpt2, with random weights, or a Hugging Face folder.
+    /// roberta-base or gpt2, with random weights, or a Hugging Face folder; what generates is a GPT-2.
     #[arg(long, value_name = "NAME|DIR")]
     model: String,
     /// Seed of random weights, tokens, the data's order and dropout.
