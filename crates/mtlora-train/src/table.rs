@@ -80,7 +80,7 @@ impl TableTask {
         let objective = match (&config.labels, config.regression) {
             (Some(_), true) => {
                 let message = "a regression has no classes; leave out `labels` or `regression`";
-                return Err(DataError::setting("labels", message));
+                return Err(DataError::setting("label_column", message));
             }
             (None, true) => Objective::Regression,
             (Some(labels), false) => Objective::Classification {
@@ -167,7 +167,7 @@ impl TableTask {
                         line,
                         label: label.to_string(),
                         known: labels.clone(),
-                        hint: "correct the row, or name every class in `labels`".into(),
+                        hint: "correct the row, or give the train split rows of that class".into(),
                     }),
                 }
             }
@@ -238,7 +238,7 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
     let mut labels: Vec<String> = found.into_iter().collect();
     if let [only] = labels.as_slice() {
         let message = format!(
-            "every row of {} has the class {}; a classification needs two classes: add rows, or name the classes here",
+            "every row of {} has the class {}; a classification needs two classes: add rows of another",
             path.display(),
             shown(only)
         );
@@ -265,7 +265,7 @@ fn split_file(config: &TableConfig, data: &Path, split: &str) -> Result<PathBuf,
     table_file::split_file(&config.files, data, split, || {
         if data.is_dir() {
             format!(
-                "nor {split}.tsv or {split}.jsonl; name the file of {} in `files`",
+                "nor {split}.tsv or {split}.jsonl; put the split {} there",
                 shown(split)
             )
         } else {

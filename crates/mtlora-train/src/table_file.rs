@@ -40,12 +40,12 @@ pub(crate) fn split_file(
         (Some(path), None) => Ok(path.clone()),
         (Some(one), Some(other)) => {
             let message = format!(
-                "both {} and {} are there for the split {}; name one of them",
+                "both {} and {} are there for the split {}; remove one of them",
                 one.display(),
                 other.display(),
                 shown(split)
             );
-            Err(DataError::setting("files", message))
+            Err(DataError::setting("data", message))
         }
         (None, _) => Err(DataError::NotFound {
             path: data.join(format!("{split}.csv")),
@@ -82,7 +82,7 @@ pub(crate) fn each_row<Columns>(
             );
             DataError::setting("files", message)
         })?;
-    let text = rows::read_text(path, || "correct `files` or the data folder".into())?;
+    let text = rows::read_text(path, || "correct the data folder".into())?;
     let mut count = 0;
     let mut counted = |line: usize, row: RawRow<'_, Columns>| {
         count += 1;

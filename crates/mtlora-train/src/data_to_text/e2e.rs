@@ -34,7 +34,7 @@ impl GenerationTask for E2e {
         let text = read_text(&path, || {
             let other = match split {
                 "train" => {
-                    ", or train on a split that is there, as with `--train-split dev`; the scores then compare with \
+                    ", or train on a split that is there (`train --train-split dev`); the scores then compare with \
                      nobody's"
                 }
                 _ => "",

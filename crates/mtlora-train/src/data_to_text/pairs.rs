@@ -109,7 +109,7 @@ impl GenerationTask for PairsTask {
         }
         let path = table_file::split_file(&self.config.files, data, split, || {
             format!(
-                "nor {split}.tsv or {split}.jsonl; correct the data folder, or name the file of {} in `files`",
+                "nor {split}.tsv or {split}.jsonl; correct the data folder, or put the split {} there",
                 shown(split)
             )
         })?;
@@ -240,7 +240,7 @@ mod tests {
         }
         let data = folder(&[("dev.csv", ""), ("dev.tsv", "")]);
         let error = mine().read(data.path(), "dev").unwrap_err().to_string();
-        assert!(error.contains("setting `files`: both"), "{error}");
+        assert!(error.contains("setting `data`: both"), "{error}");
         let error = mine().read_file(Path::new("a.parquet")).unwrap_err();
         assert!(
             error.to_string().contains(".csv, .tsv or .jsonl"),
