@@ -191,8 +191,8 @@ pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64)
     ))
 }
 
-/// Logits over the vocabulary, `hidden Eᵀ`, where the output map is the token embeddings. No gradient
-/// is made for these; [`tied_cross_entropy`] makes one where they train.
+/// Logits over the vocabulary, `hidden Eᵀ`, where the output map is the token embeddings: for decoding. On
+/// an autodiff device they are Burn's own operations; [`tied_cross_entropy`] is what trains.
 ///
 /// # Shapes
 /// - `hidden`: `[rows, hidden]`
