@@ -343,7 +343,7 @@ impl Run {
             let entry = entry.map_err(at)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let begun = |file: &&str| name.starts_with(&format!(".{file}."));
-            if name.ends_with(".tmp") && FILES.iter().any(|file| begun(&file)) {
+            if name.ends_with(".tmp") && FILES.iter().any(begun) {
                 let path = entry.path();
                 fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
             }
