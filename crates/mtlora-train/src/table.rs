@@ -80,7 +80,7 @@ impl TableTask {
         let objective = match (&config.labels, config.regression) {
             (Some(_), true) => {
                 let message = "a regression has no classes; leave out `labels` or `regression`";
-                return Err(DataError::setting("label_column", message));
+                return Err(DataError::setting("labels", message));
             }
             (None, true) => Objective::Regression,
             (Some(labels), false) => Objective::Classification {
@@ -242,7 +242,7 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
             path.display(),
             shown(only)
         );
-        return Err(DataError::setting("labels", message));
+        return Err(DataError::setting("label_column", message));
     }
     let number = |label: &str| {
         label
