@@ -1,6 +1,8 @@
 //! Rows of Parquet files, a few columns of them.
 
+use std::fmt::Display;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ pub(crate) fn each_row(
     columns: &[&str],
     mut each: impl FnMut(usize, &[Field]) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let wrong = |row: usize, error: &dyn std::fmt::Display| {
+    let wrong = |row: usize, error: &dyn Display| {
         DataError::row(
             path,
             row,
@@ -27,7 +29,7 @@ pub(crate) fn each_row(
         )
     };
     let file = File::open(path).map_err(|error| DataError::io(path, error))?;
-    let reader = SerializedFileReader::new(file).map_err(|error| wrong(0, &error))?;
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(|error| wrong(0, &error))?;
     let schema = reader.metadata().file_metadata().schema();
     let mut fields: Vec<Arc<Type>> = Vec::new();
     for column in columns {
@@ -51,12 +53,14 @@ pub(crate) fn each_row(
         .with_fields(fields)
         .build()
         .map_err(|error| wrong(0, &error))?;
-    let rows = reader
-        .get_row_iter(Some(wanted))
-        .map_err(|error| wrong(0, &error))?;
-    for (number, row) in rows.enumerate() {
-        let number = number + 1;
-        let mut named = row.map_err(|error| wrong(number, &error))?.into_columns();
+    let mut rows =
+        guarded(|| reader.get_row_iter(Some(wanted))).map_err(|error| wrong(0, &error))?;
+    for number in 1.. {
+        let row = guarded(|| rows.next().transpose()).map_err(|error| wrong(number, &error))?;
+        let Some(row) = row else {
+            break;
+        };
+        let mut named = row.into_columns();
         let mut values = Vec::with_capacity(columns.len());
         for column in columns {
             let at = named.iter().position(|(name, _)| name == column);
@@ -65,4 +69,13 @@ pub(crate) fn each_row(
         each(number, &values)?;
     }
     Ok(())
+}
+
+/// Runs the Parquet library on somebody else's file. It panics on some that are damaged (apache/arrow-rs, issue 9742),
+/// which is one more way of refusing them. What panicked must not be used again.
+fn guarded<T, E: Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the file contradicts itself".to_string()),
+    }
 }

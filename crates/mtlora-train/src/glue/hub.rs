@@ -336,6 +336,25 @@ mod tests {
         }
     }
 
+    /// Every byte of a file changed alone. One of them made the Parquet library panic.
+    #[test]
+    fn no_changed_byte_makes_it_panic() {
+        let name = "validation-00000-of-00001.parquet";
+        let cola = task("cola").unwrap();
+        let whole = fs::read(fixtures().join("cola").join(name)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            for byte in [0, 2, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = byte;
+                fs::write(folder.path().join(name), bytes).unwrap();
+                refused += usize::from(cola.read(folder.path(), "dev").is_err());
+            }
+        }
+        assert!(refused > whole.len());
+    }
+
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
         /// Changed bytes: no panic.
