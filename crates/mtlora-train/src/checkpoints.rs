@@ -30,8 +30,8 @@ const CONFIG: &str = "run.toml";
 const SUMS: &str = "XXH128SUMS";
 /// What has a checksum, sorted.
 const SUMMED: [&str; 3] = [CONFIG, TENSORS, STATE];
-/// Of what is in `state.toml` and how.
-const FORMAT: u32 = 1;
+/// Of what is in `state.toml` and how, and of the steps that follow from it.
+const FORMAT: u32 = 2;
 /// In `state.safetensors`, before the paths.
 const MODEL: &str = "model/";
 const BEST: &str = "best/";
@@ -635,11 +635,11 @@ mod tests {
         let (_folder, checkpoints) = checkpoints(&[1, 2]);
         let path = checkpoints.path(2);
         let text = fs::read_to_string(path.join(STATE)).unwrap();
-        let text = text.replacen("format = 1", "format = 2", 1);
+        let text = text.replacen("format = 2", "format = 3", 1);
         fs::write(path.join(STATE), text).unwrap();
         fs::write(path.join(SUMS), sums(&path).unwrap()).unwrap();
         let error = checkpoints.newest().unwrap_err();
-        assert!(error.to_string().contains("has format 2"), "{error}");
+        assert!(error.to_string().contains("has format 3"), "{error}");
     }
 
     #[test]

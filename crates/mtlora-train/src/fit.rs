@@ -284,7 +284,7 @@ impl Plan {
         }
         let count = steps.len();
         Self {
-            schedule: WarmupLinear::new(options.learning_rate, options.warmup(count), count),
+            schedule: options.schedule(count),
             steps,
         }
     }

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batches::BatchSize;
+use crate::schedule::WarmupLinear;
 use crate::trainer::TrainError;
 
 /// How to train.
@@ -15,7 +16,7 @@ pub struct TrainOptions {
     pub learning_rate: f64,
     /// Passes over the training data.
     pub epochs: usize,
-    /// The part of all steps over which the learning rate climbs.
+    /// The part of all steps over which the learning rate climbs, rounded up to whole steps.
     pub warmup_ratio: f64,
     /// Steps over which it climbs, in place of `warmup_ratio`. May be more than there are: then it
     /// climbs to the end, and not to its highest.
@@ -91,10 +92,12 @@ impl TrainOptions {
             None => Ok(()),
         }
     }
-    /// The steps over which the learning rate climbs, of `steps` in all.
-    pub fn warmup(&self, steps: usize) -> usize {
-        self.warmup_steps
-            .unwrap_or((self.warmup_ratio * steps as f64) as usize)
+    /// The learning rate of each of so many steps.
+    pub fn schedule(&self, steps: usize) -> WarmupLinear {
+        match self.warmup_steps {
+            Some(warmup) => WarmupLinear::new(self.learning_rate, warmup, steps),
+            None => WarmupLinear::with_ratio(self.learning_rate, self.warmup_ratio, steps),
+        }
     }
 }
 
@@ -106,13 +109,14 @@ mod tests {
     fn warm_up_is_a_part_or_a_number_of_steps() {
         let part = TrainOptions {
             warmup_ratio: 0.06,
+            learning_rate: 1.0,
             ..TrainOptions::default()
         };
-        assert_eq!(part.warmup(150), 9);
+        assert_eq!(part.schedule(150), WarmupLinear::new(1.0, 9, 150));
         let number = TrainOptions {
             warmup_steps: Some(500),
             ..part
         };
-        assert_eq!(number.warmup(150), 500);
+        assert_eq!(number.schedule(150), WarmupLinear::new(1.0, 500, 150));
     }
 }

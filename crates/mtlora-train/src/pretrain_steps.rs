@@ -28,10 +28,9 @@ impl<'a> PretrainSteps<'a> {
         steps: usize,
         progress: &'a mut dyn FnMut(PretrainProgress),
     ) -> Self {
-        let warmup = (warmup_ratio * steps as f64) as usize;
         Self {
             optimizer: pretraining_adamw(weight_decay),
-            schedule: WarmupLinear::new(lr, warmup, steps),
+            schedule: WarmupLinear::with_ratio(lr, warmup_ratio, steps),
             done: 0,
             steps,
             progress,

@@ -17,6 +17,12 @@ impl WarmupLinear {
         }
     }
 
+    /// A schedule that climbs over this part of all steps, rounded up as transformers' `Trainer` does.
+    pub fn with_ratio(peak: f64, warmup_ratio: f64, total_steps: usize) -> Self {
+        let warmup_steps = (warmup_ratio * total_steps as f64).ceil() as usize;
+        Self::new(peak, warmup_steps, total_steps)
+    }
+
     /// The rate of a step, counted from 0.
     pub fn rate(&self, step: usize) -> f64 {
         if step < self.warmup_steps {
@@ -36,6 +42,14 @@ mod tests {
         let schedule = WarmupLinear::new(1.0, 2, 6);
         let rates: Vec<f64> = (0..8).map(|step| schedule.rate(step)).collect();
         assert_eq!(rates, [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_part_of_a_step_is_one() {
+        let schedule = |steps| WarmupLinear::with_ratio(1.0, 0.25, steps);
+        assert_eq!(schedule(8), WarmupLinear::new(1.0, 2, 8));
+        assert_eq!(schedule(9), WarmupLinear::new(1.0, 3, 9));
+        assert_eq!(schedule(0).rate(0), 0.0);
     }
 
     #[test]
