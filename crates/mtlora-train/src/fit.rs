@@ -13,13 +13,12 @@ use burn::tensor::{Device, Tensor};
 use mtlora_core::{State, load_state, random_state, seed, set_random_state, state};
 use serde::Serialize;
 
-use crate::batches::shuffled;
 use crate::fingerprint::Fingerprint;
 use crate::metrics::{MetricName, Scores};
 use crate::optimizer::{adamw, adamw_on, clip_gradient_norm};
 use crate::optimizer_state::OptimizerState;
 use crate::options::TrainOptions;
-use crate::schedule::WarmupLinear;
+use crate::plan::{Plan, PlannedStep};
 use crate::snapshot::{Best, Snapshot};
 use crate::trainer::TrainError;
 
@@ -240,7 +239,7 @@ pub fn fit<L: Learner>(
     if learner.lengths().is_empty() {
         return Err(TrainError::NoExamples);
     }
-    let plan = Plan::new(learner.lengths(), options);
+    let mut plan = Plan::new(learner.lengths(), options);
     let begins = from.is_none();
     let mut fit = match from {
         None => Fit::begin(model, learner, options, device)?,
@@ -251,43 +250,9 @@ pub fn fit<L: Learner>(
         fit.pause(observer, [false, false, fit.ended(&plan)])?;
     }
     while !fit.ended(&plan) {
-        fit = fit.advance(&plan, observer)?;
+        fit = fit.advance(&mut plan, observer)?;
     }
     fit.finish()
-}
-
-/// The steps of a training: they follow from its options.
-struct Plan {
-    /// The batches of each step, and the part of its epoch that is through after it.
-    steps: Vec<PlannedStep>,
-    schedule: WarmupLinear,
-}
-
-struct PlannedStep {
-    batches: Vec<Vec<usize>>,
-    epoch: f64,
-    ends_epoch: bool,
-}
-
-impl Plan {
-    fn new(lengths: &[usize], options: &TrainOptions) -> Self {
-        let mut steps = Vec::new();
-        for epoch in 0..options.epochs {
-            let batches = shuffled(lengths, options.batch, options.seed, epoch);
-            let groups = batches.chunks(options.gradient_accumulation);
-            let count = groups.len();
-            steps.extend(groups.enumerate().map(|(index, group)| PlannedStep {
-                batches: group.to_vec(),
-                epoch: epoch as f64 + (index + 1) as f64 / count as f64,
-                ends_epoch: index + 1 == count,
-            }));
-        }
-        let count = steps.len();
-        Self {
-            schedule: options.schedule(count),
-            steps,
-        }
-    }
 }
 
 /// A training, between two steps.
@@ -367,29 +332,34 @@ impl<'a, L: Learner> Fit<'a, L> {
     }
 
     /// Whether there is no step left, or nothing has got better for too long.
-    fn ended(&self, plan: &Plan) -> bool {
+    fn ended(&self, plan: &Plan<'_>) -> bool {
         let patience = self.options.patience;
-        self.step >= plan.steps.len() || patience.is_some_and(|most| self.waited >= most)
+        self.step >= plan.steps() || patience.is_some_and(|most| self.waited >= most)
     }
 
     /// One step, the evaluation that is due after it, and the pause.
-    fn advance(self, plan: &Plan, observer: &mut dyn Observer) -> Result<Self, TrainError> {
-        let planned = &plan.steps[self.step];
-        let learning_rate = plan.schedule.rate(self.step);
-        let (mut fit, loss) = self.descend(&planned.batches, learning_rate)?;
+    fn advance(self, plan: &mut Plan<'_>, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let steps = plan.steps();
+        let PlannedStep {
+            batches,
+            learning_rate,
+            epoch,
+            ends_epoch,
+        } = plan.step(self.step);
+        let (mut fit, loss) = self.descend(batches, learning_rate)?;
         observer.step(&StepReport {
             step: fit.step,
-            steps: plan.steps.len(),
-            epoch: planned.epoch,
+            steps,
+            epoch,
             loss,
             learning_rate,
         })?;
         let due = match fit.options.eval_steps {
-            Some(every) => fit.step.is_multiple_of(every) || fit.step == plan.steps.len(),
-            None => planned.ends_epoch,
+            Some(every) => fit.step.is_multiple_of(every) || fit.step == steps,
+            None => ends_epoch,
         };
         let best = due && fit.evaluate(observer)?;
-        fit.pause(observer, [planned.ends_epoch, best, fit.ended(plan)])?;
+        fit.pause(observer, [ends_epoch, best, fit.ended(plan)])?;
         Ok(fit)
     }
 

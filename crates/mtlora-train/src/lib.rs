@@ -25,6 +25,7 @@ mod optimizer;
 mod optimizer_state;
 mod options;
 mod parquet_rows;
+mod plan;
 mod pretrain;
 mod pretrain_causal;
 mod pretrain_steps;
