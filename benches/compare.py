@@ -2,10 +2,10 @@
 """Measures mtlora and PyTorch + PEFT on the same work in turn, A B A B, and writes the ratios as Markdown.
 
     python benches/compare.py --mtlora target/release/mtlora --python PEFT_ENVIRONMENT/bin/python \\
-        --baseline peft_baseline.py --data glue --tokenizer roberta/tokenizer.json --out comparison.md
+        --data glue --tokenizer roberta/tokenizer.json --out comparison.md
 
-Only ratios from one run of this count: a machine's speed changes, most of all a shared one's. The baseline is the script
-that makes the same models with PEFT; it runs under --python. Needs nothing but Python's standard library itself.
+Only ratios from one run of this count: a machine's speed changes, most of all a shared one's. peft_baseline.py makes the
+same models with PEFT; it runs under --python. Needs nothing but Python's standard library itself.
 """
 
 import argparse
@@ -20,7 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-# GLUE's train files as the baseline reads them: folder, columns that must be there, whether a header line comes first.
+BASELINE = Path(__file__).with_name("peft_baseline.py")
+# GLUE's train files: folder, columns that must be there, whether a header line comes first.
 GLUE = {"mrpc": ("MRPC", 4, True), "cola": ("CoLA", 3, False)}
 ENCODER = ["--rank", "8", "--alpha", "16", "--targets", "query,value", "--adapter-dropout", "0"]
 DECODER = ["--rank", "4", "--alpha", "32", "--targets", "c_attn,c_fc", "--adapter-dropout", "0.1"]
@@ -42,11 +43,6 @@ def example_seconds(report):
     return 1 / report["examples_per_s"]
 
 
-def text_seconds(report):
-    """The baseline calls it otherwise, since it writes rather than steps."""
-    return report.get("median_step_s") or report["median_s"]
-
-
 def table(args, folder):
     """All rows by name. `folder` is a place for the examples of epochs that are not whole."""
     timed = ["--steps", str(args.steps)]
@@ -57,36 +53,34 @@ def table(args, folder):
         return Row(title, ours, ["step", *size, *timed], step_seconds)
 
     def epoch(task):
-        batch, data, steps = 32, args.data, 10**6
+        batch, data = 32, args.data
         title = f"RoBERTa-base, an epoch of {task}, batches of {batch}"
         if args.max_steps:
-            steps, title = args.max_steps, f"{title}, {args.max_steps * batch} examples of it"
+            title = f"{title}, {args.max_steps * batch} examples of it"
         if args.max_steps and f"{task}-epoch" in args.rows:
             data = sample(args.data, task, args.max_steps * batch, folder)
-        ours = ["epoch", "--model", "roberta-base", "--task", task, "--data", data, "--tokenizer", args.tokenizer,
-                "--batch", str(batch), "--max-length", "512", "--structure", args.structure, *ENCODER]
-        theirs = ["epoch", "--task", task, "--data", args.data, "--batch", str(batch), "--steps", str(steps)]
-        return Row(title, ours, theirs, example_seconds)
+        work = ["--task", task, "--data", data, "--tokenizer", args.tokenizer, "--batch", str(batch)]
+        ours = ["epoch", "--model", "roberta-base", *work, "--max-length", "512", "--structure", args.structure, *ENCODER]
+        return Row(title, ours, ["epoch", *work], example_seconds)
 
-    size = ["--model", "gpt2", "--batch", "1", "--beams", "10"]
+    size = ["--batch", "1", "--beams", "10"]
     return {
         "roberta-step": step("roberta-base", "RoBERTa-base step, 16 x 128", 16, 128, ENCODER),
         "mrpc-epoch": epoch("mrpc"),
         "cola-epoch": epoch("cola"),
         "gpt2-step": step("gpt2", "GPT-2 small step, 4 x 256", 4, 256, DECODER),
         "gpt2-generate": Row("GPT-2 small, 10 beams, 64 tokens, one prompt",
-                             ["generate", *size, "--seq", "32", "--new-tokens", "64", *timed],
-                             ["generate", *size, *timed], text_seconds, ("f32",)),
+                             ["generate", "--model", "gpt2", *size, "--seq", "32", "--new-tokens", "64", *timed],
+                             ["generate", *size, *timed], step_seconds, ("f32",)),
     }
 
 
 def sample(data, task, count, folder):
-    """A GLUE folder with only those examples of the task's train file that the baseline's first steps read."""
+    """A GLUE folder with only so many examples of the task's train file, drawn from all of it."""
     name, last, has_header = GLUE[task]
     lines = Path(data, name, "train.tsv").read_text(encoding="utf-8").split("\n")
     header, lines = (lines[:1], lines[1:]) if has_header else ([], lines)
     rows = [line for line in lines if line.count("\t") >= last]
-    # The baseline's own way to draw them.
     random.Random(0).shuffle(rows)
     target = Path(folder, name)
     target.mkdir()
@@ -107,9 +101,10 @@ def report(command):
 def compare(row, args):
     """The reports of both, pair by pair."""
     ours = [args.mtlora, "bench", *row.ours, "--json"]
-    theirs = [args.python, args.baseline, *row.theirs, "--dtype", args.dtype]
+    theirs = [args.python, str(BASELINE), *row.theirs]
     if args.dtype != "f32":
         ours += ["--base-dtype", args.dtype]
+        theirs += ["--dtype", args.dtype]
     if args.threads:
         ours += ["--threads", str(args.threads)]
         theirs += ["--threads", str(args.threads)]
@@ -173,12 +168,12 @@ def markdown(args, rows, results, versions):
     text += [line(rows[name], results[name]) for name in results]
     text += ["", "```sh"]
     for name in results:
-        bf16 = ["--base-dtype", args.dtype] if args.dtype != "f32" else []
-        text.append(shown("mtlora bench", rows[name].ours + bf16, args))
-        text.append(shown("python peft_baseline.py", [*rows[name].theirs, "--dtype", args.dtype], args))
+        ours, theirs = ([option, args.dtype] if args.dtype != "f32" else [] for option in ("--base-dtype", "--dtype"))
+        text.append(shown("mtlora bench", rows[name].ours + ours, args))
+        text.append(shown("python benches/peft_baseline.py", rows[name].theirs + theirs, args))
     text.append("```")
     if args.max_steps and any(name.endswith("-epoch") for name in results):
-        text += ["", "`SAMPLE` holds the examples that the baseline's first steps read."]
+        text += ["", "`SAMPLE` holds so many examples of the task, drawn from all."]
     return "\n".join([*text, ""])
 
 
@@ -187,7 +182,6 @@ def main():
     add = parser.add_argument
     add("--mtlora", default="target/release/mtlora", help="the program [%(default)s]")
     add("--python", default=sys.executable, help="an interpreter with torch, transformers and peft [this one]")
-    add("--baseline", required=True, help="peft_baseline.py")
     add("--data", required=True, help="the GLUE folder")
     add("--tokenizer", required=True, help="RoBERTa's tokenizer.json")
     add("--rows", default="", help="names with commas between [all]")

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Times what people would use instead: PyTorch, transformers and PEFT, on the work that `mtlora bench` does.
+
+    python -m venv peft && peft/bin/pip install torch transformers peft
+    peft/bin/python benches/peft_baseline.py step --model roberta-base --batch 16 --seq 128 --dtype bf16
+    peft/bin/python benches/peft_baseline.py epoch --task mrpc --data glue --tokenizer roberta/tokenizer.json --batch 32
+    peft/bin/python benches/peft_baseline.py generate --beams 10
+
+Models have random weights, on which neither time nor memory depends. Prints one JSON object: medians, and the process's
+highest resident memory.
+"""
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer
+
+# Folder of the task's files, the columns of the sentences and of the label, and whether a header line comes first.
+TASKS = {"mrpc": ("MRPC", (3, 4), 0, True), "cola": ("CoLA", (3,), 1, False)}
+PAD = 1
+
+
+def roberta_base():
+    """RoBERTa-base with a classification head; rank 8 on query and value."""
+    config = transformers.RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
+    model = transformers.RobertaForSequenceClassification(config)
+    lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=["query", "value"])
+    return get_peft_model(model, lora)
+
+
+def gpt2():
+    """GPT-2 small; rank 4 on the merged queries, keys and values."""
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=32, lora_dropout=0.1, target_modules=["c_attn"],
+                      fan_in_fan_out=True)
+    return get_peft_model(transformers.GPT2LMHeadModel(transformers.GPT2Config()), lora)
+
+
+class Training:
+    """Steps of AdamW over what trains. In bf16, PyTorch's own way: weights in f32, products under autocast."""
+
+    def __init__(self, model, dtype):
+        self.model = model.train()
+        self.bf16 = dtype == "bf16"
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=4e-4, weight_decay=0.1)
+
+    def step(self, **batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            loss = self.model(**batch).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def seconds(run):
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def median_seconds(run, untimed, timed):
+    return statistics.median([seconds(run) for _ in range(untimed + timed)][untimed:])
+
+
+def step(args):
+    ids = torch.randint(5, 50000, (args.batch, args.seq))
+    if args.model == "gpt2":
+        model, batch = gpt2(), {"input_ids": ids, "labels": ids}
+    else:
+        labels = torch.randint(0, 2, (args.batch,))
+        model, batch = roberta_base(), {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    training = Training(model, args.dtype)
+    each = median_seconds(lambda: training.step(**batch), untimed=2, timed=args.steps)
+    return {"median_step_s": each, "tokens_per_s": args.batch * args.seq / each}
+
+
+def examples(args):
+    """The task's train split: token ids and class, in an order drawn from seed 0."""
+    folder, sentences, label, has_header = TASKS[args.task]
+    tokenizer = Tokenizer.from_file(args.tokenizer)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(512)
+    lines = Path(args.data, folder, "train.tsv").read_text(encoding="utf-8").split("\n")[has_header:]
+    rows = [line.split("\t") for line in lines if line.count("\t") >= max(*sentences, label)]
+    read = [(tokenizer.encode(*(row[column] for column in sentences)).ids, int(row[label])) for row in rows]
+    random.Random(0).shuffle(read)
+    return read
+
+
+def epoch(args):
+    """Every step from the first, each batch padded to its longest: the time includes padding, not tokenization."""
+    read, times = examples(args), []
+    training = Training(roberta_base(), args.dtype)
+    for first in range(0, len(read), args.batch):
+        batch = read[first:first + args.batch]
+
+        def run():
+            longest = max(len(ids) for ids, _ in batch)
+            ids = torch.tensor([ids + [PAD] * (longest - len(ids)) for ids, _ in batch])
+            labels = torch.tensor([label for _, label in batch])
+            training.step(input_ids=ids, attention_mask=(ids != PAD).long(), labels=labels)
+
+        times.append(seconds(run))
+    return {"examples": len(read), "examples_per_s": len(read) / sum(times)}
+
+
+def generate(args):
+    """Beam search as GPT-2's data-to-text experiments use it, over a prompt of 32 tokens."""
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
+    ids = torch.randint(5, 50000, (args.batch, 32))
+    settings = {"num_beams": args.beams, "max_new_tokens": 64, "min_new_tokens": 64, "do_sample": False,
+                "no_repeat_ngram_size": 4, "length_penalty": 0.9, "pad_token_id": 50256}
+    each = median_seconds(lambda: model.generate(ids, **settings), untimed=1, timed=args.steps)
+    return {"median_step_s": each, "tokens_per_s": args.batch * 64 / each}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    of_step = commands.add_parser("step", help="whole training steps, all of one length")
+    of_step.add_argument("--model", choices=["roberta-base", "gpt2"], default="roberta-base")
+    of_step.add_argument("--seq", type=int, default=128, help="tokens of a sequence [%(default)s]")
+    of_epoch = commands.add_parser("epoch", help="a task's train split with RoBERTa-base, at its real lengths")
+    of_epoch.add_argument("--task", choices=list(TASKS), default="mrpc")
+    of_epoch.add_argument("--data", required=True, help="the GLUE folder")
+    of_epoch.add_argument("--tokenizer", required=True, help="RoBERTa's tokenizer.json")
+    of_generate = commands.add_parser("generate", help="beam search with GPT-2 small")
+    of_generate.add_argument("--beams", type=int, default=10, help="[%(default)s]")
+    for command, do, batch in ((of_step, step, 16), (of_epoch, epoch, 32), (of_generate, generate, 1)):
+        command.set_defaults(do=do)
+        command.add_argument("--batch", type=int, default=batch, help="sequences in a batch [%(default)s]")
+        command.add_argument("--threads", type=int, help="[PyTorch's own choice]")
+    for command in (of_step, of_epoch):
+        command.add_argument("--dtype", choices=["f32", "bf16"], default="f32", help="[%(default)s]")
+    for command in (of_step, of_generate):
+        command.add_argument("--steps", type=int, default=6, help="that are timed [%(default)s]")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    transformers.logging.set_verbosity_error()
+    report = args.do(args)
+    # Kilobytes, on macOS bytes.
+    per_mebibyte = 2**20 if sys.platform == "darwin" else 2**10
+    report["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mebibyte
+    report["peer"] = f"peft {peft.__version__}, torch {torch.__version__}, transformers {transformers.__version__}"
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
