@@ -92,7 +92,7 @@ impl Strided {
     }
 }
 
-/// A weight, `[in, out]`, in one of the precisions that there are kernels for.
+/// A weight, `[in, out]`, in one of the precisions that there are kernels for, with at least one value.
 enum Matrix {
     F32(Strided),
     Bf16(FlexTensor),
@@ -105,6 +105,13 @@ enum Matrix {
 
 impl Matrix {
     fn of(weight: &Weight<Flex>) -> Option<Self> {
+        let shape = match weight {
+            Weight::Float(weight) => weight.shape(),
+            Weight::Quantized(weight) => weight.tensor().shape(),
+        };
+        if shape.num_elements() == 0 {
+            return None;
+        }
         match weight {
             Weight::Float(weight) => match weight.dtype() {
                 DType::F32 => Some(Matrix::F32(Strided::of(weight.clone()))),
@@ -157,10 +164,10 @@ impl Matrix {
     /// The matrix as the kernels for AVX-512 read it, where the processor has what they need.
     #[cfg(target_arch = "x86_64")]
     fn right(&self) -> Option<avx512::Right<'_>> {
-        let [rows, columns] = self.sides();
-        if rows == 0 || !avx512::available() {
+        if !avx512::available() {
             return None;
         }
+        let [rows, columns] = self.sides();
         match self {
             Matrix::F32(weight) => {
                 let shape = weight.tensor.shape();
@@ -191,7 +198,7 @@ impl Matrix {
         } else {
             [rows, columns]
         };
-        let tokens = left.len() / inner.max(1);
+        let tokens = left.len() / inner;
         let mut out = match bias {
             Some(bias) => bias.repeat(tokens),
             None => vec![0.0; tokens * width],
@@ -226,7 +233,7 @@ impl Matrix {
 /// The weight in 32-bit floats: it is made anew for each product, in a few percent of its time.
 fn dequantized(weight: &FlexQTensor, columns: usize, block: usize) -> Vec<f32> {
     let integers = slice::<i8>(weight.tensor());
-    let rows = (CHUNK / columns.max(1)).max(1);
+    let rows = (CHUNK / columns).max(1);
     let mut dense = vec![0.0; integers.len()];
     dense
         .par_chunks_mut(rows * columns)
@@ -294,6 +301,30 @@ mod tests {
         let expected = linear::backward::<Flex>(dy.clone(), weight.clone());
         portable(&dy, true, &expected)?;
         close(&mixed_linear_backward(dy, weight), &expected)
+    }
+
+    #[test]
+    fn a_side_may_be_empty() {
+        for sides in [[0, 3], [3, 0], [0, 0]] {
+            for rows in [0, 1, 20] {
+                let weight = || random(sides, 1.0, 0);
+                check(rows, sides, Weight::Float(weight()), true).unwrap();
+                let weight = Flex::float_cast(weight(), DType::BF16.into());
+                check(rows, sides, Weight::Float(weight), true).unwrap();
+            }
+        }
+    }
+
+    /// Few rows, as in decoding, with an odd number of inputs: nothing is multiplied by nought to fill a pair up.
+    #[test]
+    fn an_infinite_weight_is_infinite() {
+        let matrix = |shape, values: Vec<f32>| tensor(values, Shape::from(shape));
+        for rows in [1, 2, 20] {
+            let x = matrix([rows, 3], vec![1.0; 3 * rows]);
+            let weight = matrix([3, 1], vec![1.0, 1.0, f32::INFINITY]);
+            let out = mixed_linear(x, Weight::Float(weight), None);
+            assert_eq!(values(&out), vec![f32::INFINITY; rows]);
+        }
     }
 
     proptest! {

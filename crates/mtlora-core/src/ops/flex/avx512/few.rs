@@ -129,10 +129,12 @@ fn sums<const R: usize>(
     // The rows' sums of the same columns lie side by side.
     let mut sums = vec![[[0.0; LANES]; R]; width.div_ceil(LANES)];
     let row = |at: usize| &right[at * stride..][columns.clone()];
+    // The partner of a lone last row. In the row's own place, nought times infinity would be no number.
+    let nothing = vec![0.0; if inner_of.len() % 2 == 1 { width } else { 0 }];
     let mut at = inner_of.start;
     while at < inner_of.end {
         let two = at + 1 < inner_of.end;
-        let (upper, lower) = (row(at), row(if two { at + 1 } else { at }));
+        let (upper, lower) = (row(at), if two { row(at + 1) } else { &nothing });
         let mut factors = [[_mm512_setzero_ps(); 2]; R];
         for r in 0..R {
             factors[r][0] = _mm512_set1_ps(left[r * inner + at]);
