@@ -239,6 +239,13 @@ impl TextEncoder {
                 self.vocab_size
             ));
         }
+        if ids.len() > self.max_length {
+            return Err(format!(
+                "the tokenizer gives {} tokens where {} were asked for: its special tokens contradict themselves; download it again",
+                ids.len(),
+                self.max_length
+            ));
+        }
         let largest = u32::try_from(self.type_vocab_size.saturating_sub(1)).unwrap_or(u32::MAX);
         let types = encoding.get_type_ids().iter();
         Ok(Tokens {
