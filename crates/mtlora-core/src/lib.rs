@@ -46,6 +46,7 @@ mod segments;
 mod spectrum;
 mod state;
 mod structure;
+mod svd;
 mod targets;
 
 pub use adapter::Adapter;

@@ -96,44 +96,6 @@ pub(crate) fn norm(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |sum: f64, value| sum.hypot(*value))
 }
 
-/// A singular value decomposition, the largest value first.
-pub(crate) struct Svd {
-    pub u: DMatrix<f64>,
-    pub values: Vec<f64>,
-    pub v_t: DMatrix<f64>,
-}
-
-/// Decomposes a matrix with at least one value.
-pub(crate) fn svd(matrix: DMatrix<f64>) -> Result<Svd, MatrixError> {
-    let svd = decompose(matrix, true)?;
-    match (svd.u, svd.v_t) {
-        (Some(u), Some(v_t)) => Ok(Svd {
-            u,
-            values: svd.singular_values.as_slice().to_vec(),
-            v_t,
-        }),
-        // Both were asked for.
-        _ => Err(MatrixError::Empty),
-    }
-}
-
-/// The singular values of a matrix with at least one value, the largest first.
-pub(crate) fn singular_values(matrix: DMatrix<f64>) -> Result<Vec<f64>, MatrixError> {
-    let svd = decompose(matrix, false)?;
-    Ok(svd.singular_values.as_slice().to_vec())
-}
-
-fn decompose(
-    matrix: DMatrix<f64>,
-    vectors: bool,
-) -> Result<nalgebra::SVD<f64, nalgebra::Dyn, nalgebra::Dyn>, MatrixError> {
-    let side = matrix.nrows().max(matrix.ncols());
-    // The tolerance is the one of `DMatrix::svd`, which would go on for ever.
-    finite(matrix)?
-        .try_svd(vectors, vectors, 5.0 * f64::EPSILON, iterations(side))
-        .ok_or(MatrixError::NoConvergence { side })
-}
-
 /// The eigenvalues of a square matrix, the largest absolute value first; pairs of conjugates stand
 /// together, the one above the real axis first.
 pub(crate) fn eigenvalues(matrix: &DMatrix<f64>) -> Result<Vec<Eigenvalue>, MatrixError> {
@@ -224,6 +186,7 @@ pub(crate) mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     use super::*;
+    use crate::svd::singular_values;
 
     /// Values from -1 to 1, single precision.
     pub(crate) fn random([rows, columns]: [usize; 2], seed: u64) -> DMatrix<f64> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::linalg::{self, Eigenvalue, MatrixError};
 use crate::low_rank::transform;
+use crate::svd;
 use crate::{AdapterValues, LowRank, Structure};
 
 /// What an adapter has learned: its update and its `T`, in numbers.
@@ -92,7 +93,7 @@ impl Spectrum {
                     from_identity[(at, at)] -= 1.0;
                 }
                 let distance = from_identity.norm();
-                let singular_values = linalg::singular_values(t.clone())?;
+                let singular_values = svd::singular_values(t.clone())?;
                 Some(TransformSpectrum {
                     eigenvalues: linalg::eigenvalues(&t)?,
                     condition: condition(&singular_values),
