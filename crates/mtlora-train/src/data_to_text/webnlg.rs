@@ -84,7 +84,7 @@ impl GenerationTask for WebNlg {
 
 /// Where a split is.
 struct Files {
-    /// The folder, or the JSON file.
+    /// What errors name: the only file, or the folder of several.
     path: PathBuf,
     /// The XML files; empty for JSON.
     xml: Vec<PathBuf>,
@@ -124,6 +124,10 @@ fn find(data: &Path, split: &str) -> Result<Option<Files>, DataError> {
                 }
             }
             xml.retain(|file| file.extension().is_some_and(|ending| ending == "xml"));
+            if let [only] = &xml[..] {
+                let path = only.clone();
+                return Ok(Some(Files { path, xml }));
+            }
             if !xml.is_empty() {
                 return Ok(Some(Files { path, xml }));
             }
@@ -342,7 +346,7 @@ mod tests {
             (
                 "dev/1triples/A.xml",
                 &bad,
-                "dev:1: holds 3 inputs and 4 texts, none of which is marked",
+                "A.xml:1: holds 3 inputs and 4 texts, none of which is marked",
             ),
             ("dev.json", "[]", "dev.json:1: not WebNLG's JSON"),
             (
