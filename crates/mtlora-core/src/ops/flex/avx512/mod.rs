@@ -10,6 +10,7 @@
 
 mod few;
 mod right;
+mod rows;
 mod tile;
 mod transpose;
 
@@ -17,7 +18,6 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::made;
 pub(super) use right::{Right, Values};
 use tile::{Begin, Place};
 
@@ -25,15 +25,12 @@ use tile::{Begin, Place};
 const ROWS: usize = 12;
 /// Columns of a tile: two registers.
 const COLUMNS: usize = 32;
-/// Units of the inner dimension that are summed in one pass: a panel (32 KiB) and a block of rows
-/// stay in the first cache.
-const UNITS: usize = 256;
-/// Blocks of rows (192 KiB) that are multiplied with all panels of a task before the next ones are.
-const BLOCKS: usize = 16;
-/// The most panels of a task (256 KiB): with the blocks of rows they stay in the second cache.
-const PANELS: usize = 8;
-/// Blocks of rows that a task packs.
-const TOGETHER: usize = 4;
+/// Units of the inner dimension that are summed in one pass: with fewer, the output would be read and
+/// written more often; with more, a task's panels would leave the second cache.
+const UNITS: usize = 768;
+/// The most panels of a task (384 KiB): with a block of rows they stay in the second cache, from which
+/// both come fast enough.
+const PANELS: usize = 4;
 /// Floats of a register: a cache line.
 const LANES: usize = 16;
 /// Below this many products, threads cost more than they bring. Miri, which could not do so many, looks
@@ -42,8 +39,8 @@ const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 
 /// A float's bits, or two bfloat16, the one of the even index in the low half.
 type Unit = u32;
-/// Rows of the left matrix in one pass, with zeros below the last one.
-type Rows = [[Unit; UNITS]; ROWS];
+/// One unit of a block's rows.
+type Rows = [Unit; ROWS];
 /// One unit of a panel's columns.
 type Line = [Unit; COLUMNS];
 
@@ -100,15 +97,14 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
         _ => {}
     }
     let mut out: Vec<f32> = Vec::with_capacity(size);
-    let passes = passes(inner.div_ceil(kernel.depth()));
-    let packed = pack(left, inner, kernel, &passes);
-    let packed = packed.as_chunks().0.as_chunks().0;
+    let units = inner.div_ceil(kernel.depth());
     let place = Place::new(&mut out.spare_capacity_mut()[..size], columns);
     let work = Work {
         right,
         bias,
-        passes,
-        packed,
+        passes: passes(units),
+        packed: rows::pack(left, inner, kernel),
+        units,
         place,
         rows,
     };
@@ -151,8 +147,9 @@ struct Work<'a> {
     right: Right<'a>,
     bias: Option<&'a [f32]>,
     passes: Vec<Range<usize>>,
-    /// Block after block, in each pass after pass.
-    packed: &'a [Rows],
+    /// Block after block, each of so many `units`.
+    packed: Vec<Rows>,
+    units: usize,
     place: Place<'a>,
     rows: usize,
 }
@@ -165,24 +162,21 @@ impl Work<'_> {
         for (index, pass) in self.passes.iter().enumerate() {
             lines.resize(panels.len() * pass.len(), [0; COLUMNS]);
             self.right.lay_out(pass.clone(), columns.clone(), lines);
-            for first in blocks.clone().step_by(BLOCKS) {
-                let blocks = first..blocks.end.min(first + BLOCKS);
+            let begin = match (index, self.bias) {
+                (0, Some(bias)) => Begin::Bias(bias),
+                (0, None) => Begin::Zero,
+                _ => Begin::Sum,
+            };
+            for block in blocks.clone() {
+                let rows = block * ROWS..self.rows.min((block + 1) * ROWS);
+                let packed = &self.packed[block * self.units..][pass.clone()];
                 for (panel, lines) in panels.clone().zip(lines.chunks_exact(pass.len())) {
                     let columns = panel * COLUMNS..last.min((panel + 1) * COLUMNS);
-                    for block in blocks.clone() {
-                        let rows = block * ROWS..self.rows.min((block + 1) * ROWS);
-                        let begin = match (index, self.bias) {
-                            (0, Some(bias)) => Begin::Bias(bias),
-                            (0, None) => Begin::Zero,
-                            _ => Begin::Sum,
-                        };
-                        let packed = &self.packed[block * self.passes.len() + index];
-                        let place = self.place.tile(rows, columns.clone());
-                        // SAFETY: no other task has these columns of these rows; where sums are
-                        // begun with what is there, the first pass has written it. `product`
-                        // asserts that the processor has the instructions.
-                        unsafe { tile::add(self.right.kernel(), place, begin, packed, lines) };
-                    }
+                    let place = self.place.tile(rows.clone(), columns);
+                    // SAFETY: no other task has these columns of these rows; where sums are begun with
+                    // what is there, the first pass has written it. `product` asserts that the processor
+                    // has the instructions.
+                    unsafe { tile::add(self.right.kernel(), place, begin, packed, lines) };
                 }
             }
         }
@@ -196,32 +190,6 @@ fn passes(units: usize) -> Vec<Range<usize>> {
         .step_by(step)
         .map(|first| first..units.min(first + step))
         .collect()
-}
-
-/// The rows in blocks ([`Rows`] after [`Rows`]), in units of the kernel.
-fn pack(left: &[f32], inner: usize, kernel: Kernel, passes: &[Range<usize>]) -> Vec<Unit> {
-    let rows = left.len() / inner;
-    let size = ROWS * UNITS;
-    let count = rows.div_ceil(ROWS) * passes.len();
-    made(count * size, TOGETHER * size, |part, packed| {
-        for (at, packed) in packed.chunks_exact_mut(size).enumerate() {
-            let index = part * TOGETHER + at;
-            let (block, pass) = (index / passes.len(), &passes[index % passes.len()]);
-            let first = block * ROWS;
-            let elements = pass.start * kernel.depth()..inner.min(pass.end * kernel.depth());
-            for (units, row) in packed.as_chunks_mut().0.iter_mut().zip(first..rows) {
-                let row = &left[row * inner..][elements.clone()];
-                match kernel {
-                    Kernel::F32 => row
-                        .iter()
-                        .zip(units)
-                        .for_each(|(x, unit)| *unit = x.to_bits()),
-                    // SAFETY: `product` asserts that the processor has the instructions.
-                    Kernel::Bf16 => unsafe { tile::round(row, units) },
-                }
-            }
-        }
-    })
 }
 
 #[cfg(test)]
@@ -326,13 +294,13 @@ mod tests {
         ) {
             // More than one pass, more rows than are multiplied at once, and more columns than a task has.
             let inner = if long { inner + 2 * UNITS } else { inner };
-            let rows = if tall { rows + BLOCKS * ROWS } else { rows };
+            let rows = if tall { rows + 8 * ROWS } else { rows };
             let columns = if wide { columns + few::WIDTH } else { columns };
             check([rows, inner, columns], form, turned, biased, threads)?;
         }
     }
 
-    /// One more than fills a register, a panel, a pass, the blocks or the panels of a task.
+    /// One more than fills a register, a panel, a pass, or the panels of a task.
     #[test]
     fn edges_of_the_blocks_are_right() -> Result<(), TestCaseError> {
         let shapes = [
@@ -343,7 +311,7 @@ mod tests {
             [ROWS + 1, 3, COLUMNS + 1],
             [ROWS + 1, 2, PANELS * COLUMNS + 1],
             [ROWS + 1, 2 * UNITS + 1, COLUMNS + 1],
-            [BLOCKS * ROWS + 1, 3, COLUMNS + 1],
+            [8 * ROWS + 1, 3, COLUMNS + 1],
             [few::MOST, 2, few::WIDTH + 1],
         ];
         // Miri takes a minute for the first five, and hours for all.

@@ -1,7 +1,7 @@
 //! The right matrix and how it is laid out.
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+    __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
     _mm512_cvtepu16_epi32, _mm512_mul_ps, _mm512_or_si512, _mm512_setzero_si512, _mm512_slli_epi32,
 };
 use std::ops::Range;
@@ -12,7 +12,7 @@ use super::transpose::transposed;
 use super::{Kernel, LANES, Line};
 
 /// Rows that are asked for before they are laid out.
-const AHEAD: usize = 8;
+const AHEAD: usize = 6;
 
 /// The right matrix: `[inner, columns]`.
 #[derive(Clone, Copy)]
@@ -118,7 +118,7 @@ impl<'a> Right<'a> {
             let ahead = (unit + AHEAD) * depth;
             for row in ahead..rows.min(ahead + depth) {
                 for column in columns.clone().step_by(LANES * depth) {
-                    self.prefetch(row, column);
+                    self.prefetch::<_MM_HINT_T0>(row, column);
                 }
             }
             for (half, first) in columns.clone().step_by(LANES).enumerate() {
@@ -165,7 +165,7 @@ impl<'a> Right<'a> {
             for (lines, start) in lines.chunks_mut(LANES).zip(units.clone().step_by(LANES)) {
                 // The square below: its rows lie too far apart for the processor to foresee them.
                 for column in columns.end..self.stored[0].min(columns.end + LANES) {
-                    self.prefetch(column, start * self.kernel().depth());
+                    self.prefetch::<_MM_HINT_T1>(column, start * self.kernel().depth());
                 }
                 let mut square = [_mm512_setzero_si512(); LANES];
                 for (row, column) in square.iter_mut().zip(columns.clone()) {
@@ -182,7 +182,7 @@ impl<'a> Right<'a> {
 
     /// Has the cache line with an element fetched.
     #[inline]
-    fn prefetch(&self, row: usize, column: usize) {
+    fn prefetch<const HINT: i32>(&self, row: usize, column: usize) {
         let at = row * self.stored[1] + column;
         let place: *const i8 = match self.values {
             Values::F32(values) => values[at..].as_ptr().cast(),
@@ -190,7 +190,7 @@ impl<'a> Right<'a> {
             Values::Int8 { integers, .. } => integers[at..].as_ptr(),
         };
         // SAFETY: every x86-64 processor has the instruction, and it reads nothing that counts.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(place) };
+        unsafe { _mm_prefetch::<HINT>(place) };
     }
 
     /// At most [`LANES`] units of a column of a transpose; behind them zeros.
@@ -228,7 +228,7 @@ pub(super) fn padded<E: Copy + Default, const LENGTH: usize>(values: &[E]) -> [E
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn floats(values: &[f32]) -> __m512i {
+pub(super) fn floats(values: &[f32]) -> __m512i {
     pulp::cast(padded::<_, LANES>(values))
 }
 

@@ -2,14 +2,14 @@
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps,
-    _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_set1_epi32, _mm512_setzero_ps,
 };
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::{COLUMNS, Kernel, LANES, Line, ROWS, Rows, UNITS, Unit};
+use super::{COLUMNS, Kernel, LANES, Line, ROWS, Rows, Unit};
 
 /// The output, which tasks share: each has rows and columns of its own.
 pub(super) struct Place<'a> {
@@ -88,7 +88,7 @@ pub(super) unsafe fn add(
     kernel: Kernel,
     tile: Tile,
     begin: Begin<'_>,
-    rows: &Rows,
+    rows: &[Rows],
     lines: &[Line],
 ) {
     // Few rows in fewer registers; what is beyond them would be thrown away.
@@ -111,7 +111,12 @@ macro_rules! tile {
         /// # Safety
         /// As [`add`]'s; the tile has at most `R` rows.
         #[target_feature(enable = $features)]
-        unsafe fn $name<const R: usize>(tile: Tile, begin: Begin<'_>, rows: &Rows, lines: &[Line]) {
+        unsafe fn $name<const R: usize>(
+            tile: Tile,
+            begin: Begin<'_>,
+            rows: &[Rows],
+            lines: &[Line],
+        ) {
             let masks = tile.masks();
             // They come while the sums are made.
             for row in 0..R {
@@ -121,12 +126,12 @@ macro_rules! tile {
                 }
             }
             let mut sums = [[_mm512_setzero_ps(); 2]; R];
-            for (unit, line) in lines.iter().take(UNITS).enumerate() {
+            for (factors, line) in rows.iter().zip(lines) {
                 let (lanes, _) = line.as_chunks::<LANES>();
                 let right = [lanes[0], lanes[1]];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    sums[0] = $multiply_add(sums[0], rows[row][unit], right[0]);
-                    sums[1] = $multiply_add(sums[1], rows[row][unit], right[1]);
+                for (factor, sums) in factors.iter().zip(&mut sums) {
+                    sums[0] = $multiply_add(sums[0], *factor, right[0]);
+                    sums[1] = $multiply_add(sums[1], *factor, right[1]);
                 }
             }
             let mut start = match begin {
@@ -199,60 +204,5 @@ unsafe fn store(first: *mut f32, masks: [__mmask16; 2], values: [__m512; 2]) {
     unsafe {
         _mm512_mask_storeu_ps(first, masks[0], values[0]);
         _mm512_mask_storeu_ps(first.wrapping_add(LANES), masks[1], values[1]);
-    }
-}
-
-/// A row's pairs, rounded to the nearest, ties to even; behind an odd element stands a zero.
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn round(row: &[f32], units: &mut [Unit; UNITS]) {
-    let (whole, rest) = row.as_chunks::<{ 2 * LANES }>();
-    let (registers, _) = units.as_chunks_mut::<LANES>();
-    for (register, row) in registers.iter_mut().zip(whole) {
-        *register = rounded(row);
-    }
-    if let (Some(register), false) = (registers.get_mut(whole.len()), rest.is_empty()) {
-        let mut row = [0.0; 2 * LANES];
-        row[..rest.len()].copy_from_slice(rest);
-        *register = rounded(&row);
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn rounded(row: &[f32; 2 * LANES]) -> [Unit; LANES] {
-    let [low, high]: [__m512; 2] = pulp::cast(*row);
-    let pairs = _mm512_cvtne2ps_pbh(high, low);
-    // SAFETY: both are 512 bits wide, and every pattern of them is a value.
-    unsafe { std::mem::transmute(pairs) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use burn::tensor::bf16;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn rounds_as_half_does(bits: [u32; 2 * LANES]) {
-            if !super::super::bf16_available() {
-                return Ok(());
-            }
-            let row = bits.map(f32::from_bits);
-            // SAFETY: the processor has the instructions.
-            let found = unsafe { rounded(&row) };
-            for (pair, row) in found.iter().zip(row.as_chunks::<2>().0) {
-                for (found, x) in [*pair as u16, (*pair >> 16) as u16].into_iter().zip(row) {
-                    let (found, expected) = (bf16::from_bits(found), bf16::from_f32(*x));
-                    // The instruction takes what is below the normal range for zero.
-                    prop_assert!(
-                        found == expected
-                            || found.is_nan() && expected.is_nan()
-                            || !x.is_normal() && found.to_f32() == 0.0,
-                        "{} became {}", x, found
-                    );
-                }
-            }
-        }
     }
 }
