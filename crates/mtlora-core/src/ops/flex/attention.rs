@@ -9,10 +9,12 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::dropout::drop_elements;
-use super::matmul::{View, matmul};
+use super::matmul::small_matmul;
 use super::reduce::{largest, sum_of};
+use super::triangle::Triangle;
 use super::vecmath::exp;
-use super::{contiguous, made, tensor, values};
+use super::view::{Place, View, ViewMut};
+use super::{contiguous, tensor, values};
 use crate::ops::SeededDropout;
 use crate::ops::attention::{AttentionLayout, Inputs};
 
@@ -101,15 +103,30 @@ impl Strips<'_> {
         Some(Cow::Owned(mask))
     }
 
+    /// What is seen of a row of the scores.
+    fn seen(&self, row: usize, length: usize) -> usize {
+        if self.causal { row + 1 } else { length }
+    }
+
+    /// The triangle where a causal mask leaves it out.
+    fn above(&self, triangle: Triangle) -> Triangle {
+        if self.causal {
+            triangle
+        } else {
+            Triangle::None
+        }
+    }
+
     /// `P`, row-major, in `scores`.
     fn probabilities(&self, task: Task, scores: &mut [f32]) {
         let length = task.length;
         let (query, key) = (self.query.view(task), self.key.view(task));
-        matmul(scores, query, key.t(), self.scale);
+        let out = ViewMut::new(scores, [length; 2]);
+        let above = self.above(Triangle::Product);
+        small_matmul(out, query, key.t(), self.scale, above);
         pulp::Arch::new().dispatch(|| {
             for (index, row) in scores.chunks_exact_mut(length).enumerate() {
-                let seen = if self.causal { index + 1 } else { length };
-                let (seen, later) = row.split_at_mut(seen);
+                let (seen, later) = row.split_at_mut(self.seen(index, length));
                 softmax(seen);
                 later.fill(0.0);
             }
@@ -154,35 +171,26 @@ fn times(values: &mut [f32], keep: Option<&[f32]>) {
     }
 }
 
-/// Rows of a strip that a thread puts together at a time.
-const ROWS: usize = 32;
+/// Where a strip is written, a task's part by the task.
+#[derive(Clone, Copy)]
+struct Output<'a> {
+    place: &'a Place<'a>,
+    /// The strip's first column.
+    first: usize,
+    head_dim: usize,
+}
 
-/// Strips side by side, of which each gets the parts, `[length, head_dim]`, of all tasks in their places.
-fn placed<const STRIPS: usize>(
-    parts: [&[Vec<f32>]; STRIPS],
-    tasks: &[Task],
-    read: &Strips<'_>,
-) -> Vec<f32> {
-    let heads = read.width / read.head_dim.max(1);
-    // Of each token, its sequence's first task and its place in the sequence.
-    let tokens: Vec<(usize, usize)> = tasks
-        .iter()
-        .step_by(heads.max(1))
-        .enumerate()
-        .flat_map(|(sequence, task)| (0..task.length).map(move |row| (sequence * heads, row)))
-        .collect();
-    let stride = read.width * STRIPS;
-    made(tokens.len() * stride, ROWS * stride, |chunk, rows| {
-        let tokens = &tokens[chunk * ROWS..];
-        for (strips, (task, row)) in rows.chunks_exact_mut(stride.max(1)).zip(tokens) {
-            for (strip, parts) in strips.chunks_exact_mut(read.width).zip(parts) {
-                let heads = strip.chunks_exact_mut(read.head_dim).zip(&parts[*task..]);
-                for (head, part) in heads {
-                    head.copy_from_slice(&part[row * read.head_dim..][..read.head_dim]);
-                }
-            }
-        }
-    })
+impl<'a> Output<'a> {
+    /// `[length, head_dim]`.
+    ///
+    /// # Safety
+    /// It is called once for each task, and no other output has columns of this strip.
+    unsafe fn of(&self, task: Task) -> ViewMut<'a> {
+        let first = self.first + task.head * self.head_dim;
+        let rows = task.start..task.start + task.length;
+        // SAFETY: no other task has this head of these tokens.
+        unsafe { self.place.view(rows, first..first + self.head_dim) }
+    }
 }
 
 /// The tensor with the elements of each row side by side.
@@ -208,15 +216,15 @@ fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Strip
     let sides = inputs.query.shape();
     let width = sides[1];
     let tokens = layout.segments.tokens();
+    let head_dim = width.checked_div(layout.heads).unwrap_or(0);
     assert!(
-        sides[0] == tokens && width.is_multiple_of(layout.heads.max(1)),
+        sides[0] == tokens && width == layout.heads * head_dim,
         "{sides:?} for {tokens} tokens and {} heads",
         layout.heads
     );
     for other in [&inputs.key, &inputs.value] {
         assert_eq!(other.shape(), sides, "the shape of query, key and value");
     }
-    let head_dim = width / layout.heads.max(1);
     Strips {
         query: Strip::new(&inputs.query, head_dim),
         key: Strip::new(&inputs.key, head_dim),
@@ -238,30 +246,41 @@ pub(crate) fn segment_attention(
     let inputs = prepared(inputs);
     let strips = strips(&inputs, layout);
     let tasks = tasks(layout);
-    let parts: Vec<Vec<f32>> = tasks
+    let shape = inputs.query.shape();
+    let size = shape.num_elements();
+    let mut out = Vec::with_capacity(size);
+    let place = Place::new(&mut out.spare_capacity_mut()[..size], strips.width);
+    let output = Output {
+        place: &place,
+        first: 0,
+        head_dim: strips.head_dim,
+    };
+    tasks
         .par_iter()
-        .map_init(Scores::default, |scores, task| {
+        .for_each_init(Scores::default, |scores, task| {
             let [p, _] = scores.of(task.length);
             strips.probabilities(*task, p);
             times(p, strips.kept(*task).as_deref());
-            let mut out = vec![0.0; task.length * strips.head_dim];
             let p = View::new(p, [task.length; 2], task.length);
-            matmul(&mut out, p, strips.value.view(*task), 1.0);
-            out
-        })
-        .collect();
-    let shape = inputs.query.shape();
-    tensor(placed([&parts], &tasks, &strips), shape)
+            let above = strips.above(Triangle::AboveLeft);
+            // SAFETY: this is the one call for this task.
+            let out = unsafe { output.of(*task) };
+            small_matmul(out, p, strips.value.view(*task), 1.0, above);
+        });
+    // SAFETY: the tasks have all heads of all tokens, and each has written its part.
+    unsafe { out.set_len(size) };
+    tensor(out, shape)
 }
 
-/// The gradients of one task's query, key and value.
+/// Writes the gradients of one task's query, key and value.
 fn backward_task(
     strips: &Strips<'_>,
     dy: Strip<'_>,
     task: Task,
     scores: &mut Scores,
-) -> [Vec<f32>; 3] {
-    let (length, size) = (task.length, task.length * strips.head_dim);
+    [dq, dk, dv]: [ViewMut<'_>; 3],
+) {
+    let length = task.length;
     let [p, d] = scores.of(length);
     strips.probabilities(task, p);
     let keep = strips.kept(task);
@@ -275,44 +294,54 @@ fn backward_task(
         }
         None => p,
     };
-    let mut dv = vec![0.0; size];
+    // The transposes of what has zeros above the diagonal have them below it.
+    let below = strips.above(Triangle::BelowLeft);
     let kept = View::new(kept, [length; 2], length);
-    matmul(&mut dv, kept.t(), d_out, 1.0);
+    small_matmul(dv, kept.t(), d_out, 1.0, below);
     // From here on dP, then dS.
-    matmul(d, d_out, strips.value.view(task).t(), 1.0);
+    let out = ViewMut::new(d, [length; 2]);
+    let value = strips.value.view(task);
+    small_matmul(out, d_out, value.t(), 1.0, strips.above(Triangle::Product));
     times(d, keep);
     pulp::Arch::new().dispatch(|| {
         let rows = d.chunks_exact_mut(length).zip(p.chunks_exact(length));
-        for (d, p) in rows {
-            let along = sum_of(d, p, |d, p| d * p);
-            for (d, p) in d.iter_mut().zip(p) {
+        for (index, (d, p)) in rows.enumerate() {
+            let (seen, later) = d.split_at_mut(strips.seen(index, length));
+            let p = &p[..seen.len()];
+            let along = sum_of(seen, p, |d, p| d * p);
+            for (d, p) in seen.iter_mut().zip(p) {
                 *d = p * (*d - along);
             }
+            later.fill(0.0);
         }
     });
     let ds = View::new(d, [length; 2], length);
-    let (mut dq, mut dk) = (vec![0.0; size], vec![0.0; size]);
-    matmul(&mut dq, ds, strips.key.view(task), strips.scale);
-    matmul(&mut dk, ds.t(), strips.query.view(task), strips.scale);
-    [dq, dk, dv]
+    let (query, key) = (strips.query.view(task), strips.key.view(task));
+    let above = strips.above(Triangle::AboveLeft);
+    small_matmul(dq, ds, key, strips.scale, above);
+    small_matmul(dk, ds.t(), query, strips.scale, below);
 }
 
-/// The gradients of all tasks' queries, of their keys and of their values.
-fn backward_tasks(strips: &Strips<'_>, dy: &FlexTensor, tasks: &[Task]) -> [Vec<Vec<f32>>; 3] {
+/// Writes the gradients of the queries, of the keys and of the values, which have columns of their own.
+fn backward(
+    strips: &Strips<'_>,
+    dy: &FlexTensor,
+    layout: &AttentionLayout,
+    outputs: [(&Place<'_>, usize); 3],
+) {
     let dy = Strip::new(dy, strips.head_dim);
-    let all: Vec<[Vec<f32>; 3]> = tasks
+    let outputs = outputs.map(|(place, first)| Output {
+        place,
+        first,
+        head_dim: strips.head_dim,
+    });
+    tasks(layout)
         .par_iter()
-        .map_init(Scores::default, |scores, task| {
-            backward_task(strips, dy, *task, scores)
-        })
-        .collect();
-    let mut columns: [Vec<Vec<f32>>; 3] = Default::default();
-    for parts in all {
-        for (column, part) in columns.iter_mut().zip(parts) {
-            column.push(part);
-        }
-    }
-    columns
+        .for_each_init(Scores::default, |scores, task| {
+            // SAFETY: this is the one call for this task, and the outputs have columns of their own.
+            let gradients = outputs.map(|output| unsafe { output.of(*task) });
+            backward_task(strips, dy, *task, scores, gradients);
+        });
 }
 
 /// [`crate::ops::MtLoraBackend::segment_attention_backward`].
@@ -322,10 +351,24 @@ pub(crate) fn segment_attention_backward(
     layout: &AttentionLayout,
 ) -> [FlexTensor; 3] {
     let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
-    let (strips, tasks) = (strips(&inputs, layout), tasks(layout));
+    let strips = strips(&inputs, layout);
     let shape = inputs.query.shape();
-    backward_tasks(&strips, &dy, &tasks)
-        .map(|parts| tensor(placed([&parts], &tasks, &strips), shape.clone()))
+    let size = shape.num_elements();
+    let mut gradients: [Vec<f32>; 3] = std::array::from_fn(|_| Vec::with_capacity(size));
+    let places = gradients
+        .each_mut()
+        .map(|memory| Place::new(&mut memory.spare_capacity_mut()[..size], strips.width));
+    backward(
+        &strips,
+        &dy,
+        layout,
+        places.each_ref().map(|place| (place, 0)),
+    );
+    gradients.map(|mut gradient| {
+        // SAFETY: the tasks have all heads of all tokens, and each has written its part.
+        unsafe { gradient.set_len(size) };
+        tensor(gradient, shape.clone())
+    })
 }
 
 /// [`crate::ops::MtLoraBackend::fused_segment_attention_backward`].
@@ -335,11 +378,20 @@ pub(crate) fn fused_segment_attention_backward(
     layout: &AttentionLayout,
 ) -> FlexTensor {
     let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
-    let (strips, tasks) = (strips(&inputs, layout), tasks(layout));
-    let [tokens, width] = [inputs.query.shape()[0], 3 * strips.width];
-    let [dq, dk, dv] = backward_tasks(&strips, &dy, &tasks);
-    let fused = placed([&dq, &dk, &dv], &tasks, &strips);
-    tensor(fused, Shape::from([tokens, width]))
+    let strips = strips(&inputs, layout);
+    let [tokens, width] = [inputs.query.shape()[0], strips.width];
+    let size = tokens * 3 * width;
+    let mut gradient = Vec::with_capacity(size);
+    let place = Place::new(&mut gradient.spare_capacity_mut()[..size], 3 * width);
+    backward(
+        &strips,
+        &dy,
+        layout,
+        [0, 1, 2].map(|part| (&place, part * width)),
+    );
+    // SAFETY: the tasks have all heads of all tokens, and each has written its parts, side by side.
+    unsafe { gradient.set_len(size) };
+    tensor(gradient, Shape::from([tokens, 3 * width]))
 }
 
 #[cfg(test)]

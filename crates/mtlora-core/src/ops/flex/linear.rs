@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::matmul::{self, View};
+use super::matmul;
+use super::view::View;
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
 use crate::ops::{Weight, linear};
 

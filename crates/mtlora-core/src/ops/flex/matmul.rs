@@ -1,11 +1,13 @@
 //! Matrix products on strided views of slices. The product itself is the `gemm` crate's, which burn-flex
 //! uses too.
 
-use std::ops::Range;
-
 use gemm::{Parallelism, gemm};
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::made;
+use super::triangle::Triangle;
+use super::view::{View, ViewMut};
 
 /// Below this many products, threads cost more than they bring.
 const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
@@ -17,70 +19,23 @@ const PART: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 /// line there.
 const NARROWEST: usize = 64;
 
-/// A matrix in a slice; every element lies within it.
-#[derive(Clone, Copy)]
-pub(super) struct View<'a> {
-    values: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> View<'a> {
-    /// The matrix whose row `r` begins at `r * stride` and has its elements side by side.
-    ///
-    /// # Panics
-    /// When it does not lie within the slice.
-    pub(super) fn new(values: &'a [f32], [rows, columns]: [usize; 2], stride: usize) -> Self {
-        if rows > 0 && columns > 0 {
-            assert!((rows - 1) * stride + columns <= values.len());
-        }
-        Self {
-            values,
-            rows,
-            columns,
-            row_stride: stride,
-            column_stride: 1,
-        }
-    }
-
-    /// Some of its rows.
-    ///
-    /// # Panics
-    /// When it has not all of them.
-    fn rows(self, rows: Range<usize>) -> Self {
-        assert!(rows.end <= self.rows);
-        if rows.is_empty() || self.columns == 0 {
-            return Self {
-                rows: rows.len(),
-                ..self
-            };
-        }
-        Self {
-            values: &self.values[rows.start * self.row_stride..],
-            rows: rows.len(),
-            ..self
-        }
-    }
-
-    /// Its transpose.
-    pub(super) fn t(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-}
-
-/// `factor a b` into `out`, which is `[a.rows, b.columns]` and is overwritten.
+/// `factor a b` into `out`, which is `[a.rows, b.columns]` and is overwritten; of matrices that lie in the
+/// first caches.
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub(super) fn matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
+pub(super) fn small_matmul(
+    out: ViewMut<'_>,
+    a: View<'_>,
+    b: View<'_>,
+    factor: f32,
+    triangle: Triangle,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::available() {
+        return avx512::direct::product(out, a, b, factor, triangle);
+    }
+    // With what need not be multiplied.
     product(out, a, b, factor, false, Parallelism::None);
 }
 
@@ -89,10 +44,11 @@ pub(super) fn matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
-    let parallelism = match a.rows * a.columns * b.columns >= WORTH_THREADS {
+    let parallelism = match a.sides()[0] * a.sides()[1] * b.sides()[1] >= WORTH_THREADS {
         true => Parallelism::Rayon(0),
         false => Parallelism::None,
     };
+    let out = ViewMut::new(out, [a.sides()[0], b.sides()[1]]);
     product(out, a, b, factor, true, parallelism);
 }
 
@@ -102,21 +58,21 @@ pub(super) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32)
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn in_parts(a: View<'_>, b: View<'_>) -> Vec<f32> {
-    let (rows, columns) = (a.rows, b.columns);
+    let ([rows, inner], columns) = (a.sides(), b.sides()[1]);
     if rows >= columns {
-        let step = step(a.columns * columns);
+        let step = step(inner * columns);
         return made(rows * columns, step * columns, |index, out| {
             let first = index * step;
             let part = a.rows(first..first + out.len() / columns);
-            matmul(out, part, b, 1.0);
+            matmul(out, part, b);
         });
     }
     // Each part in memory of its own, then side by side.
-    let step = step(a.columns * rows);
+    let step = step(inner * rows);
     let parts = made(rows * columns, step * rows, |index, out| {
         let first = index * step;
         let part = b.t().rows(first..first + out.len() / rows).t();
-        matmul(out, a, part, 1.0);
+        matmul(out, a, part);
     });
     let mut out = Vec::with_capacity(rows * columns);
     for row in 0..rows {
@@ -135,34 +91,42 @@ fn step(products: usize) -> usize {
         .max(NARROWEST)
 }
 
+/// `a b` into `out`, which is overwritten.
+fn matmul(out: &mut [f32], a: View<'_>, b: View<'_>) {
+    let out = ViewMut::new(out, [a.sides()[0], b.sides()[1]]);
+    product(out, a, b, 1.0, false, Parallelism::None);
+}
+
 fn product(
-    out: &mut [f32],
+    mut out: ViewMut<'_>,
     a: View<'_>,
     b: View<'_>,
     factor: f32,
     adds: bool,
     parallelism: Parallelism,
 ) {
-    assert!(a.columns == b.rows && out.len() == a.rows * b.columns);
-    let stride = |stride: usize| stride as isize;
-    // SAFETY: `View::new` and the assertion above bound every element of the three matrices by its
-    // slice; `out` is borrowed mutably and so overlaps neither of the others. Where `adds` is false
-    // it is written without being read.
+    let ([rows, inner], [depth, columns]) = (a.sides(), b.sides());
+    assert!(depth == inner && out.sides() == [rows, columns]);
+    let strides = |view: View<'_>| view.strides().map(|stride| stride as isize);
+    let ([a_row, a_column], [b_row, b_column]) = (strides(a), strides(b));
+    // SAFETY: all elements of the three matrices lie in memory that their views have; `out` has its
+    // elements alone and so overlaps neither of the others. Where `adds` is false it is written without
+    // being read.
     unsafe {
         gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            out.as_mut_ptr(),
+            rows,
+            columns,
+            inner,
+            out.first(),
             1,
-            stride(b.columns),
+            out.stride() as isize,
             adds,
-            a.values.as_ptr(),
-            stride(a.column_stride),
-            stride(a.row_stride),
-            b.values.as_ptr(),
-            stride(b.column_stride),
-            stride(b.row_stride),
+            a.values().as_ptr(),
+            a_column,
+            a_row,
+            b.values().as_ptr(),
+            b_column,
+            b_row,
             if adds { 1.0 } else { 0.0 },
             factor,
             false,
@@ -197,7 +161,8 @@ mod tests {
         let a_view = if turn_a { a_view.t() } else { a_view };
         let b_view = if turn_b { b_view.t() } else { b_view };
         let (mut out, mut added) = (vec![f32::NAN; m * n], vec![3.0; m * n]);
-        matmul(&mut out, a_view, b_view, 0.5);
+        let view = ViewMut::new(&mut out, [m, n]);
+        small_matmul(view, a_view, b_view, 0.5, Triangle::None);
         add_matmul(&mut added, a_view, b_view, 0.5);
         let parts = in_parts(a_view, b_view);
         for row in 0..m {

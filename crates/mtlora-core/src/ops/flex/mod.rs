@@ -17,7 +17,9 @@ mod matmul;
 mod norm;
 mod reduce;
 mod saved;
+mod triangle;
 mod vecmath;
+mod view;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::ops::FloatTensorOps;

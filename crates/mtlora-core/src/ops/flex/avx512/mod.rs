@@ -8,6 +8,7 @@
 //! is written without being filled first. A sum runs over the inner dimension in the same order
 //! whatever the number of threads.
 
+pub(super) mod direct;
 mod few;
 mod right;
 mod rows;
@@ -18,8 +19,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::view::Place;
 pub(super) use right::{Right, Values};
-use tile::{Begin, Place};
+use tile::Begin;
 
 /// Rows of a tile.
 const ROWS: usize = 12;
@@ -162,21 +164,23 @@ impl Work<'_> {
         for (index, pass) in self.passes.iter().enumerate() {
             lines.resize(panels.len() * pass.len(), [0; COLUMNS]);
             self.right.lay_out(pass.clone(), columns.clone(), lines);
-            let begin = match (index, self.bias) {
-                (0, Some(bias)) => Begin::Bias(bias),
-                (0, None) => Begin::Zero,
-                _ => Begin::Sum,
-            };
             for block in blocks.clone() {
                 let rows = block * ROWS..self.rows.min((block + 1) * ROWS);
                 let packed = &self.packed[block * self.units..][pass.clone()];
                 for (panel, lines) in panels.clone().zip(lines.chunks_exact(pass.len())) {
                     let columns = panel * COLUMNS..last.min((panel + 1) * COLUMNS);
-                    let place = self.place.tile(rows.clone(), columns);
+                    let begin = match (index, self.bias) {
+                        (0, Some(bias)) => Begin::Bias(&bias[columns.clone()]),
+                        (0, None) => Begin::Zero,
+                        _ => Begin::Sum,
+                    };
                     // SAFETY: no other task has these columns of these rows; where sums are begun with
                     // what is there, the first pass has written it. `product` asserts that the processor
                     // has the instructions.
-                    unsafe { tile::add(self.right.kernel(), place, begin, packed, lines) };
+                    unsafe {
+                        let tile = self.place.view(rows.clone(), columns);
+                        tile::add(self.right.kernel(), tile, begin, packed, lines);
+                    }
                 }
             }
         }

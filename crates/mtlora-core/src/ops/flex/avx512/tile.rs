@@ -1,78 +1,24 @@
 //! The innermost loops: a tile of sums in registers.
 
+use super::super::view::ViewMut;
+use super::{COLUMNS, Kernel, LANES, Line, ROWS, Rows, Unit};
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps,
     _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
     _mm512_set1_epi32, _mm512_setzero_ps,
 };
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
-use std::ops::Range;
 
-use super::{COLUMNS, Kernel, LANES, Line, ROWS, Rows, Unit};
-
-/// The output, which tasks share: each has rows and columns of its own.
-pub(super) struct Place<'a> {
-    first: *mut f32,
-    rows: usize,
-    columns: usize,
-    borrowed: PhantomData<&'a mut [MaybeUninit<f32>]>,
-}
-
-// SAFETY: it is a pointer into floats that it has borrowed alone; who writes through a `Tile` promises
-// that nobody else has its elements.
-unsafe impl Send for Place<'_> {}
-// SAFETY: the same.
-unsafe impl Sync for Place<'_> {}
-
-impl<'a> Place<'a> {
-    /// Rows of `columns` elements.
-    pub(super) fn new(out: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
-        Self {
-            first: out.as_mut_ptr().cast(),
-            rows: out.len() / columns,
-            columns,
-            borrowed: PhantomData,
-        }
-    }
-
-    /// At most [`ROWS`] rows and [`COLUMNS`] columns of it.
-    pub(super) fn tile(&self, rows: Range<usize>, columns: Range<usize>) -> Tile {
-        assert!(rows.len() <= ROWS && rows.end <= self.rows);
-        assert!(columns.len() <= COLUMNS && columns.end <= self.columns);
-        // SAFETY: the first element of the tile lies in the output.
-        let first = unsafe { self.first.add(rows.start * self.columns + columns.start) };
-        Tile {
-            first,
-            stride: self.columns,
-            rows: rows.len(),
-            columns,
-        }
-    }
-}
-
-/// A tile's place in the output.
-pub(super) struct Tile {
-    first: *mut f32,
-    /// From a row to the next.
-    stride: usize,
-    rows: usize,
-    columns: Range<usize>,
-}
-
-impl Tile {
-    /// Which lanes of the two registers there are.
-    fn masks(&self) -> [__mmask16; 2] {
-        let all = u32::MAX >> (COLUMNS - self.columns.len());
-        [all as __mmask16, (all >> LANES) as __mmask16]
-    }
+/// Which lanes of two registers so many columns take.
+fn masks(columns: usize) -> [__mmask16; 2] {
+    let all = u32::MAX >> (COLUMNS - columns);
+    [all as __mmask16, (all >> LANES) as __mmask16]
 }
 
 /// What sums begin with.
 #[derive(Clone, Copy)]
 pub(super) enum Begin<'a> {
     Zero,
-    /// Each row with this, of which a tile takes its columns.
+    /// Each row with this, as long as the tile's rows.
     Bias(&'a [f32]),
     /// What is in the tile.
     Sum,
@@ -81,12 +27,12 @@ pub(super) enum Begin<'a> {
 /// Writes the start and the products of `rows` with a panel's `lines` to the tile.
 ///
 /// # Safety
-/// The processor has the kernel's instructions. Nobody else reads or writes the tile's elements
-/// meanwhile. With [`Begin::Sum`], they have been written.
+/// The processor has the kernel's instructions. With [`Begin::Sum`], the tile's elements have been
+/// written. It has at most [`ROWS`] rows and [`COLUMNS`] columns.
 #[inline]
 pub(super) unsafe fn add(
     kernel: Kernel,
-    tile: Tile,
+    tile: ViewMut<'_>,
     begin: Begin<'_>,
     rows: &[Rows],
     lines: &[Line],
@@ -94,7 +40,7 @@ pub(super) unsafe fn add(
     // Few rows in fewer registers; what is beyond them would be thrown away.
     // SAFETY: as the caller promises.
     unsafe {
-        match (kernel, tile.rows) {
+        match (kernel, tile.sides()[0]) {
             (Kernel::F32, 0..=4) => f32_tile::<4>(tile, begin, rows, lines),
             (Kernel::F32, 5..=8) => f32_tile::<8>(tile, begin, rows, lines),
             (Kernel::F32, _) => f32_tile::<ROWS>(tile, begin, rows, lines),
@@ -112,16 +58,17 @@ macro_rules! tile {
         /// As [`add`]'s; the tile has at most `R` rows.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize>(
-            tile: Tile,
+            mut tile: ViewMut<'_>,
             begin: Begin<'_>,
             rows: &[Rows],
             lines: &[Line],
         ) {
-            let masks = tile.masks();
+            let (first, stride, [tile_rows, columns]) = (tile.first(), tile.stride(), tile.sides());
+            let masks = masks(columns);
             // They come while the sums are made.
             for row in 0..R {
                 for line in [0, LANES] {
-                    let place = tile.first.wrapping_add(row * tile.stride + line);
+                    let place = first.wrapping_add(row * stride + line);
                     _mm_prefetch::<_MM_HINT_T0>(place.cast());
                 }
             }
@@ -135,14 +82,14 @@ macro_rules! tile {
                 }
             }
             let mut start = match begin {
-                // SAFETY: the masks have the tile's columns, of so many floats the pointer's slice is.
-                Begin::Bias(bias) => unsafe { load(bias[tile.columns.clone()].as_ptr(), masks) },
+                // SAFETY: the masks have so many columns, as many as the slice has floats.
+                Begin::Bias(bias) => unsafe { load(bias[..columns].as_ptr(), masks) },
                 Begin::Zero | Begin::Sum => [_mm512_setzero_ps(); 2],
             };
-            // Not `take(tile.rows)`: the sums would leave their registers.
+            // Not `take(tile_rows)`: the sums would leave their registers.
             for (row, sums) in sums.iter().enumerate() {
-                if row < tile.rows {
-                    let place = tile.first.wrapping_add(row * tile.stride);
+                if row < tile_rows {
+                    let place = first.wrapping_add(row * stride);
                     if let Begin::Sum = begin {
                         // SAFETY: the row is one of the tile's, the masks have its columns, and the
                         // caller promises that they have been written.

@@ -1,0 +1,274 @@
+//! Products of matrices that lie in the first caches, as attention makes them: read as they lie, but for
+//! a transpose on the right.
+
+use std::arch::x86_64::{
+    __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+};
+use std::ops::Range;
+
+use super::super::triangle::Triangle;
+use super::super::view::{View, ViewMut};
+use super::right::floats;
+use super::transpose::transposed;
+use super::{COLUMNS, LANES, ROWS, available};
+
+/// `factor a b` into `out`.
+///
+/// # Panics
+/// When the shapes do not fit, or the processor does not have the instructions.
+pub(in crate::ops::flex) fn product(
+    mut out: ViewMut<'_>,
+    a: View<'_>,
+    b: View<'_>,
+    factor: f32,
+    triangle: Triangle,
+) {
+    assert!(available());
+    let ([rows, inner], [depth, columns]) = (a.sides(), b.sides());
+    assert!(depth == inner && out.sides() == [rows, columns]);
+    let mut lines = Vec::new();
+    for first in (0..columns).step_by(COLUMNS) {
+        let last = columns.min(first + COLUMNS);
+        let right = match b.strides() {
+            [stride, 1] => Right {
+                first: b.values().as_ptr().wrapping_add(first),
+                stride,
+            },
+            _ => {
+                // SAFETY: the processor has the instructions.
+                unsafe { lay_out(b.t(), first..last, &mut lines) };
+                Right {
+                    first: lines.as_ptr().cast(),
+                    stride: COLUMNS,
+                }
+            }
+        };
+        for top in (0..rows).step_by(ROWS) {
+            let block = top..rows.min(top + ROWS);
+            let (needed, inner) = triangle.needed(&block, inner, columns);
+            if needed <= first {
+                continue;
+            }
+            let left = Left {
+                first: a.values().as_ptr().wrapping_add(top * a.strides()[0]),
+                strides: a.strides(),
+            };
+            let out = out.part(block, first..last.min(needed));
+            // SAFETY: the processor has the instructions. `View` says that all elements of the two
+            // matrices lie in their slices, and these are elements of them: of the block's rows, of
+            // the inner dimension, and of the columns of `out`, which no panel has more of.
+            unsafe { multiply(inner, left, right, out, factor) };
+        }
+    }
+}
+
+/// Some rows of a matrix.
+#[derive(Clone, Copy)]
+struct Left {
+    first: *const f32,
+    strides: [usize; 2],
+}
+
+/// Some columns of a matrix, whose rows have their elements side by side.
+#[derive(Clone, Copy)]
+struct Right {
+    first: *const f32,
+    stride: usize,
+}
+
+/// Turns some of the rows, at most [`COLUMNS`]: they become the columns of `lines`.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn lay_out(turned: View<'_>, rows: Range<usize>, lines: &mut Vec<[[f32; LANES]; 2]>) {
+    let [inner, stride] = [turned.sides()[1], turned.strides()[0]];
+    lines.resize(inner, [[0.0; LANES]; 2]);
+    for (half, first) in rows.clone().step_by(LANES).enumerate() {
+        let rows = first..rows.end.min(first + LANES);
+        for (start, lines) in (0..inner).step_by(LANES).zip(lines.chunks_mut(LANES)) {
+            let mut square = [_mm512_setzero_si512(); LANES];
+            for (register, row) in square.iter_mut().zip(rows.clone()) {
+                *register = floats(&turned.values()[row * stride + start..][..lines.len()]);
+            }
+            for (line, turned) in lines.iter_mut().zip(&transposed(&square)) {
+                line[half] = pulp::cast(*turned);
+            }
+        }
+    }
+}
+
+/// Calls a tile's function with the number of rows and of registers a row as constants.
+macro_rules! multiply {
+    ($($rows:literal),*) => {
+        /// Writes a tile: at most [`ROWS`] rows of at most [`COLUMNS`] columns.
+        ///
+        /// # Safety
+        /// As [`tile`]'s.
+        unsafe fn multiply(
+            inner: Range<usize>,
+            left: Left,
+            right: Right,
+            out: ViewMut<'_>,
+            factor: f32,
+        ) {
+            let [rows, columns] = out.sides();
+            // SAFETY: as the caller promises.
+            unsafe {
+                match (rows, columns > LANES) {
+                    $(
+                        ($rows, false) => tile::<$rows, 1>(inner, left, right, out, factor),
+                        ($rows, true) => tile::<$rows, 2>(inner, left, right, out, factor),
+                    )*
+                    (_, false) => tile::<ROWS, 1>(inner, left, right, out, factor),
+                    (_, true) => tile::<ROWS, 2>(inner, left, right, out, factor),
+                }
+            }
+        }
+    };
+}
+
+multiply!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11);
+
+/// # Safety
+/// The processor has the instructions. `left` has the `R` rows of `out`, `right` its columns, and both
+/// all of `inner`.
+// Loops over indices: closures would not be compiled for AVX-512.
+#[allow(clippy::needless_range_loop)]
+#[target_feature(enable = "avx512f")]
+unsafe fn tile<const R: usize, const REGISTERS: usize>(
+    inner: Range<usize>,
+    left: Left,
+    right: Right,
+    mut out: ViewMut<'_>,
+    factor: f32,
+) {
+    let all = u32::MAX >> (COLUMNS - out.sides()[1]);
+    let masks = [all as __mmask16, (all >> LANES) as __mmask16];
+    let [row_stride, column_stride] = left.strides;
+    let mut sums = [[_mm512_setzero_ps(); REGISTERS]; R];
+    for at in inner {
+        let line = right.first.wrapping_add(at * right.stride);
+        let mut lanes = [_mm512_setzero_ps(); REGISTERS];
+        for part in 0..REGISTERS {
+            let line = line.wrapping_add(part * LANES);
+            // SAFETY: what is masked out is not read; the rest are elements of `right`.
+            lanes[part] = unsafe { _mm512_maskz_loadu_ps(masks[part], line) };
+        }
+        let factors = left.first.wrapping_add(at * column_stride);
+        for (row, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: it is an element of `left`.
+            let factor = _mm512_set1_ps(unsafe { *factors.wrapping_add(row * row_stride) });
+            for part in 0..REGISTERS {
+                sums[part] = _mm512_fmadd_ps(factor, lanes[part], sums[part]);
+            }
+        }
+    }
+    let factor = _mm512_set1_ps(factor);
+    for (row, sums) in sums.iter().enumerate() {
+        let line = out.first().wrapping_add(row * out.stride());
+        for part in 0..REGISTERS {
+            let line = line.wrapping_add(part * LANES);
+            let product = _mm512_mul_ps(factor, sums[part]);
+            // SAFETY: what is masked out is not written; the rest are elements of `out`.
+            unsafe { _mm512_mask_storeu_ps(line, masks[part], product) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Of small whole numbers, which are exact in any order, into the middle of something larger.
+        #[test]
+        #[cfg_attr(miri, ignore = "it would take hours")]
+        fn is_the_sum_of_products(
+            rows in 0usize..40, inner in 0usize..40, columns in 0usize..70, extra in 0usize..5,
+            turn_a: bool, turn_b: bool,
+            triangle in prop::sample::select(&[
+                Triangle::None, Triangle::Product, Triangle::AboveLeft, Triangle::BelowLeft,
+            ][..]),
+        ) {
+            check([rows, inner, columns], extra, turn_a, turn_b, triangle)?;
+        }
+    }
+
+    #[test]
+    fn edges_of_the_tiles_are_right() -> Result<(), TestCaseError> {
+        let sides = [ROWS + 1, LANES + 1, COLUMNS + LANES + 1];
+        for turn in [false, true] {
+            check(sides, 1, turn, turn, Triangle::None)?;
+            check(sides, 0, !turn, turn, Triangle::Product)?;
+        }
+        Ok(())
+    }
+
+    fn check(
+        [rows, inner, columns]: [usize; 3],
+        extra: usize,
+        turn_a: bool,
+        turn_b: bool,
+        triangle: Triangle,
+    ) -> Result<(), TestCaseError> {
+        if !available() {
+            return Ok(());
+        }
+        let at =
+            |row: usize, column: usize, step: usize| ((row * 7 + column * step) % 17) as f32 - 8.0;
+        let a = |row: usize, column: usize| match triangle {
+            Triangle::AboveLeft if column > row => 0.0,
+            Triangle::BelowLeft if column < row => 0.0,
+            _ => at(row, column, 5),
+        };
+        let b = |row: usize, column: usize| at(row, column, 3);
+        // Behind each row stands what must not count.
+        let stored =
+            |[rows, columns]: [usize; 2], turned: bool, at: &dyn Fn(usize, usize) -> f32| {
+                let [rows, columns] = if turned {
+                    [columns, rows]
+                } else {
+                    [rows, columns]
+                };
+                let mut values = Vec::new();
+                for row in 0..rows {
+                    values.extend((0..columns).map(|column| match turned {
+                        true => at(column, row),
+                        false => at(row, column),
+                    }));
+                    values.extend(vec![f32::NAN; extra]);
+                }
+                values
+            };
+        let (left, right) = (
+            stored([rows, inner], turn_a, &a),
+            stored([inner, columns], turn_b, &b),
+        );
+        let view = |values, [rows, columns]: [usize; 2], turned: bool| match turned {
+            true => View::new(values, [columns, rows], rows + extra).t(),
+            false => View::new(values, [rows, columns], columns + extra),
+        };
+        let mut out = vec![f32::NAN; (rows + 2) * (columns + 2)];
+        let mut whole = ViewMut::new(&mut out, [rows + 2, columns + 2]);
+        product(
+            whole.part(1..rows + 1, 1..columns + 1),
+            view(&left, [rows, inner], turn_a),
+            view(&right, [inner, columns], turn_b),
+            0.5,
+            triangle,
+        );
+        for (at, found) in out.iter().enumerate() {
+            let (row, column) = (at / (columns + 2), at % (columns + 2));
+            if row == 0 || column == 0 || row > rows || column > columns {
+                prop_assert!(found.is_nan());
+                continue;
+            }
+            let (row, column) = (row - 1, column - 1);
+            let sum: f32 = (0..inner).map(|at| a(row, at) * b(at, column)).sum();
+            if triangle != Triangle::Product || column <= row {
+                prop_assert_eq!(*found, 0.5 * sum);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! Matrices in slices: what a product reads, and where it writes.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// A matrix in a slice; every element lies within it.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    values: &'a [f32],
+    sides: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl<'a> View<'a> {
+    /// The matrix whose row `r` begins at `r * stride` and has its elements side by side.
+    ///
+    /// # Panics
+    /// When it does not lie within the slice.
+    pub(super) fn new(values: &'a [f32], [rows, columns]: [usize; 2], stride: usize) -> Self {
+        if rows > 0 && columns > 0 {
+            assert!((rows - 1) * stride + columns <= values.len());
+        }
+        Self {
+            values,
+            sides: [rows, columns],
+            strides: [stride, 1],
+        }
+    }
+
+    /// How many rows it has, and columns.
+    pub(super) fn sides(&self) -> [usize; 2] {
+        self.sides
+    }
+
+    /// From a row to the next, and from a column to the next.
+    pub(super) fn strides(&self) -> [usize; 2] {
+        self.strides
+    }
+
+    /// The slice; its first element is the matrix's.
+    pub(super) fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// Some of its rows.
+    ///
+    /// # Panics
+    /// When it has not all of them.
+    pub(super) fn rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.end <= self.sides[0]);
+        let sides = [rows.len(), self.sides[1]];
+        if rows.is_empty() || sides[1] == 0 {
+            return Self { sides, ..self };
+        }
+        Self {
+            values: &self.values[rows.start * self.strides[0]..],
+            sides,
+            ..self
+        }
+    }
+
+    /// Its transpose.
+    pub(super) fn t(self) -> Self {
+        let ([rows, columns], [row_stride, column_stride]) = (self.sides, self.strides);
+        Self {
+            sides: [columns, rows],
+            strides: [column_stride, row_stride],
+            ..self
+        }
+    }
+}
+
+/// A matrix to write to, whose rows lie `stride` apart. Nobody else has its elements, which need not have
+/// been written yet.
+pub(super) struct ViewMut<'a> {
+    first: *mut f32,
+    sides: [usize; 2],
+    stride: usize,
+    borrowed: PhantomData<&'a mut [MaybeUninit<f32>]>,
+}
+
+impl<'a> ViewMut<'a> {
+    /// The matrix whose rows lie one after the other.
+    ///
+    /// # Panics
+    /// When the slice is not so long.
+    pub(super) fn new(values: &'a mut [f32], [rows, columns]: [usize; 2]) -> Self {
+        assert_eq!(values.len(), rows * columns);
+        Self {
+            first: values.as_mut_ptr(),
+            sides: [rows, columns],
+            stride: columns,
+            borrowed: PhantomData,
+        }
+    }
+
+    /// How many rows it has, and columns.
+    pub(super) fn sides(&self) -> [usize; 2] {
+        self.sides
+    }
+
+    /// From a row to the next.
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Where the first row begins.
+    pub(super) fn first(&mut self) -> *mut f32 {
+        self.first
+    }
+
+    /// Some of its rows and columns, for as long as it itself is not used.
+    ///
+    /// # Panics
+    /// When it has not all of them.
+    pub(super) fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
+        part(self.first, self.sides, self.stride, rows, columns)
+    }
+}
+
+fn part<'a>(
+    first: *mut f32,
+    sides: [usize; 2],
+    stride: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+) -> ViewMut<'a> {
+    assert!(rows.start <= rows.end && rows.end <= sides[0]);
+    assert!(columns.start <= columns.end && columns.end <= sides[1]);
+    ViewMut {
+        first: first.wrapping_add(rows.start * stride + columns.start),
+        sides: [rows.len(), columns.len()],
+        stride,
+        borrowed: PhantomData,
+    }
+}
+
+/// An output that tasks share: each has rows and columns of its own.
+pub(super) struct Place<'a> {
+    first: *mut f32,
+    sides: [usize; 2],
+    borrowed: PhantomData<&'a mut [MaybeUninit<f32>]>,
+}
+
+// SAFETY: it is a pointer into floats that it has borrowed alone, and who asks it for a view promises that
+// nobody else has the view's elements.
+unsafe impl Send for Place<'_> {}
+// SAFETY: the same.
+unsafe impl Sync for Place<'_> {}
+
+impl<'a> Place<'a> {
+    /// Rows of `columns` elements, as many as there are.
+    pub(super) fn new(out: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
+        Self {
+            first: out.as_mut_ptr().cast(),
+            sides: [out.len().checked_div(columns).unwrap_or(0), columns],
+            borrowed: PhantomData,
+        }
+    }
+
+    /// Some rows and columns of it.
+    ///
+    /// # Safety
+    /// While the view lives, nobody else has one with any of its elements.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub(super) unsafe fn view(&self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
+        part(self.first, self.sides, self.sides[1], rows, columns)
+    }
+}
