@@ -1,20 +1,30 @@
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::{CHUNK, exclusive};
+use super::{CHUNK, contiguous, exclusive, made, tensor, values};
 use crate::ops::SeededDropout;
 
 /// Elements whose mask is held at a time.
 const HELD: usize = 256;
 
-/// [`crate::ops::MtLoraBackend::seeded_dropout`].
+/// [`crate::ops::MtLoraBackend::seeded_dropout`], in the input's own memory where nobody else reads it.
 pub(crate) fn seeded_dropout(x: FlexTensor, dropout: SeededDropout) -> FlexTensor {
-    let mut x = exclusive(x);
-    x.storage_mut::<f32>()
-        .par_chunks_mut(CHUNK)
-        .enumerate()
-        .for_each(|(chunk, x)| drop_elements(x, chunk * CHUNK, dropout));
-    x
+    if x.is_unique() {
+        let mut x = exclusive(x);
+        x.storage_mut::<f32>()
+            .par_chunks_mut(CHUNK)
+            .enumerate()
+            .for_each(|(chunk, x)| drop_elements(x, chunk * CHUNK, dropout));
+        return x;
+    }
+    let x = contiguous(x);
+    let read = values(&x);
+    let y = made(read.len(), CHUNK, |chunk, y| {
+        y.copy_from_slice(&read[chunk * CHUNK..][..y.len()]);
+        drop_elements(y, chunk * CHUNK, dropout);
+    });
+    tensor(y, x.shape())
 }
 
 /// `x * mask`, `x` beginning at the place `first`.
@@ -36,7 +46,6 @@ mod tests {
     use super::*;
     use crate::ops::dropout;
     use crate::ops::flex::testing::random;
-    use crate::ops::flex::values;
     use burn::backend::Flex;
     use proptest::prelude::*;
 
@@ -46,6 +55,9 @@ mod tests {
             let dropout = SeededDropout { prob: 0.3, seed };
             let x = random([rows, width], 1.0, seed);
             let expected = dropout::forward::<Flex>(x.clone(), dropout);
+            // Once with the input shared, once not.
+            let found = seeded_dropout(x.clone(), dropout);
+            prop_assert_eq!(values(&found), values(&expected));
             let found = seeded_dropout(x, dropout);
             prop_assert_eq!(values(&found), values(&expected));
         }

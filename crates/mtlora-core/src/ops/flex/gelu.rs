@@ -1,9 +1,11 @@
-use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::backend::{DType, TensorMetadata};
+use burn::tensor::bf16;
 use rayon::prelude::*;
 
+use super::saved::dense;
 use super::vecmath::{normal, sigmoid};
-use super::{CHUNK, contiguous, exclusive, made, tensor, values};
+use super::{CHUNK, contiguous, exclusive, mapped, tensor, values};
 use crate::ops::gelu::{Gelu, TANH_CUBIC, TANH_SCALE};
 
 /// `2 u`, and its derivative.
@@ -51,40 +53,43 @@ pub(crate) fn gelu(x: FlexTensor, form: Gelu) -> FlexTensor {
         });
         return x;
     }
-    let read = values(&x);
-    let y = made(read.len(), CHUNK, |index, y| {
-        let x = &read[index * CHUNK..][..y.len()];
-        match form {
-            Gelu::Erf => each(y, x, erf_form),
-            Gelu::Tanh => each(y, x, tanh_form),
-        }
-    });
+    let y = match form {
+        Gelu::Erf => mapped(values(&x), erf_form),
+        Gelu::Tanh => mapped(values(&x), tanh_form),
+    };
     tensor(y, x.shape())
 }
 
 /// `dx` of [`crate::ops::MtLoraBackend::activate_gelu_backward`], in the gradient's own memory
-/// where nobody else reads it.
+/// where nobody else reads it. `x` is of 32-bit floats, or was kept in bfloat16.
 pub(crate) fn gelu_backward(x: FlexTensor, dy: FlexTensor, form: Gelu) -> FlexTensor {
-    let (x, mut dx) = (contiguous(x), exclusive(dy));
-    multiply(dx.storage_mut(), values(&x), form);
+    let mut dx = exclusive(dy);
+    let dy = dx.storage_mut();
+    match (x.dtype() == DType::BF16, form) {
+        (true, Gelu::Erf) => multiply(dy, kept(&x.to_contiguous()), |x| erf_slope(dense(x))),
+        (true, Gelu::Tanh) => multiply(dy, kept(&x.to_contiguous()), |x| tanh_slope(dense(x))),
+        (false, Gelu::Erf) => multiply(dy, values(&contiguous(x)), erf_slope),
+        (false, Gelu::Tanh) => multiply(dy, values(&contiguous(x)), tanh_slope),
+    }
     dx
 }
 
-fn multiply(dy: &mut [f32], x: &[f32], form: Gelu) {
-    dy.par_chunks_mut(CHUNK)
-        .zip(x.par_chunks(CHUNK))
-        .for_each(|(dy, x)| match form {
-            Gelu::Erf => each_times(dy, x, erf_slope),
-            Gelu::Tanh => each_times(dy, x, tanh_slope),
-        });
+/// The values of a contiguous tensor of bfloat16.
+fn kept(x: &FlexTensor) -> &[bf16] {
+    x.as_slice().unwrap_or_default()
 }
 
-fn each(y: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
-    pulp::Arch::new().dispatch(|| {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = f(*x);
-        }
-    });
+/// `y` times `f` of `x`.
+fn multiply<X: Copy + Sync>(y: &mut [f32], x: &[X], f: impl Fn(X) -> f32 + Sync) {
+    y.par_chunks_mut(CHUNK)
+        .zip(x.par_chunks(CHUNK))
+        .for_each(|(y, x)| {
+            pulp::Arch::new().dispatch(|| {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y *= f(*x);
+                }
+            });
+        });
 }
 
 fn each_in_place(x: &mut [f32], f: impl Fn(f32) -> f32) {
@@ -95,17 +100,10 @@ fn each_in_place(x: &mut [f32], f: impl Fn(f32) -> f32) {
     });
 }
 
-fn each_times(y: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
-    pulp::Arch::new().dispatch(|| {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y *= f(*x);
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::flex::saved;
     use crate::ops::flex::testing::{close, random};
     use crate::ops::gelu as definition;
     use burn::backend::Flex;
@@ -126,6 +124,10 @@ mod tests {
                 close(&gelu_backward(x.clone(), dy.clone(), form), &expected)?;
                 let own = tensor(values(&dy).to_vec(), dy.shape());
                 close(&gelu_backward(x.clone(), own, form), &expected)?;
+                // And with what was kept in bfloat16.
+                let kept = saved::rounded(x.clone());
+                let expected = definition::backward::<Flex>(saved::restored(kept.clone(), &dy), dy.clone(), form);
+                close(&gelu_backward(kept, dy.clone(), form), &expected)?;
             }
         }
     }

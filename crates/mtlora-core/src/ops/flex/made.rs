@@ -2,6 +2,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::CHUNK;
+
 /// `length` values, made chunk after chunk by all threads. `make` gets a chunk's index and its memory,
 /// which holds default values: written where and when they are written over, not before by one thread.
 pub(super) fn made<E: Copy + Default + Send>(
@@ -16,6 +18,24 @@ pub(super) fn made<E: Copy + Default + Send>(
         .for_each(|(index, chunk)| make(index, defaults(chunk)));
     // SAFETY: the chunks are the first `length` elements, and `defaults` has written all of each.
     unsafe { out.set_len(length) };
+    out
+}
+
+/// `f` of each value, by all threads, which the compiler makes loops for the processor at hand of.
+pub(super) fn mapped<A: Copy + Sync, E: Send>(values: &[A], f: impl Fn(A) -> E + Sync) -> Vec<E> {
+    let mut out = Vec::with_capacity(values.len());
+    out.spare_capacity_mut()[..values.len()]
+        .par_chunks_mut(CHUNK)
+        .zip(values.par_chunks(CHUNK))
+        .for_each(|(out, values)| {
+            pulp::Arch::new().dispatch(|| {
+                for (out, value) in out.iter_mut().zip(values) {
+                    out.write(f(*value));
+                }
+            });
+        });
+    // SAFETY: each value has one in `out`, which has been written.
+    unsafe { out.set_len(values.len()) };
     out
 }
 
@@ -45,6 +65,12 @@ mod tests {
                 .map(|at| if at % chunk.max(1) == 0 { 0 } else { at })
                 .collect();
             prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn each_value_is_mapped(values in prop::collection::vec(-9i16..9, 0..3 * CHUNK)) {
+            let expected: Vec<i32> = values.iter().map(|x| i32::from(*x) + 1).collect();
+            prop_assert_eq!(mapped(&values, |x| i32::from(x) + 1), expected);
         }
     }
 }

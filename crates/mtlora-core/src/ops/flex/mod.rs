@@ -27,7 +27,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
-use made::made;
+use made::{made, mapped};
 
 use super::{AttentionLayout, Gelu, MtLoraBackend, Optional, Saved, SeededDropout, Weight};
 use crate::{Contexts, ops};
@@ -183,10 +183,10 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         form: Gelu,
     ) -> FloatTensor<Self> {
-        let x = saved::restored(x, &dy);
-        match suits(&[&x, &dy]) {
+        let kept = [DType::F32, DType::BF16].contains(&x.dtype());
+        match kept && suits(&[&dy]) {
             true => gelu::gelu_backward(x, dy, form),
-            false => ops::gelu::backward::<Self>(x, dy, form),
+            false => ops::gelu::backward::<Self>(saved::restored(x, &dy), dy, form),
         }
     }
 

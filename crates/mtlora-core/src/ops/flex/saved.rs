@@ -3,20 +3,12 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{DType, Flex, ops::FloatTensorOps};
 use burn::tensor::{Bytes, bf16};
 
-use super::{CHUNK, contiguous, made, suits, tensor, values};
+use super::{contiguous, mapped, suits, tensor, values};
 
 /// [`crate::ops::MtLoraBackend::rounded`].
 pub(crate) fn rounded(x: FlexTensor) -> FlexTensor {
     let x = contiguous(x);
-    let read = values(&x);
-    let out = made(read.len(), CHUNK, |index, out| {
-        let x = &read[index * CHUNK..][..out.len()];
-        pulp::Arch::new().dispatch(|| {
-            for (out, x) in out.iter_mut().zip(x) {
-                *out = nearest(*x);
-            }
-        });
-    });
+    let out = mapped(values(&x), nearest);
     FlexTensor::new(
         Bytes::from_elems(out),
         Layout::contiguous(x.shape()),
@@ -34,6 +26,12 @@ fn nearest(x: f32) -> bf16 {
     bf16::from_bits(if x.is_nan() { nan } else { even } as u16)
 }
 
+/// As `bf16::to_f32`, without a branch: it is the upper half of a 32-bit float.
+#[inline(always)]
+pub(super) fn dense(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
 /// What was kept in bfloat16 in 32-bit floats, where the gradient is of them.
 pub(crate) fn restored(saved: FlexTensor, dy: &FlexTensor) -> FlexTensor {
     if saved.dtype() == dy.dtype() {
@@ -43,14 +41,7 @@ pub(crate) fn restored(saved: FlexTensor, dy: &FlexTensor) -> FlexTensor {
     else {
         return Flex::float_cast(saved, dy.dtype().into());
     };
-    let out = made(kept.len(), CHUNK, |index, out| {
-        let kept = &kept[index * CHUNK..][..out.len()];
-        pulp::Arch::new().dispatch(|| {
-            for (out, kept) in out.iter_mut().zip(kept) {
-                *out = f32::from_bits(u32::from(kept.to_bits()) << 16);
-            }
-        });
-    });
+    let out = mapped(kept, dense);
     tensor(out, saved.shape())
 }
 

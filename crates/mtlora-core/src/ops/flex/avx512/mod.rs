@@ -117,12 +117,12 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
     let panels = columns.div_ceil(COLUMNS);
     let per_task = (panels / (2 * threads)).clamp(1, PANELS);
     let groups = panels.div_ceil(per_task);
-    // Where there are fewer groups of panels than threads, each lays them out for its own rows.
+    // Each part of the rows lays the panels out for itself: where there are fewer groups of panels than
+    // threads, or so many rows that it costs little beside threads that wait for the last task.
     let blocks = rows.div_ceil(ROWS);
-    let parts = (2 * threads)
-        .div_ceil(groups)
-        .min(blocks.div_ceil(4))
-        .max(1);
+    let needed = (2 * threads).div_ceil(groups).min(blocks.div_ceil(4));
+    let wanted = (6 * threads).div_ceil(groups).min(blocks / 40);
+    let parts = needed.max(wanted).max(1);
     let per_part = blocks.div_ceil(parts);
     let task = |lines: &mut Vec<Line>, index: usize| {
         let (group, part) = (index / parts, index % parts);
