@@ -15,7 +15,7 @@ use super::{LANES, ROWS, right::padded};
 /// The most rows of such a product: their factors stay in registers.
 pub(super) const MOST: usize = ROWS;
 /// Columns of a task of a matrix that lies row after row: their sums stay in the first cache.
-pub(super) const WIDTH: usize = 768;
+pub(super) const WIDTH: usize = 384;
 /// Tasks that such a matrix is cut into at least, whatever the number of threads, so that results do
 /// not depend on it.
 const TASKS: usize = 8;
