@@ -167,7 +167,11 @@ impl Work<'_> {
             for block in blocks.clone() {
                 let rows = block * ROWS..self.rows.min((block + 1) * ROWS);
                 let packed = &self.packed[block * self.units..][pass.clone()];
-                for (panel, lines) in panels.clone().zip(lines.chunks_exact(pass.len())) {
+                // Each panel has a part of the next block fetched, from where other tasks have left it.
+                let next = packed.as_ptr().wrapping_add(self.units);
+                for (part, lines) in lines.chunks_exact(pass.len()).enumerate() {
+                    let panel = panels.start + part;
+                    let next = next.wrapping_add(part * pass.len() / PANELS);
                     let columns = panel * COLUMNS..last.min((panel + 1) * COLUMNS);
                     let begin = match (index, self.bias) {
                         (0, Some(bias)) => Begin::Bias(&bias[columns.clone()]),
@@ -179,7 +183,7 @@ impl Work<'_> {
                     // has the instructions.
                     unsafe {
                         let tile = self.place.view(rows.clone(), columns);
-                        tile::add(self.right.kernel(), tile, begin, packed, lines);
+                        tile::add(self.right.kernel(), tile, begin, packed, lines, next);
                     }
                 }
             }

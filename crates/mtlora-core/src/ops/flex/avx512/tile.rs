@@ -1,7 +1,7 @@
 //! The innermost loops: a tile of sums in registers.
 
 use super::super::view::ViewMut;
-use super::{COLUMNS, Kernel, LANES, Line, ROWS, Rows, Unit};
+use super::{COLUMNS, Kernel, LANES, Line, PANELS, ROWS, Rows, Unit};
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps,
     _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
@@ -24,7 +24,8 @@ pub(super) enum Begin<'a> {
     Sum,
 }
 
-/// Writes the start and the products of `rows` with a panel's `lines` to the tile.
+/// Writes the start and the products of `rows` with a panel's `lines` to the tile, and has the share of a
+/// panel of what begins at `next` fetched: rows that come later.
 ///
 /// # Safety
 /// The processor has the kernel's instructions. With [`Begin::Sum`], the tile's elements have been
@@ -36,17 +37,18 @@ pub(super) unsafe fn add(
     begin: Begin<'_>,
     rows: &[Rows],
     lines: &[Line],
+    next: *const Rows,
 ) {
     // Few rows in fewer registers; what is beyond them would be thrown away.
     // SAFETY: as the caller promises.
     unsafe {
         match (kernel, tile.sides()[0]) {
-            (Kernel::F32, 0..=4) => f32_tile::<4>(tile, begin, rows, lines),
-            (Kernel::F32, 5..=8) => f32_tile::<8>(tile, begin, rows, lines),
-            (Kernel::F32, _) => f32_tile::<ROWS>(tile, begin, rows, lines),
-            (Kernel::Bf16, 0..=4) => bf16_tile::<4>(tile, begin, rows, lines),
-            (Kernel::Bf16, 5..=8) => bf16_tile::<8>(tile, begin, rows, lines),
-            (Kernel::Bf16, _) => bf16_tile::<ROWS>(tile, begin, rows, lines),
+            (Kernel::F32, 0..=4) => f32_tile::<4>(tile, begin, rows, lines, next),
+            (Kernel::F32, 5..=8) => f32_tile::<8>(tile, begin, rows, lines, next),
+            (Kernel::F32, _) => f32_tile::<ROWS>(tile, begin, rows, lines, next),
+            (Kernel::Bf16, 0..=4) => bf16_tile::<4>(tile, begin, rows, lines, next),
+            (Kernel::Bf16, 5..=8) => bf16_tile::<8>(tile, begin, rows, lines, next),
+            (Kernel::Bf16, _) => bf16_tile::<ROWS>(tile, begin, rows, lines, next),
         }
     }
 }
@@ -62,6 +64,7 @@ macro_rules! tile {
             begin: Begin<'_>,
             rows: &[Rows],
             lines: &[Line],
+            next: *const Rows,
         ) {
             let (first, stride, [tile_rows, columns]) = (tile.first(), tile.stride(), tile.sides());
             let masks = masks(columns);
@@ -73,7 +76,11 @@ macro_rules! tile {
                 }
             }
             let mut sums = [[_mm512_setzero_ps(); 2]; R];
-            for (factors, line) in rows.iter().zip(lines) {
+            for (unit, (factors, line)) in rows.iter().zip(lines).enumerate() {
+                let next = next
+                    .cast::<i8>()
+                    .wrapping_add(unit * (size_of::<Rows>() / PANELS));
+                _mm_prefetch::<_MM_HINT_T0>(next);
                 let (lanes, _) = line.as_chunks::<LANES>();
                 let right = [lanes[0], lanes[1]];
                 for (factor, sums) in factors.iter().zip(&mut sums) {
