@@ -108,8 +108,8 @@ impl Strips<'_> {
         if self.causal { row + 1 } else { length }
     }
 
-    /// The triangle where a causal mask leaves it out.
-    fn above(&self, triangle: Triangle) -> Triangle {
+    /// The triangle where there is a causal mask, which leaves it out.
+    fn if_causal(&self, triangle: Triangle) -> Triangle {
         if self.causal {
             triangle
         } else {
@@ -122,7 +122,7 @@ impl Strips<'_> {
         let length = task.length;
         let (query, key) = (self.query.view(task), self.key.view(task));
         let out = ViewMut::new(scores, [length; 2]);
-        let above = self.above(Triangle::Product);
+        let above = self.if_causal(Triangle::Product);
         small_matmul(out, query, key.t(), self.scale, above);
         pulp::Arch::new().dispatch(|| {
             for (index, row) in scores.chunks_exact_mut(length).enumerate() {
@@ -262,7 +262,7 @@ pub(crate) fn segment_attention(
             strips.probabilities(*task, p);
             times(p, strips.kept(*task).as_deref());
             let p = View::new(p, [task.length; 2], task.length);
-            let above = strips.above(Triangle::AboveLeft);
+            let above = strips.if_causal(Triangle::AboveLeft);
             // SAFETY: this is the one call for this task.
             let out = unsafe { output.of(*task) };
             small_matmul(out, p, strips.value.view(*task), 1.0, above);
@@ -295,13 +295,19 @@ fn backward_task(
         None => p,
     };
     // The transposes of what has zeros above the diagonal have them below it.
-    let below = strips.above(Triangle::BelowLeft);
+    let below = strips.if_causal(Triangle::BelowLeft);
     let kept = View::new(kept, [length; 2], length);
     small_matmul(dv, kept.t(), d_out, 1.0, below);
     // From here on dP, then dS.
     let out = ViewMut::new(d, [length; 2]);
     let value = strips.value.view(task);
-    small_matmul(out, d_out, value.t(), 1.0, strips.above(Triangle::Product));
+    small_matmul(
+        out,
+        d_out,
+        value.t(),
+        1.0,
+        strips.if_causal(Triangle::Product),
+    );
     times(d, keep);
     pulp::Arch::new().dispatch(|| {
         let rows = d.chunks_exact_mut(length).zip(p.chunks_exact(length));
@@ -317,7 +323,7 @@ fn backward_task(
     });
     let ds = View::new(d, [length; 2], length);
     let (query, key) = (strips.query.view(task), strips.key.view(task));
-    let above = strips.above(Triangle::AboveLeft);
+    let above = strips.if_causal(Triangle::AboveLeft);
     small_matmul(dq, ds, key, strips.scale, above);
     small_matmul(dk, ds.t(), query, strips.scale, below);
 }
@@ -445,6 +451,25 @@ mod tests {
             close(&found, &definition::forward::<Flex>(inputs.clone(), &layout))?;
             let found = Flex::fused_segment_attention_backward(fused, keep(), strip(5), layout);
             close(&found, &Flex::float_cat(expected.to_vec(), 1))?;
+        }
+    }
+
+    #[test]
+    fn heads_of_no_width_attend_to_nothing() {
+        let layout = AttentionLayout {
+            segments: Segments::from_lengths(&[2, 1]).unwrap(),
+            heads: 2,
+            scale: 1.0,
+            causal: true,
+            dropout: None,
+            saved: Saved::Exact,
+        };
+        let strip = || random([3, 0], 1.0, 0);
+        let inputs = Inputs::new(strip(), strip(), strip(), None);
+        let out = segment_attention(inputs.clone(), &layout);
+        assert_eq!(out.shape(), Shape::from([3, 0]));
+        for gradient in segment_attention_backward(inputs, strip(), &layout) {
+            assert_eq!(gradient.shape(), Shape::from([3, 0]));
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn made<E: Copy + Default + Send>(
     out
 }
 
-/// `f` of each value, by all threads, which the compiler makes loops for the processor at hand of.
+/// `f` of each value, on all threads, in loops that the compiler vectorises for the processor at hand.
 pub(super) fn mapped<A: Copy + Sync, E: Send>(values: &[A], f: impl Fn(A) -> E + Sync) -> Vec<E> {
     let mut out = Vec::with_capacity(values.len());
     out.spare_capacity_mut()[..values.len()]

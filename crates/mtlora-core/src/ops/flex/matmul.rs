@@ -1,5 +1,5 @@
-//! Matrix products on strided views of slices. The product itself is the `gemm` crate's, which burn-flex
-//! uses too.
+//! Matrix products on strided views of slices: the `gemm` crate's, which burn-flex uses too, but for
+//! small ones on AVX-512.
 
 use gemm::{Parallelism, gemm};
 

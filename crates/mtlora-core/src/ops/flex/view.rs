@@ -150,11 +150,12 @@ unsafe impl Send for Place<'_> {}
 unsafe impl Sync for Place<'_> {}
 
 impl<'a> Place<'a> {
-    /// Rows of `columns` elements, as many as there are.
+    /// Rows of `columns` elements, as many as there are: of none, any number.
     pub(super) fn new(out: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
+        let rows = out.len().checked_div(columns).unwrap_or(usize::MAX);
         Self {
             first: out.as_mut_ptr().cast(),
-            sides: [out.len().checked_div(columns).unwrap_or(0), columns],
+            sides: [rows, columns],
             borrowed: PhantomData,
         }
     }

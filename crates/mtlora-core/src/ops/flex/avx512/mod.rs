@@ -300,7 +300,7 @@ mod tests {
             long: bool, tall: bool, wide: bool, turned: bool, biased: bool,
             form in prop::sample::select(&FORMS[..]), threads in 1usize..4,
         ) {
-            // More than one pass, more rows than are multiplied at once, and more columns than a task has.
+            // More than one pass, more rows than are packed at once, and more columns than a task has.
             let inner = if long { inner + 2 * UNITS } else { inner };
             let rows = if tall { rows + 8 * ROWS } else { rows };
             let columns = if wide { columns + few::WIDTH } else { columns };
