@@ -3,43 +3,40 @@
 //! than the products.
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_reduce_add_ps, _mm512_set1_ps,
-    _mm512_setzero_ps,
+    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
+    _mm512_set1_ps, _mm512_setzero_ps,
 };
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{LANES, ROWS, right::padded};
+use super::{COLUMNS, LANES, ROWS, right::padded};
 
 /// The most rows of such a product: their factors stay in registers.
 pub(super) const MOST: usize = ROWS;
-/// Columns of a task of a matrix that lies row after row: their sums stay in the first cache.
-pub(super) const WIDTH: usize = 384;
+/// Columns of a task of a matrix that lies row after row: such long pieces of its rows come fast.
+pub(super) const WIDTH: usize = 768;
 /// Tasks that such a matrix is cut into at least, whatever the number of threads, so that results do
 /// not depend on it.
 const TASKS: usize = 8;
+/// Rows of such a matrix that are multiplied while the next so many come: a panel's sums stay in registers
+/// for as long.
+const DEPTH: usize = 16;
 /// Columns of a task of a transpose.
 const TURNED_WIDTH: usize = 64;
+/// Rows of a transpose that are multiplied at a time.
+const TOGETHER: usize = 4;
+/// The most rows that they are multiplied with at a time: their sums fit in the registers.
+const GROUP: usize = 6;
 
 type Lanes = [f32; LANES];
 
-/// Calls a function with the number of rows as a constant.
+/// Calls a function with the number of rows as a constant, of which the last is the most.
 macro_rules! with_rows {
-    ($function:ident, $rows:expr, $($argument:expr),*) => {
+    ($rows:expr, [$($few:literal),*], $most:ident, $function:ident $arguments:tt) => {
         match $rows {
-            1 => $function::<1>($($argument),*),
-            2 => $function::<2>($($argument),*),
-            3 => $function::<3>($($argument),*),
-            4 => $function::<4>($($argument),*),
-            5 => $function::<5>($($argument),*),
-            6 => $function::<6>($($argument),*),
-            7 => $function::<7>($($argument),*),
-            8 => $function::<8>($($argument),*),
-            9 => $function::<9>($($argument),*),
-            10 => $function::<10>($($argument),*),
-            11 => $function::<11>($($argument),*),
-            _ => $function::<MOST>($($argument),*),
+            $($few => $function::<$few> $arguments,)*
+            _ => $function::<$most> $arguments,
         }
     };
 }
@@ -66,7 +63,10 @@ pub(super) fn product(
             // SAFETY: `avx512::product` asserts that the processor has the instructions.
             unsafe {
                 with_rows!(
-                    sums, rows, left, inner, right, columns, inner_of, columns_of
+                    rows,
+                    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+                    MOST,
+                    sums(left, inner, right, columns, inner_of, columns_of)
                 )
             }
         })
@@ -83,10 +83,10 @@ pub(super) fn turned_product(
 ) -> Vec<f32> {
     let columns = right.len() / inner;
     let rows = left.len() / inner;
+    let groups = groups(left, inner);
     let pieces: Vec<Vec<f32>> = right
         .par_chunks(TURNED_WIDTH * inner)
-        // SAFETY: `avx512::product` asserts that the processor has the instructions.
-        .map(|right| unsafe { with_rows!(dots, rows, left, right, inner) })
+        .map(|right| dots(&groups, rows, right, inner))
         .collect();
     assembled([rows, columns], TURNED_WIDTH, pieces.chunks(1), bias)
 }
@@ -126,112 +126,169 @@ fn sums<const R: usize>(
     columns: Range<usize>,
 ) -> Vec<f32> {
     let width = columns.len();
-    // The rows' sums of the same columns lie side by side.
-    let mut sums = vec![[[0.0; LANES]; R]; width.div_ceil(LANES)];
-    let row = |at: usize| &right[at * stride..][columns.clone()];
-    // The partner of a lone last row. In the row's own place, nought times infinity would be no number.
-    let nothing = vec![0.0; if inner_of.len() % 2 == 1 { width } else { 0 }];
-    let mut at = inner_of.start;
-    while at < inner_of.end {
-        let two = at + 1 < inner_of.end;
-        let (upper, lower) = (row(at), if two { row(at + 1) } else { &nothing });
-        let mut factors = [[_mm512_setzero_ps(); 2]; R];
+    let mut sums = vec![[[0.0; COLUMNS]; R]; width.div_ceil(COLUMNS)];
+    let mut factors = Vec::with_capacity(DEPTH);
+    for start in inner_of.clone().step_by(DEPTH) {
+        let end = inner_of.end.min(start + DEPTH);
+        factors.clear();
+        factors.resize(end - start, [0.0; R]);
         for r in 0..R {
-            factors[r][0] = _mm512_set1_ps(left[r * inner + at]);
-            if two {
-                factors[r][1] = _mm512_set1_ps(left[r * inner + at + 1]);
+            let row = &left[r * inner..][start..end];
+            for (factors, left) in factors.iter_mut().zip(row) {
+                factors[r] = *left;
             }
         }
-        let (upper, upper_rest) = upper.as_chunks::<LANES>();
-        let (lower, lower_rest) = lower.as_chunks::<LANES>();
-        let (whole, rest) = sums.split_at_mut(upper.len());
-        for ((sums, upper), lower) in whole.iter_mut().zip(upper).zip(lower) {
-            fetch(upper, 2 * stride);
-            fetch(lower, 2 * stride);
-            add::<R>(sums, &factors, upper, lower);
+        let right = &right[start * stride..end * stride];
+        for (sums, first) in sums.iter_mut().zip(columns.clone().step_by(COLUMNS)) {
+            let panel = first..columns.end.min(first + COLUMNS);
+            add::<R>(sums, &factors, right, stride, panel);
         }
-        for sums in rest {
-            add::<R>(sums, &factors, &padded(upper_rest), &padded(lower_rest));
-        }
-        at += 2;
     }
     let mut out = vec![0.0; R * width];
     for (r, out) in out.chunks_exact_mut(width).enumerate() {
-        for (out, sums) in out.chunks_mut(LANES).zip(&sums) {
+        for (out, sums) in out.chunks_mut(COLUMNS).zip(&sums) {
             out.copy_from_slice(&sums[r][..out.len()]);
         }
     }
     out
 }
 
+/// Adds a panel's rows, each times its factors.
+// Loops over indices: closures would not be compiled for AVX-512.
+#[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add<const R: usize>(
-    sums: &mut [Lanes; R],
-    factors: &[[__m512; 2]; R],
-    upper: &Lanes,
-    lower: &Lanes,
+    sums: &mut [[f32; COLUMNS]; R],
+    factors: &[[f32; R]],
+    right: &[f32],
+    stride: usize,
+    panel: Range<usize>,
 ) {
-    let (upper, lower) = (pulp::cast(*upper), pulp::cast(*lower));
+    let mut totals = [[_mm512_setzero_ps(); 2]; R];
     for r in 0..R {
-        let sum = _mm512_fmadd_ps(factors[r][0], upper, pulp::cast(sums[r]));
-        sums[r] = pulp::cast(_mm512_fmadd_ps(factors[r][1], lower, sum));
+        totals[r] = pulp::cast(sums[r]);
+    }
+    for (factors, row) in factors.iter().zip(right.chunks_exact(stride)) {
+        let row = &row[panel.clone()];
+        for line in (0..row.len()).step_by(LANES) {
+            fetch(&row[line..], DEPTH * stride);
+        }
+        let lanes: [__m512; 2] = pulp::cast(padded::<_, COLUMNS>(row));
+        for r in 0..R {
+            let factor = _mm512_set1_ps(factors[r]);
+            totals[r][0] = _mm512_fmadd_ps(factor, lanes[0], totals[r][0]);
+            totals[r][1] = _mm512_fmadd_ps(factor, lanes[1], totals[r][1]);
+        }
+    }
+    for r in 0..R {
+        sums[r] = pulp::cast(totals[r]);
     }
 }
 
-/// The rows' dot products with the rows of `right`: `[R, rows of right]`.
-#[target_feature(enable = "avx512f")]
-fn dots<const R: usize>(left: &[f32], right: &[f32], inner: usize) -> Vec<f32> {
+/// The rows in groups of at most [`GROUP`], each as [`group_dots`] reads it.
+fn groups(left: &[f32], inner: usize) -> Vec<Vec<Lanes>> {
+    let rows = left.len() / inner;
+    left.chunks(rows.div_ceil(rows.div_ceil(GROUP)) * inner)
+        .map(|left| {
+            let starts = (0..inner).step_by(LANES);
+            let rows = |at| {
+                left.chunks_exact(inner)
+                    .map(move |row| padded(&row[at..inner.min(at + LANES)]))
+            };
+            starts.flat_map(rows).collect()
+        })
+        .collect()
+}
+
+/// The dot products of all rows with those of `right`: `[rows, rows of right]`.
+fn dots(groups: &[Vec<Lanes>], rows: usize, right: &[f32], inner: usize) -> Vec<f32> {
     let width = right.len() / inner;
-    let mut out = vec![0.0; R * width];
-    let left: [&[f32]; R] = std::array::from_fn(|r| &left[r * inner..][..inner]);
-    for (pair, rows) in right.chunks(2 * inner).enumerate() {
-        let (upper, lower) = rows.split_at(inner);
-        // A lone last row is multiplied twice.
-        let two = !lower.is_empty();
-        let lower = if two { lower } else { upper };
-        let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        let mut at = 0;
-        while at + LANES <= inner {
-            fetch(&upper[at..], 2 * inner);
-            fetch(&lower[at..], 2 * inner);
-            let upper = pulp::cast(lanes(upper, at));
-            let lower = pulp::cast(lanes(lower, at));
-            for r in 0..R {
-                let left = pulp::cast(lanes(left[r], at));
-                sums[r][0] = _mm512_fmadd_ps(left, upper, sums[r][0]);
-                sums[r][1] = _mm512_fmadd_ps(left, lower, sums[r][1]);
-            }
-            at += LANES;
-        }
-        if at < inner {
-            let upper = pulp::cast(padded::<_, LANES>(&upper[at..]));
-            let lower = pulp::cast(padded::<_, LANES>(&lower[at..]));
-            for r in 0..R {
-                let left = pulp::cast(padded::<_, LANES>(&left[r][at..]));
-                sums[r][0] = _mm512_fmadd_ps(left, upper, sums[r][0]);
-                sums[r][1] = _mm512_fmadd_ps(left, lower, sums[r][1]);
-            }
-        }
-        for r in 0..R {
-            out[r * width + 2 * pair] = _mm512_reduce_add_ps(sums[r][0]);
-            if two {
-                out[r * width + 2 * pair + 1] = _mm512_reduce_add_ps(sums[r][1]);
+    let mut out = vec![0.0; rows * width];
+    for (index, right) in right.chunks(TOGETHER * inner).enumerate() {
+        let outs = out.chunks_mut(rows.div_ceil(groups.len()) * width);
+        for (part, (left, out)) in groups.iter().zip(outs).enumerate() {
+            // Each group has a part of the rows to come fetched.
+            let ahead = |part: usize| part * TOGETHER / groups.len();
+            let ahead = ahead(part)..ahead(part + 1);
+            let rows = out.len() / width;
+            let out = &mut out[index * TOGETHER..];
+            // SAFETY: `avx512::product` asserts that the processor has the instructions.
+            unsafe {
+                with_rows!(
+                    rows,
+                    [1, 2, 3, 4, 5],
+                    GROUP,
+                    group_dots(left, right, inner, ahead, out, width)
+                )
             }
         }
     }
     out
 }
 
-#[inline(always)]
-fn lanes(values: &[f32], at: usize) -> Lanes {
-    padded(&values[at..at + LANES])
+/// The dot products of `R` rows with at most [`TOGETHER`], into rows of `out` that lie `stride` apart.
+/// `left`: the first values of all rows, then the next ones.
+// Loops over indices: closures would not be compiled for AVX-512.
+#[allow(clippy::needless_range_loop)]
+#[target_feature(enable = "avx512f")]
+fn group_dots<const R: usize>(
+    left: &[Lanes],
+    right: &[f32],
+    inner: usize,
+    ahead: Range<usize>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let count = right.len() / inner;
+    // Where there are fewer, the last is multiplied more than once.
+    let rights: [&[f32]; TOGETHER] =
+        std::array::from_fn(|row| &right[row.min(count - 1) * inner..][..inner]);
+    let mut sums = [[_mm512_setzero_ps(); TOGETHER]; R];
+    let (left, last) = left.as_chunks::<R>().0.split_at(inner / LANES);
+    if let [last] = last {
+        for row in 0..TOGETHER {
+            let lanes = pulp::cast(padded::<_, LANES>(rights[row].as_chunks::<LANES>().1));
+            for r in 0..R {
+                sums[r][row] = _mm512_mul_ps(pulp::cast(last[r]), lanes);
+            }
+        }
+    }
+    let rights = rights.map(|row| &row.as_chunks::<LANES>().0[..left.len()]);
+    for (at, left) in left.iter().enumerate() {
+        for row in 0..TOGETHER {
+            if ahead.contains(&row) {
+                fetch(&right[at * LANES..], (TOGETHER + row) * inner);
+            }
+        }
+        let mut lanes = [_mm512_setzero_ps(); TOGETHER];
+        for row in 0..TOGETHER {
+            lanes[row] = pulp::cast(rights[row][at]);
+        }
+        for r in 0..R {
+            let left = pulp::cast(left[r]);
+            for row in 0..TOGETHER {
+                sums[r][row] = _mm512_fmadd_ps(left, lanes[row], sums[r][row]);
+            }
+        }
+    }
+    // Where they are told apart by an index, they would not have stayed in registers.
+    let mut stored = [[[0.0f32; LANES]; TOGETHER]; R];
+    for r in 0..R {
+        stored[r] = pulp::cast(sums[r]);
+    }
+    for (sums, out) in stored.iter().zip(out.chunks_mut(stride)) {
+        for (sum, out) in sums.iter().zip(&mut out[..count]) {
+            *out = _mm512_reduce_add_ps(pulp::cast(*sum));
+        }
+    }
 }
 
-/// Asks for the cache line so many floats behind these: with two rows at a time, that of the next two.
+/// Has the cache line so many floats behind these fetched. Into the second cache: the first is full of what is
+/// multiplied meanwhile.
 #[inline(always)]
 fn fetch(values: &[f32], distance: usize) {
     let place = values.as_ptr().wrapping_add(distance);
     // SAFETY: every x86-64 processor has the instruction, and it faults for no address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) };
 }
