@@ -20,6 +20,7 @@ mod linear;
 mod norm;
 mod saved;
 mod tracked;
+pub mod vecmath;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};

@@ -1,5 +1,7 @@
 //! Softmax of one row.
 
+use mtlora_core::ops::vecmath;
+
 use super::error::Stuck;
 
 /// Sums that run side by side: one alone would make each exponential wait for the addition before.
@@ -11,7 +13,7 @@ const LANES: usize = 8;
 /// A NaN, plus infinity, or nothing but minus infinity. Single values of minus infinity are tokens of probability 0.
 pub(super) fn log_sum_exp(row: &[f32]) -> Result<f64, Stuck> {
     let max = maximum(row);
-    let exp = |x: &f32| f64::from((x - max).exp());
+    let exp = |x: &f32| f64::from(vecmath::exp(x - max));
     let (chunks, rest) = row.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
     for chunk in chunks {

@@ -12,11 +12,11 @@ use super::dropout::drop_elements;
 use super::matmul::small_matmul;
 use super::reduce::{largest, sum_of};
 use super::triangle::Triangle;
-use super::vecmath::exp;
 use super::view::{Place, View, ViewMut};
 use super::{contiguous, tensor, values};
 use crate::ops::SeededDropout;
 use crate::ops::attention::{AttentionLayout, Inputs};
+use crate::ops::vecmath::exp;
 
 /// One head of one sequence.
 #[derive(Clone, Copy)]

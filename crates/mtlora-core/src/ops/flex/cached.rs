@@ -3,9 +3,9 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::reduce::sum_of;
-use super::vecmath::exp;
 use super::{contiguous, tensor, values};
 use crate::Contexts;
+use crate::ops::vecmath::exp;
 
 /// One head of one row: `out` is its part of the result.
 #[inline(always)]

@@ -5,8 +5,8 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::reduce::{largest, sum_of};
-use super::vecmath::exp;
 use super::{contiguous, exclusive, tensor, values};
+use crate::ops::vecmath::exp;
 
 /// The targets as places in a row.
 fn places(targets: IntTensor<Flex>) -> Vec<usize> {

@@ -4,9 +4,9 @@ use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use super::saved::dense;
-use super::vecmath::{normal, sigmoid};
 use super::{CHUNK, contiguous, exclusive, mapped, tensor, values};
 use crate::ops::gelu::{Gelu, TANH_CUBIC, TANH_SCALE};
+use crate::ops::vecmath::{normal, sigmoid};
 
 /// `2 u`, and its derivative.
 #[inline(always)]

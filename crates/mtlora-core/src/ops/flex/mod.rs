@@ -18,7 +18,6 @@ mod norm;
 mod reduce;
 mod saved;
 mod triangle;
-mod vecmath;
 mod view;
 
 use burn::backend::flex::{FlexTensor, Layout};

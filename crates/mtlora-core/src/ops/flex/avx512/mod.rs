@@ -218,10 +218,12 @@ fn passes(units: usize) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{testing, values};
     use super::*;
     use burn::tensor::bf16;
     use proptest::prelude::*;
+    use rand::RngExt;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
 
     /// Small whole numbers: exact in any order, and as bfloat16.
     fn whole(count: usize, step: usize) -> impl Iterator<Item = i8> {
@@ -359,14 +361,15 @@ mod tests {
         if !available() {
             return;
         }
-        let left = testing::random([4 * ROWS, INNER], 1.0, 1);
-        let right = testing::random([INNER, 2 * COLUMNS], 1.0, 2);
-        let (left, right) = (values(&left), values(&right));
-        let out = product(
-            left,
-            Right::new(Values::F32(right), [INNER, 2 * COLUMNS]),
-            None,
-        );
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut random = |count| -> Vec<f32> {
+            (0..count)
+                .map(|_| 2.0 * rng.random::<f32>() - 1.0)
+                .collect()
+        };
+        let (left, right) = (random(4 * ROWS * INNER), random(INNER * 2 * COLUMNS));
+        let sides = [INNER, 2 * COLUMNS];
+        let out = product(&left, Right::new(Values::F32(&right), sides), None);
         let (mut errors, mut squares) = (0.0, 0.0);
         for (at, found) in out.iter().enumerate() {
             let (row, column) = (at / (2 * COLUMNS), at % (2 * COLUMNS));

@@ -1,4 +1,4 @@
-//! Functions that vectorise: no branch, no call.
+//! Functions of floats that the compiler vectorises: no branch, no call.
 
 /// `1.5 * 2^23`: adding it leaves a float's integer part in the low bits.
 const ROUND: f32 = 12_582_912.0;
@@ -7,7 +7,7 @@ const ROUND: f32 = 12_582_912.0;
 ///
 /// `x = n ln 2 + r`, `|r| <= ln 2 / 2`; the polynomial for `e^r` is that of Cephes' `expf` (Moshier).
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     // ln 2 in two parts, so that n times the first is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -28,14 +28,14 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
+pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// `Φ(x)` and `e^(-x² / 2)`, the normal distribution function and its unscaled density. The
 /// absolute error of the first is below 1.5e-7: Abramowitz and Stegun, 7.1.26.
 #[inline(always)]
-pub(super) fn normal(x: f32) -> (f32, f32) {
+pub fn normal(x: f32) -> (f32, f32) {
     let density = exp(-0.5 * x * x);
     let t = 1.0 / (1.0 + 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
     let p = 1.061_405_4;
