@@ -12,6 +12,7 @@ use super::dropout::drop_elements;
 use super::matmul::small_matmul;
 use super::reduce::{largest, sum_of};
 use super::triangle::Triangle;
+use super::vectorized::vectorized;
 use super::view::{Place, View, ViewMut};
 use super::{contiguous, tensor, values};
 use crate::ops::SeededDropout;
@@ -103,11 +104,6 @@ impl Strips<'_> {
         Some(Cow::Owned(mask))
     }
 
-    /// What is seen of a row of the scores.
-    fn seen(&self, row: usize, length: usize) -> usize {
-        if self.causal { row + 1 } else { length }
-    }
-
     /// The triangle where there is a causal mask, which leaves it out.
     fn if_causal(&self, triangle: Triangle) -> Triangle {
         if self.causal {
@@ -124,13 +120,7 @@ impl Strips<'_> {
         let out = ViewMut::new(scores, [length; 2]);
         let above = self.if_causal(Triangle::Product);
         small_matmul(out, query, key.t(), self.scale, above);
-        pulp::Arch::new().dispatch(|| {
-            for (index, row) in scores.chunks_exact_mut(length).enumerate() {
-                let (seen, later) = row.split_at_mut(self.seen(index, length));
-                softmax(seen);
-                later.fill(0.0);
-            }
-        });
+        softmax_rows(scores, length, self.causal);
     }
 }
 
@@ -151,15 +141,42 @@ impl Scores {
     }
 }
 
-#[inline(always)]
-fn softmax(row: &mut [f32]) {
-    let largest = largest(row);
-    for x in row.iter_mut() {
-        *x = exp(*x - largest);
+/// How much is seen of a row of the scores.
+fn seen(row: usize, length: usize, causal: bool) -> usize {
+    if causal { row + 1 } else { length }
+}
+
+vectorized! {
+    /// The rows of scores, `[length, length]`, become probabilities: zeros where nothing is seen.
+    fn softmax_rows(scores: &mut [f32], length: usize, causal: bool) {
+        for (index, row) in scores.chunks_exact_mut(length).enumerate() {
+            let (row, later) = row.split_at_mut(seen(index, length, causal));
+            let largest = largest(row);
+            for x in row.iter_mut() {
+                *x = exp(*x - largest);
+            }
+            let inverse = 1.0 / sum_of(row, row, |x, _| x);
+            for x in row.iter_mut() {
+                *x *= inverse;
+            }
+            later.fill(0.0);
+        }
     }
-    let inverse = 1.0 / sum_of(row, row, |x, _| x);
-    for x in row.iter_mut() {
-        *x *= inverse;
+}
+
+vectorized! {
+    /// The gradients of probabilities `p` become those of the scores; both `[length, length]`.
+    fn softmax_gradients(d: &mut [f32], p: &[f32], length: usize, causal: bool) {
+        let rows = d.chunks_exact_mut(length).zip(p.chunks_exact(length));
+        for (index, (d, p)) in rows.enumerate() {
+            let (seen, later) = d.split_at_mut(seen(index, length, causal));
+            let p = &p[..seen.len()];
+            let along = sum_of(seen, p, |d, p| d * p);
+            for (d, p) in seen.iter_mut().zip(p) {
+                *d = p * (*d - along);
+            }
+            later.fill(0.0);
+        }
     }
 }
 
@@ -309,18 +326,7 @@ fn backward_task(
         strips.if_causal(Triangle::Product),
     );
     times(d, keep);
-    pulp::Arch::new().dispatch(|| {
-        let rows = d.chunks_exact_mut(length).zip(p.chunks_exact(length));
-        for (index, (d, p)) in rows.enumerate() {
-            let (seen, later) = d.split_at_mut(strips.seen(index, length));
-            let p = &p[..seen.len()];
-            let along = sum_of(seen, p, |d, p| d * p);
-            for (d, p) in seen.iter_mut().zip(p) {
-                *d = p * (*d - along);
-            }
-            later.fill(0.0);
-        }
-    });
+    softmax_gradients(d, p, length, strips.causal);
     let ds = View::new(d, [length; 2], length);
     let (query, key) = (strips.query.view(task), strips.key.view(task));
     let above = strips.if_causal(Triangle::AboveLeft);

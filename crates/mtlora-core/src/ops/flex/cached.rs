@@ -3,42 +3,55 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::reduce::sum_of;
+use super::vectorized::vectorized;
 use super::{contiguous, tensor, values};
 use crate::Contexts;
 use crate::ops::vecmath::exp;
 
-/// One head of one row: `out` is its part of the result.
-#[inline(always)]
-fn attend(
-    out: &mut [f32],
-    query: &[f32],
-    [keys, found]: [&[f32]; 2],
-    context: &[u32],
-    [width, from]: [usize; 2],
-    scale: f32,
-    scores: &mut Vec<f32>,
-) {
-    let part = |cache: &'_ [f32], slot: u32| -> std::ops::Range<usize> {
-        let start = slot as usize * width + from;
-        debug_assert!(start + query.len() <= cache.len());
-        start..start + query.len()
-    };
-    scores.clear();
-    let mut largest = f32::NEG_INFINITY;
-    for slot in context {
-        let score = scale * sum_of(query, &keys[part(keys, *slot)], |q, k| q * k);
-        largest = largest.max(score);
-        scores.push(score);
+/// A head's part of the cache: `[slots, width]`, from the column `from` on.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    cache: &'a [f32],
+    width: usize,
+    from: usize,
+}
+
+impl<'a> Head<'a> {
+    /// What lies in a slot, which is there.
+    #[inline(always)]
+    fn slot(self, slot: u32, head_dim: usize) -> &'a [f32] {
+        &self.cache[slot as usize * self.width + self.from..][..head_dim]
     }
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = exp(*score - largest);
-        sum += *score;
-    }
-    for (slot, score) in context.iter().zip(scores.iter()) {
-        let weight = score / sum;
-        for (out, value) in out.iter_mut().zip(&found[part(found, *slot)]) {
-            *out += weight * value;
+}
+
+vectorized! {
+    /// One head of one row: `out` is its part of the result.
+    fn attend(
+        out: &mut [f32],
+        query: &[f32],
+        keys: Head<'_>,
+        values: Head<'_>,
+        context: &[u32],
+        scale: f32,
+        scores: &mut Vec<f32>,
+    ) {
+        scores.clear();
+        let mut largest = f32::NEG_INFINITY;
+        for slot in context {
+            let score = scale * sum_of(query, keys.slot(*slot, query.len()), |q, k| q * k);
+            largest = largest.max(score);
+            scores.push(score);
+        }
+        let mut sum = 0.0;
+        for score in scores.iter_mut() {
+            *score = exp(*score - largest);
+            sum += *score;
+        }
+        for (slot, score) in context.iter().zip(scores.iter()) {
+            let weight = score / sum;
+            for (out, value) in out.iter_mut().zip(values.slot(*slot, query.len())) {
+                *out += weight * value;
+            }
         }
     }
 }
@@ -63,10 +76,9 @@ pub(crate) fn cached_attention(
         .enumerate()
         .for_each_init(Vec::new, |scores, (index, (out, query))| {
             let context = contexts.row(index / heads);
-            let place = [width, index % heads * head_dim];
-            pulp::Arch::new().dispatch(|| {
-                attend(out, query, caches, context, place, scale, scores);
-            });
+            let from = index % heads * head_dim;
+            let [keys, values] = caches.map(|cache| Head { cache, width, from });
+            attend(out, query, keys, values, context, scale, scores);
         });
     tensor(out, shape)
 }

@@ -5,6 +5,7 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::reduce::{largest, sum_of};
+use super::vectorized::vectorized;
 use super::{contiguous, exclusive, tensor, values};
 use crate::ops::vecmath::exp;
 
@@ -36,6 +37,29 @@ fn row_loss(row: &[f32], target: usize, smoothing: f32, largest: f32, sum: f32) 
     }
 }
 
+vectorized! {
+    /// The loss of a row.
+    fn loss(row: &[f32], target: usize, smoothing: f32) -> f32 {
+        let (largest, sum) = largest_and_sum(row);
+        row_loss(row, target, smoothing, largest, sum)
+    }
+}
+
+vectorized! {
+    /// The same; the row becomes its gradient.
+    fn loss_and_gradient(row: &mut [f32], target: usize, smoothing: f32) -> f32 {
+        let (largest, sum) = largest_and_sum(row);
+        let loss = row_loss(row, target, smoothing, largest, sum);
+        let even = smoothing / row.len() as f32;
+        let inverse = 1.0 / sum;
+        for x in row.iter_mut() {
+            *x = exp(*x - largest) * inverse - even;
+        }
+        row[target] -= 1.0 - smoothing;
+        loss
+    }
+}
+
 /// [`crate::ops::MtLoraBackend::cross_entropy_rows`].
 pub(crate) fn cross_entropy_rows(
     logits: FlexTensor,
@@ -48,12 +72,7 @@ pub(crate) fn cross_entropy_rows(
     let losses: Vec<f32> = values(&logits)
         .par_chunks(vocabulary)
         .zip(&targets)
-        .map(|(row, target)| {
-            pulp::Arch::new().dispatch(|| {
-                let (largest, sum) = largest_and_sum(row);
-                row_loss(row, *target, smoothing, largest, sum)
-            })
-        })
+        .map(|(row, target)| loss(row, *target, smoothing))
         .collect();
     let rows = losses.len();
     tensor(losses, Shape::from([rows]))
@@ -69,23 +88,11 @@ pub(crate) fn cross_entropy_rows_and_gradients(
     let (mut logits, targets) = (exclusive(logits), places(targets));
     assert_eq!(targets.len(), logits.shape()[0], "a target for each row");
     let vocabulary = logits.shape()[1].max(1);
-    let even = smoothing / vocabulary as f32;
     let losses: Vec<f32> = logits
         .storage_mut::<f32>()
         .par_chunks_mut(vocabulary)
         .zip(&targets)
-        .map(|(row, target)| {
-            pulp::Arch::new().dispatch(|| {
-                let (largest, sum) = largest_and_sum(row);
-                let loss = row_loss(row, *target, smoothing, largest, sum);
-                let inverse = 1.0 / sum;
-                for x in row.iter_mut() {
-                    *x = exp(*x - largest) * inverse - even;
-                }
-                row[*target] -= 1.0 - smoothing;
-                loss
-            })
-        })
+        .map(|(row, target)| loss_and_gradient(row, *target, smoothing))
         .collect();
     let rows = losses.len();
     (tensor(losses, Shape::from([rows])), logits)

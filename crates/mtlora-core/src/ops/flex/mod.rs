@@ -1,5 +1,5 @@
 //! Kernels for burn-flex: plain loops that the compiler vectorises for the processor at hand
-//! ([`pulp`] chooses while running), over rows or chunks that rayon's threads share.
+//! ([`pulp`] or [`vectorized`] chooses while running), over rows or chunks that rayon's threads share.
 //!
 //! A chunk's result depends on nothing but the chunk, so results are the same for every number of
 //! threads.
@@ -18,6 +18,7 @@ mod norm;
 mod reduce;
 mod saved;
 mod triangle;
+mod vectorized;
 mod view;
 
 use burn::backend::flex::{FlexTensor, Layout};

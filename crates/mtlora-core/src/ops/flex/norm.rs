@@ -3,6 +3,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::reduce::sum_of;
+use super::vectorized::vectorized;
 use super::{CHUNK, contiguous, exclusive, made, tensor, values};
 
 /// Mean and `1 / sqrt(variance + epsilon)`.
@@ -14,26 +15,34 @@ fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
-#[inline(always)]
-fn forward_row(y: &mut [f32], x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32) {
-    let (mean, inverse) = moments(x, epsilon);
-    for (((y, x), gamma), beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
-        *y = (x - mean) * inverse * gamma + beta;
+vectorized! {
+    /// `y` of whole rows.
+    fn forward_rows(y: &mut [f32], x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32) {
+        let width = gamma.len().max(1);
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let (mean, inverse) = moments(x, epsilon);
+            for (((y, x), gamma), beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+                *y = (x - mean) * inverse * gamma + beta;
+            }
+        }
     }
 }
 
-/// `dy` becomes `dx`.
-#[inline(always)]
-fn backward_row(dy: &mut [f32], x: &[f32], gamma: &[f32], epsilon: f32) {
-    let (mean, inverse) = moments(x, epsilon);
-    let width = x.len() as f32;
-    for (dy, gamma) in dy.iter_mut().zip(gamma) {
-        *dy *= gamma;
-    }
-    let middle = sum_of(dy, dy, |g, _| g) / width;
-    let along = sum_of(dy, x, |g, x| g * (x - mean) * inverse) / width;
-    for (dy, x) in dy.iter_mut().zip(x) {
-        *dy = (*dy - middle - (x - mean) * inverse * along) * inverse;
+vectorized! {
+    /// `dy` of whole rows becomes `dx`.
+    fn backward_rows(dy: &mut [f32], x: &[f32], gamma: &[f32], epsilon: f32) {
+        let width = gamma.len().max(1);
+        for (dy, x) in dy.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let (mean, inverse) = moments(x, epsilon);
+            for (dy, gamma) in dy.iter_mut().zip(gamma) {
+                *dy *= gamma;
+            }
+            let middle = sum_of(dy, dy, |g, _| g) / width as f32;
+            let along = sum_of(dy, x, |g, x| g * (x - mean) * inverse) / width as f32;
+            for (dy, x) in dy.iter_mut().zip(x) {
+                *dy = (*dy - middle - (x - mean) * inverse * along) * inverse;
+            }
+        }
     }
 }
 
@@ -48,15 +57,10 @@ pub(crate) fn normalize_rows(
     let (x_values, gamma, beta) = (values(&x), values(&gamma), values(&beta));
     let sides = [x.shape()[1], beta.len()];
     assert_eq!(sides, [gamma.len(); 2], "the width of x, gamma and beta");
-    let width = gamma.len().max(1);
-    let chunk = rows(width);
+    let chunk = rows(gamma.len().max(1));
     let y = made(x_values.len(), chunk, |index, y| {
         let x = &x_values[index * chunk..][..y.len()];
-        pulp::Arch::new().dispatch(|| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                forward_row(y, x, gamma, beta, epsilon);
-            }
-        });
+        forward_rows(y, x, gamma, beta, epsilon);
     });
     tensor(y, x.shape())
 }
@@ -73,18 +77,11 @@ pub(crate) fn normalize_rows_backward(
     assert_eq!(x.shape(), dx.shape(), "the shape of x and its gradient");
     let (x, gamma) = (values(&x), values(&gamma));
     assert_eq!(dx.shape()[1], gamma.len(), "the width of x and gamma");
-    let width = gamma.len().max(1);
-    let chunk = rows(width);
+    let chunk = rows(gamma.len().max(1));
     dx.storage_mut::<f32>()
         .par_chunks_mut(chunk)
         .zip(x.par_chunks(chunk))
-        .for_each(|(dx, x)| {
-            pulp::Arch::new().dispatch(|| {
-                for (dx, x) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    backward_row(dx, x, gamma, epsilon);
-                }
-            });
-        });
+        .for_each(|(dx, x)| backward_rows(dx, x, gamma, epsilon));
     dx
 }
 
