@@ -55,7 +55,7 @@ pub struct AttentionLayout {
     /// Dropout on the probabilities: the places of its mask run segment after segment, in each head
     /// after head.
     pub dropout: Option<SeededDropout>,
-    /// How the backward pass keeps query, key and value.
+    /// How query, key and value are kept for the backward pass, and what products may round.
     pub saved: Saved,
 }
 

@@ -7,14 +7,15 @@ use burn::tensor::{DType, Tensor};
 
 use super::MtLoraBackend;
 
-/// In which precision an operation keeps its input for the backward pass. The forward pass reads it
-/// as it is.
+/// In which precision an operation keeps its input for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Saved {
     /// As it is: no copy.
     #[default]
     Exact,
-    /// Rounded to bfloat16: half the memory.
+    /// Rounded to bfloat16: half the memory. Attention's products may then round their factors to it in both
+    /// passes, as burn-flex does where the processor multiplies bfloat16 (sums stay in 32-bit floats); else the
+    /// forward pass reads the input as it is.
     Bf16,
 }
 

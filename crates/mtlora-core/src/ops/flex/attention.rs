@@ -9,15 +9,15 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::dropout::drop_elements;
-use super::matmul::small_matmul;
+use super::matmul::{rounded_matmul, small_matmul};
 use super::reduce::{largest, sum_of};
 use super::triangle::Triangle;
 use super::vectorized::vectorized;
 use super::view::{Place, View, ViewMut};
 use super::{contiguous, tensor, values};
-use crate::ops::SeededDropout;
 use crate::ops::attention::{AttentionLayout, Inputs};
 use crate::ops::vecmath::exp;
+use crate::ops::{Saved, SeededDropout};
 
 /// One head of one sequence.
 #[derive(Clone, Copy)]
@@ -87,9 +87,18 @@ struct Strips<'a> {
     head_dim: usize,
     scale: f32,
     causal: bool,
+    saved: Saved,
 }
 
 impl Strips<'_> {
+    /// `factor a b` into `out`, in the precision that what is saved has.
+    fn product(&self, out: ViewMut<'_>, a: View<'_>, b: View<'_>, factor: f32, triangle: Triangle) {
+        match self.saved {
+            Saved::Exact => small_matmul(out, a, b, factor, triangle),
+            Saved::Bf16 => rounded_matmul(out, a, b, factor, triangle),
+        }
+    }
+
     /// What the probabilities are multiplied with.
     fn kept(&self, task: Task) -> Option<Cow<'_, [f32]>> {
         let entries = task.length * task.length;
@@ -119,7 +128,7 @@ impl Strips<'_> {
         let (query, key) = (self.query.view(task), self.key.view(task));
         let out = ViewMut::new(scores, [length; 2]);
         let above = self.if_causal(Triangle::Product);
-        small_matmul(out, query, key.t(), self.scale, above);
+        self.product(out, query, key.t(), self.scale, above);
         softmax_rows(scores, length, self.causal);
     }
 }
@@ -252,6 +261,7 @@ fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Strip
         head_dim,
         scale: layout.scale as f32,
         causal: layout.causal,
+        saved: layout.saved,
     }
 }
 
@@ -282,7 +292,7 @@ pub(crate) fn segment_attention(
             let above = strips.if_causal(Triangle::AboveLeft);
             // SAFETY: this is the one call for this task.
             let out = unsafe { output.of(*task) };
-            small_matmul(out, p, strips.value.view(*task), 1.0, above);
+            strips.product(out, p, strips.value.view(*task), 1.0, above);
         });
     // SAFETY: the tasks have all heads of all tokens, and each has written its part.
     unsafe { out.set_len(size) };
@@ -314,11 +324,11 @@ fn backward_task(
     // The transposes of what has zeros above the diagonal have them below it.
     let below = strips.if_causal(Triangle::BelowLeft);
     let kept = View::new(kept, [length; 2], length);
-    small_matmul(dv, kept.t(), d_out, 1.0, below);
+    strips.product(dv, kept.t(), d_out, 1.0, below);
     // From here on dP, then dS.
     let out = ViewMut::new(d, [length; 2]);
     let value = strips.value.view(task);
-    small_matmul(
+    strips.product(
         out,
         d_out,
         value.t(),
@@ -330,8 +340,8 @@ fn backward_task(
     let ds = View::new(d, [length; 2], length);
     let (query, key) = (strips.query.view(task), strips.key.view(task));
     let above = strips.if_causal(Triangle::AboveLeft);
-    small_matmul(dq, ds, key, strips.scale, above);
-    small_matmul(dk, ds.t(), query, strips.scale, below);
+    strips.product(dq, ds, key, strips.scale, above);
+    strips.product(dk, ds.t(), query, strips.scale, below);
 }
 
 /// Writes the gradients of the queries, of the keys and of the values, which have columns of their own.
@@ -412,7 +422,7 @@ mod tests {
     use crate::Segments;
     use crate::ops::attention as definition;
     use crate::ops::flex::testing::{close, random};
-    use crate::ops::{MtLoraBackend, Optional, Saved};
+    use crate::ops::{MtLoraBackend, Optional};
     use burn::backend::Flex;
     use burn::backend::ops::FloatTensorOps;
     use proptest::prelude::*;
@@ -476,6 +486,41 @@ mod tests {
         assert_eq!(out.shape(), Shape::from([3, 0]));
         for gradient in segment_attention_backward(inputs, strip(), &layout) {
             assert_eq!(gradient.shape(), Shape::from([3, 0]));
+        }
+    }
+
+    proptest! {
+        /// Factors of eight bits, and sums of the rounding errors of many.
+        #[test]
+        fn rounds_to_bfloat16_and_no_further(
+            lengths in prop::collection::vec(1usize..40, 1..4),
+            heads in 1usize..3, head_dim in 1usize..20, causal: bool, seeded: bool, seed: u64,
+        ) {
+            let segments = Segments::from_lengths(&lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let shape = [segments.tokens(), heads * head_dim];
+            let strip = |offset: u64| random(shape, 2.0, seed ^ offset);
+            let inputs = Inputs::new(strip(1), strip(2), strip(3), None);
+            let dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
+            let layout = AttentionLayout {
+                segments, heads, scale: 0.3, causal, dropout, saved: Saved::Bf16,
+            };
+            let near = |found: &FlexTensor, expected: &FlexTensor| {
+                let expected = contiguous(expected.clone());
+                let size = values(&expected).iter().fold(0.1f32, |a, b| a.max(b.abs()));
+                for (found, expected) in values(found).iter().zip(values(&expected)) {
+                    prop_assert!((found - expected).abs() <= 0.02 * size, "{} and {}", found, expected);
+                }
+                Ok(())
+            };
+            near(
+                &segment_attention(inputs.clone(), &layout),
+                &definition::forward::<Flex>(inputs.clone(), &layout),
+            )?;
+            let found = segment_attention_backward(inputs.clone(), strip(5), &layout);
+            let expected = definition::backward::<Flex>(&inputs, strip(5), &layout);
+            for (found, expected) in found.iter().zip(&expected) {
+                near(found, expected)?;
+            }
         }
     }
 }

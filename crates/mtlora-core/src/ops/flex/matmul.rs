@@ -39,6 +39,25 @@ pub(super) fn small_matmul(
     product(out, a, b, factor, false, Parallelism::None);
 }
 
+/// The same with factors that are rounded to bfloat16 first, where the processor multiplies pairs of them; else
+/// exactly.
+///
+/// # Panics
+/// As [`small_matmul`].
+pub(super) fn rounded_matmul(
+    out: ViewMut<'_>,
+    a: View<'_>,
+    b: View<'_>,
+    factor: f32,
+    triangle: Triangle,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::bf16_available() {
+        return avx512::direct::rounded_product(out, a, b, factor, triangle);
+    }
+    small_matmul(out, a, b, factor, triangle);
+}
+
 /// `factor a b` added to `out`, which is `[a.rows, b.columns]`, on all threads.
 ///
 /// # Panics

@@ -6,18 +6,18 @@ use std::ops::Range;
 
 /// A matrix in a slice; every element lies within it.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a> {
-    values: &'a [f32],
+pub(super) struct View<'a, E = f32> {
+    values: &'a [E],
     sides: [usize; 2],
     strides: [usize; 2],
 }
 
-impl<'a> View<'a> {
+impl<'a, E> View<'a, E> {
     /// The matrix whose row `r` begins at `r * stride` and has its elements side by side.
     ///
     /// # Panics
     /// When it does not lie within the slice.
-    pub(super) fn new(values: &'a [f32], [rows, columns]: [usize; 2], stride: usize) -> Self {
+    pub(super) fn new(values: &'a [E], [rows, columns]: [usize; 2], stride: usize) -> Self {
         if rows > 0 && columns > 0 {
             assert!((rows - 1) * stride + columns <= values.len());
         }
@@ -39,7 +39,7 @@ impl<'a> View<'a> {
     }
 
     /// The slice; its first element is the matrix's.
-    pub(super) fn values(&self) -> &'a [f32] {
+    pub(super) fn values(&self) -> &'a [E] {
         self.values
     }
 
@@ -57,6 +57,19 @@ impl<'a> View<'a> {
             values: &self.values[rows.start * self.strides[0]..],
             sides,
             ..self
+        }
+    }
+
+    /// The same place of another slice as long.
+    ///
+    /// # Panics
+    /// When it is not as long.
+    pub(super) fn of<F>(self, values: &'a [F]) -> View<'a, F> {
+        assert_eq!(values.len(), self.values.len());
+        View {
+            values,
+            sides: self.sides,
+            strides: self.strides,
         }
     }
 

@@ -1,33 +1,79 @@
-//! Products of matrices that lie in the first caches, as attention makes them: read as they lie, but for
-//! a transpose on the right.
+//! Products of matrices that lie in the first caches, as attention makes them: of 32-bit floats as they
+//! lie, but for a transpose on the right; with pairs of bfloat16 as [`pairs`] rounds them.
 
 use std::arch::x86_64::{
-    __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    __mmask16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi32, _mm512_mul_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512,
 };
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::super::triangle::Triangle;
 use super::super::view::{View, ViewMut};
-use super::right::floats;
+use super::right::padded;
+use super::tile::{multiply_add, multiply_add_pairs};
 use super::transpose::transposed;
-use super::{COLUMNS, LANES, ROWS, available};
+use super::{COLUMNS, Kernel, LANES, ROWS, Unit, available, bf16_available, pairs};
+
+thread_local! {
+    /// A thread's memory for factors in pairs.
+    static ROUNDED: RefCell<[Vec<Unit>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    /// The same for a turned panel.
+    static TURNED: RefCell<Vec<[[Unit; LANES]; 2]>> = const { RefCell::new(Vec::new()) };
+}
 
 /// `factor a b` into `out`.
 ///
 /// # Panics
 /// When the shapes do not fit, or the processor does not have the instructions.
 pub(in crate::ops::flex) fn product(
-    mut out: ViewMut<'_>,
+    out: ViewMut<'_>,
     a: View<'_>,
     b: View<'_>,
     factor: f32,
     triangle: Triangle,
 ) {
     assert!(available());
-    let ([rows, inner], [depth, columns]) = (a.sides(), b.sides());
-    assert!(depth == inner && out.sides() == [rows, columns]);
-    let mut lines = Vec::new();
+    let inner = a.sides()[1];
+    let [a, b] = [a, b].map(|view| view.of::<Unit>(pulp::bytemuck::cast_slice(view.values())));
+    units_product(Kernel::F32, inner, out, a, b, factor, triangle);
+}
+
+/// The same of factors that are rounded to bfloat16 first. Sums are of 32-bit floats.
+///
+/// # Panics
+/// As [`product`].
+pub(in crate::ops::flex) fn rounded_product(
+    out: ViewMut<'_>,
+    a: View<'_>,
+    b: View<'_>,
+    factor: f32,
+    triangle: Triangle,
+) {
+    assert!(bf16_available());
+    let inner = a.sides()[1];
+    assert_eq!(inner, b.sides()[0]);
+    ROUNDED.with_borrow_mut(|[left, right]| {
+        let a = pairs::of_rows(a, left);
+        let b = pairs::of_rows(b.t(), right).t();
+        units_product(Kernel::Bf16, inner, out, a, b, factor, triangle);
+    });
+}
+
+/// The product of units, of which each has as many elements of the inner dimension as the kernel's depth.
+fn units_product(
+    kernel: Kernel,
+    inner: usize,
+    mut out: ViewMut<'_>,
+    a: View<'_, Unit>,
+    b: View<'_, Unit>,
+    factor: f32,
+    triangle: Triangle,
+) {
+    let ([rows, units], [depth, columns]) = (a.sides(), b.sides());
+    assert!(depth == units && out.sides() == [rows, columns]);
+    assert_eq!(units, inner.div_ceil(kernel.depth()));
+    let mut lines = TURNED.take();
     for first in (0..columns).step_by(COLUMNS) {
         let last = columns.min(first + COLUMNS);
         let right = match b.strides() {
@@ -50,6 +96,8 @@ pub(in crate::ops::flex) fn product(
             if needed <= first {
                 continue;
             }
+            // A unit of which some is needed is needed.
+            let units = inner.start / kernel.depth()..inner.end.div_ceil(kernel.depth());
             let left = Left {
                 first: a.values().as_ptr().wrapping_add(top * a.strides()[0]),
                 strides: a.strides(),
@@ -58,36 +106,48 @@ pub(in crate::ops::flex) fn product(
             // SAFETY: the processor has the instructions. `View` says that all elements of the two
             // matrices lie in their slices, and these are elements of them: of the block's rows, of
             // the inner dimension, and of the columns of `out`, which no panel has more of.
-            unsafe { multiply(inner, left, right, out, factor) };
+            unsafe {
+                match kernel {
+                    Kernel::F32 => multiply_floats(units, left, right, out, factor),
+                    Kernel::Bf16 => multiply_pairs(units, left, right, out, factor),
+                }
+            }
         }
     }
+    TURNED.set(lines);
 }
 
 /// Some rows of a matrix.
 #[derive(Clone, Copy)]
 struct Left {
-    first: *const f32,
+    first: *const Unit,
     strides: [usize; 2],
 }
 
 /// Some columns of a matrix, whose rows have their elements side by side.
 #[derive(Clone, Copy)]
 struct Right {
-    first: *const f32,
+    first: *const Unit,
     stride: usize,
 }
 
 /// Turns some of the rows, at most [`COLUMNS`]: they become the columns of `lines`.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn lay_out(turned: View<'_>, rows: Range<usize>, lines: &mut Vec<[[f32; LANES]; 2]>) {
+fn lay_out(turned: View<'_, Unit>, rows: Range<usize>, lines: &mut Vec<[[Unit; LANES]; 2]>) {
     let [inner, stride] = [turned.sides()[1], turned.strides()[0]];
-    lines.resize(inner, [[0.0; LANES]; 2]);
+    if lines.len() < inner {
+        lines.resize(inner, [[0; LANES]; 2]);
+    }
     for (half, first) in rows.clone().step_by(LANES).enumerate() {
         let rows = first..rows.end.min(first + LANES);
-        for (start, lines) in (0..inner).step_by(LANES).zip(lines.chunks_mut(LANES)) {
+        for (start, lines) in (0..inner)
+            .step_by(LANES)
+            .zip(lines[..inner].chunks_mut(LANES))
+        {
             let mut square = [_mm512_setzero_si512(); LANES];
             for (register, row) in square.iter_mut().zip(rows.clone()) {
-                *register = floats(&turned.values()[row * stride + start..][..lines.len()]);
+                let units = &turned.values()[row * stride + start..][..lines.len()];
+                *register = pulp::cast(padded::<_, LANES>(units));
             }
             for (line, turned) in lines.iter_mut().zip(&transposed(&square)) {
                 line[half] = pulp::cast(*turned);
@@ -98,13 +158,13 @@ fn lay_out(turned: View<'_>, rows: Range<usize>, lines: &mut Vec<[[f32; LANES]; 
 
 /// Calls a tile's function with the number of rows and of registers a row as constants.
 macro_rules! multiply {
-    ($($rows:literal),*) => {
+    ($name:ident, $tile:ident, $($rows:literal),*) => {
         /// Writes a tile: at most [`ROWS`] rows of at most [`COLUMNS`] columns.
         ///
         /// # Safety
-        /// As [`tile`]'s.
-        unsafe fn multiply(
-            inner: Range<usize>,
+        /// As the tile's.
+        unsafe fn $name(
+            units: Range<usize>,
             left: Left,
             right: Right,
             out: ViewMut<'_>,
@@ -115,64 +175,88 @@ macro_rules! multiply {
             unsafe {
                 match (rows, columns > LANES) {
                     $(
-                        ($rows, false) => tile::<$rows, 1>(inner, left, right, out, factor),
-                        ($rows, true) => tile::<$rows, 2>(inner, left, right, out, factor),
+                        ($rows, false) => $tile::<$rows, 1>(units, left, right, out, factor),
+                        ($rows, true) => $tile::<$rows, 2>(units, left, right, out, factor),
                     )*
-                    (_, false) => tile::<ROWS, 1>(inner, left, right, out, factor),
-                    (_, true) => tile::<ROWS, 2>(inner, left, right, out, factor),
+                    (_, false) => $tile::<ROWS, 1>(units, left, right, out, factor),
+                    (_, true) => $tile::<ROWS, 2>(units, left, right, out, factor),
                 }
             }
         }
     };
 }
 
-multiply!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11);
+multiply!(
+    multiply_floats,
+    float_tile,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11
+);
+multiply!(multiply_pairs, pair_tile, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11);
 
-/// # Safety
-/// The processor has the instructions. `left` has the `R` rows of `out`, `right` its columns, and both
-/// all of `inner`.
-// Loops over indices: closures would not be compiled for AVX-512.
-#[allow(clippy::needless_range_loop)]
-#[target_feature(enable = "avx512f")]
-unsafe fn tile<const R: usize, const REGISTERS: usize>(
-    inner: Range<usize>,
-    left: Left,
-    right: Right,
-    mut out: ViewMut<'_>,
-    factor: f32,
-) {
-    let all = u32::MAX >> (COLUMNS - out.sides()[1]);
-    let masks = [all as __mmask16, (all >> LANES) as __mmask16];
-    let [row_stride, column_stride] = left.strides;
-    let mut sums = [[_mm512_setzero_ps(); REGISTERS]; R];
-    for at in inner {
-        let line = right.first.wrapping_add(at * right.stride);
-        let mut lanes = [_mm512_setzero_ps(); REGISTERS];
-        for part in 0..REGISTERS {
-            let line = line.wrapping_add(part * LANES);
-            // SAFETY: what is masked out is not read; the rest are elements of `right`.
-            lanes[part] = unsafe { _mm512_maskz_loadu_ps(masks[part], line) };
-        }
-        let factors = left.first.wrapping_add(at * column_stride);
-        for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: it is an element of `left`.
-            let factor = _mm512_set1_ps(unsafe { *factors.wrapping_add(row * row_stride) });
-            for part in 0..REGISTERS {
-                sums[part] = _mm512_fmadd_ps(factor, lanes[part], sums[part]);
+/// Defines a tile's function, which differs in its instructions only.
+macro_rules! tile {
+    ($name:ident, $features:literal, $multiply_add:ident) => {
+        /// # Safety
+        /// The processor has the instructions. `left` has the `R` rows of `out`, `right` its columns,
+        /// and both all of `units`.
+        // Loops over indices: closures would not be compiled for AVX-512.
+        #[allow(clippy::needless_range_loop)]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const R: usize, const REGISTERS: usize>(
+            units: Range<usize>,
+            left: Left,
+            right: Right,
+            mut out: ViewMut<'_>,
+            factor: f32,
+        ) {
+            let all = u32::MAX >> (COLUMNS - out.sides()[1]);
+            let masks = [all as __mmask16, (all >> LANES) as __mmask16];
+            let [row_stride, column_stride] = left.strides;
+            let mut sums = [[_mm512_setzero_ps(); REGISTERS]; R];
+            for at in units {
+                let line = right.first.wrapping_add(at * right.stride);
+                let mut lanes = [[0; LANES]; REGISTERS];
+                for part in 0..REGISTERS {
+                    let line = line.wrapping_add(part * LANES).cast();
+                    // SAFETY: what is masked out is not read; the rest are units of `right`.
+                    lanes[part] =
+                        pulp::cast(unsafe { _mm512_maskz_loadu_epi32(masks[part], line) });
+                }
+                let factors = left.first.wrapping_add(at * column_stride);
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    // SAFETY: it is a unit of `left`.
+                    let factor = unsafe { *factors.wrapping_add(row * row_stride) };
+                    for part in 0..REGISTERS {
+                        sums[part] = $multiply_add(sums[part], factor, lanes[part]);
+                    }
+                }
+            }
+            let factor = _mm512_set1_ps(factor);
+            for (row, sums) in sums.iter().enumerate() {
+                let line = out.first().wrapping_add(row * out.stride());
+                for part in 0..REGISTERS {
+                    let line = line.wrapping_add(part * LANES);
+                    let product = _mm512_mul_ps(factor, sums[part]);
+                    // SAFETY: what is masked out is not written; the rest are elements of `out`.
+                    unsafe { _mm512_mask_storeu_ps(line, masks[part], product) };
+                }
             }
         }
-    }
-    let factor = _mm512_set1_ps(factor);
-    for (row, sums) in sums.iter().enumerate() {
-        let line = out.first().wrapping_add(row * out.stride());
-        for part in 0..REGISTERS {
-            let line = line.wrapping_add(part * LANES);
-            let product = _mm512_mul_ps(factor, sums[part]);
-            // SAFETY: what is masked out is not written; the rest are elements of `out`.
-            unsafe { _mm512_mask_storeu_ps(line, masks[part], product) };
-        }
-    }
+    };
 }
+
+tile!(float_tile, "avx512f", multiply_add);
+tile!(pair_tile, "avx512f,avx512bf16", multiply_add_pairs);
 
 #[cfg(test)]
 mod tests {
@@ -180,7 +264,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Of small whole numbers, which are exact in any order, into the middle of something larger.
+        /// Of small whole numbers, which are exact in any order and as bfloat16, into the middle of something
+        /// larger.
         #[test]
         #[cfg_attr(miri, ignore = "it would take hours")]
         fn is_the_sum_of_products(
@@ -248,25 +333,32 @@ mod tests {
             true => View::new(values, [columns, rows], rows + extra).t(),
             false => View::new(values, [rows, columns], columns + extra),
         };
-        let mut out = vec![f32::NAN; (rows + 2) * (columns + 2)];
-        let mut whole = ViewMut::new(&mut out, [rows + 2, columns + 2]);
-        product(
-            whole.part(1..rows + 1, 1..columns + 1),
+        let (left, right) = (
             view(&left, [rows, inner], turn_a),
             view(&right, [inner, columns], turn_b),
-            0.5,
-            triangle,
         );
-        for (at, found) in out.iter().enumerate() {
-            let (row, column) = (at / (columns + 2), at % (columns + 2));
-            if row == 0 || column == 0 || row > rows || column > columns {
-                prop_assert!(found.is_nan());
+        for rounds in [false, true] {
+            if rounds && !bf16_available() {
                 continue;
             }
-            let (row, column) = (row - 1, column - 1);
-            let sum: f32 = (0..inner).map(|at| a(row, at) * b(at, column)).sum();
-            if triangle != Triangle::Product || column <= row {
-                prop_assert_eq!(*found, 0.5 * sum);
+            let mut out = vec![f32::NAN; (rows + 2) * (columns + 2)];
+            let mut whole = ViewMut::new(&mut out, [rows + 2, columns + 2]);
+            let part = whole.part(1..rows + 1, 1..columns + 1);
+            match rounds {
+                true => rounded_product(part, left, right, 0.5, triangle),
+                false => product(part, left, right, 0.5, triangle),
+            }
+            for (at, found) in out.iter().enumerate() {
+                let (row, column) = (at / (columns + 2), at % (columns + 2));
+                if row == 0 || column == 0 || row > rows || column > columns {
+                    prop_assert!(found.is_nan());
+                    continue;
+                }
+                let (row, column) = (row - 1, column - 1);
+                let sum: f32 = (0..inner).map(|at| a(row, at) * b(at, column)).sum();
+                if triangle != Triangle::Product || column <= row {
+                    prop_assert_eq!(*found, 0.5 * sum);
+                }
             }
         }
         Ok(())

@@ -10,11 +10,13 @@
 
 pub(super) mod direct;
 mod few;
+mod pairs;
 mod right;
 mod rows;
 mod tile;
 mod transpose;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -82,6 +84,12 @@ pub(super) fn bf16_available() -> bool {
     available() && is_x86_feature_detected!("avx512bf16")
 }
 
+thread_local! {
+    /// A thread's memory for panels: it would take 2 % of a training step to fill it with zeros for each
+    /// product.
+    static LINES: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
 /// `left right + bias`: `[rows, columns]`. `left`: `[rows, inner]`, rounded to bfloat16 where `right`
 /// is of it; `bias`: `[columns]`.
 ///
@@ -133,20 +141,18 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
     let wanted = (6 * threads).div_ceil(groups).min(blocks / 40);
     let parts = needed.max(wanted).max(1);
     let per_part = blocks.div_ceil(parts);
-    let task = |lines: &mut Vec<Line>, index: usize| {
+    let task = |index: usize| {
         let (group, part) = (index / parts, index % parts);
         let panels = group * per_task..panels.min((group + 1) * per_task);
         let blocks = blocks.min(part * per_part)..blocks.min((part + 1) * per_part);
-        work.task(lines, panels, blocks);
+        LINES.with_borrow_mut(|lines| work.task(lines, panels, blocks));
     };
-    if threads == 1 {
-        let mut lines = Vec::new();
-        (0..groups * parts).for_each(|index| task(&mut lines, index));
-    } else {
-        (0..groups * parts)
+    match threads {
+        1 => (0..groups * parts).for_each(task),
+        _ => (0..groups * parts)
             .into_par_iter()
             .with_max_len(1)
-            .for_each_init(Vec::new, task);
+            .for_each(task),
     }
     // SAFETY: the tasks are all panels by all blocks of rows; each has written all its elements.
     unsafe { out.set_len(size) };
@@ -173,7 +179,11 @@ impl Work<'_> {
         let last = self.right.sides()[1];
         let columns = panels.start * COLUMNS..last.min(panels.end * COLUMNS);
         for (index, pass) in self.passes.iter().enumerate() {
-            lines.resize(panels.len() * pass.len(), [0; COLUMNS]);
+            let count = panels.len() * pass.len();
+            if lines.len() < count {
+                lines.resize(count, [0; COLUMNS]);
+            }
+            let lines = &mut lines[..count];
             self.right.lay_out(pass.clone(), columns.clone(), lines);
             for block in blocks.clone() {
                 let rows = block * ROWS..self.rows.min((block + 1) * ROWS);

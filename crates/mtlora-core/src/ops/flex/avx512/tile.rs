@@ -119,14 +119,14 @@ tile!(bf16_tile, "avx512f,avx512bf16", multiply_add_pairs);
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn multiply_add(sum: __m512, left: Unit, right: [Unit; LANES]) -> __m512 {
+pub(super) fn multiply_add(sum: __m512, left: Unit, right: [Unit; LANES]) -> __m512 {
     let left: __m512 = pulp::cast(_mm512_set1_epi32(left.cast_signed()));
     _mm512_fmadd_ps(left, pulp::cast(right), sum)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn multiply_add_pairs(sum: __m512, left: Unit, right: [Unit; LANES]) -> __m512 {
+pub(super) fn multiply_add_pairs(sum: __m512, left: Unit, right: [Unit; LANES]) -> __m512 {
     let left = _mm512_set1_epi32(left.cast_signed());
     // SAFETY: both are 512 bits wide, and every pattern of them is a value.
     let left = unsafe { std::mem::transmute::<__m512i, __m512bh>(left) };

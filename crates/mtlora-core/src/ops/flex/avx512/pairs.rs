@@ -1,0 +1,96 @@
+//! Small matrices in pairs of bfloat16, as `vdpbf16ps` multiplies them.
+
+use std::arch::x86_64::{_mm512_permutexvar_epi16, _mm512_set_epi32};
+
+use super::super::view::View;
+use super::right::padded;
+use super::rows::rounded;
+use super::{LANES, Unit};
+
+/// Each row in pairs of neighbours, rounded to the nearest, ties to even; the partner of a lone last one
+/// is zero. `pairs` is the memory for it. The pairs lie as the elements did: side by side where these did,
+/// else each column's.
+pub(super) fn of_rows<'a>(matrix: View<'_>, pairs: &'a mut Vec<Unit>) -> View<'a, Unit> {
+    let [rows, columns] = matrix.sides();
+    let units = columns.div_ceil(2);
+    match matrix.strides() {
+        [stride, 1] => {
+            // Rows of whole registers: what is behind a row is written over by the next one.
+            reserve(pairs, rows * units + LANES);
+            for row in 0..rows {
+                let values = &matrix.values()[row * stride..][..columns];
+                // SAFETY: `direct::rounded_product` asserts that the processor has the instructions.
+                unsafe { side_by_side(values, &mut pairs[row * units..]) };
+            }
+            View::new(pairs, [rows, units], units)
+        }
+        [_, stride] => {
+            reserve(pairs, units * rows + LANES);
+            let nothing = vec![0.0; if columns % 2 == 1 { rows } else { 0 }];
+            let column = |at: usize| match at < columns {
+                true => &matrix.values()[at * stride..][..rows],
+                false => &nothing[..],
+            };
+            for unit in 0..units {
+                let out = &mut pairs[unit * rows..];
+                // SAFETY: the same.
+                unsafe { joined(column(2 * unit), column(2 * unit + 1), out) };
+            }
+            View::new(pairs, [units, rows], rows).t()
+        }
+    }
+}
+
+/// Makes it as long at least: what it holds will be written over.
+fn reserve(pairs: &mut Vec<Unit>, length: usize) {
+    if pairs.len() < length {
+        pairs.resize(length, 0);
+    }
+}
+
+/// Pairs of neighbours. Whole registers are written: up to so many behind the last.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn side_by_side(values: &[f32], out: &mut [Unit]) {
+    for (values, out) in values.chunks(2 * LANES).zip(registers(out)) {
+        *out = rounded(&padded(values));
+    }
+}
+
+/// Pairs of one of `low` and one of `high`, which are as long. Whole registers, too.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn joined(low: &[f32], high: &[f32], out: &mut [Unit]) {
+    // Words of the lower half and of the upper one in turn.
+    const fn turn(at: i32) -> i32 {
+        at | (at + LANES as i32) << 16
+    }
+    let order = _mm512_set_epi32(
+        turn(15),
+        turn(14),
+        turn(13),
+        turn(12),
+        turn(11),
+        turn(10),
+        turn(9),
+        turn(8),
+        turn(7),
+        turn(6),
+        turn(5),
+        turn(4),
+        turn(3),
+        turn(2),
+        turn(1),
+        turn(0),
+    );
+    let both = low.chunks(LANES).zip(high.chunks(LANES));
+    for ((low, high), out) in both.zip(registers(out)) {
+        let mut values = [0.0; 2 * LANES];
+        values[..LANES].copy_from_slice(&padded::<_, LANES>(low));
+        values[LANES..].copy_from_slice(&padded::<_, LANES>(high));
+        let halves = rounded(&values);
+        *out = pulp::cast(_mm512_permutexvar_epi16(order, pulp::cast(halves)));
+    }
+}
+
+fn registers(out: &mut [Unit]) -> impl Iterator<Item = &mut [Unit; LANES]> {
+    out.as_chunks_mut::<LANES>().0.iter_mut()
+}
