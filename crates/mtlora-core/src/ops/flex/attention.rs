@@ -1,8 +1,6 @@
 //! Attention of one head of one sequence at a time, read from and written to the strip where it
 //! lies. No score matrix outlives its task; the backward pass makes the probabilities anew.
 
-use std::borrow::Cow;
-
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
@@ -99,18 +97,19 @@ impl Strips<'_> {
         }
     }
 
-    /// What the probabilities are multiplied with.
-    fn kept(&self, task: Task) -> Option<Cow<'_, [f32]>> {
-        let entries = task.length * task.length;
-        let keep = self
-            .keep
-            .map(|keep| &keep[task.entry..task.entry + entries]);
-        let Some(dropout) = self.dropout else {
-            return keep.map(Cow::Borrowed);
-        };
-        let mut mask = keep.map_or_else(|| vec![1.0; entries], <[f32]>::to_vec);
-        drop_elements(&mut mask, task.entry, dropout);
-        Some(Cow::Owned(mask))
+    /// Whether the probabilities are multiplied with a mask.
+    fn drops(&self) -> bool {
+        self.keep.is_some() || self.dropout.is_some()
+    }
+
+    /// Multiplies a matrix as large as the scores with the mask.
+    fn drop(&self, task: Task, matrix: &mut [f32]) {
+        if let Some(keep) = self.keep {
+            times(matrix, &keep[task.entry..][..matrix.len()]);
+        }
+        if let Some(dropout) = self.dropout {
+            drop_elements(matrix, task.entry, dropout);
+        }
     }
 
     /// The triangle where there is a causal mask, which leaves it out.
@@ -189,8 +188,8 @@ vectorized! {
     }
 }
 
-fn times(values: &mut [f32], keep: Option<&[f32]>) {
-    if let Some(keep) = keep {
+vectorized! {
+    fn times(values: &mut [f32], keep: &[f32]) {
         for (value, keep) in values.iter_mut().zip(keep) {
             *value *= keep;
         }
@@ -287,7 +286,7 @@ pub(crate) fn segment_attention(
         .for_each_init(Scores::default, |scores, task| {
             let [p, _] = scores.of(task.length);
             strips.probabilities(*task, p);
-            times(p, strips.kept(*task).as_deref());
+            strips.drop(*task, p);
             let p = View::new(p, [task.length; 2], task.length);
             let above = strips.if_causal(Triangle::AboveLeft);
             // SAFETY: this is the one call for this task.
@@ -310,16 +309,14 @@ fn backward_task(
     let length = task.length;
     let [p, d] = scores.of(length);
     strips.probabilities(task, p);
-    let keep = strips.kept(task);
-    let keep = keep.as_deref();
     let d_out = dy.view(task);
-    let kept: &[f32] = match keep {
-        Some(_) => {
+    let kept: &[f32] = match strips.drops() {
+        true => {
             d.copy_from_slice(p);
-            times(d, keep);
+            strips.drop(task, d);
             d
         }
-        None => p,
+        false => p,
     };
     // The transposes of what has zeros above the diagonal have them below it.
     let below = strips.if_causal(Triangle::BelowLeft);
@@ -335,7 +332,7 @@ fn backward_task(
         1.0,
         strips.if_causal(Triangle::Product),
     );
-    times(d, keep);
+    strips.drop(task, d);
     softmax_gradients(d, p, length, strips.causal);
     let ds = View::new(d, [length; 2], length);
     let (query, key) = (strips.query.view(task), strips.key.view(task));
