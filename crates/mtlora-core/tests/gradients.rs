@@ -272,9 +272,10 @@ fn inputs_of_another_width_are_refused() {
     adapted_linear(&layer, Tensor::<2>::ones([4, 6], &cpu()));
 }
 
-/// What the backward pass reads in bfloat16 changes no output, and gradients by its rounding.
+/// What is kept in bfloat16 changes gradients by its rounding, and outputs of attention alone, whose products may
+/// round in both passes.
 #[test]
-fn inputs_kept_in_bfloat16_change_gradients_by_their_rounding() {
+fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
     let devices = devices().into_iter().map(|named| named.device.autodiff());
     for device in devices.filter(|device| device.supports_dtype(DType::BF16)) {
         let segments = Segments::from_lengths(&[5, 3]).unwrap();
@@ -302,7 +303,10 @@ fn inputs_kept_in_bfloat16_change_gradients_by_their_rounding() {
         };
         for operation in ["gelu", "gelu_new", "fused", "attention"] {
             let (exact, kept) = (run(operation, Saved::Exact), run(operation, Saved::Bf16));
-            kept.0.assert_eq(&exact.0, true);
+            match operation {
+                "gelu" | "gelu_new" => kept.0.assert_eq(&exact.0, true),
+                _ => assert!(relative_error(&kept.0, &exact.0) < 5e-3, "{operation}"),
+            }
             let apart = relative_error(&kept.1, &exact.1);
             assert!(0.0 < apart && apart < 2e-2, "{operation}: {apart}");
         }
