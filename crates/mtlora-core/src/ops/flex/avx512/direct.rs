@@ -229,8 +229,8 @@ macro_rules! tile {
                 for part in 0..REGISTERS {
                     let line = line.wrapping_add(part * LANES).cast();
                     // SAFETY: what is masked out is not read; the rest are units of `right`.
-                    lanes[part] =
-                        pulp::cast(unsafe { _mm512_maskz_loadu_epi32(masks[part], line) });
+                    let units = unsafe { _mm512_maskz_loadu_epi32(masks[part], line) };
+                    lanes[part] = pulp::cast(units);
                 }
                 let factors = left.first.wrapping_add(at * column_stride);
                 for (row, sums) in sums.iter_mut().enumerate() {
