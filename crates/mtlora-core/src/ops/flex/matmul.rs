@@ -36,6 +36,7 @@ pub(super) fn small_matmul(
         return avx512::direct::product(out, a, b, factor, triangle);
     }
     // With what need not be multiplied.
+    let _ = triangle;
     product(out, a, b, factor, false, Parallelism::None);
 }
 

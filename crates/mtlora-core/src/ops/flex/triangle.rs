@@ -1,3 +1,4 @@
+#[cfg(target_arch = "x86_64")]
 use std::ops::Range;
 
 /// What of a product of matrices need not be multiplied, as under a causal mask.
@@ -13,6 +14,7 @@ pub(super) enum Triangle {
     BelowLeft,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Triangle {
     /// How many columns the product of some rows has, and over what its sums run.
     pub(super) fn needed(

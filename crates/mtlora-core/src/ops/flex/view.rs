@@ -64,6 +64,7 @@ impl<'a, E> View<'a, E> {
     ///
     /// # Panics
     /// When it is not as long.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn of<F>(self, values: &'a [F]) -> View<'a, F> {
         assert_eq!(values.len(), self.values.len());
         View {
@@ -127,6 +128,7 @@ impl<'a> ViewMut<'a> {
     ///
     /// # Panics
     /// When it has not all of them.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
         part(self.first, self.sides, self.stride, rows, columns)
     }
