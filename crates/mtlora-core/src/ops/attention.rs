@@ -55,7 +55,8 @@ pub struct AttentionLayout {
     /// Dropout on the probabilities: the places of its mask run segment after segment, in each head
     /// after head.
     pub dropout: Option<SeededDropout>,
-    /// How query, key and value are kept for the backward pass, and what products may round.
+    /// How query, key and value are kept for the backward pass, and so whether products may round their
+    /// factors.
     pub saved: Saved,
 }
 

@@ -14,8 +14,8 @@ pub enum Saved {
     #[default]
     Exact,
     /// Rounded to bfloat16: half the memory. Attention's products may then round their factors to it in both
-    /// passes, as burn-flex does where the processor multiplies bfloat16 (sums stay in 32-bit floats); else the
-    /// forward pass reads the input as it is.
+    /// passes, as burn-flex does where the processor multiplies bfloat16; sums stay in 32-bit floats. Everywhere
+    /// else the forward pass reads its input as it is.
     Bf16,
 }
 

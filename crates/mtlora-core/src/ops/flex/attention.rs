@@ -89,7 +89,7 @@ struct Strips<'a> {
 }
 
 impl Strips<'_> {
-    /// `factor a b` into `out`, in the precision that what is saved has.
+    /// `factor a b` into `out`, of factors rounded as the saved inputs are.
     fn product(&self, out: ViewMut<'_>, a: View<'_>, b: View<'_>, factor: f32, triangle: Triangle) {
         match self.saved {
             Saved::Exact => small_matmul(out, a, b, factor, triangle),
@@ -112,7 +112,7 @@ impl Strips<'_> {
         }
     }
 
-    /// The triangle where there is a causal mask, which leaves it out.
+    /// The triangle under a causal mask, else none.
     fn if_causal(&self, triangle: Triangle) -> Triangle {
         if self.causal {
             triangle
@@ -189,6 +189,7 @@ vectorized! {
 }
 
 vectorized! {
+    /// Multiplies element by element.
     fn times(values: &mut [f32], keep: &[f32]) {
         for (value, keep) in values.iter_mut().zip(keep) {
             *value *= keep;
@@ -469,20 +470,22 @@ mod tests {
 
     #[test]
     fn heads_of_no_width_attend_to_nothing() {
-        let layout = AttentionLayout {
-            segments: Segments::from_lengths(&[2, 1]).unwrap(),
-            heads: 2,
-            scale: 1.0,
-            causal: true,
-            dropout: None,
-            saved: Saved::Exact,
-        };
-        let strip = || random([3, 0], 1.0, 0);
-        let inputs = Inputs::new(strip(), strip(), strip(), None);
-        let out = segment_attention(inputs.clone(), &layout);
-        assert_eq!(out.shape(), Shape::from([3, 0]));
-        for gradient in segment_attention_backward(inputs, strip(), &layout) {
-            assert_eq!(gradient.shape(), Shape::from([3, 0]));
+        for saved in [Saved::Exact, Saved::Bf16] {
+            let layout = AttentionLayout {
+                segments: Segments::from_lengths(&[2, 1]).unwrap(),
+                heads: 2,
+                scale: 1.0,
+                causal: true,
+                dropout: None,
+                saved,
+            };
+            let strip = || random([3, 0], 1.0, 0);
+            let inputs = Inputs::new(strip(), strip(), strip(), None);
+            let out = segment_attention(inputs.clone(), &layout);
+            assert_eq!(out.shape(), Shape::from([3, 0]));
+            for gradient in segment_attention_backward(inputs, strip(), &layout) {
+                assert_eq!(gradient.shape(), Shape::from([3, 0]));
+            }
         }
     }
 

@@ -17,7 +17,7 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// What lies in a slot, which is there.
+    /// What lies in a slot that exists.
     #[inline(always)]
     fn slot(self, slot: u32, head_dim: usize) -> &'a [f32] {
         &self.cache[slot as usize * self.width + self.from..][..head_dim]

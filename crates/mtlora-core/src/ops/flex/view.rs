@@ -60,7 +60,7 @@ impl<'a, E> View<'a, E> {
         }
     }
 
-    /// The same place of another slice as long.
+    /// The same matrix in another slice of the same length.
     ///
     /// # Panics
     /// When it is not as long.
@@ -165,7 +165,7 @@ unsafe impl Send for Place<'_> {}
 unsafe impl Sync for Place<'_> {}
 
 impl<'a> Place<'a> {
-    /// Rows of `columns` elements, as many as there are: of none, any number.
+    /// Rows of `columns` elements, as many as there are; where `columns` is 0, any number.
     pub(super) fn new(out: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
         let rows = out.len().checked_div(columns).unwrap_or(usize::MAX);
         Self {

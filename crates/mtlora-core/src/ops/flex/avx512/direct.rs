@@ -2,7 +2,7 @@
 //! lie, but for a transpose on the right; with pairs of bfloat16 as [`pairs`] rounds them.
 
 use std::arch::x86_64::{
-    __mmask16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi32, _mm512_mul_ps, _mm512_set1_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi32, _mm512_mul_ps, _mm512_set1_ps,
     _mm512_setzero_ps, _mm512_setzero_si512,
 };
 use std::cell::RefCell;
@@ -11,9 +11,13 @@ use std::ops::Range;
 use super::super::triangle::Triangle;
 use super::super::view::{View, ViewMut};
 use super::right::padded;
-use super::tile::{multiply_add, multiply_add_pairs};
+use super::tile::{masks, multiply_add, multiply_add_pairs};
 use super::transpose::transposed;
 use super::{COLUMNS, Kernel, LANES, ROWS, Unit, available, bf16_available, pairs};
+
+/// The most pairs that a thread keeps memory for (1 MiB): those of longer sequences take longer than it
+/// takes to ask for them.
+const KEPT: usize = 1 << 18;
 
 thread_local! {
     /// A thread's memory for factors in pairs.
@@ -57,6 +61,11 @@ pub(in crate::ops::flex) fn rounded_product(
         let a = pairs::of_rows(a, left);
         let b = pairs::of_rows(b.t(), right).t();
         units_product(Kernel::Bf16, inner, out, a, b, factor, triangle);
+        for pairs in [left, right] {
+            if pairs.len() > KEPT {
+                *pairs = Vec::new();
+            }
+        }
     });
 }
 
@@ -104,8 +113,9 @@ fn units_product(
             };
             let out = out.part(block, first..last.min(needed));
             // SAFETY: the processor has the instructions. `View` says that all elements of the two
-            // matrices lie in their slices, and these are elements of them: of the block's rows, of
-            // the inner dimension, and of the columns of `out`, which no panel has more of.
+            // matrices lie in their slices, and these are elements of them, or of `lines`, which have all
+            // of the inner dimension: of the block's rows, and of the panel's columns, of which `out` has
+            // no more.
             unsafe {
                 match kernel {
                     Kernel::F32 => multiply_floats(units, left, right, out, factor),
@@ -219,8 +229,7 @@ macro_rules! tile {
             mut out: ViewMut<'_>,
             factor: f32,
         ) {
-            let all = u32::MAX >> (COLUMNS - out.sides()[1]);
-            let masks = [all as __mmask16, (all >> LANES) as __mmask16];
+            let masks = masks(out.sides()[1]);
             let [row_stride, column_stride] = left.strides;
             let mut sums = [[_mm512_setzero_ps(); REGISTERS]; R];
             for at in units {

@@ -31,7 +31,7 @@ const GROUP: usize = 6;
 
 type Lanes = [f32; LANES];
 
-/// Calls a function with the number of rows as a constant, of which the last is the most.
+/// Calls a function with the number of rows as a constant; `$most` stands for the largest.
 macro_rules! with_rows {
     ($rows:expr, [$($few:literal),*], $most:ident, $function:ident $arguments:tt) => {
         match $rows {
@@ -284,8 +284,8 @@ fn group_dots<const R: usize>(
     }
 }
 
-/// Has the cache line so many floats behind these fetched. Into the second cache: the first is full of what is
-/// multiplied meanwhile.
+/// Has the cache line `distance` floats behind the first of these fetched, into the second cache: the first is full
+/// of what is multiplied meanwhile.
 #[inline(always)]
 fn fetch(values: &[f32], distance: usize) {
     let place = values.as_ptr().wrapping_add(distance);

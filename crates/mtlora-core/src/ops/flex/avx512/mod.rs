@@ -29,8 +29,8 @@ use tile::Begin;
 const ROWS: usize = 12;
 /// Columns of a tile: two registers.
 const COLUMNS: usize = 32;
-/// Units of the inner dimension that are summed in one pass: with fewer, the output would be read and
-/// written more often; with more, a task's panels would leave the second cache.
+/// Units of the inner dimension that are summed in one pass: with fewer, the output would come from memory
+/// more often; with more, a task's panels would leave the second cache.
 const UNITS: usize = 768;
 /// The most panels of a task (384 KiB): with a block of rows they stay in the second cache, from which
 /// both come fast enough.
@@ -64,8 +64,8 @@ impl Kernel {
         }
     }
 
-    /// Units that are added up one by one: the error of a sum grows with them. That of bfloat16 is in its
-    /// factors.
+    /// Units that are added up one by one, before the sum goes to the output: its error grows with them. With
+    /// bfloat16 the rounding of the factors outweighs it.
     fn chain(self) -> usize {
         match self {
             Kernel::F32 => 384,

@@ -13,6 +13,9 @@ use super::{LANES, Unit};
 pub(super) fn of_rows<'a>(matrix: View<'_>, pairs: &'a mut Vec<Unit>) -> View<'a, Unit> {
     let [rows, columns] = matrix.sides();
     let units = columns.div_ceil(2);
+    if rows == 0 || columns == 0 {
+        return View::new(&[], [rows, units], units);
+    }
     match matrix.strides() {
         [stride, 1] => {
             // Rows of whole registers: what is behind a row is written over by the next one.
@@ -26,10 +29,9 @@ pub(super) fn of_rows<'a>(matrix: View<'_>, pairs: &'a mut Vec<Unit>) -> View<'a
         }
         [_, stride] => {
             reserve(pairs, units * rows + LANES);
-            let nothing = vec![0.0; if columns % 2 == 1 { rows } else { 0 }];
             let column = |at: usize| match at < columns {
                 true => &matrix.values()[at * stride..][..rows],
-                false => &nothing[..],
+                false => &[],
             };
             for unit in 0..units {
                 let out = &mut pairs[unit * rows..];
@@ -56,7 +58,7 @@ fn side_by_side(values: &[f32], out: &mut [Unit]) {
     }
 }
 
-/// Pairs of one of `low` and one of `high`, which are as long. Whole registers, too.
+/// Pairs of one of `low` and one of `high`, and of zeros behind its last. Whole registers, too.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn joined(low: &[f32], high: &[f32], out: &mut [Unit]) {
     // Words of the lower half and of the upper one in turn.
@@ -81,8 +83,9 @@ fn joined(low: &[f32], high: &[f32], out: &mut [Unit]) {
         turn(1),
         turn(0),
     );
-    let both = low.chunks(LANES).zip(high.chunks(LANES));
-    for ((low, high), out) in both.zip(registers(out)) {
+    let starts = (0..low.len()).step_by(LANES);
+    for ((start, low), out) in starts.zip(low.chunks(LANES)).zip(registers(out)) {
+        let high = &high[start.min(high.len())..high.len().min(start + LANES)];
         let mut values = [0.0; 2 * LANES];
         values[..LANES].copy_from_slice(&padded::<_, LANES>(low));
         values[LANES..].copy_from_slice(&padded::<_, LANES>(high));

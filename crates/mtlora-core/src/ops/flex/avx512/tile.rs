@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 };
 
 /// Which lanes of two registers so many columns take.
-fn masks(columns: usize) -> [__mmask16; 2] {
+pub(super) fn masks(columns: usize) -> [__mmask16; 2] {
     let all = u32::MAX >> (COLUMNS - columns);
     [all as __mmask16, (all >> LANES) as __mmask16]
 }
