@@ -15,8 +15,7 @@ use super::tile::{masks, multiply_add, multiply_add_pairs};
 use super::transpose::transposed;
 use super::{COLUMNS, Kernel, LANES, ROWS, Unit, available, bf16_available, pairs};
 
-/// The most pairs that a thread keeps memory for (1 MiB): those of longer sequences take longer than it
-/// takes to ask for them.
+/// The most pairs that a thread keeps memory for (1 MiB): for those of longer sequences it asks anew.
 const KEPT: usize = 1 << 18;
 
 thread_local! {
@@ -168,7 +167,10 @@ fn lay_out(turned: View<'_, Unit>, rows: Range<usize>, lines: &mut Vec<[[Unit; L
 
 /// Calls a tile's function with the number of rows and of registers a row as constants.
 macro_rules! multiply {
-    ($name:ident, $tile:ident, $($rows:literal),*) => {
+    ($name:ident, $tile:ident) => {
+        multiply!($name, $tile, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    };
+    ($name:ident, $tile:ident, [$($rows:literal),*]) => {
         /// Writes a tile: at most [`ROWS`] rows of at most [`COLUMNS`] columns.
         ///
         /// # Safety
@@ -196,22 +198,8 @@ macro_rules! multiply {
     };
 }
 
-multiply!(
-    multiply_floats,
-    float_tile,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11
-);
-multiply!(multiply_pairs, pair_tile, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11);
+multiply!(multiply_floats, float_tile);
+multiply!(multiply_pairs, pair_tile);
 
 /// Defines a tile's function, which differs in its instructions only.
 macro_rules! tile {

@@ -85,8 +85,7 @@ pub(super) fn bf16_available() -> bool {
 }
 
 thread_local! {
-    /// A thread's memory for panels: it would take 2 % of a training step to fill it with zeros for each
-    /// product.
+    /// A thread's memory for panels, from product to product.
     static LINES: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
