@@ -10,6 +10,8 @@ use mtlora::train::{
     TrainOptions, settings_of,
 };
 
+use super::finished::{self, CheckpointArgs};
+use super::head::{Head, HeadOf};
 use super::settings::{Resolved, Settings};
 use super::{hub, output};
 
@@ -29,6 +31,12 @@ pub(super) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> 
 
 /// Reads an adapter's folder, and tells what of it was ignored.
 pub(super) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
+    finished::tell(folder)?;
+    read_finished(folder)
+}
+
+/// As [`read`], where it is known that the run whose folder it may be has ended.
+pub(super) fn read_finished(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
     let adapter = PeftAdapter::from_folder(folder)?;
     if !adapter.config.ignored.is_empty() {
         note!(
@@ -55,16 +63,27 @@ pub(super) fn refuse_own(out: &Path, adapter: Option<&Path>) -> Result<(), Strin
     }
 }
 
-/// Where the trained values are and what they are: those of a run, or of an adapter on a model.
+/// What is to be used: a run, or an adapter on a model.
+pub(super) struct Source {
+    /// The run's folder.
+    pub(super) run: Option<PathBuf>,
+    /// Which state of the run.
+    pub(super) checkpoint: CheckpointArgs,
+    /// The adapter's folder, or its name on the Hub.
+    pub(super) adapter: Option<PathBuf>,
+    /// The model's.
+    pub(super) model: Option<PathBuf>,
+}
+
+/// Where the trained values of `source` are and what they are.
 pub(super) fn source(
-    run: Option<PathBuf>,
-    adapter: Option<PathBuf>,
-    model: Option<PathBuf>,
+    source: Source,
     device: Option<&str>,
 ) -> Result<(PathBuf, StoredConfig), Box<dyn Error>> {
-    match (run, adapter, model) {
+    match (source.run, source.adapter, source.model) {
         (Some(run), ..) => {
             let (_, stored) = hub::open_run(&run)?;
+            source.checkpoint.check(&run)?;
             Ok((run, stored))
         }
         (None, Some(adapter), Some(model)) => {
@@ -91,7 +110,7 @@ fn untold(
     match Gpt2Config::from_folder(&model) {
         Ok(config) => Ok(generation(model, settings, &config, device)),
         Err(ModelError::UnsupportedArchitecture { .. }) => {
-            classification(model, settings, &adapter, device)
+            classification(folder, model, settings, &adapter, device)
         }
         Err(error) => Err(error.into()),
     }
@@ -123,18 +142,16 @@ fn generation(
 }
 
 fn classification(
+    folder: &Path,
     model: PathBuf,
     settings: AdapterSettings,
     adapter: &PeftAdapter,
     device: String,
 ) -> Result<StoredConfig, Box<dyn Error>> {
     let config = EncoderConfig::from_folder(&model)?;
-    let outputs = adapter.num_labels().unwrap_or(config.num_labels());
-    // A base that was never fine-tuned has names for another number of labels.
-    let labels = match config.labels.len() == outputs {
-        true => config.labels.clone(),
-        false => (0..outputs).map(|index| format!("LABEL_{index}")).collect(),
-    };
+    let head = Head::find(HeadOf::Adapter(folder, adapter), &model)?;
+    let labels = head.labels.unwrap_or_else(|| config.labels.clone());
+    let outputs = labels.len();
     let objective = match outputs {
         1 => Objective::Regression,
         _ => Objective::Classification { labels },
@@ -153,6 +170,7 @@ fn classification(
         device,
         training: TrainOptions::default(),
         checkpoints: SaveOptions::default(),
+        fresh_head: head.fresh,
         objective,
     })))
 }
@@ -162,10 +180,9 @@ fn classification(
 pub(super) fn told(folder: &Path, settings: Settings) -> Result<StoredConfig, Box<dyn Error>> {
     let adapter = read(folder)?;
     let of_adapter = settings_of(&adapter.config);
-    Ok(match settings.resolve()? {
-        Resolved::Classification(mut config, task) => {
+    Ok(match settings.resolve(HeadOf::Adapter(folder, &adapter))? {
+        Resolved::Classification(mut config, _) => {
             config.adapter = of_adapter;
-            check_head(folder, &adapter, task.name(), &config.objective)?;
             StoredConfig::Classification(config)
         }
         Resolved::Generation(mut config, _) => {
@@ -173,24 +190,4 @@ pub(super) fn told(folder: &Path, settings: Settings) -> Result<StoredConfig, Bo
             StoredConfig::Generation(config)
         }
     })
-}
-
-/// An error if the adapter's head has other outputs than the task asks for.
-pub(super) fn check_head(
-    folder: &Path,
-    adapter: &PeftAdapter,
-    task: &str,
-    objective: &Objective,
-) -> Result<(), String> {
-    let wanted = match objective {
-        Objective::Classification { labels } => labels.len(),
-        Objective::Regression => 1,
-    };
-    match adapter.num_labels() {
-        Some(found) if found != wanted => Err(format!(
-            "{}: its head has {found} outputs, {task} asks for {wanted}; name the task that it was trained on",
-            folder.display()
-        )),
-        _ => Ok(()),
-    }
 }

@@ -10,6 +10,8 @@ use mtlora::train::{
 use serde_json::json;
 
 use super::eval_generation::{self, Wanted};
+use super::finished::CheckpointArgs;
+use super::head::{Head, HeadOf};
 use super::settings::Settings;
 use super::{adapted, hub, output, task};
 
@@ -18,6 +20,8 @@ pub(crate) struct Args {
     /// The run to score.
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
     run: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// A model to score as it is (labels and numbers only), or with --adapter: a folder, or a name on the
     /// Hub.
     #[arg(long, requires = "task")]
@@ -34,6 +38,10 @@ pub(crate) struct Args {
     /// The split [default: the task's dev split].
     #[arg(long)]
     split: Option<String>,
+    /// For --model: the classes in the order of the outputs of its head, with commas between [default: they are
+    /// matched by name].
+    #[arg(long, value_delimiter = ',', requires = "model")]
+    labels: Option<Vec<String>>,
     /// The most tokens of an example [default: the run's, or 128; data-to-text: 512]. A data-to-text run
     /// keeps its own.
     #[arg(long)]
@@ -52,13 +60,18 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     // What was trained, and where its values are.
     let trained = match (&args.run, &args.adapter) {
-        (Some(run), _) => Some((run.clone(), hub::open_run(run)?.1)),
+        (Some(run), _) => {
+            let (_, stored) = hub::open_run(run)?;
+            args.checkpoint.check(run)?;
+            Some((run.clone(), stored))
+        }
         (None, Some(adapter)) => {
             let settings = Settings {
                 model: args.model.clone(),
                 task: args.task.clone(),
                 data: args.data.clone(),
                 max_length: args.max_length,
+                labels: args.labels.clone(),
                 device: args.device.clone(),
                 ..Settings::default()
             };
@@ -113,38 +126,32 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
         (None, None, Err(_)) => return Err("--data is needed".into()),
     };
-    let table = stored.and_then(|config| config.table.clone());
-    let task = task::find(&name, table, &data)?;
+    let task = match stored {
+        Some(config) => task::for_run(&name, config, &data)?,
+        None => task::find(&name, None, &data)?,
+    };
     let device_name = args
         .device
         .or_else(|| stored.map(|config| config.device.clone()))
         .or_else(|| devices().into_iter().next().map(|device| device.name))
         .ok_or("this build has no backend")?;
     let device = device(&device_name)?;
-    let split = args.split.unwrap_or_else(|| task.dev_split().to_string());
-    let examples = task::read(task.as_ref(), &data, &split)?;
-
-    let (parts, trainable) = match (run, args.model) {
+    let (task, parts, trainable) = match (run, args.model) {
         (Some((folder, config)), _) => {
-            if config.objective != *task.objective() {
-                return Err(format!(
-                    "the run was trained on {}, whose labels are not those of {name}",
-                    config.task
-                )
-                .into());
-            }
             let trainable = trained_parameters(&folder)?;
             let mut parts = config.load(&folder, &device)?;
             if let Some(length) = args.max_length {
                 parts.text = TextEncoder::from_folder(&config.model, &parts.config, length)?;
             }
-            (parts, trainable)
+            (task, parts, trainable)
         }
         (None, Some(given)) => {
             let folder = hub::model(&given, None, |folder| {
                 drop(EncoderConfig::from_folder(folder)?);
                 Ok(())
             })?;
+            let head = Head::find(HeadOf::Model, &folder)?;
+            let task = head.fit(task, args.labels.as_deref())?;
             let config = task_config(EncoderConfig::from_folder(&folder)?, task.objective())?;
             let text = TextEncoder::from_folder(&folder, &config, args.max_length.unwrap_or(128))?;
             let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;
@@ -159,18 +166,14 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 config,
                 text,
             };
-            (parts, 0)
+            (task, parts, 0)
         }
         (None, None) => return Err("--run or --model is needed".into()),
     };
+    let split = args.split.unwrap_or_else(|| task.dev_split().to_string());
+    let examples = task::read(task.as_ref(), &data, &split)?;
     let items = encode(&parts.text, &examples)?;
-    let scores = evaluate(
-        &parts.model,
-        &parts.config,
-        &items,
-        task.metric_names(),
-        &device,
-    )?;
+    let scores = evaluate(&parts.model, &parts.config, &items, task.as_ref(), &device)?;
     say!("{name} {split}: {}", output::describe(&scores))?;
     if json {
         output::json(&json!({

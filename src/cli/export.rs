@@ -6,6 +6,7 @@ use mtlora::core::{Fold, device};
 use mtlora::models::PeftAdapter;
 use serde_json::json;
 
+use super::finished::CheckpointArgs;
 use super::{adapted, output};
 
 /// The update of a weight is scale * B T A; PEFT knows scale * B A. `T` goes into the factors, which
@@ -16,6 +17,8 @@ pub(crate) struct Args {
     /// The run, or another folder with its adapter.
     #[arg(long)]
     run: PathBuf,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// The folder to write; must be new or empty.
     #[arg(long)]
     out: PathBuf,
@@ -34,6 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    args.checkpoint.check(&args.run)?;
     let adapter = PeftAdapter::from_folder(&args.run)?;
     output::vacant(&args.out, args.overwrite)?;
     let mut plain = adapter.fold(args.fold, &device(&adapted::device_name(None)?)?);

@@ -1,20 +1,26 @@
 use std::error::Error;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use mtlora::core::{device, devices};
 use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
+use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, PromptForm, RoutedColumns, Run, WriteOptions, Written,
-    load_generators, read_routed, write_routed,
+    GenerationRunConfig, GeneratorParts, InputColumns, Pairs, PromptForm, RoutedColumns, Run,
+    WriteOptions, Written, is_table, load_generators, read_input_lines, read_inputs, read_routed,
+    write_routed,
 };
 use serde_json::{Value, json};
 
+use super::adapted::Source;
 use super::decoding::DecodingArgs;
+use super::finished::CheckpointArgs;
 use super::progress::Counter;
 use super::several::{self, SeveralArgs};
 use super::{adapted, hub, output, task};
+
+/// The column with the inputs where nothing says otherwise.
+const PROMPT: &str = "prompt";
 
 /// Flags of `mtlora generate`.
 #[derive(clap::Args)]
@@ -22,6 +28,8 @@ pub(crate) struct Args {
     /// The run that writes: it is given inputs, one a line, as its task has them.
     #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
     run: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// A GPT-2 that writes, a folder or a name on the Hub: it is given beginnings of texts, one a line, and goes
     /// on.
     #[arg(long)]
@@ -34,7 +42,7 @@ pub(crate) struct Args {
     /// made.
     #[arg(long, conflicts_with = "run")]
     inputs: bool,
-    /// The lines [default: standard input].
+    /// The lines, or a table with them (.csv, .tsv, .jsonl) [default: lines on standard input].
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// With --run: the lines are the inputs of this split of its task.
@@ -42,9 +50,9 @@ pub(crate) struct Args {
     split: Option<String>,
     #[command(flatten)]
     several: SeveralArgs,
-    /// With --adapter-column: the column with the line.
-    #[arg(long, requires = "adapter_column", default_value = "prompt")]
-    prompt_column: String,
+    /// The column of a table with the inputs [default: the run's, or prompt].
+    #[arg(long, requires = "input")]
+    prompt_column: Option<String>,
     /// Cut lines that are too long for the model from the left.
     #[arg(long)]
     cut_input: bool,
@@ -65,13 +73,18 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let (lines, parts, usual, device) = match &args.model {
         model if trained => {
             let name = args.device.as_deref();
-            let (run, adapter, model) = (args.run.clone(), adapter, model.clone());
-            let (folder, stored) = adapted::source(run, adapter, model, name)?;
+            let source = Source {
+                run: args.run.clone(),
+                checkpoint: args.checkpoint,
+                adapter,
+                model: model.clone(),
+            };
+            let (folder, stored) = adapted::source(source, name)?;
             let config = several::generation(&folder, stored)?;
             let device = device(args.device.as_deref().unwrap_or(&config.device))?;
             let lines = match &args.split {
                 Some(split) => inputs(&config, split)?,
-                None => read_lines(args.input.as_deref())?,
+                None => args.lines(run_task(&config)?.as_deref())?,
             };
             (
                 lines,
@@ -102,7 +115,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 eos_token_ids: vec![parts.config.eos_token_id],
                 ..GenerationConfig::default()
             };
-            (read_lines(args.input.as_deref())?, parts, usual, device)
+            (args.lines(None)?, parts, usual, device)
         }
         None => return Err("--run or --model is needed".into()),
     };
@@ -139,7 +152,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     )?;
     let columns = RoutedColumns {
         adapter: column,
-        text: &args.prompt_column,
+        text: args.prompt_column.as_deref().unwrap_or(PROMPT),
         pair: None,
     };
     let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
@@ -194,27 +207,44 @@ fn inputs(config: &GenerationRunConfig, split: &str) -> Result<Vec<String>, Box<
     Ok(records.into_iter().map(|record| record.input).collect())
 }
 
-/// The lines of a file, or of standard input.
-fn read_lines(path: Option<&Path>) -> Result<Vec<String>, String> {
-    match path {
-        Some(path) => {
-            let name = path.display().to_string();
-            let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
-            read(BufReader::new(file), &name)
-        }
-        None => read(io::stdin().lock(), "standard input"),
-    }
+/// The task of a run; none for an adapter without one.
+fn run_task(
+    config: &GenerationRunConfig,
+) -> Result<Option<Box<dyn GenerationTask>>, Box<dyn Error>> {
+    Ok(task::find_generation(&config.task, config.pairs.clone())?)
 }
 
-fn read(lines: impl BufRead, name: &str) -> Result<Vec<String>, String> {
-    let lines: Vec<String> = lines
-        .lines()
-        .enumerate()
-        .map(|(index, line)| line.map_err(|error| format!("{name}:{}: {error}", index + 1)))
-        .collect::<Result<_, _>>()?;
-    match lines.iter().position(|line| line.trim().is_empty()) {
-        Some(index) => Err(format!("{name}:{}: the line is empty", index + 1)),
-        None if lines.is_empty() => Err(format!("{name}: there is no line")),
-        None => Ok(lines),
+impl Args {
+    /// What is to be written for, or gone on from: the inputs of `task`, if it is known.
+    fn lines(&self, task: Option<&dyn GenerationTask>) -> Result<Vec<String>, Box<dyn Error>> {
+        let of_task = task.map(GenerationTask::input_column);
+        let column = self.prompt_column.as_deref().or(of_task).unwrap_or(PROMPT);
+        let columns = InputColumns {
+            text: column,
+            pairs: Pairs::Never,
+        };
+        let stdin = PathBuf::from("standard input");
+        let name = self.input.as_ref().unwrap_or(&stdin);
+        let inputs = match &self.input {
+            Some(path) => read_inputs(path, &columns)?,
+            None => read_input_lines(name, io::stdin().lock(), columns.pairs)?,
+        };
+        if inputs.is_empty() {
+            return Err(format!("{}: there is no line", name.display()).into());
+        }
+        let is_table = self.input.as_deref().is_some_and(is_table);
+        let mut lines = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            if input.text.trim().is_empty() {
+                let place = format!("{}:{}", name.display(), input.line);
+                return Err(format!("{place}: the line is empty").into());
+            }
+            lines.push(match task {
+                // Lines are inputs as the task makes them of its files.
+                Some(task) if is_table => task.input(name, input.line, &input.text)?,
+                _ => input.text,
+            });
+        }
+        Ok(lines)
     }
 }

@@ -5,6 +5,7 @@ use mtlora::core::{device, state};
 use mtlora::train::Run;
 use serde_json::json;
 
+use super::head::HeadOf;
 use super::settings::{Resolved, Settings};
 use super::{adapted, hub, output};
 
@@ -32,13 +33,13 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     let folder = hub::adapter(&args.adapter)?;
     adapted::refuse_own(&args.out, Some(&folder))?;
-    let adapter = adapted::read(&folder)?;
+    // The settings look at whether a run has ended.
+    let adapter = adapted::read_finished(&folder)?;
     let trained = adapter.num_params();
     let modules = adapter.modules.len();
     args.settings.init_from = Some(folder.clone());
-    match args.settings.resolve()? {
-        Resolved::Classification(config, task) => {
-            adapted::check_head(&folder, &adapter, task.name(), &config.objective)?;
+    match args.settings.resolve(HeadOf::Adapter(&folder, &adapter))? {
+        Resolved::Classification(config, _) => {
             let parts = config.import(&device(&config.device)?.autodiff())?;
             let format = config.format(&parts)?;
             let run = Run::create(&args.out, args.overwrite, &*config)?;

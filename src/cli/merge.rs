@@ -6,6 +6,8 @@ use mtlora::models::copy_tokenizer_files;
 use mtlora::train::StoredConfig;
 use serde_json::json;
 
+use super::adapted::Source;
+use super::finished::CheckpointArgs;
 use super::{adapted, output};
 
 #[derive(clap::Args)]
@@ -13,6 +15,8 @@ pub(crate) struct Args {
     /// The run whose adapter is folded in.
     #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
     run: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// In place of a run: an adapter (PEFT's LoRA, or a run's) ...
     #[arg(long, value_name = "DIR", requires = "model")]
     adapter: Option<PathBuf>,
@@ -28,7 +32,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let (folder, stored) = adapted::source(args.run, args.adapter, args.model, None)?;
+    let source = Source {
+        run: args.run,
+        checkpoint: args.checkpoint,
+        adapter: args.adapter,
+        model: args.model,
+    };
+    let (folder, stored) = adapted::source(source, None)?;
     output::vacant(&args.out, args.overwrite)?;
     match stored {
         // The update is folded into the weights as the base model has them, whatever precision the run

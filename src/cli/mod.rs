@@ -12,7 +12,9 @@ mod devices;
 mod eval;
 mod eval_generation;
 mod export;
+mod finished;
 mod generate;
+mod head;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(not(feature = "hub"))]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, StdoutLock, Write};
 use std::path::Path;
 
-use mtlora::train::Scores;
+use mtlora::train::{Example, Objective, Scores, class_counts};
 use serde::Serialize;
 
 /// A line on standard error, as `eprintln!`. Where nobody can read it any more it is dropped, for work must not end
@@ -154,6 +154,26 @@ pub(crate) fn describe(scores: &Scores) -> String {
         .map(|(name, value)| format!("{} {value:.4}", name.as_str()))
         .collect();
     parts.join(", ")
+}
+
+/// How many classes are listed with their numbers of examples.
+const CLASSES: usize = 20;
+
+/// `classes: neg 12, pos 15`; nothing for a regression.
+pub(crate) fn classes(objective: &Objective, examples: &[Example]) -> Option<String> {
+    let counts = class_counts(objective, examples);
+    if counts.is_empty() {
+        return None;
+    }
+    let mut parts: Vec<String> = counts
+        .iter()
+        .take(CLASSES)
+        .map(|class| format!("{} {}", printable(&class.label), class.count))
+        .collect();
+    if let Some(more) = counts.len().checked_sub(CLASSES).filter(|more| *more > 0) {
+        parts.push(format!("and {more} more classes"));
+    }
+    Some(format!("classes: {}", parts.join(", ")))
 }
 
 /// The process's highest resident memory so far, in MiB, where the system tells it.

@@ -1,23 +1,30 @@
 use std::error::Error;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use mtlora::core::device;
 use mtlora::train::{
-    Example, NamedAdapter, Objective, RoutedColumns, RoutedRow, RunConfig, encode,
-    load_classifiers, predict, predict_routed, read_routed,
+    Example, InputColumns, NamedAdapter, Objective, Pairs, RoutedColumns, RoutedRow, RunConfig,
+    encode, load_classifiers, predict, predict_routed, read_input_lines, read_inputs, read_routed,
 };
 use serde_json::{Map, Value, json};
 
+use super::adapted::Source;
+use super::finished::CheckpointArgs;
 use super::several::{self, SeveralArgs};
-use super::{adapted, output};
+use super::task::OwnedColumns;
+use super::{adapted, output, task};
+
+/// The column with the text where nothing says otherwise.
+const TEXT: &str = "text";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run that predicts.
     #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
     run: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// In place of a run: an adapter (PEFT's LoRA, or a run's) ... With --adapter-column once for each
     /// adapter, with the name that the rows call it.
     #[arg(long, value_name = "[NAME=]DIR")]
@@ -25,17 +32,17 @@ pub(crate) struct Args {
     /// ... and the model that it is for, whose names the labels have.
     #[arg(long, requires = "adapter")]
     model: Option<PathBuf>,
-    /// Text, one example a line; the two texts of a pair have a tab between [default: standard
-    /// input].
+    /// The texts: a table (.csv, .tsv, .jsonl), or lines with an example each, where the two texts of a pair have
+    /// a tab between [default: lines on standard input].
     #[arg(long)]
     input: Option<PathBuf>,
     #[command(flatten)]
     several: SeveralArgs,
-    /// With --adapter-column: the column with the text.
-    #[arg(long, requires = "adapter_column", default_value = "text")]
-    text_column: String,
-    /// With --adapter-column: the column with the second text of a pair [default: none].
-    #[arg(long, requires = "adapter_column")]
+    /// The column of a table with the text [default: the run's, or text].
+    #[arg(long, requires = "input")]
+    text_column: Option<String>,
+    /// The column of a table with the second text of a pair [default: the run's, or none].
+    #[arg(long, requires = "input")]
     pair_column: Option<String>,
     /// What comes out, on standard output.
     #[arg(long, value_enum, default_value_t = Format::Csv)]
@@ -53,16 +60,31 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         return several(args, &column, json);
     }
     let adapter = several::only(&args.adapter)?;
-    let (folder, stored) = adapted::source(args.run, adapter, args.model, None)?;
-    let config = several::classification(&folder, stored)?;
-    let examples = match &args.input {
-        Some(path) => {
-            let name = path.display().to_string();
-            let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
-            read(BufReader::new(file), &name)?
-        }
-        None => read(io::stdin().lock(), "standard input")?,
+    let source = Source {
+        run: args.run.clone(),
+        checkpoint: args.checkpoint,
+        adapter,
+        model: args.model.clone(),
     };
+    let (folder, stored) = adapted::source(source, None)?;
+    let config = several::classification(&folder, stored)?;
+    let trained = task::text_columns(&config);
+    let columns = args.columns(trained.as_ref())?;
+    let inputs = match &args.input {
+        Some(path) => read_inputs(path, &columns)?,
+        None => {
+            let name = Path::new("standard input");
+            read_input_lines(name, io::stdin().lock(), columns.pairs)?
+        }
+    };
+    let examples: Vec<Example> = inputs
+        .into_iter()
+        .map(|input| Example {
+            text: input.text,
+            pair: input.pair,
+            target: None,
+        })
+        .collect();
     let device = device(&config.device)?;
     let parts = config.load(&folder, &device)?;
     let items = encode(&parts.text, &examples)?;
@@ -78,6 +100,33 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+impl Args {
+    /// Where a table has the texts, and what lines are: as what the model was `trained` on has them, and else as the
+    /// flags say.
+    fn columns<'a>(
+        &'a self,
+        trained: Option<&'a OwnedColumns>,
+    ) -> Result<InputColumns<'a>, Box<dyn Error>> {
+        let pairs = match (&self.pair_column, trained) {
+            (Some(_), Some(OwnedColumns { pair: None, .. })) => {
+                return Err("--pair-column: the run was trained on single texts".into());
+            }
+            (Some(column), _) => Pairs::Column(column),
+            (None, Some(trained)) => match &trained.pair {
+                Some(column) => Pairs::Column(column),
+                None => Pairs::Single,
+            },
+            (None, None) => Pairs::Unknown,
+        };
+        let of_run = trained.map(|columns| columns.text.as_str());
+        let text = self.text_column.as_deref().or(of_run);
+        Ok(InputColumns {
+            text: text.unwrap_or(TEXT),
+            pairs,
+        })
+    }
+}
+
 /// Each row of a table by the adapter that it names.
 fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let adapters = several::open(
@@ -88,11 +137,13 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     )?;
     let columns = RoutedColumns {
         adapter: column,
-        text: &args.text_column,
+        text: args.text_column.as_deref().unwrap_or(TEXT),
         pair: args.pair_column.as_deref(),
     };
     let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
-    let rows = read_routed(several::table(args.input.as_deref())?, columns, &names)?;
+    let table = several::table(args.input.as_deref())?;
+    let rows = read_routed(table, columns, &names)?;
+    let rows = as_trained(rows, &adapters, table, columns.pair.is_some())?;
     let device = device(&adapters[0].config.device)?;
     let models = load_classifiers(&adapters, &device)?;
     let logits = predict_routed(&models, &rows, &device)?;
@@ -113,6 +164,46 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         output::json(&json!({ "adapters": names, "examples": rows.len() }))?;
     }
     Ok(())
+}
+
+/// `rows` of the file `table`, each with one text or two as its adapter was trained. `has_pairs` says whether the table
+/// has a column for the second.
+fn as_trained(
+    mut rows: Vec<RoutedRow>,
+    adapters: &[NamedAdapter<RunConfig>],
+    table: &Path,
+    has_pairs: bool,
+) -> Result<Vec<RoutedRow>, Box<dyn Error>> {
+    let trained: Vec<Option<OwnedColumns>> = adapters
+        .iter()
+        .map(|adapter| task::text_columns(&adapter.config))
+        .collect();
+    for row in &mut rows {
+        let Some(Some(columns)) = trained.get(row.adapter) else {
+            continue;
+        };
+        let name = &adapters[row.adapter].name;
+        let place = format!("{}:{}", table.display(), row.line);
+        match (&columns.pair, &row.pair) {
+            (Some(_), None) if !has_pairs => {
+                return Err(format!(
+                    "{place}: the adapter {name} was trained on pairs of texts: name the column with the second text \
+                     (--pair-column)"
+                )
+                .into());
+            }
+            (None, Some(pair)) if !pair.is_empty() => {
+                return Err(format!(
+                    "{place}: the adapter {name} was trained on single texts, and the row has a second one: leave its \
+                     cell empty"
+                )
+                .into());
+            }
+            (None, Some(_)) => row.pair = None,
+            _ => {}
+        }
+    }
+    Ok(rows)
 }
 
 /// The labels of adapters differ, so that each row has its own likeliest one and no column a label.
@@ -142,23 +233,6 @@ fn write_several_csv(
         out.write_record([row.text.clone(), pair, name, prediction, probability])?;
     }
     Ok(out.flush()?)
-}
-
-fn read(lines: impl BufRead, name: &str) -> Result<Vec<Example>, Box<dyn Error>> {
-    let mut examples = Vec::new();
-    for (index, line) in lines.lines().enumerate() {
-        let line = line.map_err(|error| format!("{name}:{}: {error}", index + 1))?;
-        let (text, pair) = match line.split_once('\t') {
-            Some((text, pair)) => (text.to_string(), Some(pair.to_string())),
-            None => (line, None),
-        };
-        examples.push(Example {
-            text,
-            pair,
-            target: None,
-        });
-    }
-    Ok(examples)
 }
 
 /// The likeliest class and all probabilities.

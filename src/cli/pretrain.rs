@@ -9,6 +9,7 @@ use mtlora::models::{
     Architecture, EncoderConfig, EncoderSizes, MaskedLm, TextEncoder, train_tokenizer,
     write_tokenizer,
 };
+use mtlora::train::read_text_file;
 use mtlora::train::{PretrainOptions, PretrainProgress, pretrain};
 use serde_json::json;
 
@@ -147,8 +148,7 @@ fn lines(args: &Args) -> Result<Vec<String>, Box<dyn Error>> {
     }
     let mut lines = Vec::new();
     for path in &args.text {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = read_text_file(path)?;
         let text = text.lines().filter(|line| !line.trim().is_empty());
         lines.extend(text.map(str::to_string));
     }

@@ -9,11 +9,13 @@ use mtlora::train::acceptability::Acceptability;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, Scorer};
 use mtlora::train::facts::Facts;
 use mtlora::train::{
-    AdapterSettings, BatchSize, GenerationRunConfig, MethodName, Objective, RunConfig, SaveOptions,
-    TableConfig, Task, TrainOptions, glue, settings_of,
+    AdapterSettings, BatchSize, GenerationRunConfig, MethodName, RunConfig, SaveOptions,
+    TableConfig, Task, TrainOptions, glue, read_text_file, settings_of,
 };
 use serde::{Deserialize, Serialize};
 
+use super::finished;
+use super::head::{Head, HeadOf};
 use super::recipe::Recipe;
 use super::{hub, task};
 
@@ -85,6 +87,14 @@ pub(super) struct Settings {
     /// For --task table: the column with the label or the number [default: label].
     #[arg(long)]
     pub(super) label_column: Option<String>,
+    /// The classes in the order of the outputs of the model's classification head, with commas between [default:
+    /// they are matched by the names in the model's config.json; a new head takes the data's order].
+    #[arg(long, value_delimiter = ',')]
+    pub(super) labels: Option<Vec<String>>,
+    /// Start with a new output layer of the classification head, though the model has one: for a model that was
+    /// fine-tuned on other classes.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(super) fresh_head: Option<bool>,
     /// For --task table: predict a number.
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     pub(super) regression: Option<bool>,
@@ -240,7 +250,7 @@ impl Settings {
 
     fn read(path: &Path) -> Result<Self, String> {
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| at(&error))?;
+        let text = read_text_file(path).map_err(|error| error.to_string())?;
         toml::from_str(&text).map_err(|error| at(&error))
     }
 
@@ -332,11 +342,12 @@ impl Settings {
         set.map(|(name, _)| name).collect()
     }
 
-    /// The run that these settings and the defaults come to, and its task.
+    /// The run that these settings and the defaults come to, and its task. A classification starts with the head
+    /// of `head`.
     ///
     /// # Errors
     /// When a setting is missing or is none of the task's.
-    pub(super) fn resolve(self) -> Result<Resolved, Box<dyn Error>> {
+    pub(super) fn resolve(self, head: HeadOf<'_>) -> Result<Resolved, Box<dyn Error>> {
         let needed = |name| format!("--{name} is needed");
         let name = self.task.clone().ok_or_else(|| needed("task"))?;
         let model = self.model.clone().ok_or_else(|| needed("model"))?;
@@ -377,7 +388,7 @@ impl Settings {
         };
         match generation {
             Some(task) => self.generation(place, task, pairs),
-            None => self.classification(&name, place),
+            None => self.classification(&name, place, head),
         }
     }
 
@@ -400,6 +411,8 @@ impl Settings {
             ("pair_column", self.pair_column.is_some()),
             ("label_column", self.label_column.is_some()),
             ("regression", self.regression.is_some()),
+            ("labels", self.labels.is_some()),
+            ("fresh_head", self.fresh_head.is_some()),
         ];
         match labels_only.into_iter().find(|(_, set)| *set) {
             Some((field, _)) => Err(format!("{field} is not for the task {task}, leave it out")),
@@ -416,7 +429,12 @@ impl Settings {
         }
     }
 
-    fn classification(self, name: &str, place: Place) -> Result<Resolved, Box<dyn Error>> {
+    fn classification(
+        self,
+        name: &str,
+        place: Place,
+        head: HeadOf<'_>,
+    ) -> Result<Resolved, Box<dyn Error>> {
         let usual = TableConfig::default();
         let table = (name == task::TABLE).then(|| TableConfig {
             text: self.text_column.clone().unwrap_or(usual.text),
@@ -425,18 +443,37 @@ impl Settings {
             regression: self.regression.unwrap_or(usual.regression),
             ..TableConfig::default()
         });
-        let task = task::find(name, table.clone(), &place.data)?;
+        let head = match (self.fresh_head, head) {
+            (Some(true), HeadOf::Model) => HeadOf::Fresh,
+            (Some(true), HeadOf::Adapter(folder, adapter)) if adapter.num_labels().is_some() => {
+                return Err(format!(
+                    "--fresh-head cannot be used here: the adapter in {} brings a head of its own",
+                    folder.display()
+                )
+                .into());
+            }
+            (_, head) => head,
+        };
+        let mut task = task::find(name, table.clone(), &place.data)?;
+        let head = Head::find(head, &place.model)?;
+        task = head.fit(task, self.labels.as_deref())?;
+        let table = table.map(|table| table.with_classes_of(task.as_ref()));
+        if table.is_some() {
+            // Splits may have classes that the head knows and the train split lacks.
+            task = task::find(name, table.clone(), &place.data)?;
+        }
         let adapter = self.adapter(&Usual::CLASSIFICATION)?;
         let config = RunConfig {
             model: place.model,
             task: task.name().to_string(),
             data: place.data,
-            table: table.map(|table| with_labels(table, task.objective())),
+            table,
             adapter,
             max_length: self.max_length.unwrap_or(128),
             device: place.device,
             training: self.training(TrainOptions::default()),
             checkpoints: self.checkpoints(SaveOptions::default()),
+            fresh_head: head.fresh,
             objective: task.objective().clone(),
         };
         Ok(Resolved::Classification(Box::new(config), task))
@@ -498,6 +535,7 @@ impl Settings {
         let init_from = named.map(hub::adapter).transpose()?;
         let usual = match &init_from {
             Some(folder) if self.method.unwrap_or(MethodName::MtLora) == MethodName::MtLora => {
+                finished::tell(folder)?;
                 settings_of(&AdapterConfig::from_folder(folder)?)
             }
             _ => AdapterSettings {
@@ -617,15 +655,6 @@ impl Usual {
     };
 }
 
-/// The table with its classes written down, so that `eval` needs no train split to know them.
-fn with_labels(table: TableConfig, objective: &Objective) -> TableConfig {
-    let labels = match objective {
-        Objective::Classification { labels } => Some(labels.clone()),
-        Objective::Regression => None,
-    };
-    TableConfig { labels, ..table }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -671,14 +700,19 @@ mod tests {
     #[test]
     fn what_a_task_has_not_is_refused() {
         let text = "task = 'cola'\nmodel = 'm'\ndata = 'd'\nnum_beams = 4\nlabel_smoothing = 0.1\n";
-        let error = settings(text).resolve().err().unwrap().to_string();
+        let error = settings(text)
+            .resolve(HeadOf::Model)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.starts_with("only data-to-text tasks have label_smoothing, num_beams; cola"));
     }
 
     #[test]
     fn no_run_to_start_from_is_none() {
         let text = "task = 'cola'\nmodel = 'src'\ndata = 'd'\ninit_from = 'none'\n";
-        let Resolved::Classification(config, _) = settings(text).resolve().unwrap() else {
+        let Resolved::Classification(config, _) = settings(text).resolve(HeadOf::Model).unwrap()
+        else {
             panic!("cola is a classification");
         };
         assert_eq!(config.adapter.init_from, None);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use mtlora::train::{GenerationRunConfig, NamedAdapter, Run, RunConfig, StoredConfig};
 
+use super::adapted::Source;
+use super::finished::{self, CheckpointArgs};
 use super::{adapted, hub};
 
 /// Flags for several adapters.
@@ -96,6 +98,7 @@ fn source(
     device: Option<&str>,
 ) -> Result<(PathBuf, StoredConfig), Box<dyn Error>> {
     if Run::is_in(&folder) {
+        finished::tell(&folder)?;
         let (_, mut stored) = match model {
             // The run's own may be gone.
             Some(_) => StoredConfig::open(&folder)?,
@@ -118,5 +121,11 @@ fn source(
             PathBuf::from(named.ok_or_else(missing)?)
         }
     };
-    adapted::source(None, Some(folder), Some(model), device)
+    let source = Source {
+        run: None,
+        checkpoint: CheckpointArgs { checkpoint: None },
+        adapter: Some(folder),
+        model: Some(model),
+    };
+    adapted::source(source, device)
 }

@@ -1,5 +1,6 @@
 //! From a name to a task.
 
+use std::error::Error;
 use std::path::Path;
 
 use mtlora::train::acceptability::Acceptability;
@@ -7,7 +8,9 @@ use mtlora::train::data_to_text::{
     Dart, E2e, GenerationTask, PairsConfig, PairsTask, Record, WebNlg,
 };
 use mtlora::train::facts::Facts;
-use mtlora::train::{DataError, Example, TableConfig, TableTask, Task, glue};
+use mtlora::train::{
+    DataError, Example, Objective, RunConfig, TableConfig, TableTask, Task, glue, reordered,
+};
 
 /// The name of the task whose examples are the rows of the user's own table.
 pub(crate) const TABLE: &str = "table";
@@ -91,4 +94,53 @@ pub(crate) fn find(
 /// Reads a split; what the user should know of it goes to standard error.
 pub(crate) fn read(task: &dyn Task, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
     task.read_noting(data, split, &mut |note| note!("{note}"))
+}
+
+/// The task of a run, with its classes as the run's head has them.
+pub(crate) fn of_run(config: &RunConfig) -> Result<Box<dyn Task>, Box<dyn Error>> {
+    for_run(&config.task, config, &config.data)
+}
+
+/// The task of that name in the folder `data`, with its classes as the head of the run `config` has them.
+pub(crate) fn for_run(
+    name: &str,
+    config: &RunConfig,
+    data: &Path,
+) -> Result<Box<dyn Task>, Box<dyn Error>> {
+    let task = find(name, config.table.clone(), data)?;
+    let labels = config.objective.labels();
+    let fits = match task.objective() {
+        Objective::Regression => labels.is_empty(),
+        Objective::Classification { labels: classes } => {
+            classes.iter().all(|class| labels.contains(class))
+        }
+    };
+    if !fits {
+        return Err(format!(
+            "the run was trained on {}, whose labels are not those of {name}",
+            config.task
+        )
+        .into());
+    }
+    match task.objective() {
+        Objective::Regression => Ok(task),
+        Objective::Classification { .. } => Ok(reordered(task, labels)?),
+    }
+}
+
+/// The columns that the texts of a run's task are in.
+pub(crate) struct OwnedColumns {
+    pub(crate) text: String,
+    /// With the second text, if the task is about pairs.
+    pub(crate) pair: Option<String>,
+}
+
+/// The columns of a run's task; none where the run has no task, or one that this program does not know.
+pub(crate) fn text_columns(config: &RunConfig) -> Option<OwnedColumns> {
+    let task = find(&config.task, config.table.clone(), &config.data).ok()?;
+    let columns = task.text_columns()?;
+    Some(OwnedColumns {
+        text: columns.text.to_string(),
+        pair: columns.pair.map(str::to_string),
+    })
 }

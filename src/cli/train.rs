@@ -9,6 +9,7 @@ use mtlora::train::{
 };
 use serde::Serialize;
 
+use super::head::HeadOf;
 use super::output;
 use super::progress::Progress;
 use super::settings::{FirstRun, Resolved, Settings};
@@ -166,7 +167,7 @@ fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn 
     match stored {
         StoredConfig::Classification(mut config) => {
             hub::run_origin(&mut config.adapter)?;
-            let task = task::find(&config.task, config.table.clone(), &config.data)?;
+            let task = task::of_run(&config)?;
             for split in [task.train_split(), task.dev_split()] {
                 config.data = hub::run_data(&config.data, &config.task, Some(split))?;
             }
@@ -210,7 +211,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     let out = args.out.ok_or("--out is needed: the run's folder")?;
     let begin = Begin::New(&out, args.overwrite);
-    match settings.resolve()? {
+    match settings.resolve(HeadOf::Model)? {
         Resolved::Classification(config, task) => {
             adapted::refuse_own(&out, config.adapter.init_from.as_deref())?;
             classify(&config, task.as_ref(), begin, tell)
@@ -243,11 +244,16 @@ fn classify(
     let total = parts.model.num_params();
     let sizes = [items.len(), dev.len(), trainable, total];
     print_sizes(task.name(), sizes, &config.device);
+    if let Some(classes) = output::classes(task.objective(), &train_examples) {
+        note!("{classes}");
+    }
     if !fresh.is_empty() && from.is_none() {
-        note!(
-            "the model's folder lacks, and starts anew: {}",
-            fresh.join(", ")
-        );
+        let why = if config.fresh_head {
+            "--fresh-head, or not in the model's folder"
+        } else {
+            "not in the model's folder"
+        };
+        note!("these start with new values ({why}): {}", fresh.join(", "));
     }
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let metrics = task.metric_names();

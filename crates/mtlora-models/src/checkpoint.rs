@@ -293,6 +293,11 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
+    /// Leaves out the tensors whose names `unwanted` accepts, as if the files did not have them.
+    pub fn forget(&mut self, unwanted: impl Fn(&str) -> bool) {
+        self.tensors.retain(|name, _| !unwanted(name));
+    }
+
     /// A tensor's shape.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| tensor.shape.as_slice())

@@ -11,7 +11,7 @@ use crate::config::{Architecture, EncoderConfig};
 use crate::encoder::{Encoder, Pooler, linear};
 use crate::error::ModelError;
 use crate::strip::Strip;
-use crate::weights;
+use crate::weights::{self, Stored};
 
 /// The head of `RobertaForSequenceClassification` or `BertForSequenceClassification`.
 #[derive(Module, Debug)]
@@ -42,6 +42,27 @@ impl ClassificationHead {
         }
         adapted_linear(&self.out_proj, x)
     }
+}
+
+/// The head's last layer, as Burn's paths name it.
+const OUTPUT_LAYER: [&str; 2] = ["classifier.out_proj.weight", "classifier.out_proj.bias"];
+
+/// The outputs of the head in a checkpoint, if it has one.
+fn outputs_of(checkpoint: &Checkpoint, config: &EncoderConfig) -> Option<usize> {
+    let shape = checkpoint.shape(&config.stored_name(OUTPUT_LAYER[0]))?;
+    shape.first().copied()
+}
+
+/// How [`SequenceClassifier::from_folder_with`] reads a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassifierOptions {
+    /// The precision of the encoder's weights.
+    pub base_dtype: BaseDtype,
+    /// The seed of what starts with random values.
+    pub seed: u64,
+    /// Start the head's output layer with random values even where the checkpoint has one, as `transformers` does
+    /// with `ignore_mismatched_sizes`. RoBERTa's hidden layer before it keeps its values.
+    pub fresh_head: bool,
 }
 
 /// An encoder with a classification or regression head.
@@ -87,28 +108,54 @@ impl SequenceClassifier {
         seed: u64,
         device: &Device,
     ) -> Result<(Self, Vec<String>), ModelError> {
-        Self::from_folder_in(BaseDtype::F32, folder, config, seed, device)
+        let options = ClassifierOptions {
+            seed,
+            ..ClassifierOptions::default()
+        };
+        Self::from_folder_with(options, folder, config, device)
     }
 
-    /// As [`from_folder`](Self::from_folder), with what the checkpoint has of the encoder frozen and
-    /// kept in `base_dtype`; each weight is converted when it is read, so that the model is never there
-    /// in 32 bits.
+    /// As [`from_folder`](Self::from_folder), with the encoder's precision and the head's beginning as `options` say.
+    /// Weights of the encoder that the checkpoint has are frozen if they are kept in less than 32 bits; each is
+    /// converted when it is read, so that the model is never there in 32 bits.
     ///
     /// # Errors
     /// As [`from_folder`](Self::from_folder), or when the device does not have that precision.
-    pub fn from_folder_in(
-        base_dtype: BaseDtype,
+    pub fn from_folder_with(
+        options: ClassifierOptions,
         folder: &Path,
         config: &EncoderConfig,
-        seed: u64,
         device: &Device,
     ) -> Result<(Self, Vec<String>), ModelError> {
-        base_dtype.check(device)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        options.base_dtype.check(device)?;
+        let mut checkpoint = Checkpoint::open(folder)?;
+        let outputs = OUTPUT_LAYER.map(|path| config.stored_name(path));
+        if options.fresh_head {
+            checkpoint.forget(|name| outputs.iter().any(|output| output == name));
+        } else if let Some(found) = outputs_of(&checkpoint, config)
+            && found != config.num_labels()
+        {
+            return Err(ModelError::HeadSize {
+                folder: folder.to_path_buf(),
+                found,
+                wanted: config.num_labels(),
+            });
+        }
         let model = Self::empty(config, device);
         let optional = |name: &str| name.starts_with("classifier.") || name.contains(".pooler.");
-        let dtype = Self::encoder_in(base_dtype);
-        weights::read(model, &checkpoint, config, seed, optional, dtype)
+        let dtype = Self::encoder_in(options.base_dtype);
+        weights::read(model, &checkpoint, config, options.seed, optional, dtype)
+    }
+
+    /// The outputs of the classification head that a model folder has; none if its checkpoint has no such head.
+    ///
+    /// # Errors
+    /// When the folder has no checkpoint that can be read.
+    pub fn head_outputs(
+        folder: &Path,
+        config: &EncoderConfig,
+    ) -> Result<Option<usize>, ModelError> {
+        Ok(outputs_of(&Checkpoint::open(folder)?, config))
     }
 
     /// The precision of a parameter by its path.

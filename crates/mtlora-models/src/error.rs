@@ -130,6 +130,20 @@ pub enum ModelError {
         /// The names of the tensors that have no place.
         names: Vec<String>,
     },
+    /// A classification head with another number of outputs than the labels that it should have.
+    #[error(
+        "{}: the model's classification head has {found} outputs, and {wanted} are needed; start with a new output \
+         layer (--fresh-head), or use a model that was trained on these labels",
+        .folder.display()
+    )]
+    HeadSize {
+        /// The model folder.
+        folder: PathBuf,
+        /// The outputs of the head in the folder.
+        found: usize,
+        /// The outputs that are needed.
+        wanted: usize,
+    },
     /// A tensor of another shape than the configuration says.
     #[error("{}: tensor {} has shape {found:?}, but config.json asks for {expected:?}; are both of the same model?", .path.display(), shown(.name))]
     WrongShape {

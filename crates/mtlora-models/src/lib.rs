@@ -47,7 +47,7 @@ pub use adapter::{
     TrainedFormat, adapter_weights,
 };
 pub use checkpoint::Checkpoint;
-pub use classifier::{ClassificationHead, SequenceClassifier};
+pub use classifier::{ClassificationHead, ClassifierOptions, SequenceClassifier};
 pub use config::{Activation, Architecture, CONFIG_FILE, EncoderConfig, EncoderSizes, ProblemType};
 pub use encoder::Encoder;
 pub use error::ModelError;

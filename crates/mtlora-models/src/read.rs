@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::adapter::ADAPTER_CONFIG_FILE;
+use crate::config::CONFIG_FILE;
 use crate::error::ModelError;
 
 /// Opens `path` for reading and tells its length in bytes. Anything but a plain file is refused before it is
@@ -47,10 +49,17 @@ pub(crate) fn required_file(
     if path.exists() {
         return Ok(path);
     }
+    let is_adapter = name == CONFIG_FILE && folder.join(ADAPTER_CONFIG_FILE).exists();
     Err(ModelError::NotAModelFolder {
         folder: folder.to_path_buf(),
         missing: format!("it has no {name}"),
-        hint: hint(),
+        hint: if is_adapter {
+            "it is a run or an adapter: use it as --run or --adapter, or fold it into its base model with `mtlora \
+             merge` and use the folder that this writes"
+                .to_string()
+        } else {
+            hint()
+        },
     })
 }
 

@@ -73,6 +73,14 @@ pub enum DataError {
         /// The line of the first such byte.
         line: usize,
     },
+    /// A text in another encoding than UTF-8, or UTF-16 with a byte order mark.
+    #[error("{}: {message}", .path.display())]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// Which it is, and what to do.
+        message: String,
+    },
     /// A file without a single example.
     #[error("{}: holds no examples; at least one row is needed below the header", .path.display())]
     Empty {

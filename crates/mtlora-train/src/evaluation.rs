@@ -4,6 +4,7 @@ use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, TextEncoder, Token
 use crate::batches::{BatchSize, by_length};
 use crate::example::{Example, Target};
 use crate::metrics::{MetricName, Predictions, Scores, score};
+use crate::task::Task;
 use crate::trainer::TrainError;
 
 /// An example as the model reads it.
@@ -61,7 +62,7 @@ pub fn predict(
 }
 
 /// The scores of a model without gradients (`model.valid()`) on items that all have targets: the
-/// metrics asked for, and the loss.
+/// task's metrics, and the loss.
 ///
 /// # Errors
 /// When an item has no target, or the predictions are not finite.
@@ -69,15 +70,20 @@ pub fn evaluate(
     model: &SequenceClassifier,
     config: &EncoderConfig,
     items: &[Item],
-    metrics: &[MetricName],
+    task: &dyn Task,
     device: &Device,
 ) -> Result<Scores, TrainError> {
     let targets: Option<Vec<Target>> = items.iter().map(|item| item.target).collect();
     let targets = targets.ok_or(TrainError::NoTargets)?;
     let logits = predict(model, config, items, device)?;
-    let mut names = metrics.to_vec();
+    let mut names = task.metric_names().to_vec();
     if !names.contains(&MetricName::Loss) {
         names.push(MetricName::Loss);
     }
-    Ok(score(&names, &Predictions { logits, targets })?)
+    let predictions = Predictions {
+        logits,
+        targets,
+        positive_class: task.positive_class(),
+    };
+    Ok(score(&names, &predictions)?)
 }

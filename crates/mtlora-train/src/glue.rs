@@ -20,7 +20,7 @@ use crate::error::{DataError, listed, shown};
 use crate::example::{Example, Objective, Target};
 use crate::metrics::MetricName::{self, Accuracy, F1, Matthews, Pearson, Spearman};
 use crate::rows::{check_width, find_column, need_column, number, read_text, tsv};
-use crate::task::Task;
+use crate::task::{Task, TextColumns};
 
 pub use hub::{HUB_DATASET, is_hub_file};
 
@@ -443,6 +443,13 @@ impl Task for GlueTask {
 
     fn metric_names(&self) -> &[MetricName] {
         self.spec.metrics
+    }
+
+    fn text_columns(&self) -> Option<TextColumns<'_>> {
+        Some(TextColumns {
+            text: self.spec.text,
+            pair: self.spec.pair,
+        })
     }
 }
 

@@ -6,6 +6,7 @@ mod batches;
 pub mod bench;
 mod causal;
 mod checkpoints;
+mod class_check;
 mod dashboard;
 pub mod data_to_text;
 mod error;
@@ -18,6 +19,8 @@ mod generation_run;
 mod generator;
 pub mod glue;
 mod init_from;
+mod inputs;
+mod labels;
 mod load;
 mod loss;
 mod metrics;
@@ -42,14 +45,17 @@ mod table;
 mod table_file;
 mod task;
 mod tensorboard;
+mod text_file;
 pub mod text_metrics;
 mod text_scores;
 mod trainer;
+mod unfinished;
 
 pub use adapter_settings::{AdapterSettings, MethodName};
 pub use batches::{BatchSize, by_length, shuffled};
 pub use causal::{Encoded, causal_scores, encode_records, train_causal};
 pub use checkpoints::{CheckpointError, Checkpoints, Kept};
+pub use class_check::{ClassCount, class_counts};
 pub use dashboard::Dashboard;
 pub use error::DataError;
 pub use evaluation::{Item, encode, evaluate, predict};
@@ -59,6 +65,11 @@ pub use fit::{BatchLoss, Learner, Observer, Pause, StepReport, Trained, fit};
 pub use generation_run::GenerationRunConfig;
 pub use generator::{GeneratorParts, PromptForm, WriteError, WriteOptions, Written};
 pub use init_from::{InitFromError, settings_of};
+pub use inputs::{Input, InputColumns, Pairs, is_table, read_input_lines, read_inputs};
+pub use labels::{
+    LabelError, MatchedBy, MatchedLabels, for_head, given_labels, is_unnamed, match_labels,
+    reordered,
+};
 pub use load::trained_parameters;
 pub use loss::loss;
 pub use metrics::{MetricError, MetricName, Predictions, Scores, score};
@@ -81,7 +92,9 @@ pub use several::{
 pub use snapshot::{Best, ResumeError, Snapshot};
 pub use stored::StoredConfig;
 pub use table::{TableConfig, TableTask};
-pub use task::Task;
+pub use task::{Task, TextColumns};
 pub use tensorboard::EventWriter;
+pub use text_file::{decode_text, numbered_lines, read_text_file, read_text_from};
 pub use text_scores::{TextScores, score_texts};
 pub use trainer::{Method, TrainError, train};
+pub use unfinished::Unfinished;

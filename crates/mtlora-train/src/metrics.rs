@@ -15,7 +15,8 @@ use crate::example::Target;
 pub enum MetricName {
     /// The share of examples whose most probable class is the right one.
     Accuracy,
-    /// The harmonic mean of precision and recall, of class 1 against class 0.
+    /// The harmonic mean of precision and recall, of one class against the other: see
+    /// [`Predictions::positive_class`].
     F1,
     /// Matthews' correlation coefficient, for any number of classes.
     Matthews,
@@ -175,12 +176,24 @@ pub fn check(metric: MetricName, num_labels: Option<usize>) -> Result<(), Metric
 }
 
 /// What a model said about a set of examples, and what it should have said.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Predictions {
     /// One row an example: a logit a class, or one value.
     pub logits: Vec<Vec<f32>>,
     /// One an example.
     pub targets: Vec<Target>,
+    /// The class that F1 is about; 1 by default.
+    pub positive_class: usize,
+}
+
+impl Default for Predictions {
+    fn default() -> Self {
+        Self {
+            logits: Vec::new(),
+            targets: Vec::new(),
+            positive_class: 1,
+        }
+    }
 }
 
 /// Metrics and their values, in the order in which they were asked for. As JSON an object.
@@ -256,7 +269,7 @@ impl<'de> Deserialize<'de> for Scores {
 /// Scores predictions by each of `names`.
 ///
 /// The predicted class is the one with the largest logit, and the first of several. Where a metric is not defined,
-/// it is 0: F1 if class 1 is neither predicted nor there, Matthews' coefficient if all predictions or all targets are
+/// it is 0: F1 if its class is neither predicted nor there, Matthews' coefficient if all predictions or all targets are
 /// of one class (both as in scikit-learn), a correlation if all predictions or all targets are equal. There SciPy
 /// says NaN, which neither JSON nor a comparison with the best checkpoint so far can bear; that a constant predicts
 /// nothing is what 0 says too.
@@ -265,7 +278,11 @@ impl<'de> Deserialize<'de> for Scores {
 /// [`MetricError`]: no predictions, predictions that do not fit their targets or are not finite, a metric that does
 /// not fit the task.
 pub fn score(names: &[MetricName], predictions: &Predictions) -> Result<Scores, MetricError> {
-    let Predictions { logits, targets } = predictions;
+    let Predictions {
+        logits,
+        targets,
+        positive_class,
+    } = predictions;
     if logits.len() != targets.len() {
         return Err(MetricError::Length {
             logits: logits.len(),
@@ -285,7 +302,7 @@ pub fn score(names: &[MetricName], predictions: &Predictions) -> Result<Scores, 
             let classes = Classes::of(logits, targets, width)?;
             scores(names, Some(width), |name| match name {
                 MetricName::Accuracy => classes.accuracy(),
-                MetricName::F1 => classes.f1(),
+                MetricName::F1 => classes.f1(*positive_class),
                 MetricName::Matthews => classes.matthews(),
                 _ => cross_entropy(logits, &classes.targets),
             })
@@ -373,9 +390,9 @@ impl Classes {
         self.count(|p, t| p == t) / self.targets.len() as f64
     }
 
-    fn f1(&self) -> f64 {
-        let found = self.count(|p, t| p == 1 && t == 1);
-        let wrong = self.count(|p, t| (p == 1) != (t == 1));
+    fn f1(&self, class: usize) -> f64 {
+        let found = self.count(|p, t| p == class && t == class);
+        let wrong = self.count(|p, t| (p == class) != (t == class));
         if found == 0.0 {
             0.0
         } else {
@@ -515,6 +532,7 @@ mod tests {
         Predictions {
             logits: logits.collect(),
             targets: targets.iter().map(|&class| Target::Class(class)).collect(),
+            ..Predictions::default()
         }
     }
 
@@ -522,6 +540,7 @@ mod tests {
         Predictions {
             logits: x.iter().map(|&value| vec![value]).collect(),
             targets: y.iter().map(|&value| Target::Value(value)).collect(),
+            ..Predictions::default()
         }
     }
 
@@ -551,6 +570,7 @@ mod tests {
         let losses = Predictions {
             logits: rows,
             targets: [0, 2, 2].map(Target::Class).to_vec(),
+            ..Predictions::default()
         };
         near(one(Loss, &losses), 1.3065518909992748);
         // Of equal logits the first counts, as in NumPy's argmax.
@@ -625,6 +645,7 @@ mod tests {
         let wide = Predictions {
             logits: vec![vec![1.0, 2.0]],
             targets: vec![Target::Value(1.0)],
+            ..Predictions::default()
         };
         assert!(matches!(
             score(&[Loss], &wide),
@@ -698,7 +719,7 @@ mod tests {
                 prop_oneof![any::<usize>().prop_map(Target::Class), (0..4usize).prop_map(Target::Class),
                             any::<f32>().prop_map(Target::Value)], 0..6),
         ) {
-            let predictions = Predictions { logits: rows, targets };
+            let predictions = Predictions { logits: rows, targets, ..Predictions::default() };
             for metric in MetricName::ALL {
                 if let Ok(scores) = score(&[metric], &predictions) {
                     prop_assert!(scores.get(metric).is_some_and(|value| !value.is_nan()));

@@ -5,30 +5,21 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{DataError, listed, shown};
+use crate::text_file::decode_text;
 
 /// The whole of a file as text, without a byte order mark.
 ///
 /// # Errors
-/// [`DataError::NotFound`] with `hint`, [`DataError::Io`], [`DataError::Utf8`].
+/// [`DataError::NotFound`] with `hint`, [`DataError::Io`], and those of [`decode_text`].
 pub(crate) fn read_text(path: &Path, hint: impl FnOnce() -> String) -> Result<String, DataError> {
-    let mut bytes = fs::read(path).map_err(|error| match error.kind() {
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DataError::NotFound {
             path: path.to_path_buf(),
             hint: hint(),
         },
         _ => DataError::io(path, error),
     })?;
-    if bytes.starts_with(b"\xef\xbb\xbf") {
-        bytes.drain(..3);
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let before = error.as_bytes().iter().take(valid);
-        DataError::Utf8 {
-            path: path.to_path_buf(),
-            line: 1 + before.filter(|&&byte| byte == b'\n').count(),
-        }
-    })
+    decode_text(path, bytes)
 }
 
 /// The lines that are not empty, numbered from 1, without their ends (`\n` or `\r\n`).

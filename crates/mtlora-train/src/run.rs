@@ -8,8 +8,9 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use mtlora_core::State;
 use mtlora_models::{
-    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, EncoderConfig, ModelError,
-    ProblemType, SequenceClassifier, TRAINED_FILE, TextEncoder, TrainedFormat, write_atomically,
+    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, ClassifierOptions,
+    EncoderConfig, ModelError, ProblemType, SequenceClassifier, TRAINED_FILE, TextEncoder,
+    TrainedFormat, write_atomically,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,11 +26,12 @@ use crate::snapshot::{Snapshot, changed};
 use crate::table::TableConfig;
 use crate::tensorboard::remove_event_files;
 use crate::trainer::TrainError;
+use crate::unfinished::{run_of_checkpoint, what_else};
 
-const CONFIG: &str = "run.toml";
-const LOG: &str = "metrics.jsonl";
-const RESULTS: &str = "results.json";
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CONFIG: &str = "run.toml";
+pub(crate) const LOG: &str = "metrics.jsonl";
+pub(crate) const RESULTS: &str = "results.json";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// What a run writes beside its checkpoints and curves.
 const FILES: [&str; 7] = [
     CONFIG,
@@ -41,7 +43,7 @@ const FILES: [&str; 7] = [
     LOG,
 ];
 /// Locked by the process that trains the run.
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 /// What of a run's configuration may change when it goes on.
 const MAY_CHANGE: [&str; 2] = ["checkpoints", "device"];
 /// The field of the configuration that says how the folder is laid out.
@@ -72,6 +74,9 @@ pub struct RunConfig {
     /// When checkpoints are made.
     #[serde(default)]
     pub checkpoints: SaveOptions,
+    /// Whether the head's output layer starts with new values though the base model has one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh_head: bool,
     /// What the head puts out.
     pub objective: Objective,
 }
@@ -132,9 +137,13 @@ impl RunConfig {
     pub(crate) fn base(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
         let config = task_config(EncoderConfig::from_folder(&self.model)?, &self.objective)?;
         let text = TextEncoder::from_folder(&self.model, &config, self.max_length)?;
-        let (dtype, seed) = (self.adapter.base_dtype_to_read(), self.training.seed);
+        let options = ClassifierOptions {
+            base_dtype: self.adapter.base_dtype_to_read(),
+            seed: self.training.seed,
+            fresh_head: self.fresh_head,
+        };
         let (model, fresh) =
-            SequenceClassifier::from_folder_in(dtype, &self.model, &config, seed, device)?;
+            SequenceClassifier::from_folder_with(options, &self.model, &config, device)?;
         let parts = Parts {
             model,
             config,
@@ -224,11 +233,24 @@ impl Run {
     /// When the folder has no readable `run.toml`, or one of another build.
     pub fn open<C: DeserializeOwned>(folder: &Path) -> Result<(Self, C), TrainError> {
         let path = folder.join(CONFIG);
+        // A checkpoint has a copy of the configuration.
+        if run_of_checkpoint(folder).is_some() {
+            let (folder, what) = (folder.display(), what_else(folder));
+            return Err(TrainError::Report(format!(
+                "{folder} is no run folder: {what}"
+            )));
+        }
         let text = fs::read_to_string(&path).map_err(|error| {
-            TrainError::Report(format!(
-                "{} is no run folder: cannot read its {CONFIG}: {error}",
-                folder.display()
-            ))
+            let folder = folder.display();
+            let message = match error.kind() {
+                // The folder itself may be a file.
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    let what = what_else(path.parent().unwrap_or(&path));
+                    format!("{folder} is no run folder: {what}")
+                }
+                _ => format!("{folder} is no run folder: cannot read its {CONFIG}: {error}"),
+            };
+            TrainError::Report(message)
         })?;
         let config = read_config(&text)
             .map_err(|error| TrainError::Report(format!("{}: {error}", path.display())))?;

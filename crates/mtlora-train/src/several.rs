@@ -152,6 +152,8 @@ fn open<C>(one: &NamedAdapter<C>, method: MethodName) -> Result<PeftAdapter, Tra
 /// A row of a table that says which adapter is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutedRow {
+    /// The line that it is on, from 1.
+    pub line: usize,
     /// Which of the adapters, from 0.
     pub adapter: usize,
     /// The text, or the prompt.
@@ -181,6 +183,11 @@ pub fn read_routed(
     columns: RoutedColumns<'_>,
     names: &[&str],
 ) -> Result<Vec<RoutedRow>, DataError> {
+    table_file::distinct_columns(&[
+        ("adapter_column", Some(columns.adapter)),
+        ("text_column", Some(columns.text)),
+        ("pair_column", columns.pair),
+    ])?;
     let mut rows = Vec::new();
     let mut push = |line: usize, name: &str, text: String, pair: Option<String>| {
         let name = name.trim();
@@ -194,6 +201,7 @@ pub fn read_routed(
             DataError::row(path, line, message)
         })?;
         rows.push(RoutedRow {
+            line,
             adapter,
             text,
             pair,
@@ -323,13 +331,19 @@ mod tests {
             assert_eq!(texts, ["x, y", "z", "w"]);
             assert_eq!(by_adapter(&rows, 2), [vec![1], vec![0, 2]]);
         }
-        let path = folder.path().join("a.csv");
-        let columns = RoutedColumns {
-            pair: Some("words"),
+        let path = folder.path().join("pairs.csv");
+        fs::write(&path, "words,more,use\nx,u,two\ny,z,one\n").unwrap();
+        let pair = |column| RoutedColumns {
+            pair: Some(column),
             ..COLUMNS
         };
-        let rows = read_routed(&path, columns, &["one", "two"]).unwrap();
-        assert_eq!(rows[1].pair.as_deref(), Some("z"));
+        let rows = read_routed(&path, pair("more"), &["one", "two"]).unwrap();
+        assert_eq!((rows[1].pair.as_deref(), rows[1].line), (Some("z"), 3));
+        // A column has one role.
+        for column in ["words", "use"] {
+            let error = read_routed(&path, pair(column), &["one", "two"]).unwrap_err();
+            assert!(matches!(error, DataError::Setting { .. }), "{error}");
+        }
     }
 
     #[test]

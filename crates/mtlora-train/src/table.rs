@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{DataError, shown};
+use crate::class_check::{class_counts, class_warnings};
+use crate::error::{DataError, listed, shown};
 use crate::example::{Example, Objective, Target};
 use crate::metrics::{self, MetricName};
 use crate::rows;
 use crate::table_file::{self, RawRow};
-use crate::task::Task;
+use crate::task::{Task, TextColumns};
 
 const TRAIN: &str = "train";
 const DEV: &str = "dev";
@@ -41,6 +42,9 @@ pub struct TableConfig {
     /// The classes, in the order of the head's outputs. Otherwise those of the train split: in the order of numbers
     /// if they all are numbers, else of the alphabet.
     pub labels: Option<Vec<String>>,
+    /// The class that F1 is about. Otherwise the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positive: Option<String>,
     /// What is reported, the most important first. Otherwise for two classes accuracy, F1 and Matthews' coefficient,
     /// for more accuracy and Matthews' coefficient, for numbers both correlations.
     pub metrics: Option<Vec<MetricName>>,
@@ -56,9 +60,26 @@ impl Default for TableConfig {
             label: "label".into(),
             regression: false,
             labels: None,
+            positive: None,
             metrics: None,
             files: BTreeMap::new(),
         }
+    }
+}
+
+impl TableConfig {
+    /// These settings, with the classes that `task` has: opened with these, a table's task needs no train split.
+    pub fn with_classes_of(mut self, task: &dyn Task) -> Self {
+        if let Objective::Classification { labels } = task.objective() {
+            let positive = task.positive_class();
+            self.positive = if positive == 1 {
+                None
+            } else {
+                labels.get(positive).cloned()
+            };
+            self.labels = Some(labels.clone());
+        }
+        self
     }
 }
 
@@ -68,6 +89,7 @@ pub struct TableTask {
     name: String,
     config: TableConfig,
     objective: Objective,
+    positive_class: usize,
     metrics: Vec<MetricName>,
 }
 
@@ -77,6 +99,7 @@ impl TableTask {
     /// # Errors
     /// [`DataError::Setting`] if settings contradict each other, and what may be wrong with the train split.
     pub fn open(name: &str, config: TableConfig, data: &Path) -> Result<Self, DataError> {
+        distinct_columns(&config)?;
         let objective = match (&config.labels, config.regression) {
             (Some(_), true) => {
                 let message = "a regression has no classes; leave out `labels` or `regression`";
@@ -112,21 +135,35 @@ impl TableTask {
             metrics::check(metric, num_labels)
                 .map_err(|error| DataError::setting("metrics", error.to_string()))?;
         }
+        let positive_class = match &config.positive {
+            None => 1,
+            Some(positive) => {
+                let at = objective
+                    .labels()
+                    .iter()
+                    .position(|label| label == positive);
+                at.ok_or_else(|| {
+                    let message = format!(
+                        "is {}, which is not among the classes: {}",
+                        shown(positive),
+                        listed(objective.labels())
+                    );
+                    DataError::setting("positive", message)
+                })?
+            }
+        };
         Ok(Self {
             name: name.to_string(),
             config,
             objective,
+            positive_class,
             metrics,
         })
     }
 
     /// The settings, with the classes filled in: opened with these, the task is the same without the train split.
     pub fn config(&self) -> TableConfig {
-        let mut config = self.config.clone();
-        if let Objective::Classification { labels } = &self.objective {
-            config.labels = Some(labels.clone());
-        }
-        config
+        self.config.clone().with_classes_of(self)
     }
 
     /// The examples of any file. Unless `labelled`, the label's column may be missing, and its cells empty.
@@ -186,8 +223,24 @@ impl Task for TableTask {
 
     /// Splits other than `train` and `dev` need no labels.
     fn read(&self, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
+        self.read_noting(data, split, &mut |_| ())
+    }
+
+    /// Notes what looks like a mistake in the classes of the train split.
+    fn read_noting(
+        &self,
+        data: &Path,
+        split: &str,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Example>, DataError> {
         let path = split_file(&self.config, data, split)?;
-        self.read_file(&path, split == TRAIN || split == DEV)
+        let examples = self.read_file(&path, split == TRAIN || split == DEV)?;
+        if split == TRAIN {
+            for warning in class_warnings(&class_counts(&self.objective, &examples)) {
+                note(&format!("{}: {warning}", path.display()));
+            }
+        }
+        Ok(examples)
     }
 
     fn describe(&self) -> &str {
@@ -201,6 +254,28 @@ impl Task for TableTask {
     fn metric_names(&self) -> &[MetricName] {
         &self.metrics
     }
+
+    fn positive_class(&self) -> usize {
+        self.positive_class
+    }
+
+    fn text_columns(&self) -> Option<TextColumns<'_>> {
+        Some(TextColumns {
+            text: &self.config.text,
+            pair: self.config.pair.as_deref(),
+        })
+    }
+}
+
+/// Refuses a column in two roles: a label that is also the text can be read off, and a text that is paired with
+/// itself says nothing.
+fn distinct_columns(config: &TableConfig) -> Result<(), DataError> {
+    let roles = [
+        ("label_column", Some(config.label.as_str())),
+        ("text_column", Some(config.text.as_str())),
+        ("pair_column", config.pair.as_deref()),
+    ];
+    table_file::distinct_columns(&roles)
 }
 
 fn given_labels(labels: &[String]) -> Result<Vec<String>, DataError> {

@@ -54,6 +54,31 @@ pub(crate) fn split_file(
     }
 }
 
+/// Refuses settings that name one column in two roles. `roles` are the settings and what they name.
+///
+/// # Errors
+/// [`DataError::Setting`] with both settings.
+pub(crate) fn distinct_columns(roles: &[(&'static str, Option<&str>)]) -> Result<(), DataError> {
+    let named: Vec<(&'static str, &str)> = roles
+        .iter()
+        .filter_map(|(role, column)| Some((*role, column.as_ref()?.trim())))
+        .collect();
+    for (index, (role, column)) in named.iter().enumerate() {
+        let other = named
+            .iter()
+            .skip(index + 1)
+            .find(|(_, other)| other == column);
+        if let Some((other, _)) = other {
+            let message = format!(
+                "is {}, and so is {other}; each needs a column of its own",
+                shown(column)
+            );
+            return Err(DataError::setting(role, message));
+        }
+    }
+    Ok(())
+}
+
 /// A row as its file has it.
 pub(crate) enum RawRow<'a, Columns> {
     /// As many cells as the header has, and what was made of the header.

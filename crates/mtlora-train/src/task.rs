@@ -6,6 +6,15 @@ use crate::error::DataError;
 use crate::example::{Example, Objective};
 use crate::metrics::MetricName;
 
+/// The columns of a table that a task's texts are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextColumns<'a> {
+    /// The column with the text.
+    pub text: &'a str,
+    /// The column with the second text, if the task is about pairs of texts.
+    pub pair: Option<&'a str>,
+}
+
 /// A task to fine-tune on.
 ///
 /// Built in are the [GLUE tasks](crate::glue) and [tables of one's own](crate::TableTask). A task defined elsewhere
@@ -95,6 +104,16 @@ pub trait Task: Send + Sync {
             Objective::Classification { .. } => &[MetricName::Accuracy],
             Objective::Regression => &[MetricName::Pearson, MetricName::Spearman],
         }
+    }
+
+    /// The class that F1 is about: of two, the second.
+    fn positive_class(&self) -> usize {
+        1
+    }
+
+    /// The columns of a table with texts for this task; none if it does not say.
+    fn text_columns(&self) -> Option<TextColumns<'_>> {
+        None
     }
 
     /// The metric that the best checkpoint is best in: the first of [`metric_names`](Self::metric_names).

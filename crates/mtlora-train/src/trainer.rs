@@ -148,13 +148,7 @@ impl Learner for Classification<'_> {
     }
 
     fn evaluate(&self, model: &SequenceClassifier, device: &Device) -> Result<Scores, TrainError> {
-        evaluate(
-            model,
-            self.config,
-            self.dev,
-            self.task.metric_names(),
-            device,
-        )
+        evaluate(model, self.config, self.dev, self.task, device)
     }
 
     fn main_metric(&self) -> MetricName {

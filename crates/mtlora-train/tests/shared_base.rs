@@ -97,6 +97,7 @@ fn adapter(base: &Path, folder: &Path, outputs: usize) -> NamedAdapter<RunConfig
         device: "flex".into(),
         training: TrainOptions::default(),
         checkpoints: SaveOptions::default(),
+        fresh_head: false,
         objective,
     };
     NamedAdapter {
@@ -153,6 +154,7 @@ fn the_base_is_in_memory_once() {
     // Using them copies no weights either, and each row has the outputs of its own head.
     let rows: Vec<RoutedRow> = [5, 0, 2, 5, 1]
         .map(|adapter| RoutedRow {
+            line: 1 + adapter,
             adapter,
             text: "The dogs sleep.".into(),
             pair: None,

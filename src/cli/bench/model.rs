@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use mtlora::core::{BaseDtype, Init, Structure};
-use mtlora::models::{CausalLm, EncoderConfig, Gpt2Config, ModelError, SequenceClassifier};
+use mtlora::models::{
+    CausalLm, ClassifierOptions, EncoderConfig, Gpt2Config, ModelError, SequenceClassifier,
+};
 use mtlora::train::{AdapterSettings, MethodName, TrainOptions, bench};
 
 use super::report::Place;
@@ -121,12 +123,17 @@ impl ModelArgs {
             return Err("--projections is for GPT-2".into());
         }
         let settings = adapter.settings(&Usual::CLASSIFICATION);
-        let (dtype, seed) = (settings.base_dtype_to_read(), self.seed);
+        let options = ClassifierOptions {
+            base_dtype: settings.base_dtype_to_read(),
+            seed: self.seed,
+            // Its values do not matter here, and it may be of another task.
+            fresh_head: true,
+        };
         let model = match self.folder() {
             Some(folder) => {
-                SequenceClassifier::from_folder_in(dtype, &folder, config, seed, device)?.0
+                SequenceClassifier::from_folder_with(options, &folder, config, device)?.0
             }
-            None => SequenceClassifier::fresh_in(dtype, config, seed, device)?,
+            None => SequenceClassifier::fresh_in(options.base_dtype, config, self.seed, device)?,
         };
         let model = settings
             .method(&["classifier"], self.seed)?

@@ -6,6 +6,7 @@ use mtlora_core::{FusedProjections, Structure};
 use serde_json::{Map, Value, json};
 
 use super::error::AdapterError;
+use crate::config::CONFIG_FILE;
 use crate::error::{ModelError, shown};
 use crate::fields::{Fields, MAX_DROPOUT, brief};
 use crate::read::read_bounded;
@@ -221,7 +222,11 @@ impl AdapterConfig {
             return Err(AdapterError::NotAnAdapter {
                 folder: folder.to_path_buf(),
                 missing: format!("it has no {ADAPTER_CONFIG_FILE}"),
-                hint: "give the folder of a run with method mtlora, or one that PEFT's save_pretrained wrote",
+                hint: if folder.join(CONFIG_FILE).exists() {
+                    "it is a model; give the folder of a run with method mtlora, or one that PEFT's save_pretrained wrote"
+                } else {
+                    "give the folder of a run with method mtlora, or one that PEFT's save_pretrained wrote"
+                },
             });
         }
         let bytes = read_bounded(&path, MAX_BYTES)?;

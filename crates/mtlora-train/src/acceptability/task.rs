@@ -4,7 +4,7 @@ use crate::error::DataError;
 use crate::example::{Example, Objective};
 use crate::glue::{self, GlueTask};
 use crate::metrics::MetricName;
-use crate::task::Task;
+use crate::task::{Task, TextColumns};
 
 /// The acceptability task as [`write_tsv`](super::write_tsv) writes it: CoLA's format and classes.
 #[derive(Clone, Debug)]
@@ -45,5 +45,9 @@ impl Task for Acceptability {
 
     fn metric_names(&self) -> &[MetricName] {
         &[MetricName::Accuracy, MetricName::Matthews]
+    }
+
+    fn text_columns(&self) -> Option<TextColumns<'_>> {
+        self.cola.text_columns()
     }
 }

@@ -74,6 +74,19 @@ impl GenerationTask for E2e {
         "a restaurant's attributes in a sentence or two; the E2E challenge"
     }
 
+    fn input_column(&self) -> &str {
+        "mr"
+    }
+
+    /// A cell with a meaning representation, or an input as [`read`](GenerationTask::read) makes it.
+    fn input(&self, path: &Path, line: usize, cell: &str) -> Result<String, DataError> {
+        if cell.contains('[') {
+            Ok(linearise::slots(slots(path, line, cell)?))
+        } else {
+            Ok(cell.to_string())
+        }
+    }
+
     fn scorer(&self) -> Scorer {
         Scorer::E2e
     }

@@ -116,6 +116,10 @@ impl GenerationTask for PairsTask {
         self.read_file(&path)
     }
 
+    fn input_column(&self) -> &str {
+        &self.config.prompt
+    }
+
     fn describe(&self) -> &str {
         "prompts and completions of one's own: CSV, TSV or JSONL"
     }

@@ -87,6 +87,20 @@ pub trait GenerationTask: Send + Sync {
         vec![self.train_split(), self.dev_split(), self.test_split()]
     }
 
+    /// The column of a table with inputs for this task.
+    fn input_column(&self) -> &str {
+        "prompt"
+    }
+
+    /// The input that a cell of that column, on `line` of the file `path`, stands for.
+    ///
+    /// # Errors
+    /// When the cell is not as the task has it.
+    fn input(&self, path: &Path, line: usize, cell: &str) -> Result<String, DataError> {
+        let _ = (path, line);
+        Ok(cell.to_string())
+    }
+
     /// Whose script scores what a model writes.
     fn scorer(&self) -> Scorer {
         Scorer::WebNlg
