@@ -6,14 +6,15 @@ use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
 use crate::batches::{BatchSize, by_length};
 use crate::data_to_text::{Record, Sequence, sequence};
 use crate::fingerprint::Fingerprint;
-use crate::fit::{BatchLoss, Learner, Observer, Trained, fit};
+use crate::fit::{Learner, Observer, Trained, fit};
 use crate::metrics::{MetricName, Scores};
 use crate::options::TrainOptions;
 use crate::snapshot::Snapshot;
+use crate::step::BatchLoss;
 use crate::trainer::TrainError;
 
-/// What is added to the number of target tokens that a batch's loss is divided by: the published
-/// code's guard against a batch without any (METHOD.md).
+/// What is added to the number of target tokens that a step's losses are divided by: the published code's guard
+/// against a batch without any. It is added once, as if the step were one batch.
 const NO_TARGETS: f64 = 1e-4;
 /// Tokens that are evaluated at a time.
 const EVALUATION_TOKENS: usize = 4096;
@@ -60,7 +61,7 @@ fn batch(
     device: &Device,
 ) -> Result<CausalBatch, TrainError> {
     let chosen = which.iter().map(|index| &sequences[*index]);
-    let chosen = chosen.map(|one| (one.ids.as_slice(), one.loss_from..one.ids.len()));
+    let chosen = chosen.map(|one| (one.ids.as_slice(), one.targets()));
     Ok(CausalBatch::new(chosen, device)?)
 }
 
@@ -90,7 +91,13 @@ pub fn causal_scores(
     Ok(scores)
 }
 
-/// The loss on the sequences with these indices.
+/// What the sum of the losses on the sequences with these indices is divided by: how many target tokens they have.
+pub(crate) fn causal_divisor(sequences: &[Sequence], which: &[usize]) -> f64 {
+    let targets = which.iter().map(|index| sequences[*index].targets().len());
+    targets.sum::<usize>() as f64 + NO_TARGETS
+}
+
+/// The losses on the sequences with these indices.
 pub(crate) fn causal_loss(
     model: &CausalLm,
     sequences: &[Sequence],
@@ -99,9 +106,8 @@ pub(crate) fn causal_loss(
     device: &Device,
 ) -> Result<BatchLoss, TrainError> {
     let batch = batch(sequences, which, device)?;
-    let sum = model.loss(&batch, label_smoothing);
     Ok(BatchLoss {
-        loss: sum.div_scalar(batch.count as f64 + NO_TARGETS),
+        sum: model.loss(&batch, label_smoothing),
         tokens: batch.strip.segments.tokens(),
     })
 }
@@ -122,6 +128,10 @@ impl Learner for Causal<'_> {
 
     fn lengths(&self) -> &[usize] {
         &self.lengths
+    }
+
+    fn divisor(&self, which: &[usize]) -> f64 {
+        causal_divisor(self.items, which)
     }
 
     fn loss(

@@ -12,8 +12,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::batches::{BatchSize, shuffled};
-use crate::pretrain_steps::PretrainSteps;
+use crate::pretrain_steps::{PretrainSteps, endless};
+use crate::step::BatchLoss;
 
 /// The masks' stream of random numbers; the epochs' orders, which have the same seed, count theirs
 /// from 0.
@@ -26,13 +26,16 @@ pub struct PretrainOptions {
     pub steps: usize,
     /// Sequences in a batch. An epoch's last batch has what is left.
     pub batch: usize,
+    /// Batches whose gradients make up one step; what counts is the mean over all of their chosen places. An epoch's
+    /// last step has what is left.
+    pub gradient_accumulation: usize,
     /// The highest learning rate.
     pub lr: f64,
     /// The part of all steps over which the learning rate climbs.
     pub warmup_ratio: f64,
     /// AdamW's decoupled weight decay; biases and layer norms have none.
     pub weight_decay: f64,
-    /// The part of a batch's tokens, special ones aside, that the model has to name. At least one
+    /// The part of a step's tokens, special ones aside, that the model has to name. At least one
     /// is chosen whatever it says.
     pub mask_probability: f64,
     /// Seed of the data's order, of the masks and of dropout.
@@ -46,7 +49,7 @@ pub struct PretrainProgress {
     pub step: usize,
     /// Of how many.
     pub steps: usize,
-    /// The batch's mean cross-entropy before the step, in nats a chosen token.
+    /// The step's mean cross-entropy before it was made, in nats a token that was to be named.
     pub loss: f64,
     /// The step's speed, counting every token that the model read.
     pub tokens_per_second: f64,
@@ -118,8 +121,12 @@ pub fn pretrain(
     }
 
     let lengths: Vec<usize> = sequences.iter().map(Tokens::len).collect();
-    let size = BatchSize::Sequences(options.batch);
-    let batches = (0..).flat_map(|epoch| shuffled(&lengths, size, options.seed, epoch));
+    let batches = endless(
+        &lengths,
+        options.batch,
+        options.gradient_accumulation,
+        options.seed,
+    );
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     rng.set_stream(MASK_STREAM);
 
@@ -131,30 +138,67 @@ pub fn pretrain(
         progress,
     );
 
-    for batch in batches.take(options.steps) {
+    for step in batches.take(options.steps) {
         let start = Instant::now();
-        let mut batch: Vec<Tokens> = batch.into_iter().map(|at| sequences[at].clone()).collect();
-        let hidden = masking.hide(&mut batch, &mut rng);
-        let strip = Strip::new(&batch.iter().collect::<Vec<_>>(), config, device)?;
-        let loss = loss(&model, config, &strip, hidden, device);
-        model = steps.take(model, loss, strip.segments.tokens(), start)?;
+        let sizes: Vec<usize> = step.iter().map(Vec::len).collect();
+        let order = step.into_iter().flatten();
+        let mut chosen: Vec<Tokens> = order.map(|at| sequences[at].clone()).collect();
+        let hidden = masking.hide(&mut chosen, &mut rng);
+        let terms = hidden.places.len();
+        let batches = masked_batches(&chosen, hidden, &sizes);
+        model = steps.take(model, batches, terms, start, |model, batch| {
+            loss(model, config, batch, device)
+        })?;
     }
     Ok(model.valid())
 }
 
-/// The mean cross-entropy at the chosen places, `[1]`.
+/// A batch of a step, its tokens hidden.
+struct MaskedBatch<'a> {
+    sequences: &'a [Tokens],
+    hidden: Hidden,
+}
+
+/// The sequences of a step, cut into batches of these sizes. A batch in which nothing is hidden is left out: it has no
+/// losses.
+fn masked_batches<'a>(
+    mut sequences: &'a [Tokens],
+    mut hidden: Hidden,
+    sizes: &[usize],
+) -> Vec<MaskedBatch<'a>> {
+    let mut batches = Vec::with_capacity(sizes.len());
+    for size in sizes {
+        let (batch, rest) = sequences.split_at(*size);
+        let tokens: usize = batch.iter().map(Tokens::len).sum();
+        let others = hidden.split_off(tokens);
+        if !hidden.places.is_empty() {
+            batches.push(MaskedBatch {
+                sequences: batch,
+                hidden,
+            });
+        }
+        (sequences, hidden) = (rest, others);
+    }
+    batches
+}
+
+/// The cross-entropies at the chosen places.
 fn loss(
     model: &MaskedLm,
     config: &EncoderConfig,
-    strip: &Strip,
-    hidden: Hidden,
+    batch: MaskedBatch<'_>,
     device: &Device,
-) -> Tensor<1> {
-    let count = hidden.places.len();
-    let places = Tensor::<1, Int>::from_data(TensorData::new(hidden.places, [count]), device);
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(hidden.ids, [count, 1]), device);
-    let logits = model.forward(strip, places, config);
-    log_softmax(logits, 1).gather(1, ids).mean().neg()
+) -> Result<BatchLoss, PretrainError> {
+    let strip = Strip::new(&batch.sequences.iter().collect::<Vec<_>>(), config, device)?;
+    let Hidden { places, ids } = batch.hidden;
+    let count = places.len();
+    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [count]), device);
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [count, 1]), device);
+    let logits = model.forward(&strip, places, config);
+    Ok(BatchLoss {
+        sum: log_softmax(logits, 1).gather(1, ids).sum().neg(),
+        tokens: strip.segments.tokens(),
+    })
 }
 
 /// What the model has to name.
@@ -164,6 +208,23 @@ struct Hidden {
     places: Vec<i32>,
     /// The tokens that were there.
     ids: Vec<i32>,
+}
+
+impl Hidden {
+    /// Keeps what is in the first so many rows, and returns the rest, as rows of a strip that begins after them.
+    fn split_off(&mut self, rows: usize) -> Self {
+        let kept = self
+            .places
+            .partition_point(|place| (*place as usize) < rows);
+        let mut places = self.places.split_off(kept);
+        for place in &mut places {
+            *place -= rows as i32;
+        }
+        Self {
+            places,
+            ids: self.ids.split_off(kept),
+        }
+    }
 }
 
 /// How tokens are hidden.
@@ -197,8 +258,8 @@ impl Masking {
         self.special.binary_search(&id).is_err()
     }
 
-    /// Changes the tokens of `batch` and tells what they were. The number of chosen tokens is the
-    /// rounded part of the batch, so that batches of one size have logits of one size.
+    /// Changes the tokens of `batch`, all of a step's sequences, and tells what they were. The number of chosen tokens
+    /// is the rounded part of them, so that batches of one size have logits of one size.
     fn hide(&self, batch: &mut [Tokens], rng: &mut ChaCha8Rng) -> Hidden {
         let ids = batch.iter_mut().flat_map(|tokens| &mut tokens.ids);
         let mut candidates: Vec<(usize, &mut u32)> = ids
@@ -298,6 +359,7 @@ mod tests {
         PretrainOptions {
             steps,
             batch: 16,
+            gradient_accumulation: 1,
             lr: 1e-2,
             warmup_ratio: 0.1,
             weight_decay: 0.01,

@@ -6,9 +6,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use mtlora_models::{CausalBatch, CausalLm, CausalText, Gpt2Config};
 
-use crate::batches::{BatchSize, shuffled};
 use crate::pretrain::{PretrainError, PretrainProgress};
-use crate::pretrain_steps::PretrainSteps;
+use crate::pretrain_steps::{PretrainSteps, endless};
+use crate::step::BatchLoss;
 
 /// How to pre-train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +17,9 @@ pub struct CausalPretrainOptions {
     pub steps: usize,
     /// Sequences in a batch. An epoch's last batch has what is left.
     pub batch: usize,
+    /// Batches whose gradients make up one step; what counts is the mean over all of their tokens. An epoch's last
+    /// step has what is left.
+    pub gradient_accumulation: usize,
     /// The highest learning rate.
     pub lr: f64,
     /// The part of all steps over which the learning rate climbs.
@@ -62,8 +65,12 @@ pub fn pretrain_causal(
         return Err(PretrainError::NoText);
     }
     let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
-    let size = BatchSize::Sequences(options.batch);
-    let batches = (0..).flat_map(|epoch| shuffled(&lengths, size, options.seed, epoch));
+    let batches = endless(
+        &lengths,
+        options.batch,
+        options.gradient_accumulation,
+        options.seed,
+    );
     let mut steps = PretrainSteps::new(
         options.lr,
         options.warmup_ratio,
@@ -72,14 +79,30 @@ pub fn pretrain_causal(
         progress,
     );
 
-    for batch in batches.take(options.steps) {
+    for step in batches.take(options.steps) {
         let start = Instant::now();
-        let chosen = batch.iter().map(|at| sequences[*at].as_slice());
-        let batch = CausalBatch::new(chosen.map(|ids| (ids, 1..ids.len())), device)?;
-        let loss = model.loss(&batch, 0.0).div_scalar(batch.count as f64);
-        model = steps.take(model, loss, batch.strip.segments.tokens(), start)?;
+        // Each sequence's tokens but the first.
+        let terms = step.iter().flatten().map(|at| sequences[*at].len() - 1);
+        let terms = terms.sum();
+        model = steps.take(model, step, terms, start, |model, batch| {
+            let chosen = batch.iter().map(|at| sequences[*at].as_slice());
+            loss(model, chosen, device)
+        })?;
     }
     Ok(model.valid())
+}
+
+/// The losses on each next token of these sequences.
+fn loss<'a>(
+    model: &CausalLm,
+    sequences: impl Iterator<Item = &'a [u32]>,
+    device: &Device,
+) -> Result<BatchLoss, PretrainError> {
+    let batch = CausalBatch::new(sequences.map(|ids| (ids, 1..ids.len())), device)?;
+    Ok(BatchLoss {
+        sum: model.loss(&batch, 0.0),
+        tokens: batch.strip.segments.tokens(),
+    })
 }
 
 #[cfg(test)]
@@ -129,6 +152,7 @@ mod tests {
         CausalPretrainOptions {
             steps,
             batch: 16,
+            gradient_accumulation: 1,
             lr: 1e-2,
             warmup_ratio: 0.1,
             weight_decay: 0.01,

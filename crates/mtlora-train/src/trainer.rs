@@ -10,13 +10,14 @@ use crate::error::DataError;
 use crate::evaluation::{Item, evaluate};
 use crate::example::{Objective, Target};
 use crate::fingerprint::Fingerprint;
-use crate::fit::{BatchLoss, Learner, Observer, Trained, fit};
+use crate::fit::{Learner, Observer, Trained, fit};
 use crate::init_from::InitFromError;
-use crate::loss::loss;
+use crate::loss::loss_sum;
 use crate::metrics::{MetricError, MetricName, Scores};
 use crate::optimizer_state::OptimizerStateError;
 use crate::options::TrainOptions;
 use crate::snapshot::{ResumeError, Snapshot};
+use crate::step::BatchLoss;
 use crate::task::Task;
 
 /// What trains.
@@ -96,6 +97,15 @@ pub enum TrainError {
     /// There is nothing to train on.
     #[error("there are no examples to train on")]
     NoExamples,
+    /// The losses of a step would be divided by nothing.
+    #[error(
+        "the examples of step {step} have nothing to learn from: what their losses are divided by is not a number \
+         above 0. Leave out examples without targets, or take more into a step"
+    )]
+    NothingToLearn {
+        /// The step, from 1.
+        step: usize,
+    },
     /// The loss is no number any more.
     #[error(
         "the loss is {loss} at step {step}: training has diverged; try a lower learning rate. \
@@ -135,6 +145,10 @@ impl Learner for Classification<'_> {
 
     fn lengths(&self) -> &[usize] {
         &self.lengths
+    }
+
+    fn divisor(&self, examples: &[usize]) -> f64 {
+        classifier_divisor(examples)
     }
 
     fn loss(
@@ -177,7 +191,12 @@ impl Learner for Classification<'_> {
     }
 }
 
-/// The loss on the items with these indices.
+/// What the sum of the losses on these examples is divided by: each has one.
+pub(crate) fn classifier_divisor(examples: &[usize]) -> f64 {
+    examples.len() as f64
+}
+
+/// The losses on the items with these indices.
 pub(crate) fn classifier_loss(
     model: &SequenceClassifier,
     config: &EncoderConfig,
@@ -191,10 +210,22 @@ pub(crate) fn classifier_loss(
     let targets: Option<Vec<Target>> = items().map(|item| item.target).collect();
     let targets = targets.ok_or(TrainError::NoTargets)?;
     let strip = Strip::new(&sequences, config, device)?;
+    let sum = loss_sum(model.forward(&strip), &targets, objective);
     Ok(BatchLoss {
-        loss: loss(model.forward(&strip), &targets, objective),
+        sum: sum.map_err(|error| of_item(error, batch))?,
         tokens: strip.segments.tokens(),
     })
+}
+
+/// The error with the index of the item, in place of that in the batch.
+fn of_item(error: MetricError, batch: &[usize]) -> MetricError {
+    match error {
+        MetricError::Example { example, message } => MetricError::Example {
+            example: batch.get(example).copied().unwrap_or(example),
+            message,
+        },
+        other => other,
+    }
 }
 
 /// Trains `model`, which [`Method::prepare`] has made ready on an autodiff `device`, and keeps the
