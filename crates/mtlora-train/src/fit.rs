@@ -433,10 +433,11 @@ mod tests {
     use std::cell::Cell;
 
     use burn::nn::{Linear, LinearConfig};
-    use burn::tensor::Tensor;
+    use burn::tensor::{Tensor, TensorData};
 
     use super::*;
     use crate::batches::BatchSize;
+    use crate::normalization::LossNormalization;
 
     /// Learns `y = 2 x`, and says that its loss grows if `worsens`.
     struct Double {
@@ -506,16 +507,18 @@ mod tests {
         }
     }
 
-    /// The rates, and the steps after which there was a new best.
+    /// The rates and losses, and the steps after which there was a new best.
     #[derive(Default)]
     struct Heard {
         rates: Vec<f64>,
+        losses: Vec<f64>,
         best: Vec<usize>,
     }
 
     impl Observer for Heard {
         fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
             self.rates.push(report.learning_rate);
+            self.losses.push(report.loss);
             Ok(())
         }
 
@@ -562,6 +565,123 @@ mod tests {
         assert_eq!(again, trained.best);
         assert_eq!((trained.steps, trained.tokens), (40, 160));
         assert_eq!(heard.rates[..5], [0.0, 0.025, 0.05, 0.1 * 3.0 / 4.0, 0.1]);
+    }
+
+    /// A model that says 0 has the squared error 4 n² for each number n. It hardly moves, so that the losses of an
+    /// epoch's steps follow from the numbers in them.
+    fn losses(options: &TrainOptions) -> Vec<f64> {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let zeros = state(&model, |_, _| true).into_iter();
+        let zeros =
+            zeros.map(|(path, data)| (path, TensorData::zeros::<f32, _>(data.shape().clone())));
+        let model = load_state(model, zeros.collect()).unwrap();
+        let mut heard = Heard::default();
+        let options = TrainOptions {
+            learning_rate: 1e-12,
+            epochs: 1,
+            ..options.clone()
+        };
+        let learner = Double::new(false);
+        fit(model, &learner, &options, None, &device, &mut heard).unwrap();
+        heard.losses
+    }
+
+    fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+        let count = values.len() as f64;
+        values.sum::<f64>() / count
+    }
+
+    /// Eight examples. What is left of an epoch for its last step is a batch or two, the last of them short, and is
+    /// divided by its own number.
+    #[test]
+    fn the_loss_of_each_step_is_its_own_mean() {
+        let error = |number: &usize| 4.0 * (*number as f64).powi(2);
+        for (size, accumulation) in [
+            (4, 2),
+            (3, 2),
+            (3, 3),
+            (2, 3),
+            (1, 5),
+            (5, 2),
+            (8, 4),
+            (9, 1),
+        ] {
+            let of = |loss_normalization| {
+                losses(&TrainOptions {
+                    batch: BatchSize::Sequences(size),
+                    gradient_accumulation: accumulation,
+                    loss_normalization,
+                    ..options()
+                })
+            };
+            let batches = crate::shuffled(&[1; 8], BatchSize::Sequences(size), options().seed, 0);
+            let steps = batches.chunks(accumulation);
+            let step = steps
+                .clone()
+                .map(|step| mean(step.concat().iter().map(error)));
+            let batch =
+                steps.map(|step| mean(step.iter().map(|batch| mean(batch.iter().map(error)))));
+            let near = |found: Vec<f64>, wanted: Vec<f64>| {
+                assert_eq!(found.len(), wanted.len());
+                for (found, wanted) in found.into_iter().zip(wanted) {
+                    let what = format!("{size} x {accumulation}: {found} {wanted}");
+                    assert!((found - wanted).abs() < 1e-4 * wanted.max(1.0), "{what}");
+                }
+            };
+            near(of(LossNormalization::Step), step.collect());
+            near(of(LossNormalization::Batch), batch.collect());
+        }
+    }
+
+    /// Gives no example a weight, or what is no number.
+    struct Weightless(Double, f64);
+
+    impl Learner for Weightless {
+        type Model = Linear;
+
+        fn lengths(&self) -> &[usize] {
+            self.0.lengths()
+        }
+
+        fn divisor(&self, _: &[usize]) -> f64 {
+            self.1
+        }
+
+        fn loss(
+            &self,
+            model: &Linear,
+            batch: &[usize],
+            device: &Device,
+        ) -> Result<BatchLoss, TrainError> {
+            self.0.loss(model, batch, device)
+        }
+
+        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, TrainError> {
+            self.0.evaluate(model, device)
+        }
+
+        fn main_metric(&self) -> MetricName {
+            self.0.main_metric()
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_divided_by_nothing_is_an_error() {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        for divisor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            for loss_normalization in LossNormalization::ALL {
+                let options = TrainOptions {
+                    loss_normalization,
+                    ..options()
+                };
+                let model = LinearConfig::new(1, 1).init(&device);
+                let learner = Weightless(Double::new(false), divisor);
+                let mut heard = Heard::default();
+                let ended = fit(model, &learner, &options, None, &device, &mut heard);
+                assert!(matches!(ended, Err(TrainError::NothingToLearn { step: 1 })));
+            }
+        }
     }
 
     #[test]
@@ -691,6 +811,15 @@ mod tests {
             ..options()
         };
         assert!(refused(&learner, &others).starts_with("`epochs` was 20"));
+        let others = TrainOptions {
+            loss_normalization: LossNormalization::Batch,
+            ..options()
+        };
+        let text = refused(&learner, &others);
+        assert!(
+            text.starts_with("`loss_normalization` was \"step\""),
+            "{text}"
+        );
         let mut more = Double::new(false);
         more.lengths.push(2);
         assert!(refused(&more, &options()).starts_with("the examples are not those"));

@@ -1,5 +1,6 @@
 //! Masked-language-model pre-training: the model learns to name tokens that are hidden from it.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -26,8 +27,8 @@ pub struct PretrainOptions {
     pub steps: usize,
     /// Sequences in a batch. An epoch's last batch has what is left.
     pub batch: usize,
-    /// Batches whose gradients make up one step; what counts is the mean over all of their chosen places. An epoch's
-    /// last step has what is left.
+    /// Batches to a step, at least 1. A step descends the mean over the chosen places of all of them, so that how it is
+    /// split makes no difference. An epoch's last step has what is left.
     pub gradient_accumulation: usize,
     /// The highest learning rate.
     pub lr: f64,
@@ -140,57 +141,58 @@ pub fn pretrain(
 
     for step in batches.take(options.steps) {
         let start = Instant::now();
-        let sizes: Vec<usize> = step.iter().map(Vec::len).collect();
-        let order = step.into_iter().flatten();
-        let mut chosen: Vec<Tokens> = order.map(|at| sequences[at].clone()).collect();
+        let mut order = step.concat();
+        // As one batch has it, so that how a step is split says nothing about what is hidden.
+        order.sort_by_key(|at| lengths[*at]);
+        let mut chosen: Vec<Tokens> = order.iter().map(|at| sequences[*at].clone()).collect();
         let hidden = masking.hide(&mut chosen, &mut rng);
         let terms = hidden.places.len();
-        let batches = masked_batches(&chosen, hidden, &sizes);
-        model = steps.take(model, batches, terms, start, |model, batch| {
-            loss(model, config, batch, device)
+        let masked: BTreeMap<usize, Masked> =
+            order.into_iter().zip(apart(chosen, hidden)).collect();
+        let batches = step.iter().map(|batch| batch.iter().map(|at| &masked[at]));
+        // Without anything hidden there is no loss.
+        let batches = batches
+            .map(Iterator::collect::<Vec<_>>)
+            .filter(|batch| batch.iter().any(|one| !one.hidden.places.is_empty()));
+        model = steps.take(model, batches.collect(), terms, start, |model, batch| {
+            loss(model, config, &batch, device)
         })?;
     }
     Ok(model.valid())
 }
 
-/// A batch of a step, its tokens hidden.
-struct MaskedBatch<'a> {
-    sequences: &'a [Tokens],
+/// A sequence with some of its tokens hidden.
+struct Masked {
+    tokens: Tokens,
+    /// Places from its own beginning.
     hidden: Hidden,
 }
 
-/// The sequences of a step, cut into batches of these sizes. A batch in which nothing is hidden is left out: it has no
-/// losses.
-fn masked_batches<'a>(
-    mut sequences: &'a [Tokens],
-    mut hidden: Hidden,
-    sizes: &[usize],
-) -> Vec<MaskedBatch<'a>> {
-    let mut batches = Vec::with_capacity(sizes.len());
-    for size in sizes {
-        let (batch, rest) = sequences.split_at(*size);
-        let tokens: usize = batch.iter().map(Tokens::len).sum();
-        let others = hidden.split_off(tokens);
-        if !hidden.places.is_empty() {
-            batches.push(MaskedBatch {
-                sequences: batch,
-                hidden,
-            });
-        }
-        (sequences, hidden) = (rest, others);
-    }
-    batches
+/// The sequences of a strip, each with what is hidden in it.
+fn apart(sequences: Vec<Tokens>, mut hidden: Hidden) -> Vec<Masked> {
+    let one = |tokens: Tokens| {
+        let rest = hidden.split_off(tokens.len());
+        let hidden = std::mem::replace(&mut hidden, rest);
+        Masked { tokens, hidden }
+    };
+    sequences.into_iter().map(one).collect()
 }
 
 /// The cross-entropies at the chosen places.
 fn loss(
     model: &MaskedLm,
     config: &EncoderConfig,
-    batch: MaskedBatch<'_>,
+    batch: &[&Masked],
     device: &Device,
 ) -> Result<BatchLoss, PretrainError> {
-    let strip = Strip::new(&batch.sequences.iter().collect::<Vec<_>>(), config, device)?;
-    let Hidden { places, ids } = batch.hidden;
+    let sequences: Vec<&Tokens> = batch.iter().map(|one| &one.tokens).collect();
+    let strip = Strip::new(&sequences, config, device)?;
+    let (mut places, mut ids, mut start) = (Vec::new(), Vec::new(), 0);
+    for Masked { tokens, hidden } in batch {
+        places.extend(hidden.places.iter().map(|place| start + place));
+        ids.extend(hidden.ids.iter().copied());
+        start += tokens.len() as i32;
+    }
     let count = places.len();
     let places = Tensor::<1, Int>::from_data(TensorData::new(places, [count]), device);
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [count, 1]), device);
@@ -295,8 +297,11 @@ mod tests {
 
     use mtlora_core::{State, devices, state};
     use mtlora_models::{Architecture, EncoderSizes, train_tokenizer};
+    use proptest::prelude::*;
 
     use crate::acceptability::corpus;
+    use crate::normalization::Divisors;
+    use crate::step::testing::made;
 
     const MAX_TOKENS: usize = 48;
 
@@ -464,6 +469,95 @@ mod tests {
         // Dynamic: 1 - 0.85^40 is 99.8 %.
         let reached = ever.iter().filter(|ever| **ever).count();
         assert!(reached as f64 > 0.99 * may as f64, "{reached} of {may}");
+    }
+
+    /// As [`Masked`] sequences of one step: of the lines with these indices, by length.
+    fn masked(setup: &Setup, which: &[usize], probability: f64, seed: u64) -> Vec<Masked> {
+        let masking = Masking::new(&setup.text, probability).unwrap();
+        let rows: Vec<_> = which
+            .iter()
+            .map(|at| (setup.lines[*at].as_str(), None))
+            .collect();
+        let mut sequences = setup.text.encode_batch(&rows).unwrap();
+        sequences.sort_by_key(Tokens::len);
+        let hidden = masking.hide(&mut sequences, &mut ChaCha8Rng::seed_from_u64(seed));
+        apart(sequences, hidden)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn how_a_step_is_split_makes_no_difference(
+            which in prop::collection::vec(0usize..300, 1..10),
+            probability in 0.0..0.6f64, size in 1usize..8, seed: u64,
+        ) {
+            let setup = Setup::new();
+            let model = MaskedLm::fresh(&setup.config, 5, &setup.device).unwrap();
+            let masked = masked(&setup, &which, probability, seed);
+            let terms: usize = masked.iter().map(|one| one.hidden.places.len()).sum();
+            let step = |size: usize| {
+                let batches = masked.chunks(size).map(|batch| batch.iter().collect::<Vec<_>>());
+                let batches = batches.filter(|batch| batch.iter().any(|one| !one.hidden.places.is_empty()));
+                let batches = batches.map(|batch| (batch, Divisors::step(terms as f64)));
+                let loss = |model: &MaskedLm, batch: Vec<&Masked>| {
+                    loss(model, &setup.config, &batch, &setup.device)
+                };
+                made(&model, batches, loss)
+            };
+            let (whole, split) = (step(masked.len()), step(size));
+            prop_assert!(whole.apart(&split) < 1e-5, "{}", whole.apart(&split));
+        }
+    }
+
+    /// 300 lines are 25 steps of 12 sequences, however these are split.
+    #[test]
+    fn a_step_of_several_batches_is_the_step_of_one() {
+        let setup = Setup::new();
+        let run = |batch, gradient_accumulation| {
+            let options = PretrainOptions {
+                batch,
+                gradient_accumulation,
+                // Short lines have no hidden token then, and batches of one of them have none.
+                mask_probability: 0.05,
+                lr: 1e-3,
+                ..options(27, 0)
+            };
+            setup.run(&options).unwrap().0
+        };
+        let whole = run(12, 1);
+        for (batch, accumulation) in [(4, 3), (6, 2), (5, 3), (1, 12)] {
+            let split = run(batch, accumulation);
+            // Steps of 5, 5 and 5 are others.
+            let same = batch * accumulation == 12;
+            let apart = whole.iter().zip(&split).map(|(a, b)| (a - b).abs());
+            let most = apart.fold(0.0, f64::max);
+            assert_eq!(most < 1e-4, same, "{batch} x {accumulation}: {most}");
+        }
+    }
+
+    #[test]
+    fn hidden_places_are_those_of_their_sequence() {
+        let hidden = Hidden {
+            places: vec![1, 2, 7, 9],
+            ids: vec![10, 20, 70, 90],
+        };
+        let tokens = |length: usize| Tokens {
+            ids: vec![0; length],
+            type_ids: vec![0; length],
+        };
+        // The rows from 0, 3, 6 and 9.
+        let found = apart([3, 3, 3, 1].map(tokens).to_vec(), hidden);
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|one| (one.hidden.places, one.hidden.ids))
+            .collect();
+        let expected = [
+            (vec![1, 2], vec![10, 20]),
+            (vec![], vec![]),
+            (vec![1], vec![70]),
+            (vec![0], vec![90]),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -126,3 +126,91 @@ impl Stepper {
         Ok((model, made))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Comparing the gradients of steps.
+    #![allow(clippy::unwrap_used)]
+    use std::fmt::Debug;
+
+    use burn::module::{ModuleVisitor, Param};
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::fit::Learner;
+    use crate::normalization::LossNormalization;
+
+    /// What a step would be made from.
+    pub(crate) struct MadeFrom {
+        pub(crate) loss: f64,
+        pub(crate) tokens: usize,
+        /// Of each parameter that has some.
+        gradients: Vec<Vec<f32>>,
+    }
+
+    impl MadeFrom {
+        /// How far the loss and the gradients of another are away, as parts of their size.
+        pub(crate) fn apart(&self, other: &Self) -> f64 {
+            assert_eq!(self.gradients.len(), other.gradients.len());
+            let norm = |values: &mut dyn Iterator<Item = f32>| {
+                values.map(|one| f64::from(one).powi(2)).sum::<f64>().sqrt()
+            };
+            let size = norm(&mut self.gradients.iter().flatten().copied());
+            let pairs = self.gradients.iter().zip(&other.gradients);
+            let apart = pairs.map(|(one, other)| {
+                assert_eq!(one.len(), other.len());
+                norm(&mut one.iter().zip(other).map(|(one, other)| one - other))
+            });
+            let gradients = apart.fold(0.0, f64::max) / size.max(1e-12);
+            let loss = (self.loss - other.loss).abs() / self.loss.abs().max(1e-12);
+            gradients.max(loss)
+        }
+    }
+
+    pub(crate) fn made<M: Module, B, E: From<StepError> + Debug>(
+        model: &M,
+        batches: impl IntoIterator<Item = (B, Divisors)>,
+        loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
+    ) -> MadeFrom {
+        let (params, Made { loss, tokens }) = accumulate(1, model, batches, loss_of).unwrap();
+        let mut found = Found {
+            params,
+            gradients: Vec::new(),
+        };
+        model.visit(&mut found);
+        MadeFrom {
+            loss,
+            tokens,
+            gradients: found.gradients,
+        }
+    }
+
+    /// A step of these batches of a learner's examples.
+    pub(crate) fn made_by<L: Learner>(
+        learner: &L,
+        model: &L::Model,
+        batches: &[Vec<usize>],
+        normalization: LossNormalization,
+        device: &Device,
+    ) -> MadeFrom {
+        let divisors = normalization.divisors(batches, |examples| learner.divisor(examples));
+        let batches = batches.iter().zip(divisors);
+        made(model, batches, |model: &L::Model, batch: &Vec<usize>| {
+            learner.loss(model, batch, device)
+        })
+    }
+
+    struct Found {
+        params: GradientsParams,
+        gradients: Vec<Vec<f32>>,
+    }
+
+    impl ModuleVisitor for Found {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.params.get::<D>(param.id) {
+                self.gradients
+                    .push(gradient.into_data().try_to_vec().unwrap());
+            }
+        }
+    }
+}
