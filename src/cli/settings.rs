@@ -682,6 +682,15 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_goes_on_keeps_what_its_losses_are_divided_by() {
+        let usual = SaveOptions::default();
+        let error = settings("loss_normalization = 'batch'").on_resume(&usual, "flex");
+        let text = error.err().unwrap().to_string();
+        assert!(text.starts_with("--loss-normalization cannot be used with --resume"));
+        assert!(settings("save_steps = 5").on_resume(&usual, "flex").is_ok());
+    }
+
+    #[test]
     fn no_run_to_start_from_is_none() {
         let text = "task = 'cola'\nmodel = 'src'\ndata = 'd'\ninit_from = 'none'\n";
         let Resolved::Classification(config, _) = settings(text).resolve().unwrap() else {
