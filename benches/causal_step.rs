@@ -78,17 +78,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sequences = random_sequences(&config, [BATCH, LENGTH], 0);
     let options = TrainOptions::default();
 
+    let divisor = |which: &[usize]| {
+        let targets = which.iter().map(|index| sequences[*index].targets().len());
+        targets.sum::<usize>() as f64
+    };
     let loss = |model: &CausalLm, which: &[usize]| {
         let chosen = which.iter().map(|index| &sequences[*index]);
-        let chosen = chosen.map(|one| (one.ids.as_slice(), one.loss_from..one.ids.len()));
+        let chosen = chosen.map(|one| (one.ids.as_slice(), one.targets()));
         let batch = CausalBatch::new(chosen, &device)?;
         Ok(BatchLoss {
-            loss: whole(model, &batch).div_scalar(batch.count as f64),
+            sum: whole(model, &batch),
             tokens: batch.strip.segments.tokens(),
         })
     };
     let chunked = Subject::causal(model.clone(), &sequences, SMOOTHING, &options, &device);
-    let whole = Subject::new(model, loss, &options, &device);
+    let whole = Subject::new(model, divisor, loss, &options, &device);
     let mut subjects = [("chunked loss", chunked), ("whole logits", whole)]
         .map(|(name, subject)| (name, Some(subject), Vec::new(), 0));
     let batch: Vec<usize> = (0..BATCH).collect();

@@ -63,6 +63,9 @@ pub(crate) struct Args {
     /// Sequences in a batch.
     #[arg(long, default_value_t = 64)]
     pub(super) batch: usize,
+    /// Batches to a step.
+    #[arg(long, default_value_t = 1)]
+    pub(super) gradient_accumulation: usize,
     /// The highest learning rate.
     #[arg(long, default_value_t = 1e-3)]
     pub(super) lr: f64,
@@ -216,6 +219,7 @@ fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dy
     let options = PretrainOptions {
         steps: args.steps,
         batch: args.batch,
+        gradient_accumulation: args.gradient_accumulation,
         lr: args.lr,
         warmup_ratio: args.warmup_ratio,
         weight_decay: args.weight_decay,

@@ -48,6 +48,7 @@ pub(super) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made
     let options = CausalPretrainOptions {
         steps: args.steps,
         batch: args.batch,
+        gradient_accumulation: args.gradient_accumulation,
         lr: args.lr,
         warmup_ratio: args.warmup_ratio,
         weight_decay: args.weight_decay,

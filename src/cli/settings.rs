@@ -9,8 +9,8 @@ use mtlora::train::acceptability::Acceptability;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, Scorer};
 use mtlora::train::facts::Facts;
 use mtlora::train::{
-    AdapterSettings, BatchSize, GenerationRunConfig, MethodName, RunConfig, SaveOptions,
-    TableConfig, Task, TrainOptions, glue, read_text_file, settings_of,
+    AdapterSettings, BatchSize, GenerationRunConfig, LossNormalization, MethodName, RunConfig,
+    SaveOptions, TableConfig, Task, TrainOptions, glue, read_text_file, settings_of,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,11 @@ pub(super) struct Settings {
     /// Batches to a step [default: 1].
     #[arg(long)]
     pub(super) gradient_accumulation: Option<usize>,
+    /// What the losses of a step's batches are divided by. step: the number of tokens (or of examples) in all of
+    /// them; batch: each batch's by its own, and then by the number of batches, as the published GPT-2 code does
+    /// [default: step].
+    #[arg(long)]
+    pub(super) loss_normalization: Option<LossNormalization>,
     /// Passes over the training data [default: 3; data-to-text: 5].
     #[arg(long)]
     pub(super) epochs: Option<usize>,
@@ -608,6 +613,7 @@ impl Settings {
             gradient_accumulation: self
                 .gradient_accumulation
                 .unwrap_or(usual.gradient_accumulation),
+            loss_normalization: self.loss_normalization.unwrap_or(usual.loss_normalization),
             learning_rate: self.lr.unwrap_or(usual.learning_rate),
             epochs: self.epochs.unwrap_or(usual.epochs),
             warmup_ratio: self.warmup_ratio.unwrap_or(usual.warmup_ratio),
@@ -706,6 +712,15 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(error.starts_with("only data-to-text tasks have label_smoothing, num_beams; cola"));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_keeps_what_its_losses_are_divided_by() {
+        let usual = SaveOptions::default();
+        let error = settings("loss_normalization = 'batch'").on_resume(&usual, "flex");
+        let text = error.err().unwrap().to_string();
+        assert!(text.starts_with("--loss-normalization cannot be used with --resume"));
+        assert!(settings("save_steps = 5").on_resume(&usual, "flex").is_ok());
     }
 
     #[test]

@@ -6,14 +6,15 @@ use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
 use crate::batches::{BatchSize, by_length};
 use crate::data_to_text::{Record, Sequence, sequence};
 use crate::fingerprint::Fingerprint;
-use crate::fit::{BatchLoss, Learner, Observer, Trained, fit};
+use crate::fit::{Learner, Observer, Trained, fit};
 use crate::metrics::{MetricName, Scores};
 use crate::options::TrainOptions;
 use crate::snapshot::Snapshot;
+use crate::step::BatchLoss;
 use crate::trainer::TrainError;
 
-/// What is added to the number of target tokens that a batch's loss is divided by: the published
-/// code's guard against a batch without any (METHOD.md).
+/// What is added to the number of target tokens that a step's losses are divided by: the published code's guard
+/// against a batch without any. It is added once, as if the step were one batch.
 const NO_TARGETS: f64 = 1e-4;
 /// Tokens that are evaluated at a time.
 const EVALUATION_TOKENS: usize = 4096;
@@ -60,7 +61,7 @@ fn batch(
     device: &Device,
 ) -> Result<CausalBatch, TrainError> {
     let chosen = which.iter().map(|index| &sequences[*index]);
-    let chosen = chosen.map(|one| (one.ids.as_slice(), one.loss_from..one.ids.len()));
+    let chosen = chosen.map(|one| (one.ids.as_slice(), one.targets()));
     Ok(CausalBatch::new(chosen, device)?)
 }
 
@@ -90,7 +91,13 @@ pub fn causal_scores(
     Ok(scores)
 }
 
-/// The loss on the sequences with these indices.
+/// What the sum of the losses on the sequences with these indices is divided by: how many target tokens they have.
+pub(crate) fn causal_divisor(sequences: &[Sequence], which: &[usize]) -> f64 {
+    let targets = which.iter().map(|index| sequences[*index].targets().len());
+    targets.sum::<usize>() as f64 + NO_TARGETS
+}
+
+/// The losses on the sequences with these indices.
 pub(crate) fn causal_loss(
     model: &CausalLm,
     sequences: &[Sequence],
@@ -99,9 +106,8 @@ pub(crate) fn causal_loss(
     device: &Device,
 ) -> Result<BatchLoss, TrainError> {
     let batch = batch(sequences, which, device)?;
-    let sum = model.loss(&batch, label_smoothing);
     Ok(BatchLoss {
-        loss: sum.div_scalar(batch.count as f64 + NO_TARGETS),
+        sum: model.loss(&batch, label_smoothing),
         tokens: batch.strip.segments.tokens(),
     })
 }
@@ -122,6 +128,10 @@ impl Learner for Causal<'_> {
 
     fn lengths(&self) -> &[usize] {
         &self.lengths
+    }
+
+    fn divisor(&self, which: &[usize]) -> f64 {
+        causal_divisor(self.items, which)
     }
 
     fn loss(
@@ -180,4 +190,161 @@ pub fn train_causal(
         label_smoothing,
     };
     fit(model, &learner, options, from, device, observer)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use burn::module::Module;
+    use mtlora_core::devices;
+    use mtlora_models::{Gpt2Config, Gpt2Sizes};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::batches::shuffled;
+    use crate::normalization::LossNormalization;
+    use crate::step::testing::{MadeFrom, made_by};
+
+    fn model(device: &Device) -> CausalLm {
+        let mut config = Gpt2Config::new(Gpt2Sizes {
+            vocab_size: 50,
+            n_embd: 16,
+            n_layer: 1,
+            n_head: 2,
+            n_positions: 64,
+            end_of_text: 0,
+        })
+        .unwrap();
+        (config.embd_pdrop, config.attn_pdrop, config.resid_pdrop) = (0.0, 0.0, 0.0);
+        CausalLm::fresh(&config, 3, device).unwrap()
+    }
+
+    /// Of the examples in these batches, in each way.
+    fn made(
+        items: &[Sequence],
+        label_smoothing: f64,
+        batches: &[Vec<usize>],
+        normalization: LossNormalization,
+    ) -> MadeFrom {
+        let device = devices().remove(0).device.autodiff();
+        let learner = Causal {
+            items,
+            dev: items,
+            lengths: lengths(items),
+            label_smoothing,
+        };
+        made_by(&learner, &model(&device), batches, normalization, &device)
+    }
+
+    fn of_lengths(lengths: &[(usize, usize)]) -> Vec<Sequence> {
+        let sequence = |(at, (input, target)): (usize, &(usize, usize))| Sequence {
+            ids: (0..input + target)
+                .map(|one| (7 * at + 3 * one + 1) as u32 % 50)
+                .collect(),
+            loss_from: *input,
+        };
+        lengths.iter().enumerate().map(sequence).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// Sequences without a target among them, and such whose loss begins with the first token.
+        #[test]
+        fn how_a_step_is_split_makes_no_difference(
+            sizes in prop::collection::vec((0usize..10, 0usize..25), 1..12),
+            amount in 1usize..60, tokens: bool, smooth: bool, seed: u64,
+        ) {
+            let sizes: Vec<_> = sizes.into_iter().filter(|(input, target)| input + target > 0).collect();
+            prop_assume!(!sizes.is_empty());
+            let items = of_lengths(&sizes);
+            let size = if tokens { BatchSize::Tokens(amount) } else { BatchSize::Sequences(amount) };
+            let lengths = lengths(&items);
+            let one = by_length(&lengths, BatchSize::Sequences(lengths.len()));
+            let several = shuffled(&lengths, size, seed, 0);
+            let smoothing = if smooth { 0.1 } else { 0.0 };
+            let [whole, split] = [one, several]
+                .map(|step| made(&items, smoothing, &step, LossNormalization::Step));
+            prop_assert!(whole.apart(&split) < 1e-5, "{}", whole.apart(&split));
+            prop_assert_eq!(whole.tokens, split.tokens);
+        }
+    }
+
+    /// With 2, 20 and no targets the mean of means gives each batch a third. The published guard is added once to a
+    /// step's number, and once to each batch's.
+    #[test]
+    fn both_ways_are_what_arithmetic_says() {
+        let items = of_lengths(&[(3, 2), (5, 20), (4, 0)]);
+        let each: Vec<f64> = (0..3)
+            .map(|at| {
+                let alone = made(&items, 0.0, &[vec![at]], LossNormalization::Step);
+                alone.loss
+            })
+            .collect();
+        assert_eq!(each[2], 0.0);
+        let split = [vec![0], vec![1], vec![2]];
+        let near = |found: f64, wanted: f64| {
+            assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
+        };
+        let step = made(&items, 0.0, &split, LossNormalization::Step);
+        let sum = each[0] * 2.0001 + each[1] * 20.0001;
+        near(step.loss, sum / 22.0001);
+        let batch = made(&items, 0.0, &split, LossNormalization::Batch);
+        near(batch.loss, (each[0] + each[1]) / 3.0);
+        assert!((step.loss - batch.loss).abs() > 0.1);
+        assert!(step.apart(&batch) > 0.05);
+    }
+
+    #[test]
+    fn a_step_without_any_target_is_divided_by_the_guard() {
+        let items = of_lengths(&[(3, 0), (5, 0)]);
+        let made = made(&items, 0.1, &[vec![0], vec![1]], LossNormalization::Step);
+        assert_eq!((made.loss, made.tokens), (0.0, 8));
+    }
+
+    #[test]
+    fn the_divisor_counts_what_the_batch_does() {
+        let items = of_lengths(&[(3, 2), (0, 4), (4, 0), (1, 1), (0, 1)]);
+        let device = devices().remove(0).device;
+        // 2, 4 without the first, none, 1, and only a first token.
+        for (which, count) in [
+            (vec![0], 2),
+            (vec![1], 3),
+            (vec![2], 0),
+            (vec![3], 1),
+            (vec![4], 0),
+            (vec![4, 0, 1, 3], 6),
+        ] {
+            assert_eq!(causal_divisor(&items, &which), count as f64 + 1e-4);
+            assert_eq!(batch(&items, &which, &device).unwrap().count, count);
+        }
+    }
+
+    /// More tokens than are evaluated at a time.
+    #[test]
+    fn the_loss_of_an_evaluation_is_the_mean_over_all_tokens() {
+        let sizes: Vec<_> = (0..240).map(|at| (at % 7, at % 31 + 1)).collect();
+        let items = of_lengths(&sizes);
+        assert!(lengths(&items).into_iter().sum::<usize>() > EVALUATION_TOKENS);
+        let device = devices().remove(0).device;
+        let model = model(&device.clone().autodiff()).valid();
+        let loss = |items: &[Sequence]| {
+            let scores = causal_scores(&model, items, &device);
+            scores.map(|scores| {
+                let loss = scores.get(MetricName::Loss).unwrap();
+                assert_eq!(scores.get(MetricName::Perplexity), Some(loss.exp()));
+                loss
+            })
+        };
+        let (mut sum, mut count) = (0.0, 0);
+        for item in &items {
+            let targets = item.targets().len();
+            // A first token alone has no loss.
+            if targets > 0 {
+                sum += loss(std::slice::from_ref(item)).unwrap() * targets as f64;
+                count += targets;
+            }
+        }
+        let (found, mean) = (loss(&items).unwrap(), sum / count as f64);
+        assert!((found - mean).abs() < 1e-5, "{found} {mean}");
+    }
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::metrics::{MetricName, Scores};
+use crate::normalization::of_earlier_builds;
 use crate::optimizer_state::OptimizerState;
 use crate::options::TrainOptions;
 use crate::snapshot::{Best, Snapshot};
@@ -31,7 +32,9 @@ const SUMS: &str = "XXH128SUMS";
 /// What has a checksum, sorted.
 const SUMMED: [&str; 3] = [CONFIG, TENSORS, STATE];
 /// Of what is in `state.toml` and how, and of the steps that follow from it.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The one before, which is read too: its options do not say what losses are divided by.
+const EARLIER_FORMAT: u32 = 2;
 /// In `state.safetensors`, before the paths.
 const MODEL: &str = "model/";
 const BEST: &str = "best/";
@@ -64,7 +67,8 @@ pub enum CheckpointError {
     },
     /// It is whole, but this program cannot read it.
     #[error(
-        "{}: has format {found}, this program knows format {FORMAT}: go on with the version of mtlora that wrote it",
+        "{}: has format {found}, this program knows formats {EARLIER_FORMAT} and {FORMAT}: go on with the version of \
+         mtlora that wrote it",
         .path.display()
     )]
     Format {
@@ -223,13 +227,18 @@ impl Checkpoints {
         let state = text(STATE)?;
         let unclear = |error: toml::de::Error| damaged(format!("{STATE}: {error}"));
         let Version { format } = toml::from_str(&state).map_err(unclear)?;
-        if format != FORMAT {
-            return Err(CheckpointError::Format {
-                path,
-                found: format,
-            });
-        }
-        let written: Written = toml::from_str(&state).map_err(unclear)?;
+        let written: Written = match format {
+            FORMAT => toml::from_str(&state).map_err(unclear)?,
+            EARLIER_FORMAT => {
+                let mut table: toml::Table = toml::from_str(&state).map_err(unclear)?;
+                if let Some(options) = table.get_mut("options").and_then(toml::Value::as_table_mut)
+                {
+                    of_earlier_builds(options);
+                }
+                table.try_into().map_err(unclear)?
+            }
+            found => return Err(CheckpointError::Format { path, found }),
+        };
         let tensors = read(TENSORS).map_err(unreadable)?;
         written
             .kept(text(CONFIG)?, &tensors)
@@ -497,6 +506,7 @@ impl Written {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::normalization::LossNormalization;
 
     fn state(names: &[&str], start: f32) -> State {
         let data = |index: usize| {
@@ -635,11 +645,26 @@ mod tests {
         let (_folder, checkpoints) = checkpoints(&[1, 2]);
         let path = checkpoints.path(2);
         let text = fs::read_to_string(path.join(STATE)).unwrap();
-        let text = text.replacen("format = 2", "format = 3", 1);
+        let text = text.replacen("format = 3", "format = 4", 1);
         fs::write(path.join(STATE), text).unwrap();
         fs::write(path.join(SUMS), sums(&path).unwrap()).unwrap();
         let error = checkpoints.newest().unwrap_err();
-        assert!(error.to_string().contains("has format 3"), "{error}");
+        assert!(error.to_string().contains("has format 4"), "{error}");
+    }
+
+    #[test]
+    fn one_of_the_format_before_goes_on_as_it_began() {
+        let (_folder, checkpoints) = checkpoints(&[1, 2]);
+        let path = checkpoints.path(2);
+        let text = fs::read_to_string(path.join(STATE)).unwrap();
+        let text = text.replacen("format = 3", "format = 2", 1);
+        let earlier = text.replacen("loss_normalization = \"step\"\n", "", 1);
+        assert!(earlier.len() < text.len());
+        fs::write(path.join(STATE), earlier).unwrap();
+        fs::write(path.join(SUMS), sums(&path).unwrap()).unwrap();
+        let mut expected = kept(2, 1);
+        expected.snapshot.options.loss_normalization = LossNormalization::Batch;
+        assert_eq!(checkpoints.load(2).unwrap(), expected);
     }
 
     #[test]

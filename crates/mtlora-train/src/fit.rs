@@ -8,21 +8,25 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use mtlora_core::{State, load_state, random_state, seed, set_random_state, state};
 use serde::Serialize;
 
 use crate::fingerprint::Fingerprint;
 use crate::metrics::{MetricName, Scores};
-use crate::optimizer::{adamw, adamw_on, clip_gradient_norm};
+use crate::optimizer::adamw_on;
 use crate::optimizer_state::OptimizerState;
 use crate::options::TrainOptions;
 use crate::plan::{Plan, PlannedStep};
 use crate::snapshot::{Best, Snapshot};
+use crate::step::{BatchLoss, Stepper};
 use crate::trainer::TrainError;
 
-/// What is learned: the examples, the loss on some of them, and how good a model is.
+/// What is learned: the examples, the losses on some of them, and how good a model is.
+///
+/// The sum of the losses and what it is divided by are apart, since a step may be made of several batches
+/// ([`gradient_accumulation`](TrainOptions::gradient_accumulation)): it descends the sum over all of them, divided once
+/// by [`divisor`](Self::divisor) of all of their examples.
 pub trait Learner {
     /// The model that learns.
     type Model: Module;
@@ -30,7 +34,14 @@ pub trait Learner {
     /// The tokens of each training example.
     fn lengths(&self) -> &[usize];
 
-    /// The loss of `model` on the training examples with these indices, on an autodiff `device`.
+    /// What the sum of the losses of the training examples with these indices is divided by, where they make up
+    /// a step: mostly how many losses are in the sum, so one for each example, or one for each token that the model is
+    /// to name. It follows from the examples alone, before the model has read them. A step for which it is not above 0
+    /// is an error.
+    fn divisor(&self, examples: &[usize]) -> f64;
+
+    /// The losses of `model` on the training examples with these indices, on an autodiff `device`: their sum, which
+    /// is not divided by anything.
     ///
     /// # Errors
     /// When the examples cannot be learned from.
@@ -57,14 +68,6 @@ pub trait Learner {
     }
 }
 
-/// The loss of one batch.
-pub struct BatchLoss {
-    /// `[1]`, with its graph.
-    pub loss: Tensor<1>,
-    /// Tokens read for it.
-    pub tokens: usize,
-}
-
 /// One optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct StepReport {
@@ -74,7 +77,8 @@ pub struct StepReport {
     pub steps: usize,
     /// Passes over the data so far.
     pub epoch: f64,
-    /// The mean loss of the step's batches.
+    /// The loss that the step descended: the mean over all of its examples, or over all of its tokens that count, and
+    /// with [`LossNormalization::Batch`](crate::LossNormalization::Batch) the mean of its batches' means.
     pub loss: f64,
     /// The rate that the step was made with.
     pub learning_rate: f64,
@@ -88,8 +92,8 @@ pub trait Observer {
     /// Ends the training.
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError>;
 
-    /// The model was evaluated after `step` steps (0: before the first); with `best`, that state is
-    /// the best so far and `trained` are its values.
+    /// The model was evaluated after `step` steps (0: before the first). `best` is there when no state has been
+    /// better so far, and holds its values of what trains.
     ///
     /// # Errors
     /// Ends the training.
@@ -130,70 +134,6 @@ impl Pause<'_> {
     /// When the optimizer's state cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot, TrainError> {
         (self.snapshot)()
-    }
-}
-
-/// Makes optimizer steps.
-pub(crate) struct Stepper {
-    optimizer: ModuleOptimizer,
-    max_grad_norm: Option<f64>,
-    made: usize,
-}
-
-/// What a step was made from.
-pub(crate) struct Made {
-    /// The mean loss of its batches.
-    pub loss: f64,
-    /// Tokens read for it.
-    pub tokens: usize,
-}
-
-impl Stepper {
-    pub(crate) fn new(options: &TrainOptions) -> Self {
-        Self::resumed(adamw(options.weight_decay), options, 0)
-    }
-
-    /// After `made` steps, which have left the optimizer so.
-    fn resumed(optimizer: ModuleOptimizer, options: &TrainOptions, made: usize) -> Self {
-        Self {
-            optimizer,
-            max_grad_norm: options.max_grad_norm,
-            made,
-        }
-    }
-
-    /// One step on the mean of the batches' losses, and the model after it.
-    pub(crate) fn step<M: Module>(
-        &mut self,
-        model: M,
-        batches: &[Vec<usize>],
-        learning_rate: f64,
-        loss_of: impl Fn(&M, &[usize]) -> Result<BatchLoss, TrainError>,
-    ) -> Result<(M, Made), TrainError> {
-        self.made += 1;
-        let mut accumulator = GradientsAccumulator::new();
-        let (mut sum, mut tokens) = (0.0, 0);
-        for batch in batches {
-            let BatchLoss { loss, tokens: read } = loss_of(&model, batch)?;
-            tokens += read;
-            let value = loss.clone().try_into_scalar::<f32>();
-            let value = value.map_err(|error| TrainError::Device(error.to_string()))?;
-            if !value.is_finite() {
-                return Err(TrainError::NotFinite {
-                    step: self.made,
-                    loss: value,
-                });
-            }
-            sum += f64::from(value) / batches.len() as f64;
-            let gradients = loss.div_scalar(batches.len() as f64).backward();
-            accumulator.accumulate(&model, GradientsParams::from_grads(gradients, &model));
-        }
-        let mut gradients = accumulator.grads();
-        if let Some(most) = self.max_grad_norm {
-            clip_gradient_norm(&model, &mut gradients, most);
-        }
-        let model = self.optimizer.step(learning_rate, model, gradients);
-        Ok((model, Made { loss: sum, tokens }))
     }
 }
 
@@ -363,7 +303,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         Ok(fit)
     }
 
-    /// Makes a step of the optimizer and returns the mean loss of its batches.
+    /// Makes a step of the optimizer and returns the loss that it descended.
     fn descend(
         mut self,
         batches: &[Vec<usize>],
@@ -372,10 +312,11 @@ impl<'a, L: Learner> Fit<'a, L> {
         let start = Instant::now();
         // A device's own generator cannot be read: it starts each step from what can.
         set_random_state(self.device, random_state());
+        let divisor = |examples: &[usize]| self.learner.divisor(examples);
         let loss = |model: &L::Model, batch: &[usize]| self.learner.loss(model, batch, self.device);
         let (model, made) = self
             .stepper
-            .step(self.model, batches, learning_rate, loss)?;
+            .step(self.model, batches, learning_rate, divisor, loss)?;
         self.model = model;
         self.tokens += made.tokens;
         self.step += 1;
@@ -492,9 +433,11 @@ mod tests {
     use std::cell::Cell;
 
     use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::{Tensor, TensorData};
 
     use super::*;
     use crate::batches::BatchSize;
+    use crate::normalization::LossNormalization;
 
     /// Learns `y = 2 x`, and says that its loss grows if `worsens`.
     struct Double {
@@ -510,12 +453,13 @@ mod tests {
             }
         }
 
-        fn error(model: &Linear, numbers: &[usize], device: &Device) -> Tensor<1> {
+        /// The sum of the squared errors.
+        fn errors(model: &Linear, numbers: &[usize], device: &Device) -> Tensor<1> {
             let x: Vec<f32> = numbers.iter().map(|number| *number as f32).collect();
             let x = Tensor::<1>::from_floats(x.as_slice(), device).reshape([numbers.len(), 1]);
             (model.forward(x.clone()) - x.mul_scalar(2.0))
                 .square()
-                .mean()
+                .sum()
         }
     }
 
@@ -526,6 +470,10 @@ mod tests {
             &self.lengths
         }
 
+        fn divisor(&self, examples: &[usize]) -> f64 {
+            examples.len() as f64
+        }
+
         fn loss(
             &self,
             model: &Linear,
@@ -533,7 +481,7 @@ mod tests {
             device: &Device,
         ) -> Result<BatchLoss, TrainError> {
             Ok(BatchLoss {
-                loss: Self::error(model, batch, device),
+                sum: Self::errors(model, batch, device),
                 tokens: batch.len(),
             })
         }
@@ -545,7 +493,10 @@ mod tests {
                     last.set(last.get() + 1.0);
                     last.get()
                 }
-                None => f64::from(Self::error(model, &[1, 2, 3], device).into_scalar::<f32>()),
+                None => {
+                    let sum = Self::errors(model, &[1, 2, 3], device).into_scalar::<f32>();
+                    f64::from(sum) / 3.0
+                }
             };
             scores.set(MetricName::Loss, loss);
             Ok(scores)
@@ -556,16 +507,18 @@ mod tests {
         }
     }
 
-    /// The rates, and the steps after which there was a new best.
+    /// The rates and losses, and the steps after which there was a new best.
     #[derive(Default)]
     struct Heard {
         rates: Vec<f64>,
+        losses: Vec<f64>,
         best: Vec<usize>,
     }
 
     impl Observer for Heard {
         fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
             self.rates.push(report.learning_rate);
+            self.losses.push(report.loss);
             Ok(())
         }
 
@@ -612,6 +565,123 @@ mod tests {
         assert_eq!(again, trained.best);
         assert_eq!((trained.steps, trained.tokens), (40, 160));
         assert_eq!(heard.rates[..5], [0.0, 0.025, 0.05, 0.1 * 3.0 / 4.0, 0.1]);
+    }
+
+    /// A model that says 0 has the squared error 4 n² for each number n. It hardly moves, so that the losses of an
+    /// epoch's steps follow from the numbers in them.
+    fn losses(options: &TrainOptions) -> Vec<f64> {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let zeros = state(&model, |_, _| true).into_iter();
+        let zeros =
+            zeros.map(|(path, data)| (path, TensorData::zeros::<f32, _>(data.shape().clone())));
+        let model = load_state(model, zeros.collect()).unwrap();
+        let mut heard = Heard::default();
+        let options = TrainOptions {
+            learning_rate: 1e-12,
+            epochs: 1,
+            ..options.clone()
+        };
+        let learner = Double::new(false);
+        fit(model, &learner, &options, None, &device, &mut heard).unwrap();
+        heard.losses
+    }
+
+    fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+        let count = values.len() as f64;
+        values.sum::<f64>() / count
+    }
+
+    /// Eight examples. What is left of an epoch for its last step is a batch or two, the last of them short, and is
+    /// divided by its own number.
+    #[test]
+    fn the_loss_of_each_step_is_its_own_mean() {
+        let error = |number: &usize| 4.0 * (*number as f64).powi(2);
+        for (size, accumulation) in [
+            (4, 2),
+            (3, 2),
+            (3, 3),
+            (2, 3),
+            (1, 5),
+            (5, 2),
+            (8, 4),
+            (9, 1),
+        ] {
+            let of = |loss_normalization| {
+                losses(&TrainOptions {
+                    batch: BatchSize::Sequences(size),
+                    gradient_accumulation: accumulation,
+                    loss_normalization,
+                    ..options()
+                })
+            };
+            let batches = crate::shuffled(&[1; 8], BatchSize::Sequences(size), options().seed, 0);
+            let steps = batches.chunks(accumulation);
+            let step = steps
+                .clone()
+                .map(|step| mean(step.concat().iter().map(error)));
+            let batch =
+                steps.map(|step| mean(step.iter().map(|batch| mean(batch.iter().map(error)))));
+            let near = |found: Vec<f64>, wanted: Vec<f64>| {
+                assert_eq!(found.len(), wanted.len());
+                for (found, wanted) in found.into_iter().zip(wanted) {
+                    let what = format!("{size} x {accumulation}: {found} {wanted}");
+                    assert!((found - wanted).abs() < 1e-4 * wanted.max(1.0), "{what}");
+                }
+            };
+            near(of(LossNormalization::Step), step.collect());
+            near(of(LossNormalization::Batch), batch.collect());
+        }
+    }
+
+    /// Gives no example a weight, or what is no number.
+    struct Weightless(Double, f64);
+
+    impl Learner for Weightless {
+        type Model = Linear;
+
+        fn lengths(&self) -> &[usize] {
+            self.0.lengths()
+        }
+
+        fn divisor(&self, _: &[usize]) -> f64 {
+            self.1
+        }
+
+        fn loss(
+            &self,
+            model: &Linear,
+            batch: &[usize],
+            device: &Device,
+        ) -> Result<BatchLoss, TrainError> {
+            self.0.loss(model, batch, device)
+        }
+
+        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, TrainError> {
+            self.0.evaluate(model, device)
+        }
+
+        fn main_metric(&self) -> MetricName {
+            self.0.main_metric()
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_divided_by_nothing_is_an_error() {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        for divisor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            for loss_normalization in LossNormalization::ALL {
+                let options = TrainOptions {
+                    loss_normalization,
+                    ..options()
+                };
+                let model = LinearConfig::new(1, 1).init(&device);
+                let learner = Weightless(Double::new(false), divisor);
+                let mut heard = Heard::default();
+                let ended = fit(model, &learner, &options, None, &device, &mut heard);
+                assert!(matches!(ended, Err(TrainError::NothingToLearn { step: 1 })));
+            }
+        }
     }
 
     #[test]
@@ -741,6 +811,15 @@ mod tests {
             ..options()
         };
         assert!(refused(&learner, &others).starts_with("`epochs` was 20"));
+        let others = TrainOptions {
+            loss_normalization: LossNormalization::Batch,
+            ..options()
+        };
+        let text = refused(&learner, &others);
+        assert!(
+            text.starts_with("`loss_normalization` was \"step\""),
+            "{text}"
+        );
         let mut more = Double::new(false);
         more.lengths.push(2);
         assert!(refused(&more, &options()).starts_with("the examples are not those"));

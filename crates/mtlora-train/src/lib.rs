@@ -24,6 +24,7 @@ mod labels;
 mod load;
 mod loss;
 mod metrics;
+mod normalization;
 mod optimizer;
 mod optimizer_state;
 mod options;
@@ -39,6 +40,7 @@ mod saver;
 mod schedule;
 mod several;
 mod snapshot;
+mod step;
 mod stored;
 mod synthetic;
 mod table;
@@ -61,7 +63,7 @@ pub use error::DataError;
 pub use evaluation::{Item, encode, evaluate, predict};
 pub use example::{Example, Objective, Target};
 pub use fingerprint::Fingerprint;
-pub use fit::{BatchLoss, Learner, Observer, Pause, StepReport, Trained, fit};
+pub use fit::{Learner, Observer, Pause, StepReport, Trained, fit};
 pub use generation_run::GenerationRunConfig;
 pub use generator::{GeneratorParts, PromptForm, WriteError, WriteOptions, Written};
 pub use init_from::{InitFromError, settings_of};
@@ -71,8 +73,9 @@ pub use labels::{
     reordered,
 };
 pub use load::trained_parameters;
-pub use loss::loss;
+pub use loss::loss_sum;
 pub use metrics::{MetricError, MetricName, Predictions, Scores, score};
+pub use normalization::LossNormalization;
 pub use optimizer::{adamw, clip_gradient_norm};
 pub use optimizer_state::{OptimizerState, OptimizerStateError};
 pub use options::TrainOptions;
@@ -90,6 +93,7 @@ pub use several::{
     read_routed, write_routed,
 };
 pub use snapshot::{Best, ResumeError, Snapshot};
+pub use step::BatchLoss;
 pub use stored::StoredConfig;
 pub use table::{TableConfig, TableTask};
 pub use task::{Task, TextColumns};

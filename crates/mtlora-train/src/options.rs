@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batches::BatchSize;
+use crate::normalization::LossNormalization;
 use crate::schedule::WarmupLinear;
 use crate::trainer::TrainError;
 
@@ -10,8 +11,10 @@ use crate::trainer::TrainError;
 pub struct TrainOptions {
     /// What goes into a batch.
     pub batch: BatchSize,
-    /// Batches whose gradients are averaged into one step.
+    /// Batches whose gradients make up one step. An epoch's last step has what is left.
     pub gradient_accumulation: usize,
+    /// What a step's losses are divided by, where it has several batches.
+    pub loss_normalization: LossNormalization,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// Passes over the training data.
@@ -38,6 +41,7 @@ impl Default for TrainOptions {
         Self {
             batch: BatchSize::Sequences(32),
             gradient_accumulation: 1,
+            loss_normalization: LossNormalization::Step,
             learning_rate: 4e-4,
             epochs: 3,
             warmup_ratio: 0.06,

@@ -1,5 +1,6 @@
 //! Masked-language-model pre-training: the model learns to name tokens that are hidden from it.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -12,8 +13,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::batches::{BatchSize, shuffled};
-use crate::pretrain_steps::PretrainSteps;
+use crate::pretrain_steps::{PretrainSteps, endless};
+use crate::step::BatchLoss;
 
 /// The masks' stream of random numbers; the epochs' orders, which have the same seed, count theirs
 /// from 0.
@@ -26,13 +27,16 @@ pub struct PretrainOptions {
     pub steps: usize,
     /// Sequences in a batch. An epoch's last batch has what is left.
     pub batch: usize,
+    /// Batches to a step, at least 1. A step descends the mean over the chosen places of all of them, so that how it is
+    /// split makes no difference. An epoch's last step has what is left.
+    pub gradient_accumulation: usize,
     /// The highest learning rate.
     pub lr: f64,
     /// The part of all steps over which the learning rate climbs.
     pub warmup_ratio: f64,
     /// AdamW's decoupled weight decay; biases and layer norms have none.
     pub weight_decay: f64,
-    /// The part of a batch's tokens, special ones aside, that the model has to name. At least one
+    /// The part of a step's tokens, special ones aside, that the model has to name. At least one
     /// is chosen whatever it says.
     pub mask_probability: f64,
     /// Seed of the data's order, of the masks and of dropout.
@@ -46,7 +50,7 @@ pub struct PretrainProgress {
     pub step: usize,
     /// Of how many.
     pub steps: usize,
-    /// The batch's mean cross-entropy before the step, in nats a chosen token.
+    /// The step's mean cross-entropy before it was made, in nats a token that was to be named.
     pub loss: f64,
     /// The step's speed, counting every token that the model read.
     pub tokens_per_second: f64,
@@ -118,8 +122,12 @@ pub fn pretrain(
     }
 
     let lengths: Vec<usize> = sequences.iter().map(Tokens::len).collect();
-    let size = BatchSize::Sequences(options.batch);
-    let batches = (0..).flat_map(|epoch| shuffled(&lengths, size, options.seed, epoch));
+    let batches = endless(
+        &lengths,
+        options.batch,
+        options.gradient_accumulation,
+        options.seed,
+    );
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     rng.set_stream(MASK_STREAM);
 
@@ -131,30 +139,68 @@ pub fn pretrain(
         progress,
     );
 
-    for batch in batches.take(options.steps) {
+    for step in batches.take(options.steps) {
         let start = Instant::now();
-        let mut batch: Vec<Tokens> = batch.into_iter().map(|at| sequences[at].clone()).collect();
-        let hidden = masking.hide(&mut batch, &mut rng);
-        let strip = Strip::new(&batch.iter().collect::<Vec<_>>(), config, device)?;
-        let loss = loss(&model, config, &strip, hidden, device);
-        model = steps.take(model, loss, strip.segments.tokens(), start)?;
+        let mut order = step.concat();
+        // As one batch has it, so that how a step is split says nothing about what is hidden.
+        order.sort_by_key(|at| lengths[*at]);
+        let mut chosen: Vec<Tokens> = order.iter().map(|at| sequences[*at].clone()).collect();
+        let hidden = masking.hide(&mut chosen, &mut rng);
+        let terms = hidden.places.len();
+        let masked: BTreeMap<usize, Masked> =
+            order.into_iter().zip(apart(chosen, hidden)).collect();
+        let batches = step.iter().map(|batch| batch.iter().map(|at| &masked[at]));
+        // Without anything hidden there is no loss.
+        let batches = batches
+            .map(Iterator::collect::<Vec<_>>)
+            .filter(|batch| batch.iter().any(|one| !one.hidden.places.is_empty()));
+        model = steps.take(model, batches.collect(), terms, start, |model, batch| {
+            loss(model, config, &batch, device)
+        })?;
     }
     Ok(model.valid())
 }
 
-/// The mean cross-entropy at the chosen places, `[1]`.
+/// A sequence with some of its tokens hidden.
+struct Masked {
+    tokens: Tokens,
+    /// Places from its own beginning.
+    hidden: Hidden,
+}
+
+/// The sequences of a strip, each with what is hidden in it.
+fn apart(sequences: Vec<Tokens>, mut hidden: Hidden) -> Vec<Masked> {
+    let one = |tokens: Tokens| {
+        let rest = hidden.split_off(tokens.len());
+        let hidden = std::mem::replace(&mut hidden, rest);
+        Masked { tokens, hidden }
+    };
+    sequences.into_iter().map(one).collect()
+}
+
+/// The cross-entropies at the chosen places.
 fn loss(
     model: &MaskedLm,
     config: &EncoderConfig,
-    strip: &Strip,
-    hidden: Hidden,
+    batch: &[&Masked],
     device: &Device,
-) -> Tensor<1> {
-    let count = hidden.places.len();
-    let places = Tensor::<1, Int>::from_data(TensorData::new(hidden.places, [count]), device);
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(hidden.ids, [count, 1]), device);
-    let logits = model.forward(strip, places, config);
-    log_softmax(logits, 1).gather(1, ids).mean().neg()
+) -> Result<BatchLoss, PretrainError> {
+    let sequences: Vec<&Tokens> = batch.iter().map(|one| &one.tokens).collect();
+    let strip = Strip::new(&sequences, config, device)?;
+    let (mut places, mut ids, mut start) = (Vec::new(), Vec::new(), 0);
+    for Masked { tokens, hidden } in batch {
+        places.extend(hidden.places.iter().map(|place| start + place));
+        ids.extend(hidden.ids.iter().copied());
+        start += tokens.len() as i32;
+    }
+    let count = places.len();
+    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [count]), device);
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [count, 1]), device);
+    let logits = model.forward(&strip, places, config);
+    Ok(BatchLoss {
+        sum: log_softmax(logits, 1).gather(1, ids).sum().neg(),
+        tokens: strip.segments.tokens(),
+    })
 }
 
 /// What the model has to name.
@@ -164,6 +210,23 @@ struct Hidden {
     places: Vec<i32>,
     /// The tokens that were there.
     ids: Vec<i32>,
+}
+
+impl Hidden {
+    /// Keeps what is in the first so many rows, and returns the rest, as rows of a strip that begins after them.
+    fn split_off(&mut self, rows: usize) -> Self {
+        let kept = self
+            .places
+            .partition_point(|place| (*place as usize) < rows);
+        let mut places = self.places.split_off(kept);
+        for place in &mut places {
+            *place -= rows as i32;
+        }
+        Self {
+            places,
+            ids: self.ids.split_off(kept),
+        }
+    }
 }
 
 /// How tokens are hidden.
@@ -197,8 +260,8 @@ impl Masking {
         self.special.binary_search(&id).is_err()
     }
 
-    /// Changes the tokens of `batch` and tells what they were. The number of chosen tokens is the
-    /// rounded part of the batch, so that batches of one size have logits of one size.
+    /// Changes the tokens of `batch`, all of a step's sequences, and tells what they were. The number of chosen tokens
+    /// is the rounded part of them, so that batches of one size have logits of one size.
     fn hide(&self, batch: &mut [Tokens], rng: &mut ChaCha8Rng) -> Hidden {
         let ids = batch.iter_mut().flat_map(|tokens| &mut tokens.ids);
         let mut candidates: Vec<(usize, &mut u32)> = ids
@@ -234,8 +297,11 @@ mod tests {
 
     use mtlora_core::{State, devices, state};
     use mtlora_models::{Architecture, EncoderSizes, train_tokenizer};
+    use proptest::prelude::*;
 
     use crate::acceptability::corpus;
+    use crate::normalization::Divisors;
+    use crate::step::testing::made;
 
     const MAX_TOKENS: usize = 48;
 
@@ -298,6 +364,7 @@ mod tests {
         PretrainOptions {
             steps,
             batch: 16,
+            gradient_accumulation: 1,
             lr: 1e-2,
             warmup_ratio: 0.1,
             weight_decay: 0.01,
@@ -402,6 +469,95 @@ mod tests {
         // Dynamic: 1 - 0.85^40 is 99.8 %.
         let reached = ever.iter().filter(|ever| **ever).count();
         assert!(reached as f64 > 0.99 * may as f64, "{reached} of {may}");
+    }
+
+    /// As [`Masked`] sequences of one step: of the lines with these indices, by length.
+    fn masked(setup: &Setup, which: &[usize], probability: f64, seed: u64) -> Vec<Masked> {
+        let masking = Masking::new(&setup.text, probability).unwrap();
+        let rows: Vec<_> = which
+            .iter()
+            .map(|at| (setup.lines[*at].as_str(), None))
+            .collect();
+        let mut sequences = setup.text.encode_batch(&rows).unwrap();
+        sequences.sort_by_key(Tokens::len);
+        let hidden = masking.hide(&mut sequences, &mut ChaCha8Rng::seed_from_u64(seed));
+        apart(sequences, hidden)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn how_a_step_is_split_makes_no_difference(
+            which in prop::collection::vec(0usize..300, 1..10),
+            probability in 0.0..0.6f64, size in 1usize..8, seed: u64,
+        ) {
+            let setup = Setup::new();
+            let model = MaskedLm::fresh(&setup.config, 5, &setup.device).unwrap();
+            let masked = masked(&setup, &which, probability, seed);
+            let terms: usize = masked.iter().map(|one| one.hidden.places.len()).sum();
+            let step = |size: usize| {
+                let batches = masked.chunks(size).map(|batch| batch.iter().collect::<Vec<_>>());
+                let batches = batches.filter(|batch| batch.iter().any(|one| !one.hidden.places.is_empty()));
+                let batches = batches.map(|batch| (batch, Divisors::step(terms as f64)));
+                let loss = |model: &MaskedLm, batch: Vec<&Masked>| {
+                    loss(model, &setup.config, &batch, &setup.device)
+                };
+                made(&model, batches, loss)
+            };
+            let (whole, split) = (step(masked.len()), step(size));
+            prop_assert!(whole.apart(&split) < 1e-5, "{}", whole.apart(&split));
+        }
+    }
+
+    /// 300 lines are 25 steps of 12 sequences, however these are split.
+    #[test]
+    fn a_step_of_several_batches_is_the_step_of_one() {
+        let setup = Setup::new();
+        let run = |batch, gradient_accumulation| {
+            let options = PretrainOptions {
+                batch,
+                gradient_accumulation,
+                // Short lines have no hidden token then, and batches of one of them have none.
+                mask_probability: 0.05,
+                lr: 1e-3,
+                ..options(27, 0)
+            };
+            setup.run(&options).unwrap().0
+        };
+        let whole = run(12, 1);
+        for (batch, accumulation) in [(4, 3), (6, 2), (5, 3), (1, 12)] {
+            let split = run(batch, accumulation);
+            // Steps of 5, 5 and 5 are others.
+            let same = batch * accumulation == 12;
+            let apart = whole.iter().zip(&split).map(|(a, b)| (a - b).abs());
+            let most = apart.fold(0.0, f64::max);
+            assert_eq!(most < 1e-4, same, "{batch} x {accumulation}: {most}");
+        }
+    }
+
+    #[test]
+    fn hidden_places_are_those_of_their_sequence() {
+        let hidden = Hidden {
+            places: vec![1, 2, 7, 9],
+            ids: vec![10, 20, 70, 90],
+        };
+        let tokens = |length: usize| Tokens {
+            ids: vec![0; length],
+            type_ids: vec![0; length],
+        };
+        // The rows from 0, 3, 6 and 9.
+        let found = apart([3, 3, 3, 1].map(tokens).to_vec(), hidden);
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|one| (one.hidden.places, one.hidden.ids))
+            .collect();
+        let expected = [
+            (vec![1, 2], vec![10, 20]),
+            (vec![], vec![]),
+            (vec![1], vec![70]),
+            (vec![0], vec![90]),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

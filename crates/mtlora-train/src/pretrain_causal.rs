@@ -6,9 +6,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use mtlora_models::{CausalBatch, CausalLm, CausalText, Gpt2Config};
 
-use crate::batches::{BatchSize, shuffled};
 use crate::pretrain::{PretrainError, PretrainProgress};
-use crate::pretrain_steps::PretrainSteps;
+use crate::pretrain_steps::{PretrainSteps, endless};
+use crate::step::BatchLoss;
 
 /// How to pre-train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +17,9 @@ pub struct CausalPretrainOptions {
     pub steps: usize,
     /// Sequences in a batch. An epoch's last batch has what is left.
     pub batch: usize,
+    /// Batches to a step, at least 1. A step descends the mean over the tokens of all of them, so that how it is split
+    /// makes no difference. An epoch's last step has what is left.
+    pub gradient_accumulation: usize,
     /// The highest learning rate.
     pub lr: f64,
     /// The part of all steps over which the learning rate climbs.
@@ -62,8 +65,12 @@ pub fn pretrain_causal(
         return Err(PretrainError::NoText);
     }
     let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
-    let size = BatchSize::Sequences(options.batch);
-    let batches = (0..).flat_map(|epoch| shuffled(&lengths, size, options.seed, epoch));
+    let batches = endless(
+        &lengths,
+        options.batch,
+        options.gradient_accumulation,
+        options.seed,
+    );
     let mut steps = PretrainSteps::new(
         options.lr,
         options.warmup_ratio,
@@ -72,14 +79,30 @@ pub fn pretrain_causal(
         progress,
     );
 
-    for batch in batches.take(options.steps) {
+    for step in batches.take(options.steps) {
         let start = Instant::now();
-        let chosen = batch.iter().map(|at| sequences[*at].as_slice());
-        let batch = CausalBatch::new(chosen.map(|ids| (ids, 1..ids.len())), device)?;
-        let loss = model.loss(&batch, 0.0).div_scalar(batch.count as f64);
-        model = steps.take(model, loss, batch.strip.segments.tokens(), start)?;
+        // Each sequence's tokens but the first.
+        let terms = step.iter().flatten().map(|at| sequences[*at].len() - 1);
+        let terms = terms.sum();
+        model = steps.take(model, step, terms, start, |model, batch| {
+            let chosen = batch.iter().map(|at| sequences[*at].as_slice());
+            loss(model, chosen, device)
+        })?;
     }
     Ok(model.valid())
+}
+
+/// The losses on each next token of these sequences.
+fn loss<'a>(
+    model: &CausalLm,
+    sequences: impl Iterator<Item = &'a [u32]>,
+    device: &Device,
+) -> Result<BatchLoss, PretrainError> {
+    let batch = CausalBatch::new(sequences.map(|ids| (ids, 1..ids.len())), device)?;
+    Ok(BatchLoss {
+        sum: model.loss(&batch, 0.0),
+        tokens: batch.strip.segments.tokens(),
+    })
 }
 
 #[cfg(test)]
@@ -90,13 +113,13 @@ mod tests {
 
     use mtlora_core::{State, devices, state};
     use mtlora_models::{Gpt2Sizes, train_causal_tokenizer};
+    use proptest::prelude::*;
 
     use crate::facts::corpus;
+    use crate::normalization::Divisors;
+    use crate::step::testing::made;
 
-    fn run(options: &CausalPretrainOptions) -> Result<(f64, Vec<f64>, State), PretrainError> {
-        let lines = corpus(1, 300);
-        let tokenizer = train_causal_tokenizer(lines.iter(), 400).unwrap();
-        let vocab_size = tokenizer.get_vocab_size(true);
+    fn config(vocab_size: usize) -> Gpt2Config {
         let mut config = Gpt2Config::new(Gpt2Sizes {
             vocab_size,
             n_embd: 32,
@@ -108,6 +131,14 @@ mod tests {
         .unwrap();
         // The CPU's generator is one for the process, and other tests draw from it meanwhile.
         (config.embd_pdrop, config.attn_pdrop, config.resid_pdrop) = (0.0, 0.0, 0.0);
+        config
+    }
+
+    fn run(options: &CausalPretrainOptions) -> Result<(f64, Vec<f64>, State), PretrainError> {
+        let lines = corpus(1, 300);
+        let tokenizer = train_causal_tokenizer(lines.iter(), 400).unwrap();
+        let vocab_size = tokenizer.get_vocab_size(true);
+        let config = config(vocab_size);
         let text = CausalText::new(PathBuf::from("tokenizer.json"), tokenizer, vocab_size).unwrap();
         let device = devices().remove(0).device.autodiff();
         let model = CausalLm::fresh(&config, 5, &device).unwrap();
@@ -129,6 +160,7 @@ mod tests {
         CausalPretrainOptions {
             steps,
             batch: 16,
+            gradient_accumulation: 1,
             lr: 1e-2,
             warmup_ratio: 0.1,
             weight_decay: 0.01,
@@ -151,6 +183,52 @@ mod tests {
         assert_eq!(one.1, again.1);
         assert!(one.2 == again.2);
         assert!(one.2 != other.2);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn how_a_step_is_split_makes_no_difference(
+            mut sequences in prop::collection::vec(prop::collection::vec(0u32..50, 2..40), 1..10),
+            size in 1usize..8,
+        ) {
+            let device = devices().remove(0).device.autodiff();
+            let model = CausalLm::fresh(&config(50), 5, &device).unwrap();
+            sequences.sort_by_key(Vec::len);
+            let terms: usize = sequences.iter().map(|ids| ids.len() - 1).sum();
+            let step = |size: usize| {
+                let batches = sequences.chunks(size);
+                let batches = batches.map(|batch| (batch, Divisors::step(terms as f64)));
+                made(&model, batches, |model: &CausalLm, batch: &[Vec<u32>]| {
+                    loss(model, batch.iter().map(Vec::as_slice), &device)
+                })
+            };
+            let (whole, split) = (step(sequences.len()), step(size));
+            prop_assert!(whole.apart(&split) < 1e-5, "{}", whole.apart(&split));
+        }
+    }
+
+    /// 300 lines are 25 steps of 12 sequences, however these are split.
+    #[test]
+    fn a_step_of_several_batches_is_the_step_of_one() {
+        let run = |batch, gradient_accumulation| {
+            let options = CausalPretrainOptions {
+                batch,
+                gradient_accumulation,
+                lr: 1e-3,
+                ..options(27, 0)
+            };
+            run(&options).unwrap().1
+        };
+        let whole = run(12, 1);
+        for (batch, accumulation) in [(4, 3), (6, 2), (5, 3), (1, 12)] {
+            let split = run(batch, accumulation);
+            // Steps of 5, 5 and 5 are others.
+            let same = batch * accumulation == 12;
+            let apart = whole.iter().zip(&split).map(|(a, b)| (a - b).abs());
+            let most = apart.fold(0.0, f64::max);
+            assert_eq!(most < 1e-4, same, "{batch} x {accumulation}: {most}");
+        }
     }
 
     #[test]

@@ -3,12 +3,39 @@
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::Tensor;
+use burn::optim::ModuleOptimizer;
 
+use crate::batches::{BatchSize, shuffled};
+use crate::normalization::Divisors;
 use crate::optimizer::pretraining_adamw;
 use crate::pretrain::{PretrainError, PretrainProgress};
 use crate::schedule::WarmupLinear;
+use crate::step::{BatchLoss, StepError, accumulate};
+
+/// The batches of each step, without end: epoch after epoch, so many sequences to a batch and so many batches to a
+/// step. An epoch's last step has what is left.
+pub(crate) fn endless<'a>(
+    lengths: &'a [usize],
+    sequences: usize,
+    accumulation: usize,
+    seed: u64,
+) -> impl Iterator<Item = Vec<Vec<usize>>> + 'a {
+    let size = BatchSize::Sequences(sequences);
+    (0..).flat_map(move |epoch| {
+        let batches = shuffled(lengths, size, seed, epoch);
+        let steps = batches.chunks(accumulation.max(1)).map(<[_]>::to_vec);
+        steps.collect::<Vec<_>>()
+    })
+}
+
+impl From<StepError> for PretrainError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::NotFinite { step, .. } => PretrainError::NotFinite { step },
+            StepError::Device(reason) => PretrainError::Device(reason),
+        }
+    }
+}
 
 /// AdamW and its learning rate, step by step.
 pub(crate) struct PretrainSteps<'a> {
@@ -37,33 +64,30 @@ impl<'a> PretrainSteps<'a> {
         }
     }
 
-    /// The next step: down the gradient of `loss`, `[1]`, a batch's mean, of so many `tokens` and begun at `start`.
+    /// The next step, begun at `start`: down the losses of its `batches`, whose sums `loss_of` makes, divided by the
+    /// number of the step's `terms`, the tokens that are to be named in it.
     ///
     /// # Errors
-    /// When the device fails or the loss is not finite.
-    pub(crate) fn take<M: Module>(
+    /// Those of `loss_of`; when the device fails or a loss is not finite.
+    pub(crate) fn take<M: Module, B>(
         &mut self,
         model: M,
-        loss: Tensor<1>,
-        tokens: usize,
+        batches: Vec<B>,
+        terms: usize,
         start: Instant,
+        loss_of: impl Fn(&M, B) -> Result<BatchLoss, PretrainError>,
     ) -> Result<M, PretrainError> {
         let rate = self.schedule.rate(self.done);
         self.done += 1;
-        let value = loss
-            .clone()
-            .try_into_scalar::<f32>()
-            .map_err(|error| PretrainError::Device(error.to_string()))?;
-        if !value.is_finite() {
-            return Err(PretrainError::NotFinite { step: self.done });
-        }
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let divisors = Divisors::step(terms as f64);
+        let batches = batches.into_iter().map(|batch| (batch, divisors));
+        let (gradients, made) = accumulate(self.done, &model, batches, loss_of)?;
         let model = self.optimizer.step(rate, model, gradients);
         (self.progress)(PretrainProgress {
             step: self.done,
             steps: self.steps,
-            loss: f64::from(value),
-            tokens_per_second: tokens as f64 / start.elapsed().as_secs_f64(),
+            loss: made.loss,
+            tokens_per_second: made.tokens as f64 / start.elapsed().as_secs_f64(),
         });
         Ok(model)
     }

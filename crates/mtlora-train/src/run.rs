@@ -20,6 +20,7 @@ use crate::checkpoints::Checkpoints;
 use crate::example::Objective;
 use crate::init_from::{import, start};
 use crate::load::load;
+use crate::normalization::of_earlier_builds;
 use crate::options::TrainOptions;
 use crate::saver::SaveOptions;
 use crate::snapshot::{Snapshot, changed};
@@ -477,7 +478,7 @@ impl Run {
 
 /// Reads a configuration, whose layout must be the one that is written today.
 fn read_config<C: DeserializeOwned>(text: &str) -> Result<C, String> {
-    let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+    let mut table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
     match table.get(FORMAT_FIELD).map(toml::Value::as_integer) {
         Some(Some(FORMAT)) => {}
         None => {
@@ -501,13 +502,25 @@ fn read_config<C: DeserializeOwned>(text: &str) -> Result<C, String> {
         .enumerate()
         .map(|(at, line)| if Some(at) == first { "" } else { line })
         .collect();
-    toml::from_str(&rest.join("\n")).map_err(|error| error.to_string())
+    let config = toml::from_str(&rest.join("\n")).map_err(|error| error.to_string())?;
+    match table
+        .get_mut("training")
+        .and_then(toml::Value::as_table_mut)
+    {
+        Some(options) if !options.contains_key("loss_normalization") => {
+            of_earlier_builds(options);
+            table.remove(FORMAT_FIELD);
+            table.try_into().map_err(|error| error.to_string())
+        }
+        _ => Ok(config),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::normalization::LossNormalization;
 
     #[test]
     fn what_a_killed_program_was_writing_is_removed() {
@@ -532,6 +545,25 @@ mod tests {
             CONFIG,
         ];
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_run_that_does_not_say_what_losses_are_divided_by_was_made_by_batches() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Config {
+            training: TrainOptions,
+        }
+        let read = |text: &str| read_config::<Config>(&format!("format = 2\n[training]\n{text}"));
+        let normalization = |text: &str| read(text).unwrap().training.loss_normalization;
+        assert_eq!(normalization("epochs = 4"), LossNormalization::Batch);
+        let step = normalization("loss_normalization = 'step'");
+        assert_eq!(step, LossNormalization::Step);
+        let error = read("epcohs = 4").unwrap_err();
+        assert!(
+            error.contains("line 3") && error.contains("epcohs"),
+            "{error}"
+        );
     }
 
     #[test]

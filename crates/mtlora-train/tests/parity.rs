@@ -12,7 +12,7 @@ use mtlora_models::{
     CausalBatch, CausalLm, EncoderConfig, Gpt2Config, SequenceClassifier, Strip, Tokens,
     fused_projections,
 };
-use mtlora_train::{Method, Objective, Target, WarmupLinear, adamw, loss};
+use mtlora_train::{Method, Objective, Target, WarmupLinear, adamw, loss_sum};
 use safetensors::SafeTensors;
 
 struct Recording {
@@ -147,7 +147,8 @@ fn follow(model: &str, structure: Structure) -> usize {
                 .collect();
             let sequences: Vec<&Tokens> = sequences.iter().collect();
             let strip = Strip::new(&sequences, &config, &device).unwrap();
-            let loss = loss(classifier.forward(&strip), &targets, &objective);
+            let sum = loss_sum(classifier.forward(&strip), &targets, &objective).unwrap();
+            let loss = sum.div_scalar(batch as f64);
             let what = format!("{} {model} {structure}", named.name);
             curve.check(step, loss.clone().into_scalar(), &what);
             let gradients = GradientsParams::from_grads(loss.backward(), &classifier);

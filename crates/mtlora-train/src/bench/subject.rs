@@ -5,14 +5,15 @@ use burn::tensor::Device;
 use mtlora_core::seed;
 use mtlora_models::{CausalLm, EncoderConfig, SequenceClassifier};
 
-use crate::causal::causal_loss;
+use crate::causal::{causal_divisor, causal_loss};
 use crate::data_to_text::Sequence;
 use crate::evaluation::Item;
 use crate::example::{Objective, Target};
-use crate::fit::{BatchLoss, Stepper};
 use crate::options::TrainOptions;
-use crate::trainer::{TrainError, classifier_loss};
+use crate::step::{BatchLoss, Stepper};
+use crate::trainer::{TrainError, classifier_divisor, classifier_loss};
 
+type Divisor<'a> = Box<dyn Fn(&[usize]) -> f64 + 'a>;
 type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + 'a>;
 
 /// A model whose training steps are timed; they are those of [`fit`](crate::fit), at a rate that
@@ -21,6 +22,7 @@ pub struct Subject<'a, M> {
     model: M,
     stepper: Stepper,
     learning_rate: f64,
+    divisor: Divisor<'a>,
     loss: Loss<'a, M>,
     device: Device,
 }
@@ -45,7 +47,7 @@ impl<'a> Subject<'a, SequenceClassifier> {
         let loss = move |model: &SequenceClassifier, batch: &[usize]| {
             classifier_loss(model, config, &objective, items, batch, &on)
         };
-        Self::new(model, loss, options, device)
+        Self::new(model, classifier_divisor, loss, options, device)
     }
 }
 
@@ -62,14 +64,17 @@ impl<'a> Subject<'a, CausalLm> {
         let loss = move |model: &CausalLm, batch: &[usize]| {
             causal_loss(model, sequences, label_smoothing, batch, &on)
         };
-        Self::new(model, loss, options, device)
+        let divisor = |batch: &[usize]| causal_divisor(sequences, batch);
+        Self::new(model, divisor, loss, options, device)
     }
 }
 
 impl<'a, M: Module> Subject<'a, M> {
-    /// A model with a loss of one's own on the examples with some indices.
+    /// A model with losses of one's own on the examples with some indices: their sum, and before it what that is
+    /// divided by, as a [`Learner`](crate::Learner) has them.
     pub fn new(
         model: M,
+        divisor: impl Fn(&[usize]) -> f64 + 'a,
         loss: impl Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + 'a,
         options: &TrainOptions,
         device: &Device,
@@ -79,6 +84,7 @@ impl<'a, M: Module> Subject<'a, M> {
             model,
             stepper: Stepper::new(options),
             learning_rate: options.learning_rate,
+            divisor: Box::new(divisor),
             loss: Box::new(loss),
             device: device.clone(),
         }
@@ -93,7 +99,10 @@ impl<'a, M: Module> Subject<'a, M> {
         let start = Instant::now();
         let batches = [batch.to_vec()];
         let rate = self.learning_rate;
-        let (model, _) = self.stepper.step(self.model, &batches, rate, &self.loss)?;
+        let (divisor, loss) = (&self.divisor, &self.loss);
+        let (model, _) = self
+            .stepper
+            .step(self.model, &batches, rate, divisor, loss)?;
         let synced = self.device.sync();
         synced.map_err(|error| TrainError::Device(format!("{error:?}")))?;
         let seconds = start.elapsed().as_secs_f64();

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 /// The tokens of one input and what is to be written about it.
 ///
 /// A sequence is the input's tokens, the end-of-text token (50256 in GPT-2's vocabulary), the tokens of a space and the
@@ -51,6 +53,12 @@ impl Sequence {
         self.ids.get(..self.loss_from).unwrap_or(&self.ids)
     }
 
+    /// Where the tokens are that the loss is about. Never the first token: nothing says what it should be.
+    pub fn targets(&self) -> Range<usize> {
+        let end = self.ids.len();
+        self.loss_from.clamp(1.min(end), end)..end
+    }
+
     /// Cuts the input from the left until there are at most `max_length` tokens, and says how many it cut. Never the
     /// target: half a sentence, or one without its end, would be taught as a whole one. (The published code cuts
     /// prompts from the left too, but sequences to train on from the right, targets first.)
@@ -92,6 +100,19 @@ mod tests {
         assert_eq!(sequence.ids, expected);
         assert_eq!(sequence.loss_from, 3);
         assert_eq!(sequence.prompt(), [97, 98, 50256]);
+    }
+
+    /// Also where a sequence is made by hand: there `loss_from` may be anything.
+    #[test]
+    fn the_targets_are_all_from_where_the_loss_begins_but_the_first_token() {
+        let targets = |ids: Vec<u32>, loss_from| Sequence { ids, loss_from }.targets();
+        assert_eq!(targets(vec![7, 0, 8, 0], 2), 2..4);
+        assert_eq!(targets(vec![7, 0, 8, 0], 1), 1..4);
+        assert_eq!(targets(vec![7, 0, 8, 0], 0), 1..4);
+        assert_eq!(targets(vec![7, 0, 8, 0], 4), 4..4);
+        assert_eq!(targets(vec![7, 0, 8, 0], 9), 4..4);
+        assert_eq!(targets(vec![7], 0), 1..1);
+        assert_eq!(targets(vec![], 0), 0..0);
     }
 
     #[test]
