@@ -115,7 +115,15 @@ fn a_run_learns_is_scored_writes_and_is_merged() {
     let texts = SETUP.path("texts.txt");
     let scored = json(&["eval", "--run", run, "--texts", texts.to_str().unwrap()]);
     assert!((loss(&scored, "metrics") - loss(&trained, "metrics")).abs() < 1e-4);
-    for name in ["bleu", "sacrebleu", "ter", "chrf", "meteor_exact_stem"] {
+    let names = [
+        "bleu",
+        "sacrebleu",
+        "ter",
+        "chrf",
+        "chrf++",
+        "meteor_exact_stem",
+    ];
+    for name in names {
         assert!(scored["metrics"][name].as_f64().unwrap() >= 0.0, "{name}");
     }
     let written = fs::read_to_string(&texts).unwrap();

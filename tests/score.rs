@@ -74,9 +74,21 @@ fn dart_is_scored_as_by_its_scripts() {
     let bleu = bleu.split(',').next().unwrap().parse().unwrap();
     close(&report, "bleu", bleu, 0.5e-2);
     let sacrebleu = &expected["sacrebleu"];
-    for (name, key) in [("sacrebleu", "bleu"), ("ter", "ter"), ("chrf", "chrf2++")] {
+    for (name, key) in [("sacrebleu", "bleu"), ("ter", "ter"), ("chrf++", "chrf2++")] {
         close(&report, name, sacrebleu[key].as_f64().unwrap(), 0.5e-4);
     }
+    // chrF by sacreBLEU 2.6.0, of the same files.
+    close(&report, "chrf", 58.538_169_834_690_7, 1e-9);
+    let names: Vec<&String> = report["metrics"].as_object().unwrap().keys().collect();
+    let expected = [
+        "bleu",
+        "sacrebleu",
+        "ter",
+        "chrf",
+        "chrf++",
+        "meteor_exact_stem",
+    ];
+    assert_eq!(names, expected);
 
     // webnlg and text differ from it in the tokens of sacreBLEU's BLEU alone.
     let webnlg = scored("webnlg", "dart", &files);
@@ -113,7 +125,9 @@ fn a_table_is_printed() {
         .collect();
     assert_eq!(rows[0], ["bleu", "100.0000"]);
     assert_eq!(rows[2], ["ter", "0.0000"]);
-    assert_eq!(rows[5], ["sentences", "1"]);
+    assert_eq!(rows[3], ["chrf", "100.0000"]);
+    assert_eq!(rows[4], ["chrf++", "100.0000"]);
+    assert_eq!(rows[6], ["sentences", "1"]);
 }
 
 #[test]
