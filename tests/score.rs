@@ -131,6 +131,61 @@ fn a_table_is_printed() {
 }
 
 #[test]
+fn what_is_white_space_to_python_separates_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let score = |task: &str, hypotheses: &str, references: &str| {
+        let hypotheses = file("hypotheses.txt", hypotheses);
+        let references = file("references.txt", references);
+        json(&[
+            "score",
+            "--task",
+            task,
+            "--hypotheses",
+            &hypotheses,
+            "--references",
+            &references,
+        ])
+    };
+    let reference = "The cat sat on the mat.\n";
+    for c in [
+        '\u{1c}', '\u{1d}', '\u{1e}', '\u{1f}', '\u{85}', '\u{a0}', '\u{2028}', '\u{3000}',
+    ] {
+        let hypothesis = format!("The cat{c}sat on{c}{c}the mat.{c}\n");
+        for task in ["text", "webnlg", "dart"] {
+            let report = score(task, &hypothesis, reference);
+            assert_eq!(report["sentences"], 1, "{c:?}");
+            // sacreBLEU 2.6.0 says so of each.
+            for (name, value) in [
+                ("sacrebleu", 100.0),
+                ("chrf", 100.0),
+                ("chrf++", 100.0),
+                ("ter", 0.0),
+            ] {
+                close(&report, name, value, 1e-9);
+            }
+        }
+    }
+    // A sign that only looks like it. By sacreBLEU 2.6.0.
+    let report = score("text", "The cat\u{200b}sat on the mat.\n", reference);
+    close(&report, "chrf", 81.387_270_497_027_46, 1e-9);
+    close(&report, "ter", 100.0 / 3.0, 1e-9);
+
+    // The E2E challenge's script ends a line at what `str.splitlines` does, and splits words at the unit separator.
+    let report = score(
+        "e2e",
+        "a cheap\u{1f}pub\u{2028}a fine pub\r",
+        "a cheap pub\n\u{1f}\na fine pub\u{1e}",
+    );
+    assert_eq!(report["sentences"], 2);
+    close(&report, "rouge_l", 1.0, 1e-12);
+}
+
+#[test]
 fn bad_input_is_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

@@ -1,3 +1,5 @@
+use crate::python;
+
 /// The tokens of one input and what is to be written about it.
 ///
 /// A sequence is the input's tokens, the end-of-text token (50256 in GPT-2's vocabulary), the tokens of a space and the
@@ -40,7 +42,7 @@ pub fn sequence<E>(
     let mut ids = encode(input)?;
     ids.push(end);
     let loss_from = ids.len();
-    ids.extend(encode(&format!(" {}", target.trim()))?);
+    ids.extend(encode(&format!(" {}", python::strip(target)))?);
     ids.push(end);
     Ok(Sequence { ids, loss_from })
 }

@@ -2,6 +2,7 @@
 
 use super::Pair;
 use super::ngrams::{Counts, counts, shared, total};
+use crate::python;
 
 const CHARACTER_ORDER: usize = 6;
 /// chrF++'s; chrF has no words.
@@ -60,11 +61,8 @@ struct NGrams<'a, const WORDS: usize> {
 impl<'a> Units<'a> {
     fn of(text: &'a str) -> Self {
         Self {
-            characters: text.chars().filter(|c| !c.is_whitespace()).collect(),
-            words: text
-                .split_whitespace()
-                .flat_map(split_punctuation)
-                .collect(),
+            characters: text.chars().filter(|&c| !python::is_space(c)).collect(),
+            words: python::split(text).flat_map(split_punctuation).collect(),
         }
     }
 

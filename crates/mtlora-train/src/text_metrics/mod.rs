@@ -32,6 +32,8 @@ pub use nist::nist;
 pub use rouge_l::rouge_l;
 pub use ter::ter;
 
+use crate::python;
+
 /// A generated text and what it is compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
@@ -46,7 +48,7 @@ impl Pair {
     /// The references that are not blank.
     pub fn present(&self) -> impl Iterator<Item = &str> {
         let references = self.references.iter().map(String::as_str);
-        references.filter(|reference| !reference.trim().is_empty())
+        references.filter(|reference| !python::is_blank(reference))
     }
 }
 
@@ -238,6 +240,53 @@ mod tests {
                 _ => continue,
             };
             assert_close(score, value, tolerance);
+        }
+    }
+
+    /// tests/interop/sacrebleu_cases.py has written down what sacreBLEU 2.6.0 says.
+    #[test]
+    fn sacrebleus_metrics_are_what_it_says() {
+        #[derive(serde::Deserialize)]
+        struct Cases {
+            cases: Vec<Case>,
+        }
+
+        #[derive(serde::Deserialize)]
+        struct Case {
+            name: String,
+            hypotheses: Vec<String>,
+            references: Vec<Vec<Option<String>>>,
+            #[serde(flatten)]
+            scores: std::collections::BTreeMap<String, f64>,
+        }
+
+        let file = include_str!("../../../../tests/fixtures/sacrebleu/cases.json");
+        let cases: Cases = serde_json::from_str(file).unwrap();
+        assert!(cases.cases.len() > 90);
+        for case in &cases.cases {
+            let texts = case.hypotheses.iter().enumerate();
+            let pairs: Vec<Pair> = texts
+                .map(|(at, hypothesis)| Pair {
+                    hypothesis: hypothesis.clone(),
+                    references: (case.references.iter())
+                        .map(|all| all[at].clone().unwrap_or_default())
+                        .collect(),
+                })
+                .collect();
+            for (metric, score) in [
+                ("bleu_13a", sacrebleu(&pairs, Tokenization::V13a)),
+                ("bleu_none", sacrebleu(&pairs, Tokenization::None)),
+                ("chrf", chrf(&pairs)),
+                ("chrf++", chrf_plus_plus(&pairs)),
+                ("ter", ter(&pairs)),
+            ] {
+                let expected = case.scores[metric];
+                let name = &case.name;
+                assert!(
+                    (score - expected).abs() < 1e-9,
+                    "{name}: {metric} is {score}, not {expected}"
+                );
+            }
         }
     }
 
