@@ -13,6 +13,7 @@ mod eval;
 mod eval_generation;
 mod export;
 mod generate;
+mod generation_scores;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(not(feature = "hub"))]

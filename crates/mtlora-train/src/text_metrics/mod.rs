@@ -55,6 +55,11 @@ impl Pair {
 /// Metrics by name, in the order of the task's reports.
 pub type Scores = Vec<(&'static str, f64)>;
 
+/// Whether more of the metric of that name is better: so for all but the edit rate.
+pub fn higher_is_better(name: &str) -> bool {
+    name != "ter"
+}
+
 /// What the E2E challenge's `measure_scores.py -p` reports, on its scales: `bleu`, `nist`, `rouge_l`,
 /// `cider`, and `meteor`, or without its program `meteor_exact_stem`.
 ///
