@@ -86,8 +86,8 @@ pub(super) fn run(
     if config.final_scores {
         let place = run.folder().display();
         note!(
-            "the run in {place} is complete; now what it writes for the {} inputs of the {} split is scored. If this is \
-             stopped, mtlora train --resume {place} does it again; --no-final-scores leaves it out",
+            "the run in {place} is complete; now what it writes for the {} inputs of the {} split is scored. If this \
+             is stopped, mtlora train --resume {place} does it again; --no-final-scores leaves it out",
             dev_records.len(),
             task.dev_split()
         );

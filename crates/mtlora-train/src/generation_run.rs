@@ -37,7 +37,7 @@ pub struct GenerationRunConfig {
     pub label_smoothing: f64,
     /// The device's name.
     pub device: String,
-    /// Whether the training ends with texts for the dev split and their scores. Runs of before there was this have none.
+    /// Whether the training ends with texts for the dev split and their scores. Runs of earlier builds do not say.
     #[serde(default)]
     pub final_scores: bool,
     /// The columns of pairs of the user's own, where the task is such.

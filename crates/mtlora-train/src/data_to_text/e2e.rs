@@ -158,6 +158,11 @@ mod tests {
                 "mr,ref\n\na[b],\" \"\n",
                 "devset.csv:3: the column `ref` is empty",
             ),
+            // White space to Python, and so to the scores.
+            (
+                "mr,ref\na[b],\u{1c}\u{1f}\n",
+                "devset.csv:2: the column `ref` is empty",
+            ),
             ("mr,ref\na[b]\n", "devset.csv:2: only 1 column"),
             (
                 "mr,ref\n\"a[b], c\",d\n",

@@ -95,5 +95,7 @@ mod tests {
     fn only_line_breaks_are_touched() {
         assert_eq!(one_line(" a  b "), " a  b ");
         assert_eq!(one_line("\r\n  a |\n  b\n"), "a | b");
+        // As Python strips lines.
+        assert_eq!(one_line("a\u{1c}\n\u{1f}\n\u{1d}b\u{1e}c"), "a b\u{1e}c");
     }
 }

@@ -89,7 +89,9 @@ mod tests {
 
     #[test]
     fn the_target_stands_between_two_end_marks() {
+        let stripped = sequence(bytes, 50256, "ab", "\u{1c}cd \u{1f}").unwrap();
         let sequence = sequence(bytes, 50256, "ab", "cd ").unwrap();
+        assert_eq!(stripped, sequence);
         let expected = [97, 98, 50256, 32, 99, 100, 50256];
         assert_eq!(sequence.ids, expected);
         assert_eq!(sequence.loss_from, 3);

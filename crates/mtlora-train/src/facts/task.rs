@@ -100,6 +100,10 @@ mod tests {
                 "dev.jsonl:1: no record",
             ),
             (
+                "{\"input\":\"a\",\"references\":[\"b\",\"\\u001c\\u001f\"]}",
+                "dev.jsonl:1: no record",
+            ),
+            (
                 "{\"input\":\"a\",",
                 "dev.jsonl:1: no record of an input and its references: EOF",
             ),

@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn white_space_is_what_it_is_to_each_script() {
         let joined = |c: char| [pair(&format!("a{c}b c d e"), &["a b c d e"])];
-        // Moses' scripts were run with Perl 5.36: 100.00 where they split, else 0.00, since no four words in a row are right.
+        // Moses' scripts were run with Perl 5.36: 100.00 where they split, else 0.00, for no four words in a row are
+        // right.
         let split = |c: char| {
             let whole = |score: f64| (score - 100.0).abs() < 1e-9;
             let pairs = joined(c);

@@ -88,7 +88,7 @@ fn split_punctuation(word: &str) -> impl Iterator<Item = &str> {
     [head, tail].into_iter().filter(|part| !part.is_empty())
 }
 
-/// For each order the n-grams of the hypothesis, of the reference, and of both: those of characters, then those of words.
+/// For each order the n-grams of the hypothesis, of the reference, and of both.
 #[derive(Clone)]
 struct Matches<const WORDS: usize> {
     characters: [[usize; 3]; CHARACTER_ORDER],

@@ -451,9 +451,15 @@ mod tests {
     #[test]
     fn what_separates_tokens_is_in_none() {
         // By the rules of Stanford's lexer for white space, marks without width, and what it cannot tokenize.
-        for c in "\t\u{b}\u{1c}\u{1d}\u{1e}\u{1f}\u{85}\u{a0}\u{1680}\u{2028}\u{202f}\u{3000}\u{200b}\u{feff}\0".chars() {
+        let white = "\t\u{b}\u{1c}\u{1d}\u{1e}\u{1f}\u{85}\u{a0}\u{1680}\u{2028}\u{202f}\u{3000}";
+        let no_width = "\u{200b}\u{200e}\u{200f}\u{feff}\0";
+        for c in white.chars().chain(no_width.chars()) {
             let text = format!("{c}The cat{c}sat{c}{c}here.{c}");
-            assert_eq!(caption_tokens(&text), ["the", "cat", "sat", "here"], "{c:?}");
+            assert_eq!(
+                caption_tokens(&text),
+                ["the", "cat", "sat", "here"],
+                "{c:?}"
+            );
         }
         // Java's `toLowerCase` knows the final sigma.
         assert_eq!(caption_tokens("ΟΔΟΣ ΣΑΣ"), ["οδος", "σας"]);
