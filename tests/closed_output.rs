@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 
 use common::{MODEL, small_data};
 
+const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
+const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
 /// What a shell says of a process that SIGPIPE ended.
 const UNREAD: Option<i32> = Some(141);
 
@@ -76,6 +78,42 @@ fn a_training_whose_results_nobody_reads_is_complete_all_the_same() {
     let status = child.wait().unwrap();
     assert_eq!(status.code(), UNREAD, "{status}");
     assert!(run.join("results.json").exists());
+}
+
+#[test]
+fn a_training_whose_results_nobody_reads_has_the_scores_of_its_texts_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let data = folder.path().join("facts");
+    std::fs::create_dir(&data).unwrap();
+    for (name, lines) in [("train.jsonl", 16), ("dev.jsonl", 4)] {
+        let text = std::fs::read_to_string(Path::new(FACTS).join(name)).unwrap();
+        let kept: Vec<&str> = text.lines().take(lines).collect();
+        std::fs::write(data.join(name), kept.join("\n")).unwrap();
+    }
+    let mut child = spawn(&[
+        "train",
+        "--model",
+        GPT2,
+        "--task",
+        "facts",
+        "--data",
+        data.to_str().unwrap(),
+        "--out",
+        run.to_str().unwrap(),
+        "--epochs",
+        "1",
+        "--max-new-tokens",
+        "4",
+        "--plain",
+    ]);
+    drop(child.stdout.take());
+    drop(child.stderr.take());
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), UNREAD, "{status}");
+    let results = std::fs::read_to_string(run.join("results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    assert!(results["metrics"]["bleu"].is_number(), "{results}");
 }
 
 #[test]

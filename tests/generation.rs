@@ -11,9 +11,18 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use common::{json, refused, refused_reading, text_reading};
+use common::{json, mtlora, refused, refused_reading, text_reading};
 
 const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
+/// What texts are scored by, but for E2E's.
+const TEXT_METRICS: [&str; 6] = [
+    "bleu",
+    "sacrebleu",
+    "ter",
+    "chrf",
+    "chrf++",
+    "meteor_exact_stem",
+];
 
 /// A small GPT-2, and the beginnings of the facts task's files.
 struct Setup {
@@ -115,9 +124,14 @@ fn a_run_learns_is_scored_writes_and_is_merged() {
     let texts = SETUP.path("texts.txt");
     let scored = json(&["eval", "--run", run, "--texts", texts.to_str().unwrap()]);
     assert!((loss(&scored, "metrics") - loss(&trained, "metrics")).abs() < 1e-4);
-    for name in ["bleu", "sacrebleu", "ter", "chrf", "meteor_exact_stem"] {
+    for name in TEXT_METRICS {
         assert!(scored["metrics"][name].as_f64().unwrap() >= 0.0, "{name}");
     }
+    // To the last bit, and so they are in the run's folder.
+    assert_eq!(trained["metrics"], scored["metrics"]);
+    let results = fs::read_to_string(SETUP.path("run").join("results.json")).unwrap();
+    let results: Value = serde_json::from_str(&results).unwrap();
+    assert_eq!(results, trained);
     let written = fs::read_to_string(&texts).unwrap();
     assert_eq!(written.lines().count(), 6);
 
@@ -160,6 +174,172 @@ fn a_run_learns_is_scored_writes_and_is_merged() {
     let rows = text_reading(&arguments, &inputs.join("\n"));
     let again: Vec<String> = texts(&rows).iter().map(plain).collect();
     assert_eq!(again, generated);
+}
+
+/// The arguments of a short training of the small GPT-2.
+fn short(task: &str, data: &Path, out: &Path) -> Vec<String> {
+    let model = SETUP.path("model");
+    let mut arguments = ["train", "--plain", "--device", "flex", "--task", task]
+        .map(String::from)
+        .to_vec();
+    for (name, value) in [("--model", &*model), ("--data", data), ("--out", out)] {
+        arguments.extend([name.to_string(), value.to_str().unwrap().to_string()]);
+    }
+    let short = ["--epochs", "1", "--num-beams", "2", "--max-new-tokens", "6"];
+    arguments.extend(short.map(String::from));
+    arguments
+}
+
+/// The names of a report's metrics.
+fn names(report: &Value) -> Vec<&str> {
+    let metrics = report["metrics"].as_object().unwrap();
+    metrics.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_training_ends_with_what_eval_says() {
+    let data = SETUP.path("data");
+    let out = SETUP.path("ends");
+    let arguments = short("facts", &data, &out);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = mtlora(&arguments);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    let run = out.to_str().unwrap();
+    let eval = text_reading(&["eval", "--run", run], "");
+    assert!(eval.starts_with("facts dev: bleu "), "{eval}");
+    assert_eq!(eval.lines().count(), 2);
+    let end = format!("{eval}the run is in {run}\n");
+    assert!(said.ends_with(&end), "{said} does not end with {end}");
+    // How far it is, on standard error.
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(notes.contains("6/6 texts after"), "{notes}");
+    // The report's page has them.
+    let page = SETUP.path("report.html");
+    text_reading(&["report", run, "--out", page.to_str().unwrap()], "");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains(">bleu<") && page.contains(">chrf++<") && page.contains(">perplexity<"));
+}
+
+#[test]
+fn every_task_ends_with_its_own_scores() {
+    // E2E's set, on its scales.
+    let data = SETUP.path("e2e-data");
+    fs::create_dir(&data).unwrap();
+    let row = |name: &str| format!("\"name[{name}], area[riverside]\",{name} is near the river.\n");
+    let rows = ["The Mill", "Zizzi", "Alimentum", "Cotto"]
+        .map(row)
+        .concat();
+    for file in ["trainset.csv", "devset.csv"] {
+        fs::write(data.join(file), format!("mr,ref\n{rows}")).unwrap();
+    }
+    let train = |task: &str, data: &Path, more: &[&str]| {
+        let out = SETUP.path(&format!("{task}-run"));
+        let arguments = short(task, data, &out);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let trained = json(&[&arguments, more].concat());
+        let scored = json(&["eval", "--run", out.to_str().unwrap()]);
+        assert_eq!(trained["metrics"], scored["metrics"], "{task}");
+        assert_eq!(trained["seen"], scored["seen"], "{task}");
+        assert_eq!(trained["unseen"], scored["unseen"], "{task}");
+        trained
+    };
+    let e2e = train("e2e", &data, &[]);
+    let expected = [
+        "bleu",
+        "nist",
+        "rouge_l",
+        "cider",
+        "meteor_exact_stem",
+        "loss",
+        "perplexity",
+    ];
+    assert_eq!(names(&e2e), expected);
+    assert!(e2e.get("seen").is_none());
+
+    // WebNLG's, by category.
+    let data = SETUP.path("webnlg-data");
+    fs::create_dir(&data).unwrap();
+    let entry = |number: usize, category: &str| {
+        serde_json::json!({ number.to_string(): {
+            "category": category,
+            "modifiedtripleset": [{"subject": format!("Place_{number}"), "property": "isIn", "object": "Italy"}],
+            "lexicalisations": [{"comment": "good", "lex": format!("Place {number} is in Italy.")}],
+        }})
+    };
+    for (split, categories) in [
+        ("train", ["City", "City", "Food"]),
+        ("dev", ["City", "Artist", "Food"]),
+    ] {
+        let entries: Vec<Value> = categories
+            .iter()
+            .enumerate()
+            .map(|(at, one)| entry(at, one))
+            .collect();
+        let text = serde_json::json!({ "entries": entries }).to_string();
+        fs::write(data.join(format!("{split}.json")), text).unwrap();
+    }
+    let webnlg = train("webnlg", &data, &[]);
+    assert_eq!(names(&webnlg)[..6], TEXT_METRICS);
+    for which in ["seen", "unseen"] {
+        let scores = webnlg[which].as_object().unwrap();
+        assert_eq!(scores.keys().collect::<Vec<_>>(), TEXT_METRICS);
+    }
+
+    // Pairs of one's own; a reference that is blank to Python is refused before anything is trained, and a text that it
+    // would split is one line.
+    let data = SETUP.path("own-pairs");
+    fs::create_dir(&data).unwrap();
+    let rows = "{\"prompt\":\"a b\",\"completion\":\"one\\u001ctwo\\nthree\"}\n";
+    fs::write(data.join("train.jsonl"), rows.repeat(4)).unwrap();
+    fs::write(data.join("dev.jsonl"), rows).unwrap();
+    let pairs = train("pairs", &data, &["--method", "full"]);
+    assert_eq!(names(&pairs)[..6], TEXT_METRICS);
+    fs::write(
+        data.join("dev.jsonl"),
+        rows.replace("one\\u001ctwo\\nthree", "\\u001c\\u001f"),
+    )
+    .unwrap();
+    let arguments = short("pairs", &data, &SETUP.path("refused-pairs"));
+    let said = refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(
+        said.contains("dev.jsonl:1") && said.contains("completion"),
+        "{said}"
+    );
+}
+
+#[test]
+fn final_scores_may_be_left_out() {
+    let data = SETUP.path("data");
+    let out = SETUP.path("unscored");
+    let arguments = short("facts", &data, &out);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let trained = json(&[&arguments, ["--no-final-scores"].as_slice()].concat());
+    assert_eq!(names(&trained), ["loss", "perplexity"]);
+    let run = out.to_str().unwrap();
+    let resumed = json(&["train", "--resume", run]);
+    assert_eq!(names(&resumed), ["loss", "perplexity"]);
+    // In a file of settings, too.
+    let settings = SETUP.path("settings.toml");
+    fs::write(&settings, "no_final_scores = true\n").unwrap();
+    let with_file = ["--config", settings.to_str().unwrap(), "--overwrite"];
+    let trained = json(&[&arguments, with_file.as_slice()].concat());
+    assert_eq!(names(&trained), ["loss", "perplexity"]);
+    let flag = ["--no-final-scores", "false"];
+    let trained = json(&[&arguments, with_file.as_slice(), &flag].concat());
+    assert_eq!(names(&trained)[..6], TEXT_METRICS);
+    // Only where there are texts.
+    let said = refused(&[
+        "train",
+        "--task",
+        "cola",
+        "--model",
+        "m",
+        "--out",
+        "o",
+        "--no-final-scores",
+    ]);
+    assert!(said.contains("no_final_scores"), "{said}");
 }
 
 #[test]

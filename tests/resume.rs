@@ -425,6 +425,124 @@ fn a_disk_that_fills_up_leaves_what_was_saved() {
     Ended::of(&out).assert_same(&expected, "full");
 }
 
+/// A data-to-text run whose texts take longer than the rest.
+fn long_scoring() -> Setup {
+    let mut setup = Setup::new(&[
+        "--model", GPT2, "--task", "facts", "--epochs", "1", "--batch", "4",
+    ]);
+    for (name, value) in [
+        ("--num-beams", "10"),
+        ("--max-new-tokens", "64"),
+        ("--save-steps", "2"),
+    ] {
+        setup.flag(name, value);
+    }
+    let data = setup.path("facts");
+    fs::create_dir(&data).unwrap();
+    for (name, lines) in [("train.jsonl", 16), ("dev.jsonl", 60)] {
+        let text = fs::read_to_string(Path::new(FACTS).join(name)).unwrap();
+        let kept: Vec<&str> = text.lines().take(lines).collect();
+        fs::write(data.join(name), kept.join("\n")).unwrap();
+    }
+    setup.flag("--data", data.to_str().unwrap());
+    setup
+}
+
+/// The metrics in a run's `results.json`; none where there is no such file.
+fn metrics(run: &Path) -> Option<Value> {
+    let text = fs::read_to_string(run.join("results.json")).ok()?;
+    let mut results: Value = serde_json::from_str(&text).unwrap();
+    Some(results["metrics"].take())
+}
+
+#[test]
+fn a_run_stopped_while_its_texts_are_scored_is_complete_and_goes_on_with_them() {
+    let setup = long_scoring();
+    let (_, expected) = setup.undisturbed();
+    assert!(expected.results["metrics"]["bleu"].is_number());
+    for (signal, number) in [("-KILL", 9), ("-INT", 2), ("-TERM", 15)] {
+        let out = setup.path(signal);
+        let mut child = spawn(&setup.train(&out));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let told = format!("mtlora train --resume {}", out.display());
+        assert!(lines.any(|line| line.unwrap().contains(&told)));
+        send(signal, &child);
+        assert_eq!(child.wait().unwrap().signal(), Some(number));
+        // Complete, but for them.
+        let found = metrics(&out).unwrap();
+        assert!(found["loss"].is_number() && found.get("bleu").is_none());
+        // Whoever does not want them has them not.
+        let mut without = resume(&out);
+        without.push("--no-final-scores".to_string());
+        done(&without);
+        assert!(metrics(&out).unwrap().get("bleu").is_none());
+        done(&resume(&out));
+        Ended::of(&out).assert_same(&expected, signal);
+    }
+
+    // A run without its checkpoints is not trained again for them.
+    let out = setup.path("-INT");
+    let kept = out.join("checkpoints");
+    let results = out.join("results.json");
+    let mut text: Value = serde_json::from_str(&fs::read_to_string(&results).unwrap()).unwrap();
+    text["metrics"]
+        .as_object_mut()
+        .unwrap()
+        .retain(|name, _| name == "loss");
+    fs::write(&results, text.to_string()).unwrap();
+    fs::remove_dir_all(&kept).unwrap();
+    let log = fs::read(out.join("metrics.jsonl")).unwrap();
+    let output = mtlora(&["train", "--resume", out.to_str().unwrap()]);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("mtlora eval --run"), "{said}");
+    assert_eq!(fs::read(out.join("metrics.jsonl")).unwrap(), log);
+}
+
+#[test]
+fn a_run_whose_texts_cannot_be_scored_is_complete() {
+    let mut setup = Setup::generation();
+    let model = setup.path("model");
+    fs::create_dir(&model).unwrap();
+    for entry in fs::read_dir(GPT2).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    setup.flags[1] = model.to_str().unwrap().to_string();
+    let (_, expected) = setup.undisturbed();
+    let out = setup.path("run");
+    let arguments = setup.train(&out);
+    let child = Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .args(&arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while checkpoints(&out).is_empty() {
+        sleep(Duration::from_millis(2));
+    }
+    // Before the texts are written the model is read anew.
+    let (weights, elsewhere) = (model.join("model.safetensors"), setup.path("weights"));
+    fs::rename(&weights, &elsewhere).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("is complete, but its texts could not be scored"),
+        "{text}"
+    );
+    assert!(
+        text.contains("model.safetensors") && text.contains("train --resume"),
+        "{text}"
+    );
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("dev after:"), "{said}");
+    assert!(metrics(&out).unwrap()["loss"].is_number());
+    fs::rename(&elsewhere, &weights).unwrap();
+    done(&resume(&out));
+    Ended::of(&out).assert_same(&expected, "scored later");
+}
+
 #[test]
 fn what_may_not_change_is_refused() {
     let mut setup = Setup::classification();

@@ -74,9 +74,21 @@ fn dart_is_scored_as_by_its_scripts() {
     let bleu = bleu.split(',').next().unwrap().parse().unwrap();
     close(&report, "bleu", bleu, 0.5e-2);
     let sacrebleu = &expected["sacrebleu"];
-    for (name, key) in [("sacrebleu", "bleu"), ("ter", "ter"), ("chrf", "chrf2++")] {
+    for (name, key) in [("sacrebleu", "bleu"), ("ter", "ter"), ("chrf++", "chrf2++")] {
         close(&report, name, sacrebleu[key].as_f64().unwrap(), 0.5e-4);
     }
+    // chrF by sacreBLEU 2.6.0, of the same files.
+    close(&report, "chrf", 58.538_169_834_690_7, 1e-9);
+    let names: Vec<&String> = report["metrics"].as_object().unwrap().keys().collect();
+    let expected = [
+        "bleu",
+        "sacrebleu",
+        "ter",
+        "chrf",
+        "chrf++",
+        "meteor_exact_stem",
+    ];
+    assert_eq!(names, expected);
 
     // webnlg and text differ from it in the tokens of sacreBLEU's BLEU alone.
     let webnlg = scored("webnlg", "dart", &files);
@@ -113,7 +125,64 @@ fn a_table_is_printed() {
         .collect();
     assert_eq!(rows[0], ["bleu", "100.0000"]);
     assert_eq!(rows[2], ["ter", "0.0000"]);
-    assert_eq!(rows[5], ["sentences", "1"]);
+    assert_eq!(rows[3], ["chrf", "100.0000"]);
+    assert_eq!(rows[4], ["chrf++", "100.0000"]);
+    assert_eq!(rows[6], ["sentences", "1"]);
+}
+
+#[test]
+fn what_is_white_space_to_python_separates_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let score = |task: &str, hypotheses: &str, references: &str| {
+        let hypotheses = file("hypotheses.txt", hypotheses);
+        let references = file("references.txt", references);
+        json(&[
+            "score",
+            "--task",
+            task,
+            "--hypotheses",
+            &hypotheses,
+            "--references",
+            &references,
+        ])
+    };
+    let reference = "The cat sat on the mat.\n";
+    for c in [
+        '\u{1c}', '\u{1d}', '\u{1e}', '\u{1f}', '\u{85}', '\u{a0}', '\u{2028}', '\u{3000}',
+    ] {
+        let hypothesis = format!("The cat{c}sat on{c}{c}the mat.{c}\n");
+        for task in ["text", "webnlg", "dart"] {
+            let report = score(task, &hypothesis, reference);
+            assert_eq!(report["sentences"], 1, "{c:?}");
+            // sacreBLEU 2.6.0 says so of each.
+            for (name, value) in [
+                ("sacrebleu", 100.0),
+                ("chrf", 100.0),
+                ("chrf++", 100.0),
+                ("ter", 0.0),
+            ] {
+                close(&report, name, value, 1e-9);
+            }
+        }
+    }
+    // A sign that only looks like it. By sacreBLEU 2.6.0.
+    let report = score("text", "The cat\u{200b}sat on the mat.\n", reference);
+    close(&report, "chrf", 81.387_270_497_027_46, 1e-9);
+    close(&report, "ter", 100.0 / 3.0, 1e-9);
+
+    // The E2E challenge's script ends a line at what `str.splitlines` does, and splits words at the unit separator.
+    let report = score(
+        "e2e",
+        "a cheap\u{1f}pub\u{2028}a fine pub\r",
+        "a cheap pub\n\u{1f}\na fine pub\u{1e}",
+    );
+    assert_eq!(report["sentences"], 2);
+    close(&report, "rouge_l", 1.0, 1e-12);
 }
 
 #[test]

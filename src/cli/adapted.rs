@@ -130,6 +130,7 @@ fn generation(
         max_length: config.n_positions,
         label_smoothing: 0.0,
         device,
+        final_scores: false,
         pairs: None,
         adapter,
         training: TrainOptions::default(),

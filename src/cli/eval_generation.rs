@@ -5,16 +5,12 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use mtlora::core::device;
-use mtlora::train::text_metrics::{MeteorJar, Scores};
-use mtlora::train::{
-    GenerationRunConfig, PromptForm, WriteOptions, causal_scores, encode_records, score_texts,
-    trained_parameters,
-};
+use mtlora::train::text_metrics::MeteorJar;
+use mtlora::train::{GenerationRunConfig, trained_parameters};
 use serde_json::{Map, Value, json};
 
-use super::output;
-use super::progress::Counter;
-use super::task;
+use super::generation_scores::{GenerationScores, Split};
+use super::{output, task};
 
 /// What `eval` was told.
 pub(super) struct Wanted {
@@ -43,68 +39,28 @@ pub(super) fn run(
     let trainable = trained_parameters(folder)?;
     let parts = config.load(folder, &device)?;
 
-    let inputs: Vec<&str> = records.iter().map(|record| record.input.as_str()).collect();
-    let options = WriteOptions {
-        decoding: config.decoding.clone(),
-        form: PromptForm::Input,
-        cut: true,
+    let split = Split {
+        task: name,
+        scorer: task.scorer(),
+        name: split,
+        records: &records,
     };
-    let mut counter = Counter::new("texts", inputs.len());
-    let written = parts.write(&inputs, &options, &device, &mut |done| counter.show(done))?;
-    // One line each, whatever was written.
-    let texts: Vec<String> = written
-        .into_iter()
-        .map(|one| one.text.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
-    if let Some(path) = &wanted.texts {
-        std::fs::write(path, texts.join("\n") + "\n")
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    let end = parts.config.eos_token_id;
-    let (sequences, _) = encode_records(&parts.text, end, &records, config.max_length)?;
-    let causal = causal_scores(&parts.model, &sequences, &device)?;
-    let scores = score_texts(task.scorer(), &records, &texts, jar.as_ref())?;
-
-    say!("{name} {split}: {}", describe(&scores.all))?;
-    say!("{name} {split}: {}", output::describe(&causal))?;
-    for (which, scores) in [("seen", &scores.seen), ("unseen", &scores.unseen)] {
-        if let Some(scores) = scores {
-            say!("{name} {split}, {which} categories: {}", describe(scores))?;
-        }
-    }
+    let keep = wanted.texts.as_deref();
+    let scores = GenerationScores::of(config, &parts, &split, jar.as_ref(), keep, &device)?;
+    scores.say()?;
     if json {
-        let mut metrics = object(&scores.all);
-        for (name, value) in causal.iter() {
-            metrics.insert(name.as_str().to_string(), json!(value));
-        }
-        let mut report = json!({
-            "task": name,
-            "split": split,
-            "metrics": metrics,
-            "inputs": inputs.len(),
-            "trainable_parameters": trainable,
-            "total_parameters": parts.model.num_params(),
-        });
-        for (which, scores) in [("seen", &scores.seen), ("unseen", &scores.unseen)] {
-            if let Some(scores) = scores {
-                report[which] = Value::Object(object(scores));
-            }
-        }
+        let mut report = Map::new();
+        report.insert("task".to_string(), json!(name));
+        report.insert("split".to_string(), json!(split.name));
+        report.insert("metrics".to_string(), Value::Object(scores.metrics()));
+        report.insert("inputs".to_string(), json!(records.len()));
+        report.insert("trainable_parameters".to_string(), json!(trainable));
+        report.insert(
+            "total_parameters".to_string(),
+            json!(parts.model.num_params()),
+        );
+        report.extend(scores.by_category());
         output::json(&report)?;
     }
     Ok(())
-}
-
-fn describe(scores: &Scores) -> String {
-    let parts = scores
-        .iter()
-        .map(|(name, value)| format!("{name} {value:.4}"));
-    parts.collect::<Vec<_>>().join(", ")
-}
-
-fn object(scores: &Scores) -> Map<String, Value> {
-    let entries = scores.iter();
-    entries
-        .map(|(name, value)| (name.to_string(), json!(value)))
-        .collect()
 }

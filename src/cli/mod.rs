@@ -15,6 +15,7 @@ mod export;
 mod finished;
 mod generate;
 mod head;
+mod generation_scores;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(not(feature = "hub"))]

@@ -34,7 +34,7 @@ enum TextTask {
     /// The E2E challenge: bleu, nist, rouge_l, cider, meteor on its script's scales
     #[value(name = "e2e")]
     E2e,
-    /// WebNLG: bleu, sacrebleu, ter, chrf from 0 to 100; meteor
+    /// WebNLG: bleu, sacrebleu, ter, chrf, chrf++ from 0 to 100; meteor
     #[value(name = "webnlg")]
     WebNlg,
     /// DART, whose texts are tokenized already: as webnlg

@@ -39,7 +39,13 @@ const EXCLUSIVE: [&[&str]; 2] = [
 /// The share of each token's loss that is spread over the vocabulary.
 pub(super) const LABEL_SMOOTHING: f64 = 0.1;
 /// What may be set when a run goes on.
-const MAY_CHANGE: [&str; 4] = ["device", "save_minutes", "save_steps", "save_total_limit"];
+const MAY_CHANGE: [&str; 5] = [
+    "device",
+    "no_final_scores",
+    "save_minutes",
+    "save_steps",
+    "save_total_limit",
+];
 /// What `init_from` says for no run.
 const NONE: &str = "none";
 
@@ -222,6 +228,10 @@ pub(super) struct Settings {
     /// The most tokens that are written [default: 64].
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(super) max_new_tokens: Option<usize>,
+    /// End without writing a text for each input of the dev split and scoring them (BLEU and the like), which `mtlora
+    /// eval` can do later.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = DATA_TO_TEXT)]
+    pub(super) no_final_scores: Option<bool>,
 }
 
 impl Settings {
@@ -342,6 +352,7 @@ impl Settings {
             ("no_repeat_ngram_size", self.no_repeat_ngram_size.is_some()),
             ("eos_token_ids", self.eos_token_ids.is_some()),
             ("max_new_tokens", self.max_new_tokens.is_some()),
+            ("no_final_scores", self.no_final_scores.is_some()),
         ];
         let set = fields.into_iter().filter(|(_, set)| *set);
         set.map(|(name, _)| name).collect()
@@ -516,6 +527,7 @@ impl Settings {
             max_length,
             label_smoothing: self.label_smoothing.unwrap_or(LABEL_SMOOTHING),
             device: place.device,
+            final_scores: self.final_scores().unwrap_or(true),
             pairs,
             adapter,
             training: self.training(usual),
@@ -570,6 +582,11 @@ impl Settings {
             projections: self.projections.clone().or(usual.projections),
             base_dtype: self.base_dtype.unwrap_or_default(),
         })
+    }
+
+    /// Whether a training ends with texts and their scores, where this is said.
+    pub(super) fn final_scores(&self) -> Option<bool> {
+        self.no_final_scores.map(|none| !none)
     }
 
     fn checkpoints(&self, usual: SaveOptions) -> SaveOptions {

@@ -8,8 +8,10 @@ use mtlora::train::{
     Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained, encode, train,
 };
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::head::HeadOf;
+use super::generation_scores::{self, GenerationScores};
 use super::output;
 use super::progress::Progress;
 use super::settings::{FirstRun, Resolved, Settings};
@@ -38,7 +40,7 @@ pub(crate) struct Args {
     overwrite: bool,
     /// Go on with the run in this folder where its newest checkpoint was made, and end as if it had
     /// never been stopped. Only --device, --threads, --save-steps, --save-minutes, --save-total-limit,
-    /// --plain and --json may stand beside it.
+    /// --no-final-scores, --plain and --json may stand beside it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
     resume: Option<PathBuf>,
     /// Plain lines in place of the dashboard.
@@ -52,9 +54,10 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
     task: &'a str,
-    metrics: &'a Scores,
-    metrics_before: &'a Scores,
-    metrics_last: &'a Scores,
+    /// The best state's.
+    metrics: Map<String, Value>,
+    metrics_before: Scores,
+    metrics_last: Scores,
     best_step: usize,
     steps: usize,
     trainable_parameters: usize,
@@ -62,20 +65,29 @@ pub(super) struct Report<'a> {
     train_seconds: f64,
     tokens_per_second: f64,
     peak_rss_mb: Option<f64>,
+    /// Of texts, by whether the train set has their category, where that is known.
+    #[serde(flatten)]
+    by_category: Map<String, Value>,
+    /// The metrics by which the best state was chosen.
+    #[serde(skip)]
+    best: Scores,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new<M>(
         task: &'a str,
-        trained: &'a Trained<M>,
+        trained: &Trained<M>,
         [trainable, total]: [usize; 2],
     ) -> Self {
         let seconds = trained.time.as_secs_f64();
+        let metrics = trained.best.iter();
         Self {
             task,
-            metrics: &trained.best,
-            metrics_before: &trained.before,
-            metrics_last: &trained.last,
+            metrics: metrics
+                .map(|(name, value)| (name.as_str().to_string(), json!(value)))
+                .collect(),
+            metrics_before: trained.before.clone(),
+            metrics_last: trained.last.clone(),
             best_step: trained.best_step,
             steps: trained.steps,
             trainable_parameters: trainable,
@@ -83,7 +95,15 @@ impl<'a> Report<'a> {
             train_seconds: seconds,
             tokens_per_second: trained.tokens as f64 / seconds.max(f64::MIN_POSITIVE),
             peak_rss_mb: output::peak_rss_mb(),
+            by_category: Map::new(),
+            best: trained.best.clone(),
         }
+    }
+
+    /// The metrics are those that `mtlora eval` gives of the run from here on.
+    pub(super) fn add(&mut self, scores: &GenerationScores) {
+        self.metrics = scores.metrics();
+        self.by_category = scores.by_category();
     }
 }
 
@@ -96,18 +116,22 @@ pub(super) fn print_sizes(task: &str, [items, dev, trainable, total]: [usize; 4]
     );
 }
 
-/// Tells the scores before and after, and where the run is.
+/// Tells the scores before and after, those of texts, and where the run is.
 pub(super) fn print_scores(
     run: &Run,
     report: &Report<'_>,
+    texts: Option<&GenerationScores>,
     tell: Tell,
 ) -> Result<(), Box<dyn Error>> {
-    say!("dev before: {}", output::describe(report.metrics_before))?;
+    say!("dev before: {}", output::describe(&report.metrics_before))?;
     say!(
         "dev after:  {} (step {})",
-        output::describe(report.metrics),
+        output::describe(&report.best),
         report.best_step
     )?;
+    if let Some(texts) = texts {
+        texts.say()?;
+    }
     say!("the run is in {}", run.folder().display())?;
     if tell.json {
         output::json(report)?;
@@ -152,14 +176,33 @@ pub(super) struct Tell {
 }
 
 fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn Error>> {
-    let (run, _) = StoredConfig::open(folder)?;
+    let (run, stored) = StoredConfig::open(folder)?;
     let run = run.lock()?;
     if let Some(results) = run.results()? {
-        say!("the run in {} is complete", folder.display())?;
-        if tell.json {
-            output::json(&results)?;
+        let wanted = match &stored {
+            StoredConfig::Generation(config) => {
+                settings.final_scores().unwrap_or(config.final_scores)
+            }
+            StoredConfig::Classification(_) => false,
+        };
+        let place = folder.display();
+        let scored = !wanted || generation_scores::are_in(&results);
+        // Where its end was saved, the run goes on with the scores of its texts.
+        let ended = !scored && run.checkpoints().newest()?.0.is_some();
+        if !ended {
+            if scored {
+                say!("the run in {place} is complete")?;
+            } else {
+                say!(
+                    "the run in {place} is complete, but for the scores of its texts, for which its last checkpoint is \
+                     needed, and that is gone; see them with: mtlora eval --run {place}"
+                )?;
+            }
+            if tell.json {
+                output::json(&results)?;
+            }
+            return Ok(());
         }
-        return Ok(());
     }
     let begin = Begin::Resume(run);
     // What the Hub's cache has lost is fetched again.
@@ -182,6 +225,7 @@ fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn 
                 task::find_generation(&config.task, config.pairs.clone())?.ok_or_else(unknown)?;
             (config.checkpoints, config.device) =
                 settings.on_resume(&config.checkpoints, &config.device)?;
+            config.final_scores = settings.final_scores().unwrap_or(config.final_scores);
             train_generation::run(&config, task.as_ref(), begin, tell)
         }
     }
@@ -272,5 +316,5 @@ fn classify(
 
     let report = Report::new(task.name(), &trained, [trainable, total]);
     run.save_results(&report)?;
-    print_scores(&run, &report, tell)
+    print_scores(&run, &report, None, tell)
 }

@@ -7,10 +7,11 @@ use burn::tensor::Device;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, MetricName, PromptForm, WriteOptions, encode_records,
+    GenerationRunConfig, GeneratorParts, MetricName, PromptForm, Run, WriteOptions, encode_records,
     train_causal,
 };
 
+use super::generation_scores::{GenerationScores, Split};
 use super::progress::Progress;
 use super::train::{Begin, Report, Tell, print_scores, print_sizes};
 use super::{output, task};
@@ -75,20 +76,69 @@ pub(super) fn run(
     );
     let trained = progress.close(trained)?;
 
-    let report = Report::new(task.name(), &trained, [trainable, total]);
+    let mut report = Report::new(task.name(), &trained, [trainable, total]);
     let parts = GeneratorParts {
-        model: trained.model.clone(),
+        model: trained.model,
         ..parts
     };
-    let after = samples(config, &parts, shown, &plain_device)?;
-    // Before anything is said: the run is complete whether or not anybody listens.
+    // Before anything is said: the run is complete whether or not anybody listens, or waits for its texts' scores.
     run.save_results(&report)?;
+    if config.final_scores {
+        let place = run.folder().display();
+        note!(
+            "the run in {place} is complete; now what it writes for the {} inputs of the {} split is scored. If this \
+             is stopped, mtlora train --resume {place} does it again; --no-final-scores leaves it out",
+            dev_records.len(),
+            task.dev_split()
+        );
+    }
+    let after = samples(config, &parts, shown, &plain_device)?;
+    // It is read anew, as `mtlora eval` reads it.
+    drop(parts);
+    let scored = config
+        .final_scores
+        .then(|| final_scores(config, task, &dev_records, &run));
+    let (scores, failure) = match scored.transpose() {
+        Ok(scores) => (scores, None),
+        Err(error) => (None, Some(error)),
+    };
+    if let Some(scores) = &scores {
+        report.add(scores);
+        run.save_results(&report)?;
+    }
     for ((record, before), after) in shown.iter().zip(before).zip(after) {
         say!("input:  {}", output::printable(&record.input))?;
         say!("before: {}", output::printable(&before))?;
         say!("after:  {}", output::printable(&after))?;
     }
-    print_scores(&run, &report, tell)
+    print_scores(&run, &report, scores.as_ref(), tell)?;
+    if let Some(error) = failure {
+        let place = run.folder().display();
+        return Err(format!(
+            "the run in {place} is complete, but its texts could not be scored: {error}. Try again with: mtlora train \
+             --resume {place}"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// What `mtlora eval` finds of the run's dev split.
+fn final_scores(
+    config: &GenerationRunConfig,
+    task: &dyn GenerationTask,
+    records: &[Record],
+    run: &Run,
+) -> Result<GenerationScores, Box<dyn Error>> {
+    let device = device(&config.device)?;
+    let parts = config.load(run.folder(), &device)?;
+    let split = Split {
+        task: task.name(),
+        scorer: task.scorer(),
+        name: task.dev_split(),
+        records,
+    };
+    GenerationScores::of(config, &parts, &split, None, None, &device)
 }
 
 /// What the model writes for some inputs.

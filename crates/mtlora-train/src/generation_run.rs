@@ -7,11 +7,14 @@ use mtlora_models::{CausalLm, CausalText, GenerationConfig, Gpt2Config, TrainedF
 use serde::{Deserialize, Serialize};
 
 use crate::adapter_settings::{AdapterSettings, MethodName};
-use crate::data_to_text::PairsConfig;
-use crate::generator::GeneratorParts;
+use crate::causal::{causal_scores, encode_records};
+use crate::data_to_text::{PairsConfig, Record};
+use crate::generator::{GeneratorParts, PromptForm, WriteError, WriteOptions};
 use crate::init_from::{import, start};
 use crate::load::load;
+use crate::metrics::Scores;
 use crate::options::TrainOptions;
+use crate::python;
 use crate::saver::SaveOptions;
 use crate::trainer::TrainError;
 
@@ -34,6 +37,9 @@ pub struct GenerationRunConfig {
     pub label_smoothing: f64,
     /// The device's name.
     pub device: String,
+    /// Whether the training ends with texts for the dev split and their scores. Runs of earlier builds do not say.
+    #[serde(default)]
+    pub final_scores: bool,
     /// The columns of pairs of the user's own, where the task is such.
     pub pairs: Option<PairsConfig>,
     /// What trains.
@@ -85,6 +91,46 @@ impl GenerationRunConfig {
         let parts = self.base(device)?;
         let model = import(parts.model, &parts.config, &self.adapter)?;
         Ok(GeneratorParts { model, ..parts })
+    }
+
+    /// What the model of `parts`, which [`load`](Self::load) has made, writes for each record, on one line, and tells
+    /// `observe` how many texts are done.
+    ///
+    /// # Errors
+    /// When the settings forbid every text, or the device fails.
+    pub fn write_texts(
+        &self,
+        parts: &GeneratorParts,
+        records: &[Record],
+        device: &Device,
+        observe: &mut dyn FnMut(usize),
+    ) -> Result<Vec<String>, WriteError> {
+        let inputs: Vec<&str> = records.iter().map(|record| record.input.as_str()).collect();
+        let options = WriteOptions {
+            decoding: self.decoding.clone(),
+            form: PromptForm::Input,
+            cut: true,
+        };
+        let written = parts.write(&inputs, &options, device, observe)?;
+        // In a file that is read line by line, texts that are what the scores see: words with spaces between them.
+        let one_line = |text: &str| python::split(text).collect::<Vec<_>>().join(" ");
+        Ok(written.iter().map(|one| one_line(&one.text)).collect())
+    }
+
+    /// The loss and the perplexity of the records' references to the model of `parts`, which [`load`](Self::load) has
+    /// made.
+    ///
+    /// # Errors
+    /// When no reference is short enough, or the device fails.
+    pub fn likelihood(
+        &self,
+        parts: &GeneratorParts,
+        records: &[Record],
+        device: &Device,
+    ) -> Result<Scores, TrainError> {
+        let end = parts.config.eos_token_id;
+        let (sequences, _) = encode_records(&parts.text, end, records, self.max_length)?;
+        causal_scores(&parts.model, &sequences, device)
     }
 
     /// How what `parts` trains is written.

@@ -6,6 +6,8 @@ use mtlora_models::{
     ModelError, Progress, generate,
 };
 
+use crate::python;
+
 /// Rows (prompts times beams) that are decoded together: what makes a matrix product of a step
 /// worthwhile without a cache larger than the model.
 const ROWS: usize = 160;
@@ -164,7 +166,7 @@ impl GeneratorParts {
             for (index, sequences) in group.iter().zip(all) {
                 if let Some(best) = sequences.into_iter().next() {
                     written[*index] = Some(Written {
-                        text: self.text.decode(&best.tokens)?.trim().to_string(),
+                        text: python::strip(&self.text.decode(&best.tokens)?).to_string(),
                         score: best.score,
                         ended: best.end_token.is_some(),
                     });

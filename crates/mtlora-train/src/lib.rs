@@ -33,6 +33,7 @@ mod plan;
 mod pretrain;
 mod pretrain_causal;
 mod pretrain_steps;
+mod python;
 mod report;
 mod rows;
 mod run;

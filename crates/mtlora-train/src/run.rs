@@ -46,7 +46,7 @@ const FILES: [&str; 7] = [
 /// Locked by the process that trains the run.
 pub(crate) const LOCK: &str = ".lock";
 /// What of a run's configuration may change when it goes on.
-const MAY_CHANGE: [&str; 2] = ["checkpoints", "device"];
+const MAY_CHANGE: [&str; 3] = ["checkpoints", "device", "final_scores"];
 /// The field of the configuration that says how the folder is laid out.
 const FORMAT_FIELD: &str = "format";
 /// The layout that is written and read.

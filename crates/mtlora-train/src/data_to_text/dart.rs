@@ -172,6 +172,18 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_blank_where_python_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dart-v1.1.1-full-test.json");
+        let text = SAMPLE_JSON
+            .replace("\"text\": \"\"", "\"text\": \"\\u001f\"")
+            .replace("b\\nc", "\\u001cb\\nc\\u001d");
+        fs::write(path, text).unwrap();
+        let records = Dart.read(folder.path(), "test").unwrap();
+        assert_eq!(records[1].references, ["b c"]);
+    }
+
+    #[test]
     fn an_error_says_where_and_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let error = Dart.read(folder.path(), "dev").unwrap_err().to_string();

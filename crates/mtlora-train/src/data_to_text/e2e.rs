@@ -4,6 +4,7 @@ use super::linearise;
 use super::record::{Grouped, Record};
 use super::task::{GenerationTask, Scorer, unknown_split};
 use crate::error::{DataError, shown};
+use crate::python;
 use crate::rows::{check_width, csv, need_column, read_text};
 
 /// The folder that the files may be in, inside of the data folder.
@@ -55,7 +56,7 @@ impl GenerationTask for E2e {
             check_width(&path, line, row, columns)?;
             let cell = |index: usize| row.get(index).copied().unwrap_or_default();
             let input = linearise::slots(slots(&path, line, cell(*mr))?);
-            let text = linearise::one_line(cell(*reference).trim());
+            let text = linearise::one_line(python::strip(cell(*reference)));
             if text.is_empty() {
                 let message = "the column `ref` is empty; fill it in or delete the row";
                 return Err(DataError::row(&path, line, message));
@@ -169,6 +170,11 @@ mod tests {
             (
                 "mr,ref\n\na[b],\" \"\n",
                 "devset.csv:3: the column `ref` is empty",
+            ),
+            // White space to Python, and so to the scores.
+            (
+                "mr,ref\na[b],\u{1c}\u{1f}\n",
+                "devset.csv:2: the column `ref` is empty",
             ),
             ("mr,ref\na[b]\n", "devset.csv:2: only 1 column"),
             (

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::linearise;
 use super::record::{Grouped, Record};
 use crate::error::DataError;
+use crate::python;
 
 /// Triples and the texts about them, as WebNLG and DART have them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Collected {
         }
         for text in &entry.texts {
             self.texts += 1;
-            let line = linearise::one_line(text.text.trim());
+            let line = linearise::one_line(python::strip(&text.text));
             if wanted(text) && !line.is_empty() {
                 record.references.push(line);
             } else {

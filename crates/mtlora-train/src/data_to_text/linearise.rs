@@ -4,6 +4,8 @@
 //! challenge says `priceRange`, it reads `price`, and here it is `price range`. WebNLG's triples are taken exactly as
 //! they are, with underscores, quotation marks and camel case; of DART's only the predicate is lower-cased.
 
+use crate::python;
+
 /// `key : value | key : value`.
 pub fn slots<K: AsRef<str>, V: AsRef<str>>(slots: impl IntoIterator<Item = (K, V)>) -> String {
     let mut line = String::new();
@@ -56,7 +58,7 @@ pub(crate) fn one_line(text: &str) -> String {
     if !text.contains(['\n', '\r']) {
         return text.to_string();
     }
-    let lines = text.split(['\n', '\r']).map(str::trim);
+    let lines = text.split(['\n', '\r']).map(python::strip);
     let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
     lines.join(" ")
 }
@@ -93,5 +95,7 @@ mod tests {
     fn only_line_breaks_are_touched() {
         assert_eq!(one_line(" a  b "), " a  b ");
         assert_eq!(one_line("\r\n  a |\n  b\n"), "a | b");
+        // As Python strips lines.
+        assert_eq!(one_line("a\u{1c}\n\u{1f}\n\u{1d}b\u{1e}c"), "a b\u{1e}c");
     }
 }

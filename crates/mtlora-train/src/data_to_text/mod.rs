@@ -91,7 +91,12 @@ mod fuzz {
                 prop_assert!(!records.is_empty());
                 for record in records {
                     prop_assert!(!record.references.is_empty());
-                    prop_assert!(record.references.iter().all(|text| !text.trim().is_empty()));
+                    prop_assert!(
+                        record
+                            .references
+                            .iter()
+                            .all(|text| !crate::python::is_blank(text))
+                    );
                 }
             }
             Err(error) => {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{Grouped, Record};
 use super::task::{GenerationTask, unknown_split};
 use crate::error::{DataError, shown};
+use crate::python;
 use crate::table_file;
 
 /// What the columns of a table of pairs mean.
@@ -74,7 +75,8 @@ impl PairsTask {
         } = &self.config;
         let mut grouped = Grouped::default();
         table_file::each_cells(path, [prompt, completion], |line, [prompt, text]| {
-            let text = text.trim();
+            // What is blank to the scores is empty here.
+            let text = python::strip(&text);
             if text.is_empty() {
                 return Err(table_file::empty_cell(path, line, completion));
             }

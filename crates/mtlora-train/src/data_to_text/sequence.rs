@@ -1,4 +1,5 @@
 use std::ops::Range;
+use crate::python;
 
 /// The tokens of one input and what is to be written about it.
 ///
@@ -42,7 +43,7 @@ pub fn sequence<E>(
     let mut ids = encode(input)?;
     ids.push(end);
     let loss_from = ids.len();
-    ids.extend(encode(&format!(" {}", target.trim()))?);
+    ids.extend(encode(&format!(" {}", python::strip(target)))?);
     ids.push(end);
     Ok(Sequence { ids, loss_from })
 }
@@ -95,7 +96,9 @@ mod tests {
 
     #[test]
     fn the_target_stands_between_two_end_marks() {
+        let stripped = sequence(bytes, 50256, "ab", "\u{1c}cd \u{1f}").unwrap();
         let sequence = sequence(bytes, 50256, "ab", "cd ").unwrap();
+        assert_eq!(stripped, sequence);
         let expected = [97, 98, 50256, 32, 99, 100, 50256];
         assert_eq!(sequence.ids, expected);
         assert_eq!(sequence.loss_from, 3);

@@ -129,7 +129,7 @@ impl Scorer {
     pub fn metric_names(self) -> &'static [&'static str] {
         match self {
             Self::E2e => &["bleu", "nist", "meteor", "rouge_l", "cider"],
-            Self::WebNlg | Self::Dart => &["bleu", "sacrebleu", "meteor", "ter", "chrf"],
+            Self::WebNlg | Self::Dart => &["bleu", "sacrebleu", "meteor", "ter", "chrf", "chrf++"],
         }
     }
 }

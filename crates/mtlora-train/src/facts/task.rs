@@ -3,6 +3,7 @@ use std::path::Path;
 use super::Line;
 use crate::data_to_text::{GenerationTask, Grouped, Record, unknown_split};
 use crate::error::DataError;
+use crate::python;
 use crate::rows::{json_reason, lines, read_text};
 
 /// The task as [`write_jsonl`](super::write_jsonl) writes it.
@@ -36,7 +37,7 @@ impl GenerationTask for Facts {
             let line: Line =
                 serde_json::from_str(line).map_err(|error| wrong(&json_reason(&error)))?;
             if line.references.is_empty()
-                || line.references.iter().any(|text| text.trim().is_empty())
+                || line.references.iter().any(|text| python::is_blank(text))
             {
                 return Err(wrong("there is no reference, or an empty one"));
             }
@@ -96,6 +97,10 @@ mod tests {
             ),
             (
                 "{\"input\":\"a\",\"references\":[\" \"]}",
+                "dev.jsonl:1: no record",
+            ),
+            (
+                "{\"input\":\"a\",\"references\":[\"b\",\"\\u001c\\u001f\"]}",
                 "dev.jsonl:1: no record",
             ),
             (

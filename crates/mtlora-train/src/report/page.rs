@@ -8,6 +8,7 @@ use super::curves::{smoothed, thinned};
 use super::settings::{Setting, settings};
 use super::{Report, RunReport};
 use crate::metrics::MetricName;
+use crate::text_metrics;
 
 const STYLE: &str = include_str!("style.css");
 /// Colours there are; more runs than that are dashed.
@@ -111,11 +112,24 @@ fn metrics(runs: &[RunReport]) -> Vec<&'static str> {
     all.filter(|name| there.contains(name)).collect()
 }
 
+/// The metrics of texts that any of the complete runs has.
+fn metrics_of_texts(runs: &[RunReport]) -> Vec<&str> {
+    let mut names = Vec::new();
+    let results = runs.iter().filter_map(|run| run.results.as_ref());
+    for (name, _) in results.flat_map(|results| &results.text_metrics) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 fn finals(page: &mut String, runs: &[RunReport]) {
-    let metrics = metrics(runs);
+    let mut metrics: Vec<&str> = metrics(runs);
+    metrics.extend(metrics_of_texts(runs));
     page.push_str("<section><h2>Final metrics</h2>\n<div class=\"card wide\"><table>\n<thead><tr><th>run</th>");
     for metric in &metrics {
-        let _ = write!(page, "<th class=\"number\">{metric}</th>");
+        let _ = write!(page, "<th class=\"number\">{}</th>", escape(metric));
     }
     for name in [
         "kept step",
@@ -132,7 +146,9 @@ fn finals(page: &mut String, runs: &[RunReport]) {
     let best = |metric: &str, of: &RunReport| {
         let sign = match metric.parse() {
             Ok(name) if MetricName::higher_is_better(name) => 1.0,
-            _ => -1.0,
+            Ok(_) => -1.0,
+            Err(_) if text_metrics::higher_is_better(metric) => 1.0,
+            Err(_) => -1.0,
         };
         let task = |run: &RunReport| run.settings.get("task").cloned();
         let peers = runs
@@ -219,7 +235,14 @@ fn finals(page: &mut String, runs: &[RunReport]) {
 /// A metric of the state that a run kept; of one that is not complete, the last.
 fn kept(run: &RunReport, metric: &str) -> Option<f64> {
     match &run.results {
-        Some(results) => results.metrics.get(metric.parse().ok()?),
+        Some(results) => match metric.parse() {
+            Ok(name) => results.metrics.get(name),
+            Err(_) => {
+                let mut of_texts = results.text_metrics.iter();
+                let found = of_texts.find(|(name, _)| name == metric);
+                found.map(|(_, value)| *value)
+            }
+        },
         None => run.curves.dev(metric).last().map(|last| last.1),
     }
 }
@@ -493,6 +516,32 @@ mod tests {
         assert!(two.contains("1 that are the same in all"));
         let one = page(vec![run("one", 100, true)]);
         assert!(!one.contains("number top") && !one.contains("that differ"));
+    }
+
+    #[test]
+    fn scores_of_texts_stand_in_the_table() {
+        let scored = |name: &str, bleu: f64, ter: f64| {
+            let mut run = run(name, 100, true);
+            let results = run.results.as_mut().unwrap();
+            results.text_metrics = [("bleu", bleu), ("ter", ter), ("chrf++", 50.0)]
+                .map(|(name, value)| (name.to_string(), value))
+                .to_vec();
+            run
+        };
+        let mut runs = vec![scored("one", 40.5, 30.25), scored("two", 41.5, 31.25)];
+        runs.push(run("three", 100, false));
+        let page = Report { runs }.to_html();
+        assert_well_formed(&page);
+        for shown in [
+            "<th class=\"number\">bleu</th>",
+            "<th class=\"number\">chrf++</th>",
+        ] {
+            assert!(page.contains(shown), "{shown}");
+        }
+        // More is better, but of TER less; what is equal stands out in both.
+        assert!(page.contains("number top\">41.5") && !page.contains("number top\">40.5"));
+        assert!(page.contains("number top\">30.2") && !page.contains("number top\">31.2"));
+        assert!(!page.contains("dev bleu"));
     }
 
     #[test]

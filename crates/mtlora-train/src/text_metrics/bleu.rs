@@ -3,6 +3,7 @@
 use super::Pair;
 use super::mteval13a;
 use super::ngrams::{Vocabulary, counts, largest, shared};
+use crate::python;
 
 const ORDER: usize = 4;
 
@@ -29,25 +30,30 @@ pub fn bleu_mteval(pairs: &[Pair]) -> f64 {
     found.score(std::array::from_fn(precision))
 }
 
-/// BLEU as Moses' `multi-bleu.perl` computes it: tokens are what white space separates. From 0 to
-/// 100. A blank reference counts as one of no words, as in that script.
+/// BLEU as Moses' `multi-bleu.perl` computes it: tokens are what white space separates, and as that
+/// script reads bytes, only ASCII's. From 0 to 100. A blank reference counts as one of no words, as
+/// in that script.
 pub fn multi_bleu(pairs: &[Pair]) -> f64 {
-    multi(pairs, on_white_space)
+    multi(pairs, |text| {
+        let words = text.split(|c| matches!(c, '\t'..='\r' | ' '));
+        let words = words.filter(|word| !word.is_empty());
+        words.map(str::to_string).collect()
+    })
 }
 
 /// BLEU as Moses' `multi-bleu-detok.perl` computes it (and the WebNLG 2020 evaluation with it):
 /// tokens of `mteval-v13a`, case kept. From 0 to 100. A blank reference counts as one of no words,
 /// as in that script; where references are missing this makes the brevity penalty milder.
 pub fn multi_bleu_detok(pairs: &[Pair]) -> f64 {
-    multi(pairs, mteval13a::tokenize)
+    multi(pairs, mteval13a::tokenize_as_perl)
 }
 
 /// BLEU as sacreBLEU computes it (Post, 2018): case kept, exponential smoothing, blank references
 /// left out. From 0 to 100.
 pub fn sacrebleu(pairs: &[Pair], tokenization: Tokenization) -> f64 {
-    let tokenize = match tokenization {
-        Tokenization::V13a => mteval13a::tokenize,
-        Tokenization::None => on_white_space,
+    let tokenize: fn(&str) -> Vec<String> = match tokenization {
+        Tokenization::V13a => |text| mteval13a::tokenize(python::rstrip(text)),
+        Tokenization::None => |text| python::split(text).map(str::to_string).collect(),
     };
     let found = Statistics::of(pairs, Blank::Skipped, tokenize);
     let mut smoothing = 1.0;
@@ -64,10 +70,6 @@ pub fn sacrebleu(pairs: &[Pair], tokenization: Tokenization) -> f64 {
 fn multi(pairs: &[Pair], tokenize: impl Fn(&str) -> Vec<String>) -> f64 {
     let found = Statistics::of(pairs, Blank::Counted, tokenize);
     100.0 * found.score(found.precisions().map(|(correct, total)| correct / total))
-}
-
-fn on_white_space(text: &str) -> Vec<String> {
-    text.split_whitespace().map(str::to_string).collect()
 }
 
 /// What becomes of blank references.
@@ -96,7 +98,7 @@ impl Statistics {
             let references: Vec<_> = pair
                 .references
                 .iter()
-                .filter(|reference| blank == Blank::Counted || !reference.trim().is_empty())
+                .filter(|reference| blank == Blank::Counted || !python::is_blank(reference))
                 .map(|reference| vocabulary.ids(tokenize(reference)))
                 .collect();
             sums.add(&hypothesis, &references);
@@ -182,5 +184,37 @@ mod tests {
         let penalty = (1.0_f64 - 15.0 / 13.0).exp();
         assert_close(multi_bleu(&pairs), 100.0, 1e-9);
         assert_close(sacrebleu(&pairs, Tokenization::None), 100.0 * penalty, 1e-9);
+    }
+
+    #[test]
+    fn white_space_is_what_it_is_to_each_script() {
+        let joined = |c: char| [pair(&format!("a{c}b c d e"), &["a b c d e"])];
+        // Moses' scripts were run with Perl 5.36: 100.00 where they split, else 0.00, for no four words in a row are
+        // right.
+        let split = |c: char| {
+            let whole = |score: f64| (score - 100.0).abs() < 1e-9;
+            let pairs = joined(c);
+            [
+                whole(multi_bleu(&pairs)),
+                whole(multi_bleu_detok(&pairs)),
+                whole(sacrebleu(&pairs, Tokenization::None)),
+                whole(sacrebleu(&pairs, Tokenization::V13a)),
+                (bleu_mteval(&pairs) - 1.0).abs() < 1e-9,
+            ]
+        };
+        for c in ['\t', '\u{b}', '\u{c}', '\r', ' '] {
+            assert_eq!(split(c), [true; 5], "{c:?}");
+        }
+        for c in [
+            '\u{85}', '\u{a0}', '\u{1680}', '\u{2028}', '\u{202f}', '\u{3000}',
+        ] {
+            assert_eq!(split(c), [false, true, true, true, true], "{c:?}");
+        }
+        for c in ['\u{1c}', '\u{1d}', '\u{1e}', '\u{1f}'] {
+            assert_eq!(split(c), [false, false, true, true, true], "{c:?}");
+        }
+        for c in ['\u{1b}', '\u{180e}', '\u{200b}', '\u{2060}', '\u{feff}'] {
+            assert_eq!(split(c), [false; 5], "{c:?}");
+        }
     }
 }

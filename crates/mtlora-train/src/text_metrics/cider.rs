@@ -141,5 +141,8 @@ mod tests {
         let expected = 10.0 * cosines / 4.0 * (-4.0_f64 / 72.0).exp() / 2.0;
         assert_close(cider(&pairs), expected, 1e-9);
         assert_close(cider(&[pair("a b", &["a b"])]), 0.0, 0.0);
+        // White space is Python's.
+        let same = [pair("a b\u{1f}c d", &["a b c d"]), pair("x", &["y"])];
+        assert_close(cider(&same), 5.0, 1e-9);
     }
 }

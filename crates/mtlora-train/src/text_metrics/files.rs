@@ -4,15 +4,31 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Pair, TextMetricError};
+use crate::python;
 
-/// How files hold references.
+/// How files hold references, and where lines end in them and in the hypotheses' file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferenceLayout {
     /// One file, a block of lines for each hypothesis, blank lines in between: E2E's. Without a blank
-    /// line each line is the reference of one hypothesis.
+    /// line each line is the reference of one hypothesis. A line ends where Python's `str.splitlines` says,
+    /// since the challenge's script reads with `codecs.open`: at a line separator (U+2028), too.
     Blocks,
-    /// Files that run parallel to the hypotheses; a blank line means no reference: WebNLG's, DART's.
+    /// Files that run parallel to the hypotheses; a blank line means no reference: WebNLG's, DART's. A
+    /// line ends at `\n` alone, as to sacreBLEU, to the WebNLG evaluation and to Perl.
     Parallel,
+}
+
+impl ReferenceLayout {
+    /// The lines of a file, without white space around them.
+    fn lines(self, text: &str) -> Vec<String> {
+        match self {
+            Self::Blocks => python::split_lines(text)
+                .map(|line| python::strip(line).to_string())
+                .collect(),
+            // Only what is white space to Perl, too.
+            Self::Parallel => text.lines().map(|line| line.trim().to_string()).collect(),
+        }
+    }
 }
 
 /// Hypotheses, one a line, with their references.
@@ -25,7 +41,7 @@ pub fn read_pairs<P: AsRef<Path>>(
     references: &[P],
     layout: ReferenceLayout,
 ) -> Result<Vec<Pair>, TextMetricError> {
-    let texts = read_hypotheses(hypotheses)?;
+    let texts = read_hypotheses(hypotheses, layout)?;
     let (sets, first) = match (layout, references) {
         (ReferenceLayout::Blocks, [file]) => {
             let blocks = read_reference_blocks(file.as_ref())?;
@@ -71,13 +87,15 @@ pub fn read_pairs<P: AsRef<Path>>(
     }
 }
 
-/// The lines of a file; a blank one is an empty hypothesis.
+/// The lines of a file that goes with references of that layout; a blank one is an empty hypothesis.
 ///
 /// # Errors
 /// If the file cannot be read, is empty or no UTF-8.
-pub fn read_hypotheses(path: &Path) -> Result<Vec<String>, TextMetricError> {
-    let text = read(path)?;
-    Ok(text.lines().map(|line| line.trim().to_string()).collect())
+pub fn read_hypotheses(
+    path: &Path,
+    layout: ReferenceLayout,
+) -> Result<Vec<String>, TextMetricError> {
+    Ok(layout.lines(&read(path)?))
 }
 
 /// Blocks of lines, with one or more blank lines between them.
@@ -86,9 +104,9 @@ pub fn read_hypotheses(path: &Path) -> Result<Vec<String>, TextMetricError> {
 /// If the file cannot be read, is empty or no UTF-8.
 pub fn read_reference_blocks(path: &Path) -> Result<Vec<Vec<String>>, TextMetricError> {
     let mut blocks = vec![Vec::new()];
-    for line in read(path)?.lines().map(str::trim) {
+    for line in ReferenceLayout::Blocks.lines(&read(path)?) {
         match blocks.last_mut() {
-            Some(block) if !line.is_empty() => block.push(line.to_string()),
+            Some(block) if !line.is_empty() => block.push(line),
             Some(block) if block.is_empty() => {}
             _ => blocks.push(Vec::new()),
         }
@@ -108,12 +126,12 @@ pub fn read_parallel_references<P: AsRef<Path>>(
     paths: &[P],
 ) -> Result<Vec<Vec<String>>, TextMetricError> {
     let (first, others) = paths.split_first().ok_or_else(no_reference_files)?;
-    let mut sets: Vec<Vec<_>> = read_hypotheses(first.as_ref())?
+    let mut sets: Vec<Vec<_>> = read_hypotheses(first.as_ref(), ReferenceLayout::Parallel)?
         .into_iter()
         .map(|line| vec![line])
         .collect();
     for path in others {
-        let lines = read_hypotheses(path.as_ref())?;
+        let lines = read_hypotheses(path.as_ref(), ReferenceLayout::Parallel)?;
         same_length(
             (first.as_ref(), sets.len()),
             "lines",
@@ -229,6 +247,39 @@ mod tests {
     }
 
     #[test]
+    fn lines_end_where_the_layouts_scripts_end_them() {
+        // CPython 3.11's `codecs.open(name, "rb", "UTF-8")`, line by line, each stripped, as in `measure_scores.py`.
+        let blocks = |text: &str| ReferenceLayout::Blocks.lines(text);
+        assert_eq!(blocks("a\u{2028}b\n"), ["a", "b"]);
+        assert_eq!(blocks("a\rb\r\nc"), ["a", "b", "c"]);
+        assert_eq!(blocks("a\u{1c}b\u{1d}\u{1e}c\n"), ["a", "b", "", "c"]);
+        assert_eq!(blocks("a\u{85}b\u{c}c\u{b}d"), ["a", "b", "c", "d"]);
+        assert_eq!(blocks("\u{1f}a\u{1f}b\u{a0}\n\u{1f}\n"), ["a\u{1f}b", ""]);
+        // `open(name, newline="\n")`, as in sacreBLEU 2.6.
+        let parallel = |text: &str| ReferenceLayout::Parallel.lines(text);
+        assert_eq!(parallel("a\u{2028}b\n"), ["a\u{2028}b"]);
+        assert_eq!(parallel("a\rb\r\nc"), ["a\rb", "c"]);
+        assert_eq!(
+            parallel("a\u{1c}b\u{85}c\u{b}d\n\n"),
+            ["a\u{1c}b\u{85}c\u{b}d", ""]
+        );
+        // A block is where a line that is blank to Python ends it; a reference that is blank to Python is none.
+        let read = pairs(
+            &["a\nb\n", "x\n\u{1f}\ny\u{1c}z\n"],
+            ReferenceLayout::Blocks,
+        )
+        .unwrap();
+        assert_eq!(read[1].references, ["y", "z"]);
+        let read = pairs(&["a\n", "\u{1f}\n", "x\n"], ReferenceLayout::Parallel).unwrap();
+        assert_eq!(read[0].present().collect::<Vec<_>>(), ["x"]);
+        let error = pairs(&["a\nb\n", "x\n\u{1c}\n"], ReferenceLayout::Parallel).unwrap_err();
+        assert!(
+            error.starts_with("0.txt:2: this hypothesis has no reference"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn errors_say_where_and_how_many() {
         let error = |contents: &[&str], layout| pairs(contents, layout).unwrap_err();
         let (blocks, parallel) = (ReferenceLayout::Blocks, ReferenceLayout::Parallel);
@@ -244,9 +295,11 @@ mod tests {
         assert!(error(&["a"], parallel).starts_with("at least one file of references needed"));
         assert!(error(&["a", "b", "c"], blocks).ends_with("needed, 2 given"));
         let (_folder, paths) = files(&[&b"a\nb\xff\n"[..]]);
-        let message = read_hypotheses(&paths[0]).unwrap_err().to_string();
+        let message = read_hypotheses(&paths[0], parallel)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("0.txt:2: invalid UTF-8"));
-        let message = read_hypotheses(Path::new("no/such"))
+        let message = read_hypotheses(Path::new("no/such"), blocks)
             .unwrap_err()
             .to_string();
         assert!(message.starts_with("no/such: cannot read"));

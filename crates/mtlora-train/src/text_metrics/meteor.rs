@@ -309,6 +309,8 @@ mod tests {
     fn sentences_by_hand() {
         assert_close(score("The cat sat.", &["the cat sat"]), 1.0, 1e-12);
         assert_close(score("dogs", &["cats", "mice"]), 0.0, 0.0);
+        // What separates words here does so for Stanford's tokenizer.
+        assert_close(score("The cat\u{1c}sat", &["the\u{a0}cat sat"]), 1.0, 1e-12);
         // Weights: the 1/4, others 3/4. "cats" and "cat" share the stem; "slept" is in one only.
         let (precision, recall) = (
             (0.25 + 0.6 * 0.75) / (0.25 + 0.75 * 2.0),

@@ -67,10 +67,13 @@ impl MeteorJar {
     }
 }
 
-/// Text without what separates fields and lines in the program's protocol.
+/// Text without what separates fields and lines in the program's protocol. What is white space to others but not to the
+/// program's regular expressions, which are Java's, it gets as its own files would have it.
 fn one_line(text: &str) -> String {
     let text = text.replace("|||", " ");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = text.split(|c| matches!(c, '\t'..='\r' | ' '));
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join(" ")
 }
 
 /// The running program, ended when this goes.
@@ -202,5 +205,9 @@ mod tests {
     #[test]
     fn a_separator_in_the_text_is_none() {
         assert_eq!(one_line(" a ||| b\n|||| c"), "a b | c");
+        // Java's `\s` is ASCII's white space, and `BufferedReader` ends lines at `\n` and `\r` alone.
+        assert_eq!(one_line("a\r\nb\u{b}c\td"), "a b c d");
+        let kept = "a\u{a0}b\u{1c}c\u{2028}d\u{85}e";
+        assert_eq!(one_line(kept), kept);
     }
 }

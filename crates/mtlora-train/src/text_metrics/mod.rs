@@ -20,7 +20,7 @@ mod rouge_l;
 mod ter;
 
 pub use bleu::{Tokenization, bleu_mteval, multi_bleu, multi_bleu_detok, sacrebleu};
-pub use chrf::chrf;
+pub use chrf::{chrf, chrf_plus_plus};
 pub use cider::cider;
 pub use error::TextMetricError;
 pub use files::{
@@ -31,6 +31,8 @@ pub use meteor_jar::MeteorJar;
 pub use nist::nist;
 pub use rouge_l::rouge_l;
 pub use ter::ter;
+
+use crate::python;
 
 /// A generated text and what it is compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,12 +48,17 @@ impl Pair {
     /// The references that are not blank.
     pub fn present(&self) -> impl Iterator<Item = &str> {
         let references = self.references.iter().map(String::as_str);
-        references.filter(|reference| !reference.trim().is_empty())
+        references.filter(|reference| !python::is_blank(reference))
     }
 }
 
 /// Metrics by name, in the order of the task's reports.
 pub type Scores = Vec<(&'static str, f64)>;
+
+/// Whether more of the metric of that name is better: so for all but the edit rate.
+pub fn higher_is_better(name: &str) -> bool {
+    name != "ter"
+}
 
 /// What the E2E challenge's `measure_scores.py -p` reports, on its scales: `bleu`, `nist`, `rouge_l`,
 /// `cider`, and `meteor`, or without its program `meteor_exact_stem`.
@@ -76,7 +83,7 @@ pub fn score_e2e(pairs: &[Pair], meteor: Option<&MeteorJar>) -> Result<Scores, T
     ])
 }
 
-/// What WebNLG and DART are measured in: `bleu` (multi-bleu-detok), `sacrebleu`, `ter` and `chrf` (chrF++)
+/// What WebNLG and DART are measured in: `bleu` (multi-bleu-detok), `sacrebleu`, `ter`, `chrf` and `chrf++`
 /// from 0 to 100, and from 0 to 1 `meteor`, or without its program `meteor_exact_stem`.
 /// `tokenization` is sacreBLEU's: [`Tokenization::None`] for DART, whose texts are tokenized, else
 /// [`Tokenization::V13a`].
@@ -101,6 +108,7 @@ pub fn score_webnlg(
         ("sacrebleu", sacrebleu(pairs, tokenization)),
         ("ter", ter(pairs)),
         ("chrf", chrf(pairs)),
+        ("chrf++", chrf_plus_plus(pairs)),
         meteor,
     ])
 }
@@ -221,13 +229,15 @@ mod tests {
             .unwrap();
         let sacre = &expected["sacrebleu"];
         let scores = score_webnlg(&dart(), Tokenization::None, jar().as_ref()).unwrap();
-        assert_eq!(scores.len(), 5);
+        assert_eq!(scores.len(), 6);
         for (name, score) in scores {
             let (value, tolerance) = match name {
                 "bleu" => (report.parse().unwrap(), 0.5e-2 + 1e-12),
                 "sacrebleu" => (sacre["bleu"].as_f64().unwrap(), 1e-9),
                 "ter" => (sacre["ter"].as_f64().unwrap(), 1e-9),
-                "chrf" => (sacre["chrf2++"].as_f64().unwrap(), 1e-9),
+                // By sacreBLEU 2.6.0, of the same files.
+                "chrf" => (58.5381698346907, 1e-9),
+                "chrf++" => (sacre["chrf2++"].as_f64().unwrap(), 1e-9),
                 "meteor" => {
                     let text = expected["meteor_1.5"].as_str().unwrap();
                     (text.parse().unwrap(), 1e-9)
@@ -235,6 +245,53 @@ mod tests {
                 _ => continue,
             };
             assert_close(score, value, tolerance);
+        }
+    }
+
+    /// tests/interop/sacrebleu_cases.py has written down what sacreBLEU 2.6.0 says.
+    #[test]
+    fn sacrebleus_metrics_are_what_it_says() {
+        #[derive(serde::Deserialize)]
+        struct Cases {
+            cases: Vec<Case>,
+        }
+
+        #[derive(serde::Deserialize)]
+        struct Case {
+            name: String,
+            hypotheses: Vec<String>,
+            references: Vec<Vec<Option<String>>>,
+            #[serde(flatten)]
+            scores: std::collections::BTreeMap<String, f64>,
+        }
+
+        let file = include_str!("../../../../tests/fixtures/sacrebleu/cases.json");
+        let cases: Cases = serde_json::from_str(file).unwrap();
+        assert!(cases.cases.len() > 90);
+        for case in &cases.cases {
+            let texts = case.hypotheses.iter().enumerate();
+            let pairs: Vec<Pair> = texts
+                .map(|(at, hypothesis)| Pair {
+                    hypothesis: hypothesis.clone(),
+                    references: (case.references.iter())
+                        .map(|all| all[at].clone().unwrap_or_default())
+                        .collect(),
+                })
+                .collect();
+            for (metric, score) in [
+                ("bleu_13a", sacrebleu(&pairs, Tokenization::V13a)),
+                ("bleu_none", sacrebleu(&pairs, Tokenization::None)),
+                ("chrf", chrf(&pairs)),
+                ("chrf++", chrf_plus_plus(&pairs)),
+                ("ter", ter(&pairs)),
+            ] {
+                let expected = case.scores[metric];
+                let name = &case.name;
+                assert!(
+                    (score - expected).abs() < 1e-9,
+                    "{name}: {metric} is {score}, not {expected}"
+                );
+            }
         }
     }
 
@@ -286,6 +343,7 @@ mod tests {
                 bleu_mteval(&pairs), multi_bleu(&pairs), multi_bleu_detok(&pairs),
                 sacrebleu(&pairs, Tokenization::V13a), sacrebleu(&pairs, Tokenization::None),
                 nist(&pairs), rouge_l(&pairs), cider(&pairs), ter(&pairs), chrf(&pairs),
+                chrf_plus_plus(&pairs),
                 meteor_exact_stem(&pairs, Punctuation::Kept),
                 meteor_exact_stem(&pairs, Punctuation::Dropped),
             ];

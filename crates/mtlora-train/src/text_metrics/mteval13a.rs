@@ -1,8 +1,23 @@
 //! The tokenizer of NIST's `mteval-v13a.pl`, for languages in Latin script: the one in Moses'
 //! `multi-bleu-detok.perl`, in the E2E challenge's `pymteval.py`, and in sacreBLEU as `13a`.
 
-/// The tokens of `text`, case kept.
+use crate::python;
+
+/// The tokens of `text` as Python's versions of it make them, case kept.
 pub(super) fn tokenize(text: &str) -> Vec<String> {
+    let spaced = separated(text);
+    python::split(&spaced).map(str::to_string).collect()
+}
+
+/// The tokens as Perl's versions make them, case kept. To Perl, which has decoded the text, white space is Unicode's,
+/// which is Rust's.
+pub(super) fn tokenize_as_perl(text: &str) -> Vec<String> {
+    let spaced = separated(text);
+    spaced.split_whitespace().map(str::to_string).collect()
+}
+
+/// The text with white space around what is a token of its own.
+fn separated(text: &str) -> String {
     let text = text
         .replace("<skipped>", "")
         .replace("-\n", "")
@@ -27,8 +42,7 @@ pub(super) fn tokenize(text: &str) -> Vec<String> {
         |a, b| a.is_ascii_digit() && b == '-',
         ["", " ", " "],
     );
-    let text: String = spaced.into_iter().collect();
-    text.split_whitespace().map(str::to_string).collect()
+    spaced.into_iter().collect()
 }
 
 /// The tokens as the E2E challenge's `pymteval.py` has them: in lower case, and for blank text an empty one.
@@ -83,7 +97,7 @@ fn split_pairs(text: &[char], splits: impl Fn(char, char) -> bool, around: [&str
 
 #[cfg(test)]
 mod tests {
-    use super::tokenize;
+    use super::*;
 
     #[test]
     fn splits_as_mteval_does() {
@@ -96,5 +110,19 @@ mod tests {
         assert_eq!(joined("nm_014157.3 £20,- .5"), "nm _ 014157.3 £20 , - . 5");
         assert_eq!(joined("a.. 5. b"), "a . . 5 . b");
         assert!(tokenize(" <skipped> ").is_empty());
+    }
+
+    #[test]
+    fn white_space_is_each_languages() {
+        // By CPython 3.11's `re` as in pymteval.py, and by Perl 5.36 as in multi-bleu-detok.perl.
+        let text = "a\u{1c}b\u{1f}. c\u{a0}d\u{2028}e\u{200b}f\u{85}g";
+        let python = ["a", "b", ".", "c", "d", "e\u{200b}f", "g"];
+        assert_eq!(tokenize(text), python);
+        let perl = ["a\u{1c}b\u{1f}", ".", "c", "d", "e\u{200b}f", "g"];
+        assert_eq!(tokenize_as_perl(text), perl);
+        assert_eq!(tokenize_for_pymteval("A\u{1d}\u{1e}B"), ["a", "b"]);
+        assert_eq!(tokenize_for_pymteval("\u{1c} \u{1f}"), [""]);
+        // pymteval.py makes a token lower-case when it stands alone: its sigma is a final one.
+        assert_eq!(tokenize_for_pymteval("ΑΣ.Β"), ["ας", ".", "β"]);
     }
 }

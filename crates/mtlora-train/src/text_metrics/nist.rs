@@ -99,6 +99,9 @@ mod tests {
         // Each of the four words carries 2 bits; what follows a word is certain: 0 bits.
         let pairs = [pair("a B c d", &["a b c d"])];
         assert_close(nist(&pairs), 2.0, 1e-12);
+        // White space is Python's: "a" and "b" are words of their own.
+        let pairs = [pair("a\u{1c}b c d", &["a b c d"])];
+        assert_close(nist(&pairs), 2.0, 1e-12);
         // Two thirds of the length: half of it.
         let pairs = [pair("a b", &["a b a"])];
         let ones = (2.0 * 0.0 + (3.0_f64 / 2.0).log2() + 3.0_f64.log2()) / 2.0;

@@ -5,6 +5,8 @@
 //! for words, numbers, acronyms, contractions, currencies and punctuation; it knows fewer
 //! abbreviations, and neither telephone numbers nor smileys.
 
+use crate::python;
+
 /// Words that keep the full stop behind them.
 const ABBREVIATIONS: [&str; 84] = [
     "adm", "adv", "al", "apr", "assn", "assoc", "aug", "ave", "bldg", "blvd", "brig", "bros",
@@ -59,7 +61,7 @@ pub(super) fn tokens(text: &str) -> Vec<String> {
     let characters: Vec<char> = unify_quotes(text).chars().collect();
     let (mut tokens, mut rest) = (Vec::new(), characters.as_slice());
     while let [first, others @ ..] = rest {
-        if first.is_whitespace() {
+        if separates(*first) {
             rest = others;
             continue;
         }
@@ -70,6 +72,12 @@ pub(super) fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
+/// Whether a character stands between tokens and is in none. Stanford's lexer passes over its own white space and over
+/// marks of no width; the rest of what is white space to Python it deletes, as what it cannot tokenize.
+fn separates(c: char) -> bool {
+    python::is_space(c) || matches!(c, '\0' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+}
+
 fn unify_quotes(text: &str) -> String {
     text.replace("&amp;", "&")
         .replace(['‘', '’'], "'")
@@ -78,7 +86,7 @@ fn unify_quotes(text: &str) -> String {
 
 /// Adds a token, in lower case and with the Treebank's names for some characters.
 fn push(tokens: &mut Vec<String>, token: &[char]) {
-    let token: String = token.iter().flat_map(|c| c.to_lowercase()).collect();
+    let token = token.iter().collect::<String>().to_lowercase();
     if let Some((first, second)) = MERGED
         .iter()
         .find(|(word, _)| *word == token)
@@ -438,5 +446,22 @@ mod tests {
         for text in ["is n't", "it 's", "20-25 # $ -lrb-"] {
             assert_eq!(caption_tokens(text).join(" "), text.replace("-lrb-", "lrb"));
         }
+    }
+
+    #[test]
+    fn what_separates_tokens_is_in_none() {
+        // By the rules of Stanford's lexer for white space, marks without width, and what it cannot tokenize.
+        let white = "\t\u{b}\u{1c}\u{1d}\u{1e}\u{1f}\u{85}\u{a0}\u{1680}\u{2028}\u{202f}\u{3000}";
+        let no_width = "\u{200b}\u{200e}\u{200f}\u{feff}\0";
+        for c in white.chars().chain(no_width.chars()) {
+            let text = format!("{c}The cat{c}sat{c}{c}here.{c}");
+            assert_eq!(
+                caption_tokens(&text),
+                ["the", "cat", "sat", "here"],
+                "{c:?}"
+            );
+        }
+        // Java's `toLowerCase` knows the final sigma.
+        assert_eq!(caption_tokens("ΟΔΟΣ ΣΑΣ"), ["οδος", "σας"]);
     }
 }

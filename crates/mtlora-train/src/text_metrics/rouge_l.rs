@@ -12,7 +12,14 @@ const BETA: f64 = 1.2;
 /// references, then their F score, averaged over hypotheses. From 0 to 1.
 pub fn rouge_l(pairs: &[Pair]) -> f64 {
     let mut vocabulary = Vocabulary::default();
-    let mut ids = |text: &str| vocabulary.ids(ptb::caption_tokens(text));
+    let mut ids = |text: &str| {
+        let mut tokens = ptb::caption_tokens(text);
+        if tokens.is_empty() {
+            // `"".split(" ")` in Python.
+            tokens.push(String::new());
+        }
+        vocabulary.ids(tokens)
+    };
     let mut sum = 0.0;
     for pair in pairs {
         let hypothesis = ids(&pair.hypothesis);
@@ -67,5 +74,13 @@ mod tests {
         assert_close(rouge_l(&pairs), expected, 1e-12);
         let pairs = [pair("a", &["a"]), pair("", &["a"])];
         assert_close(rouge_l(&pairs), 0.5, 1e-12);
+        // Without its punctuation, a caption is an empty string, and that is one empty word to `split(" ")`.
+        assert_close(rouge_l(&[pair("", &["."])]), 1.0, 1e-12);
+        assert_close(rouge_l(&[pair("!", &["a", "..."])]), 1.0, 1e-12);
+        assert_close(
+            rouge_l(&[pair("the cat\u{1c}sat", &["the cat sat"])]),
+            1.0,
+            1e-12,
+        );
     }
 }

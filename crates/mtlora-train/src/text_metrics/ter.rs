@@ -2,6 +2,7 @@
 
 use super::Pair;
 use super::ngrams::Vocabulary;
+use crate::python;
 
 /// The longest run of words that one shift moves.
 const MAX_SHIFT_SIZE: usize = 10;
@@ -19,7 +20,7 @@ const UNREACHED: usize = usize::MAX / 2;
 /// length. 0 or more, in percent: 100 is as many edits as words; less is better.
 pub fn ter(pairs: &[Pair]) -> f64 {
     let mut vocabulary = Vocabulary::default();
-    let mut ids = |text: &str| vocabulary.ids(text.to_lowercase().split_whitespace());
+    let mut ids = |text: &str| vocabulary.ids(python::split(&text.to_lowercase()));
     let (mut edits, mut length) = (0, 0.0);
     for pair in pairs {
         let hypothesis = ids(&pair.hypothesis);
