@@ -22,8 +22,8 @@ pub(crate) struct Args {
     /// The run that writes: it is given inputs, one a line, as its task has them.
     #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
     run: Option<PathBuf>,
-    /// A GPT-2 that writes, a folder or a name on the Hub: it is given beginnings of texts, one a line, and goes
-    /// on.
+    /// A GPT-2 that writes, a folder or a name on the Hub: it is given beginnings of texts, one a line, and
+    /// continues them. `input` and `text` of a row, one after the other, are the whole text.
     #[arg(long)]
     model: Option<PathBuf>,
     /// An adapter for that model: PEFT's LoRA, or a run's. With --adapter-column once for each adapter,
