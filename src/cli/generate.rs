@@ -30,8 +30,8 @@ pub(crate) struct Args {
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// A GPT-2 that writes, a folder or a name on the Hub: it is given beginnings of texts, one a line, and goes
-    /// on.
+    /// A GPT-2 that writes, a folder or a name on the Hub: it is given beginnings of texts, one a line, and
+    /// continues them. `input` and `text` of a row, one after the other, are the whole text.
     #[arg(long)]
     model: Option<PathBuf>,
     /// An adapter for that model: PEFT's LoRA, or a run's. With --adapter-column once for each adapter,

@@ -38,6 +38,7 @@ mod signals;
 mod table;
 mod task;
 mod tasks;
+mod terminal;
 mod train;
 mod train_generation;
 #[cfg(feature = "hub")]

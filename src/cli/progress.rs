@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::IsTerminal;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::output;
 use super::signals::{Signal, Signals};
+use super::terminal::is_drawable;
 
 /// How often a step is printed.
 const EVERY: Duration = Duration::from_secs(2);
@@ -33,8 +34,8 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Of a run that begins or goes on after `step` steps. Burn's dashboard where standard output is a
-    /// terminal, plain lines elsewhere or if `plain`.
+    /// Of a run that begins or continues after `step` steps. Burn's dashboard where standard output and standard error
+    /// can be drawn on, plain lines elsewhere or if `plain`.
     pub(super) fn new(
         run: &'a Run,
         format: TrainedFormat,
@@ -46,10 +47,11 @@ impl<'a> Progress<'a> {
         let saver = Saver::new(run, options.clone())?;
         let events = EventWriter::create(run.folder(), step)?;
         let signals = Signals::listen()?;
-        let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-        let shown: Box<dyn Observer> = match terminal && !plain {
-            true => Box::new(Dashboard::new(metrics)),
-            false => Box::new(Lines { printed: None }),
+        let drawable = is_drawable(&io::stdout()) && is_drawable(&io::stderr());
+        let shown: Box<dyn Observer> = if drawable && !plain {
+            Box::new(Dashboard::new(metrics))
+        } else {
+            Box::new(Lines { printed: None })
         };
         Ok(Self {
             run,

@@ -1,12 +1,12 @@
-//! What is seen of transfers: a bar where standard error is a terminal, a line for a large file elsewhere.
+//! What is seen of transfers: a bar where standard error can be drawn on, a line for a large file elsewhere.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mtlora::hub::Progress;
 
 use super::output::{printable, printable_lines};
+use super::terminal::is_drawable;
 
 /// Files of fewer bytes come without a word where there is no bar.
 const LARGE: u64 = 1 << 20;
@@ -19,14 +19,14 @@ const TICK: Duration = Duration::from_millis(200);
 /// Shows transfers on standard error.
 pub(super) struct Transfers {
     bar: Option<(String, ProgressBar)>,
-    terminal: bool,
+    drawable: bool,
 }
 
 impl Transfers {
     pub(super) fn new() -> Self {
         Self {
             bar: None,
-            terminal: std::io::stderr().is_terminal(),
+            drawable: is_drawable(&std::io::stderr()),
         }
     }
 }
@@ -40,7 +40,7 @@ impl Progress for Transfers {
             bar.set_position(done);
             return;
         }
-        if let Some(total) = total.filter(|total| !self.terminal && *total >= LARGE) {
+        if let Some(total) = total.filter(|total| !self.drawable && *total >= LARGE) {
             let from = match done {
                 0 => String::new(),
                 done => format!(", of which {} are there", DecimalBytes(done)),
@@ -51,10 +51,14 @@ impl Progress for Transfers {
                 DecimalBytes(total)
             );
         }
-        let (bar, template) = match total {
-            Some(total) => (ProgressBar::new(total), BAR),
-            None => (ProgressBar::no_length(), COUNT),
+        // The bar itself would draw on any terminal.
+        let target = if self.drawable {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
         };
+        let template = if total.is_some() { BAR } else { COUNT };
+        let bar = ProgressBar::with_draw_target(total, target);
         let style = ProgressStyle::with_template(template);
         let bar = bar
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -81,7 +85,7 @@ impl Progress for Transfers {
     fn note(&mut self, text: &str) {
         let text = printable_lines(text);
         match &self.bar {
-            Some((_, bar)) if self.terminal => bar.println(text),
+            Some((_, bar)) if self.drawable => bar.println(text),
             _ => note!("{text}"),
         }
     }

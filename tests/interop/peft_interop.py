@@ -425,6 +425,59 @@ def check_theirs(folder, models, table, pairs):
             check(f"{name} {case} import, export", logits(with_peft(model, out), inputs), wanted)
 
 
+def check_two_weights(folder, models):
+    """A GPT-2 whose output map is not its embeddings, its adapters, and what a refusal says to do."""
+    model, tokenizer = models["gpt2"]
+    inputs = inputs_of(tokenizer, "gpt2")
+
+    def untied(change):
+        two = base(model)
+        two.lm_head.weight = torch.nn.Parameter(change(two.lm_head.weight.detach().clone()))
+        two.config.tie_word_embeddings = False
+        return two
+
+    apart = folder / "two-weights"
+    untied(lambda weight: weight.roll(3, 0)).save_pretrained(apart)
+    tokenizer.save_pretrained(apart)
+    copied = folder / "two-weights-again"
+    untied(lambda weight: weight).save_pretrained(copied)
+    tokenizer.save_pretrained(copied)
+    cases = {
+        "output map": dict(target_modules=["lm_head"]),
+        "embeddings": dict(target_modules=["wte"]),
+        "both": dict(target_modules=["wte", "lm_head"]),
+        "trained output map": dict(target_modules=["c_attn"], modules_to_save=["lm_head"]),
+        "trained embeddings": dict(target_modules=["c_attn"], modules_to_save=["wte"]),
+    }
+    for seed, (case, settings) in enumerate(cases.items()):
+        # Of a scale that leaves the logits at about one, as those of the models without an adapter.
+        settings = dict(r=2, lora_alpha=0.5, task_type="CAUSAL_LM", **settings)
+        for kind, of in [("apart", apart), ("copied", copied)]:
+            out = folder / f"two-weights-{kind}-{seed}"
+            peft = make_theirs(of, case, settings, out, seed)
+            peft.save_pretrained(out, save_embedding_layers=False)
+            wanted = logits(peft, inputs)
+            merged = folder / f"two-weights-{kind}-{seed}-merged"
+            mtlora("merge", "--adapter", out, "--model", of, "--out", merged)
+            check(f"two weights {kind}, {case}: merge", logits(base(merged), inputs), wanted)
+            # Merged in Python, and read and written here.
+            merged = folder / f"two-weights-{kind}-{seed}-python"
+            peft.merge_and_unload().save_pretrained(merged)
+            tokenizer.save_pretrained(merged)
+            text = mtlora(
+                *["generate", "--model", merged, "--num-beams", 1, "--max-new-tokens", 6],
+                *["--no-repeat-ngram-size", 0],
+                text=SENTENCES[3] + "\n",
+            )
+            written = base(merged).generate(
+                **inputs, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.eos_token_id
+            )
+            whole, start = tokenizer.batch_decode([written[0], inputs["input_ids"][0]], skip_special_tokens=True)
+            found = json.loads(text)["text"]
+            if found != whole[len(start) :]:
+                sys.exit(f"two weights {kind}, {case}: {found!r} is written, and {whole[len(start):]!r} in Python")
+
+
 def check_golden(folder):
     """The MTLORA adapters among the committed files: `export` makes of them what PEFT computed."""
     for name in ["roberta", "bert", "gpt2"]:
@@ -452,6 +505,7 @@ def main():
         models = small_models(folder)
         table, pairs = data(folder)
         check_theirs(folder, models, table, pairs)
+        check_two_weights(folder, models)
         check_ours(folder, models, table, pairs)
     print(f"{checks} comparisons of logits, none off by {TOLERANCE} or more")
 

@@ -364,6 +364,38 @@ impl Checkpoint {
         self.values(name, tensor)
     }
 
+    /// Whether two tensors are there with the same shape and the same values.
+    ///
+    /// # Errors
+    /// As [`Self::read_f32`].
+    pub fn is_equal(&self, one: &str, other: &str) -> Result<bool, ModelError> {
+        if self.shape(one) != self.shape(other) {
+            return Ok(false);
+        }
+        // The usual case, in which neither is made into numbers.
+        if let (Some(one), Some(other)) = (self.tensors.get(one), self.tensors.get(other))
+            && one.dtype == other.dtype
+            && let (Some(bytes), Some(others)) = (self.mapped(one), self.mapped(other))
+            && bytes == others
+        {
+            self.release(one);
+            self.release(other);
+            return Ok(true);
+        }
+        Ok(self.read_f32(one)? == self.read_f32(other)?)
+    }
+
+    /// The bytes of a tensor of a safetensors file.
+    fn mapped(&self, tensor: &Tensor) -> Option<&[u8]> {
+        match &tensor.bytes {
+            Bytes::Pickled(_) => None,
+            Bytes::Mapped(range) => {
+                let file = self.files.get(tensor.file)?;
+                file.map.as_ref()?.get(range.clone())
+            }
+        }
+    }
+
     fn find(&self, name: &str, expected: &[usize]) -> Result<&Tensor, ModelError> {
         let tensor = self
             .tensors
@@ -406,11 +438,7 @@ impl Checkpoint {
                 read = pickled.read(self.file_path(tensor))?;
                 &read
             }
-            Bytes::Mapped(range) => self
-                .files
-                .get(tensor.file)
-                .and_then(|file| file.map.as_ref()?.get(range.clone()))
-                .ok_or_else(outside)?,
+            Bytes::Mapped(_) => self.mapped(tensor).ok_or_else(outside)?,
         };
         let values: Vec<f32> = match tensor.dtype {
             Dtype::F32 => convert(bytes, f32::from_le_bytes),
@@ -432,16 +460,19 @@ impl Checkpoint {
                 value,
             });
         }
-        if let Bytes::Mapped(range) = &tensor.bytes {
-            self.release(tensor.file, range.clone());
-        }
+        self.release(tensor);
         Ok(values)
     }
 
-    /// Gives the memory of a range back that has been read: a whole model's would add up to its size.
-    fn release(&self, file: usize, range: Range<usize>) {
+    /// Gives the memory of a tensor back that has been read: a whole model's would add up to its size.
+    fn release(&self, tensor: &Tensor) {
         #[cfg(unix)]
-        if let Some(map) = self.files.get(file).and_then(|file| file.map.as_ref()) {
+        if let Bytes::Mapped(range) = &tensor.bytes
+            && let Some(map) = self
+                .files
+                .get(tensor.file)
+                .and_then(|file| file.map.as_ref())
+        {
             // SAFETY: the map is of a file and never written to, so that pages that are dropped come back
             // from the file when they are read again. A failure changes nothing.
             let _ = unsafe {
@@ -453,7 +484,7 @@ impl Checkpoint {
             };
         }
         #[cfg(not(unix))]
-        let _ = (file, range);
+        let _ = tensor;
     }
 }
 
@@ -764,6 +795,33 @@ mod tests {
             checkpoint.read_f32("x"),
             Err(ModelError::MissingTensors { .. })
         ));
+    }
+
+    #[test]
+    fn tensors_are_equal_by_shape_and_value_whatever_their_type() {
+        let halves = |values: &[f32]| -> Vec<u8> {
+            let halves = values.iter().map(|value| f16::from_f32(*value));
+            halves.flat_map(f16::to_le_bytes).collect()
+        };
+        let checkpoint = open_bytes(&bytes_of(&[
+            ("one", Dtype::F32, vec![2, 1], f32s(&[0.5, 0.0])),
+            ("same", Dtype::F32, vec![2, 1], f32s(&[0.5, 0.0])),
+            ("signed", Dtype::F32, vec![2, 1], f32s(&[0.5, -0.0])),
+            ("half", Dtype::F16, vec![2, 1], halves(&[0.5, 0.0])),
+            ("other", Dtype::F32, vec![2, 1], f32s(&[0.5, 1e-40])),
+            ("turned", Dtype::F32, vec![1, 2], f32s(&[0.5, 0.0])),
+            ("whole", Dtype::I64, vec![2, 1], vec![0; 16]),
+        ]))
+        .unwrap();
+        for equal in ["one", "same", "signed", "half"] {
+            assert!(checkpoint.is_equal("one", equal).unwrap(), "{equal}");
+            assert!(checkpoint.is_equal(equal, "one").unwrap(), "{equal}");
+        }
+        for other in ["other", "turned"] {
+            assert!(!checkpoint.is_equal("one", other).unwrap(), "{other}");
+        }
+        assert!(checkpoint.is_equal("one", "whole").is_err());
+        assert!(!checkpoint.is_equal("one", "nowhere").unwrap());
     }
 
     #[test]

@@ -179,6 +179,11 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
+    /// Whether the last map of a masked language model's head is the word embeddings, which is the default.
+    pub(crate) fn ties_word_embeddings(&self) -> bool {
+        self.original.get("tie_word_embeddings") != Some(&Value::Bool(false))
+    }
+
     /// Reads `config.json` of a model folder.
     ///
     /// # Errors

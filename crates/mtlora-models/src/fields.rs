@@ -117,6 +117,17 @@ impl Fields<'_> {
         }
     }
 
+    pub(crate) fn flag_or(&self, field: &str, default: bool) -> Result<bool, ModelError> {
+        match self.get(field) {
+            None => Ok(default),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(value) => {
+                let message = format!("is {}, but must be true or false", brief(value));
+                Err(self.wrong(field, message))
+            }
+        }
+    }
+
     /// The nonlinearity that `field` names; `default` where it is absent.
     pub(crate) fn activation(
         &self,

@@ -60,6 +60,11 @@ pub trait Stored {
     fn stored_name(&self, path: &str) -> String;
     /// Whether linear weights are kept as PyTorch's `Linear` has them, `[out, in]`.
     fn transposes_linear(&self) -> bool;
+    /// Other names by which a file may have this tensor, because the model uses one weight for both: tools that keep a
+    /// shared weight once write whichever of its names they like.
+    fn tied_names(&self, _name: &str) -> &'static [&'static str] {
+        &[]
+    }
     /// Tensors that other models of the family have and this one does not read.
     fn foreign(&self, name: &str) -> bool;
     /// Standard deviation of a fresh parameter's values.
@@ -104,6 +109,20 @@ impl Stored for EncoderConfig {
             .any(|prefix| name.starts_with(prefix))
             || name.starts_with("pooler.")
             || name.contains(".pooler.")
+    }
+
+    /// The word embeddings are the last map of a masked language model's head. `safetensors.torch.save_model` keeps
+    /// of a RoBERTa only that name.
+    fn tied_names(&self, name: &str) -> &'static [&'static str] {
+        match name {
+            "roberta.embeddings.word_embeddings.weight" if self.ties_word_embeddings() => {
+                &["lm_head.decoder.weight"]
+            }
+            "bert.embeddings.word_embeddings.weight" if self.ties_word_embeddings() => {
+                &["cls.predictions.decoder.weight"]
+            }
+            _ => &[],
+        }
     }
 
     fn deviation(&self, _path: &str) -> f64 {
@@ -213,8 +232,15 @@ pub(crate) fn read<M: Module>(
     let bare = !checkpoint.names().any(|name| name.starts_with(&prefix));
     let name_of = |slot: &Slot| {
         let name = config.stored_name(&slot.path);
-        match name.strip_prefix(&prefix) {
-            Some(rest) if bare => rest.to_string(),
+        let short = name.strip_prefix(&prefix);
+        let tied = config.tied_names(&name).iter().copied();
+        let there = std::iter::once(name.as_str())
+            .chain(short)
+            .chain(tied)
+            .find(|name| checkpoint.contains(name));
+        match (there, short) {
+            (Some(there), _) => there.to_string(),
+            (None, Some(short)) if bare => short.to_string(),
             _ => name,
         }
     };

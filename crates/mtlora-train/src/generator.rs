@@ -80,7 +80,8 @@ pub struct WriteOptions {
 /// A text that a model wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
-    /// The text, without white space around it.
+    /// The text. Of an [`Input`](PromptForm::Input) it is without white space around it; what continues a
+    /// [`Beginning`](PromptForm::Beginning) is as it was written, so that the two together are the whole text.
     pub text: String,
     /// As [`Generated::score`](mtlora_models::Generated::score).
     pub score: f32,
@@ -165,8 +166,16 @@ impl GeneratorParts {
             let all = generate(&mut decoder, &chosen, decoding, &mut finished)?;
             for (index, sequences) in group.iter().zip(all) {
                 if let Some(best) = sequences.into_iter().next() {
+                    let text = match options.form {
+                        PromptForm::Input => {
+                            python::strip(&self.text.decode(&best.tokens)?).to_string()
+                        }
+                        PromptForm::Beginning => {
+                            self.text.decode_after(&prompts[*index], &best.tokens)?
+                        }
+                    };
                     written[*index] = Some(Written {
-                        text: python::strip(&self.text.decode(&best.tokens)?).to_string(),
+                        text,
                         score: best.score,
                         ended: best.end_token.is_some(),
                     });

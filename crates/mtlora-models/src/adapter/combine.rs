@@ -5,7 +5,8 @@ use mtlora_core::{AdapterValues, Truncation, combine};
 
 use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
-use super::peft::{AdaptedModule, PeftAdapter, TIED, mirrored};
+use super::peft::{AdaptedModule, PeftAdapter};
+use super::tied::{TIED, as_peft_has_them};
 use crate::error::shown;
 
 /// A weighted sum of adapters.
@@ -53,11 +54,12 @@ impl PeftAdapter {
                 "there is no adapter to combine",
             ));
         };
+        let tied = are_tied(parts.iter().map(|(_, part)| part))?;
         let mut embeddings = Vec::new();
         let mut updates = Vec::with_capacity(parts.len());
         for (weight, part) in parts {
             let mut own: BTreeMap<String, AdapterValues> = BTreeMap::new();
-            for (name, module) in part.own_modules()? {
+            for (name, module) in part.own_modules(tied)? {
                 if module.embedding {
                     embeddings.push(name.clone());
                 }
@@ -75,11 +77,7 @@ impl PeftAdapter {
                 (name, AdaptedModule { values, embedding })
             })
             .collect();
-        // GPT-2's embeddings are its output map too, which PEFT has apart.
-        let [tokens, output] = TIED;
-        if let Some(module) = modules.get(tokens) {
-            modules.insert(output.to_string(), mirrored(module));
-        }
+        as_peft_has_them(&mut modules, tied);
         let headed = head
             .and_then(|index| parts.get(index))
             .map(|(_, part)| part);
@@ -90,6 +88,7 @@ impl PeftAdapter {
             fan_in_fan_out: first.config.fan_in_fan_out,
             modules_to_save: headed
                 .map_or_else(Vec::new, |part| part.config.modules_to_save.clone()),
+            tie_word_embeddings: tied,
             ..AdapterConfig::new(1, 1.0, targets)
         };
         let config = config.describing(&modules);
@@ -99,6 +98,22 @@ impl PeftAdapter {
             truncations: sum.truncations,
         })
     }
+}
+
+/// Whether the parts' base has one weight for embeddings and output map; true where none adapts either.
+fn are_tied<'a>(parts: impl Iterator<Item = &'a PeftAdapter>) -> Result<bool, AdapterError> {
+    let adapts = |part: &&PeftAdapter| TIED.iter().any(|name| part.modules.contains_key(*name));
+    let mut all = parts
+        .filter(adapts)
+        .map(|part| part.config.tie_word_embeddings);
+    let first = all.next().unwrap_or(true);
+    if all.any(|other| other != first) {
+        let message =
+            "one adapter changes GPT-2's embeddings and output map as one weight, another as two";
+        let path = PathBuf::from(super::ADAPTER_WEIGHTS_FILE);
+        return Err(AdapterError::contradiction(&path, message));
+    }
+    Ok(first)
 }
 
 /// An error if the modules of one part have a prefix that those of another lack: their sum would

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::AdapterError;
 use crate::config::CONFIG_FILE;
+use super::tied::{TIED, UNTIE_AND_MERGE};
 use crate::error::{ModelError, shown};
 use crate::fields::{Fields, MAX_DROPOUT, brief};
 use crate::read::read_bounded;
@@ -22,8 +23,9 @@ const MAX_LAYER: usize = 1 << 16;
 /// The most entries that a pattern field has: more than any model has modules.
 const MAX_PATTERNS: usize = 1 << 14;
 
-const MERGE: &str = "merge it in Python (`PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(out)`) \
-                     and use the merged folder as the model, or train a plain LoRA";
+/// How PEFT folds an adapter into its base. What it writes has no tokenizer.
+pub(super) const MERGE: &str = "merge it in Python (`PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(out)`), \
+                     copy the base's tokenizer files into that folder and use it as the model, or train a plain LoRA";
 const RETRAIN: &str = "train a plain LoRA";
 const RESIDUAL: &str = "it trains against a changed base model; save it in Python with \
                         `save_pretrained(out, path_initial_model_for_weight_conversion=...)`, which makes a plain LoRA of it";
@@ -86,7 +88,7 @@ const REFUSED: [(&str, &str, &str); 14] = [
 ];
 
 /// Fields that are read, or that change nothing once an adapter is trained.
-const KNOWN: [&str; 36] = [
+const KNOWN: [&str; 37] = [
     "peft_type",
     "task_type",
     "auto_mapping",
@@ -121,6 +123,7 @@ const KNOWN: [&str; 36] = [
     "merge_weights",
     "structure",
     "fused_projections",
+    "tie_word_embeddings",
     "version",
     "_name_or_path",
 ];
@@ -183,6 +186,9 @@ pub struct AdapterConfig {
     pub structure: Structure,
     /// MTLORA: which modules are fused projections, by the ends of their names.
     pub fused_projections: Vec<FusedProjections>,
+    /// Whether an adapter on GPT-2's token embeddings is one on its output map too, because the base has one weight
+    /// for both. Of plain LoRA the modules say it.
+    pub tie_word_embeddings: bool,
     /// Fields that are set and unknown here, as later versions of PEFT may write them.
     pub ignored: Vec<String>,
 }
@@ -208,6 +214,7 @@ impl AdapterConfig {
             modules_to_save: Vec::new(),
             structure: Structure::Lora,
             fused_projections: Vec::new(),
+            tie_word_embeddings: true,
             ignored: Vec::new(),
         }
     }
@@ -271,6 +278,7 @@ impl AdapterConfig {
             modules_to_save: fields.names("modules_to_save")?,
             structure: Structure::Lora,
             fused_projections: Vec::new(),
+            tie_word_embeddings: true,
             ignored: Vec::new(),
         };
         for (pattern, value) in fields.patterns("rank_pattern")? {
@@ -288,6 +296,7 @@ impl AdapterConfig {
         if peft_type == PeftType::MtLora {
             config.structure = fields.structure()?;
             config.fused_projections = fields.fused_projections()?;
+            config.tie_word_embeddings = fields.flag_or("tie_word_embeddings", true)?;
         }
         let set = |value: &Value| match value {
             Value::Null | Value::Bool(false) => false,
@@ -388,6 +397,9 @@ impl AdapterConfig {
         }
         set("target_modules", modules(&self.target_modules));
         set("task_type", json!(self.task_type));
+        if self.peft_type == PeftType::MtLora && !self.tie_word_embeddings {
+            set("tie_word_embeddings", json!(false));
+        }
         set("use_dora", json!(false));
         set("use_rslora", json!(self.use_rslora));
         let mut text = serde_json::to_string_pretty(&Value::Object(map)).unwrap_or_default();
@@ -415,7 +427,7 @@ impl Fields<'_> {
             Some(other) => {
                 let hint = match PROMPTS.contains(&other) {
                     true => RETRAIN,
-                    false => MERGE,
+                    false => self.merge(),
                 };
                 let what = format!("an adapter of the type {}", shown(other));
                 Err(AdapterError::unsupported(self.path, what, hint))
@@ -424,6 +436,22 @@ impl Fields<'_> {
                 let message = format!("is {}, but must be LORA or MTLORA", brief(value));
                 Err(self.wrong("peft_type", message).into())
             }
+        }
+    }
+
+    /// How to fold the adapter into its base in Python.
+    fn merge(&self) -> &'static str {
+        let tied = |value: &Value| {
+            let name = value.as_str().unwrap_or_default();
+            TIED.iter().any(|tied| {
+                let last = tied.rsplit('.').next().unwrap_or(tied);
+                name.rsplit('.').next() == Some(last)
+            })
+        };
+        match self.get("target_modules") {
+            Some(Value::Array(names)) if names.iter().any(tied) => UNTIE_AND_MERGE,
+            Some(name) if tied(name) => UNTIE_AND_MERGE,
+            _ => MERGE,
         }
     }
 
@@ -436,6 +464,9 @@ impl Fields<'_> {
                 Some(Value::Object(map)) => !map.is_empty(),
                 Some(_) => true,
             };
+            if set && hint == MERGE {
+                return refused(what, self.merge());
+            }
             if set {
                 return refused(what, hint);
             }
@@ -443,7 +474,10 @@ impl Fields<'_> {
         match self.get("bias").map(|value| value.as_str()) {
             None | Some(Some("none")) => {}
             Some(Some(bias @ ("all" | "lora_only"))) => {
-                return refused(&format!("trained biases (`bias` {})", shown(bias)), MERGE);
+                return refused(
+                    &format!("trained biases (`bias` {})", shown(bias)),
+                    self.merge(),
+                );
             }
             Some(_) => {
                 let message = "must be \"none\"".to_string();
@@ -462,14 +496,7 @@ impl Fields<'_> {
     }
 
     fn flag(&self, field: &str) -> Result<bool, ModelError> {
-        match self.get(field) {
-            None => Ok(false),
-            Some(Value::Bool(value)) => Ok(*value),
-            Some(value) => {
-                let message = format!("is {}, but must be true or false", brief(value));
-                Err(self.wrong(field, message))
-            }
-        }
+        self.flag_or(field, false)
     }
 
     fn text(&self, field: &str) -> Result<Option<String>, ModelError> {
@@ -595,6 +622,7 @@ mod tests {
                 module: "c_attn".into(),
                 adapted: vec![true, false, true],
             }],
+            tie_word_embeddings: false,
             ..AdapterConfig::new(4, 16.0, TargetModules::AllLinear)
         };
         for config in [plain, mtlora] {
@@ -657,6 +685,38 @@ mod tests {
         assert!(refused(&with(", \"r\": 0")).contains("`r`"));
         assert!(refused(&with(", \"rank_pattern\": {\"a\": 0}")).contains("rank_pattern"));
         assert!(refused("{\"peft_type\": \"MTLORA\", \"r\": 1}").contains("structure"));
+    }
+
+    /// PEFT 0.21.2 merges into a weight that has two names for both of them.
+    #[test]
+    fn the_way_out_unties_what_merging_would_change_twice() {
+        let said = |targets: &str| {
+            let text = with(&format!(
+                ", \"use_dora\": true, \"target_modules\": {targets}"
+            ));
+            read(&text).unwrap_err().to_string()
+        };
+        for targets in [
+            "[\"lm_head\"]",
+            "[\"c_attn\", \"wte\"]",
+            "[\"transformer.wte\"]",
+            "\"lm_head\"",
+        ] {
+            let text = said(targets);
+            assert!(
+                text.contains("base.config.tie_word_embeddings = False"),
+                "{text}"
+            );
+            assert!(text.contains("tokenizer files"), "{text}");
+        }
+        for targets in ["[\"c_attn\", \"mywte\"]", "\"all-linear\"", "[3]", "null"] {
+            let text = said(targets);
+            assert!(!text.contains("tie_word_embeddings"), "{text}");
+            assert!(
+                text.contains("merge_and_unload") && text.contains("tokenizer files"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

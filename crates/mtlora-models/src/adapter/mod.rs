@@ -11,6 +11,7 @@ mod error;
 mod inspect;
 mod peft;
 mod select;
+mod tied;
 mod trained;
 
 pub use combine::CombinedAdapter;

@@ -11,9 +11,12 @@ use mtlora_core::{
     load_state,
 };
 
-use super::config::{ADAPTER_CONFIG_FILE, AdapterConfig, PeftType, TargetModules};
+use super::config::{ADAPTER_CONFIG_FILE, AdapterConfig, MERGE, PeftType, TargetModules};
 use super::error::AdapterError;
 use super::select::Candidate;
+use super::tied::{
+    BARE_EMBEDDINGS, KEEP_BASE, KEEP_TIED_BASE, TIED, as_peft_has_them, is_output_map, mirrored,
+};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, listed, shown};
 use crate::save::{write_atomically, write_checkpoint};
@@ -26,9 +29,6 @@ pub const ADAPTER_PICKLE_FILE: &str = "adapter_model.bin";
 
 /// What PEFT's keys have in front.
 const PREFIX: &str = "base_model.model.";
-/// GPT-2's token embeddings, and its output map, which is the same tensor.
-pub(super) const TIED: [&str; 2] = ["transformer.wte", "lm_head"];
-
 /// One adapted module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdaptedModule {
@@ -70,7 +70,7 @@ pub struct PeftAdapter {
     /// its layout.
     pub saved: BTreeMap<String, TensorData>,
     /// The tensor file, for messages.
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 /// The tensors of one module in the file.
@@ -166,7 +166,12 @@ impl PeftAdapter {
             })
             .collect();
         let targets = config.targets(config_path, &candidates)?;
-        if let Some(stray) = names.iter().find(|name| !targets.contains(*name)) {
+        // With `ensure_weight_tying`, PEFT names only the embeddings and writes the same adapter for the output map.
+        let [embeddings, output] = TIED;
+        let is_target = |name: &&&str| {
+            targets.contains(**name) || (**name == output && targets.contains(embeddings))
+        };
+        if let Some(stray) = names.iter().find(|name| !is_target(name)) {
             let message = format!(
                 "has an adapter for {}, which adapter_config.json does not target",
                 shown(stray)
@@ -189,6 +194,16 @@ impl PeftAdapter {
         if modules.is_empty() {
             let message = "holds no adapter (no tensor with lora_A in its name)";
             return Err(AdapterError::contradiction(&path, message));
+        }
+        let mut config = config;
+        if config.peft_type == PeftType::Lora {
+            // PEFT has an adapter for each name; on a base with one weight both have the same one, or neither has one.
+            let [embeddings, output] = TIED.map(|name| modules.get(name));
+            config.tie_word_embeddings = match (embeddings, output) {
+                (None, None) => true,
+                (Some(embeddings), Some(output)) => *output == mirrored(embeddings),
+                _ => false,
+            };
         }
         Ok(Self {
             config,
@@ -225,8 +240,8 @@ impl PeftAdapter {
     }
 
     /// The same update as plain LoRA, which PEFT reads: `T` folded into the factors, and the `g` fused
-    /// projections of rank `r` a LoRA of rank `g r`. An adapter on GPT-2's embeddings is one on its
-    /// output map too, which PEFT has apart.
+    /// projections of rank `r` a LoRA of rank `g r`. Where GPT-2's embeddings are its output map, an adapter on them
+    /// is one on that too, which PEFT has apart.
     ///
     /// The products of the small matrices are made on `device`.
     pub fn fold(&self, fold: Fold, device: &Device) -> Self {
@@ -240,11 +255,12 @@ impl PeftAdapter {
             })
             .collect();
         let mut config = self.config.clone();
-        let [embeddings, output] = TIED;
-        if config.peft_type == PeftType::MtLora
-            && let Some(module) = modules.get(embeddings)
-        {
-            modules.insert(output.to_string(), mirrored(module));
+        let [_, output] = TIED;
+        let had_output = modules.contains_key(output);
+        if config.peft_type == PeftType::MtLora {
+            as_peft_has_them(&mut modules, config.tie_word_embeddings);
+        }
+        if modules.contains_key(output) && !had_output {
             config.target_modules = config.target_modules.map(|targets| match targets {
                 TargetModules::Names(mut names) => {
                     names.push(output.to_string());
@@ -314,7 +330,8 @@ impl PeftAdapter {
         also: &[String],
     ) -> Result<M, AdapterError> {
         let places = Places::new(&model, layout, self);
-        let own = self.own_modules()?;
+        let tied = !places.tensors.keys().any(|name| is_output_map(name));
+        let own = self.own_modules(tied)?;
         let mut adapters = BTreeMap::new();
         let mut strangers = Vec::new();
         for (name, module) in &own {
@@ -337,32 +354,6 @@ impl PeftAdapter {
         trained.extend(also.iter().cloned());
         let model = attach_adapters(model, adapters, &trained)?;
         Ok(load_state(model, values)?)
-    }
-
-    /// The modules but for the tied output map, whose adapter must be that of the embeddings.
-    pub(super) fn own_modules(&self) -> Result<BTreeMap<&String, &AdaptedModule>, AdapterError> {
-        let mut own: BTreeMap<&String, &AdaptedModule> = self.modules.iter().collect();
-        if self.config.peft_type == PeftType::MtLora {
-            return Ok(own);
-        }
-        let [embeddings, output] = TIED;
-        let pair = (self.modules.get(embeddings), self.modules.get(output));
-        let tied = match pair {
-            (None, None) => return Ok(own),
-            (Some(first), Some(second)) => *second == mirrored(first),
-            _ => false,
-        };
-        if !tied {
-            return Err(AdapterError::unsupported(
-                &self.path,
-                format!(
-                    "an adapter on one of `{embeddings}` and `{output}` that is not on the other"
-                ),
-                "in GPT-2 the two are one weight; train without them, or merge the adapter in Python",
-            ));
-        }
-        own.retain(|name, _| *name != output);
-        Ok(own)
     }
 
     /// An error if the configuration targets a module of the model that has no tensors.
@@ -402,12 +393,16 @@ impl PeftAdapter {
         layout: &impl Stored,
     ) -> Result<(State, Vec<String>), AdapterError> {
         let mut values = State::new();
+        let tied = !places.tensors.keys().any(|name| is_output_map(name));
         for (name, data) in &self.saved {
-            if layout.foreign(name) || name.starts_with(&format!("{}.", TIED[0])) {
+            let module = name.strip_suffix(".weight").unwrap_or(name);
+            let of_both = module == TIED[0] || module == BARE_EMBEDDINGS;
+            let absent = layout.foreign(name) && !places.tensors.contains_key(name.as_str());
+            if absent || (tied && of_both) {
                 return Err(AdapterError::unsupported(
                     &self.path,
                     format!("training {} itself", shown(name)),
-                    "merge the adapter in Python and use the merged folder as the model",
+                    MERGE,
                 ));
             }
             let Some(slot) = places.tensors.get(name.as_str()) else {
@@ -511,8 +506,10 @@ impl AdapterConfig {
             .next()
             .map_or(Structure::Lora, |form| form.structure);
         self.lora_dropout = forms().map(|form| form.dropout).fold(0.0, f64::max);
-        let tied = modules.contains_key(TIED[0]) && !modules.contains_key(TIED[1]);
-        self.peft_type = match modules.values().all(plain) && !tied {
+        let [embeddings, output] = TIED.map(|name| modules.get(name));
+        let tied = self.tie_word_embeddings && embeddings.is_some() && output.is_none();
+        let turned = output.is_some_and(|module| module.embedding);
+        self.peft_type = match modules.values().all(plain) && !tied && !turned {
             true => PeftType::Lora,
             false => PeftType::MtLora,
         };
@@ -569,24 +566,6 @@ fn commonest<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
         .into_iter()
         .max_by_key(|(value, count)| (*count, *value));
     most.map(|(value, _)| value)
-}
-
-/// The adapter that the output map has when the embeddings have this one: the weight is the same.
-pub(super) fn mirrored(module: &AdaptedModule) -> AdaptedModule {
-    let turned = |data: &TensorData| {
-        let shape = data.shape().to_vec();
-        let values: Vec<f32> = data.iter::<f32>().collect();
-        let turned = transpose(&values, shape[0], shape[1]);
-        TensorData::new(turned, [shape[1], shape[0]])
-    };
-    AdaptedModule {
-        values: AdapterValues {
-            a: turned(&module.values.b),
-            b: turned(&module.values.a),
-            ..module.values.clone()
-        },
-        embedding: false,
-    }
 }
 
 /// The fused projections of the module of this name.
@@ -678,23 +657,30 @@ pub(super) fn saved_key(name: &str) -> String {
 fn check_saved(config: &AdapterConfig, path: &Path, name: &str) -> Result<(), AdapterError> {
     let module = name.rsplit_once('.').map_or("", |(module, _)| module);
     let refused = |what: String, hint| Err(AdapterError::unsupported(path, what, hint));
-    let merge = "merge the adapter in Python and use the merged folder as the model";
+    let merge = MERGE;
     if name.contains("lora_magnitude_vector") {
         return refused("DoRA (`lora_magnitude_vector`)".to_string(), merge);
     }
-    if name.contains(".base_layer.") {
+    // PEFT saves embeddings and output map whole where it adapts one of them, or the vocabulary has grown.
+    let of_tied = TIED.contains(&module.trim_end_matches(".base_layer"));
+    let of_base = || {
         let what = format!("an adapter that brings its base's tensor {}", shown(name));
-        return refused(
-            what,
-            "save it with `save_embedding_layers=False` if the vocabulary is the base's, else merge it in Python",
-        );
+        refused(what, if of_tied { KEEP_TIED_BASE } else { KEEP_BASE })
+    };
+    if name.contains(".base_layer.") {
+        return of_base();
     }
     if name.contains("lora_") {
         let what = format!("an adapter with the tensor {}", shown(name));
         return refused(what, merge);
     }
-    if config.saves(module) {
+    // With `ensure_weight_tying`, PEFT names only the embeddings and writes both.
+    let [embeddings, output] = TIED;
+    if config.saves(module) || (module == output && config.saves(embeddings)) {
         return Ok(());
+    }
+    if of_tied || module.ends_with(".word_embeddings") {
+        return of_base();
     }
     let message = format!(
         "has the tensor {}, which is no adapter's and in none of `modules_to_save`",

@@ -12,6 +12,7 @@ use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
 use super::peft::{AdaptedModule, PeftAdapter, factor_key, saved_key, whole_modules, write_files};
 use super::select::short_names;
+use super::tied::is_output_map;
 use crate::checkpoint::Checkpoint;
 use crate::save::write_checkpoint;
 use crate::weights::{Kind, Slot, Stored, slots, transpose};
@@ -277,6 +278,7 @@ fn described(
     Ok(AdapterConfig {
         task_type: Some(layout.task_type().to_string()),
         fan_in_fan_out: !layout.transposes_linear(),
+        tie_word_embeddings: !tensors.iter().any(|name| is_output_map(name)),
         modules_to_save,
         ..AdapterConfig::new(1, 1.0, targets)
     })

@@ -12,6 +12,11 @@ use crate::weights::Stored;
 
 const MODEL_TYPE: &str = "gpt2";
 
+/// The token embeddings in a checkpoint.
+pub(super) const WORD_EMBEDDINGS: &str = "transformer.wte.weight";
+/// The output map in a checkpoint.
+pub(super) const OUTPUT_MAP: &str = "lm_head.weight";
+
 /// The sizes that a new GPT-2 is made from; see [`Gpt2Config::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gpt2Sizes {
@@ -59,6 +64,10 @@ pub struct Gpt2Config {
     pub initializer_range: f64,
     /// The token that ends a text.
     pub eos_token_id: u32,
+    /// Whether the output map is the token embeddings, one weight for both. A checkpoint with both tensors and
+    /// different values in them has an output map of its own in any case:
+    /// [`CausalLm::lm_head`](super::CausalLm::lm_head).
+    pub tie_word_embeddings: bool,
     /// The file's own fields, in its order.
     original: Map<String, Value>,
 }
@@ -160,6 +169,7 @@ impl Gpt2Config {
                 .number("initializer_range", 0.0..=10.0)?
                 .unwrap_or(0.02),
             eos_token_id: eos as u32,
+            tie_word_embeddings: fields.flag_or("tie_word_embeddings", true)?,
             original: map,
         })
     }
@@ -174,6 +184,7 @@ impl Gpt2Config {
             ("embd_pdrop", json!(self.embd_pdrop)),
             ("resid_pdrop", json!(self.resid_pdrop)),
             ("eos_token_id", json!(self.eos_token_id)),
+            ("tie_word_embeddings", json!(self.tie_word_embeddings)),
         ] {
             map.insert(key.to_string(), value);
         }
@@ -201,7 +212,6 @@ fn refuse_variants(fields: &Fields<'_>) -> Result<(), ModelError> {
         ("add_cross_attention", false),
         ("scale_attn_by_inverse_layer_idx", false),
         ("scale_attn_weights", true),
-        ("tie_word_embeddings", true),
     ] {
         if let Some(value) = fields
             .get(field)
@@ -233,11 +243,17 @@ impl Stored for Gpt2Config {
         false
     }
 
-    /// The output map, which is the token embedding, and the causal masks of old files.
+    /// The embedding is the output map too: a file may have it by either name, or by both.
+    fn tied_names(&self, name: &str) -> &'static [&'static str] {
+        match name {
+            WORD_EMBEDDINGS if self.tie_word_embeddings => &[OUTPUT_MAP],
+            _ => &[],
+        }
+    }
+
+    /// The output map, where it is the token embedding, and the causal masks of old files.
     fn foreign(&self, name: &str) -> bool {
-        name == "lm_head.weight"
-            || name.ends_with(".attn.bias")
-            || name.ends_with(".attn.masked_bias")
+        name == OUTPUT_MAP || name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
     }
 
     /// Maps into the residual stream start smaller, by the root of their number (section 2.3).
@@ -303,7 +319,7 @@ mod tests {
         };
         assert!(refused("n_head", json!(3)).contains("does not divide n_embd"));
         assert!(refused("model_type", json!("llama")).contains("llama"));
-        assert!(refused("tie_word_embeddings", json!(false)).contains("only true"));
+        assert!(refused("tie_word_embeddings", json!("no")).contains("must be true or false"));
         assert!(refused("scale_attn_by_inverse_layer_idx", json!(true)).contains("only false"));
         assert!(refused("eos_token_id", json!(100)).contains("from 0 to 99"));
         assert!(refused("activation_function", json!("swish")).contains("one of"));

@@ -11,7 +11,7 @@ use mtlora_core::{
     dropout, fused_segment_attention, tied_cross_entropy, tied_logits,
 };
 
-use super::config::Gpt2Config;
+use super::config::{Gpt2Config, OUTPUT_MAP, WORD_EMBEDDINGS};
 use crate::checkpoint::Checkpoint;
 use crate::config::Activation;
 use crate::encoder::{activate, linear};
@@ -19,7 +19,7 @@ use crate::error::ModelError;
 use crate::layer_norm::LayerNorm;
 use crate::strip::Strip;
 use crate::text::Tokens;
-use crate::weights;
+use crate::weights::{self, Stored};
 
 /// Causal self-attention.
 #[derive(Module, Debug)]
@@ -132,7 +132,7 @@ impl Block {
 /// GPT-2 without its output map.
 #[derive(Module, Debug)]
 pub struct Gpt2 {
-    /// Token embeddings, which are the output map too: `[vocab_size, n_embd]`.
+    /// Token embeddings, which are the output map too unless the model has one of its own: `[vocab_size, n_embd]`.
     pub wte: Embedding,
     /// Position embeddings: `[n_positions, n_embd]`.
     pub wpe: Embedding,
@@ -146,14 +146,9 @@ pub struct Gpt2 {
 
 impl Gpt2 {
     fn new(config: &Gpt2Config, device: &Device) -> Self {
-        let embedding = |rows| {
-            EmbeddingConfig::new(rows, config.n_embd)
-                .with_initializer(Initializer::Zeros)
-                .init(device)
-        };
         Self {
-            wte: embedding(config.vocab_size),
-            wpe: embedding(config.n_positions),
+            wte: table(config.vocab_size, config, device),
+            wpe: table(config.n_positions, config, device),
             drop: DropoutConfig::new(config.embd_pdrop).init(),
             h: (0..config.n_layer)
                 .map(|_| Block::new(config, device))
@@ -190,11 +185,20 @@ impl Gpt2 {
     }
 }
 
-/// GPT-2 with its output map, the token embeddings: `GPT2LMHeadModel`.
+/// `rows` vectors of the model's width, still zero.
+fn table(rows: usize, config: &Gpt2Config, device: &Device) -> Embedding {
+    EmbeddingConfig::new(rows, config.n_embd)
+        .with_initializer(Initializer::Zeros)
+        .init(device)
+}
+
+/// GPT-2 with its output map: `GPT2LMHeadModel`.
 #[derive(Module, Debug)]
 pub struct CausalLm {
     /// `transformer` in the checkpoint.
     pub transformer: Gpt2,
+    /// The output map, where it is not the token embeddings: `[vocab_size, n_embd]`, a row for each token as in those.
+    pub lm_head: Option<Embedding>,
 }
 
 impl CausalLm {
@@ -218,10 +222,13 @@ impl CausalLm {
         device: &Device,
     ) -> Result<Self, ModelError> {
         base_dtype.check(device)?;
-        weights::fresh(Self::empty(config, device), config, seed, |_| base_dtype)
+        let model = Self::empty(config, config.tie_word_embeddings, device);
+        weights::fresh(model, config, seed, |_| base_dtype)
     }
 
-    /// Reads the model of a Hugging Face folder.
+    /// Reads the model of a Hugging Face folder, as transformers 5 does where its tensors are all there. Where the
+    /// configuration says that embeddings and output map are one weight, a file may have it by either name. If it has
+    /// both names with different values, the model has two weights, whatever the configuration says.
     ///
     /// # Errors
     /// When tensors are missing, unexpected or of another shape, with their names.
@@ -246,24 +253,35 @@ impl CausalLm {
     ) -> Result<Self, ModelError> {
         base_dtype.check(device)?;
         let checkpoint = Checkpoint::open(folder)?;
-        let model = Self::empty(config, device);
+        let tied = config.tie_word_embeddings && !has_two(&checkpoint, config)?;
+        let model = Self::empty(config, tied, device);
         let dtype = |_: &str| base_dtype;
         let (model, _) = weights::read(model, &checkpoint, config, 0, |_| false, dtype)?;
         Ok(model)
     }
 
-    /// Writes `model.safetensors` and `config.json` into `folder`, adapters folded in.
+    /// Writes `model.safetensors` and `config.json` into `folder`, adapters folded in. The configuration says of the
+    /// output map what is true of this model.
     ///
     /// # Errors
     /// What the operating system says.
     pub fn save(self, folder: &Path, config: &Gpt2Config) -> Result<(), ModelError> {
-        weights::write(self.materialize(), folder, config)
+        let mut config = config.clone();
+        config.tie_word_embeddings = self.lm_head.is_none();
+        weights::write(self.materialize(), folder, &config)
     }
 
-    fn empty(config: &Gpt2Config, device: &Device) -> Self {
+    fn empty(config: &Gpt2Config, tied: bool, device: &Device) -> Self {
         Self {
             transformer: Gpt2::new(config, device),
+            lm_head: (!tied).then(|| table(config.vocab_size, config, device)),
         }
+    }
+
+    /// What hidden states are multiplied with for logits: `[vocab_size, n_embd]`.
+    fn output_map(&self) -> Tensor<2> {
+        let map = self.lm_head.as_ref().unwrap_or(&self.transformer.wte);
+        map.weight.val()
     }
 
     /// Logits over the vocabulary for every token: `[tokens, vocab_size]`. Training takes
@@ -274,15 +292,30 @@ impl CausalLm {
 
     /// Logits from hidden states.
     pub(super) fn vocabulary(&self, hidden: Tensor<2>) -> Tensor<2> {
-        tied_logits(hidden, self.transformer.wte.weight.val())
+        tied_logits(hidden, self.output_map())
     }
 
     /// The sum of the cross-entropies of the batch's targets, with label smoothing: `[1]`.
     pub fn loss(&self, batch: &CausalBatch, label_smoothing: f64) -> Tensor<1> {
         let hidden = self.transformer.forward(&batch.strip);
         let rows = hidden.select(0, batch.places.clone());
-        let embedding = self.transformer.wte.weight.val();
-        tied_cross_entropy(rows, embedding, batch.targets.clone(), label_smoothing)
+        let targets = batch.targets.clone();
+        tied_cross_entropy(rows, self.output_map(), targets, label_smoothing)
+    }
+}
+
+/// Whether a checkpoint has both embeddings and output map, with different values.
+fn has_two(checkpoint: &Checkpoint, config: &Gpt2Config) -> Result<bool, ModelError> {
+    let prefix = config.prefix();
+    let short = WORD_EMBEDDINGS.strip_prefix(prefix.as_str());
+    let embeddings = std::iter::once(WORD_EMBEDDINGS)
+        .chain(short)
+        .find(|name| checkpoint.contains(name));
+    match embeddings {
+        Some(embeddings) if checkpoint.contains(OUTPUT_MAP) => {
+            Ok(!checkpoint.is_equal(embeddings, OUTPUT_MAP)?)
+        }
+        _ => Ok(false),
     }
 }
 

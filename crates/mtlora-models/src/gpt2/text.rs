@@ -111,6 +111,27 @@ impl CausalText {
         }
     }
 
+    /// What `new` tokens add to the text of the tokens before them, special ones left out: with the text of `before`
+    /// in front it is the text of all. White space stays, also at both ends.
+    ///
+    /// The new tokens alone can have another text: some tokenizers' decoders take a space off a text's beginning, and a
+    /// token can hold the rest of a character whose first bytes are in the one before it.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    pub fn decode_after(&self, before: &[u32], new: &[u32]) -> Result<String, ModelError> {
+        let (start, whole) = (self.decode(before)?, self.decode(&[before, new].concat())?);
+        // A character that was not complete before comes whole with what completes it.
+        let complete = start.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        let added = whole
+            .strip_prefix(start.as_str())
+            .or_else(|| whole.strip_prefix(complete));
+        match added {
+            Some(added) => Ok(added.to_string()),
+            None => self.decode(new),
+        }
+    }
+
     /// The text of tokens, special ones left out. Bytes that are no UTF-8 become `�`.
     ///
     /// # Errors
@@ -120,5 +141,106 @@ impl CausalText {
             start: format!("{ids:?}"),
             message,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn byte_level() -> CausalText {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-gpt2");
+        let config = Gpt2Config::from_folder(Path::new(folder)).unwrap();
+        CausalText::from_folder(Path::new(folder), &config).unwrap()
+    }
+
+    /// A tokenizer of whole words, numbered as they come here, with this decoder.
+    fn of_words(words: &[&str], decoder: &Value) -> CausalText {
+        let vocabulary: serde_json::Map<String, Value> = words
+            .iter()
+            .enumerate()
+            .map(|(id, word)| (word.to_string(), json!(id)))
+            .collect();
+        let text = json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+            "added_tokens": [], "pre_tokenizer": null, "post_processor": null, "decoder": decoder,
+            "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": words[0] },
+        });
+        let tokenizer = Tokenizer::from_bytes(text.to_string().as_bytes()).unwrap();
+        CausalText::new(PathBuf::from(TOKENIZER_FILE), tokenizer, words.len()).unwrap()
+    }
+
+    #[test]
+    fn what_is_added_has_its_white_space() {
+        let text = byte_level();
+        for (before, new) in [
+            ("The Black Ravens play", " football and"),
+            ("The li", "brary"),
+            ("The library", ", the Green Tower"),
+            ("The Black Ravens ", "opera"),
+            ("A", "\n\nB\n"),
+            ("A", "  \t two  "),
+            ("A\n", " "),
+            (" ", " "),
+            ("", " football "),
+            ("é", "ü "),
+            ("a\u{fffd}", "b"),
+            ("A", ""),
+        ] {
+            let [start, rest] = [before, new].map(|text_of| text.encode(text_of).unwrap());
+            assert_eq!(text.decode_after(&start, &rest).unwrap(), new, "{before:?}");
+        }
+        // Special tokens have no text, before it and in it.
+        let [start, rest] = ["The li", "brary"].map(|part| text.encode(part).unwrap());
+        let start = [vec![0], start].concat();
+        let rest = [rest.clone(), vec![0], rest].concat();
+        assert_eq!(text.decode_after(&start, &rest).unwrap(), "brarybrary");
+    }
+
+    #[test]
+    fn a_character_comes_whole_with_the_token_that_completes_it() {
+        let text = byte_level();
+        for whole in ["é", "aé😀 b", "😀", "你好", "x\u{10ffff}"] {
+            let ids = text.encode(whole).unwrap();
+            assert!(ids.len() > 1, "{whole}");
+            for at in 0..=ids.len() {
+                let (before, new) = ids.split_at(at);
+                let before_it = text.decode(before).unwrap();
+                let complete = before_it.trim_end_matches(char::REPLACEMENT_CHARACTER);
+                let added = text.decode_after(before, new).unwrap();
+                if new.is_empty() {
+                    assert_eq!(added, "", "{whole}");
+                } else {
+                    assert_eq!(format!("{complete}{added}"), whole, "{at}");
+                }
+            }
+        }
+        // One that stays incomplete is shown as such, as transformers 5.24 shows it.
+        let ids = text.encode("😀").unwrap();
+        let start = text.encode("a").unwrap();
+        assert_eq!(text.decode_after(&start, &ids[..1]).unwrap(), "\u{fffd}");
+    }
+
+    /// Values: `tokenizer.decode(all)[len(tokenizer.decode(before)):]` with tokenizers 0.23.
+    #[test]
+    fn new_tokens_alone_can_have_another_text() {
+        let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+        let text = of_words(&["▁The", "▁li", "brary", "▁"], &metaspace);
+        assert_eq!(text.decode(&[1]).unwrap(), "li");
+        assert_eq!(text.decode_after(&[0], &[1]).unwrap(), " li");
+        assert_eq!(text.decode_after(&[0, 1], &[2]).unwrap(), "brary");
+        assert_eq!(text.decode_after(&[0], &[3]).unwrap(), " ");
+        assert_eq!(text.decode_after(&[], &[0]).unwrap(), "The");
+
+        let pieces = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
+        let text = of_words(&["the", "play", "##ing", ".", "do", "n't"], &pieces);
+        assert_eq!(text.decode(&[2]).unwrap(), "##ing");
+        assert_eq!(text.decode_after(&[0, 1], &[2]).unwrap(), "ing");
+        assert_eq!(text.decode_after(&[0], &[1, 2]).unwrap(), " playing");
+        assert_eq!(text.decode_after(&[1], &[3]).unwrap(), ".");
+        assert_eq!(text.decode_after(&[4], &[5]).unwrap(), "n't");
     }
 }

@@ -171,10 +171,16 @@ impl<'a> Count<'a> {
         tracked
     }
 
-    /// GPT-2's output map, its token embeddings.
+    /// GPT-2's output map, its token embeddings unless it has one of its own.
     fn vocabulary(&mut self, config: &Gpt2Config, rows: f64, tracked: bool) {
         let map = [config.n_embd, config.vocab_size];
-        self.linear("transformer.wte", rows, map, tracked);
+        let is_apart = !config.tie_word_embeddings || self.trains.any("lm_head");
+        let module = if is_apart {
+            "lm_head"
+        } else {
+            "transformer.wte"
+        };
+        self.linear(module, rows, map, tracked);
     }
 }
 
@@ -243,10 +249,27 @@ mod tests {
         let full = trains(classifier(&config), &Method::Full);
         let forward = classifier_flops(&config, &none, &lengths);
         assert_eq!(classifier_flops(&config, &full, &lengths), 3.0 * forward);
-        let config = causal();
-        let full = trains(lm(&config), &Method::Full);
-        let forward = causal_flops(&config, &none, &lengths, 9);
-        assert_eq!(causal_flops(&config, &full, &lengths, 9), 3.0 * forward);
+        for tie_word_embeddings in [true, false] {
+            let mut config = causal();
+            config.tie_word_embeddings = tie_word_embeddings;
+            let full = trains(lm(&config), &Method::Full);
+            let forward = causal_flops(&config, &none, &lengths, 9);
+            assert_eq!(causal_flops(&config, &full, &lengths, 9), 3.0 * forward);
+        }
+    }
+
+    #[test]
+    fn an_adapter_on_the_embeddings_is_one_on_the_output_map_only_where_the_two_are_one() {
+        let (lengths, targets) = ([4], 3);
+        let [one, two] = [true, false].map(|tie_word_embeddings| {
+            let mut config = causal();
+            config.tie_word_embeddings = tie_word_embeddings;
+            let found = trains(lm(&config), &adapter(&["wte"]));
+            causal_flops(&config, &found, &lengths, targets)
+        });
+        // Of A, B and T, of rank 2, each: the product, the gradient of the factor and that of its input.
+        let factors = 3.0 * 2.0 * 40.0 + 3.0 * (2.0 * 8.0 + 2.0 * 2.0);
+        assert_eq!(one - two, 2.0 * 3.0 * factors);
     }
 
     #[test]
