@@ -4,22 +4,23 @@ use tokenizers::Tokenizer;
 
 use super::config::Gpt2Config;
 use crate::error::{ModelError, start_of};
-use crate::read::{read_bounded, required_file};
-use crate::text::{
-    MAX_TOKENIZER_BYTES, TOKENIZER_FILE, check_merges, check_template, guarded, input, is_padded,
-};
+use crate::long_text::{Cutter, End};
+use crate::read::read_bounded;
+use crate::text::{MAX_TOKENIZER_BYTES, check_merges, check_template, guarded, input, is_padded};
+use crate::tokenizer::{FolderTokenizer, TokenizerOf};
 
-/// Reads `tokenizer.json` of a folder.
+/// Reads the tokenizer of a folder, as [`CausalText::from_folder`] does, for a model that is yet to be made.
 ///
 /// # Errors
-/// No such file, or one that is no tokenizer.
+/// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be.
 pub fn read_tokenizer(folder: &Path) -> Result<Tokenizer, ModelError> {
-    let path = required_file(folder, TOKENIZER_FILE, || {
-        "if it has vocab.json and merges.txt, convert them with Python's transformers: \
-         AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-            .to_string()
-    })?;
-    read_tokenizer_file(&path)
+    let of = TokenizerOf {
+        model_type: "gpt2",
+        tokenizer_class: None,
+        // The model will have a row for every token.
+        vocab_size: usize::MAX,
+    };
+    Ok(FolderTokenizer::read(folder, of)?.tokenizer)
 }
 
 fn read_tokenizer_file(path: &Path) -> Result<Tokenizer, ModelError> {
@@ -38,19 +39,32 @@ fn read_tokenizer_file(path: &Path) -> Result<Tokenizer, ModelError> {
 pub struct CausalText {
     tokenizer: Tokenizer,
     vocab_size: usize,
+    cutter: Cutter,
+    cleans_up: bool,
 }
 
 impl CausalText {
-    /// Reads `tokenizer.json` of a model folder.
+    /// Reads the tokenizer of a model folder: `tokenizer.json`, and `tokenizer_config.json`, `special_tokens_map.json`
+    /// and `added_tokens.json` where they are, as `AutoTokenizer` of transformers 5.24 does.
     ///
     /// # Errors
-    /// No such file, or one that is no tokenizer; a vocabulary that is not the configuration's.
+    /// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be; a vocabulary that is not the
+    /// configuration's.
     pub fn from_folder(folder: &Path, config: &Gpt2Config) -> Result<Self, ModelError> {
-        let tokenizer = read_tokenizer(folder)?;
-        Self::new(folder.join(TOKENIZER_FILE), tokenizer, config.vocab_size)
+        let of = TokenizerOf {
+            model_type: "gpt2",
+            tokenizer_class: config.tokenizer_class(),
+            vocab_size: config.vocab_size,
+        };
+        let read = FolderTokenizer::read(folder, of)?;
+        let text = Self::new(read.path, read.tokenizer, config.vocab_size)?;
+        Ok(Self {
+            cleans_up: read.cleans_up,
+            ..text
+        })
     }
 
-    /// Reads a `tokenizer.json` that lies anywhere.
+    /// Reads a `tokenizer.json` that lies anywhere, as it is: no file beside it is read.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -85,15 +99,46 @@ impl CausalText {
             });
         }
         Ok(Self {
+            cutter: Cutter::of(&tokenizer),
             tokenizer,
             vocab_size,
+            cleans_up: false,
         })
     }
 
-    /// The tokens of a text; none for an empty one.
+    /// The tokens of a text if they are no more than `most`, else its first tokens, more than `most` of them. No more
+    /// of a long text is tokenised than that takes, where the tokenizer's words end at spaces.
     ///
     /// # Errors
-    /// A text of more than a megabyte, or one that the tokenizer refuses.
+    /// As [`Self::encode`], for what must be tokenised together.
+    pub fn encode_first(&self, text: &str, most: usize) -> Result<Vec<u32>, ModelError> {
+        self.encode_end(text, most, End::First)
+    }
+
+    /// The same for the end of a text and its last tokens.
+    ///
+    /// # Errors
+    /// As [`Self::encode_first`].
+    pub fn encode_last(&self, text: &str, most: usize) -> Result<Vec<u32>, ModelError> {
+        self.encode_end(text, most, End::Last)
+    }
+
+    fn encode_end(&self, text: &str, most: usize, end: End) -> Result<Vec<u32>, ModelError> {
+        let mut bytes = most.saturating_mul(16).max(1 << 12);
+        loop {
+            let part = self.cutter.part(text, bytes, end);
+            let ids = self.encode(part)?;
+            if part.len() == text.len() || ids.len() > most {
+                return Ok(ids);
+            }
+            bytes = bytes.saturating_mul(8);
+        }
+    }
+
+    /// The tokens of a text; none for an empty one. None are put around it, whatever the tokenizer's post-processor is.
+    ///
+    /// # Errors
+    /// A text of more than 16 MiB, or one that the tokenizer refuses.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let failed = |message| ModelError::Encode {
             start: start_of(text),
@@ -116,9 +161,33 @@ impl CausalText {
     /// # Errors
     /// What the tokenizer refuses.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        guarded(|| self.tokenizer.decode(ids, true)).map_err(|message| ModelError::Encode {
+        let decoded = guarded(|| self.tokenizer.decode(ids, true));
+        let text = decoded.map_err(|message| ModelError::Encode {
             start: format!("{ids:?}"),
             message,
+        })?;
+        Ok(match self.cleans_up {
+            true => cleaned_up(text),
+            false => text,
         })
     }
+}
+
+/// What transformers calls `clean_up_tokenization`: no space before punctuation and English endings.
+fn cleaned_up(text: String) -> String {
+    let pairs = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    pairs
+        .into_iter()
+        .fold(text, |text, (spaced, joined)| text.replace(spaced, joined))
 }
