@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::output;
 use super::progress::Counter;
-use super::task;
+use super::{task, texts};
 
 /// What `eval` was told.
 pub(super) struct Wanted {
@@ -61,7 +61,8 @@ pub(super) fn run(
             .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let end = parts.config.eos_token_id;
-    let (sequences, _) = encode_records(&parts.text, end, &records, config.max_length)?;
+    let (sequences, _) = encode_records(&parts.text, end, &records, config.max_length)
+        .map_err(|error| texts::located(error, texts::of_split(data, split)))?;
     let causal = causal_scores(&parts.model, &sequences, &device)?;
     let scores = score_texts(task.scorer(), &records, &texts, jar.as_ref())?;
 

@@ -98,10 +98,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 text: CausalText::from_folder(folder, &config)?,
                 config,
             };
-            let usual = GenerationConfig {
-                eos_token_ids: vec![parts.config.eos_token_id],
-                ..GenerationConfig::default()
-            };
+            let usual = GenerationConfig::from_folder(folder, parts.config.vocab_size)?;
             (read_lines(args.input.as_deref())?, parts, usual, device)
         }
         None => return Err("--run or --model is needed".into()),

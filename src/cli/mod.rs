@@ -21,6 +21,7 @@ mod hub;
 mod import;
 mod inspect;
 mod merge;
+mod model_notes;
 mod predict;
 mod pretrain;
 mod pretrain_causal;
@@ -35,6 +36,7 @@ mod signals;
 mod table;
 mod task;
 mod tasks;
+mod texts;
 mod train;
 mod train_generation;
 #[cfg(feature = "hub")]

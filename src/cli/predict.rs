@@ -1,17 +1,17 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mtlora::core::device;
 use mtlora::train::{
-    Example, NamedAdapter, Objective, RoutedColumns, RoutedRow, RunConfig, encode,
+    Example, NamedAdapter, Objective, RoutedColumns, RoutedRow, RunConfig, TrainError,
     load_classifiers, predict, predict_routed, read_routed,
 };
 use serde_json::{Map, Value, json};
 
 use super::several::{self, SeveralArgs};
-use super::{adapted, output};
+use super::{adapted, output, texts};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -65,7 +65,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let device = device(&config.device)?;
     let parts = config.load(&folder, &device)?;
-    let items = encode(&parts.text, &examples)?;
+    let name = args.input.as_ref().map(|path| path.display().to_string());
+    let name = name.as_deref().unwrap_or("standard input");
+    let items = texts::encoded(&parts.text, &examples, |line| format!("{name}:{line}"))?;
     let logits = predict(&parts.model, &parts.config, &items, &device)?;
     let count = logits.len();
     match args.format {
@@ -95,14 +97,20 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let rows = read_routed(several::table(args.input.as_deref())?, columns, &names)?;
     let device = device(&adapters[0].config.device)?;
     let models = load_classifiers(&adapters, &device)?;
-    let logits = predict_routed(&models, &rows, &device)?;
+    let logits = predict_routed(&models, &rows, &device).map_err(|error| match error {
+        TrainError::Model(error) => {
+            let table = args.input.as_deref().unwrap_or(Path::new("-")).display();
+            texts::located(error, |row| format!("{table}, row {row}"))
+        }
+        other => other.into(),
+    })?;
     match args.format {
         Format::Csv => write_several_csv(&adapters, &rows, &logits)?,
         Format::Jsonl => {
             let mut out = output::stdout();
             for (row, logits) in rows.iter().zip(&logits) {
                 let adapter = &adapters[row.adapter];
-                let mut map = texts(&row.text, row.pair.as_deref());
+                let mut map = of_example(&row.text, row.pair.as_deref());
                 map.insert("adapter".into(), json!(adapter.name));
                 map.append(&mut prediction(logits, &adapter.config.objective));
                 writeln!(out, "{}", output::json_text(&map)?)?;
@@ -211,14 +219,14 @@ fn write_jsonl(
 ) -> Result<(), Box<dyn Error>> {
     let mut out = output::stdout();
     for (example, logits) in examples.iter().zip(logits) {
-        let mut row = texts(&example.text, example.pair.as_deref());
+        let mut row = of_example(&example.text, example.pair.as_deref());
         row.append(&mut prediction(logits, objective));
         writeln!(out, "{}", output::json_text(&row)?)?;
     }
     Ok(())
 }
 
-fn texts(text: &str, pair: Option<&str>) -> Map<String, Value> {
+fn of_example(text: &str, pair: Option<&str>) -> Map<String, Value> {
     let mut row = Map::new();
     row.insert("text".into(), json!(text));
     if let Some(pair) = pair {

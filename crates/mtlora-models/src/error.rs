@@ -239,6 +239,14 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// The same of another text: `number` gives its number for the one that is named.
+    pub fn renumbered(mut self, place: impl Fn(usize) -> usize) -> Self {
+        if let Self::OneOf { number, .. } = &mut self {
+            *number = place(*number);
+        }
+        self
+    }
+
     /// What the operating system said when `path` was read.
     pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io {

@@ -787,6 +787,150 @@ mod tests {
         }
     }
 
+    /// The side is that of transformers 5.24's `truncation=True`: what tokenizer.json says.
+    #[test]
+    fn a_direction_in_the_file_says_which_side_is_cut() {
+        let mut file = bert();
+        for (direction, expected, pair) in [
+            ("Right", [2, 5, 6, 7, 3], [2, 5, 3, 9, 3]),
+            ("Left", [2, 7, 8, 9, 3], [2, 9, 3, 6, 3]),
+        ] {
+            file["truncation"]["direction"] = json!(direction);
+            let encoder = load(&file, &config(Architecture::Bert, 10), 5).unwrap();
+            let text = "the cat sats mat";
+            assert_eq!(encoder.encode(text, None).unwrap().ids, expected);
+            let tokens = encoder.encode(text, Some("mat cat")).unwrap();
+            assert_eq!(tokens.ids, pair);
+        }
+    }
+
+    /// Texts of about `words` words, with all kinds of characters and of spaces between them.
+    fn long_texts(words: usize) -> impl Iterator<Item = String> {
+        let parts = [
+            "the",
+            "cat",
+            "sat",
+            "mat",
+            "number",
+            "12",
+            "3",
+            "cat's",
+            "don't",
+            "İstanbul",
+            "e\u{301}té",
+            "中文",
+            "¿que?",
+            "<mask>",
+            "</s>",
+            "[MASK]",
+            "it's.",
+            "--",
+            "हिन्दी",
+            "\u{1f600}\u{200d}\u{1f600}",
+            "\u{301}",
+            "x<pad>y",
+            "ẞ",
+        ];
+        let spaces = [
+            " ",
+            " ",
+            " ",
+            " ",
+            "  ",
+            "\n",
+            "\t ",
+            "\u{a0}",
+            "\u{2003} ",
+            "",
+        ];
+        (0u32..12).map(move |seed| {
+            let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+            let mut draw = |count: usize| {
+                // Marsaglia's xorshift.
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                state as usize % count
+            };
+            (0..words)
+                .map(|_| format!("{}{}", parts[draw(parts.len())], spaces[draw(spaces.len())]))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn a_long_text_has_the_tokens_of_the_whole() {
+        let roberta = roberta();
+        let size = roberta["model"]["vocab"].as_object().unwrap().len();
+        for (mut file, config) in [
+            (roberta, config(Architecture::Roberta, size)),
+            (bert(), config(Architecture::Bert, 10)),
+        ] {
+            for direction in ["Left", "Right"] {
+                file["truncation"] = json!({"direction": direction, "max_length": 9, "strategy": "LongestFirst", "stride": 0});
+                let encoder = load(&file, &config, 24).unwrap();
+                let texts: Vec<String> = long_texts(6000).collect();
+                let rows: Vec<(&str, Option<&str>)> =
+                    texts.iter().map(|text| (text.as_str(), None)).collect();
+                let batch = encoder.encode_batch(&rows).unwrap();
+                for (text, found) in texts.iter().zip(&batch) {
+                    let part = encoder.part(text, None, encoder.enough());
+                    assert!(part.len() < text.len() / 2, "{}", part.len());
+                    let whole = encoder.encode_whole(text, None).unwrap();
+                    assert_eq!(found, &whole);
+                    assert_eq!(encoder.encode(text, None).unwrap(), whole);
+                }
+            }
+        }
+    }
+
+    /// Its first word has one token only, unknown: 4 KiB of it are too little.
+    #[test]
+    fn a_text_of_few_tokens_is_read_until_there_are_enough() {
+        let word = "x".repeat(300_000);
+        let few = format!("{word} the cat {word} {}", "the cat sat ".repeat(3));
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 8).unwrap();
+        let expected = [2, 1, 5, 6, 1, 5, 6, 3];
+        assert_eq!(encoder.encode(&few, None).unwrap().ids, expected);
+        let batch = encoder.encode_batch(&[("cat", None), (&few, None), ("mat", None)]);
+        let ids: Vec<Vec<u32>> = batch.unwrap().into_iter().map(|one| one.ids).collect();
+        assert_eq!(ids, [vec![2, 6, 3], expected.to_vec(), vec![2, 9, 3]]);
+    }
+
+    #[test]
+    fn texts_of_many_megabytes_are_cut() {
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 6).unwrap();
+        let long = "the cat sat mat ".repeat((MAX_WHOLE + 100) / 16 + 1);
+        assert!(long.len() > MAX_WHOLE);
+        let tokens = encoder.encode(&long, None).unwrap();
+        assert_eq!(tokens.ids, [2, 5, 6, 7, 9, 3]);
+    }
+
+    /// A token that takes the spaces behind it, or has some in it, reaches over a place for a cut.
+    #[test]
+    fn a_tokenizer_whose_tokens_reach_over_spaces_gets_whole_texts() {
+        let text = "the cat ".repeat(3000);
+        let cuts = |change: &dyn Fn(&mut Value)| {
+            let mut file = bert();
+            change(&mut file);
+            let encoder = load(&file, &config(Architecture::Bert, 10), 8).unwrap();
+            encoder.part(&text, None, encoder.enough()).len() < text.len()
+        };
+        assert!(cuts(&|_| {}));
+        assert!(cuts(&|file| file["added_tokens"][4]["lstrip"] = json!(true)));
+        assert!(!cuts(
+            &|file| file["added_tokens"][4]["rstrip"] = json!(true)
+        ));
+        assert!(!cuts(
+            &|file| file["pre_tokenizer"] = json!({"type": "Whitespace"})
+        ));
+        assert!(!cuts(
+            &|file| file["normalizer"] =
+                json!({"type": "Strip", "strip_left": true, "strip_right": true})
+        ));
+        assert!(!cuts(&|file| file["pre_tokenizer"] = Value::Null));
+    }
+
     #[test]
     fn a_batch_is_its_texts_in_order() {
         let encoder = load(&bert(), &config(Architecture::Bert, 10), 12).unwrap();
@@ -800,21 +944,27 @@ mod tests {
         for (&(text, pair), tokens) in rows.iter().zip(&batch) {
             assert_eq!(&encoder.encode(text, pair).unwrap(), tokens);
         }
-        let long = "x".repeat(MAX_TEXT + 1);
-        let error = encoder
-            .encode_batch(&[("a", None), ("b", Some(&long))])
-            .unwrap_err();
-        assert!(
-            matches!(
-                error,
-                ModelError::TextTooLong {
-                    limit: MAX_TEXT,
-                    ..
-                }
-            ),
-            "{error}"
-        );
-        assert!(error.to_string().len() < 300);
+        let long = "x".repeat(MAX_WHOLE + 1);
+        for rows in [
+            [("a", None), ("b", Some(long.as_str()))],
+            [("a", None), (&long, None)],
+        ] {
+            let error = encoder.encode_batch(&rows).unwrap_err();
+            assert!(error.to_string().len() < 350);
+            let ModelError::OneOf { number: 2, source } = error else {
+                panic!("{error}");
+            };
+            assert!(
+                matches!(
+                    *source,
+                    ModelError::TextTooLong {
+                        limit: MAX_WHOLE,
+                        ..
+                    }
+                ),
+                "{source}"
+            );
+        }
     }
 
     /// Replaces one value somewhere in a file.

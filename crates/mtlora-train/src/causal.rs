@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
 
 use crate::batches::{BatchSize, by_length};
-use crate::data_to_text::{Record, Sequence, sequence};
+use crate::data_to_text::{Record, Sequence, target_text};
 use crate::fingerprint::Fingerprint;
 use crate::fit::{BatchLoss, Learner, Observer, Trained, fit};
 use crate::metrics::{MetricName, Scores};
@@ -27,10 +27,11 @@ pub struct Encoded {
     pub left_out: usize,
 }
 
-/// One sequence for each input and each of its references, no longer than `max_length` tokens.
+/// One sequence for each input and each of its references, no longer than `max_length` tokens. Of a long text only as
+/// much is tokenised as that takes, where its words end at spaces.
 ///
 /// # Errors
-/// A text that the tokenizer refuses.
+/// [`ModelError::OneOf`] with the record's number, for a text that the tokenizer refuses.
 pub fn encode_records(
     text: &CausalText,
     end_of_text: u32,
@@ -38,10 +39,17 @@ pub fn encode_records(
     max_length: usize,
 ) -> Result<(Vec<Sequence>, Encoded), ModelError> {
     let (mut sequences, mut count) = (Vec::new(), Encoded::default());
-    for record in records {
+    for (record, number) in records.iter().zip(1..) {
+        let failed = |source| ModelError::OneOf {
+            number,
+            source: Box::new(source),
+        };
+        let input = text.encode_last(&record.input, max_length);
+        let input = input.map_err(failed)?;
         for reference in &record.references {
-            let encode = |text_: &str| text.encode(text_);
-            let mut one = sequence(encode, end_of_text, &record.input, reference)?;
+            let target = text.encode_first(&target_text(reference), max_length);
+            let target = target.map_err(failed)?;
+            let mut one = Sequence::of(input.clone(), &target, end_of_text);
             match one.cut_input(max_length) {
                 Ok(cut) => {
                     count.cut += usize::from(cut > 0);

@@ -191,3 +191,52 @@ fn cleaned_up(text: String) -> String {
         .into_iter()
         .fold(text, |text, (spaced, joined)| text.replace(spaced, joined))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::vocabulary::train_causal_tokenizer;
+
+    fn text() -> CausalText {
+        let lines = (0..200).map(|n| format!("the cat number {n} sat on the other mat"));
+        let tokenizer = train_causal_tokenizer(lines, 300).unwrap();
+        let size = tokenizer.get_vocab_size(true);
+        CausalText::new(PathBuf::from("tokenizer.json"), tokenizer, size).unwrap()
+    }
+
+    #[test]
+    fn an_end_of_a_long_text_has_the_tokens_of_the_whole() {
+        let text = text();
+        let mut long = String::new();
+        for n in 0..4000 {
+            long.push_str(&format!(
+                "{}the <|endoftext|>cat's mat, {n}  é\n",
+                "x".repeat(n % 7)
+            ));
+        }
+        let whole = text.encode(&long).unwrap();
+        for most in [0, 1, 2, 17, 300] {
+            let first = text.encode_first(&long, most).unwrap();
+            assert!(first.len() > most && first.len() < whole.len() / 2);
+            assert_eq!(first, whole[..first.len()]);
+            let last = text.encode_last(&long, most).unwrap();
+            assert!(last.len() > most && last.len() < whole.len() / 2);
+            assert_eq!(last, whole[whole.len() - last.len()..]);
+        }
+        for short in ["", "the cat", "<|endoftext|>"] {
+            let all = text.encode(short).unwrap();
+            assert_eq!(text.encode_first(short, 5).unwrap(), all);
+            assert_eq!(text.encode_last(short, 5).unwrap(), all);
+        }
+        assert_eq!(text.encode_last(&long, whole.len()).unwrap(), whole);
+    }
+
+    /// transformers 5.24's `clean_up_tokenization`.
+    #[test]
+    fn spaces_before_punctuation_are_removed() {
+        let text = "Who ? I 'm here , he 's not , they do n't . ' we 've";
+        let expected = "Who? I'm here, he's not, they don't.'we've";
+        assert_eq!(cleaned_up(text.to_string()), expected);
+    }
+}

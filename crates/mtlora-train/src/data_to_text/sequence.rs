@@ -37,15 +37,26 @@ pub fn sequence<E>(
     input: &str,
     target: &str,
 ) -> Result<Sequence, E> {
-    let mut ids = encode(input)?;
-    ids.push(end);
-    let loss_from = ids.len();
-    ids.extend(encode(&format!(" {}", target.trim()))?);
-    ids.push(end);
-    Ok(Sequence { ids, loss_from })
+    let (input, target) = (encode(input)?, encode(&target_text(target))?);
+    Ok(Sequence::of(input, &target, end))
+}
+
+/// A target as it is encoded.
+pub(crate) fn target_text(target: &str) -> String {
+    format!(" {}", target.trim())
 }
 
 impl Sequence {
+    /// The sequence of an input's tokens and those of its target, with the end-of-text token `end` behind each.
+    pub(crate) fn of(input: Vec<u32>, target: &[u32], end: u32) -> Self {
+        let mut ids = input;
+        ids.push(end);
+        let loss_from = ids.len();
+        ids.extend(target);
+        ids.push(end);
+        Self { ids, loss_from }
+    }
+
     /// The tokens to generate from: all up to the first end mark.
     pub fn prompt(&self) -> &[u32] {
         self.ids.get(..self.loss_from).unwrap_or(&self.ids)
