@@ -65,7 +65,7 @@ pub use gpt2::{
 };
 pub use layer_norm::LayerNorm;
 pub use masked_lm::{LmHead, MaskedLm};
-pub use save::{copy_tokenizer_files, write_atomically, write_checkpoint};
+pub use save::{copy_generation_config, copy_tokenizer_files, write_atomically, write_checkpoint};
 pub use strip::Strip;
 pub use text::{TextEncoder, Tokens};
 pub use tokenizer::model_max_length;

@@ -189,3 +189,67 @@ pub fn train_causal(
     };
     fit(model, &learner, options, from, device, observer)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+
+    use mtlora_models::train_causal_tokenizer;
+
+    use super::*;
+    use crate::data_to_text::sequence;
+
+    fn text() -> CausalText {
+        let lines = (0..200).map(|n| format!("the cat number {n} sat on the other mat"));
+        let tokenizer = train_causal_tokenizer(lines, 300).unwrap();
+        let size = tokenizer.get_vocab_size(true);
+        CausalText::new(PathBuf::from("tokenizer.json"), tokenizer, size).unwrap()
+    }
+
+    fn record(input: String, references: &[String]) -> Record {
+        Record {
+            input,
+            references: references.to_vec(),
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn long_records_are_those_of_their_whole_texts() {
+        let text = text();
+        let input: String = (0..5000).map(|n| format!("cat {n} | ")).collect();
+        let long: String = (0..5000).map(|n| format!("the mat {n} ")).collect();
+        let records = [
+            record(input.clone(), &["the cat sat".into(), long]),
+            record("a cat".into(), &["the mat".into()]),
+        ];
+        let (found, count) = encode_records(&text, 0, &records, 32).unwrap();
+        let encode = |part: &str| text.encode(part);
+        let mut whole = sequence(encode, 0, &input, "the cat sat").unwrap();
+        whole.cut_input(32).unwrap();
+        let short = sequence(encode, 0, "a cat", "the mat").unwrap();
+        assert_eq!(found, [whole, short]);
+        assert_eq!(
+            count,
+            Encoded {
+                cut: 1,
+                left_out: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_encoded_is_named_by_its_record() {
+        let whole = "x".repeat((16 << 20) + 1);
+        let records = [
+            record("a".into(), &["b".into()]),
+            record("a".into(), &[whole]),
+        ];
+        let error = encode_records(&text(), 0, &records, 32).unwrap_err();
+        assert!(
+            matches!(error, ModelError::OneOf { number: 2, .. }),
+            "{error}"
+        );
+    }
+}

@@ -22,5 +22,5 @@ mod toy;
 pub use config::{EarlyStopping, GenerationConfig, InvalidConfig};
 pub use decoder::CausalDecoder;
 pub use error::GenerationError;
-pub(crate) use folder::ignored_settings;
+pub(crate) use folder::{GENERATION_CONFIG_FILE, ignored_settings};
 pub use search::{Generated, Progress, generate};
