@@ -295,4 +295,10 @@ fn a_prompt_of_megabytes_is_cut_from_the_left() {
         errors.contains("input 2 is ") && errors.contains("--cut-input"),
         "{errors}"
     );
+    let word = "x".repeat((16 << 20) + 1);
+    let errors = refused_reading(&["generate", "--model", GPT2], &format!("The\n{word}\n"));
+    assert!(
+        errors.contains("standard input:2: a text of 16777217 bytes"),
+        "{errors}"
+    );
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use mtlora::core::{device, devices};
 use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, PromptForm, RoutedColumns, Run, WriteOptions, Written,
-    load_generators, read_routed, write_routed,
+    GenerationRunConfig, GeneratorParts, PromptForm, RoutedColumns, Run, WriteError, WriteOptions,
+    Written, load_generators, read_routed, write_routed,
 };
 use serde_json::{Value, json};
 
@@ -113,7 +113,19 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let prompts: Vec<&str> = lines.iter().map(String::as_str).collect();
     let mut counter = Counter::new("texts", prompts.len());
-    let written = parts.write(&prompts, &options, &device, &mut |done| counter.show(done))?;
+    let written = parts
+        .write(&prompts, &options, &device, &mut |done| counter.show(done))
+        .map_err(|error| -> Box<dyn Error> {
+            match (error, &args.split, &args.input) {
+                (WriteError::Input { number, source }, None, Some(path)) => {
+                    format!("{}:{number}: {source}", path.display()).into()
+                }
+                (WriteError::Input { number, source }, None, None) => {
+                    format!("standard input:{number}: {source}").into()
+                }
+                (error, ..) => error.into(),
+            }
+        })?;
     let mut out = output::stdout();
     for (prompt, one) in prompts.iter().zip(&written) {
         writeln!(out, "{}", output::json_text(&json_row(prompt, None, one))?)?;
