@@ -146,18 +146,15 @@ impl Notes<'_> {
             );
         }
         if let Some((file, settings)) = ignored_settings(self.folder)? {
-            self.add(
-                file,
-                format!(
-                    "texts are written without {}, which transformers' generate uses and which {} not supported here{}",
-                    listed(&settings),
-                    if settings.len() == 1 { "is" } else { "are" },
-                    match settings.contains(&"max_length") {
-                        true => " (for the length of a text there is max_new_tokens)",
-                        false => "",
-                    }
-                ),
+            let are = if settings.len() == 1 { "is" } else { "are" };
+            let mut message = format!(
+                "texts are written without {}, which transformers' generate uses and which {are} not supported here",
+                listed(&settings)
             );
+            if settings.contains(&"max_length") {
+                message.push_str(" (for the length of a text there is max_new_tokens)");
+            }
+            self.add(file, message);
         }
         let path = self.folder.join(TOKENIZER_FILE);
         if !path.exists() {

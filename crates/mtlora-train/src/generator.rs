@@ -117,9 +117,10 @@ impl GeneratorParts {
         let (new, most) = (options.decoding.max_new_tokens, self.config.n_positions);
         // The last new token is never read.
         let room = most.saturating_sub(new.saturating_sub(1));
-        let ids = match options.cut {
-            true => self.text.encode_last(text, room),
-            false => self.text.encode(text),
+        let ids = if options.cut {
+            self.text.encode_last(text, room)
+        } else {
+            self.text.encode(text)
         };
         let mut ids = ids.map_err(|source| WriteError::Input { number, source })?;
         if options.form == PromptForm::Input {

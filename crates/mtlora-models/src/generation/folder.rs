@@ -117,9 +117,10 @@ impl GenerationConfig {
         let positive = |field: &str, default: f64| {
             let value = number(field, default)?;
             // Without sampling it does nothing, and files have 0 there.
-            match value > 0.0 || !do_sample {
-                true => Ok(if value > 0.0 { value } else { default }),
-                false => Err(fields.wrong(field, format!("is {value}, but must be above 0"))),
+            if value > 0.0 || !do_sample {
+                Ok(if value > 0.0 { value } else { default })
+            } else {
+                Err(fields.wrong(field, format!("is {value}, but must be above 0")))
             }
         };
         let top_k = if do_sample { USUAL_TOP_K } else { usual.top_k };
@@ -205,9 +206,10 @@ pub(crate) fn ignored_settings(
     if acts("max_length", Neutral::Null) && file.get("max_new_tokens").is_none() {
         ignored.push("max_length");
     }
-    let name = match folder.join(GENERATION_CONFIG_FILE).exists() {
-        true => GENERATION_CONFIG_FILE,
-        false => CONFIG_FILE,
+    let name = if folder.join(GENERATION_CONFIG_FILE).exists() {
+        GENERATION_CONFIG_FILE
+    } else {
+        CONFIG_FILE
     };
     Ok((!ignored.is_empty()).then_some((name, ignored)))
 }

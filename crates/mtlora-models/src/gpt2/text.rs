@@ -166,9 +166,10 @@ impl CausalText {
             start: format!("{ids:?}"),
             message,
         })?;
-        Ok(match self.cleans_up {
-            true => cleaned_up(text),
-            false => text,
+        Ok(if self.cleans_up {
+            cleaned_up(text)
+        } else {
+            text
         })
     }
 }

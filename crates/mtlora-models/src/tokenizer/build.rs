@@ -97,9 +97,10 @@ fn byte_pairs(
 ) -> Result<Value, String> {
     let merges = files.tokenizer.pointer("/model/merges");
     let merges = merges.filter(|value| value.is_array());
-    let post_processor = match keeps_post_processor {
-        true => files.of_tokenizer("post_processor"),
-        false => None,
+    let post_processor = if keeps_post_processor {
+        files.of_tokenizer("post_processor")
+    } else {
+        None
     };
     let byte_level = |add_prefix_space: bool| json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": true});
     Ok(json!({

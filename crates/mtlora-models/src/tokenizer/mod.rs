@@ -64,9 +64,10 @@ impl FolderTokenizer {
             path: files.tokenizer_path,
             truncation_side: settings.truncation_side,
             token_types: settings.token_types,
-            cleans_up: match is_byte_pairs(&tokenizer) {
-                true => settings.cleans_up_byte_pairs,
-                false => settings.cleans_up,
+            cleans_up: if is_byte_pairs(&tokenizer) {
+                settings.cleans_up_byte_pairs
+            } else {
+                settings.cleans_up
             },
             tokenizer,
             names: settings.names,

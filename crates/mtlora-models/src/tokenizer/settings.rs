@@ -310,9 +310,10 @@ impl Tokens {
     /// The special tokens without a purpose.
     fn extra(&self, config: &JsonFile) -> Result<Vec<Token>, ModelError> {
         // What special_tokens_map.json has under the older name counts if there is nothing under the new one.
-        let field = match self.fields.contains_key(EXTRA) {
-            true => EXTRA,
-            false => ADDITIONAL,
+        let field = if self.fields.contains_key(EXTRA) {
+            EXTRA
+        } else {
+            ADDITIONAL
         };
         let Some(value) = self.fields.get(field).filter(|value| !value.is_null()) else {
             return Ok(Vec::new());
@@ -371,9 +372,10 @@ fn token_types(config: &JsonFile) -> Result<Option<bool>, ModelError> {
 
 /// See [`super::model_max_length`].
 pub(super) fn model_max_length(config: &JsonFile) -> Result<Option<usize>, ModelError> {
-    let field = match config.map.contains_key("model_max_length") {
-        true => "model_max_length",
-        false => "max_len",
+    let field = if config.map.contains_key("model_max_length") {
+        "model_max_length"
+    } else {
+        "max_len"
     };
     let Some(value) = config.get(field) else {
         return Ok(None);
