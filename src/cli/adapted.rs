@@ -13,7 +13,7 @@ use mtlora::train::{
 use super::finished::{self, CheckpointArgs};
 use super::head::{Head, HeadOf};
 use super::settings::{Resolved, Settings};
-use super::{hub, output};
+use super::{hub, output, texts};
 
 /// The most tokens of an example where no run says it.
 const MAX_LENGTH: usize = 128;
@@ -108,7 +108,7 @@ fn untold(
     let settings = settings_of(&adapter.config);
     let model = model.to_path_buf();
     match Gpt2Config::from_folder(&model) {
-        Ok(config) => Ok(generation(model, settings, &config, device)),
+        Ok(config) => generation(model, settings, &config, device),
         Err(ModelError::UnsupportedArchitecture { .. }) => {
             classification(folder, model, settings, &adapter, device)
         }
@@ -121,9 +121,8 @@ fn generation(
     adapter: AdapterSettings,
     config: &Gpt2Config,
     device: String,
-) -> StoredConfig {
-    StoredConfig::Generation(Box::new(GenerationRunConfig {
-        model,
+) -> Result<StoredConfig, Box<dyn Error>> {
+    Ok(StoredConfig::Generation(Box::new(GenerationRunConfig {
         task: String::new(),
         data: PathBuf::new(),
         train_split: String::new(),
@@ -135,11 +134,9 @@ fn generation(
         adapter,
         training: TrainOptions::default(),
         checkpoints: SaveOptions::default(),
-        decoding: GenerationConfig {
-            eos_token_ids: vec![config.eos_token_id],
-            ..GenerationConfig::default()
-        },
-    }))
+        decoding: GenerationConfig::from_folder(&model, config.vocab_size)?,
+        model,
+    })))
 }
 
 fn classification(
@@ -160,7 +157,7 @@ fn classification(
     if adapter.num_labels().is_none() {
         note!("the adapter has no head: the base model's is used, random where it has none");
     }
-    let max_length = MAX_LENGTH.min(config.max_tokens());
+    let max_length = texts::usual_length(&model, MAX_LENGTH)?.min(config.max_tokens());
     Ok(StoredConfig::Classification(Box::new(RunConfig {
         model,
         task: String::new(),

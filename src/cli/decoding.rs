@@ -27,9 +27,9 @@ pub(super) struct DecodingArgs {
     /// The tokens that end a text, with commas between.
     #[arg(long, value_delimiter = ',')]
     eos_token_ids: Option<Vec<u32>>,
-    /// Draw each token in place of taking the likeliest.
-    #[arg(long)]
-    do_sample: bool,
+    /// Draw each token in place of taking the likeliest; --do-sample=false: do not, whatever the model's folder says.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    do_sample: Option<bool>,
     /// Divide the logits by this before drawing.
     #[arg(long)]
     temperature: Option<f64>,
@@ -48,8 +48,8 @@ impl DecodingArgs {
     /// `usual` with what the flags say.
     pub(super) fn over(self, usual: GenerationConfig) -> GenerationConfig {
         let num_beams = match self.do_sample {
-            true => self.num_beams.unwrap_or(1),
-            false => self.num_beams.unwrap_or(usual.num_beams),
+            Some(true) => self.num_beams.unwrap_or(1),
+            _ => self.num_beams.unwrap_or(usual.num_beams),
         };
         GenerationConfig {
             num_beams,
@@ -61,7 +61,7 @@ impl DecodingArgs {
             min_new_tokens: self.min_new_tokens.unwrap_or(usual.min_new_tokens),
             max_new_tokens: self.max_new_tokens.unwrap_or(usual.max_new_tokens),
             eos_token_ids: self.eos_token_ids.unwrap_or(usual.eos_token_ids),
-            do_sample: self.do_sample || usual.do_sample,
+            do_sample: self.do_sample.unwrap_or(usual.do_sample),
             temperature: self.temperature.unwrap_or(usual.temperature),
             top_k: self.top_k.unwrap_or(usual.top_k),
             top_p: self.top_p.unwrap_or(usual.top_p),

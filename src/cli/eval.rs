@@ -4,16 +4,14 @@ use std::path::PathBuf;
 use burn::module::Module;
 use mtlora::core::{device, devices};
 use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
-use mtlora::train::{
-    Parts, StoredConfig, Task, encode, evaluate, glue, task_config, trained_parameters,
-};
+use mtlora::train::{Parts, StoredConfig, Task, evaluate, glue, task_config, trained_parameters};
 use serde_json::json;
 
 use super::eval_generation::{self, Wanted};
 use super::finished::CheckpointArgs;
 use super::head::{Head, HeadOf};
 use super::settings::Settings;
-use super::{adapted, hub, output, task};
+use super::{adapted, hub, output, task, texts};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -42,7 +40,8 @@ pub(crate) struct Args {
     /// matched by name].
     #[arg(long, value_delimiter = ',', requires = "model")]
     labels: Option<Vec<String>>,
-    /// The most tokens of an example [default: the run's, or 128; data-to-text: 512]. A data-to-text run
+    /// The most tokens of an example [default: the run's, or 128 (or what the model's
+    /// tokenizer is for, if that is less); data-to-text: 512]. A data-to-text run
     /// keeps its own.
     #[arg(long)]
     max_length: Option<usize>,
@@ -153,7 +152,11 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let head = Head::find(HeadOf::Model, &folder)?;
             let task = head.fit(task, args.labels.as_deref())?;
             let config = task_config(EncoderConfig::from_folder(&folder)?, task.objective())?;
-            let text = TextEncoder::from_folder(&folder, &config, args.max_length.unwrap_or(128))?;
+            let max_length = match args.max_length {
+                Some(length) => length,
+                None => texts::usual_length(&folder, 128)?,
+            };
+            let text = TextEncoder::from_folder(&folder, &config, max_length)?;
             let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;
             if !fresh.is_empty() {
                 note!(
@@ -172,7 +175,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let split = args.split.unwrap_or_else(|| task.dev_split().to_string());
     let examples = task::read(task.as_ref(), &data, &split)?;
-    let items = encode(&parts.text, &examples)?;
+    let items = texts::encoded(&parts.text, &examples, texts::of_split(&data, &split))?;
     let scores = evaluate(&parts.model, &parts.config, &items, task.as_ref(), &device)?;
     say!("{name} {split}: {}", output::describe(&scores))?;
     if json {

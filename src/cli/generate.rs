@@ -7,8 +7,8 @@ use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{
     GenerationRunConfig, GeneratorParts, InputColumns, Pairs, PromptForm, RoutedColumns, Run,
-    WriteOptions, Written, is_table, load_generators, read_input_lines, read_inputs, read_routed,
-    write_routed,
+    WriteError, WriteOptions, Written, is_table, load_generators, read_input_lines, read_inputs,
+    read_routed, write_routed,
 };
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use super::decoding::DecodingArgs;
 use super::finished::CheckpointArgs;
 use super::progress::Counter;
 use super::several::{self, SeveralArgs};
-use super::{adapted, hub, output, task};
+use super::{adapted, hub, output, task, texts};
 
 /// The column with the inputs where nothing says otherwise.
 const PROMPT: &str = "prompt";
@@ -83,7 +83,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let config = several::generation(&folder, stored)?;
             let device = device(args.device.as_deref().unwrap_or(&config.device))?;
             let lines = match &args.split {
-                Some(split) => inputs(&config, split)?,
+                Some(split) => Lines::of(inputs(&config, split)?),
                 None => args.lines(run_task(&config)?.as_deref())?,
             };
             (
@@ -111,10 +111,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 text: CausalText::from_folder(folder, &config)?,
                 config,
             };
-            let usual = GenerationConfig {
-                eos_token_ids: vec![parts.config.eos_token_id],
-                ..GenerationConfig::default()
-            };
+            let usual = GenerationConfig::from_folder(folder, parts.config.vocab_size)?;
             (args.lines(None)?, parts, usual, device)
         }
         None => return Err("--run or --model is needed".into()),
@@ -127,9 +124,22 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         },
         cut: args.cut_input,
     };
-    let prompts: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let prompts: Vec<&str> = lines.texts.iter().map(String::as_str).collect();
     let mut counter = Counter::new("texts", prompts.len());
-    let written = parts.write(&prompts, &options, &device, &mut |done| counter.show(done))?;
+    let written = parts
+        .write(&prompts, &options, &device, &mut |done| counter.show(done))
+        .map_err(|error| -> Box<dyn Error> {
+            match (error, &args.split, &args.input) {
+                (WriteError::Input { number, source }, None, Some(path)) => {
+                    let line = texts::line_of(&lines.numbers, number);
+                    format!("{}:{line}: {source}", path.display()).into()
+                }
+                (WriteError::Input { number, source }, None, None) => {
+                    format!("standard input:{number}: {source}").into()
+                }
+                (error, ..) => error.into(),
+            }
+        })?;
     let mut out = output::stdout();
     for (prompt, one) in prompts.iter().zip(&written) {
         writeln!(out, "{}", output::json_text(&json_row(prompt, None, one))?)?;
@@ -207,6 +217,21 @@ fn inputs(config: &GenerationRunConfig, split: &str) -> Result<Vec<String>, Box<
     Ok(records.into_iter().map(|record| record.input).collect())
 }
 
+/// What is to be written for, or gone on from.
+#[derive(Default)]
+struct Lines {
+    texts: Vec<String>,
+    /// The lines of the input that they are on.
+    numbers: Vec<usize>,
+}
+
+impl Lines {
+    fn of(texts: Vec<String>) -> Self {
+        let numbers = (1..=texts.len()).collect();
+        Self { texts, numbers }
+    }
+}
+
 /// The task of a run; none for an adapter without one.
 fn run_task(
     config: &GenerationRunConfig,
@@ -216,7 +241,7 @@ fn run_task(
 
 impl Args {
     /// What is to be written for, or gone on from: the inputs of `task`, if it is known.
-    fn lines(&self, task: Option<&dyn GenerationTask>) -> Result<Vec<String>, Box<dyn Error>> {
+    fn lines(&self, task: Option<&dyn GenerationTask>) -> Result<Lines, Box<dyn Error>> {
         let of_task = task.map(GenerationTask::input_column);
         let column = self.prompt_column.as_deref().or(of_task).unwrap_or(PROMPT);
         let columns = InputColumns {
@@ -233,13 +258,14 @@ impl Args {
             return Err(format!("{}: there is no line", name.display()).into());
         }
         let is_table = self.input.as_deref().is_some_and(is_table);
-        let mut lines = Vec::with_capacity(inputs.len());
+        let mut lines = Lines::default();
         for input in inputs {
             if input.text.trim().is_empty() {
                 let place = format!("{}:{}", name.display(), input.line);
                 return Err(format!("{place}: the line is empty").into());
             }
-            lines.push(match task {
+            lines.numbers.push(input.line);
+            lines.texts.push(match task {
                 // Lines are inputs as the task makes them of its files.
                 Some(task) if is_table => task.input(name, input.line, &input.text)?,
                 _ => input.text,

@@ -8,12 +8,13 @@ use burn::tensor::Device;
 use mtlora::train::data_to_text::{Record, Scorer};
 use mtlora::train::text_metrics::{self, MeteorJar};
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, MetricName, Scores, TextScores, score_texts,
+    GenerationRunConfig, GeneratorParts, MetricName, Scores, TextScores, TrainError, score_texts,
 };
 use serde_json::{Map, Value, json};
 
 use super::output;
 use super::progress::Counter;
+use super::texts;
 
 /// What is scored.
 pub(super) struct Split<'a> {
@@ -54,7 +55,9 @@ impl GenerationScores {
         }
         Ok(Self {
             place: format!("{} {}", split.task, split.name),
-            likelihood: config.likelihood(parts, split.records, device)?,
+            likelihood: config
+                .likelihood(parts, split.records, device)
+                .map_err(|error| located(error, split))?,
             texts: score_texts(split.scorer, split.records, &texts, meteor)?,
         })
     }
@@ -89,6 +92,16 @@ impl GenerationScores {
         let both = [("seen", &self.texts.seen), ("unseen", &self.texts.unseen)];
         let there = both.into_iter();
         there.filter_map(|(which, scores)| Some((which, scores.as_ref()?)))
+    }
+}
+
+/// An error about one of a split's examples, with the split.
+fn located(error: TrainError, split: &Split<'_>) -> Box<dyn Error> {
+    match error {
+        TrainError::Model(error) => texts::located(error, |number| {
+            format!("{} {}, example {number}", split.task, split.name)
+        }),
+        other => other.into(),
     }
 }
 

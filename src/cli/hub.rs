@@ -10,24 +10,29 @@ use mtlora::hub::{Hub, HubError, Progress, RepoId, RepoKind};
 use mtlora::train::glue::{self, GlueTask};
 use mtlora::train::{AdapterSettings, DataError, Run, StoredConfig};
 
+use super::model_notes;
 use super::transfers::Transfers;
 
 /// The folder of a model: `given`, or what the Hub has under that name at `revision`. `fits` is asked before the
-/// weights are fetched whether they would be of use.
+/// weights are fetched whether they would be of use. What the user should know of the folder goes to standard error.
 pub(crate) fn model(
     given: &Path,
     revision: Option<&str>,
     fits: impl FnOnce(&Path) -> Result<(), Box<dyn Error>>,
 ) -> Result<PathBuf, Box<dyn Error>> {
-    let Some(id) = name(given, revision)? else {
-        return Ok(absolute(given));
+    let folder = match name(given, revision)? {
+        None => absolute(given),
+        Some(id) => {
+            let mut transfers = Transfers::new();
+            let snapshot = Hub::from_env()?
+                .snapshot(RepoKind::Model, &id, &mut transfers)
+                .map_err(|error| no_folder(given, error))?;
+            fits(&snapshot.model_description(&mut transfers)?)?;
+            absolute(&snapshot.model_weights(&mut transfers)?)
+        }
     };
-    let mut transfers = Transfers::new();
-    let snapshot = Hub::from_env()?
-        .snapshot(RepoKind::Model, &id, &mut transfers)
-        .map_err(|error| no_folder(given, error))?;
-    fits(&snapshot.model_description(&mut transfers)?)?;
-    Ok(absolute(&snapshot.model_weights(&mut transfers)?))
+    model_notes::tell(&folder);
+    Ok(folder)
 }
 
 /// The folder of an adapter: `given`, or what the Hub has under that name.
@@ -69,6 +74,7 @@ pub(crate) fn open_run(folder: &Path) -> Result<(Run, StoredConfig), Box<dyn Err
         StoredConfig::Generation(config) => &mut config.model,
     };
     fetch_again(model, Hub::model)?;
+    model_notes::tell(model);
     Ok((run, stored))
 }
 

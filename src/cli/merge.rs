@@ -2,7 +2,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use mtlora::core::{BaseDtype, device};
-use mtlora::models::copy_tokenizer_files;
+use mtlora::models::{copy_generation_config, copy_tokenizer_files};
 use mtlora::train::StoredConfig;
 use serde_json::json;
 
@@ -55,6 +55,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let parts = config.load(&folder, &device(&config.device)?)?;
             output::make_folder(&args.out)?;
             copy_tokenizer_files(&config.model, &args.out)?;
+            copy_generation_config(&config.model, &args.out)?;
             parts.model.save(&args.out, &parts.config)?;
         }
     }

@@ -14,8 +14,8 @@ mod eval_generation;
 mod export;
 mod finished;
 mod generate;
-mod head;
 mod generation_scores;
+mod head;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(not(feature = "hub"))]
@@ -24,6 +24,7 @@ mod hub;
 mod import;
 mod inspect;
 mod merge;
+mod model_notes;
 mod predict;
 mod pretrain;
 mod pretrain_causal;
@@ -39,6 +40,7 @@ mod table;
 mod task;
 mod tasks;
 mod terminal;
+mod texts;
 mod train;
 mod train_generation;
 #[cfg(feature = "hub")]

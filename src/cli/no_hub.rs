@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use mtlora::train::glue::GlueTask;
 use mtlora::train::{AdapterSettings, Run, StoredConfig};
 
+use super::model_notes;
+
 const WITHOUT: &str =
     "this build has no Hub; build with --features hub, or name a folder that is there";
 
@@ -17,7 +19,11 @@ pub(crate) fn model(
 ) -> Result<PathBuf, Box<dyn Error>> {
     match revision {
         Some(_) => Err(format!("--revision: {WITHOUT}").into()),
-        None => folder(given),
+        None => {
+            let folder = folder(given)?;
+            model_notes::tell(&folder);
+            Ok(folder)
+        }
     }
 }
 
@@ -33,7 +39,12 @@ pub(crate) fn glue_data(_: &GlueTask, _: &[&str]) -> Result<PathBuf, Box<dyn Err
 
 /// Opens a run.
 pub(crate) fn open_run(folder: &Path) -> Result<(Run, StoredConfig), Box<dyn Error>> {
-    Ok(StoredConfig::open(folder)?)
+    let (run, stored) = StoredConfig::open(folder)?;
+    model_notes::tell(match &stored {
+        StoredConfig::Classification(config) => &config.model,
+        StoredConfig::Generation(config) => &config.model,
+    });
+    Ok((run, stored))
 }
 
 /// What a run started from is where it was.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use mtlora::core::device;
 use mtlora::train::{
     Example, InputColumns, NamedAdapter, Objective, Pairs, RoutedColumns, RoutedRow, RunConfig,
-    encode, load_classifiers, predict, predict_routed, read_input_lines, read_inputs, read_routed,
+    TrainError, load_classifiers, predict, predict_routed, read_input_lines, read_inputs,
+    read_routed,
 };
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,7 @@ use super::adapted::Source;
 use super::finished::CheckpointArgs;
 use super::several::{self, SeveralArgs};
 use super::task::OwnedColumns;
-use super::{adapted, output, task};
+use super::{adapted, output, task, texts};
 
 /// The column with the text where nothing says otherwise.
 const TEXT: &str = "text";
@@ -77,6 +78,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             read_input_lines(name, io::stdin().lock(), columns.pairs)?
         }
     };
+    let lines: Vec<usize> = inputs.iter().map(|input| input.line).collect();
     let examples: Vec<Example> = inputs
         .into_iter()
         .map(|input| Example {
@@ -87,7 +89,11 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .collect();
     let device = device(&config.device)?;
     let parts = config.load(&folder, &device)?;
-    let items = encode(&parts.text, &examples)?;
+    let name = args.input.as_ref().map(|path| path.display().to_string());
+    let name = name.as_deref().unwrap_or("standard input");
+    let items = texts::encoded(&parts.text, &examples, |number| {
+        format!("{name}:{}", texts::line_of(&lines, number))
+    })?;
     let logits = predict(&parts.model, &parts.config, &items, &device)?;
     let count = logits.len();
     match args.format {
@@ -146,14 +152,20 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let rows = as_trained(rows, &adapters, table, columns.pair.is_some())?;
     let device = device(&adapters[0].config.device)?;
     let models = load_classifiers(&adapters, &device)?;
-    let logits = predict_routed(&models, &rows, &device)?;
+    let logits = predict_routed(&models, &rows, &device).map_err(|error| match error {
+        TrainError::Model(error) => texts::located(error, |number| {
+            let line = number.checked_sub(1).and_then(|at| rows.get(at));
+            format!("{}:{}", table.display(), line.map_or(0, |row| row.line))
+        }),
+        other => other.into(),
+    })?;
     match args.format {
         Format::Csv => write_several_csv(&adapters, &rows, &logits)?,
         Format::Jsonl => {
             let mut out = output::stdout();
             for (row, logits) in rows.iter().zip(&logits) {
                 let adapter = &adapters[row.adapter];
-                let mut map = texts(&row.text, row.pair.as_deref());
+                let mut map = of_example(&row.text, row.pair.as_deref());
                 map.insert("adapter".into(), json!(adapter.name));
                 map.append(&mut prediction(logits, &adapter.config.objective));
                 writeln!(out, "{}", output::json_text(&map)?)?;
@@ -285,14 +297,14 @@ fn write_jsonl(
 ) -> Result<(), Box<dyn Error>> {
     let mut out = output::stdout();
     for (example, logits) in examples.iter().zip(logits) {
-        let mut row = texts(&example.text, example.pair.as_deref());
+        let mut row = of_example(&example.text, example.pair.as_deref());
         row.append(&mut prediction(logits, objective));
         writeln!(out, "{}", output::json_text(&row)?)?;
     }
     Ok(())
 }
 
-fn texts(text: &str, pair: Option<&str>) -> Map<String, Value> {
+fn of_example(text: &str, pair: Option<&str>) -> Map<String, Value> {
     let mut row = Map::new();
     row.insert("text".into(), json!(text));
     if let Some(pair) = pair {

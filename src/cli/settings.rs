@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::finished;
 use super::head::{Head, HeadOf};
 use super::recipe::Recipe;
-use super::{hub, task};
+use super::{hub, task, texts};
 
 /// The heading of their flags in the help.
 const DATA_TO_TEXT: &str = "Data-to-text";
@@ -186,8 +186,9 @@ pub(super) struct Settings {
     /// How many of the newest checkpoints are kept, beside that of the best evaluation [default: 2].
     #[arg(long)]
     pub(super) save_total_limit: Option<usize>,
-    /// The most tokens of an example; longer ones are cut [default: 128; data-to-text: 512, where only
-    /// inputs are cut, and examples whose text is too long are left out].
+    /// The most tokens of an example; longer ones are cut, on the side that the model's tokenizer
+    /// says [default: 128; data-to-text: 512, where only inputs are cut, on the left, and examples whose
+    /// text is too long are left out; or the length that the tokenizer is for, if that is less].
     #[arg(long)]
     pub(super) max_length: Option<usize>,
     /// Seed of the head, the adapter, the data's order and dropout [default: 0].
@@ -479,13 +480,17 @@ impl Settings {
             task = task::find(name, table.clone(), &place.data)?;
         }
         let adapter = self.adapter(&Usual::CLASSIFICATION)?;
+        let max_length = match self.max_length {
+            Some(length) => length,
+            None => texts::usual_length(&place.model, 128)?,
+        };
         let config = RunConfig {
             model: place.model,
             task: task.name().to_string(),
             data: place.data,
             table,
             adapter,
-            max_length: self.max_length.unwrap_or(128),
+            max_length,
             device: place.device,
             training: self.training(TrainOptions::default()),
             checkpoints: self.checkpoints(SaveOptions::default()),
@@ -515,7 +520,11 @@ impl Settings {
             Scorer::E2e => 0.9,
             Scorer::WebNlg | Scorer::Dart => 0.8,
         };
-        let max_length = self.max_length.unwrap_or(512).min(model.n_positions);
+        let max_length = match self.max_length {
+            Some(length) => length,
+            None => texts::usual_length(&place.model, 512)?,
+        };
+        let max_length = max_length.min(model.n_positions);
         let config = GenerationRunConfig {
             train_split: self
                 .train_split

@@ -5,17 +5,17 @@ use burn::module::Module;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::models::TrainedFormat;
 use mtlora::train::{
-    Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained, encode, train,
+    Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained, train,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::head::HeadOf;
 use super::generation_scores::{self, GenerationScores};
+use super::head::HeadOf;
 use super::output;
 use super::progress::Progress;
 use super::settings::{FirstRun, Resolved, Settings};
-use super::{adapted, hub, task, train_generation};
+use super::{adapted, hub, task, texts, train_generation};
 
 /// Where the first runs go.
 const FIRST_RUN: &str = "runs/first";
@@ -279,8 +279,9 @@ fn classify(
     let train_examples = task::read(task, &config.data, task.train_split())?;
     let dev_examples = task::read(task, &config.data, task.dev_split())?;
     let (parts, fresh) = config.start(&device)?;
-    let items = encode(&parts.text, &train_examples)?;
-    let dev = encode(&parts.text, &dev_examples)?;
+    let place = |split| texts::of_split(&config.data, split);
+    let items = texts::encoded(&parts.text, &train_examples, place(task.train_split()))?;
+    let dev = texts::encoded(&parts.text, &dev_examples, place(task.dev_split()))?;
     let format = config.format(&parts)?;
     let (run, from) = begin.open(config, &format)?;
 

@@ -14,7 +14,7 @@ use mtlora::train::{
 use super::generation_scores::{GenerationScores, Split};
 use super::progress::Progress;
 use super::train::{Begin, Report, Tell, print_scores, print_sizes};
-use super::{output, task};
+use super::{output, task, texts};
 
 /// Inputs whose texts are shown before and after.
 const SHOWN: usize = 3;
@@ -31,12 +31,13 @@ pub(super) fn run(
     let records = task::read_records(task, &config.data, &config.train_split)?;
     let dev_records = task::read_records(task, &config.data, task.dev_split())?;
     let parts = config.start(&device)?;
-    let encode = |records: &[Record]| {
+    let encode = |records: &[Record], split: &str| {
         let end = parts.config.eos_token_id;
         encode_records(&parts.text, end, records, config.max_length)
+            .map_err(|error| texts::located(error, texts::of_split(&config.data, split)))
     };
-    let (items, counts) = encode(&records)?;
-    let (dev, _) = encode(&dev_records)?;
+    let (items, counts) = encode(&records, &config.train_split)?;
+    let (dev, _) = encode(&dev_records, task.dev_split())?;
     let format = config.format(&parts)?;
     let (run, from) = begin.open(config, &format)?;
 

@@ -330,6 +330,11 @@ impl EncoderConfig {
         })
     }
 
+    /// The tokenizer's class, where the file names one.
+    pub(crate) fn tokenizer_class(&self) -> Option<&str> {
+        self.original.get("tokenizer_class").and_then(Value::as_str)
+    }
+
     /// Outputs of the classification head.
     pub fn num_labels(&self) -> usize {
         self.labels.len()
@@ -493,6 +498,7 @@ impl Fields<'_> {
 
     /// Refuses what these architectures can also be, and what would quietly give other numbers here.
     fn refuse_variants(&self) -> Result<(), ModelError> {
+        self.refuse_other_models()?;
         let field = "position_embedding_type";
         if let Some(value) = self.get(field).filter(|value| *value != "absolute") {
             return Err(self.wrong(

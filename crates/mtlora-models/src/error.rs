@@ -218,8 +218,16 @@ pub enum ModelError {
         /// The shortest length that works.
         least: usize,
     },
-    /// One text far longer than a model reads.
-    #[error("a text of {bytes} bytes is too long, {limit} are the most; it begins {}; cut it into parts", shown(.start))]
+    /// One of several texts that cannot be encoded.
+    #[error("text number {number}: {source}")]
+    OneOf {
+        /// Which of those given, from 1.
+        number: usize,
+        /// Why it cannot.
+        source: Box<ModelError>,
+    },
+    /// A text that is too long to be tokenised in one piece.
+    #[error("a text of {bytes} bytes is too long to be tokenised, {limit} are the most of a pair or of a text that is hardly divided by spaces; it begins {}; shorten it", shown(.start))]
     TextTooLong {
         /// Its size, in bytes.
         bytes: usize,
@@ -245,6 +253,14 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// The same of another text: `number` gives its number for the one that is named.
+    pub fn renumbered(mut self, place: impl Fn(usize) -> usize) -> Self {
+        if let Self::OneOf { number, .. } = &mut self {
+            *number = place(*number);
+        }
+        self
+    }
+
     /// What the operating system said when `path` was read.
     pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io {

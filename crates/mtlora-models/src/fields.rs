@@ -147,6 +147,26 @@ impl Fields<'_> {
             })
     }
 
+    /// Refuses what transformers makes another model of, for every architecture.
+    pub(crate) fn refuse_other_models(&self) -> Result<(), ModelError> {
+        for (field, what) in [
+            (
+                "quantization_config",
+                "says that the weights are quantized, which are not read; take the original model (--base-dtype keeps it \
+                 in fewer bits)",
+            ),
+            (
+                "per_layer_config",
+                "gives layers sizes of their own, which is not supported; take a model whose layers are alike",
+            ),
+        ] {
+            if self.get(field).is_some() {
+                return Err(self.wrong(field, what.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn strings(&self, field: &str) -> Result<Vec<String>, ModelError> {
         let Some(value) = self.get(field) else {
             return Ok(Vec::new());

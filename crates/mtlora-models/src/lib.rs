@@ -27,17 +27,20 @@ mod config;
 mod encoder;
 mod error;
 mod fields;
+mod folder_notes;
 #[cfg(test)]
 mod fuzz;
 mod generation;
 mod gpt2;
 mod layer_norm;
+mod long_text;
 mod masked_lm;
 mod pickle;
 mod read;
 mod save;
 mod strip;
 mod text;
+mod tokenizer;
 mod vocabulary;
 mod weights;
 
@@ -51,6 +54,7 @@ pub use classifier::{ClassificationHead, ClassifierOptions, SequenceClassifier};
 pub use config::{Activation, Architecture, CONFIG_FILE, EncoderConfig, EncoderSizes, ProblemType};
 pub use encoder::Encoder;
 pub use error::ModelError;
+pub use folder_notes::{FolderNote, folder_notes};
 pub use generation::{
     CausalDecoder, EarlyStopping, Generated, GenerationConfig, GenerationError, InvalidConfig,
     Progress, generate,
@@ -61,9 +65,10 @@ pub use gpt2::{
 };
 pub use layer_norm::LayerNorm;
 pub use masked_lm::{LmHead, MaskedLm};
-pub use save::{copy_tokenizer_files, write_atomically, write_checkpoint};
+pub use save::{copy_generation_config, copy_tokenizer_files, write_atomically, write_checkpoint};
 pub use strip::Strip;
 pub use text::{TextEncoder, Tokens};
+pub use tokenizer::model_max_length;
 pub use vocabulary::{
     END_OF_TEXT, train_causal_tokenizer, train_tokenizer, write_causal_tokenizer, write_tokenizer,
 };

@@ -12,6 +12,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::ModelError;
+use crate::generation::GENERATION_CONFIG_FILE;
 use crate::read::open_file;
 
 /// The files that together are a tokenizer; a folder has some of them.
@@ -179,15 +180,29 @@ pub fn write_checkpoint<'a>(
 pub fn copy_tokenizer_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, ModelError> {
     let mut copied = Vec::new();
     for name in TOKENIZER_FILES {
-        let source = from.join(name);
-        if !source.exists() {
-            continue;
+        if copy_if_there(from, to, name)? {
+            copied.push(name);
         }
-        let (mut file, _) = open_file(&source)?;
-        write_through(&to.join(name), |out| io::copy(&mut file, out).map(|_| ()))?;
-        copied.push(name);
     }
     Ok(copied)
+}
+
+/// Copies what a folder says of how its model decodes, `generation_config.json`, if it is there.
+///
+/// # Errors
+/// What the operating system says.
+pub fn copy_generation_config(from: &Path, to: &Path) -> Result<(), ModelError> {
+    copy_if_there(from, to, GENERATION_CONFIG_FILE).map(|_| ())
+}
+
+fn copy_if_there(from: &Path, to: &Path, name: &str) -> Result<bool, ModelError> {
+    let source = from.join(name);
+    if !source.exists() {
+        return Ok(false);
+    }
+    let (mut file, _) = open_file(&source)?;
+    write_through(&to.join(name), |out| io::copy(&mut file, out).map(|_| ()))?;
+    Ok(true)
 }
 
 #[cfg(test)]

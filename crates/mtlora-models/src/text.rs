@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
-use tokenizers::{EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
+use tokenizers::{
+    EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
+};
 
 use crate::config::EncoderConfig;
 use crate::error::{ModelError, shown, start_of};
-use crate::read::{read_bounded, required_file};
+use crate::long_text::{Cutter, End, MAX_WHOLE};
+use crate::read::read_bounded;
+use crate::tokenizer::{FolderTokenizer, TokenNames, TokenizerOf, TruncationSide};
 
 /// The tokenizer's file name in a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The largest tokenizer that is read, in bytes; those of the largest vocabularies have about half of that.
 pub(crate) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
-/// The longest text that is encoded, in bytes. A model reads a few thousand; the rest is cut off, but costs memory
-/// and time before.
-const MAX_TEXT: usize = 1 << 20;
+/// Bytes of text that are tokenised at a time: what comes out of the tokenizer takes some twenty times their memory.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// A sequence of tokens as the model reads it, with its special tokens and without padding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,29 +51,50 @@ pub struct TextEncoder {
     type_vocab_size: usize,
     max_length: usize,
     special: Vec<u32>,
+    names: TokenNames,
+    token_types: bool,
+    cutter: Cutter,
+    /// The end of a long text that is kept.
+    kept: End,
+}
+
+/// What a folder's files say about texts beside the tokenizer itself.
+#[derive(Default)]
+struct TextSettings {
+    truncation_side: Option<TruncationSide>,
+    names: TokenNames,
+    no_token_types: bool,
 }
 
 impl TextEncoder {
-    /// Reads `tokenizer.json` of a model folder. Sequences are cut, the longer text of a pair first, to `max_length`
-    /// tokens or to what the model has positions for, whichever is less. They are not padded, whatever the file says.
+    /// Reads the tokenizer of a model folder: `tokenizer.json`, and `tokenizer_config.json`, `special_tokens_map.json`
+    /// and `added_tokens.json` where they are, as `AutoTokenizer` of transformers 5.24 does. Sequences are cut, the
+    /// longer text of a pair first and on the side that the files say (else on the right), to `max_length` tokens or
+    /// to what the model has positions for, whichever is less. They are not padded, whatever the files say.
     ///
     /// # Errors
-    /// No such file, or one that is no tokenizer; a tokenizer that adds no special tokens, or whose vocabulary is not
-    /// the configuration's; a `max_length` without room for text.
+    /// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be; a tokenizer that adds no special
+    /// tokens, or whose vocabulary is not the configuration's; a `max_length` without room for text.
     pub fn from_folder(
         folder: &Path,
         config: &EncoderConfig,
         max_length: usize,
     ) -> Result<Self, ModelError> {
-        let path = required_file(folder, TOKENIZER_FILE, || {
-            "if it has vocab.txt, or vocab.json and merges.txt, convert them with Python's transformers: \
-             AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-                .to_string()
-        })?;
-        Self::from_file(&path, config, max_length)
+        let of = TokenizerOf {
+            model_type: config.architecture.model_type(),
+            tokenizer_class: config.tokenizer_class(),
+            vocab_size: config.vocab_size,
+        };
+        let read = FolderTokenizer::read(folder, of)?;
+        let settings = TextSettings {
+            truncation_side: read.truncation_side,
+            names: read.names,
+            no_token_types: !read.token_types,
+        };
+        Self::with_settings(read.path, read.tokenizer, settings, config, max_length)
     }
 
-    /// Reads a `tokenizer.json` that lies anywhere.
+    /// Reads a `tokenizer.json` that lies anywhere, as it is: no file beside it is read.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -112,13 +136,33 @@ impl TextEncoder {
     /// As [`Self::from_folder`].
     pub fn new(
         path: PathBuf,
+        tokenizer: Tokenizer,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        Self::with_settings(path, tokenizer, TextSettings::default(), config, max_length)
+    }
+
+    fn with_settings(
+        path: PathBuf,
         mut tokenizer: Tokenizer,
+        settings: TextSettings,
         config: &EncoderConfig,
         max_length: usize,
     ) -> Result<Self, ModelError> {
         let refused = |message: String| ModelError::Tokenizer {
             path: path.clone(),
             message,
+        };
+        let of_file = tokenizer
+            .get_truncation()
+            .map_or(TruncationDirection::Right, |truncation| {
+                truncation.direction
+            });
+        let direction = match settings.truncation_side {
+            Some(TruncationSide::Left) => TruncationDirection::Left,
+            Some(TruncationSide::Right) => TruncationDirection::Right,
+            None => of_file,
         };
         tokenizer.with_padding(None);
         guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refused)?;
@@ -172,6 +216,7 @@ impl TextEncoder {
         }
         let truncation = TruncationParams {
             max_length,
+            direction,
             ..TruncationParams::default()
         };
         guarded(|| tokenizer.with_truncation(Some(truncation)).map(|_| ())).map_err(refused)?;
@@ -184,19 +229,107 @@ impl TextEncoder {
             .collect();
         special.sort_unstable();
         Ok(Self {
+            cutter: Cutter::of(&tokenizer),
+            kept: match direction {
+                TruncationDirection::Left => End::Last,
+                TruncationDirection::Right => End::First,
+            },
             tokenizer,
             vocab_size: config.vocab_size,
             type_vocab_size: config.type_vocab_size,
             max_length,
             special,
+            names: settings.names,
+            token_types: !settings.no_token_types,
         })
     }
 
     /// The tokens of one text, or of a pair of texts as one sequence.
     ///
+    /// Of a long text only as much is tokenised as is kept, where the tokenizer's words end at spaces; the tokens are
+    /// those of the whole.
+    ///
     /// # Errors
-    /// A text of more than a megabyte, or one that the tokenizer refuses.
+    /// A text of which more than 16 MiB must be tokenised together (as both of a pair are), or one that the tokenizer
+    /// refuses.
     pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Tokens, ModelError> {
+        let mut bytes = self.enough();
+        loop {
+            let part = self.part(text, pair, bytes);
+            let tokens = self.encode_whole(part, pair)?;
+            // A whole, or a part that has all that is kept of the whole.
+            if part.len() == text.len() || tokens.len() == self.max_length {
+                return Ok(tokens);
+            }
+            bytes = bytes.saturating_mul(8);
+        }
+    }
+
+    /// As [`Self::encode`], for many texts or pairs, in their order, on all processors.
+    ///
+    /// # Errors
+    /// [`ModelError::OneOf`], for the first text that fails.
+    pub fn encode_batch(&self, rows: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>, ModelError> {
+        let mut all = Vec::with_capacity(rows.len());
+        while all.len() < rows.len() {
+            let mut bytes = 0;
+            let rest = rows.get(all.len()..).unwrap_or_default();
+            let together: Vec<(&str, Option<&str>)> = rest
+                .iter()
+                .map(|&(text, pair)| (self.part(text, pair, self.enough()), pair))
+                .take_while(|(part, pair)| {
+                    let is_first = bytes == 0;
+                    bytes += (part.len() + pair.map_or(0, str::len)).max(1);
+                    is_first || bytes <= BATCH_BYTES
+                })
+                .collect();
+            let done = all.len();
+            match self.encode_together(&together) {
+                Ok(tokens) => all.extend(tokens),
+                // The batch does not tell which text failed.
+                Err(_) => {
+                    for (index, &(text, pair)) in rest.iter().take(together.len()).enumerate() {
+                        let tokens = self.encode(text, pair);
+                        all.push(tokens.map_err(|source| ModelError::OneOf {
+                            number: done + index + 1,
+                            source: Box::new(source),
+                        })?);
+                    }
+                }
+            }
+            // What was too little of a long text.
+            for (index, (&(text, pair), (part, _))) in rest.iter().zip(&together).enumerate() {
+                let number = done + index;
+                let too_little =
+                    |tokens: &Tokens| part.len() < text.len() && tokens.len() < self.max_length;
+                if let Some(tokens) = all.get_mut(number).filter(|tokens| too_little(tokens)) {
+                    *tokens = self
+                        .encode(text, pair)
+                        .map_err(|source| ModelError::OneOf {
+                            number: number + 1,
+                            source: Box::new(source),
+                        })?;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// How many bytes of an ordinary text have all tokens that are kept.
+    fn enough(&self) -> usize {
+        self.max_length.saturating_mul(16).max(1 << 12)
+    }
+
+    /// What must be tokenised of a text if `bytes` of it have all tokens that are kept. How a pair is cut depends on
+    /// the lengths of both.
+    fn part<'a>(&self, text: &'a str, pair: Option<&str>, bytes: usize) -> &'a str {
+        match pair {
+            None => self.cutter.part(text, bytes, self.kept),
+            Some(_) => text,
+        }
+    }
+
+    fn encode_whole(&self, text: &str, pair: Option<&str>) -> Result<Tokens, ModelError> {
         let input = input(text, pair)?;
         let failed = |message| ModelError::Encode {
             start: start_of(text),
@@ -207,28 +340,15 @@ impl TextEncoder {
             .map_err(failed)
     }
 
-    /// As [`Self::encode`], for many texts or pairs, in their order, on all processors.
-    ///
-    /// # Errors
-    /// As [`Self::encode`], for the first text that fails.
-    pub fn encode_batch(&self, rows: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>, ModelError> {
+    fn encode_together(&self, rows: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>, String> {
         let inputs = rows
             .iter()
             .map(|&(text, pair)| input(text, pair))
-            .collect::<Result<Vec<_>, _>>()?;
-        let encoded = guarded(|| self.tokenizer.encode_batch_fast(inputs, true));
-        let tokens = encoded.and_then(|encodings| {
-            let tokens = encodings.iter().map(|encoding| self.tokens(encoding));
-            tokens.collect::<Result<Vec<_>, _>>()
-        });
-        match tokens {
-            Ok(tokens) => Ok(tokens),
-            // The batch does not tell which text failed.
-            Err(_) => rows
-                .iter()
-                .map(|&(text, pair)| self.encode(text, pair))
-                .collect(),
-        }
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| error.to_string())?;
+        let encodings = guarded(|| self.tokenizer.encode_batch_fast(inputs, true))?;
+        let tokens = encodings.iter().map(|encoding| self.tokens(encoding));
+        tokens.collect()
     }
 
     fn tokens(&self, encoding: &Encoding) -> Result<Tokens, String> {
@@ -247,6 +367,8 @@ impl TextEncoder {
             ));
         }
         let largest = u32::try_from(self.type_vocab_size.saturating_sub(1)).unwrap_or(u32::MAX);
+        // A model that is not told the types takes all to be 0.
+        let largest = if self.token_types { largest } else { 0 };
         let types = encoding.get_type_ids().iter();
         Ok(Tokens {
             ids: ids.to_vec(),
@@ -264,24 +386,25 @@ impl TextEncoder {
         self.vocab_size
     }
 
-    /// The token that stands for a hidden one: `<mask>` or `[MASK]`.
+    /// The token that stands for a hidden one: the folder's `mask_token`, else `<mask>` or `[MASK]`.
     pub fn mask_token_id(&self) -> Option<u32> {
-        self.named(["<mask>", "[MASK]"])
+        self.named(&["mask_token"], ["<mask>", "[MASK]"])
     }
 
-    /// The token at a sequence's beginning, whose hidden state a classifier reads: `<s>` or `[CLS]`.
+    /// The token at a sequence's beginning, whose hidden state a classifier reads: the folder's `cls_token` or
+    /// `bos_token`, else `<s>` or `[CLS]`.
     pub fn bos_token_id(&self) -> Option<u32> {
-        self.named(["<s>", "[CLS]"])
+        self.named(&["cls_token", "bos_token"], ["<s>", "[CLS]"])
     }
 
-    /// The token at a text's end: `</s>` or `[SEP]`.
+    /// The token at a text's end: the folder's `sep_token` or `eos_token`, else `</s>` or `[SEP]`.
     pub fn eos_token_id(&self) -> Option<u32> {
-        self.named(["</s>", "[SEP]"])
+        self.named(&["sep_token", "eos_token"], ["</s>", "[SEP]"])
     }
 
-    /// The padding token: `<pad>` or `[PAD]`.
+    /// The padding token: the folder's `pad_token`, else `<pad>` or `[PAD]`.
     pub fn pad_token_id(&self) -> Option<u32> {
-        self.named(["<pad>", "[PAD]"])
+        self.named(&["pad_token"], ["<pad>", "[PAD]"])
     }
 
     /// All special tokens, sorted: those that masked-language-model training neither hides nor draws.
@@ -294,10 +417,12 @@ impl TextEncoder {
         &self.tokenizer
     }
 
-    fn named(&self, names: [&str; 2]) -> Option<u32> {
-        names
-            .into_iter()
-            .find_map(|name| self.tokenizer.token_to_id(name))
+    /// The token that the folder names for one of these purposes, else one of the usual names.
+    fn named(&self, purposes: &[&str], usual: [&str; 2]) -> Option<u32> {
+        let named = purposes.iter().find_map(|purpose| self.names.get(purpose));
+        let names = named.into_iter().chain(usual);
+        let mut ids = names.map(|name| self.tokenizer.token_to_id(name));
+        ids.find_map(|id| id)
     }
 }
 
@@ -309,11 +434,11 @@ pub(crate) fn input<'a>(
     if let Some(long) = [Some(text), pair]
         .into_iter()
         .flatten()
-        .find(|text| text.len() > MAX_TEXT)
+        .find(|text| text.len() > MAX_WHOLE)
     {
         return Err(ModelError::TextTooLong {
             bytes: long.len(),
-            limit: MAX_TEXT,
+            limit: MAX_WHOLE,
             start: start_of(long),
         });
     }
@@ -662,6 +787,150 @@ mod tests {
         }
     }
 
+    /// The side is that of transformers 5.24's `truncation=True`: what tokenizer.json says.
+    #[test]
+    fn a_direction_in_the_file_says_which_side_is_cut() {
+        let mut file = bert();
+        for (direction, expected, pair) in [
+            ("Right", [2, 5, 6, 7, 3], [2, 5, 3, 9, 3]),
+            ("Left", [2, 7, 8, 9, 3], [2, 9, 3, 6, 3]),
+        ] {
+            file["truncation"]["direction"] = json!(direction);
+            let encoder = load(&file, &config(Architecture::Bert, 10), 5).unwrap();
+            let text = "the cat sats mat";
+            assert_eq!(encoder.encode(text, None).unwrap().ids, expected);
+            let tokens = encoder.encode(text, Some("mat cat")).unwrap();
+            assert_eq!(tokens.ids, pair);
+        }
+    }
+
+    /// Texts of about `words` words, with all kinds of characters and of spaces between them.
+    fn long_texts(words: usize) -> impl Iterator<Item = String> {
+        let parts = [
+            "the",
+            "cat",
+            "sat",
+            "mat",
+            "number",
+            "12",
+            "3",
+            "cat's",
+            "don't",
+            "İstanbul",
+            "e\u{301}té",
+            "中文",
+            "¿que?",
+            "<mask>",
+            "</s>",
+            "[MASK]",
+            "it's.",
+            "--",
+            "हिन्दी",
+            "\u{1f600}\u{200d}\u{1f600}",
+            "\u{301}",
+            "x<pad>y",
+            "ẞ",
+        ];
+        let spaces = [
+            " ",
+            " ",
+            " ",
+            " ",
+            "  ",
+            "\n",
+            "\t ",
+            "\u{a0}",
+            "\u{2003} ",
+            "",
+        ];
+        (0u32..12).map(move |seed| {
+            let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+            let mut draw = |count: usize| {
+                // Marsaglia's xorshift.
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                state as usize % count
+            };
+            (0..words)
+                .map(|_| format!("{}{}", parts[draw(parts.len())], spaces[draw(spaces.len())]))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn a_long_text_has_the_tokens_of_the_whole() {
+        let roberta = roberta();
+        let size = roberta["model"]["vocab"].as_object().unwrap().len();
+        for (mut file, config) in [
+            (roberta, config(Architecture::Roberta, size)),
+            (bert(), config(Architecture::Bert, 10)),
+        ] {
+            for direction in ["Left", "Right"] {
+                file["truncation"] = json!({"direction": direction, "max_length": 9, "strategy": "LongestFirst", "stride": 0});
+                let encoder = load(&file, &config, 24).unwrap();
+                let texts: Vec<String> = long_texts(6000).collect();
+                let rows: Vec<(&str, Option<&str>)> =
+                    texts.iter().map(|text| (text.as_str(), None)).collect();
+                let batch = encoder.encode_batch(&rows).unwrap();
+                for (text, found) in texts.iter().zip(&batch) {
+                    let part = encoder.part(text, None, encoder.enough());
+                    assert!(part.len() < text.len() / 2, "{}", part.len());
+                    let whole = encoder.encode_whole(text, None).unwrap();
+                    assert_eq!(found, &whole);
+                    assert_eq!(encoder.encode(text, None).unwrap(), whole);
+                }
+            }
+        }
+    }
+
+    /// Its first word has one token only, unknown: 4 KiB of it are too little.
+    #[test]
+    fn a_text_of_few_tokens_is_read_until_there_are_enough() {
+        let word = "x".repeat(300_000);
+        let few = format!("{word} the cat {word} {}", "the cat sat ".repeat(3));
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 8).unwrap();
+        let expected = [2, 1, 5, 6, 1, 5, 6, 3];
+        assert_eq!(encoder.encode(&few, None).unwrap().ids, expected);
+        let batch = encoder.encode_batch(&[("cat", None), (&few, None), ("mat", None)]);
+        let ids: Vec<Vec<u32>> = batch.unwrap().into_iter().map(|one| one.ids).collect();
+        assert_eq!(ids, [vec![2, 6, 3], expected.to_vec(), vec![2, 9, 3]]);
+    }
+
+    #[test]
+    fn texts_of_many_megabytes_are_cut() {
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 6).unwrap();
+        let long = "the cat sat mat ".repeat((MAX_WHOLE + 100) / 16 + 1);
+        assert!(long.len() > MAX_WHOLE);
+        let tokens = encoder.encode(&long, None).unwrap();
+        assert_eq!(tokens.ids, [2, 5, 6, 7, 9, 3]);
+    }
+
+    /// A token that takes the spaces behind it, or has some in it, reaches over a place for a cut.
+    #[test]
+    fn a_tokenizer_whose_tokens_reach_over_spaces_gets_whole_texts() {
+        let text = "the cat ".repeat(3000);
+        let cuts = |change: &dyn Fn(&mut Value)| {
+            let mut file = bert();
+            change(&mut file);
+            let encoder = load(&file, &config(Architecture::Bert, 10), 8).unwrap();
+            encoder.part(&text, None, encoder.enough()).len() < text.len()
+        };
+        assert!(cuts(&|_| {}));
+        assert!(cuts(&|file| file["added_tokens"][4]["lstrip"] = json!(true)));
+        assert!(!cuts(
+            &|file| file["added_tokens"][4]["rstrip"] = json!(true)
+        ));
+        assert!(!cuts(
+            &|file| file["pre_tokenizer"] = json!({"type": "Whitespace"})
+        ));
+        assert!(!cuts(
+            &|file| file["normalizer"] =
+                json!({"type": "Strip", "strip_left": true, "strip_right": true})
+        ));
+        assert!(!cuts(&|file| file["pre_tokenizer"] = Value::Null));
+    }
+
     #[test]
     fn a_batch_is_its_texts_in_order() {
         let encoder = load(&bert(), &config(Architecture::Bert, 10), 12).unwrap();
@@ -675,21 +944,27 @@ mod tests {
         for (&(text, pair), tokens) in rows.iter().zip(&batch) {
             assert_eq!(&encoder.encode(text, pair).unwrap(), tokens);
         }
-        let long = "x".repeat(MAX_TEXT + 1);
-        let error = encoder
-            .encode_batch(&[("a", None), ("b", Some(&long))])
-            .unwrap_err();
-        assert!(
-            matches!(
-                error,
-                ModelError::TextTooLong {
-                    limit: MAX_TEXT,
-                    ..
-                }
-            ),
-            "{error}"
-        );
-        assert!(error.to_string().len() < 300);
+        let long = "x".repeat(MAX_WHOLE + 1);
+        for rows in [
+            [("a", None), ("b", Some(long.as_str()))],
+            [("a", None), (&long, None)],
+        ] {
+            let error = encoder.encode_batch(&rows).unwrap_err();
+            assert!(error.to_string().len() < 350);
+            let ModelError::OneOf { number: 2, source } = error else {
+                panic!("{error}");
+            };
+            assert!(
+                matches!(
+                    *source,
+                    ModelError::TextTooLong {
+                        limit: MAX_WHOLE,
+                        ..
+                    }
+                ),
+                "{source}"
+            );
+        }
     }
 
     /// Replaces one value somewhere in a file.

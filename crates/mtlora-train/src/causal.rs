@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
 
 use crate::batches::{BatchSize, by_length};
-use crate::data_to_text::{Record, Sequence, sequence};
+use crate::data_to_text::{Record, Sequence, target_text};
 use crate::fingerprint::Fingerprint;
 use crate::fit::{Learner, Observer, Trained, fit};
 use crate::metrics::{MetricName, Scores};
@@ -28,10 +28,11 @@ pub struct Encoded {
     pub left_out: usize,
 }
 
-/// One sequence for each input and each of its references, no longer than `max_length` tokens.
+/// One sequence for each input and each of its references, no longer than `max_length` tokens. Of a long text only as
+/// much is tokenised as that takes, where its words end at spaces.
 ///
 /// # Errors
-/// A text that the tokenizer refuses.
+/// [`ModelError::OneOf`] with the record's number, for a text that the tokenizer refuses.
 pub fn encode_records(
     text: &CausalText,
     end_of_text: u32,
@@ -39,10 +40,17 @@ pub fn encode_records(
     max_length: usize,
 ) -> Result<(Vec<Sequence>, Encoded), ModelError> {
     let (mut sequences, mut count) = (Vec::new(), Encoded::default());
-    for record in records {
+    for (record, number) in records.iter().zip(1..) {
+        let failed = |source| ModelError::OneOf {
+            number,
+            source: Box::new(source),
+        };
+        let input = text.encode_last(&record.input, max_length);
+        let input = input.map_err(failed)?;
         for reference in &record.references {
-            let encode = |text_: &str| text.encode(text_);
-            let mut one = sequence(encode, end_of_text, &record.input, reference)?;
+            let target = text.encode_first(&target_text(reference), max_length);
+            let target = target.map_err(failed)?;
+            let mut one = Sequence::of(input.clone(), &target, end_of_text);
             match one.cut_input(max_length) {
                 Ok(cut) => {
                     count.cut += usize::from(cut > 0);
@@ -195,13 +203,16 @@ pub fn train_causal(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+
     use burn::module::Module;
     use mtlora_core::devices;
-    use mtlora_models::{Gpt2Config, Gpt2Sizes};
+    use mtlora_models::{Gpt2Config, Gpt2Sizes, train_causal_tokenizer};
     use proptest::prelude::*;
 
     use super::*;
     use crate::batches::shuffled;
+    use crate::data_to_text::sequence;
     use crate::normalization::LossNormalization;
     use crate::step::testing::{MadeFrom, made_by};
 
@@ -346,5 +357,58 @@ mod tests {
         }
         let (found, mean) = (loss(&items).unwrap(), sum / count as f64);
         assert!((found - mean).abs() < 1e-5, "{found} {mean}");
+    }
+
+    fn text() -> CausalText {
+        let lines = (0..200).map(|n| format!("the cat number {n} sat on the other mat"));
+        let tokenizer = train_causal_tokenizer(lines, 300).unwrap();
+        let size = tokenizer.get_vocab_size(true);
+        CausalText::new(PathBuf::from("tokenizer.json"), tokenizer, size).unwrap()
+    }
+
+    fn record(input: String, references: &[String]) -> Record {
+        Record {
+            input,
+            references: references.to_vec(),
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn long_records_are_those_of_their_whole_texts() {
+        let text = text();
+        let input: String = (0..5000).map(|n| format!("cat {n} | ")).collect();
+        let long: String = (0..5000).map(|n| format!("the mat {n} ")).collect();
+        let records = [
+            record(input.clone(), &["the cat sat".into(), long]),
+            record("a cat".into(), &["the mat".into()]),
+        ];
+        let (found, count) = encode_records(&text, 0, &records, 32).unwrap();
+        let encode = |part: &str| text.encode(part);
+        let mut whole = sequence(encode, 0, &input, "the cat sat").unwrap();
+        whole.cut_input(32).unwrap();
+        let short = sequence(encode, 0, "a cat", "the mat").unwrap();
+        assert_eq!(found, [whole, short]);
+        assert_eq!(
+            count,
+            Encoded {
+                cut: 1,
+                left_out: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_encoded_is_named_by_its_record() {
+        let whole = "x".repeat((16 << 20) + 1);
+        let records = [
+            record("a".into(), &["b".into()]),
+            record("a".into(), &[whole]),
+        ];
+        let error = encode_records(&text(), 0, &records, 32).unwrap_err();
+        assert!(
+            matches!(error, ModelError::OneOf { number: 2, .. }),
+            "{error}"
+        );
     }
 }

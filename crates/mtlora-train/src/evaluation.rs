@@ -19,7 +19,7 @@ pub struct Item {
 /// Tokenises examples, in their order.
 ///
 /// # Errors
-/// What the tokenizer says.
+/// What the tokenizer says, with the example's number: [`ModelError::OneOf`](mtlora_models::ModelError::OneOf).
 pub fn encode(text: &TextEncoder, examples: &[Example]) -> Result<Vec<Item>, TrainError> {
     let rows: Vec<(&str, Option<&str>)> = examples
         .iter()

@@ -16,9 +16,17 @@ const ROWS: usize = 160;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The tokenizer.
+    /// What the tokenizer says of a text that was written.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// What the tokenizer says of an input.
+    #[error("input {number}: {source}")]
+    Input {
+        /// Which input, from 1.
+        number: usize,
+        /// The tokenizer's reason.
+        source: ModelError,
+    },
     /// The decoding.
     #[error(transparent)]
     Decoding(#[from] GenerationError<DecodeError>),
@@ -49,7 +57,9 @@ impl WriteError {
     /// The same of another input: `number` gives its number for the one that is named.
     pub(crate) fn renumbered(mut self, place: impl Fn(usize) -> usize) -> Self {
         match &mut self {
-            Self::Nothing { number } | Self::TooLong { number, .. } => *number = place(*number),
+            Self::Nothing { number }
+            | Self::TooLong { number, .. }
+            | Self::Input { number, .. } => *number = place(*number),
             Self::Model(_) | Self::Decoding(_) => {}
         }
         self
@@ -107,13 +117,18 @@ impl GeneratorParts {
         text: &str,
         options: &WriteOptions,
     ) -> Result<Vec<u32>, WriteError> {
-        let mut ids = self.text.encode(text)?;
-        if options.form == PromptForm::Input {
-            ids.push(self.config.eos_token_id);
-        }
         let (new, most) = (options.decoding.max_new_tokens, self.config.n_positions);
         // The last new token is never read.
         let room = most.saturating_sub(new.saturating_sub(1));
+        let ids = if options.cut {
+            self.text.encode_last(text, room)
+        } else {
+            self.text.encode(text)
+        };
+        let mut ids = ids.map_err(|source| WriteError::Input { number, source })?;
+        if options.form == PromptForm::Input {
+            ids.push(self.config.eos_token_id);
+        }
         if ids.len() > room {
             if !options.cut || room == 0 {
                 return Err(WriteError::TooLong {

@@ -53,7 +53,7 @@ pub fn pretrain_causal(
     let mut sequences = Vec::with_capacity(lines.len());
     for line in lines {
         let mut ids = vec![end];
-        ids.extend(text.encode(line)?);
+        ids.extend(text.encode_first(line, config.n_positions)?);
         ids.push(end);
         ids.truncate(config.n_positions);
         // Two end marks with nothing between teach nothing.

@@ -230,7 +230,7 @@ pub fn read_routed(
 /// computed together.
 ///
 /// # Errors
-/// When the tokenizer or the device fails.
+/// When the tokenizer fails, with the row's number, or the device.
 pub fn predict_routed(
     models: &[Parts],
     rows: &[RoutedRow],
@@ -246,7 +246,13 @@ pub fn predict_routed(
                 target: None,
             })
             .collect();
-        let items = encode(&parts.text, &examples)?;
+        let items = encode(&parts.text, &examples).map_err(|error| match error {
+            TrainError::Model(error) => {
+                let place = |number: usize| places.get(number - 1).map_or(number, |at| at + 1);
+                TrainError::Model(error.renumbered(place))
+            }
+            other => other,
+        })?;
         let found = predict(&parts.model, &parts.config, &items, device)?;
         for (place, one) in places.into_iter().zip(found) {
             logits[place] = one;

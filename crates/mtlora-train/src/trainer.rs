@@ -407,6 +407,7 @@ mod tests {
                     let predictions = Predictions {
                         logits: predict(&model, learner.config, one, &plain).unwrap(),
                         targets: vec![item.target.unwrap()],
+                        ..Predictions::default()
                     };
                     let scores = score(&[MetricName::Loss], &predictions).unwrap();
                     scores.get(MetricName::Loss).unwrap()

@@ -6,8 +6,8 @@ use mtlora_core::{FusedProjections, Structure};
 use serde_json::{Map, Value, json};
 
 use super::error::AdapterError;
-use crate::config::CONFIG_FILE;
 use super::tied::{TIED, UNTIE_AND_MERGE};
+use crate::config::CONFIG_FILE;
 use crate::error::{ModelError, shown};
 use crate::fields::{Fields, MAX_DROPOUT, brief};
 use crate::read::read_bounded;

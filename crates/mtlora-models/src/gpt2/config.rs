@@ -62,7 +62,7 @@ pub struct Gpt2Config {
     pub layer_norm_epsilon: f64,
     /// Standard deviation of the normal distribution that fresh weights are drawn from.
     pub initializer_range: f64,
-    /// The token that ends a text.
+    /// The token that ends a text; where the file has a list of them, the first.
     pub eos_token_id: u32,
     /// Whether the output map is the token embeddings, one weight for both. A checkpoint with both tensors and
     /// different values in them has an output map of its own in any case:
@@ -134,8 +134,16 @@ impl Gpt2Config {
         }
         refuse_variants(&fields)?;
         let vocab_size = fields.size("vocab_size", "is the number of tokens", 1..=1 << 24)?;
-        let n_embd = fields.size("n_embd", "is the width of the hidden states", 1..=1 << 16)?;
-        let n_head = fields.size("n_head", "is the number of attention heads", 1..=1 << 16)?;
+        let n_embd = fields.size(
+            fields.named("n_embd", "hidden_size"),
+            "is the width of the hidden states",
+            1..=1 << 16,
+        )?;
+        let n_head = fields.size(
+            fields.named("n_head", "num_attention_heads"),
+            "is the number of attention heads",
+            1..=1 << 16,
+        )?;
         if !n_embd.is_multiple_of(n_head) {
             return Err(fields.wrong(
                 "n_head",
@@ -150,12 +158,20 @@ impl Gpt2Config {
             Ok::<f64, ModelError>(found.unwrap_or(0.1))
         };
         let last = vocab_size - 1;
-        let eos = fields.size_or("eos_token_id", 50_256.min(last), 0..=last)?;
+        let eos = end_of_text(&fields, last)?;
         Ok(Self {
             vocab_size,
-            n_positions: fields.size("n_positions", "is the number of positions", 1..=1 << 20)?,
+            n_positions: fields.size(
+                fields.named("n_positions", "max_position_embeddings"),
+                "is the number of positions",
+                1..=1 << 20,
+            )?,
             n_embd,
-            n_layer: fields.size("n_layer", "is the number of layers", 1..=1 << 10)?,
+            n_layer: fields.size(
+                fields.named("n_layer", "num_hidden_layers"),
+                "is the number of layers",
+                1..=1 << 10,
+            )?,
             n_head,
             n_inner,
             activation_function: fields.activation("activation_function", Activation::GeluTanh)?,
@@ -174,6 +190,11 @@ impl Gpt2Config {
         })
     }
 
+    /// The tokenizer's class, where the file names one.
+    pub(super) fn tokenizer_class(&self) -> Option<&str> {
+        self.original.get("tokenizer_class").and_then(Value::as_str)
+    }
+
     /// The configuration as the text of a config.json: the fields above as they are now, all others
     /// as they were read. The element type is set to float32, which is what is written.
     pub fn to_json(&self) -> String {
@@ -183,10 +204,13 @@ impl Gpt2Config {
             ("attn_pdrop", json!(self.attn_pdrop)),
             ("embd_pdrop", json!(self.embd_pdrop)),
             ("resid_pdrop", json!(self.resid_pdrop)),
-            ("eos_token_id", json!(self.eos_token_id)),
             ("tie_word_embeddings", json!(self.tie_word_embeddings)),
         ] {
             map.insert(key.to_string(), value);
+        }
+        // A list of end tokens stays one, and a file that says that there is none goes on saying so.
+        if !matches!(map.get("eos_token_id"), Some(Value::Array(_) | Value::Null)) {
+            map.insert("eos_token_id".to_string(), json!(self.eos_token_id));
         }
         for key in ["dtype", "torch_dtype"] {
             if let Some(old) = map.get_mut(key) {
@@ -194,6 +218,31 @@ impl Gpt2Config {
             }
         }
         format!("{:#}\n", Value::Object(map))
+    }
+}
+
+/// The token that ends a text: the file's, the first of its list, or GPT-2's own.
+fn end_of_text(fields: &Fields<'_>, last: usize) -> Result<usize, ModelError> {
+    let field = "eos_token_id";
+    match fields.get(field) {
+        Some(Value::Array(ids)) => match ids.first() {
+            Some(first) => fields.whole(field, first, 0..=last),
+            None => Err(fields.wrong(
+                field,
+                "is an empty list, but must be a token's id".to_string(),
+            )),
+        },
+        _ => fields.size_or(field, 50_256.min(last), 0..=last),
+    }
+}
+
+impl Fields<'_> {
+    /// The name that the file has for a field of GPT-2's: the one that other architectures have goes before its own.
+    fn named(&self, own: &'static str, other: &'static str) -> &'static str {
+        match self.get(other) {
+            Some(_) => other,
+            None => own,
+        }
     }
 }
 
@@ -208,6 +257,7 @@ fn read(folder: &Path) -> Result<(std::path::PathBuf, String, Map<String, Value>
 
 /// Refuses what a GPT-2 can also be, and what would quietly give other numbers here.
 fn refuse_variants(fields: &Fields<'_>) -> Result<(), ModelError> {
+    fields.refuse_other_models()?;
     for (field, supported) in [
         ("add_cross_attention", false),
         ("scale_attn_by_inverse_layer_idx", false),
@@ -323,10 +373,65 @@ mod tests {
         assert!(refused("scale_attn_by_inverse_layer_idx", json!(true)).contains("only false"));
         assert!(refused("eos_token_id", json!(100)).contains("from 0 to 99"));
         assert!(refused("activation_function", json!("swish")).contains("one of"));
+        let quantized = json!({"quant_method": "gptq", "bits": 4});
+        assert!(refused("quantization_config", quantized).contains("quantized"));
+        assert!(
+            refused("per_layer_config", json!({"0": {"n_head": 1}})).contains("per_layer_config")
+        );
         let missing = parse(|map| {
             map.remove("n_layer");
         });
         assert!(missing.unwrap_err().to_string().contains("`n_layer`"));
+    }
+
+    /// transformers 5.24's `attribute_map`: `{"n_head": 4, "num_attention_heads": 2}` has two heads.
+    #[test]
+    fn the_names_of_other_architectures_go_before_gpt2s_own() {
+        let config = parse(|map| {
+            for (own, other) in [
+                ("n_embd", "hidden_size"),
+                ("n_layer", "num_hidden_layers"),
+                ("n_positions", "max_position_embeddings"),
+            ] {
+                let value = map.remove(own).unwrap();
+                map.insert(other.into(), value);
+            }
+            map.insert("num_attention_heads".into(), json!(1));
+        })
+        .unwrap();
+        assert_eq!(
+            (config.n_embd, config.n_layer),
+            (SIZES.n_embd, SIZES.n_layer)
+        );
+        assert_eq!((config.n_positions, config.n_head), (SIZES.n_positions, 1));
+    }
+
+    #[test]
+    fn a_list_of_end_tokens_is_kept_and_its_first_ends_a_text() {
+        let with = |value: Value| {
+            parse(|map| {
+                map.insert("eos_token_id".into(), value.clone());
+            })
+        };
+        let config = with(json!([7, 3])).unwrap();
+        assert_eq!(config.eos_token_id, 7);
+        let written: Value = serde_json::from_str(&config.to_json()).unwrap();
+        assert_eq!(written["eos_token_id"], json!([7, 3]));
+        let none = with(Value::Null).unwrap();
+        let written: Value = serde_json::from_str(&none.to_json()).unwrap();
+        assert_eq!(written["eos_token_id"], Value::Null);
+        assert!(
+            with(json!([]))
+                .unwrap_err()
+                .to_string()
+                .contains("an empty list")
+        );
+        assert!(
+            with(json!([100]))
+                .unwrap_err()
+                .to_string()
+                .contains("from 0 to 99")
+        );
     }
 
     #[test]

@@ -4,22 +4,23 @@ use tokenizers::Tokenizer;
 
 use super::config::Gpt2Config;
 use crate::error::{ModelError, start_of};
-use crate::read::{read_bounded, required_file};
-use crate::text::{
-    MAX_TOKENIZER_BYTES, TOKENIZER_FILE, check_merges, check_template, guarded, input, is_padded,
-};
+use crate::long_text::{Cutter, End};
+use crate::read::read_bounded;
+use crate::text::{MAX_TOKENIZER_BYTES, check_merges, check_template, guarded, input, is_padded};
+use crate::tokenizer::{FolderTokenizer, TokenizerOf};
 
-/// Reads `tokenizer.json` of a folder.
+/// Reads the tokenizer of a folder, as [`CausalText::from_folder`] does, for a model that is yet to be made.
 ///
 /// # Errors
-/// No such file, or one that is no tokenizer.
+/// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be.
 pub fn read_tokenizer(folder: &Path) -> Result<Tokenizer, ModelError> {
-    let path = required_file(folder, TOKENIZER_FILE, || {
-        "if it has vocab.json and merges.txt, convert them with Python's transformers: \
-         AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-            .to_string()
-    })?;
-    read_tokenizer_file(&path)
+    let of = TokenizerOf {
+        model_type: "gpt2",
+        tokenizer_class: None,
+        // The model will have a row for every token.
+        vocab_size: usize::MAX,
+    };
+    Ok(FolderTokenizer::read(folder, of)?.tokenizer)
 }
 
 fn read_tokenizer_file(path: &Path) -> Result<Tokenizer, ModelError> {
@@ -38,19 +39,32 @@ fn read_tokenizer_file(path: &Path) -> Result<Tokenizer, ModelError> {
 pub struct CausalText {
     tokenizer: Tokenizer,
     vocab_size: usize,
+    cutter: Cutter,
+    cleans_up: bool,
 }
 
 impl CausalText {
-    /// Reads `tokenizer.json` of a model folder.
+    /// Reads the tokenizer of a model folder: `tokenizer.json`, and `tokenizer_config.json`, `special_tokens_map.json`
+    /// and `added_tokens.json` where they are, as `AutoTokenizer` of transformers 5.24 does.
     ///
     /// # Errors
-    /// No such file, or one that is no tokenizer; a vocabulary that is not the configuration's.
+    /// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be; a vocabulary that is not the
+    /// configuration's.
     pub fn from_folder(folder: &Path, config: &Gpt2Config) -> Result<Self, ModelError> {
-        let tokenizer = read_tokenizer(folder)?;
-        Self::new(folder.join(TOKENIZER_FILE), tokenizer, config.vocab_size)
+        let of = TokenizerOf {
+            model_type: "gpt2",
+            tokenizer_class: config.tokenizer_class(),
+            vocab_size: config.vocab_size,
+        };
+        let read = FolderTokenizer::read(folder, of)?;
+        let text = Self::new(read.path, read.tokenizer, config.vocab_size)?;
+        Ok(Self {
+            cleans_up: read.cleans_up,
+            ..text
+        })
     }
 
-    /// Reads a `tokenizer.json` that lies anywhere.
+    /// Reads a `tokenizer.json` that lies anywhere, as it is: no file beside it is read.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -85,15 +99,46 @@ impl CausalText {
             });
         }
         Ok(Self {
+            cutter: Cutter::of(&tokenizer),
             tokenizer,
             vocab_size,
+            cleans_up: false,
         })
     }
 
-    /// The tokens of a text; none for an empty one.
+    /// The tokens of a text if they are no more than `most`, else its first tokens, more than `most` of them. No more
+    /// of a long text is tokenised than that takes, where the tokenizer's words end at spaces.
     ///
     /// # Errors
-    /// A text of more than a megabyte, or one that the tokenizer refuses.
+    /// As [`Self::encode`], for what must be tokenised together.
+    pub fn encode_first(&self, text: &str, most: usize) -> Result<Vec<u32>, ModelError> {
+        self.encode_end(text, most, End::First)
+    }
+
+    /// The same for the end of a text and its last tokens.
+    ///
+    /// # Errors
+    /// As [`Self::encode_first`].
+    pub fn encode_last(&self, text: &str, most: usize) -> Result<Vec<u32>, ModelError> {
+        self.encode_end(text, most, End::Last)
+    }
+
+    fn encode_end(&self, text: &str, most: usize, end: End) -> Result<Vec<u32>, ModelError> {
+        let mut bytes = most.saturating_mul(16).max(1 << 12);
+        loop {
+            let part = self.cutter.part(text, bytes, end);
+            let ids = self.encode(part)?;
+            if part.len() == text.len() || ids.len() > most {
+                return Ok(ids);
+            }
+            bytes = bytes.saturating_mul(8);
+        }
+    }
+
+    /// The tokens of a text; none for an empty one. None are put around it, whatever the tokenizer's post-processor is.
+    ///
+    /// # Errors
+    /// A text of more than 16 MiB, or one that the tokenizer refuses.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let failed = |message| ModelError::Encode {
             start: start_of(text),
@@ -137,11 +182,36 @@ impl CausalText {
     /// # Errors
     /// What the tokenizer refuses.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        guarded(|| self.tokenizer.decode(ids, true)).map_err(|message| ModelError::Encode {
+        let decoded = guarded(|| self.tokenizer.decode(ids, true));
+        let text = decoded.map_err(|message| ModelError::Encode {
             start: format!("{ids:?}"),
             message,
+        })?;
+        Ok(if self.cleans_up {
+            cleaned_up(text)
+        } else {
+            text
         })
     }
+}
+
+/// What transformers calls `clean_up_tokenization`: no space before punctuation and English endings.
+fn cleaned_up(text: String) -> String {
+    let pairs = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    pairs
+        .into_iter()
+        .fold(text, |text, (spaced, joined)| text.replace(spaced, joined))
 }
 
 #[cfg(test)]
@@ -150,6 +220,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::vocabulary::train_causal_tokenizer;
 
     fn byte_level() -> CausalText {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-gpt2");
@@ -170,7 +241,7 @@ mod tests {
             "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": words[0] },
         });
         let tokenizer = Tokenizer::from_bytes(text.to_string().as_bytes()).unwrap();
-        CausalText::new(PathBuf::from(TOKENIZER_FILE), tokenizer, words.len()).unwrap()
+        CausalText::new(PathBuf::from("tokenizer.json"), tokenizer, words.len()).unwrap()
     }
 
     #[test]
@@ -242,5 +313,47 @@ mod tests {
         assert_eq!(text.decode_after(&[0], &[1, 2]).unwrap(), " playing");
         assert_eq!(text.decode_after(&[1], &[3]).unwrap(), ".");
         assert_eq!(text.decode_after(&[4], &[5]).unwrap(), "n't");
+    }
+
+    fn text() -> CausalText {
+        let lines = (0..200).map(|n| format!("the cat number {n} sat on the other mat"));
+        let tokenizer = train_causal_tokenizer(lines, 300).unwrap();
+        let size = tokenizer.get_vocab_size(true);
+        CausalText::new(PathBuf::from("tokenizer.json"), tokenizer, size).unwrap()
+    }
+
+    #[test]
+    fn an_end_of_a_long_text_has_the_tokens_of_the_whole() {
+        let text = text();
+        let mut long = String::new();
+        for n in 0..4000 {
+            long.push_str(&format!(
+                "{}the <|endoftext|>cat's mat, {n}  é\n",
+                "x".repeat(n % 7)
+            ));
+        }
+        let whole = text.encode(&long).unwrap();
+        for most in [0, 1, 2, 17, 300] {
+            let first = text.encode_first(&long, most).unwrap();
+            assert!(first.len() > most && first.len() < whole.len() / 2);
+            assert_eq!(first, whole[..first.len()]);
+            let last = text.encode_last(&long, most).unwrap();
+            assert!(last.len() > most && last.len() < whole.len() / 2);
+            assert_eq!(last, whole[whole.len() - last.len()..]);
+        }
+        for short in ["", "the cat", "<|endoftext|>"] {
+            let all = text.encode(short).unwrap();
+            assert_eq!(text.encode_first(short, 5).unwrap(), all);
+            assert_eq!(text.encode_last(short, 5).unwrap(), all);
+        }
+        assert_eq!(text.encode_last(&long, whole.len()).unwrap(), whole);
+    }
+
+    /// transformers 5.24's `clean_up_tokenization`.
+    #[test]
+    fn spaces_before_punctuation_are_removed() {
+        let text = "Who ? I 'm here , he 's not , they do n't . ' we 've";
+        let expected = "Who? I'm here, he's not, they don't.'we've";
+        assert_eq!(cleaned_up(text.to_string()), expected);
     }
 }

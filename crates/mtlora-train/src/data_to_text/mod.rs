@@ -27,6 +27,7 @@ pub use dart::Dart;
 pub use e2e::E2e;
 pub use pairs::{PairsConfig, PairsTask};
 pub use record::Record;
+pub(crate) use sequence::target_text;
 pub use sequence::{Sequence, TooLong, sequence};
 pub use task::{GenerationTask, Scorer};
 pub use webnlg::WebNlg;

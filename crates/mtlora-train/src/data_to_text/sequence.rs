@@ -1,5 +1,5 @@
-use std::ops::Range;
 use crate::python;
+use std::ops::Range;
 
 /// The tokens of one input and what is to be written about it.
 ///
@@ -40,15 +40,26 @@ pub fn sequence<E>(
     input: &str,
     target: &str,
 ) -> Result<Sequence, E> {
-    let mut ids = encode(input)?;
-    ids.push(end);
-    let loss_from = ids.len();
-    ids.extend(encode(&format!(" {}", python::strip(target)))?);
-    ids.push(end);
-    Ok(Sequence { ids, loss_from })
+    let (input, target) = (encode(input)?, encode(&target_text(target))?);
+    Ok(Sequence::of(input, &target, end))
+}
+
+/// A target as it is encoded.
+pub(crate) fn target_text(target: &str) -> String {
+    format!(" {}", python::strip(target))
 }
 
 impl Sequence {
+    /// The sequence of an input's tokens and those of its target, with the end-of-text token `end` behind each.
+    pub(crate) fn of(input: Vec<u32>, target: &[u32], end: u32) -> Self {
+        let mut ids = input;
+        ids.push(end);
+        let loss_from = ids.len();
+        ids.extend(target);
+        ids.push(end);
+        Self { ids, loss_from }
+    }
+
     /// The tokens to generate from: all up to the first end mark.
     pub fn prompt(&self) -> &[u32] {
         self.ids.get(..self.loss_from).unwrap_or(&self.ids)

@@ -1,0 +1,94 @@
+//! A model folder's tokenizer, as `AutoTokenizer.from_pretrained` of transformers 5.24 makes it from the folder's files.
+//!
+//! A `tokenizer.json` alone does not say how texts are split: the class that `tokenizer_config.json` names may take no
+//! more than the vocabulary from it, and tokens are added from three other files. docs/MODEL_FILES.md has the tables.
+
+mod build;
+mod class;
+mod files;
+mod settings;
+mod token;
+
+pub(crate) use files::{JsonFile, TOKENIZER_CONFIG_FILE};
+pub(crate) use settings::{TokenNames, TruncationSide};
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::Tokenizer;
+
+use crate::error::ModelError;
+use build::{build, is_byte_pairs};
+use class::TokenizerClass;
+use files::TokenizerFiles;
+use settings::TokenizerSettings;
+
+/// What of a model's config.json matters for its tokenizer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenizerOf<'a> {
+    /// Its `model_type`, which names the tokenizer's class where nothing else does.
+    pub model_type: &'a str,
+    /// Its `tokenizer_class`.
+    pub tokenizer_class: Option<&'a str>,
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+}
+
+/// A folder's tokenizer and what else its files say about texts.
+#[derive(Debug)]
+pub(crate) struct FolderTokenizer {
+    /// The `tokenizer.json`, for messages.
+    pub path: PathBuf,
+    /// The tokenizer, with the truncation and padding of the file.
+    pub tokenizer: Tokenizer,
+    /// The side that long texts are cut on; none where no file says it.
+    pub truncation_side: Option<TruncationSide>,
+    /// The special tokens by what they are for.
+    pub names: TokenNames,
+    /// Whether a model is told which text of a pair a token is of.
+    pub token_types: bool,
+    /// Whether the spaces before punctuation are removed from a text that is written.
+    pub cleans_up: bool,
+}
+
+impl FolderTokenizer {
+    /// Reads the files of `folder`.
+    ///
+    /// # Errors
+    /// No `tokenizer.json`; a file that is none of its kind, or a setting that cannot be.
+    pub(crate) fn read(folder: &Path, of: TokenizerOf<'_>) -> Result<Self, ModelError> {
+        let files = TokenizerFiles::read(folder)?;
+        let class = TokenizerClass::of(&files, of)?;
+        let settings = TokenizerSettings::resolve(&files, class)?;
+        let tokenizer = build(&files, class, &settings, of.vocab_size)?;
+        Ok(Self {
+            path: files.tokenizer_path,
+            truncation_side: settings.truncation_side,
+            token_types: settings.token_types,
+            cleans_up: if is_byte_pairs(&tokenizer) {
+                settings.cleans_up_byte_pairs
+            } else {
+                settings.cleans_up
+            },
+            tokenizer,
+            names: settings.names,
+        })
+    }
+}
+
+/// Whether a tokenizer class of that name is read here as transformers reads it.
+pub(crate) fn is_known_class(name: &str) -> bool {
+    TokenizerClass::named(name).is_some()
+}
+
+/// The longest sequence that a folder's tokenizer says its model is for: `model_max_length` of tokenizer_config.json,
+/// or `max_len`, where transformers cuts texts if it is told no other length. None where the file says none, or a number
+/// that means none.
+///
+/// # Errors
+/// A file that is no JSON, or a length that is no number.
+pub fn model_max_length(folder: &Path) -> Result<Option<usize>, ModelError> {
+    let Some(file) = JsonFile::read_if_there(folder, TOKENIZER_CONFIG_FILE)? else {
+        return Ok(None);
+    };
+    settings::model_max_length(&file)
+}

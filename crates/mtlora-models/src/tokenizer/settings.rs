@@ -1,0 +1,391 @@
+//! What the settings files of a tokenizer come to, taken together in transformers' order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+
+use super::class::TokenizerClass;
+use super::files::{JsonFile, TokenizerFiles, shown};
+use super::token::{Token, added_token};
+use crate::error::ModelError;
+
+/// What a special token can be for, in the order in which they are added.
+const NAMED: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+/// Special tokens without a use of their own, and what older versions call them.
+const EXTRA: &str = "extra_special_tokens";
+const ADDITIONAL: &str = "additional_special_tokens";
+/// All tokens that were added to the vocabulary, by their ids.
+const ADDED_DECODER: &str = "added_tokens_decoder";
+/// What a `model_max_length` above this means: no limit.
+const NO_LIMIT: f64 = 1e20;
+
+/// The side that a text loses tokens on when it is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TruncationSide {
+    /// The beginning is lost.
+    Left,
+    /// The end is lost.
+    Right,
+}
+
+/// The special tokens by what they are for: `cls_token` and so on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TokenNames(Vec<(String, String)>);
+
+impl TokenNames {
+    /// The text of the token for `purpose`.
+    pub(crate) fn get(&self, purpose: &str) -> Option<&str> {
+        let mut names = self.0.iter();
+        names
+            .find(|(known, _)| known == purpose)
+            .map(|(_, token)| token.as_str())
+    }
+}
+
+/// The settings of one folder's tokenizer.
+pub(super) struct TokenizerSettings {
+    /// As [`super::FolderTokenizer::truncation_side`].
+    pub(super) truncation_side: Option<TruncationSide>,
+    /// As [`super::FolderTokenizer::token_types`].
+    pub(super) token_types: bool,
+    /// As [`super::FolderTokenizer::cleans_up`], as far as the files say it.
+    pub(super) cleans_up: bool,
+    /// The same where the tokenizer is one of byte pairs.
+    pub(super) cleans_up_byte_pairs: bool,
+    /// Whether the text of a special token is split as any other text.
+    pub(super) split_special_tokens: bool,
+    /// Whether a text gets a space before it.
+    pub(super) add_prefix_space: bool,
+    /// Whether letters become lower case, accents are removed, and Chinese characters are words.
+    pub(super) lower_case: bool,
+    pub(super) strip_accents: Option<bool>,
+    pub(super) chinese_chars: bool,
+    /// The special tokens with a purpose, in the order in which they are added.
+    pub(super) named: Vec<(String, Token)>,
+    /// Special tokens without one.
+    pub(super) extra: Vec<Token>,
+    /// Tokens by the ids that the files give them.
+    pub(super) added: BTreeMap<i64, AddedToken>,
+    /// The texts of `named`.
+    pub(super) names: TokenNames,
+}
+
+impl TokenizerSettings {
+    /// Takes the files together.
+    ///
+    /// # Errors
+    /// A setting of the wrong kind, with the file and the field.
+    pub(super) fn resolve(
+        files: &TokenizerFiles,
+        class: TokenizerClass,
+    ) -> Result<Self, ModelError> {
+        let config = &files.config;
+        let mut tokens = Tokens::of(config)?;
+        let added = tokens.add(files)?;
+        let named = tokens.named(files, class, &added)?;
+        let extra = tokens.extra(config)?;
+        let names = named.iter().map(|(purpose, token)| {
+            let content = token.content().to_string();
+            (purpose.clone(), content)
+        });
+        let cleans_up = config
+            .flag("clean_up_tokenization_spaces")?
+            .unwrap_or(false);
+        let forced = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+        Ok(Self {
+            truncation_side: truncation_side(files)?,
+            token_types: token_types(config)?.unwrap_or_else(|| class.has_token_types()),
+            cleans_up,
+            cleans_up_byte_pairs: cleans_up && config.flag(forced)?.unwrap_or(false),
+            split_special_tokens: config.flag("split_special_tokens")?.unwrap_or(false),
+            add_prefix_space: config.flag("add_prefix_space")?.unwrap_or(false),
+            lower_case: config.flag("do_lower_case")?.unwrap_or(true),
+            strip_accents: config.flag("strip_accents")?,
+            chinese_chars: config.flag("tokenize_chinese_chars")?.unwrap_or(true),
+            names: TokenNames(names.collect()),
+            named,
+            extra,
+            added,
+        })
+    }
+}
+
+/// The settings about tokens, while they are put together.
+struct Tokens {
+    /// The fields of tokenizer_config.json, over which those of special_tokens_map.json go.
+    fields: Map<String, Value>,
+    /// Tokens with a purpose that only this model has.
+    of_model: Vec<(String, Value)>,
+}
+
+impl Tokens {
+    /// What tokenizer_config.json says.
+    fn of(config: &JsonFile) -> Result<Self, ModelError> {
+        let mut fields = config.map.clone();
+        if let Some(older) = fields.get(ADDITIONAL).cloned()
+            && fields.get(EXTRA).is_none_or(is_empty)
+        {
+            fields.insert(EXTRA.to_string(), older);
+            fields.remove(ADDITIONAL);
+        }
+        let own = |(name, value): (&String, &Value)| {
+            let is_own =
+                name.ends_with("_token") && !NAMED.contains(&name.as_str()) && value.is_string();
+            is_own.then(|| (name.clone(), value.clone()))
+        };
+        let of_model: Vec<(String, Value)> = fields.iter().filter_map(own).collect();
+        for (name, _) in &of_model {
+            fields.remove(name);
+        }
+        let mut tokens = Self { fields, of_model };
+        tokens.take_extra_by_name();
+        Ok(tokens)
+    }
+
+    /// Extra special tokens that have names are tokens with a purpose.
+    fn take_extra_by_name(&mut self) {
+        if let Some(Value::Object(map)) = self.fields.get(EXTRA) {
+            self.of_model.extend(map.clone());
+            self.fields.remove(EXTRA);
+        }
+    }
+
+    /// The tokens that were added to the vocabulary, by their ids: those of tokenizer_config.json, or else those of
+    /// the older files, which say what special tokens are, too.
+    fn add(&mut self, files: &TokenizerFiles) -> Result<BTreeMap<i64, AddedToken>, ModelError> {
+        let mut added = BTreeMap::new();
+        if let Some(value) = files.config.get(ADDED_DECODER) {
+            let wrong = |message: String| files.config.wrong(ADDED_DECODER, message);
+            let map = value
+                .as_object()
+                .ok_or_else(|| wrong(format!("is {}, but must be an object", shown(value))))?;
+            for (key, value) in map {
+                let id = key.trim().parse::<i64>().ok();
+                let token = value.as_object().and_then(added_token);
+                let (Some(id), Some(token)) = (id, token) else {
+                    return Err(wrong(format!(
+                        "has the entry \"{}\": {}, but must give a token with its content to each id",
+                        key.escape_debug(),
+                        shown(value)
+                    )));
+                };
+                added.insert(id, token);
+            }
+            return Ok(added);
+        }
+        if let Some(map) = &files.special_tokens_map {
+            self.override_with(map);
+        }
+        if let Some(file) = &files.added_tokens {
+            let special = self.special_texts();
+            for (text, id) in &file.map {
+                let id = id.as_i64().ok_or_else(|| {
+                    file.wrong(
+                        text,
+                        format!("is {}, but must be the token's id", shown(id)),
+                    )
+                })?;
+                let is_special = special.contains(text);
+                added.insert(id, AddedToken::from(text.as_str(), is_special));
+            }
+        }
+        let of_tokenizer = files.of_tokenizer("added_tokens").and_then(Value::as_array);
+        for entry in of_tokenizer.into_iter().flatten() {
+            let id = entry.get("id").and_then(Value::as_i64);
+            let token = entry.as_object().and_then(added_token);
+            let (Some(id), Some(token)) = (id, token) else {
+                return Err(ModelError::Tokenizer {
+                    path: files.tokenizer_path.clone(),
+                    message: format!(
+                        "its added_tokens have the entry {}, which is no token with an id; download the file again",
+                        shown(entry)
+                    ),
+                });
+            };
+            added.insert(id, token);
+        }
+        Ok(added)
+    }
+
+    /// special_tokens_map.json goes before tokenizer_config.json. A token with flags is special whatever they say.
+    fn override_with(&mut self, file: &JsonFile) {
+        for (key, value) in &file.map {
+            let value = match value {
+                Value::Object(token) if key != EXTRA => {
+                    let mut token = token.clone();
+                    token.insert("special".into(), json!(true));
+                    Value::Object(token)
+                }
+                Value::Array(tokens) if key == EXTRA => {
+                    let known = self.fields.get(EXTRA).and_then(Value::as_array);
+                    let mut all = known.cloned().unwrap_or_default();
+                    for token in tokens {
+                        if !all.contains(token) {
+                            all.push(token.clone());
+                        }
+                    }
+                    Value::Array(all)
+                }
+                other => other.clone(),
+            };
+            self.fields.insert(key.clone(), value);
+        }
+        self.take_extra_by_name();
+    }
+
+    /// The texts of the special tokens so far.
+    fn special_texts(&self) -> HashSet<String> {
+        let named = NAMED.iter().filter_map(|name| self.fields.get(*name));
+        let extra = self.fields.get(EXTRA).and_then(Value::as_array);
+        named
+            .chain(extra.into_iter().flatten())
+            .filter_map(Token::parse)
+            .map(|token| token.content().to_string())
+            .collect()
+    }
+
+    /// The special tokens with a purpose, in the order in which they are added.
+    fn named(
+        &self,
+        files: &TokenizerFiles,
+        class: TokenizerClass,
+        added: &BTreeMap<i64, AddedToken>,
+    ) -> Result<Vec<(String, Token)>, ModelError> {
+        let by_text: HashMap<&str, &AddedToken> = added
+            .values()
+            .map(|token| (token.content.as_str(), token))
+            .collect();
+        let parse = |name: &str, value: &Value| {
+            Token::parse(value).ok_or_else(|| {
+                let message = format!("is {}, but must be a token", shown(value));
+                files.config.wrong(name, message)
+            })
+        };
+        let mut named = Vec::new();
+        for name in NAMED {
+            let token = match self.fields.get(name) {
+                Some(Value::Null) => continue,
+                Some(value) => {
+                    let token = parse(name, value)?;
+                    let as_added = by_text.get(token.content());
+                    as_added.map_or(token, |added| Token::Added((*added).clone()))
+                }
+                None => {
+                    let of_class = class.default_tokens().iter();
+                    let mut of_class = of_class.filter(|(known, _)| *known == name);
+                    // A tokenizer.json that pads says with what.
+                    let of_padding = (name == "pad_token" && class == TokenizerClass::Backend)
+                        .then(|| files.tokenizer.pointer("/padding/pad_token"))
+                        .flatten()
+                        .and_then(Value::as_str);
+                    match of_class.next().map(|(_, text)| *text).or(of_padding) {
+                        Some(text) => Token::Text(text.to_string()),
+                        None => continue,
+                    }
+                }
+            };
+            named.push((name.to_string(), token));
+        }
+        let others = self.fields.iter().filter(|(name, value)| {
+            name.ends_with("_token")
+                && !NAMED.contains(&name.as_str())
+                && (value.is_string() || value.is_object())
+        });
+        let of_model = self.of_model.iter().map(|(name, value)| (name, value));
+        for (name, value) in others.chain(of_model) {
+            named.push((name.clone(), parse(name, value)?));
+        }
+        Ok(named)
+    }
+
+    /// The special tokens without a purpose.
+    fn extra(&self, config: &JsonFile) -> Result<Vec<Token>, ModelError> {
+        // What special_tokens_map.json has under the older name counts if there is nothing under the new one.
+        let field = if self.fields.contains_key(EXTRA) {
+            EXTRA
+        } else {
+            ADDITIONAL
+        };
+        let Some(value) = self.fields.get(field).filter(|value| !value.is_null()) else {
+            return Ok(Vec::new());
+        };
+        let tokens = value
+            .as_array()
+            .and_then(|all| all.iter().map(Token::parse).collect());
+        tokens.ok_or_else(|| {
+            let message = format!("is {}, but must be a list of tokens", shown(value));
+            config.wrong(field, message)
+        })
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+/// The side that texts are cut on: what tokenizer_config.json says goes before the direction in tokenizer.json.
+fn truncation_side(files: &TokenizerFiles) -> Result<Option<TruncationSide>, ModelError> {
+    let field = "truncation_side";
+    if let Some(value) = files.config.map.get(field) {
+        return match value.as_str() {
+            Some("left") => Ok(Some(TruncationSide::Left)),
+            Some("right") => Ok(Some(TruncationSide::Right)),
+            _ => {
+                let message = format!("is {}, but must be \"left\" or \"right\"", shown(value));
+                Err(files.config.wrong(field, message))
+            }
+        };
+    }
+    let Some(truncation) = files.of_tokenizer("truncation") else {
+        return Ok(None);
+    };
+    let direction = truncation.get("direction").and_then(Value::as_str);
+    Ok(Some(match direction {
+        Some("Left") => TruncationSide::Left,
+        _ => TruncationSide::Right,
+    }))
+}
+
+/// Whether `token_type_ids` are among what the tokenizer gives a model, where the file says it.
+fn token_types(config: &JsonFile) -> Result<Option<bool>, ModelError> {
+    let field = "model_input_names";
+    if config.get(field).is_none() {
+        return Ok(None);
+    }
+    let names = config.fields().strings(field)?;
+    Ok(Some(names.iter().any(|name| name == "token_type_ids")))
+}
+
+/// See [`super::model_max_length`].
+pub(super) fn model_max_length(config: &JsonFile) -> Result<Option<usize>, ModelError> {
+    let field = if config.map.contains_key("model_max_length") {
+        "model_max_length"
+    } else {
+        "max_len"
+    };
+    let Some(value) = config.get(field) else {
+        return Ok(None);
+    };
+    match value.as_f64() {
+        Some(length) if length > NO_LIMIT => Ok(None),
+        Some(length) if length >= 1.0 && length.fract() == 0.0 => Ok(Some(length as usize)),
+        _ => {
+            let message = format!("is {}, but must be a number of tokens", shown(value));
+            Err(config.wrong(field, message))
+        }
+    }
+}
