@@ -172,7 +172,7 @@ fn generated(model: &str, flags: &[&str]) -> String {
 fn a_model_writes_as_its_folder_says() {
     let beams = json!({"eos_token_id": 0, "num_beams": 4, "length_penalty": 2.0, "no_repeat_ngram_size": 2,
         "early_stopping": true, "max_new_tokens": 20});
-    let of_beams = "is home to a gallery and can be found in Selworth. It is the work of Daniel";
+    let of_beams = " is home to a gallery and can be found in Selworth. It is the work of Daniel";
     let penalty = json!({"eos_token_id": 0, "repetition_penalty": 5.0, "max_new_tokens": 20});
     let of_penalty = ", home to a hotel is the work of Boris Walker. It was built in 1988 The";
     for (settings, expected) in [
@@ -257,13 +257,21 @@ fn a_text_of_megabytes_is_cut_as_any_other() {
     // What cannot be cut is refused with its line.
     let word = "x".repeat((16 << 20) + 1);
     let arguments = ["predict", "--run", run.to_str().unwrap()];
-    for line in [word.clone(), format!("{word}\tthe lake")] {
-        let errors = refused_reading(&arguments, &format!("the lake\n{line}\n"));
-        assert!(
-            errors.contains("standard input:2: a text of 16777217 bytes"),
-            "{errors}"
-        );
-    }
+    let errors = refused_reading(&arguments, &format!("the lake\n{word}\n"));
+    assert!(
+        errors.contains("standard input:2: a text of 16777217 bytes"),
+        "{errors}"
+    );
+    // In a table, the line is the row's.
+    let kept = tempfile::tempdir().unwrap();
+    let table = kept.path().join("long.csv");
+    fs::write(&table, format!("n,sentence\n1,\"the\nlake\"\n2,{word}\n")).unwrap();
+    let flags = ["--input", table.to_str().unwrap()];
+    let errors = refused_reading(&[&arguments[..], &flags].concat(), "");
+    assert!(
+        errors.contains("long.csv:4: a text of 16777217 bytes"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -292,7 +300,7 @@ fn a_prompt_of_megabytes_is_cut_from_the_left() {
     assert_eq!(write(&long), write(&short));
     let errors = refused_reading(&["generate", "--model", GPT2], &format!("The\n{long}\n"));
     assert!(
-        errors.contains("input 2 is ") && errors.contains("--cut-input"),
+        errors.contains("standard input:2: input 2 is ") && errors.contains("--cut-input"),
         "{errors}"
     );
     let word = "x".repeat((16 << 20) + 1);

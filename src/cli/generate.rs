@@ -128,16 +128,15 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let mut counter = Counter::new("texts", prompts.len());
     let written = parts
         .write(&prompts, &options, &device, &mut |done| counter.show(done))
-        .map_err(|error| -> Box<dyn Error> {
-            match (error, &args.split, &args.input) {
-                (WriteError::Input { number, source }, None, Some(path)) => {
-                    let line = texts::line_of(&lines.numbers, number);
-                    format!("{}:{line}: {source}", path.display()).into()
-                }
-                (WriteError::Input { number, source }, None, None) => {
-                    format!("standard input:{number}: {source}").into()
-                }
-                (error, ..) => error.into(),
+        .map_err(|error| match &args.split {
+            // Its inputs have no lines of their own.
+            Some(_) => error.into(),
+            None => {
+                let name = args.input.as_ref().map(|path| path.display().to_string());
+                let name = name.as_deref().unwrap_or("standard input");
+                located(error, |number| {
+                    format!("{name}:{}", texts::line_of(&lines.numbers, number))
+                })
             }
         })?;
     let mut out = output::stdout();
@@ -166,7 +165,8 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         pair: None,
     };
     let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
-    let rows = read_routed(several::table(args.input.as_deref())?, columns, &names)?;
+    let table = several::table(args.input.as_deref())?;
+    let rows = read_routed(table, columns, &names)?;
     let device = device(wanted.unwrap_or(&adapters[0].config.device))?;
     let options = adapters.iter().map(|one| WriteOptions {
         decoding: args.decoding.clone().over(one.config.decoding.clone()),
@@ -181,7 +181,13 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         .zip(options)
         .collect();
     let mut counter = Counter::new("texts", rows.len());
-    let written = write_routed(&models, &rows, &device, &mut |done| counter.show(done))?;
+    let written =
+        write_routed(&models, &rows, &device, &mut |done| counter.show(done)).map_err(|error| {
+            located(error, |number| {
+                let row = number.checked_sub(1).and_then(|at| rows.get(at));
+                format!("{}:{}", table.display(), row.map_or(number, |row| row.line))
+            })
+        })?;
     let mut out = output::stdout();
     for (row, one) in rows.iter().zip(&written) {
         let name = Some(names[row.adapter]);
@@ -196,6 +202,17 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         output::json(&json!({ "adapters": names, "texts": written.len() }))?;
     }
     Ok(())
+}
+
+/// An error about one of the inputs, with the place that it comes from.
+fn located(error: WriteError, place: impl Fn(usize) -> String) -> Box<dyn Error> {
+    match (error.input(), error) {
+        (Some(number), WriteError::Input { source, .. }) => {
+            format!("{}: {source}", place(number)).into()
+        }
+        (Some(number), error) => format!("{}: {error}", place(number)).into(),
+        (None, error) => error.into(),
+    }
 }
 
 fn json_row(input: &str, adapter: Option<&str>, one: &Written) -> Value {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, StdoutLock, Write};
 use std::path::Path;
 
-use mtlora::train::{Example, Objective, Scores, class_counts};
+use mtlora::train::{ClassCount, Scores};
 use serde::Serialize;
 
 /// A line on standard error, as `eprintln!`. Where nobody can read it any more it is dropped, for work must not end
@@ -159,9 +159,8 @@ pub(crate) fn describe(scores: &Scores) -> String {
 /// How many classes are listed with their numbers of examples.
 const CLASSES: usize = 20;
 
-/// `classes: neg 12, pos 15`; nothing for a regression.
-pub(crate) fn classes(objective: &Objective, examples: &[Example]) -> Option<String> {
-    let counts = class_counts(objective, examples);
+/// `classes: neg 12, pos 15`; nothing without classes.
+pub(crate) fn classes(counts: &[ClassCount]) -> Option<String> {
     if counts.is_empty() {
         return None;
     }

@@ -751,7 +751,7 @@ mod tests {
 
     #[test]
     fn no_run_to_start_from_is_none() {
-        let text = "task = 'cola'\nmodel = 'src'\ndata = 'd'\ninit_from = 'none'\n";
+        let text = "task = 'cola'\nmodel = 'assets/tiny-roberta'\ndata = 'd'\ninit_from = 'none'\n";
         let Resolved::Classification(config, _) = settings(text).resolve(HeadOf::Model).unwrap()
         else {
             panic!("cola is a classification");

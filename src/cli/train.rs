@@ -5,7 +5,8 @@ use burn::module::Module;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::models::TrainedFormat;
 use mtlora::train::{
-    Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained, train,
+    Example, Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained,
+    class_counts, class_warnings, train,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -267,6 +268,19 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// How many examples each class has, and what looks like a mistake in the classes of somebody's own table.
+fn print_classes(config: &RunConfig, task: &dyn Task, examples: &[Example]) {
+    let counts = class_counts(task.objective(), examples);
+    if let Some(classes) = output::classes(&counts) {
+        note!("{classes}");
+    }
+    if config.table.is_some() {
+        for warning in class_warnings(&counts) {
+            note!("{} {}: {warning}", task.name(), task.train_split());
+        }
+    }
+}
+
 fn classify(
     config: &RunConfig,
     task: &dyn Task,
@@ -277,6 +291,7 @@ fn classify(
     config.checkpoints.validate()?;
     let device = device(&config.device)?.autodiff();
     let train_examples = task::read(task, &config.data, task.train_split())?;
+    print_classes(config, task, &train_examples);
     let dev_examples = task::read(task, &config.data, task.dev_split())?;
     let (parts, fresh) = config.start(&device)?;
     let place = |split| texts::of_split(&config.data, split);
@@ -289,9 +304,6 @@ fn classify(
     let total = parts.model.num_params();
     let sizes = [items.len(), dev.len(), trainable, total];
     print_sizes(task.name(), sizes, &config.device);
-    if let Some(classes) = output::classes(task.objective(), &train_examples) {
-        note!("{classes}");
-    }
     if !fresh.is_empty() && from.is_none() {
         let why = if config.fresh_head {
             "--fresh-head, or not in the model's folder"

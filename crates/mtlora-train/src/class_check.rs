@@ -55,7 +55,7 @@ pub fn class_counts(objective: &Objective, examples: &[Example]) -> Vec<ClassCou
 }
 
 /// What a user should look at in the classes of their data, a sentence each.
-pub(crate) fn class_warnings(classes: &[ClassCount]) -> Vec<String> {
+pub fn class_warnings(classes: &[ClassCount]) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut alike: BTreeMap<String, Vec<&ClassCount>> = BTreeMap::new();
     for class in classes.iter().filter(|class| class.count > 0) {
@@ -96,7 +96,7 @@ pub(crate) fn class_warnings(classes: &[ClassCount]) -> Vec<String> {
         let way_out = if numbers {
             "to predict numbers, pass --regression"
         } else {
-            "name the column with the classes (--label-column)"
+            "check that --label-column names the column with the classes"
         };
         warnings.push(format!(
             "there are {there} classes in {rows} rows ({}): {way_out}",
@@ -236,7 +236,7 @@ mod tests {
         assert!(found[0].contains("40 classes in 40 rows"), "{found:?}");
         assert!(found[0].ends_with("pass --regression"), "{found:?}");
         let words = [("a", 1), ("b", 1), ("c", 1), ("d", 2)];
-        assert!(warnings(&words)[0].ends_with("(--label-column)"));
+        assert!(warnings(&words)[0].ends_with("names the column with the classes"));
         // Half as many are not too many.
         assert!(warnings(&[("a", 2), ("b", 2)]).is_empty());
         assert!(warnings(&[]).is_empty());

@@ -54,6 +54,16 @@ pub enum WriteError {
 }
 
 impl WriteError {
+    /// The number of the input that it is about, from 1, if it is about one.
+    pub fn input(&self) -> Option<usize> {
+        match self {
+            Self::Nothing { number }
+            | Self::TooLong { number, .. }
+            | Self::Input { number, .. } => Some(*number),
+            Self::Model(_) | Self::Decoding(_) => None,
+        }
+    }
+
     /// The same of another input: `number` gives its number for the one that is named.
     pub(crate) fn renumbered(mut self, place: impl Fn(usize) -> usize) -> Self {
         match &mut self {

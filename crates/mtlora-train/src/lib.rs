@@ -58,7 +58,7 @@ pub use adapter_settings::{AdapterSettings, MethodName};
 pub use batches::{BatchSize, by_length, shuffled};
 pub use causal::{Encoded, causal_scores, encode_records, train_causal};
 pub use checkpoints::{CheckpointError, Checkpoints, Kept};
-pub use class_check::{ClassCount, class_counts};
+pub use class_check::{ClassCount, class_counts, class_warnings};
 pub use dashboard::Dashboard;
 pub use error::DataError;
 pub use evaluation::{Item, encode, evaluate, predict};

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::class_check::{class_counts, class_warnings};
 use crate::error::{DataError, listed, shown};
 use crate::example::{Example, Objective, Target};
 use crate::metrics::{self, MetricName};
@@ -223,24 +222,8 @@ impl Task for TableTask {
 
     /// Splits other than `train` and `dev` need no labels.
     fn read(&self, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
-        self.read_noting(data, split, &mut |_| ())
-    }
-
-    /// Notes what looks like a mistake in the classes of the train split.
-    fn read_noting(
-        &self,
-        data: &Path,
-        split: &str,
-        note: &mut dyn FnMut(&str),
-    ) -> Result<Vec<Example>, DataError> {
         let path = split_file(&self.config, data, split)?;
-        let examples = self.read_file(&path, split == TRAIN || split == DEV)?;
-        if split == TRAIN {
-            for warning in class_warnings(&class_counts(&self.objective, &examples)) {
-                note(&format!("{}: {warning}", path.display()));
-            }
-        }
-        Ok(examples)
+        self.read_file(&path, split == TRAIN || split == DEV)
     }
 
     fn describe(&self) -> &str {

@@ -73,10 +73,9 @@ impl fmt::Display for Unfinished {
             Some(steps) => write!(f, "step {} of {steps})", self.step)?,
             None => write!(f, "it has not made a step yet)")?,
         }
+        write!(f, ": finish it with `mtlora train --resume {folder}`")?;
         if self.is_training {
-            write!(f, ", and a process is training it: wait until it ends")?;
-        } else {
-            write!(f, ": finish it with `mtlora train --resume {folder}`")?;
+            write!(f, " (a process is training it now: wait until that ends)")?;
         }
         if self.has_best {
             write!(f, ", or use the best state so far with --checkpoint best")
@@ -238,10 +237,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = Run::create(folder.path(), false, &toml::Table::new()).unwrap();
         let text = Unfinished::find(folder.path()).unwrap().to_string();
-        assert!(text.contains("wait until it ends"), "{text}");
+        assert!(text.contains("wait until that ends"), "{text}");
         drop(run);
         let text = Unfinished::find(folder.path()).unwrap().to_string();
-        assert!(text.contains("--resume"), "{text}");
+        assert!(
+            text.contains("--resume") && !text.contains("wait"),
+            "{text}"
+        );
     }
 
     #[test]
