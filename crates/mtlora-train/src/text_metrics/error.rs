@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::DataError;
+
 /// Why text could not be scored. Lines count from 1, as editors count them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,6 +25,9 @@ pub enum TextMetricError {
         /// The line of the first such byte.
         line: usize,
     },
+    /// Another encoding.
+    #[error(transparent)]
+    Encoding(DataError),
     /// A file without text.
     #[error("{}: is empty; at least one line of text is needed", .path.display())]
     Empty {

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Pair, TextMetricError};
+use crate::error::DataError;
 use crate::python;
+use crate::text_file::decode_text;
 
 /// How files hold references, and where lines end in them and in the hypotheses' file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,20 +184,14 @@ fn read(path: &Path) -> Result<String, TextMetricError> {
         path: path_buf(),
         source,
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error
-            .as_bytes()
-            .iter()
-            .take(error.utf8_error().valid_up_to());
-        TextMetricError::Utf8 {
-            path: path_buf(),
-            line: valid.filter(|&&byte| byte == b'\n').count() + 1,
-        }
+    let text = decode_text(path, bytes).map_err(|error| match error {
+        DataError::Utf8 { path, line } => TextMetricError::Utf8 { path, line },
+        other => TextMetricError::Encoding(other),
     })?;
-    match text.strip_prefix('\u{feff}').unwrap_or(&text) {
-        "" => Err(TextMetricError::Empty { path: path_buf() }),
-        text => Ok(text.to_string()),
+    if text.is_empty() {
+        return Err(TextMetricError::Empty { path: path_buf() });
     }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -317,5 +313,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn other_encodings_are_read_or_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("h.txt");
+        let text = "tea, thé\nsoup";
+        let little = text.encode_utf16().flat_map(u16::to_le_bytes);
+        fs::write(
+            &path,
+            [0xff, 0xfe].into_iter().chain(little).collect::<Vec<u8>>(),
+        )
+        .unwrap();
+        let read = || read_hypotheses(&path, ReferenceLayout::Parallel);
+        assert_eq!(read().unwrap(), ["tea, thé", "soup"]);
+        let unmarked: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        fs::write(&path, unmarked).unwrap();
+        let error = read().unwrap_err().to_string();
+        assert!(error.contains("h.txt: looks like UTF-16"), "{error}");
     }
 }
