@@ -395,7 +395,8 @@ mod tests {
     #[test]
     fn classes_are_matched_to_outputs_by_name_and_else_by_what_numbers_say() {
         use MatchedBy::{Names, Numbers, Order};
-        let cases: [(&[&str], &[&str], &[&str], MatchedBy); 12] = [
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], MatchedBy);
+        let cases: [Case<'_>; 12] = [
             (
                 &["pos", "neg", "neu"],
                 &["neg", "neu", "pos"],

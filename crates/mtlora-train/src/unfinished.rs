@@ -248,7 +248,8 @@ mod tests {
 
     #[test]
     fn what_is_no_run_is_called_by_its_name() {
-        let cases: [(&[(&str, &str)], &str, &str); 7] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+        let cases: [Case<'_>; 7] = [
             (
                 &[(ADAPTER_CONFIG_FILE, "{}")],
                 "",
