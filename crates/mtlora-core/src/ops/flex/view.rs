@@ -130,11 +130,19 @@ impl<'a> ViewMut<'a> {
     /// When it has not all of them.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
-        part(self.first, self.sides, self.stride, rows, columns)
+        // SAFETY: the part lives as long as this view is borrowed, alone.
+        unsafe { part(self.first, self.sides, self.stride, rows, columns) }
     }
 }
 
-fn part<'a>(
+/// Some rows and columns of a matrix that begins at `first`.
+///
+/// # Safety
+/// For `'a`, all elements of the matrix may be written to, and nobody else has those of the part.
+///
+/// # Panics
+/// When the matrix has not all of them.
+unsafe fn part<'a>(
     first: *mut f32,
     sides: [usize; 2],
     stride: usize,
@@ -183,6 +191,7 @@ impl<'a> Place<'a> {
     /// # Panics
     /// When there are not so many.
     pub(super) unsafe fn view(&self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
-        part(self.first, self.sides, self.sides[1], rows, columns)
+        // SAFETY: as the caller promises; the elements are borrowed for longer than this is.
+        unsafe { part(self.first, self.sides, self.sides[1], rows, columns) }
     }
 }

@@ -8,9 +8,11 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_setzero_ps,
 };
 
-/// Which lanes of two registers so many columns take.
+/// Which lanes of two registers so many columns take, at most [`COLUMNS`].
 pub(super) fn masks(columns: usize) -> [__mmask16; 2] {
-    let all = u32::MAX >> (COLUMNS - columns);
+    let beyond = COLUMNS - columns;
+    // A shift by all bits would leave them as they are.
+    let all = u32::MAX.checked_shr(beyond as u32).unwrap_or(0);
     [all as __mmask16, (all >> LANES) as __mmask16]
 }
 
@@ -158,5 +160,20 @@ unsafe fn store(first: *mut f32, masks: [__mmask16; 2], values: [__m512; 2]) {
     unsafe {
         _mm512_mask_storeu_ps(first, masks[0], values[0]);
         _mm512_mask_storeu_ps(first.wrapping_add(LANES), masks[1], values[1]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_has_a_bit_for_each_column() {
+        for columns in 0..=COLUMNS {
+            let [first, second] = masks(columns).map(u32::from);
+            let bits = (first | second << LANES).count_ones() as usize;
+            assert_eq!(bits, columns);
+            assert_eq!((first | second << LANES).trailing_ones() as usize, columns);
+        }
     }
 }
