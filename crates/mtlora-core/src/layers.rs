@@ -56,12 +56,18 @@ pub fn adapted_linear<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D
 /// - `ids`: `[tokens]`
 /// - output: `[tokens, dim]`
 pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
-    let base = embedding.weight.base().select(0, ids.clone());
+    let adapter = embedding.weight.reparameterization::<Adapter>();
+    // Without an adapter of ours, `val` is the weight as it acts, whatever else hangs on it.
+    let weight = match adapter {
+        Some(_) => embedding.weight.base(),
+        None => embedding.weight.val(),
+    };
+    let base = weight.select(0, ids.clone());
     let base = match base.dtype() {
         DType::BF16 => base.cast(FloatDType::F32),
         _ => base,
     };
-    let Some(adapter) = embedding.weight.reparameterization::<Adapter>() else {
+    let Some(adapter) = adapter else {
         return base;
     };
     let mut hidden = adapter.a.val().select(1, ids).transpose();
@@ -298,4 +304,41 @@ fn drops(dropout: &Dropout, x: &Tensor<2>) -> bool {
 
 fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> Optional<Dispatch> {
     tensor.map(Tensor::into_dispatch).into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use burn::module::{Lora, Module};
+    use burn::nn::EmbeddingConfig;
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::{load_state, state};
+
+    /// Burn's own LoRA, whose factors are all nonzero here.
+    #[test]
+    fn other_reparameterizations_of_an_embedding_act() {
+        let device = crate::devices().remove(0).device.autodiff();
+        let plain = EmbeddingConfig::new(7, 5).init(&device);
+        let embedding = plain.clone().apply_lora(Lora::new(2, 4.0));
+        let values = state(&embedding, |path, _| path.contains("lora"))
+            .into_iter()
+            .map(|(path, old)| {
+                let shape = old.shape().to_vec();
+                let count: usize = shape.iter().product();
+                let values: Vec<f32> = (0..count).map(|at| at as f32 / 3.0 - 1.0).collect();
+                (path, TensorData::new(values, shape))
+            })
+            .collect();
+        let embedding: Embedding = load_state(embedding, values).unwrap();
+        let ids = Tensor::<1, Int>::from_data([3, 0, 6, 3], &device);
+        let rows = |embedding: &Embedding| {
+            let found = embedding.forward(ids.clone().unsqueeze_dim::<2>(0));
+            found.squeeze_dim::<2>(0).into_data()
+        };
+        let found = adapted_embedding(&embedding, ids.clone()).into_data();
+        assert_eq!(found, rows(&embedding));
+        assert_ne!(found, rows(&plain));
+    }
 }
