@@ -12,18 +12,15 @@ use mtlora_core::{
     adapted_linear, devices, load_state,
 };
 
-const RANK: usize = 4;
-const ALPHA: f64 = 10.0;
-
 fn reference(structure: Structure, layer: &str) -> Option<Reference> {
     let path = fixtures().join(format!("layers/{structure}_{layer}.safetensors"));
     std::fs::read(path).ok().map(Reference)
 }
 
-fn config(structure: Structure) -> MtLoraConfig {
+fn config(structure: Structure, reference: &Reference) -> MtLoraConfig {
     MtLoraConfig::new(structure)
-        .with_rank(RANK)
-        .with_alpha(ALPHA)
+        .with_rank(reference.setting("rank"))
+        .with_alpha(reference.setting("alpha"))
         .with_target_modules(Targets::Pattern(".*".into()))
 }
 
@@ -110,7 +107,7 @@ fn follow(kind: &Kind, structure: Structure, reference: &Reference, named: &Name
         weight: Param::from_tensor(oriented(weight, kind)),
         bias: Some(Param::from_tensor(bias.squeeze_dim(0))),
     };
-    let mut config = config(structure);
+    let mut config = config(structure, reference);
     if !kind.fused.is_empty() {
         config.fused_projections = vec![FusedProjections {
             module: String::new(),
@@ -182,7 +179,10 @@ fn embedding_layers_agree_with_the_published_ones() {
             let layer = Embedding {
                 weight: param(reference.rows("weight"), &device),
             };
-            let layer = load(config(structure).attach(layer).unwrap(), &reference);
+            let layer = load(
+                config(structure, &reference).attach(layer).unwrap(),
+                &reference,
+            );
             let adapter = layer.weight.reparameterization::<Adapter>().unwrap();
 
             let tolerance = tolerance(&named);

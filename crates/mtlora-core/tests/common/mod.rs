@@ -49,6 +49,14 @@ impl Reference {
         SafeTensors::deserialize(&self.0).unwrap()
     }
 
+    /// A setting in the file's metadata, as `rank` or `alpha`.
+    pub fn setting<T: std::str::FromStr>(&self, name: &str) -> T {
+        let (_, metadata) = SafeTensors::read_metadata(&self.0).unwrap();
+        let text = metadata.metadata().as_ref().and_then(|map| map.get(name));
+        let value = text.and_then(|text| text.parse().ok());
+        value.unwrap_or_else(|| panic!("the metadata has no usable `{name}`"))
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.tensors().tensor(name).is_ok()
     }
