@@ -1,13 +1,13 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use mtlora::core::{Fold, device};
+use mtlora::core::Fold;
 
 use mtlora::models::PeftAdapter;
 use serde_json::json;
 
 use super::finished::CheckpointArgs;
-use super::{adapted, output};
+use super::output;
 
 /// The update of a weight is scale * B T A; PEFT knows scale * B A. `T` goes into the factors, which
 /// changes nothing that the model computes. Projections that are fused, `g` of them of rank r, become
@@ -40,7 +40,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     args.checkpoint.check(&args.run)?;
     let adapter = PeftAdapter::from_folder(&args.run)?;
     output::vacant(&args.out, args.overwrite)?;
-    let mut plain = adapter.fold(args.fold, &device(&adapted::device_name(None)?)?);
+    let mut plain = adapter.fold(args.fold)?;
     if args.base_model_name.is_some() {
         plain.config.base_model_name_or_path = args.base_model_name;
     }

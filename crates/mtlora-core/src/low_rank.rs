@@ -212,7 +212,11 @@ pub(crate) fn transform(values: &AdapterValues) -> Result<Option<DMatrix<f64>>, 
 }
 
 /// `B` as it acts on all of `T A x`; [`Adapter::up`](crate::Adapter::up) on the host.
-fn laid_out(b: DMatrix<f64>, form: &AdapterForm, side: usize) -> Result<DMatrix<f64>, MatrixError> {
+pub(crate) fn laid_out(
+    b: DMatrix<f64>,
+    form: &AdapterForm,
+    side: usize,
+) -> Result<DMatrix<f64>, MatrixError> {
     let groups = form.groups();
     let (rows, rank) = b.shape();
     if groups == 0 || !rows.is_multiple_of(groups) || groups.checked_mul(rank) != Some(side) {

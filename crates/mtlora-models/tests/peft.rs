@@ -158,7 +158,7 @@ fn folded_adapters_are_plain_lora_with_the_same_logits() {
             let adapter = PeftAdapter::from_folder(&folder).unwrap();
             for fold in Fold::ALL {
                 let out = tempfile::tempdir().unwrap();
-                adapter.fold(fold, device).write(out.path()).unwrap();
+                adapter.fold(fold).unwrap().write(out.path()).unwrap();
                 let plain = PeftAdapter::from_folder(out.path()).unwrap();
                 assert_eq!(plain.config.peft_type, PeftType::Lora);
                 assert!(plain.config.fused_projections.is_empty());
@@ -323,7 +323,7 @@ fn adapted_embeddings_of_gpt2_are_two_adapters_of_pefts() {
     assert!(error.to_string().contains("lm_head"), "{error}");
     adapter.config.peft_type = PeftType::MtLora;
     let ours = adapter.attach(model.clone(), &config, &[]).unwrap();
-    let plain = adapter.fold(Fold::A, device);
+    let plain = adapter.fold(Fold::A).unwrap();
     assert_eq!(plain.config.peft_type, PeftType::Lora);
     assert_eq!(plain.modules.len(), 2);
     let again = plain.attach(model, &config, &[]).unwrap();

@@ -595,7 +595,6 @@ fn merged(
 #[test]
 fn adapters_on_two_weights_are_pefts() {
     let base = two(tensors("gpt2"));
-    let device = Device::flex();
     for names in [
         &["transformer.wte"][..],
         &["lm_head"],
@@ -622,7 +621,7 @@ fn adapters_on_two_weights_are_pefts() {
         let ours = PeftAdapter::from_folder(files.path()).unwrap();
         let attached = ours.attach(read(made.path()), &config, &[]).unwrap();
         assert_near(&logits(&attached), &expected, "its own folder");
-        let folded = ours.fold(Fold::A, &device);
+        let folded = ours.fold(Fold::A).unwrap();
         assert_eq!(folded.modules, adapter.modules, "{names:?}");
         assert_eq!(folded.config.peft_type, mtlora_models::PeftType::Lora);
         let sum = PeftAdapter::combine(&[(0.25, ours), (0.75, adapter)], None, None).unwrap();
@@ -634,7 +633,6 @@ fn adapters_on_two_weights_are_pefts() {
 
 #[test]
 fn an_adapter_with_t_knows_whether_its_base_has_one_weight() {
-    let device = Device::flex();
     let attach = |folder: &Path, target: &str| {
         MtLoraConfig::new(Structure::Shim)
             .with_rank(2)
@@ -662,7 +660,7 @@ fn an_adapter_with_t_knows_whether_its_base_has_one_weight() {
         assert_eq!(logits(&again), logits(&model), "{target}");
         let error = ours.attach(read(other.path()), &config, &[]).unwrap_err();
         assert!(error.to_string().contains("this model has"), "{error}");
-        let plain = ours.fold(Fold::A, &device);
+        let plain = ours.fold(Fold::A).unwrap();
         assert_eq!(plain.modules.keys().collect::<Vec<_>>(), pefts, "{target}");
         let again = plain.attach(read(folder.path()), &config, &[]).unwrap();
         assert_near(&logits(&again), &logits(&model), target);
@@ -756,11 +754,10 @@ fn an_adapter_on_one_name_of_one_weight_is_refused_with_a_way_that_works() {
 fn adapters_that_peft_tied_are_read() {
     let made = gpt2(&tensors("gpt2"), &json!({}));
     let config = Gpt2Config::from_folder(made.path()).unwrap();
-    let device = Device::flex();
     let mut adapter = pefts(&["transformer.wte"]);
     adapter.config.peft_type = mtlora_models::PeftType::MtLora;
     adapter.config.tie_word_embeddings = true;
-    let mut pair = adapter.fold(Fold::A, &device);
+    let mut pair = adapter.fold(Fold::A).unwrap();
     assert_eq!(pair.modules.len(), 2);
     let names = vec!["transformer.wte".to_string(), "wte".to_string()];
     pair.config.target_modules = Some(TargetModules::Names(names));

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::{Device, TensorData};
+use burn::tensor::TensorData;
 use mtlora_core::{
-    AdapterForm, AdapterValues, Fold, FusedProjections, State, Structure, attach_adapters,
-    load_state,
+    AdapterForm, AdapterValues, Fold, FusedProjections, LayerError, State, Structure,
+    attach_adapters, load_state,
 };
 
 use super::config::{ADAPTER_CONFIG_FILE, AdapterConfig, MERGE, PeftType, TargetModules};
@@ -56,7 +56,7 @@ pub struct AdaptedModule {
 /// # let _ = model;
 /// // Ours, there: as plain LoRA.
 /// let ours = PeftAdapter::from_folder(Path::new("runs/e2e"))?;
-/// ours.fold(Fold::Balanced, &device).write(Path::new("for-peft"))?;
+/// ours.fold(Fold::Balanced)?.write(Path::new("for-peft"))?;
 /// # Ok(())
 /// # }
 /// ```
@@ -243,17 +243,18 @@ impl PeftAdapter {
     /// projections of rank `r` a LoRA of rank `g r`. Where GPT-2's embeddings are its output map, an adapter on them
     /// is one on that too, which PEFT has apart.
     ///
-    /// The products of the small matrices are made on `device`.
-    pub fn fold(&self, fold: Fold, device: &Device) -> Self {
-        let mut modules: BTreeMap<String, AdaptedModule> = self
-            .modules
-            .iter()
-            .map(|(name, module)| {
-                let values = module.values.to_device(device).fold(fold);
-                let embedding = module.embedding;
-                (name.clone(), AdaptedModule { values, embedding })
-            })
-            .collect();
+    /// # Errors
+    /// When the factors' shapes do not multiply, or a value is not finite, with the module.
+    pub fn fold(&self, fold: Fold) -> Result<Self, AdapterError> {
+        let mut modules: BTreeMap<String, AdaptedModule> = BTreeMap::new();
+        for (name, module) in &self.modules {
+            let values = module.values.fold(fold).map_err(|source| LayerError {
+                path: name.clone(),
+                source,
+            })?;
+            let embedding = module.embedding;
+            modules.insert(name.clone(), AdaptedModule { values, embedding });
+        }
         let mut config = self.config.clone();
         let [_, output] = TIED;
         let had_output = modules.contains_key(output);
@@ -272,12 +273,12 @@ impl PeftAdapter {
                 TargetModules::AllLinear => TargetModules::AllLinear,
             });
         }
-        Self {
+        Ok(Self {
             config: config.describing(&modules),
             modules,
             saved: self.saved.clone(),
             path: self.path.clone(),
-        }
+        })
     }
 
     /// The adapter in another structure, whose `T` starts as the identity, so that the update is the
