@@ -59,6 +59,10 @@ fn rows(arguments: &[&str], input: &str) -> Vec<Value> {
         .collect()
 }
 
+fn rows_of(arguments: &[&str]) -> Vec<Value> {
+    rows(arguments, "")
+}
+
 /// By the definition: equal texts get equal answers, however they are given.
 #[test]
 fn predict_reads_lines_and_tables_as_the_run_does() {
@@ -149,6 +153,42 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
         "more",
     ]);
     assert!(said.contains("trained on single texts"), "{said}");
+
+    // A run on a task of GLUE's knows the columns of its files in both layouts.
+    let glue = folder.path().join("MRPC");
+    fs::create_dir(&glue).unwrap();
+    let rows = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\tI like tea.\tWe had tea.\n0\t3\t4\tI like tea.\tWe had soup.\n";
+    for split in ["train.tsv", "dev.tsv"] {
+        fs::write(glue.join(split), rows).unwrap();
+    }
+    let mrpc = folder.path().join("mrpc");
+    json(&[
+        "train",
+        "--model",
+        MODEL,
+        "--task",
+        "mrpc",
+        "--data",
+        text(&glue),
+        "--epochs",
+        "1",
+        "--out",
+        text(&mrpc),
+    ]);
+    let expected = predict(&mrpc, "lines.txt", lines.as_bytes());
+    assert_eq!(predict(&mrpc, "published.tsv", rows.as_bytes()), expected);
+    let hub = "sentence1,sentence2\nI like tea.,We had tea.\nI like tea.,We had soup.\n";
+    assert_eq!(predict(&mrpc, "hub.csv", hub.as_bytes()), expected);
+
+    // What a run knows holds for its folder as an adapter, too.
+    let input = write("again.csv", b"b,a\nWe had tea.,I like tea.\n");
+    let flags = ["--input", text(&input), "--format", "jsonl"];
+    let by_run = rows_of(&[&["predict", "--run", text(&pairs)][..], &flags].concat());
+    let by_adapter = ["predict", "--adapter", text(&pairs), "--model", MODEL];
+    assert_eq!(rows_of(&[&by_adapter[..], &flags].concat()), by_run);
+    let lone = write("lone.txt", b"no tab\n");
+    let said = refused(&[&by_adapter[..], &["--input", text(&lone)]].concat());
+    assert!(said.contains("lone.txt:1: has no tab"), "{said}");
 
     // One text a row, with the header left out.
     let table = predict(

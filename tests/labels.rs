@@ -463,6 +463,54 @@ fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
         row["label"] == json!(answer)
     });
     assert_eq!(right.count() as f64 / ROWS as f64, trained.accuracy);
+    // Without a head of its own, an adapter's can be new.
+    let headless = trained.folder.path().join("headless");
+    json(&[
+        "combine",
+        "--adapter",
+        text(&trained.run),
+        "--head",
+        "none",
+        "--out",
+        text(&headless),
+    ]);
+    let three = trained.folder.path().join("three");
+    fs::create_dir(&three).unwrap();
+    let rows = "{\"text\":\"a\",\"label\":\"x\"}\n{\"text\":\"b\",\"label\":\"y\"}\n{\"text\":\"c\",\"label\":\"z\"}";
+    for split in ["train.jsonl", "dev.jsonl"] {
+        fs::write(three.join(split), rows).unwrap();
+    }
+    let import = [
+        "import",
+        "--adapter",
+        text(&headless),
+        "--model",
+        text(&trained.model),
+        "--task",
+        "table",
+        "--data",
+        text(&three),
+        "--overwrite",
+        "--out",
+        text(&imported),
+    ];
+    assert!(refused(&import).contains("--fresh-head"));
+    json(&[&import[..], &["--fresh-head"]].concat());
+    json(&["eval", "--run", text(&imported)]);
+
+    // A table of one's own is scored by its columns.
+    let renamed = trained.folder.path().join("renamed");
+    fs::create_dir(&renamed).unwrap();
+    for split in ["train.jsonl", "dev.jsonl"] {
+        let rows = fs::read_to_string(trained.table(["z", "a"]).join(split)).unwrap();
+        let rows = rows
+            .replace("\"text\":", "\"words\":")
+            .replace("\"label\":", "\"kind\":");
+        fs::write(renamed.join(split), rows).unwrap();
+    }
+    let columns = ["--text-column", "words", "--label-column", "kind"];
+    trained.is_right(&trained.eval(&trained.renamed(&["z", "a"]), &renamed, &columns));
+
     // The run's own folder says what its outputs are called.
     let own = answers(&[
         "predict",

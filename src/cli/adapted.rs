@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mtlora::core::devices;
 use mtlora::models::{EncoderConfig, GenerationConfig, Gpt2Config, ModelError, PeftAdapter};
 use mtlora::train::{
-    AdapterSettings, GenerationRunConfig, Objective, RunConfig, SaveOptions, StoredConfig,
+    AdapterSettings, GenerationRunConfig, Objective, Run, RunConfig, SaveOptions, StoredConfig,
     TrainOptions, settings_of,
 };
 
@@ -82,8 +82,8 @@ pub(super) fn source(
 ) -> Result<(PathBuf, StoredConfig), Box<dyn Error>> {
     match (source.run, source.adapter, source.model) {
         (Some(run), ..) => {
-            let (_, stored) = hub::open_run(&run)?;
             source.checkpoint.check(&run)?;
+            let (_, stored) = hub::open_run(&run)?;
             Ok((run, stored))
         }
         (None, Some(adapter), Some(model)) => {
@@ -107,6 +107,17 @@ fn untold(
     let device = device_name(device)?;
     let settings = settings_of(&adapter.config);
     let model = model.to_path_buf();
+    // What a run knows of its texts and labels holds on another copy of its base model, too.
+    if Run::is_in(folder)
+        && let StoredConfig::Classification(mut config) = StoredConfig::open(folder)?.1
+    {
+        let head = Head::find(HeadOf::Adapter(folder, &adapter), &model)?;
+        config.fresh_head = head.fresh;
+        config.model = model;
+        config.device = device;
+        config.adapter = settings;
+        return Ok(StoredConfig::Classification(config));
+    }
     match Gpt2Config::from_folder(&model) {
         Ok(config) => generation(model, settings, &config, device),
         Err(ModelError::UnsupportedArchitecture { .. }) => {

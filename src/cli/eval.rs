@@ -36,6 +36,24 @@ pub(crate) struct Args {
     /// The split [default: the task's dev split].
     #[arg(long)]
     split: Option<String>,
+    /// For --model and --task table: the column with the text [default: text].
+    #[arg(long, requires = "model")]
+    text_column: Option<String>,
+    /// For --model and --task table: the column with the second text of a pair [default: none].
+    #[arg(long, requires = "model")]
+    pair_column: Option<String>,
+    /// For --model and --task table: the column with the label or the number [default: label].
+    #[arg(long, requires = "model")]
+    label_column: Option<String>,
+    /// For --model and --task table: the labels are numbers to predict.
+    #[arg(long, requires = "model")]
+    regression: bool,
+    /// For --adapter and --task pairs: the column with the prompt [default: prompt].
+    #[arg(long, requires = "adapter")]
+    prompt_column: Option<String>,
+    /// For --adapter and --task pairs: the column with what is to be written [default: completion].
+    #[arg(long, requires = "adapter")]
+    completion_column: Option<String>,
     /// For --model: the classes in the order of the outputs of its head, with commas between [default: they are
     /// matched by name].
     #[arg(long, value_delimiter = ',', requires = "model")]
@@ -57,23 +75,30 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let settings = Settings {
+        model: args.model.clone(),
+        task: args.task.clone(),
+        data: args.data.clone(),
+        max_length: args.max_length,
+        labels: args.labels.clone(),
+        text_column: args.text_column.clone(),
+        pair_column: args.pair_column.clone(),
+        label_column: args.label_column.clone(),
+        regression: args.regression.then_some(true),
+        prompt_column: args.prompt_column.clone(),
+        completion_column: args.completion_column.clone(),
+        device: args.device.clone(),
+        ..Settings::default()
+    };
+    let table = settings.table();
     // What was trained, and where its values are.
     let trained = match (&args.run, &args.adapter) {
         (Some(run), _) => {
-            let (_, stored) = hub::open_run(run)?;
             args.checkpoint.check(run)?;
+            let (_, stored) = hub::open_run(run)?;
             Some((run.clone(), stored))
         }
         (None, Some(adapter)) => {
-            let settings = Settings {
-                model: args.model.clone(),
-                task: args.task.clone(),
-                data: args.data.clone(),
-                max_length: args.max_length,
-                labels: args.labels.clone(),
-                device: args.device.clone(),
-                ..Settings::default()
-            };
             let adapter = hub::adapter(adapter)?;
             let stored = adapted::told(&adapter, settings)?;
             Some((adapter, stored))
@@ -127,7 +152,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let task = match stored {
         Some(config) => task::for_run(&name, config, &data)?,
-        None => task::find(&name, None, &data)?,
+        None => task::find(&name, Some(table), &data)?,
     };
     let device_name = args
         .device

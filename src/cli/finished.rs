@@ -14,8 +14,7 @@ pub(super) enum Checkpoint {
 /// The flag that says it.
 #[derive(Clone, Copy, clap::Args)]
 pub(super) struct CheckpointArgs {
-    /// Use this state of a run that is unfinished: best, the one with the best score so far. (Of a finished run it is
-    /// used anyway.)
+    /// Use a run that is unfinished, in its best state so far. Finished runs always use their best state.
     #[arg(long, value_enum, value_name = "WHICH", requires = "run")]
     pub(super) checkpoint: Option<Checkpoint>,
 }

@@ -7,8 +7,8 @@ use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{
     GenerationRunConfig, GeneratorParts, InputColumns, Pairs, PromptForm, RoutedColumns, Run,
-    WriteError, WriteOptions, Written, is_table, load_generators, read_input_lines, read_inputs,
-    read_routed, write_routed,
+    WriteError, WriteOptions, Written, load_generators, read_input_lines, read_inputs, read_routed,
+    write_routed,
 };
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     split: Option<String>,
     #[command(flatten)]
     several: SeveralArgs,
-    /// The column of a table with the inputs [default: the run's, or prompt].
+    /// The column of a table with the inputs [default: the run's, or prompt; with --adapter-column: prompt].
     #[arg(long, requires = "input")]
     prompt_column: Option<String>,
     /// Cut lines that are too long for the model from the left.
@@ -166,7 +166,14 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
     let table = several::table(args.input.as_deref())?;
-    let rows = read_routed(table, columns, &names)?;
+    let mut rows = read_routed(table, columns, &names)?;
+    let tasks = adapters.iter().map(|one| run_task(&one.config));
+    let tasks: Vec<Option<Box<dyn GenerationTask>>> = tasks.collect::<Result<_, _>>()?;
+    for row in &mut rows {
+        if let Some(Some(task)) = tasks.get(row.adapter) {
+            row.text = task.input(table, row.line, &row.text)?;
+        }
+    }
     let device = device(wanted.unwrap_or(&adapters[0].config.device))?;
     let options = adapters.iter().map(|one| WriteOptions {
         decoding: args.decoding.clone().over(one.config.decoding.clone()),
@@ -274,18 +281,16 @@ impl Args {
         if inputs.is_empty() {
             return Err(format!("{}: there is no line", name.display()).into());
         }
-        let is_table = self.input.as_deref().is_some_and(is_table);
         let mut lines = Lines::default();
         for input in inputs {
             if input.text.trim().is_empty() {
                 let place = format!("{}:{}", name.display(), input.line);
-                return Err(format!("{place}: the line is empty").into());
+                return Err(format!("{place}: the line is empty; remove it").into());
             }
             lines.numbers.push(input.line);
             lines.texts.push(match task {
-                // Lines are inputs as the task makes them of its files.
-                Some(task) if is_table => task.input(name, input.line, &input.text)?,
-                _ => input.text,
+                Some(task) => task.input(name, input.line, &input.text)?,
+                None => input.text,
             });
         }
         Ok(lines)

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::models::{EncoderConfig, PeftAdapter, SequenceClassifier};
-use mtlora::train::{Run, StoredConfig, Task, for_head};
+use mtlora::train::{LabelError, Run, StoredConfig, Task, for_head};
 
 /// Whose head a run starts with.
 #[derive(Clone, Copy)]
@@ -64,7 +64,12 @@ impl Head {
         given: Option<&[String]>,
     ) -> Result<Box<dyn Task>, Box<dyn Error>> {
         let fitted = for_head(task, self.labels.as_deref(), given);
-        let (task, note) = fitted.map_err(|error| format!("{}: {error}", self.folder.display()))?;
+        let (task, note) = fitted.map_err(|error| match error {
+            LabelError::Names { .. } | LabelError::Number { .. } => {
+                format!("{}: {error}", self.folder.display())
+            }
+            about_flags => about_flags.to_string(),
+        })?;
         if let Some(note) = note {
             note!("{note}");
         }
@@ -74,7 +79,7 @@ impl Head {
 
 /// The names of a head's outputs: the model's, if they are as many. A base model that was never fine-tuned has names
 /// for another number of them.
-pub(super) fn output_names(model: &[String], outputs: usize) -> Vec<String> {
+fn output_names(model: &[String], outputs: usize) -> Vec<String> {
     if model.len() == outputs {
         model.to_vec()
     } else {
@@ -83,7 +88,7 @@ pub(super) fn output_names(model: &[String], outputs: usize) -> Vec<String> {
 }
 
 /// What the run in `folder`, if it is one, calls the outputs of its head.
-pub(super) fn run_labels(folder: &Path, outputs: usize) -> Option<Vec<String>> {
+fn run_labels(folder: &Path, outputs: usize) -> Option<Vec<String>> {
     if !Run::is_in(folder) {
         return None;
     }

@@ -9,7 +9,8 @@ use super::head::HeadOf;
 use super::settings::{Resolved, Settings};
 use super::{adapted, hub, output};
 
-/// The run has the adapter and its head, and can do all that a trained one can. It is of the task that
+/// Nothing is trained: the settings of training are only stored in the run. The run has the adapter and its head, and can
+/// do all that a trained one can. It is of the task that
 /// the flags say, with the settings that `train` would have; structure, rank, alpha, targets and dropout are
 /// the adapter's own, whatever defaults stand below.
 #[derive(clap::Args)]

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use mtlora::core::device;
 use mtlora::train::{
-    Example, InputColumns, NamedAdapter, Objective, Pairs, RoutedColumns, RoutedRow, RunConfig,
-    TrainError, load_classifiers, predict, predict_routed, read_input_lines, read_inputs,
-    read_routed,
+    DataError, Example, Input, InputColumns, NamedAdapter, Objective, Pairs, RoutedColumns,
+    RoutedRow, RunConfig, TrainError, load_classifiers, predict, predict_routed, read_input_lines,
+    read_inputs, read_routed,
 };
 use serde_json::{Map, Value, json};
 
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// adapter, with the name that the rows call it.
     #[arg(long, value_name = "[NAME=]DIR")]
     adapter: Vec<String>,
-    /// ... and the model that it is for, whose names the labels have.
+    /// ... and its base model, whose config.json names the labels.
     #[arg(long, requires = "adapter")]
     model: Option<PathBuf>,
     /// The texts: a table (.csv, .tsv, .jsonl), or lines with an example each, where the two texts of a pair have
@@ -39,12 +39,15 @@ pub(crate) struct Args {
     input: Option<PathBuf>,
     #[command(flatten)]
     several: SeveralArgs,
-    /// The column of a table with the text [default: the run's, or text].
+    /// The column of a table with the text [default: the run's, or text; with --adapter-column: text].
     #[arg(long, requires = "input")]
     text_column: Option<String>,
-    /// The column of a table with the second text of a pair [default: the run's, or none].
+    /// The column of a table with the second text of a pair [default: the run's, or none; with --adapter-column: none].
     #[arg(long, requires = "input")]
     pair_column: Option<String>,
+    /// The device [default: the run's, or the first].
+    #[arg(long)]
+    device: Option<String>,
     /// What comes out, on standard output.
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
@@ -67,14 +70,14 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         adapter,
         model: args.model.clone(),
     };
-    let (folder, stored) = adapted::source(source, None)?;
+    let (folder, stored) = adapted::source(source, args.device.as_deref())?;
     let config = several::classification(&folder, stored)?;
     let trained = task::text_columns(&config);
-    let columns = args.columns(trained.as_ref())?;
     let inputs = match &args.input {
-        Some(path) => read_inputs(path, &columns)?,
+        Some(path) => args.read(path, &trained)?,
         None => {
             let name = Path::new("standard input");
+            let columns = args.columns(trained.first())?;
             read_input_lines(name, io::stdin().lock(), columns.pairs)?
         }
     };
@@ -87,7 +90,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             target: None,
         })
         .collect();
-    let device = device(&config.device)?;
+    let device = device(args.device.as_deref().unwrap_or(&config.device))?;
     let parts = config.load(&folder, &device)?;
     let name = args.input.as_ref().map(|path| path.display().to_string());
     let name = name.as_deref().unwrap_or("standard input");
@@ -107,6 +110,20 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 }
 
 impl Args {
+    /// The inputs in a file: by the first of the layouts that the model was `trained` on whose columns are there.
+    fn read(&self, path: &Path, trained: &[OwnedColumns]) -> Result<Vec<Input>, Box<dyn Error>> {
+        let first = read_inputs(path, &self.columns(trained.first())?);
+        let Err(DataError::UnknownColumn { .. }) = &first else {
+            return Ok(first?);
+        };
+        for other in trained.iter().skip(1) {
+            if let Ok(inputs) = read_inputs(path, &self.columns(Some(other))?) {
+                return Ok(inputs);
+            }
+        }
+        Ok(first?)
+    }
+
     /// Where a table has the texts, and what lines are: as what the model was `trained` on has them, and else as the
     /// flags say.
     fn columns<'a>(
@@ -138,7 +155,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let adapters = several::open(
         &args.adapter,
         args.model.as_deref(),
-        None,
+        args.device.as_deref(),
         several::classification,
     )?;
     let columns = RoutedColumns {
@@ -150,12 +167,16 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let table = several::table(args.input.as_deref())?;
     let rows = read_routed(table, columns, &names)?;
     let rows = as_trained(rows, &adapters, table, columns.pair.is_some())?;
-    let device = device(&adapters[0].config.device)?;
+    let device = device(args.device.as_deref().unwrap_or(&adapters[0].config.device))?;
     let models = load_classifiers(&adapters, &device)?;
     let logits = predict_routed(&models, &rows, &device).map_err(|error| match error {
         TrainError::Model(error) => texts::located(error, |number| {
             let line = number.checked_sub(1).and_then(|at| rows.get(at));
-            format!("{}:{}", table.display(), line.map_or(0, |row| row.line))
+            format!(
+                "{}:{}",
+                table.display(),
+                line.map_or(number, |row| row.line)
+            )
         }),
         other => other.into(),
     })?;
@@ -188,7 +209,7 @@ fn as_trained(
 ) -> Result<Vec<RoutedRow>, Box<dyn Error>> {
     let trained: Vec<Option<OwnedColumns>> = adapters
         .iter()
-        .map(|adapter| task::text_columns(&adapter.config))
+        .map(|adapter| task::text_columns(&adapter.config).into_iter().next())
         .collect();
     for row in &mut rows {
         let Some(Some(columns)) = trained.get(row.adapter) else {

@@ -61,10 +61,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10_000)]
     pub(super) steps: usize,
     /// Sequences in a batch.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     pub(super) batch: usize,
     /// Batches to a step.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub(super) gradient_accumulation: usize,
     /// The highest learning rate.
     #[arg(long, default_value_t = 1e-3)]
@@ -84,6 +84,15 @@ pub(crate) struct Args {
     /// The device [default: the first].
     #[arg(long)]
     device: Option<String>,
+}
+
+/// A number that may not be zero.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".to_string()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

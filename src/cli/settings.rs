@@ -93,8 +93,9 @@ pub(super) struct Settings {
     /// For --task table: the column with the label or the number [default: label].
     #[arg(long)]
     pub(super) label_column: Option<String>,
-    /// The classes in the order of the outputs of the model's classification head, with commas between [default:
-    /// they are matched by the names in the model's config.json; a new head takes the data's order].
+    /// The classes in the order of the outputs of the model's classification head, with commas between; classes with
+    /// commas in a --config file, as labels = ["a, b", "c"] [default: they are matched by the names in the model's
+    /// config.json; a new head takes the data's order].
     #[arg(long, value_delimiter = ',')]
     pub(super) labels: Option<Vec<String>>,
     /// Start with a new output layer of the classification head, though the model has one: for a model that was
@@ -437,6 +438,18 @@ impl Settings {
         }
     }
 
+    /// The columns of a table.
+    pub(super) fn table(&self) -> TableConfig {
+        let usual = TableConfig::default();
+        TableConfig {
+            text: self.text_column.clone().unwrap_or(usual.text),
+            pair: self.pair_column.clone(),
+            label: self.label_column.clone().unwrap_or(usual.label),
+            regression: self.regression.unwrap_or(usual.regression),
+            ..TableConfig::default()
+        }
+    }
+
     fn pairs(&self) -> PairsConfig {
         let usual = PairsConfig::default();
         PairsConfig {
@@ -452,16 +465,8 @@ impl Settings {
         place: Place,
         head: HeadOf<'_>,
     ) -> Result<Resolved, Box<dyn Error>> {
-        let usual = TableConfig::default();
-        let table = (name == task::TABLE).then(|| TableConfig {
-            text: self.text_column.clone().unwrap_or(usual.text),
-            pair: self.pair_column.clone(),
-            label: self.label_column.clone().unwrap_or(usual.label),
-            regression: self.regression.unwrap_or(usual.regression),
-            ..TableConfig::default()
-        });
+        let table = (name == task::TABLE).then(|| self.table());
         let head = match (self.fresh_head, head) {
-            (Some(true), HeadOf::Model) => HeadOf::Fresh,
             (Some(true), HeadOf::Adapter(folder, adapter)) if adapter.num_labels().is_some() => {
                 return Err(format!(
                     "--fresh-head cannot be used here: the adapter in {} brings a head of its own",
@@ -469,6 +474,7 @@ impl Settings {
                 )
                 .into());
             }
+            (Some(true), _) => HeadOf::Fresh,
             (_, head) => head,
         };
         let mut task = task::find(name, table.clone(), &place.data)?;

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use mtlora::models::AdapterConfig;
 use mtlora::train::{GenerationRunConfig, NamedAdapter, Run, RunConfig, StoredConfig};
 
 use super::adapted::Source;
@@ -116,7 +117,7 @@ fn source(
     let model = match model {
         Some(model) => model.to_path_buf(),
         None => {
-            let named = adapted::read(&folder)?.config.base_model_name_or_path;
+            let named = AdapterConfig::from_folder(&folder)?.base_model_name_or_path;
             let missing = || format!("{}: names no base model: give --model", folder.display());
             PathBuf::from(named.ok_or_else(missing)?)
         }

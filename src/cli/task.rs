@@ -135,12 +135,17 @@ pub(crate) struct OwnedColumns {
     pub(crate) pair: Option<String>,
 }
 
-/// The columns of a run's task; none where the run has no task, or one that this program does not know.
-pub(crate) fn text_columns(config: &RunConfig) -> Option<OwnedColumns> {
-    let task = find(&config.task, config.table.clone(), &config.data).ok()?;
-    let columns = task.text_columns()?;
-    Some(OwnedColumns {
-        text: columns.text.to_string(),
-        pair: columns.pair.map(str::to_string),
-    })
+/// The columns of a run's task, in each layout that its files have; nothing where the run has no task, or one that this
+/// program does not know.
+pub(crate) fn text_columns(config: &RunConfig) -> Vec<OwnedColumns> {
+    let Ok(task) = find(&config.task, config.table.clone(), &config.data) else {
+        return Vec::new();
+    };
+    let columns = task.text_columns().into_iter();
+    columns
+        .map(|columns| OwnedColumns {
+            text: columns.text.to_string(),
+            pair: columns.pair.map(str::to_string),
+        })
+        .collect()
 }

@@ -91,7 +91,8 @@ pub fn class_warnings(classes: &[ClassCount]) -> Vec<String> {
     let rows: usize = classes.iter().map(|class| class.count).sum();
     let there = classes.iter().filter(|class| class.count > 0).count();
     if there * 2 > rows && rows > 0 {
-        let names: Vec<&str> = classes.iter().map(|class| class.label.as_str()).collect();
+        let there_are = classes.iter().filter(|class| class.count > 0);
+        let names: Vec<&str> = there_are.map(|class| class.label.as_str()).collect();
         let numbers = names.iter().all(|name| number(name).is_some());
         let way_out = if numbers {
             "to predict numbers, pass --regression"
@@ -123,7 +124,12 @@ fn squeezed(label: &str) -> String {
 
 /// A number, with a point or a comma before its decimals.
 fn number(label: &str) -> Option<f64> {
-    let text = squeezed(label).replace(',', ".");
+    let mut text = squeezed(label);
+    // With three digits behind it, a comma may as well part thousands.
+    let decimals = text.split_once(',').map(|(_, behind)| behind.len());
+    if decimals.is_some_and(|count| count != 3) {
+        text = text.replacen(',', ".", 1);
+    }
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
@@ -200,6 +206,7 @@ mod tests {
             ["1.5", "15"],
             ["a b", "ab"],
             ["x", "x1"],
+            ["1", "1,000"],
             ["good", "góod"],
         ] {
             assert_eq!(

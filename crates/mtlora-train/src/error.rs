@@ -73,7 +73,8 @@ pub enum DataError {
         /// The line of the first such byte.
         line: usize,
     },
-    /// A text in another encoding than UTF-8, or UTF-16 with a byte order mark.
+    /// A file that is not the text that it should be: in another encoding than UTF-8 or UTF-16 with a byte order mark, or
+    /// of a format that is not read.
     #[error("{}: {message}", .path.display())]
     Encoding {
         /// The file.

@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{DataError, listed, shown};
 use crate::example::{Example, Objective, Target};
 use crate::metrics::MetricName::{self, Accuracy, F1, Matthews, Pearson, Spearman};
-use crate::rows::{check_width, find_column, need_column, number, read_text, tsv};
+use crate::rows::{check_width, find_column, need_column, number, tsv};
 use crate::task::{Task, TextColumns};
+use crate::text_file::read_text;
 
 pub use hub::{HUB_DATASET, is_hub_file};
 
@@ -445,11 +446,19 @@ impl Task for GlueTask {
         self.spec.metrics
     }
 
-    fn text_columns(&self) -> Option<TextColumns<'_>> {
-        Some(TextColumns {
+    /// Those of the published files, and those of the Hub's.
+    fn text_columns(&self) -> Vec<TextColumns<'_>> {
+        let published = TextColumns {
             text: self.spec.text,
             pair: self.spec.pair,
-        })
+        };
+        let (text, pair) = self.hub_columns();
+        let hub = TextColumns { text, pair };
+        if hub == published {
+            vec![published]
+        } else {
+            vec![published, hub]
+        }
     }
 }
 

@@ -65,11 +65,11 @@ pub fn read_inputs(path: &Path, columns: &InputColumns<'_>) -> Result<Vec<Input>
         return read_table(path, columns);
     }
     if OTHER_FORMATS.contains(&ending(path).as_str()) {
-        let message = format!(
-            "{} is neither lines of text (.txt) nor a table that is read (.csv, .tsv, .jsonl); convert it",
-            path.display()
-        );
-        return Err(DataError::setting("input", message));
+        return Err(DataError::Encoding {
+            path: path.to_path_buf(),
+            message: "is neither lines of text (.txt) nor a table that is read (.csv, .tsv, .jsonl); convert it"
+                .to_string(),
+        });
     }
     lines(path, &read_text_file(path)?, columns.pairs)
 }
@@ -89,30 +89,31 @@ pub fn read_input_lines(
 fn lines(path: &Path, text: &str, pairs: Pairs<'_>) -> Result<Vec<Input>, DataError> {
     let input = |(line, text): (usize, &str)| {
         let mut parts = text.split('\t');
-        let (first, second, third) = (parts.next(), parts.next(), parts.next());
+        let first = parts.next().unwrap_or_default();
+        let (second, third) = (parts.next(), parts.next());
         let wrong = |message: &str| Err(DataError::row(path, line, message));
         let whole = Input {
             line,
             text: text.to_string(),
             pair: None,
         };
-        match (pairs, first, second, third) {
-            (Pairs::Never, ..) | (Pairs::Single, _, None, _) => Ok(whole),
+        match (pairs, second, third) {
+            (Pairs::Never, ..) | (Pairs::Single, None, _) => Ok(whole),
             (Pairs::Single, ..) => wrong(
                 "has a tab, which lies between the two texts of a pair, and the model was trained on single texts; \
                  remove the tab, or give a table (.csv, .tsv, .jsonl)",
             ),
-            (Pairs::Column(_), _, None, _) => wrong(
+            (Pairs::Column(_), None, _) => wrong(
                 "has no tab, and the model was trained on pairs of texts; write both on the line with a tab between, \
                  or give a table (.csv, .tsv, .jsonl)",
             ),
-            (Pairs::Column(_), _, _, Some(_)) => wrong(
+            (Pairs::Column(_), _, Some(_)) => wrong(
                 "has more than one tab; write the two texts of a pair with one tab between, or give a table (.csv, \
                  .jsonl)",
             ),
-            (Pairs::Column(_), Some(text), Some(pair), None) => Ok(Input {
+            (Pairs::Column(_), Some(pair), None) => Ok(Input {
                 line,
-                text: text.to_string(),
+                text: first.to_string(),
                 pair: Some(pair.to_string()),
             }),
             (Pairs::Unknown, ..) => Ok(match text.split_once('\t') {
@@ -123,7 +124,6 @@ fn lines(path: &Path, text: &str, pairs: Pairs<'_>) -> Result<Vec<Input>, DataEr
                 },
                 None => whole,
             }),
-            (Pairs::Column(_), None, ..) => Ok(whole),
         }
     };
     numbered_lines(text).map(input).collect()
@@ -288,13 +288,8 @@ mod tests {
             ),
             ("x.tsv", "one\ttwo\n", PAIRS, "x.tsv:1: no column `a`"),
             ("x.csv", "text\n", SINGLE, "x.csv: holds no examples"),
-            ("x.json", "[]", SINGLE, "setting `input`: x.json is neither"),
-            (
-                "x.Parquet",
-                "PAR1",
-                SINGLE,
-                "setting `input`: x.Parquet is neither",
-            ),
+            ("x.json", "[]", SINGLE, "x.json: is neither"),
+            ("x.Parquet", "PAR1", SINGLE, "x.Parquet: is neither"),
         ] {
             let error = read(name, text.as_bytes(), columns).unwrap_err();
             assert!(error.starts_with(message), "{error}");

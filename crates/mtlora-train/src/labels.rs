@@ -17,7 +17,7 @@ const UNNAMED: &str = "LABEL_";
 
 /// By what classes were matched to a head's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MatchedBy {
+pub(crate) enum MatchedBy {
     /// By their names, ignoring case.
     Names,
     /// By their order: the head's outputs have no names but `LABEL_0` and so on.
@@ -28,7 +28,7 @@ pub enum MatchedBy {
 
 /// A head's outputs in the words of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MatchedLabels {
+pub(crate) struct MatchedLabels {
     /// The name of each output: the data's class, or the model's name for an output that no class of the data means.
     pub labels: Vec<String>,
     /// By what they were matched.
@@ -87,9 +87,9 @@ pub enum LabelError {
     },
     /// The head has another number of outputs than there are classes.
     #[error(
-        "its head has {} outputs ({}), and {}: train a new output layer (train --fresh-head), or \
-         use a model that was trained on these classes",
+        "its head has {} {} ({}), and {}: train a new output layer (train --fresh-head), or use a model that fits",
         .model.len(),
+        if .model.len() == 1 { "output" } else { "outputs" },
         listed(.model),
         match .classes.as_slice() {
             [] => "a regression needs one".to_string(),
@@ -125,7 +125,10 @@ pub enum LabelError {
 ///
 /// # Errors
 /// When names or numbers do not fit, which is not to be guessed at.
-pub fn match_labels(model: &[String], classes: &[String]) -> Result<MatchedLabels, LabelError> {
+pub(crate) fn match_labels(
+    model: &[String],
+    classes: &[String],
+) -> Result<MatchedLabels, LabelError> {
     if let Some(labels) = by_name(model, classes) {
         let by = MatchedBy::Names;
         return Ok(MatchedLabels { labels, by });
@@ -152,11 +155,9 @@ pub fn match_labels(model: &[String], classes: &[String]) -> Result<MatchedLabel
 }
 
 /// Whether a model's outputs have no names of their own.
-pub fn is_unnamed(model: &[String]) -> bool {
-    let names = model.iter().enumerate();
-    names.fold(true, |all, (index, name)| {
-        all && name.eq_ignore_ascii_case(&format!("{UNNAMED}{index}"))
-    })
+pub(crate) fn is_unnamed(model: &[String]) -> bool {
+    let mut names = model.iter().enumerate();
+    names.all(|(index, name)| name.eq_ignore_ascii_case(&format!("{UNNAMED}{index}")))
 }
 
 /// The outputs' names, if each class has one of its own: of exactly its name, or else of its name in another case.
@@ -208,7 +209,10 @@ fn by_number(model: &[String], classes: &[String]) -> Option<Vec<String>> {
 ///
 /// # Errors
 /// When a class is missing, or named twice.
-pub fn given_labels(given: &[String], classes: &[String]) -> Result<Vec<String>, LabelError> {
+pub(crate) fn given_labels(
+    given: &[String],
+    classes: &[String],
+) -> Result<Vec<String>, LabelError> {
     let given: Vec<String> = given.iter().map(|name| name.trim().to_string()).collect();
     let distinct: BTreeSet<&String> = given.iter().collect();
     if distinct.len() < given.len() || given.iter().any(String::is_empty) {
@@ -372,7 +376,7 @@ impl Task for Reordered {
         self.outputs.get(positive).copied().unwrap_or(positive)
     }
 
-    fn text_columns(&self) -> Option<TextColumns<'_>> {
+    fn text_columns(&self) -> Vec<TextColumns<'_>> {
         self.task.text_columns()
     }
 }

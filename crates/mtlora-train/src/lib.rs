@@ -69,10 +69,7 @@ pub use generation_run::GenerationRunConfig;
 pub use generator::{GeneratorParts, PromptForm, WriteError, WriteOptions, Written};
 pub use init_from::{InitFromError, settings_of};
 pub use inputs::{Input, InputColumns, Pairs, is_table, read_input_lines, read_inputs};
-pub use labels::{
-    LabelError, MatchedBy, MatchedLabels, for_head, given_labels, is_unnamed, match_labels,
-    reordered,
-};
+pub use labels::{LabelError, for_head, reordered};
 pub use load::trained_parameters;
 pub use loss::loss_sum;
 pub use metrics::{MetricError, MetricName, Predictions, Scores, score};
@@ -99,7 +96,7 @@ pub use stored::StoredConfig;
 pub use table::{TableConfig, TableTask};
 pub use task::{Task, TextColumns};
 pub use tensorboard::EventWriter;
-pub use text_file::{decode_text, numbered_lines, read_text_file, read_text_from};
+pub use text_file::read_text_file;
 pub use text_scores::{TextScores, score_texts};
 pub use trainer::{Method, TrainError, train};
 pub use unfinished::Unfinished;

@@ -1,26 +1,8 @@
 //! Text files as rows with line numbers: what the readers of tasks share.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use crate::error::{DataError, listed, shown};
-use crate::text_file::decode_text;
-
-/// The whole of a file as text, without a byte order mark.
-///
-/// # Errors
-/// [`DataError::NotFound`] with `hint`, [`DataError::Io`], and those of [`decode_text`].
-pub(crate) fn read_text(path: &Path, hint: impl FnOnce() -> String) -> Result<String, DataError> {
-    let bytes = fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => DataError::NotFound {
-            path: path.to_path_buf(),
-            hint: hint(),
-        },
-        _ => DataError::io(path, error),
-    })?;
-    decode_text(path, bytes)
-}
 
 /// The lines that are not empty, numbered from 1, without their ends (`\n` or `\r\n`).
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -181,7 +163,10 @@ pub(crate) fn json_reason(error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
+    use crate::text_file::read_text;
 
     fn csv_rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, DataError> {
         let mut rows = Vec::new();

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use burn::tensor::Device;
 use mtlora_core::State;
@@ -45,6 +46,9 @@ const FILES: [&str; 7] = [
 ];
 /// Locked by the process that trains the run.
 pub(crate) const LOCK: &str = ".lock";
+/// How often it is tried again where somebody holds it, and after how long.
+const LOCK_TRIES: usize = 4;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 /// What of a run's configuration may change when it goes on.
 const MAY_CHANGE: [&str; 3] = ["checkpoints", "device", "final_scores"];
 /// The field of the configuration that says how the folder is laid out.
@@ -275,7 +279,16 @@ impl Run {
         let at = |error| ModelError::write(&path, error);
         let options = OpenOptions::new().create(true).append(true).clone();
         let file = options.open(&path).map_err(at)?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        // Whoever looks whether the run is being trained holds the lock for a moment.
+        for _ in 0..LOCK_TRIES {
+            if !matches!(locked, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(TrainError::Report(format!(

@@ -6,7 +6,7 @@
 //! | `.tsv`   | tabs, with a header; a line is a row, and a quotation mark is a character like any other        |
 //! | `.jsonl` | a JSON object a line, whose keys are the columns                                                |
 //!
-//! Files are UTF-8. Empty lines do not count. Texts are taken as they are; white space around labels, numbers and the
+//! Files are UTF-8, or UTF-16 with a byte order mark. Empty lines do not count. Texts are taken as they are; white space around labels, numbers and the
 //! names of columns does not matter.
 
 use std::cmp::Ordering;
@@ -242,11 +242,11 @@ impl Task for TableTask {
         self.positive_class
     }
 
-    fn text_columns(&self) -> Option<TextColumns<'_>> {
-        Some(TextColumns {
+    fn text_columns(&self) -> Vec<TextColumns<'_>> {
+        vec![TextColumns {
             text: &self.config.text,
             pair: self.config.pair.as_deref(),
-        })
+        }]
     }
 }
 

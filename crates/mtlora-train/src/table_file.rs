@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{DataError, shown};
 use crate::rows;
+use crate::text_file::read_text_file;
 
 /// The endings of the files that can be read.
 pub(crate) const FORMATS: [&str; 3] = ["csv", "tsv", "jsonl"];
@@ -107,7 +108,7 @@ pub(crate) fn each_row<Columns>(
             );
             DataError::setting("files", message)
         })?;
-    let text = rows::read_text(path, || "correct the data folder".into())?;
+    let text = read_text_file(path)?;
     let mut count = 0;
     let mut counted = |line: usize, row: RawRow<'_, Columns>| {
         count += 1;

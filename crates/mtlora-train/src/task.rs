@@ -111,9 +111,10 @@ pub trait Task: Send + Sync {
         1
     }
 
-    /// The columns of a table with texts for this task; none if it does not say.
-    fn text_columns(&self) -> Option<TextColumns<'_>> {
-        None
+    /// The columns of a table with texts for this task; several where its files are published in several layouts, and
+    /// nothing if it does not say.
+    fn text_columns(&self) -> Vec<TextColumns<'_>> {
+        Vec::new()
     }
 
     /// The metric that the best checkpoint is best in: the first of [`metric_names`](Self::metric_names).

@@ -17,10 +17,18 @@ const UTF32: [&[u8]; 2] = [b"\xff\xfe\0\0", b"\0\0\xfe\xff"];
 /// # Errors
 /// [`DataError::NotFound`], [`DataError::Io`], and those of [`decode_text`].
 pub fn read_text_file(path: &Path) -> Result<String, DataError> {
+    read_text(path, || "check its name".to_string())
+}
+
+/// As [`read_text_file`], with what to do where there is no such file.
+///
+/// # Errors
+/// As [`read_text_file`].
+pub(crate) fn read_text(path: &Path, hint: impl FnOnce() -> String) -> Result<String, DataError> {
     let bytes = fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DataError::NotFound {
             path: path.to_path_buf(),
-            hint: "correct the name".to_string(),
+            hint: hint(),
         },
         _ => DataError::io(path, error),
     })?;
@@ -31,7 +39,7 @@ pub fn read_text_file(path: &Path) -> Result<String, DataError> {
 ///
 /// # Errors
 /// [`DataError::Io`], and those of [`decode_text`].
-pub fn read_text_from(name: &Path, mut stream: impl Read) -> Result<String, DataError> {
+pub(crate) fn read_text_from(name: &Path, mut stream: impl Read) -> Result<String, DataError> {
     let mut bytes = Vec::new();
     stream
         .read_to_end(&mut bytes)
@@ -45,7 +53,7 @@ pub fn read_text_from(name: &Path, mut stream: impl Read) -> Result<String, Data
 /// # Errors
 /// [`DataError::Utf8`] for other bytes, [`DataError::Encoding`] for UTF-32, for UTF-16 without a mark and for broken
 /// UTF-16.
-pub fn decode_text(name: &Path, mut bytes: Vec<u8>) -> Result<String, DataError> {
+pub(crate) fn decode_text(name: &Path, mut bytes: Vec<u8>) -> Result<String, DataError> {
     let wrong = |message: &str| DataError::Encoding {
         path: name.to_path_buf(),
         message: message.to_string(),
@@ -114,7 +122,7 @@ fn looks_like_utf16(bytes: &[u8]) -> bool {
 }
 
 /// All lines of a text, numbered from 1, without their ends (`\n` or `\r\n`). There is none after the last end.
-pub fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     // `str::lines` takes just these two for ends.
     text.lines()
         .enumerate()

@@ -40,9 +40,12 @@ impl Unfinished {
         if !folder.join(CONFIG).exists() || folder.join(RESULTS).exists() {
             return None;
         }
-        let log = fs::read_to_string(folder.join(LOG)).ok();
+        // Bytes that are no text are in no line that counts.
+        let log = fs::read(folder.join(LOG)).ok();
+        let log = log.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let has_best = adapter_weights(folder).is_some() || folder.join(TRAINED_FILE).exists();
-        if log.is_none() && has_best {
+        let has_trained = log.is_some() || has_entries(&folder.join(CHECKPOINTS));
+        if !has_trained && has_best {
             return None;
         }
         let log = log.unwrap_or_default();
@@ -71,7 +74,7 @@ impl fmt::Display for Unfinished {
         write!(f, "{folder}: this run is unfinished (")?;
         match self.steps {
             Some(steps) => write!(f, "step {} of {steps})", self.step)?,
-            None => write!(f, "it has not made a step yet)")?,
+            None => write!(f, "its log has no step)")?,
         }
         write!(f, ": finish it with `mtlora train --resume {folder}`")?;
         if self.is_training {
@@ -86,6 +89,10 @@ impl fmt::Display for Unfinished {
             )
         }
     }
+}
+
+fn has_entries(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Whether a process holds the lock of the run in `folder`.
@@ -217,7 +224,7 @@ mod tests {
             &[(CONFIG, ""), (LOG, "{\"step\":0,\"dev\":{}}\n")],
         ] {
             let text = found(begun).unwrap();
-            assert!(text.contains("(it has not made a step yet)"), "{text}");
+            assert!(text.contains("(its log has no step)"), "{text}");
         }
     }
 
@@ -229,6 +236,10 @@ mod tests {
         );
         assert_eq!(found(&[(CONFIG, ""), (ADAPTER_WEIGHTS_FILE, "x")]), None);
         assert_eq!(found(&[(LOG, LOG_TEXT)]), None);
+        // What was trained stays so when its log is lost or damaged.
+        let weights = (ADAPTER_WEIGHTS_FILE, "x");
+        assert!(found(&[(CONFIG, ""), weights, ("checkpoints/step-5/state.toml", "")]).is_some());
+        assert!(found(&[(CONFIG, ""), weights, (LOG, "\u{0}garbage")]).is_some());
         assert_eq!(Unfinished::find(Path::new("nowhere")), None);
     }
 

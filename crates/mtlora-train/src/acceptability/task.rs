@@ -47,7 +47,7 @@ impl Task for Acceptability {
         &[MetricName::Accuracy, MetricName::Matthews]
     }
 
-    fn text_columns(&self) -> Option<TextColumns<'_>> {
+    fn text_columns(&self) -> Vec<TextColumns<'_>> {
         self.cola.text_columns()
     }
 }

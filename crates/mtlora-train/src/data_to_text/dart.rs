@@ -7,7 +7,7 @@ use super::record::Record;
 use super::task::{GenerationTask, Scorer, unknown_split};
 use super::{json, xml};
 use crate::error::DataError;
-use crate::rows::read_text;
+use crate::text_file::read_text;
 
 /// The folder that the files may be in, inside of the data folder.
 const FOLDER: &str = "dart";

@@ -5,7 +5,8 @@ use super::record::{Grouped, Record};
 use super::task::{GenerationTask, Scorer, unknown_split};
 use crate::error::{DataError, shown};
 use crate::python;
-use crate::rows::{check_width, csv, need_column, read_text};
+use crate::rows::{check_width, csv, need_column};
+use crate::text_file::read_text;
 
 /// The folder that the files may be in, inside of the data folder.
 const FOLDER: &str = "e2e";
@@ -81,7 +82,7 @@ impl GenerationTask for E2e {
 
     /// A cell with a meaning representation, or an input as [`read`](GenerationTask::read) makes it.
     fn input(&self, path: &Path, line: usize, cell: &str) -> Result<String, DataError> {
-        if cell.contains('[') {
+        if cell.contains('[') && !cell.contains(" : ") {
             Ok(linearise::slots(slots(path, line, cell)?))
         } else {
             Ok(cell.to_string())

@@ -92,7 +92,7 @@ pub trait GenerationTask: Send + Sync {
         "prompt"
     }
 
-    /// The input that a cell of that column, on `line` of the file `path`, stands for.
+    /// The input that a cell of that column, or a line of text, on `line` of the file `path`, stands for.
     ///
     /// # Errors
     /// When the cell is not as the task has it.

@@ -9,7 +9,7 @@ use super::record::Record;
 use super::task::{GenerationTask, unknown_split};
 use super::{json, xml};
 use crate::error::DataError;
-use crate::rows::read_text;
+use crate::text_file::read_text;
 
 /// The folder that the splits may be in, inside of the data folder.
 const FOLDER: &str = "webnlg";

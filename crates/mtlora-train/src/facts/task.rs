@@ -4,7 +4,8 @@ use super::Line;
 use crate::data_to_text::{GenerationTask, Grouped, Record, unknown_split};
 use crate::error::DataError;
 use crate::python;
-use crate::rows::{json_reason, lines, read_text};
+use crate::rows::{json_reason, lines};
+use crate::text_file::read_text;
 
 /// The task as [`write_jsonl`](super::write_jsonl) writes it.
 #[derive(Clone, Copy, Debug, Default)]

@@ -59,7 +59,7 @@ impl GlueTask {
     }
 
     /// The names of the columns with the text and with the second text of a pair.
-    fn hub_columns(&self) -> (&'static str, Option<&'static str>) {
+    pub(super) fn hub_columns(&self) -> (&'static str, Option<&'static str>) {
         match self.spec.name {
             "cola" | "sst2" => ("sentence", None),
             "qqp" => ("question1", Some("question2")),

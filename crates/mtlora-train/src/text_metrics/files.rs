@@ -36,7 +36,7 @@ impl ReferenceLayout {
 /// Hypotheses, one a line, with their references.
 ///
 /// # Errors
-/// If a file cannot be read, is empty or no UTF-8; if they differ in length; if a hypothesis has no
+/// If a file cannot be read, is empty or not text; if they differ in length; if a hypothesis has no
 /// reference.
 pub fn read_pairs<P: AsRef<Path>>(
     hypotheses: &Path,
@@ -92,7 +92,7 @@ pub fn read_pairs<P: AsRef<Path>>(
 /// The lines of a file that goes with references of that layout; a blank one is an empty hypothesis.
 ///
 /// # Errors
-/// If the file cannot be read, is empty or no UTF-8.
+/// If the file cannot be read, is empty or not text.
 pub fn read_hypotheses(
     path: &Path,
     layout: ReferenceLayout,
@@ -103,7 +103,7 @@ pub fn read_hypotheses(
 /// Blocks of lines, with one or more blank lines between them.
 ///
 /// # Errors
-/// If the file cannot be read, is empty or no UTF-8.
+/// If the file cannot be read, is empty or not text.
 pub fn read_reference_blocks(path: &Path) -> Result<Vec<Vec<String>>, TextMetricError> {
     let mut blocks = vec![Vec::new()];
     for line in ReferenceLayout::Blocks.lines(&read(path)?) {
@@ -123,7 +123,7 @@ pub fn read_reference_blocks(path: &Path) -> Result<Vec<Vec<String>>, TextMetric
 /// For each line its text in every file; blank where a file has no reference.
 ///
 /// # Errors
-/// If a file cannot be read, is empty or no UTF-8; if their lines are not as many; if there is none.
+/// If a file cannot be read, is empty or not text; if their lines are not as many; if there is none.
 pub fn read_parallel_references<P: AsRef<Path>>(
     paths: &[P],
 ) -> Result<Vec<Vec<String>>, TextMetricError> {
