@@ -518,6 +518,8 @@ fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
         text(&trained.run),
         "--model",
         text(&base),
+        "--text-column",
+        "text",
     ]);
     assert!(
         own.iter().all(|name| name.ends_with("acceptable")),

@@ -108,6 +108,22 @@ fn untold(
     let settings = settings_of(&adapter.config);
     let model = model.to_path_buf();
     // What a run knows of its texts and labels holds on another copy of its base model, too.
+    let is_generation =
+        Run::is_in(folder) && matches!(StoredConfig::open(folder)?.1, StoredConfig::Generation(_));
+    let is_causal = Gpt2Config::from_folder(&model).is_ok();
+    if Run::is_in(folder) && is_generation != is_causal {
+        return Err(format!(
+            "{}: is not of the kind that the run in {} was trained on, which is {}",
+            model.display(),
+            folder.display(),
+            if is_generation {
+                "a GPT-2"
+            } else {
+                "a RoBERTa or BERT"
+            }
+        )
+        .into());
+    }
     if Run::is_in(folder)
         && let StoredConfig::Classification(mut config) = StoredConfig::open(folder)?.1
     {
@@ -165,9 +181,6 @@ fn classification(
         1 => Objective::Regression,
         _ => Objective::Classification { labels },
     };
-    if adapter.num_labels().is_none() {
-        note!("the adapter has no head: the base model's is used, random where it has none");
-    }
     let max_length = texts::usual_length(&model, MAX_LENGTH)?.min(config.max_tokens());
     Ok(StoredConfig::Classification(Box::new(RunConfig {
         model,

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use mtlora::train::Unfinished;
+use mtlora::train::{Unfinished, run_of_checkpoint, what_else};
+
+pub(super) use mtlora::train::is_imported;
 
 /// Which state of a run is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,6 +24,7 @@ pub(super) struct CheckpointArgs {
 impl CheckpointArgs {
     /// An error if the run in `folder` is unfinished, unless its best state is there and asked for.
     pub(super) fn check(self, folder: &Path) -> Result<(), String> {
+        refuse_others(folder)?;
         match (Unfinished::find(folder), self.checkpoint) {
             (None, _) => Ok(()),
             (Some(unfinished), Some(Checkpoint::Best)) if unfinished.has_best => Ok(()),
@@ -35,15 +38,36 @@ impl CheckpointArgs {
 /// # Errors
 /// When it has nothing yet that could be used.
 pub(super) fn tell(folder: &Path) -> Result<(), String> {
+    usable(folder)?;
     match Unfinished::find(folder) {
         None => Ok(()),
-        Some(unfinished) if unfinished.has_best => {
+        Some(_) => {
             note!(
                 "{}: this run is unfinished; the state with the best score so far is used",
                 folder.display()
             );
             Ok(())
         }
-        Some(unfinished) => Err(unfinished.to_string()),
     }
+}
+
+/// An error if the run whose folder it may be has nothing yet that could be used, or if it is a checkpoint or a file.
+pub(super) fn usable(folder: &Path) -> Result<(), String> {
+    refuse_others(folder)?;
+    match Unfinished::find(folder) {
+        Some(unfinished) if !unfinished.has_best => Err(unfinished.to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what cannot be the folder of a run or of an adapter.
+fn refuse_others(folder: &Path) -> Result<(), String> {
+    if !folder.exists() || folder.is_file() || run_of_checkpoint(folder).is_some() {
+        return Err(format!(
+            "{} is no folder of a run or an adapter: {}",
+            folder.display(),
+            what_else(folder)
+        ));
+    }
+    Ok(())
 }

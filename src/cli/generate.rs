@@ -283,7 +283,14 @@ impl Args {
         }
         let mut lines = Lines::default();
         for input in inputs {
-            if input.text.trim().is_empty() {
+            // White space is a beginning that a text can have.
+            let is_beginning = task.is_none() && !self.inputs;
+            let is_empty = if is_beginning {
+                input.text.is_empty()
+            } else {
+                input.text.trim().is_empty()
+            };
+            if is_empty {
                 let place = format!("{}:{}", name.display(), input.line);
                 return Err(format!("{place}: the line is empty; remove it").into());
             }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::models::{EncoderConfig, PeftAdapter, SequenceClassifier};
-use mtlora::train::{LabelError, Run, StoredConfig, Task, for_head};
+use mtlora::train::{LabelError, Run, StoredConfig, Task, for_head, is_unnamed};
 
 /// Whose head a run starts with.
 #[derive(Clone, Copy)]
@@ -48,11 +48,36 @@ impl Head {
                     fresh: own.is_some_and(|own| own != outputs),
                 }
             }
-            HeadOf::Model | HeadOf::Adapter(..) => Self {
-                folder: model.to_path_buf(),
-                labels: own.map(named),
-                fresh: false,
-            },
+            HeadOf::Model | HeadOf::Adapter(..) => {
+                if let HeadOf::Adapter(folder, _) = of
+                    && own.is_none()
+                {
+                    note!(
+                        "neither the adapter in {} nor its base model has a classification head: the head's values are \
+                         random, and so is what it predicts",
+                        folder.display()
+                    );
+                }
+                // The names of another number of outputs say nothing, and are not to be guessed at.
+                if let Some(outputs) = own
+                    && outputs != config.labels.len()
+                    && !is_unnamed(&config.labels)
+                {
+                    return Err(format!(
+                        "{}: config.json names {} labels ({}), and the classification head has {outputs}: correct \
+                         id2label, or use the model that the file belongs to",
+                        model.display(),
+                        config.labels.len(),
+                        config.labels.join(", ")
+                    )
+                    .into());
+                }
+                Self {
+                    folder: model.to_path_buf(),
+                    labels: own.map(named),
+                    fresh: false,
+                }
+            }
         })
     }
 

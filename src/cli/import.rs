@@ -5,6 +5,7 @@ use mtlora::core::{device, state};
 use mtlora::train::Run;
 use serde_json::json;
 
+use super::finished;
 use super::head::HeadOf;
 use super::settings::{Resolved, Settings};
 use super::{adapted, hub, output};
@@ -34,7 +35,8 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     let folder = hub::adapter(&args.adapter)?;
     adapted::refuse_own(&args.out, Some(&folder))?;
-    // The settings look at whether a run has ended.
+    // The settings say whether a run has ended.
+    finished::usable(&folder)?;
     let adapter = adapted::read_finished(&folder)?;
     let trained = adapter.num_params();
     let modules = adapter.modules.len();

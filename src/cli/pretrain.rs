@@ -9,7 +9,7 @@ use mtlora::models::{
     Architecture, EncoderConfig, EncoderSizes, MaskedLm, TextEncoder, train_tokenizer,
     write_tokenizer,
 };
-use mtlora::train::read_text_file;
+use mtlora::train::{InputColumns, Pairs, read_inputs};
 use mtlora::train::{PretrainOptions, PretrainProgress, pretrain};
 use serde_json::json;
 
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// What is made.
     #[arg(long, value_enum, default_value_t = Kind::Roberta)]
     architecture: Kind,
-    /// Text files, one example a line.
+    /// Text files, one example a line; of tables (.csv, .tsv, .jsonl) the column text.
     #[arg(long, num_args = 1.., required_unless_present = "task")]
     text: Vec<PathBuf>,
     /// In place of --text: the references of a data-to-text task's train split are the text.
@@ -160,9 +160,14 @@ fn lines(args: &Args) -> Result<Vec<String>, Box<dyn Error>> {
     }
     let mut lines = Vec::new();
     for path in &args.text {
-        let text = read_text_file(path)?;
-        let text = text.lines().filter(|line| !line.trim().is_empty());
-        lines.extend(text.map(str::to_string));
+        let columns = InputColumns {
+            text: "text",
+            pairs: Pairs::Never,
+        };
+        let texts = read_inputs(path, &columns)?
+            .into_iter()
+            .map(|input| input.text);
+        lines.extend(texts.filter(|line| !line.trim().is_empty()));
     }
     Ok(lines)
 }

@@ -100,10 +100,10 @@ pub(super) struct Settings {
     pub(super) labels: Option<Vec<String>>,
     /// Start with a new output layer of the classification head, though the model has one: for a model that was
     /// fine-tuned on other classes.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) fresh_head: Option<bool>,
     /// For --task table: predict a number.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) regression: Option<bool>,
     /// What trains: mtlora, full, head [default: mtlora].
     #[arg(long)]
@@ -118,7 +118,7 @@ pub(super) struct Settings {
     #[arg(long)]
     pub(super) alpha: Option<f64>,
     /// Scale by alpha / sqrt(rank).
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(super) use_rslora: Option<bool>,
     /// Dropout on the adapter's input [default: 0; data-to-text: 0.1].
     #[arg(long)]

@@ -11,6 +11,7 @@ use mtlora::train::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::finished;
 use super::generation_scores::{self, GenerationScores};
 use super::head::HeadOf;
 use super::output;
@@ -178,6 +179,15 @@ pub(super) struct Tell {
 
 fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn Error>> {
     let (run, stored) = StoredConfig::open(folder)?;
+    if finished::is_imported(folder) {
+        return Err(format!(
+            "{}: this run was imported and has not been trained, so that there is nothing to resume: train a new run \
+             that starts with it (train --init-from {})",
+            folder.display(),
+            folder.display()
+        )
+        .into());
+    }
     let run = run.lock()?;
     if let Some(results) = run.results()? {
         let wanted = match &stored {
@@ -291,7 +301,6 @@ fn classify(
     config.checkpoints.validate()?;
     let device = device(&config.device)?.autodiff();
     let train_examples = task::read(task, &config.data, task.train_split())?;
-    print_classes(config, task, &train_examples);
     let dev_examples = task::read(task, &config.data, task.dev_split())?;
     let (parts, fresh) = config.start(&device)?;
     let place = |split| texts::of_split(&config.data, split);
@@ -304,6 +313,7 @@ fn classify(
     let total = parts.model.num_params();
     let sizes = [items.len(), dev.len(), trainable, total];
     print_sizes(task.name(), sizes, &config.device);
+    print_classes(config, task, &train_examples);
     if !fresh.is_empty() && from.is_none() {
         let why = if config.fresh_head {
             "--fresh-head, or not in the model's folder"

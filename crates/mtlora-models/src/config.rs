@@ -548,7 +548,8 @@ impl Fields<'_> {
                 .into_iter()
                 .find(|field| self.get(field).is_some());
             let number = self.size_or(field.unwrap_or("num_labels"), 2, 1..=MAX_LABELS)?;
-            return Ok((0..number).map(|id| format!("LABEL_{id}")).collect());
+            let unnamed = (0..number).map(|id| format!("LABEL_{id}")).collect();
+            return Ok(self.named_by_label2id(None).unwrap_or(unnamed));
         };
         let wrong = |message: String| Err(self.wrong("id2label", message));
         let Some(map) = value.as_object() else {
@@ -566,7 +567,12 @@ impl Fields<'_> {
         let mut labels = vec![None; map.len()];
         for (key, value) in map {
             let slot = key.parse().ok().and_then(|id: usize| labels.get_mut(id));
-            let (Some(slot @ None), Some(label)) = (slot, value.as_str()) else {
+            let label = match value {
+                Value::String(name) => Some(name.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            };
+            let (Some(slot @ None), Some(label)) = (slot, label) else {
                 return wrong(format!(
                     "has the entry {}: {}, but must give a name to each number from 0 to {}",
                     shown(key),
@@ -574,10 +580,35 @@ impl Fields<'_> {
                     map.len() - 1
                 ));
             };
-            *slot = Some(label.to_string());
+            *slot = Some(label);
         }
         // As many entries as places, and none took a place twice.
-        Ok(labels.into_iter().flatten().collect())
+        let labels: Vec<String> = labels.into_iter().flatten().collect();
+        let mut numbered = labels.iter().enumerate();
+        if numbered.all(|(id, label)| *label == format!("LABEL_{id}"))
+            && let Some(named) = self.named_by_label2id(Some(labels.len()))
+        {
+            return Ok(named);
+        }
+        Ok(labels)
+    }
+
+    /// The names that `label2id` gives to all numbers from 0, if it does, of `count` labels where that is known. For
+    /// files that name labels there and not in `id2label`.
+    fn named_by_label2id(&self, count: Option<usize>) -> Option<Vec<String>> {
+        let map = self.get("label2id")?.as_object()?;
+        if map.is_empty() || map.len() > MAX_LABELS || count.is_some_and(|count| count != map.len())
+        {
+            return None;
+        }
+        let mut labels = vec![None; map.len()];
+        for (name, id) in map {
+            let slot = labels.get_mut(usize::try_from(id.as_u64()?).ok()?)?;
+            if slot.replace(name.clone()).is_some() {
+                return None;
+            }
+        }
+        labels.into_iter().collect()
     }
 }
 
@@ -716,7 +747,7 @@ mod tests {
             ("id2label", json!(["a", "b"])),
             ("id2label", json!({"0": "a", "2": "b"})),
             ("id2label", json!({"0": "a", "00": "b"})),
-            ("id2label", json!({"0": 1})),
+            ("id2label", json!({"0": null})),
         ] {
             let error = with(field, value.clone()).unwrap_err();
             assert!(
@@ -742,6 +773,20 @@ mod tests {
         let config = with("id2label", json!({"1": "yes", "0": "no"})).unwrap();
         assert_eq!(config.labels, ["no", "yes"]);
         assert_eq!(with("num_labels", json!(1)).unwrap().labels, ["LABEL_0"]);
+        // Numbers are names, too, as transformers takes them.
+        let config = with("id2label", json!({"0": 0, "1": 5})).unwrap();
+        assert_eq!(config.labels, ["0", "5"]);
+        // `label2id` counts where `id2label` says nothing.
+        let config = with("label2id", json!({"yes": 0, "no": 1})).unwrap();
+        assert_eq!(config.labels, ["yes", "no"]);
+        for gap in [
+            json!({"yes": 0, "no": 2}),
+            json!({"yes": 1, "no": 1}),
+            json!({"yes": "0"}),
+            json!({}),
+        ] {
+            assert_eq!(with("label2id", gap).unwrap().labels[0], "LABEL_0");
+        }
     }
 
     #[test]

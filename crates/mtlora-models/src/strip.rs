@@ -1,7 +1,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{Segments, SegmentsError};
 
-use crate::config::EncoderConfig;
+use crate::config::{Architecture, EncoderConfig};
 use crate::text::Tokens;
 
 /// A batch of sequences end to end, on a device: no padding anywhere.
@@ -29,7 +29,14 @@ impl Strip {
         config: &EncoderConfig,
         device: &Device,
     ) -> Result<Self, SegmentsError> {
-        Self::at(sequences, config.first_position(), device)
+        let first = config.first_position();
+        let positions = sequences
+            .iter()
+            .flat_map(|tokens| match config.architecture {
+                Architecture::Roberta => roberta_positions(&tokens.ids, config.pad_token_id),
+                Architecture::Bert => (first..first + tokens.ids.len()).collect(),
+            });
+        Self::with(sequences, positions.collect(), device)
     }
 
     /// The same for a model whose positions count from `first`.
@@ -41,24 +48,67 @@ impl Strip {
         first: usize,
         device: &Device,
     ) -> Result<Self, SegmentsError> {
+        let lengths = sequences.iter().map(|tokens| tokens.ids.len());
+        let positions = lengths.flat_map(|length| first..first + length);
+        Self::with(sequences, positions.collect(), device)
+    }
+
+    fn with(
+        sequences: &[&Tokens],
+        positions: Vec<usize>,
+        device: &Device,
+    ) -> Result<Self, SegmentsError> {
         let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.ids.len()).collect();
         let segments = Segments::from_lengths(&lengths)?;
         let ids = sequences.iter().flat_map(|tokens| &tokens.ids);
         let types = sequences.iter().flat_map(|tokens| &tokens.type_ids);
-        let positions = lengths.iter().flat_map(|length| first..first + length);
         let starts = segments.starts().iter();
         Ok(Self {
             ids: ints(ids.map(|id| *id as i32), device),
             type_ids: ints(types.map(|id| *id as i32), device),
-            positions: ints(positions.map(|position| position as i32), device),
+            positions: ints(
+                positions.into_iter().map(|position| position as i32),
+                device,
+            ),
             starts: ints(starts.map(|start| *start as i32), device),
             segments,
         })
     }
 }
 
+/// RoBERTa counts tokens from behind its padding token's id, but not a padding token that stands in a text, whose
+/// position is its id (`create_position_ids_from_input_ids` of `transformers`).
+fn roberta_positions(ids: &[u32], pad: usize) -> Vec<usize> {
+    let mut position = pad;
+    ids.iter()
+        .map(|id| {
+            if *id as usize == pad {
+                pad
+            } else {
+                position += 1;
+                position
+            }
+        })
+        .collect()
+}
+
 fn ints(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
     let values: Vec<i32> = values.collect();
     let length = values.len();
     Tensor::from_data(TensorData::new(values, [length]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// transformers 5.24: `RobertaEmbeddings.create_position_ids_from_input_ids(ids, padding_idx=1)`.
+    #[test]
+    fn a_padding_token_in_a_text_has_its_own_position() {
+        assert_eq!(roberta_positions(&[0, 5, 6, 2], 1), [2, 3, 4, 5]);
+        assert_eq!(roberta_positions(&[0, 5, 1, 6, 2], 1), [2, 3, 1, 4, 5]);
+        assert_eq!(roberta_positions(&[0, 1, 1, 2], 1), [2, 1, 1, 3]);
+        assert_eq!(roberta_positions(&[1], 1), [1]);
+        assert_eq!(roberta_positions(&[0, 3, 7], 3), [4, 3, 5]);
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{
     EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
+    truncate_encodings,
 };
 
 use crate::config::EncoderConfig;
@@ -47,6 +48,7 @@ impl Tokens {
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
+    truncation: TruncationParams,
     vocab_size: usize,
     type_vocab_size: usize,
     max_length: usize,
@@ -219,7 +221,9 @@ impl TextEncoder {
             direction,
             ..TruncationParams::default()
         };
-        guarded(|| tokenizer.with_truncation(Some(truncation)).map(|_| ())).map_err(refused)?;
+        // The library cuts a text as soon as it has enough tokens, and then shares the room between the texts of a pair
+        // as if that were their length. Texts are cut here instead, when their lengths are known.
+        guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refused)?;
 
         let mut special: Vec<u32> = tokenizer
             .get_added_tokens_decoder()
@@ -235,6 +239,7 @@ impl TextEncoder {
                 TruncationDirection::Right => End::First,
             },
             tokenizer,
+            truncation,
             vocab_size: config.vocab_size,
             type_vocab_size: config.type_vocab_size,
             max_length,
@@ -335,20 +340,50 @@ impl TextEncoder {
             start: start_of(text),
             message,
         };
-        guarded(|| self.tokenizer.encode_fast(input, true))
+        let encoded = guarded(|| match input {
+            EncodeInput::Single(text) => {
+                self.framed(self.tokenizer.encode_fast(text, false)?, None)
+            }
+            EncodeInput::Dual(text, pair) => self.framed(
+                self.tokenizer.encode_fast(text, false)?,
+                Some(self.tokenizer.encode_fast(pair, false)?),
+            ),
+        });
+        encoded
             .and_then(|encoding| self.tokens(&encoding))
             .map_err(failed)
     }
 
+    /// The tokens of a text, or of both of a pair, cut to the most tokens and with the special ones around them.
+    fn framed(&self, text: Encoding, pair: Option<Encoding>) -> tokenizers::Result<Encoding> {
+        let special = self
+            .tokenizer
+            .get_post_processor()
+            .map_or(0, |post| post.added_tokens(pair.is_some()));
+        let truncation = TruncationParams {
+            max_length: self.max_length.saturating_sub(special),
+            ..self.truncation.clone()
+        };
+        let (text, pair) = truncate_encodings(text, pair, &truncation)?;
+        self.tokenizer.post_process(text, pair, true)
+    }
+
     fn encode_together(&self, rows: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>, String> {
-        let inputs = rows
-            .iter()
-            .map(|&(text, pair)| input(text, pair))
+        let texts = rows.iter().flat_map(|&(text, pair)| [Some(text), pair]);
+        let texts = texts
+            .flatten()
+            .map(|text| input(text, None))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| error.to_string())?;
-        let encodings = guarded(|| self.tokenizer.encode_batch_fast(inputs, true))?;
-        let tokens = encodings.iter().map(|encoding| self.tokens(encoding));
-        tokens.collect()
+        let encodings = guarded(|| self.tokenizer.encode_batch_fast(texts, false))?;
+        let mut encodings = encodings.into_iter();
+        let mut all = Vec::with_capacity(rows.len());
+        for (_, pair) in rows {
+            let text = encodings.next().unwrap_or_default();
+            let pair = pair.map(|_| encodings.next().unwrap_or_default());
+            all.push(self.tokens(&guarded(|| self.framed(text, pair))?)?);
+        }
+        Ok(all)
     }
 
     fn tokens(&self, encoding: &Encoding) -> Result<Tokens, String> {
@@ -598,6 +633,51 @@ mod tests {
     ) -> Result<TextEncoder, ModelError> {
         let path = Path::new("tokenizer.json");
         TextEncoder::from_bytes(path, file.to_string().as_bytes(), config, max_length)
+    }
+
+    /// transformers 5.24: `AutoTokenizer.from_pretrained(assets/tiny-roberta, truncation_side=side)(a, b,
+    /// truncation=True, max_length=21)`, which leaves 17 tokens for both texts.
+    #[test]
+    fn an_odd_room_is_shared_by_the_lengths_of_the_whole_texts() {
+        let assets = Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../assets/tiny-roberta"
+        ));
+        let cases = [
+            ((129, 86), (9, 8)),
+            ((32, 86), (8, 9)),
+            ((43, 43), (8, 9)),
+            ((86, 129), (8, 9)),
+            ((9, 8), (8, 9)),
+            ((8, 12), (8, 9)),
+            ((3, 200), (3, 14)),
+            ((200, 3), (13, 4)),
+        ];
+        for side in ["left", "right"] {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["config.json", "tokenizer.json"] {
+                std::fs::copy(assets.join(name), folder.path().join(name)).unwrap();
+            }
+            let settings = json!({"truncation_side": side}).to_string();
+            std::fs::write(folder.path().join("tokenizer_config.json"), settings).unwrap();
+            let config = EncoderConfig::from_folder(folder.path()).unwrap();
+            let text = TextEncoder::from_folder(folder.path(), &config, 21).unwrap();
+            for ((first, second), split) in cases {
+                let [one, other] = [("a", first), ("the", second)]
+                    .map(|(word, count)| vec![word; count].join(" "));
+                let row = (one.as_str(), Some(other.as_str()));
+                let alone = text.encode(row.0, row.1).unwrap();
+                let end = text.eos_token_id().unwrap();
+                let at = alone.ids.iter().position(|id| *id == end).unwrap();
+                assert_eq!(
+                    (at - 1, alone.len() - at - 3),
+                    split,
+                    "{side} {first} {second}"
+                );
+                let batch = text.encode_batch(&[row, ("a", None), row]).unwrap();
+                assert_eq!([&batch[0], &batch[2]], [&alone, &alone]);
+            }
+        }
     }
 
     #[test]

@@ -27,7 +27,9 @@ const MISSING: [&str; 17] = [
     "nat",
 ];
 /// Characters without width that editors and tables leave in a text.
-const INVISIBLE: [char; 4] = ['\u{200b}', '\u{200c}', '\u{200d}', '\u{feff}'];
+const INVISIBLE: [char; 8] = [
+    '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2060}', '\u{feff}',
+];
 
 /// A class and how many examples it has.
 #[derive(Clone, Debug, PartialEq, Eq)]

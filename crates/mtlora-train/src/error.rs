@@ -73,12 +73,21 @@ pub enum DataError {
         /// The line of the first such byte.
         line: usize,
     },
-    /// A file that is not the text that it should be: in another encoding than UTF-8 or UTF-16 with a byte order mark, or
-    /// of a format that is not read.
+    /// A file of a format that is not read.
     #[error("{}: {message}", .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it should be, and what to do.
+        message: String,
+    },
+    /// A text in another encoding than UTF-8 or UTF-16 with a byte order mark.
+    #[error("{}:{line}: {message}", .path.display())]
     Encoding {
         /// The file.
         path: PathBuf,
+        /// The line that shows it.
+        line: usize,
         /// Which it is, and what to do.
         message: String,
     },

@@ -196,7 +196,10 @@ impl GeneratorParts {
                             python::strip(&self.text.decode(&best.tokens)?).to_string()
                         }
                         PromptForm::Beginning => {
-                            self.text.decode_after(&prompts[*index], &best.tokens)?
+                            // A token that ends a text is part of it, unless it is a special one, which has no text.
+                            let end = best.end_token.as_slice();
+                            let tokens = [best.tokens.as_slice(), end].concat();
+                            self.text.decode_after(&prompts[*index], &tokens)?
                         }
                     };
                     written[*index] = Some(Written {

@@ -8,9 +8,30 @@ use crate::table_file::{self, RawRow};
 use crate::text_file::{numbered_lines, read_text_file, read_text_from};
 
 /// Endings of files that are neither lines of text nor a table that is read.
-const OTHER_FORMATS: [&str; 18] = [
-    "json", "parquet", "arrow", "feather", "xlsx", "xls", "ods", "xml", "html", "pdf", "docx",
-    "odt", "gz", "zip", "bz2", "xz", "zst", "npy",
+const OTHER_FORMATS: [&str; 23] = [
+    "ndjson",
+    "jsonlines",
+    "psv",
+    "yaml",
+    "yml",
+    "json",
+    "parquet",
+    "arrow",
+    "feather",
+    "xlsx",
+    "xls",
+    "ods",
+    "xml",
+    "html",
+    "pdf",
+    "docx",
+    "odt",
+    "gz",
+    "zip",
+    "bz2",
+    "xz",
+    "zst",
+    "npy",
 ];
 
 /// Whether an input has one text or two.
@@ -65,7 +86,7 @@ pub fn read_inputs(path: &Path, columns: &InputColumns<'_>) -> Result<Vec<Input>
         return read_table(path, columns);
     }
     if OTHER_FORMATS.contains(&ending(path).as_str()) {
-        return Err(DataError::Encoding {
+        return Err(DataError::Format {
             path: path.to_path_buf(),
             message: "is neither lines of text (.txt) nor a table that is read (.csv, .tsv, .jsonl); convert it"
                 .to_string(),

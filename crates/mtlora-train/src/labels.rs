@@ -155,7 +155,7 @@ pub(crate) fn match_labels(
 }
 
 /// Whether a model's outputs have no names of their own.
-pub(crate) fn is_unnamed(model: &[String]) -> bool {
+pub fn is_unnamed(model: &[String]) -> bool {
     let mut names = model.iter().enumerate();
     names.all(|(index, name)| name.eq_ignore_ascii_case(&format!("{UNNAMED}{index}")))
 }
@@ -189,8 +189,14 @@ fn matched(
     Some(labels)
 }
 
-/// The outputs' names, if each class is the number of one.
+/// The outputs' names, if each class is the number of one: they count from 0, and no output has a name with another
+/// number in it, such as `1 star`.
 fn by_number(model: &[String], classes: &[String]) -> Option<Vec<String>> {
+    let numbered = |name: &String| name.contains(|character: char| character.is_ascii_digit());
+    let counts_from_0 = classes.iter().any(|class| class.trim() == "0");
+    if !counts_from_0 || !is_unnamed(model) && model.iter().any(numbered) {
+        return None;
+    }
     let mut labels = model.to_vec();
     for class in classes {
         let number: usize = class.trim().parse().ok()?;
@@ -473,7 +479,7 @@ mod tests {
 
     #[test]
     fn what_nothing_says_is_not_guessed() {
-        let unlike: [(&[&str], &[&str]); 5] = [
+        let unlike: [(&[&str], &[&str]); 8] = [
             (&["neg", "pos"], &["bad", "good"]),
             // Ratings count from 1, the outputs from 0.
             (&["1 star", "2 stars"], &["1", "2"]),
@@ -482,6 +488,9 @@ mod tests {
             // Not in their order: they are no numbers of outputs.
             (&["LABEL_1", "LABEL_0"], &["bad", "good"]),
             (&["neg", "pos"], &["00", "1"]),
+            (&["neg", "pos"], &["1", "2"]),
+            (&["1", "2"], &["0", "1"]),
+            (&["LABEL_1", "LABEL_0"], &["0", "1"]),
         ];
         for (model, classes) in unlike {
             let error = matched(model, classes).unwrap_err();
@@ -491,7 +500,7 @@ mod tests {
             );
             assert!(error.to_string().contains("--labels"), "{error}");
         }
-        let numbers: [(&[&str], &[&str]); 4] = [
+        let numbers: [(&[&str], &[&str]); 6] = [
             (&["pos", "neg", "neu"], &["down", "up"]),
             (
                 &["CONTRADICTION", "NEUTRAL", "ENTAILMENT"],
@@ -499,6 +508,9 @@ mod tests {
             ),
             (&["LABEL_0", "LABEL_1"], &["a", "b", "c"]),
             (&["LABEL_0", "LABEL_1", "LABEL_2"], &["a", "b"]),
+            // Ratings, of which the data lacks some.
+            (&["1 star", "2 stars", "3 stars"], &["1", "2"]),
+            (&["neg", "neu", "pos"], &["1", "2"]),
         ];
         for (model, classes) in numbers {
             let error = matched(model, classes).unwrap_err();

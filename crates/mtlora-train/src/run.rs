@@ -492,6 +492,9 @@ impl Run {
 /// Reads a configuration, whose layout must be the one that is written today.
 fn read_config<C: DeserializeOwned>(text: &str) -> Result<C, String> {
     let mut table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+    if table.is_empty() {
+        return Err("the file is empty: the run is damaged".to_string());
+    }
     match table.get(FORMAT_FIELD).map(toml::Value::as_integer) {
         Some(Some(FORMAT)) => {}
         None => {

@@ -56,6 +56,7 @@ pub(crate) fn read_text_from(name: &Path, mut stream: impl Read) -> Result<Strin
 pub(crate) fn decode_text(name: &Path, mut bytes: Vec<u8>) -> Result<String, DataError> {
     let wrong = |message: &str| DataError::Encoding {
         path: name.to_path_buf(),
+        line: 1,
         message: message.to_string(),
     };
     if UTF32.iter().any(|mark| bytes.starts_with(mark)) {
@@ -80,7 +81,7 @@ pub(crate) fn decode_text(name: &Path, mut bytes: Vec<u8>) -> Result<String, Dat
     }
     if looks_like_utf16(&bytes) {
         return Err(wrong(
-            "looks like UTF-16 without a byte order mark; save it as UTF-8",
+            "looks like UTF-16 without a byte order mark, for many of its bytes are zero; save it as UTF-8",
         ));
     }
     String::from_utf8(bytes).map_err(|error| {
@@ -100,9 +101,8 @@ fn utf16(name: &Path, units: impl Iterator<Item = u16>) -> Result<String, DataEr
         let Ok(character) = unit else {
             return Err(DataError::Encoding {
                 path: name.to_path_buf(),
-                message: format!(
-                    "is UTF-16, but line {line} has half a character; save it as UTF-8"
-                ),
+                line,
+                message: "is UTF-16 with half a character; save it as UTF-8".to_string(),
             });
         };
         line += usize::from(character == '\n');
@@ -111,14 +111,15 @@ fn utf16(name: &Path, units: impl Iterator<Item = u16>) -> Result<String, DataEr
     Ok(text)
 }
 
-/// Whether every other byte of the beginning is zero, as it is in UTF-16 of Latin letters. No text has zeros.
+/// Whether many pairs of bytes at the beginning have a zero in the same place, as they have in UTF-16 of Latin letters,
+/// whatever other characters there are.
 fn looks_like_utf16(bytes: &[u8]) -> bool {
     let (pairs, _) = bytes
-        .get(..bytes.len().min(64))
+        .get(..bytes.len().min(256))
         .unwrap_or_default()
         .as_chunks::<2>();
     let zeros = |which: usize| pairs.iter().filter(|pair| pair[which] == 0).count();
-    pairs.len() >= 2 && (zeros(0) == pairs.len() || zeros(1) == pairs.len())
+    pairs.len() >= 2 && 3 * zeros(0).max(zeros(1)) >= pairs.len()
 }
 
 /// All lines of a text, numbered from 1, without their ends (`\n` or `\r\n`). There is none after the last end.
@@ -155,6 +156,8 @@ mod tests {
         // Only the first is a mark.
         assert_eq!(decode(b"\xef\xbb\xbf\xef\xbb\xbfx").unwrap(), "\u{feff}x");
         assert_eq!(decode(b"").unwrap(), "");
+        // A zero in a text is a character.
+        assert_eq!(decode(b"fine\n\0 text").unwrap(), "fine\n\0 text");
         assert_eq!(decode(UTF8_MARK).unwrap(), "");
         assert_eq!(decode(UTF16_LITTLE).unwrap(), "");
     }
@@ -162,24 +165,32 @@ mod tests {
     #[test]
     fn what_is_not_read_is_refused_by_name() {
         let words = "two words";
-        let cases: [(Vec<u8>, &str); 8] = [
+        let cases: [(Vec<u8>, &str); 10] = [
+            (
+                utf16_bytes("It’s fine", u16::to_le_bytes),
+                "t.txt:1: looks like UTF-16 without",
+            ),
+            (
+                utf16_bytes("“茶” is tea", u16::to_be_bytes),
+                "t.txt:1: looks like UTF-16 without",
+            ),
             (
                 utf16_bytes(words, u16::to_le_bytes),
-                "t.txt: looks like UTF-16",
+                "t.txt:1: looks like UTF-16",
             ),
             (
                 utf16_bytes(words, u16::to_be_bytes),
-                "t.txt: looks like UTF-16",
+                "t.txt:1: looks like UTF-16",
             ),
-            (b"\xff\xfe\0\0t\0\0\0".to_vec(), "t.txt: is UTF-32"),
-            (b"\0\0\xfe\xff\0\0\0t".to_vec(), "t.txt: is UTF-32"),
+            (b"\xff\xfe\0\0t\0\0\0".to_vec(), "t.txt:1: is UTF-32"),
+            (b"\0\0\xfe\xff\0\0\0t".to_vec(), "t.txt:1: is UTF-32"),
             (
                 b"\xff\xfet\0w".to_vec(),
-                "t.txt: is UTF-16, but ends within",
+                "t.txt:1: is UTF-16, but ends within",
             ),
             (
                 b"\xff\xfet\0\n\0\x00\xd8x\0".to_vec(),
-                "t.txt: is UTF-16, but line 2",
+                "t.txt:2: is UTF-16 with half",
             ),
             (b"fine\nthen \xe9\n".to_vec(), "t.txt:2: invalid UTF-8"),
             (b"\xef\xbb\xbf\xff".to_vec(), "t.txt:1: invalid UTF-8"),

@@ -37,17 +37,14 @@ impl Unfinished {
     /// How far the run in `folder` came; none if it has ended, has never been trained (an imported adapter), or is no
     /// run.
     pub fn find(folder: &Path) -> Option<Self> {
-        if !folder.join(CONFIG).exists() || folder.join(RESULTS).exists() {
+        let is_run = folder.join(CONFIG).exists() && run_of_checkpoint(folder).is_none();
+        if !is_run || folder.join(RESULTS).exists() || is_imported(folder) {
             return None;
         }
         // Bytes that are no text are in no line that counts.
         let log = fs::read(folder.join(LOG)).ok();
         let log = log.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let has_best = adapter_weights(folder).is_some() || folder.join(TRAINED_FILE).exists();
-        let has_trained = log.is_some() || has_entries(&folder.join(CHECKPOINTS));
-        if !has_trained && has_best {
-            return None;
-        }
+        let has_best = has_weights(folder);
         let log = log.unwrap_or_default();
         let lines = log
             .lines()
@@ -83,12 +80,22 @@ impl fmt::Display for Unfinished {
         if self.has_best {
             write!(f, ", or use the best state so far with --checkpoint best")
         } else {
-            write!(
-                f,
-                "; it has not been evaluated yet, so that there is no best state to use"
-            )
+            write!(f, "; there is no best state yet that could be used")
         }
     }
+}
+
+/// Whether the run in `folder` has an adapter, but was never trained: `import` made it.
+pub fn is_imported(folder: &Path) -> bool {
+    let has_trained = folder.join(LOG).exists()
+        || folder.join(RESULTS).exists()
+        || has_entries(&folder.join(CHECKPOINTS));
+    folder.join(CONFIG).exists() && has_weights(folder) && !has_trained
+}
+
+fn has_weights(folder: &Path) -> bool {
+    let is_adapter = folder.join(ADAPTER_CONFIG_FILE).exists() && adapter_weights(folder).is_some();
+    is_adapter || folder.join(TRAINED_FILE).exists()
 }
 
 fn has_entries(folder: &Path) -> bool {
@@ -104,7 +111,7 @@ fn is_locked(folder: &Path) -> bool {
 }
 
 /// The run that `folder` is a checkpoint of, or the folder of its checkpoints.
-pub(crate) fn run_of_checkpoint(folder: &Path) -> Option<PathBuf> {
+pub fn run_of_checkpoint(folder: &Path) -> Option<PathBuf> {
     let folder = folder.canonicalize().ok()?;
     let is_run = |above: &&Path| above.join(CONFIG).exists();
     let is_checkpoints = |folder: &Path| folder.ends_with(CHECKPOINTS);
@@ -115,8 +122,8 @@ pub(crate) fn run_of_checkpoint(folder: &Path) -> Option<PathBuf> {
     checkpoints.parent().filter(is_run).map(Path::to_path_buf)
 }
 
-/// What a folder is that was given as a run's and is none, and what to do.
-pub(crate) fn what_else(folder: &Path) -> String {
+/// What a folder is that was given as a run's, or as an adapter's, and is none, and what to do.
+pub fn what_else(folder: &Path) -> String {
     let name = folder.display();
     if folder.is_file() {
         return match folder.parent() {
@@ -209,10 +216,16 @@ mod tests {
         let text = found(&[(CONFIG, ""), (LOG, LOG_TEXT)]).unwrap();
         assert_eq!(
             text,
-            "RUN: this run is unfinished (step 5 of 400): finish it with `mtlora train --resume RUN`; it has not been \
-             evaluated yet, so that there is no best state to use"
+            "RUN: this run is unfinished (step 5 of 400): finish it with `mtlora train --resume RUN`; there is \
+             no best state yet that could be used"
         );
-        let text = found(&[(CONFIG, ""), (LOG, LOG_TEXT), (ADAPTER_WEIGHTS_FILE, "x")]).unwrap();
+        let text = found(&[
+            (CONFIG, ""),
+            (LOG, LOG_TEXT),
+            (ADAPTER_WEIGHTS_FILE, "x"),
+            (ADAPTER_CONFIG_FILE, "{}"),
+        ])
+        .unwrap();
         assert!(
             text.ends_with("or use the best state so far with --checkpoint best"),
             "{text}"
@@ -234,7 +247,16 @@ mod tests {
             found(&[(CONFIG, ""), (LOG, LOG_TEXT), (RESULTS, "{}")]),
             None
         );
-        assert_eq!(found(&[(CONFIG, ""), (ADAPTER_WEIGHTS_FILE, "x")]), None);
+        let imported = [
+            (CONFIG, ""),
+            (ADAPTER_WEIGHTS_FILE, "x"),
+            (ADAPTER_CONFIG_FILE, "{}"),
+        ];
+        assert_eq!(found(&imported), None);
+        assert!(is_imported(folder(&imported).path()));
+        assert!(!is_imported(
+            folder(&[(CONFIG, ""), (LOG, LOG_TEXT)]).path()
+        ));
         assert_eq!(found(&[(LOG, LOG_TEXT)]), None);
         // What was trained stays so when its log is lost or damaged.
         let weights = (ADAPTER_WEIGHTS_FILE, "x");

@@ -705,11 +705,12 @@ pub(super) fn write_files(
         let values: Vec<f32> = data.iter::<f32>().collect();
         (key, data.shape().to_vec(), Cow::Owned(values))
     });
-    write_checkpoint(&folder.join(ADAPTER_WEIGHTS_FILE), tensors)?;
+    // First, so that weights never lie there without what says how they act.
     write_atomically(
         &folder.join(ADAPTER_CONFIG_FILE),
         config.to_json().as_bytes(),
-    )
+    )?;
+    write_checkpoint(&folder.join(ADAPTER_WEIGHTS_FILE), tensors)
 }
 
 /// The modules under which every tensor of the model is one of `trained`, the topmost of each.

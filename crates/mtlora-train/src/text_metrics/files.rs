@@ -331,6 +331,6 @@ mod tests {
         let unmarked: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
         fs::write(&path, unmarked).unwrap();
         let error = read().unwrap_err().to_string();
-        assert!(error.contains("h.txt: looks like UTF-16"), "{error}");
+        assert!(error.contains("looks like UTF-16"), "{error}");
     }
 }
