@@ -1,4 +1,4 @@
-//! Fine-tune language models with MTLoRA, on any GPU or a CPU, without Python.
+//! Fine-tune language models with MTLoRA, on a CPU or a GPU, without Python.
 //!
 //! The program's parts as one library: the method ([`core`]), the models ([`models`]), and tasks,
 //! data, metrics and training ([`train`]); and, with the feature `hub`, names on the Hugging Face Hub (`hub`).

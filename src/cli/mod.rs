@@ -51,7 +51,7 @@ use std::num::NonZeroUsize;
 
 use clap::{Parser, Subcommand};
 
-/// Fine-tune language models with MTLoRA, on any GPU or a CPU, without Python.
+/// Fine-tune language models with MTLoRA, on a CPU or a GPU, without Python.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {

@@ -512,7 +512,7 @@ impl Settings {
         task: Box<dyn GenerationTask>,
         pairs: Option<PairsConfig>,
     ) -> Result<Resolved, Box<dyn Error>> {
-        // Those of METHOD's GPT-2 runs, but for the warm-up, which is a share of the steps.
+        // The settings of the paper's GPT-2 runs (arXiv 2403.07440), except for the warm-up, which is a share of the steps.
         let adapter = self.adapter(&Usual::DATA_TO_TEXT)?;
         let model = Gpt2Config::from_folder(&place.model)?;
         let usual = TrainOptions {
@@ -683,7 +683,7 @@ impl Usual {
         targets: "query,value",
         projections: None,
     };
-    /// Those of METHOD's GPT-2 runs.
+    /// The settings of the paper's GPT-2 runs (arXiv 2403.07440).
     pub(super) const DATA_TO_TEXT: Self = Self {
         rank: 4,
         alpha: 32.0,

@@ -6,9 +6,9 @@ use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
 /// How the transformation matrix `T` (`[rank, rank]`) is made from the learnable matrices `C` and
-/// `D` (`[rank, rank]` each). METHOD: arXiv 2403.07440, section 3.
+/// `D` (`[rank, rank]` each). Source: arXiv 2403.07440, section 3.
 ///
-/// This is the only place that knows it: a further structure is one more arm here.
+/// How the factors start is in [`Init`](crate::Init); both are what a further structure changes in this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Structure {

@@ -15,7 +15,7 @@ const UTF32: [&[u8]; 2] = [b"\xff\xfe\0\0", b"\0\0\xfe\xff"];
 /// The text in a file, without a byte order mark: UTF-8, or UTF-16 with a mark.
 ///
 /// # Errors
-/// [`DataError::NotFound`], [`DataError::Io`], and those of [`decode_text`].
+/// [`DataError::NotFound`], [`DataError::Io`], [`DataError::Utf8`], [`DataError::Encoding`].
 pub fn read_text_file(path: &Path) -> Result<String, DataError> {
     read_text(path, || "check its name".to_string())
 }
