@@ -5,7 +5,8 @@ use std::path::Path;
 use burn::module::Module;
 use mtlora_core::load_state;
 use mtlora_models::{
-    Checkpoint, PeftAdapter, Stored, TRAINED_FILE, TrainedFormat, adapter_weights,
+    ADAPTER_WEIGHTS_FILE, Checkpoint, PeftAdapter, Stored, TRAINED_FILE, TrainedFormat,
+    adapter_weights,
 };
 
 use crate::adapter_settings::{AdapterSettings, MethodName};
@@ -34,7 +35,13 @@ pub(crate) fn load<M: Module>(
 /// # Errors
 /// When there is no file with them.
 pub fn trained_parameters(folder: &Path) -> Result<usize, TrainError> {
-    let path = adapter_weights(folder).unwrap_or_else(|| folder.join(TRAINED_FILE));
+    let trained = folder.join(TRAINED_FILE);
+    let path = match adapter_weights(folder) {
+        Some(path) => path,
+        None if trained.exists() => trained,
+        // What most runs have.
+        None => folder.join(ADAPTER_WEIGHTS_FILE),
+    };
     let file = Checkpoint::open_file(&path)?;
     let shapes = file.names().filter_map(|name| file.shape(name));
     Ok(shapes.map(|shape| shape.iter().product::<usize>()).sum())
