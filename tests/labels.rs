@@ -389,7 +389,10 @@ fn a_head_with_more_outputs_keeps_them_and_one_that_does_not_fit_can_be_replaced
         said.contains("classes that the data does not have: `neu`"),
         "{said}"
     );
-    assert!(said.contains("classes: neg 2, neu 0, pos 2"), "{said}");
+    assert!(
+        said.contains("3 classes: neg (2), neu (0), pos (2)"),
+        "{said}"
+    );
     let answer = text_reading(&["predict", "--run", text(&out)], "The tea is good.\n");
     assert!(
         answer.starts_with("text,pair,prediction,p(neg),p(neu),p(pos)\n"),
@@ -564,14 +567,14 @@ fn classes_are_counted_and_what_looks_like_a_mistake_is_said() {
         notes(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     };
     let few = said("text,label\na,x\nb,y\nc,x\nd,y\ne,x\n", &[]);
-    assert!(few.contains("classes: x 3, y 2\n"), "{few}");
+    assert!(few.contains("2 classes: x (3), y (2)\n"), "{few}");
     assert!(
         !few.contains("missing value") && !few.contains("differ only"),
         "{few}"
     );
     let spelled = said("text,label\na,Yes\nb,yes\nc,no\nd,no\ne,yes\nf,no\n", &[]);
     assert!(
-        spelled.contains("classes: Yes 1, no 3, yes 2\n"),
+        spelled.contains("3 classes: Yes (1), no (3), yes (2)\n"),
         "{spelled}"
     );
     assert!(

@@ -159,7 +159,7 @@ pub(crate) fn describe(scores: &Scores) -> String {
 /// How many classes are listed with their numbers of examples.
 const CLASSES: usize = 20;
 
-/// `classes: neg 12, pos 15`; nothing without classes.
+/// `2 classes: neg (12), pos (15)`; nothing without classes.
 pub(crate) fn classes(counts: &[ClassCount]) -> Option<String> {
     if counts.is_empty() {
         return None;
@@ -167,12 +167,12 @@ pub(crate) fn classes(counts: &[ClassCount]) -> Option<String> {
     let mut parts: Vec<String> = counts
         .iter()
         .take(CLASSES)
-        .map(|class| format!("{} {}", printable(&class.label), class.count))
+        .map(|class| format!("{} ({})", printable(&class.label), class.count))
         .collect();
     if let Some(more) = counts.len().checked_sub(CLASSES).filter(|more| *more > 0) {
-        parts.push(format!("and {more} more classes"));
+        parts.push(format!("and {more} more"));
     }
-    Some(format!("classes: {}", parts.join(", ")))
+    Some(format!("{} classes: {}", counts.len(), parts.join(", ")))
 }
 
 /// The process's highest resident memory so far, in MiB, where the system tells it.
