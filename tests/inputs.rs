@@ -9,13 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use common::{MODEL, json, refused, refused_reading, text_reading};
+use common::{MODEL, json, refused, refused_reading, text, text_reading};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A run on pairs of texts in the columns `a` and `b`, and one on single texts in the column `words`.
 fn runs(folder: &Path) -> [PathBuf; 2] {
@@ -130,10 +126,12 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
         let input = write(name, text_.as_bytes());
         refused(&["predict", "--run", text(run), "--input", text(&input)])
     };
-    assert!(refuse(&pairs, "x.txt", "a\tb\nno tab\n").contains("x.txt:2: has no tab"));
-    assert!(refuse(&pairs, "x.txt", "a\tb\tc\n").contains("x.txt:1: has more than one tab"));
+    assert!(refuse(&pairs, "x.txt", "a\tb\nno tab\n").contains("x.txt:2: the line has no tab"));
+    assert!(
+        refuse(&pairs, "x.txt", "a\tb\tc\n").contains("x.txt:1: the line has more than one tab")
+    );
     assert!(refuse(&pairs, "x.csv", "a,label\nx,y\n").contains("x.csv:1: no column `b`"));
-    assert!(refuse(&single, "x.txt", "fine\na\tb\n").contains("x.txt:2: has a tab"));
+    assert!(refuse(&single, "x.txt", "fine\na\tb\n").contains("x.txt:2: the line has a tab"));
     assert!(
         refuse(&single, "x.csv", "text\nx\n")
             .contains("x.csv:1: no column `words`; there are `text`")
@@ -141,7 +139,10 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
     assert!(refuse(&single, "x.jsonl", "{\"words\": 3}\n").contains("x.jsonl:1: "));
     assert!(refuse(&single, "x.json", "[]").contains("convert it"));
     let said = refused_reading(&["predict", "--run", text(&pairs)], "no tab\n");
-    assert!(said.contains("standard input:1: has no tab"), "{said}");
+    assert!(
+        said.contains("standard input:1: the line has no tab"),
+        "{said}"
+    );
     let input = write("y.csv", b"words,more\nx,y\n");
     let said = refused(&[
         "predict",
@@ -188,7 +189,7 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
     assert_eq!(rows_of(&[&by_adapter[..], &flags].concat()), by_run);
     let lone = write("lone.txt", b"no tab\n");
     let said = refused(&[&by_adapter[..], &["--input", text(&lone)]].concat());
-    assert!(said.contains("lone.txt:1: has no tab"), "{said}");
+    assert!(said.contains("lone.txt:1: the line has no tab"), "{said}");
 
     // One text a row, with the header left out.
     let table = predict(

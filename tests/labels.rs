@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use common::{DATA, MODEL, json, mtlora, refused, small_data, text_reading};
+use common::{DATA, MODEL, json, mtlora, refused, small_data, text, text_reading};
 
 /// A model with a trained head for `unacceptable` (output 0) and `acceptable` (output 1), and the numbers that it was
 /// scored with by those names.
@@ -135,10 +135,6 @@ impl Trained {
         // Folding an adapter into weights rounds.
         assert!((loss - self.loss).abs() < 1e-5, "{loss} {}", self.loss);
     }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 /// What a command that succeeds says on standard error.
@@ -275,17 +271,7 @@ fn a_head_with_more_outputs_keeps_them_and_one_that_does_not_fit_can_be_replaced
             .map(str::to_string)
             .collect::<Vec<_>>()
     };
-    let strs = |arguments: &[String]| {
-        arguments
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .map(str::to_string)
-            .collect::<Vec<String>>()
-    };
     let call = |arguments: Vec<String>| {
-        let arguments = strs(&arguments);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         refused(&arguments)
     };
@@ -386,7 +372,7 @@ fn a_head_with_more_outputs_keeps_them_and_one_that_does_not_fit_can_be_replaced
         "1",
     ]);
     assert!(
-        said.contains("classes that the data does not have: `neu`"),
+        said.contains("classes that are not in the data: `neu`"),
         "{said}"
     );
     assert!(
@@ -583,7 +569,7 @@ fn classes_are_counted_and_what_looks_like_a_mistake_is_said() {
     );
     let missing = said("text,label\na,NaN\nb,yes\nc,no\nd,no\ne,yes\nf,no\n", &[]);
     assert!(
-        missing.contains("`NaN` (1 rows) is named as tools write a missing value"),
+        missing.contains("`NaN` (1 rows) looks like a missing value"),
         "{missing}"
     );
     let many = said("text,label\na,0.5\nb,0.75\nc,1.25\n", &[]);

@@ -7,11 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{DATA, MODEL, json, mtlora_reading, refused, small_data};
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use common::{DATA, MODEL, json, mtlora_reading, refused, small_data, text};
 
 /// What a killed run lacks is what is written last: its results.
 #[test]

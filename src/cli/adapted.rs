@@ -31,7 +31,7 @@ pub(super) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> 
 
 /// Reads an adapter's folder, and tells what of it was ignored.
 pub(super) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
-    finished::tell(folder)?;
+    finished::note_if_unfinished(folder)?;
     read_finished(folder)
 }
 

@@ -1,8 +1,8 @@
-//! What may be done with a run that has not ended.
+//! Decides whether a command may use a run that is unfinished.
 
 use std::path::Path;
 
-use mtlora::train::{Unfinished, run_of_checkpoint, what_else};
+use mtlora::train::{Unfinished, explain_not_a_run, run_of_checkpoint};
 
 pub(super) use mtlora::train::is_imported;
 
@@ -24,7 +24,7 @@ pub(super) struct CheckpointArgs {
 impl CheckpointArgs {
     /// An error if the run in `folder` is unfinished, unless its best state is there and asked for.
     pub(super) fn check(self, folder: &Path) -> Result<(), String> {
-        refuse_others(folder)?;
+        refuse_other_folders(folder)?;
         match (Unfinished::find(folder), self.checkpoint) {
             (None, _) => Ok(()),
             (Some(unfinished), Some(Checkpoint::Best)) if unfinished.has_best => Ok(()),
@@ -33,12 +33,12 @@ impl CheckpointArgs {
     }
 }
 
-/// For an adapter's folder that is a run's: says on standard error that it is unfinished.
+/// Prints a note if `folder` is an unfinished run that is used as an adapter.
 ///
 /// # Errors
-/// When it has nothing yet that could be used.
-pub(super) fn tell(folder: &Path) -> Result<(), String> {
-    usable(folder)?;
+/// When the run has no usable state yet.
+pub(super) fn note_if_unfinished(folder: &Path) -> Result<(), String> {
+    check_usable(folder)?;
     match Unfinished::find(folder) {
         None => Ok(()),
         Some(_) => {
@@ -51,9 +51,9 @@ pub(super) fn tell(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// An error if the run whose folder it may be has nothing yet that could be used, or if it is a checkpoint or a file.
-pub(super) fn usable(folder: &Path) -> Result<(), String> {
-    refuse_others(folder)?;
+/// Refuses an unfinished run without a usable state, a checkpoint's folder, and a file.
+pub(super) fn check_usable(folder: &Path) -> Result<(), String> {
+    refuse_other_folders(folder)?;
     match Unfinished::find(folder) {
         Some(unfinished) if !unfinished.has_best => Err(unfinished.to_string()),
         _ => Ok(()),
@@ -61,12 +61,12 @@ pub(super) fn usable(folder: &Path) -> Result<(), String> {
 }
 
 /// Refuses what cannot be the folder of a run or of an adapter.
-fn refuse_others(folder: &Path) -> Result<(), String> {
+fn refuse_other_folders(folder: &Path) -> Result<(), String> {
     if !folder.exists() || folder.is_file() || run_of_checkpoint(folder).is_some() {
         return Err(format!(
             "{} is no folder of a run or an adapter: {}",
             folder.display(),
-            what_else(folder)
+            explain_not_a_run(folder)
         ));
     }
     Ok(())

@@ -30,8 +30,8 @@ pub(crate) struct Args {
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// A GPT-2 that writes, a folder or a name on the Hub: it is given beginnings of texts, one a line, and
-    /// continues them. `input` and `text` of a row, one after the other, are the whole text.
+    /// A GPT-2, as a folder or a name on the Hub. Each line is the beginning of a text, which the model continues:
+    /// `input` followed by `text` is the whole text.
     #[arg(long)]
     model: Option<PathBuf>,
     /// An adapter for that model: PEFT's LoRA, or a run's. With --adapter-column once for each adapter,
@@ -241,7 +241,7 @@ fn inputs(config: &GenerationRunConfig, split: &str) -> Result<Vec<String>, Box<
     Ok(records.into_iter().map(|record| record.input).collect())
 }
 
-/// What is to be written for, or gone on from.
+/// The prompts.
 #[derive(Default)]
 struct Lines {
     texts: Vec<String>,
@@ -264,7 +264,7 @@ fn run_task(
 }
 
 impl Args {
-    /// What is to be written for, or gone on from: the inputs of `task`, if it is known.
+    /// Reads the prompts; those of a known `task` are converted to its input form.
     fn lines(&self, task: Option<&dyn GenerationTask>) -> Result<Lines, Box<dyn Error>> {
         let of_task = task.map(GenerationTask::input_column);
         let column = self.prompt_column.as_deref().or(of_task).unwrap_or(PROMPT);

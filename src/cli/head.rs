@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::models::{EncoderConfig, PeftAdapter, SequenceClassifier};
-use mtlora::train::{LabelError, Run, StoredConfig, Task, for_head, is_unnamed};
+use mtlora::train::{LabelError, Run, StoredConfig, Task, align_to_head, is_unnamed};
 
 /// Whose head a run starts with.
 #[derive(Clone, Copy)]
@@ -88,7 +88,7 @@ impl Head {
         task: Box<dyn Task>,
         given: Option<&[String]>,
     ) -> Result<Box<dyn Task>, Box<dyn Error>> {
-        let fitted = for_head(task, self.labels.as_deref(), given);
+        let fitted = align_to_head(task, self.labels.as_deref(), given);
         let (task, note) = fitted.map_err(|error| match error {
             LabelError::Names { .. } | LabelError::Number { .. } => {
                 format!("{}: {error}", self.folder.display())

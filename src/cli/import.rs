@@ -36,7 +36,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let folder = hub::adapter(&args.adapter)?;
     adapted::refuse_own(&args.out, Some(&folder))?;
     // The settings say whether a run has ended.
-    finished::usable(&folder)?;
+    finished::check_usable(&folder)?;
     let adapter = adapted::read_finished(&folder)?;
     let trained = adapter.num_params();
     let modules = adapter.modules.len();

@@ -124,8 +124,7 @@ impl Args {
         Ok(first?)
     }
 
-    /// Where a table has the texts, and what lines are: as what the model was `trained` on has them, and else as the
-    /// flags say.
+    /// The columns to read: the flags, or else the columns that the model was `trained` on.
     fn columns<'a>(
         &'a self,
         trained: Option<&'a OwnedColumns>,

@@ -567,7 +567,7 @@ impl Settings {
         let init_from = named.map(hub::adapter).transpose()?;
         let usual = match &init_from {
             Some(folder) if self.method.unwrap_or(MethodName::MtLora) == MethodName::MtLora => {
-                finished::tell(folder)?;
+                finished::note_if_unfinished(folder)?;
                 settings_of(&AdapterConfig::from_folder(folder)?)
             }
             _ => AdapterSettings {

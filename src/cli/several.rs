@@ -99,7 +99,7 @@ fn source(
     device: Option<&str>,
 ) -> Result<(PathBuf, StoredConfig), Box<dyn Error>> {
     if Run::is_in(&folder) {
-        finished::tell(&folder)?;
+        finished::note_if_unfinished(&folder)?;
         let (_, mut stored) = match model {
             // The run's own may be gone.
             Some(_) => StoredConfig::open(&folder)?,

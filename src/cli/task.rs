@@ -9,7 +9,7 @@ use mtlora::train::data_to_text::{
 };
 use mtlora::train::facts::Facts;
 use mtlora::train::{
-    DataError, Example, Objective, RunConfig, TableConfig, TableTask, Task, glue, reordered,
+    DataError, Example, Objective, RunConfig, TableConfig, TableTask, Task, glue, with_label_order,
 };
 
 /// The name of the task whose examples are the rows of the user's own table.
@@ -124,7 +124,7 @@ pub(crate) fn for_run(
     }
     match task.objective() {
         Objective::Regression => Ok(task),
-        Objective::Classification { .. } => Ok(reordered(task, labels)?),
+        Objective::Classification { .. } => Ok(with_label_order(task, labels)?),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is seen of transfers: a bar where standard error can be drawn on, a line for a large file elsewhere.
+//! Shows transfers: a progress bar on a terminal that supports one, otherwise a line for each large file.
 
 use std::time::Duration;
 

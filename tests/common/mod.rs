@@ -58,6 +58,11 @@ pub fn refused_reading(arguments: &[&str], input: &str) -> String {
     text
 }
 
+/// A path as an argument of the program.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
 /// A folder with the beginnings of the acceptability task's files, so many lines of each.
 pub fn small_data(folder: &Path, train: usize, dev: usize) -> PathBuf {
     let data = folder.join("data");

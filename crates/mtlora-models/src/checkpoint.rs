@@ -294,7 +294,7 @@ impl Checkpoint {
     }
 
     /// Leaves out the tensors whose names `unwanted` accepts, as if the files did not have them.
-    pub fn forget(&mut self, unwanted: impl Fn(&str) -> bool) {
+    pub fn exclude(&mut self, unwanted: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| !unwanted(name));
     }
 

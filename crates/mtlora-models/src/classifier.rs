@@ -131,7 +131,7 @@ impl SequenceClassifier {
         let mut checkpoint = Checkpoint::open(folder)?;
         let outputs = OUTPUT_LAYER.map(|path| config.stored_name(path));
         if options.fresh_head {
-            checkpoint.forget(|name| outputs.iter().any(|output| output == name));
+            checkpoint.exclude(|name| outputs.iter().any(|output| output == name));
         } else if let Some(found) = outputs_of(&checkpoint, config)
             && found != config.num_labels()
         {

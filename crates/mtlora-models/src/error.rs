@@ -221,13 +221,13 @@ pub enum ModelError {
     /// One of several texts that cannot be encoded.
     #[error("text number {number}: {source}")]
     OneOf {
-        /// Which of those given, from 1.
+        /// Its position among the texts, counted from 1.
         number: usize,
         /// Why it cannot.
         source: Box<ModelError>,
     },
     /// A text that is too long to be tokenised in one piece.
-    #[error("a text of {bytes} bytes is too long to be tokenised, {limit} are the most of a pair or of a text that is hardly divided by spaces; it begins {}; shorten it", shown(.start))]
+    #[error("a text of {bytes} bytes is too long to be tokenised: the limit is {limit} for a pair, or for a text with few spaces; it begins {}; shorten it", shown(.start))]
     TextTooLong {
         /// Its size, in bytes.
         bytes: usize,

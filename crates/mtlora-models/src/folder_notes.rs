@@ -341,7 +341,7 @@ mod tests {
         let code = json!({"model_type": "bert", "auto_map": {"AutoModel": "x.Y"}});
         let found = notes(&[("config.json", code)]);
         assert!(found[0].starts_with("config.json: `auto_map`"), "{found:?}");
-        // A conversation is nothing for a model with labels.
+        // A classifier has no use for a chat template.
         let chat = ("tokenizer_config.json", json!({"chat_template": "x"}));
         assert_eq!(notes(&[bert, chat]), Vec::<String>::new());
         let older = json!({"model_type": "gpt2", "max_length": 20});

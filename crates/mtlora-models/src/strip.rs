@@ -76,8 +76,8 @@ impl Strip {
     }
 }
 
-/// RoBERTa counts tokens from behind its padding token's id, but not a padding token that stands in a text, whose
-/// position is its id (`create_position_ids_from_input_ids` of `transformers`).
+/// RoBERTa's positions start at the padding token's id plus one. A padding token inside a text is not counted and gets the
+/// padding token's id as its position (`create_position_ids_from_input_ids` in `transformers`).
 fn roberta_positions(ids: &[u32], pad: usize) -> Vec<usize> {
     let mut position = pad;
     ids.iter()

@@ -221,8 +221,8 @@ impl TextEncoder {
             direction,
             ..TruncationParams::default()
         };
-        // The library cuts a text as soon as it has enough tokens, and then shares the room between the texts of a pair
-        // as if that were their length. Texts are cut here instead, when their lengths are known.
+        // The library stops tokenising a text once it has `max_length` tokens, and then truncates a pair as if the texts
+        // were no longer than that. Truncating here, with the full lengths, gives the split that transformers gives.
         guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refused)?;
 
         let mut special: Vec<u32> = tokenizer
@@ -262,7 +262,7 @@ impl TextEncoder {
         loop {
             let part = self.part(text, pair, bytes);
             let tokens = self.encode_whole(part, pair)?;
-            // A whole, or a part that has all that is kept of the whole.
+            // Either the whole text, or a part long enough to yield every token that is kept.
             if part.len() == text.len() || tokens.len() == self.max_length {
                 return Ok(tokens);
             }
@@ -302,7 +302,7 @@ impl TextEncoder {
                     }
                 }
             }
-            // What was too little of a long text.
+            // Encode a long text again if the part of it did not yield enough tokens.
             for (index, (&(text, pair), (part, _))) in rest.iter().zip(&together).enumerate() {
                 let number = done + index;
                 let too_little =
@@ -325,8 +325,8 @@ impl TextEncoder {
         self.max_length.saturating_mul(16).max(1 << 12)
     }
 
-    /// What must be tokenised of a text if `bytes` of it have all tokens that are kept. How a pair is cut depends on
-    /// the lengths of both.
+    /// The part of a text that must be tokenised if `bytes` of it contain every token that is kept. A pair is always
+    /// tokenised whole, because how it is truncated depends on the lengths of both texts.
     fn part<'a>(&self, text: &'a str, pair: Option<&str>, bytes: usize) -> &'a str {
         match pair {
             None => self.cutter.part(text, bytes, self.kept),
@@ -402,7 +402,7 @@ impl TextEncoder {
             ));
         }
         let largest = u32::try_from(self.type_vocab_size.saturating_sub(1)).unwrap_or(u32::MAX);
-        // A model that is not told the types takes all to be 0.
+        // Without token type ids, a model treats all tokens as type 0.
         let largest = if self.token_types { largest } else { 0 };
         let types = encoding.get_type_ids().iter();
         Ok(Tokens {

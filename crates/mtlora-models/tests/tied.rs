@@ -891,7 +891,7 @@ fn an_encoders_word_embeddings_are_read_by_the_name_in_the_masked_lm_head() {
                 "both names",
                 with(headed(whole.clone()), decoder, tensor.clone()),
             ),
-            // The head is not used: its own last map is none of a classifier's business.
+            // A classifier ignores the masked language model's head, so its output weight does not matter.
             ("two weights", other.clone()),
             ("bare", bare(headed(whole.clone()), &prefix)),
             ("bare, one name", bare(one.clone(), &prefix)),

@@ -1,4 +1,4 @@
-//! What looks like a mistake in the classes of somebody's data.
+//! Checks the classes of a table for likely mistakes.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub fn class_counts(objective: &Objective, examples: &[Example]) -> Vec<ClassCou
         .collect()
 }
 
-/// What a user should look at in the classes of their data, a sentence each.
+/// Warnings about likely mistakes in the classes, one sentence each.
 pub fn class_warnings(classes: &[ClassCount]) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut alike: BTreeMap<String, Vec<&ClassCount>> = BTreeMap::new();
@@ -83,8 +83,7 @@ pub fn class_warnings(classes: &[ClassCount]) -> Vec<String> {
     for class in classes.iter().filter(|class| class.count > 0) {
         if MISSING.contains(&class.label.trim().to_lowercase().as_str()) {
             warnings.push(format!(
-                "the class {} ({} rows) is named as tools write a missing value: delete or correct these rows unless it \
-                 is meant as a class",
+                "the class {} ({} rows) looks like a missing value: delete or correct these rows unless it is meant as a class",
                 shown(&class.label),
                 class.count
             ));
@@ -109,10 +108,10 @@ pub fn class_warnings(classes: &[ClassCount]) -> Vec<String> {
     warnings
 }
 
-/// A class without what people do not mean when they spell it in two ways.
+/// A normalised spelling: equal for two spellings that probably mean the same class.
 fn plain(label: &str) -> String {
     match number(label) {
-        // Adding zero makes one zero of the two that floating-point numbers have.
+        // Adding zero turns -0 into 0.
         Some(value) => format!("{}", value + 0.0),
         None => squeezed(label).to_lowercase(),
     }
@@ -127,7 +126,7 @@ fn squeezed(label: &str) -> String {
 /// A number, with a point or a comma before its decimals.
 fn number(label: &str) -> Option<f64> {
     let mut text = squeezed(label);
-    // With three digits behind it, a comma may as well part thousands.
+    // A comma before three digits may be a thousands separator.
     let decimals = text.split_once(',').map(|(_, behind)| behind.len());
     if decimals.is_some_and(|count| count != 3) {
         text = text.replacen(',', ".", 1);

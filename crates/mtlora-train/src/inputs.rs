@@ -1,4 +1,4 @@
-//! The texts that a model is to predict for or to go on from: lines, or the rows of a table.
+//! Reads the inputs of `predict` and `generate`: lines of text, or the rows of a table.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::error::DataError;
 use crate::table_file::{self, RawRow};
 use crate::text_file::{numbered_lines, read_text_file, read_text_from};
 
-/// Endings of files that are neither lines of text nor a table that is read.
+/// Extensions of formats that are not supported and must not be read as lines of text.
 const OTHER_FORMATS: [&str; 23] = [
     "ndjson",
     "jsonlines",
@@ -39,11 +39,11 @@ const OTHER_FORMATS: [&str; 23] = [
 pub enum Pairs<'a> {
     /// One, in which a tab is a character like any other.
     Never,
-    /// One, of a model that could be given two: in lines, a tab would be a mistake.
+    /// One text, for a model that was trained on single texts: a tab in a line is an error.
     Single,
-    /// Two: in the tables' second column of this name; in lines, with one tab between them.
+    /// Two texts: the second is in this column of a table, or after a tab in a line.
     Column(&'a str),
-    /// Nobody knows: a line with a tab is two, and a table has no second column.
+    /// Unknown: a line with a tab is a pair, and tables have no second column.
     Unknown,
 }
 
@@ -121,15 +121,15 @@ fn lines(path: &Path, text: &str, pairs: Pairs<'_>) -> Result<Vec<Input>, DataEr
         match (pairs, second, third) {
             (Pairs::Never, ..) | (Pairs::Single, None, _) => Ok(whole),
             (Pairs::Single, ..) => wrong(
-                "has a tab, which lies between the two texts of a pair, and the model was trained on single texts; \
+                "the line has a tab, which separates the two texts of a pair, but the model was trained on single texts; \
                  remove the tab, or give a table (.csv, .tsv, .jsonl)",
             ),
             (Pairs::Column(_), None, _) => wrong(
-                "has no tab, and the model was trained on pairs of texts; write both on the line with a tab between, \
+                "the line has no tab, but the model was trained on pairs of texts; separate the two texts with a tab, \
                  or give a table (.csv, .tsv, .jsonl)",
             ),
             (Pairs::Column(_), _, Some(_)) => wrong(
-                "has more than one tab; write the two texts of a pair with one tab between, or give a table (.csv, \
+                "the line has more than one tab; separate the two texts of a pair with one tab, or give a table (.csv, \
                  .jsonl)",
             ),
             (Pairs::Column(_), Some(pair), None) => Ok(Input {
@@ -254,11 +254,15 @@ mod tests {
     #[test]
     fn lines_that_do_not_fit_are_named() {
         for (columns, text, message) in [
-            (SINGLE, "fine\ta pair", "x.txt:1: has a tab"),
-            (SINGLE, "fine\nnot\tfine\n", "x.txt:2: has a tab"),
-            (PAIRS, "a\tb\nno tab\n", "x.txt:2: has no tab"),
-            (PAIRS, "a\tb\n\n", "x.txt:2: has no tab"),
-            (PAIRS, "a\tb\tc\n", "x.txt:1: has more than one tab"),
+            (SINGLE, "fine\ta pair", "x.txt:1: the line has a tab"),
+            (SINGLE, "fine\nnot\tfine\n", "x.txt:2: the line has a tab"),
+            (PAIRS, "a\tb\nno tab\n", "x.txt:2: the line has no tab"),
+            (PAIRS, "a\tb\n\n", "x.txt:2: the line has no tab"),
+            (
+                PAIRS,
+                "a\tb\tc\n",
+                "x.txt:1: the line has more than one tab",
+            ),
         ] {
             let error = read("x.txt", text.as_bytes(), columns).unwrap_err();
             assert!(error.starts_with(message), "{error}");

@@ -1,8 +1,7 @@
-//! Which output of a trained head means which class of the data.
+//! Maps the outputs of a trained classification head to the classes of the data.
 //!
-//! A head's outputs have the names that `id2label` in its model's `config.json` gives them, and data has its own
-//! classes, in an order of its own. Outputs are matched to classes by name; only where the model's outputs have no
-//! names, or the data's classes are numbers, does their order count.
+//! `id2label` in the model's `config.json` names the outputs; the data has its own classes in its own order. They are
+//! matched by name. Order is used only if the outputs have no real names (`LABEL_0`, ...) or the classes are numbers.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,10 +11,10 @@ use crate::example::{Example, Objective, Target};
 use crate::metrics::{self, MetricName};
 use crate::task::{Task, TextColumns};
 
-/// What `transformers` calls outputs that nobody has named, before their number.
+/// The prefix of the default names that `transformers` gives to outputs.
 const UNNAMED: &str = "LABEL_";
 
-/// By what classes were matched to a head's outputs.
+/// How classes were matched to a head's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MatchedBy {
     /// By their names, ignoring case.
@@ -26,12 +25,12 @@ pub(crate) enum MatchedBy {
     Numbers,
 }
 
-/// A head's outputs in the words of the data.
+/// The head's outputs, named by the data's classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MatchedLabels {
-    /// The name of each output: the data's class, or the model's name for an output that no class of the data means.
+    /// The name of each output: the class that it was matched to, or else the model's own name.
     pub labels: Vec<String>,
-    /// By what they were matched.
+    /// How they were matched.
     pub by: MatchedBy,
 }
 
@@ -58,7 +57,7 @@ impl MatchedLabels {
                 unused.retain(|label| !classes.contains(label));
                 (!unused.is_empty()).then(|| {
                     format!(
-                        "the model's classification head also has outputs for classes that the data does not have: {}",
+                        "the model's classification head also has outputs for classes that are not in the data: {}",
                         listed(&unused)
                     )
                 })
@@ -233,13 +232,12 @@ pub(crate) fn given_labels(
     }
 }
 
-/// `task` as a trained head understands it, and what the user should know about how its classes were matched to the
-/// head's outputs. `head` has the names of the outputs; none, if the head is new. With `given`, a user has said which
-/// output is which class.
+/// Returns `task` with its classes in the order of the head's outputs, and a note for the user on how they were matched.
+/// `head` holds the names of the outputs, or is `None` for a new head. `given` is an explicit order from the user.
 ///
 /// # Errors
 /// When the head has too few or too many outputs, or nothing says which output is which class.
-pub fn for_head(
+pub fn align_to_head(
     task: Box<dyn Task>,
     head: Option<&[String]>,
     given: Option<&[String]>,
@@ -264,13 +262,13 @@ pub fn for_head(
             if let Some(model) = head.filter(|model| model.len() != labels.len()) {
                 return Err(number(model));
             }
-            Ok((reordered(task, &labels)?, None))
+            Ok((with_label_order(task, &labels)?, None))
         }
         (None, None) => Ok((task, None)),
         (None, Some(model)) => {
             let matched = match_labels(model, &classes)?;
             let note = matched.note(model, &classes);
-            Ok((reordered(task, &matched.labels)?, note))
+            Ok((with_label_order(task, &matched.labels)?, note))
         }
     }
 }
@@ -279,7 +277,10 @@ pub fn for_head(
 ///
 /// # Errors
 /// [`LabelError::Given`] when `labels` lacks a class of the task's; [`LabelError::Regression`] when the task has none.
-pub fn reordered(task: Box<dyn Task>, labels: &[String]) -> Result<Box<dyn Task>, LabelError> {
+pub fn with_label_order(
+    task: Box<dyn Task>,
+    labels: &[String],
+) -> Result<Box<dyn Task>, LabelError> {
     let Objective::Classification { labels: classes } = task.objective() else {
         return Err(LabelError::Regression);
     };
@@ -311,7 +312,7 @@ pub fn reordered(task: Box<dyn Task>, labels: &[String]) -> Result<Box<dyn Task>
     }))
 }
 
-/// A task whose classes are the outputs of a head that numbers them otherwise.
+/// A task whose targets are translated to the output numbers of a head with another label order.
 struct Reordered {
     task: Box<dyn Task>,
     objective: Objective,
@@ -536,7 +537,7 @@ mod tests {
         let numbers = note(&["neg", "pos"], &["0", "1"]).unwrap();
         assert!(numbers.ends_with("neg = 0, pos = 1"), "{numbers}");
         let more = note(&["neg", "neu", "pos"], &["pos", "neg"]).unwrap();
-        assert!(more.ends_with("does not have: `neu`"), "{more}");
+        assert!(more.ends_with("are not in the data: `neu`"), "{more}");
     }
 
     struct Two(Objective);
@@ -570,7 +571,7 @@ mod tests {
     #[test]
     fn targets_and_f1_follow_the_outputs() {
         let head = names(&["YES", "NO"]);
-        let (task, note) = for_head(two(), Some(&head), None).unwrap();
+        let (task, note) = align_to_head(two(), Some(&head), None).unwrap();
         assert_eq!(note, None);
         assert_eq!(task.objective().labels(), ["yes", "no"]);
         let classes = |task: &dyn Task| {
@@ -588,7 +589,7 @@ mod tests {
 
         // With a third output F1 has no meaning.
         let head = names(&["maybe", "yes", "no"]);
-        let (task, note) = for_head(two(), Some(&head), None).unwrap();
+        let (task, note) = align_to_head(two(), Some(&head), None).unwrap();
         assert!(note.unwrap().contains("`maybe`"));
         assert_eq!(
             classes(task.as_ref()),
@@ -602,10 +603,10 @@ mod tests {
         let head = names(&["good", "bad"]);
         let given = |labels: &[&str]| {
             let labels = names(labels);
-            let task = for_head(two(), Some(&head), Some(&labels));
+            let task = align_to_head(two(), Some(&head), Some(&labels));
             task.map(|(task, _)| task.objective().labels().to_vec())
         };
-        assert!(for_head(two(), Some(&head), None).is_err());
+        assert!(align_to_head(two(), Some(&head), None).is_err());
         assert_eq!(given(&["yes", " no"]).unwrap(), ["yes", "no"]);
         assert_eq!(given(&["no", "yes"]).unwrap(), ["no", "yes"]);
         assert!(matches!(
@@ -626,23 +627,23 @@ mod tests {
         ));
         // A new head takes any order.
         let labels = names(&["yes", "no"]);
-        let (task, _) = for_head(two(), None, Some(&labels)).unwrap();
+        let (task, _) = align_to_head(two(), None, Some(&labels)).unwrap();
         assert_eq!(task.objective().labels(), labels);
     }
 
     #[test]
     fn a_regression_needs_one_output() {
         let regression = || -> Box<dyn Task> { Box::new(Two(Objective::Regression)) };
-        assert!(for_head(regression(), Some(&names(&["LABEL_0"])), None).is_ok());
-        assert!(for_head(regression(), None, None).is_ok());
-        let error = for_head(regression(), Some(&names(&["a", "b"])), None)
+        assert!(align_to_head(regression(), Some(&names(&["LABEL_0"])), None).is_ok());
+        assert!(align_to_head(regression(), None, None).is_ok());
+        let error = align_to_head(regression(), Some(&names(&["a", "b"])), None)
             .err()
             .unwrap();
         assert!(
             error.to_string().contains("a regression needs one"),
             "{error}"
         );
-        let error = for_head(regression(), None, Some(&names(&["a"])))
+        let error = align_to_head(regression(), None, Some(&names(&["a"])))
             .err()
             .unwrap();
         assert_eq!(error, LabelError::Regression);

@@ -75,7 +75,7 @@ impl FromStr for LossNormalization {
     }
 }
 
-/// What the sum of a batch's losses is divided by: first by one, then by the other.
+/// The two numbers that the sum of a batch's losses is divided by, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Divisors {
     /// Terms of the loss: in the step, or in the batch alone.
@@ -85,7 +85,7 @@ pub(crate) struct Divisors {
 }
 
 impl Divisors {
-    /// Of every batch of a step with so many terms.
+    /// For each batch of a step whose loss has `terms` terms in all.
     pub(crate) fn step(terms: f64) -> Self {
         Self {
             terms,
@@ -93,7 +93,7 @@ impl Divisors {
         }
     }
 
-    /// Whether one can divide by them.
+    /// Whether both are finite and positive.
     pub(crate) fn divide(self) -> bool {
         [self.terms, self.batches]
             .into_iter()

@@ -28,7 +28,7 @@ use crate::snapshot::{Snapshot, changed};
 use crate::table::TableConfig;
 use crate::tensorboard::remove_event_files;
 use crate::trainer::TrainError;
-use crate::unfinished::{run_of_checkpoint, what_else};
+use crate::unfinished::{explain_not_a_run, run_of_checkpoint};
 
 pub(crate) const CONFIG: &str = "run.toml";
 pub(crate) const LOG: &str = "metrics.jsonl";
@@ -240,7 +240,7 @@ impl Run {
         let path = folder.join(CONFIG);
         // A checkpoint has a copy of the configuration.
         if run_of_checkpoint(folder).is_some() {
-            let (folder, what) = (folder.display(), what_else(folder));
+            let (folder, what) = (folder.display(), explain_not_a_run(folder));
             return Err(TrainError::Report(format!(
                 "{folder} is no run folder: {what}"
             )));
@@ -250,7 +250,7 @@ impl Run {
             let message = match error.kind() {
                 // The folder itself may be a file.
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                    let what = what_else(path.parent().unwrap_or(&path));
+                    let what = explain_not_a_run(path.parent().unwrap_or(&path));
                     format!("{folder} is no run folder: {what}")
                 }
                 _ => format!("{folder} is no run folder: cannot read its {CONFIG}: {error}"),
@@ -280,7 +280,7 @@ impl Run {
         let options = OpenOptions::new().create(true).append(true).clone();
         let file = options.open(&path).map_err(at)?;
         let mut locked = file.try_lock();
-        // Whoever looks whether the run is being trained holds the lock for a moment.
+        // Checking whether a run is being trained holds the lock for a moment; wait that long.
         for _ in 0..LOCK_TRIES {
             if !matches!(locked, Err(TryLockError::WouldBlock)) {
                 break;

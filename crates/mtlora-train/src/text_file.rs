@@ -1,4 +1,4 @@
-//! From a file's bytes to text and lines: the one place where it is decided how texts are encoded.
+//! Decodes text files. Every reader of text goes through here, so that encodings are handled in one place.
 
 use std::io::Read;
 use std::path::Path;
@@ -122,7 +122,7 @@ fn looks_like_utf16(bytes: &[u8]) -> bool {
     pairs.len() >= 2 && 3 * zeros(0).max(zeros(1)) >= pairs.len()
 }
 
-/// All lines of a text, numbered from 1, without their ends (`\n` or `\r\n`). There is none after the last end.
+/// All lines of a text, numbered from 1, without their line endings (`\n` or `\r\n`).
 pub(crate) fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     // `str::lines` takes just these two for ends.
     text.lines()

@@ -1,4 +1,4 @@
-//! How far a run came that has not ended, and what a folder is that is no run.
+//! Detects unfinished and imported runs, and explains what a folder is if it is not a run.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -34,14 +34,13 @@ struct Step {
 }
 
 impl Unfinished {
-    /// How far the run in `folder` came; none if it has ended, has never been trained (an imported adapter), or is no
-    /// run.
+    /// The state of the run in `folder`; `None` if it has finished, was imported and never trained, or is not a run.
     pub fn find(folder: &Path) -> Option<Self> {
         let is_run = folder.join(CONFIG).exists() && run_of_checkpoint(folder).is_none();
         if !is_run || folder.join(RESULTS).exists() || is_imported(folder) {
             return None;
         }
-        // Bytes that are no text are in no line that counts.
+        // Lines with invalid UTF-8 are skipped below.
         let log = fs::read(folder.join(LOG)).ok();
         let log = log.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let has_best = has_weights(folder);
@@ -122,8 +121,8 @@ pub fn run_of_checkpoint(folder: &Path) -> Option<PathBuf> {
     checkpoints.parent().filter(is_run).map(Path::to_path_buf)
 }
 
-/// What a folder is that was given as a run's, or as an adapter's, and is none, and what to do.
-pub fn what_else(folder: &Path) -> String {
+/// Explains what `folder` is when it was given as a run or an adapter but is neither, and what to do instead.
+pub fn explain_not_a_run(folder: &Path) -> String {
     let name = folder.display();
     if folder.is_file() {
         return match folder.parent() {
@@ -305,7 +304,7 @@ mod tests {
         ];
         for (files, inside, message) in cases {
             let folder = folder(files);
-            let text = what_else(&folder.path().join(inside));
+            let text = explain_not_a_run(&folder.path().join(inside));
             assert!(text.starts_with(message), "{text}");
         }
     }

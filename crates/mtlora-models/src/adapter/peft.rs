@@ -705,7 +705,7 @@ pub(super) fn write_files(
         let values: Vec<f32> = data.iter::<f32>().collect();
         (key, data.shape().to_vec(), Cow::Owned(values))
     });
-    // First, so that weights never lie there without what says how they act.
+    // The configuration is written first, so that a killed program never leaves weights without one.
     write_atomically(
         &folder.join(ADAPTER_CONFIG_FILE),
         config.to_json().as_bytes(),

@@ -89,7 +89,7 @@ impl GenerationConfig {
     /// names no end token never ends a text.
     ///
     /// # Errors
-    /// A setting that cannot be, with file and field.
+    /// When a setting is invalid; the error names the file and the field.
     pub fn from_folder(folder: &Path, vocab_size: usize) -> Result<Self, ModelError> {
         let usual = Self::default();
         let Some(file) = read(folder)? else {
@@ -275,7 +275,7 @@ mod tests {
         .unwrap();
         assert!(sampled.do_sample);
         assert_eq!((sampled.temperature, sampled.top_p), (0.7, 0.9));
-        // Transformers' own, where nothing says it.
+        // The default of transformers.
         assert_eq!(sampled.top_k, 50);
         let drawn = of(&[(NAMES[0], json!({"do_sample": true, "top_k": 3}))]).unwrap();
         assert_eq!(drawn.top_k, 3);

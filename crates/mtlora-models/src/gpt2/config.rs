@@ -208,7 +208,7 @@ impl Gpt2Config {
         ] {
             map.insert(key.to_string(), value);
         }
-        // A list of end tokens stays one, and a file that says that there is none goes on saying so.
+        // Keep a list of end tokens, or an explicit null, as the file has it.
         if !matches!(map.get("eos_token_id"), Some(Value::Array(_) | Value::Null)) {
             map.insert("eos_token_id".to_string(), json!(self.eos_token_id));
         }

@@ -264,7 +264,7 @@ mod tests {
             let [start, rest] = [before, new].map(|text_of| text.encode(text_of).unwrap());
             assert_eq!(text.decode_after(&start, &rest).unwrap(), new, "{before:?}");
         }
-        // Special tokens have no text, before it and in it.
+        // Special tokens are skipped, both in the prompt and in the continuation.
         let [start, rest] = ["The li", "brary"].map(|part| text.encode(part).unwrap());
         let start = [vec![0], start].concat();
         let rest = [rest.clone(), vec![0], rest].concat();

@@ -13,11 +13,11 @@ use super::token::Token;
 use crate::error::ModelError;
 use crate::text::{check_merges, check_template, guarded};
 
-/// The tokenizer that the files and settings of a folder come to. Tokens that the model, with `vocab_size` of them, has
+/// Builds the tokenizer from a folder's files and settings. Tokens that the model, with `vocab_size` of them, has
 /// no row for are not added to its vocabulary.
 ///
 /// # Errors
-/// A `tokenizer.json` that is none, or not of the class's kind.
+/// When `tokenizer.json` is invalid, or is not what the tokenizer class needs.
 pub(super) fn build(
     files: &TokenizerFiles,
     class: TokenizerClass,

@@ -63,7 +63,7 @@ impl TokenizerClass {
     /// model's type. A class that transformers does not have either is read as `TokenizersBackend`.
     ///
     /// # Errors
-    /// A `tokenizer_class` that is no name.
+    /// When `tokenizer_class` is not a string.
     pub(super) fn of(files: &TokenizerFiles, of: TokenizerOf<'_>) -> Result<Self, ModelError> {
         let named = files.config.string("tokenizer_class")?;
         let named = named.filter(|name| !name.is_empty());

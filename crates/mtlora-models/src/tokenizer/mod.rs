@@ -33,7 +33,7 @@ pub(crate) struct TokenizerOf<'a> {
     pub vocab_size: usize,
 }
 
-/// A folder's tokenizer and what else its files say about texts.
+/// A model folder's tokenizer, and the settings in its files that affect how texts are encoded and decoded.
 #[derive(Debug)]
 pub(crate) struct FolderTokenizer {
     /// The `tokenizer.json`, for messages.
@@ -44,7 +44,7 @@ pub(crate) struct FolderTokenizer {
     pub truncation_side: Option<TruncationSide>,
     /// The special tokens by what they are for.
     pub names: TokenNames,
-    /// Whether a model is told which text of a pair a token is of.
+    /// Whether the model uses token type ids, which say which text of a pair a token belongs to.
     pub token_types: bool,
     /// Whether the spaces before punctuation are removed from a text that is written.
     pub cleans_up: bool,
@@ -54,7 +54,7 @@ impl FolderTokenizer {
     /// Reads the files of `folder`.
     ///
     /// # Errors
-    /// No `tokenizer.json`; a file that is none of its kind, or a setting that cannot be.
+    /// When `tokenizer.json` is missing, or a file or a setting in it is invalid.
     pub(crate) fn read(folder: &Path, of: TokenizerOf<'_>) -> Result<Self, ModelError> {
         let files = TokenizerFiles::read(folder)?;
         let class = TokenizerClass::of(&files, of)?;
@@ -81,11 +81,11 @@ pub(crate) fn is_known_class(name: &str) -> bool {
 }
 
 /// The longest sequence that a folder's tokenizer says its model is for: `model_max_length` of tokenizer_config.json,
-/// or `max_len`, where transformers cuts texts if it is told no other length. None where the file says none, or a number
-/// that means none.
+/// or `max_len`, to which transformers truncates texts unless another length is given. `None` if the file sets no limit,
+/// or a number so large that it means no limit.
 ///
 /// # Errors
-/// A file that is no JSON, or a length that is no number.
+/// When the file is not valid JSON, or the length is not a number.
 pub fn model_max_length(folder: &Path) -> Result<Option<usize>, ModelError> {
     let Some(file) = JsonFile::read_if_there(folder, TOKENIZER_CONFIG_FILE)? else {
         return Ok(None);

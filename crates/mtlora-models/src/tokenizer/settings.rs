@@ -1,4 +1,4 @@
-//! What the settings files of a tokenizer come to, taken together in transformers' order.
+//! Resolves the tokenizer's settings files into one set of settings, with transformers' precedence.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

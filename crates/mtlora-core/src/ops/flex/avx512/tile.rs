@@ -8,10 +8,10 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_setzero_ps,
 };
 
-/// Which lanes of two registers so many columns take, at most [`COLUMNS`].
+/// The lane masks of two registers for the first `columns` columns, of which there are at most [`COLUMNS`].
 pub(super) fn masks(columns: usize) -> [__mmask16; 2] {
     let beyond = COLUMNS - columns;
-    // A shift by all bits would leave them as they are.
+    // In a release build, a shift by 32 would not shift at all.
     let all = u32::MAX.checked_shr(beyond as u32).unwrap_or(0);
     [all as __mmask16, (all >> LANES) as __mmask16]
 }
