@@ -2,54 +2,29 @@
 
 // First, for its macros.
 #[macro_use]
-mod output;
+mod console;
 
-mod adapted;
+mod adapters;
 mod bench;
-mod combine;
-mod decoding;
-mod devices;
 mod eval;
-mod eval_generation;
-mod export;
-mod finished;
-mod generate;
-mod generation_scores;
-mod head;
-#[cfg(feature = "hub")]
 mod hub;
-#[cfg(not(feature = "hub"))]
-#[path = "no_hub.rs"]
-mod hub;
-mod import;
-mod inspect;
-mod merge;
-mod model_notes;
-mod predict;
+mod lists;
+mod model;
 mod pretrain;
-mod pretrain_causal;
-mod progress;
-mod recipe;
-mod recipes;
 mod report;
-mod score;
 mod settings;
-mod several;
-mod signals;
-mod table;
-mod task;
-mod tasks;
-mod terminal;
-mod texts;
+mod text;
 mod train;
-mod train_generation;
-#[cfg(feature = "hub")]
-mod transfers;
 
 use std::error::Error;
 use std::num::NonZeroUsize;
 
 use clap::{Parser, Subcommand};
+
+use adapters::{combine, export, import, inspect, merge};
+use console::{output, progress};
+use lists::{devices, recipes, tasks};
+use text::{generate, predict, score};
 
 /// Fine-tune language models with MTLoRA, on a CPU or a GPU, without Python.
 #[derive(Parser)]

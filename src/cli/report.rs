@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use mtlora::train::Report;
 use serde_json::json;
 
-use super::output;
+use crate::cli::console::output;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

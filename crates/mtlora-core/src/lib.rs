@@ -27,51 +27,41 @@
 //! ```
 
 mod adapter;
-mod adapter_form;
-mod adapter_values;
-mod attach;
+mod analysis;
 mod base_dtype;
-mod combine;
 mod contexts;
 mod devices;
-mod fold;
-mod init;
-mod inspection;
 mod layers;
-mod linalg;
-mod low_rank;
 pub mod ops;
 mod random;
 mod segments;
-mod spectrum;
 mod state;
-mod structure;
-mod svd;
-mod targets;
 
-pub use adapter::Adapter;
-pub use adapter_form::AdapterForm;
-pub use adapter_values::{AdapterValues, adapters};
-pub use attach::{
+pub use adapter::attach::{
     AttachError, FusedProjections, MtLoraConfig, attach_adapters, trainable_parameters,
 };
+pub use adapter::factors::Adapter;
+pub use adapter::fold::Fold;
+pub use adapter::form::AdapterForm;
+pub use adapter::init::Init;
+pub use adapter::structure::Structure;
+pub use adapter::targets::Targets;
+pub use adapter::values::{AdapterValues, adapters};
+pub use analysis::combine::{Combined, combine};
+pub use analysis::inspection::{InspectedLayer, Inspection, LayerError, inspect};
+pub use analysis::linalg::{Eigenvalue, MatrixError};
+pub use analysis::low_rank::{LowRank, Truncation};
+pub use analysis::spectrum::{
+    Spectrum, TransformSpectrum, UpdateSpectrum, effective_rank, weight_norms,
+};
 pub use base_dtype::{BaseDtype, BaseDtypeError};
-pub use combine::{Combined, combine};
 pub use contexts::Contexts;
 pub use devices::{NamedDevice, NoDevice, device, devices};
-pub use fold::Fold;
-pub use init::Init;
-pub use inspection::{InspectedLayer, Inspection, LayerError, inspect};
 pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
-pub use linalg::{Eigenvalue, MatrixError};
-pub use low_rank::{LowRank, Truncation};
 pub use ops::{Gelu, Saved};
 pub use random::{random_state, seed, set_random_state};
 pub use segments::{Run, Segments, SegmentsError};
-pub use spectrum::{Spectrum, TransformSpectrum, UpdateSpectrum, effective_rank, weight_norms};
 pub use state::{State, StateError, load_each, load_state, state};
-pub use structure::Structure;
-pub use targets::Targets;

@@ -19,57 +19,49 @@
 //! ```
 
 mod adapter;
-#[cfg(test)]
-mod allocations;
-mod checkpoint;
-mod classifier;
-mod config;
-mod encoder;
 mod error;
-mod fields;
-mod folder_notes;
-#[cfg(test)]
-mod fuzz;
+mod families;
+mod files;
 mod generation;
-mod gpt2;
-mod layer_norm;
-mod long_text;
-mod masked_lm;
-mod pickle;
-mod read;
-mod save;
-mod strip;
+mod layers;
+mod packed_batch;
+#[cfg(test)]
+mod testing;
 mod text;
-mod tokenizer;
-mod vocabulary;
-mod weights;
 
 pub use adapter::{
     ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, AdapterConfig,
     AdapterError, CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE, TargetModules,
     TrainedFormat, adapter_weights,
 };
-pub use checkpoint::Checkpoint;
-pub use classifier::{ClassificationHead, ClassifierOptions, SequenceClassifier};
-pub use config::{Activation, Architecture, CONFIG_FILE, EncoderConfig, EncoderSizes, ProblemType};
-pub use encoder::Encoder;
 pub use error::ModelError;
-pub use folder_notes::{FolderNote, folder_notes};
+pub use families::encoder::classifier::{
+    ClassificationHead, ClassifierOptions, SequenceClassifier,
+};
+pub use families::encoder::config::{
+    Activation, Architecture, CONFIG_FILE, EncoderConfig, EncoderSizes, ProblemType,
+};
+pub use families::encoder::masked_lm::{LmHead, MaskedLm};
+pub use families::encoder::model::Encoder;
+pub use families::gpt2::{
+    Block, CausalBatch, CausalLm, DecodeError, Gpt2, Gpt2Config, Gpt2Decoder, Gpt2Sizes, Mlp,
+    fused_projections,
+};
+pub use files::checkpoint::Checkpoint;
+pub use files::folder_notes::{FolderNote, folder_notes};
+pub use files::save::{
+    copy_generation_config, copy_tokenizer_files, write_atomically, write_checkpoint,
+};
+pub use files::weights::Stored;
 pub use generation::{
     CausalDecoder, EarlyStopping, Generated, GenerationConfig, GenerationError, InvalidConfig,
     Progress, generate,
 };
-pub use gpt2::{
-    Block, CausalBatch, CausalLm, CausalText, DecodeError, Gpt2, Gpt2Config, Gpt2Decoder,
-    Gpt2Sizes, Mlp, fused_projections, read_tokenizer,
-};
-pub use layer_norm::LayerNorm;
-pub use masked_lm::{LmHead, MaskedLm};
-pub use save::{copy_generation_config, copy_tokenizer_files, write_atomically, write_checkpoint};
-pub use strip::Strip;
-pub use text::{TextEncoder, Tokens};
-pub use tokenizer::model_max_length;
-pub use vocabulary::{
+pub use layers::layer_norm::LayerNorm;
+pub use packed_batch::Strip;
+pub use text::causal::{CausalText, read_tokenizer};
+pub use text::encoder::{TextEncoder, Tokens};
+pub use text::tokenizer::model_max_length;
+pub use text::vocabulary::{
     END_OF_TEXT, train_causal_tokenizer, train_tokenizer, write_causal_tokenizer, write_tokenizer,
 };
-pub use weights::Stored;

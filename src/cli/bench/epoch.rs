@@ -13,9 +13,9 @@ use serde::Serialize;
 
 use super::model::{AdapterArgs, Measured, ModelArgs};
 use super::report::{self, Place, Work};
-use crate::cli::progress::Counter;
-use crate::cli::settings::LABEL_SMOOTHING;
-use crate::cli::task;
+use crate::cli::console::progress::Counter;
+use crate::cli::settings::settings_file::LABEL_SMOOTHING;
+use crate::cli::settings::task;
 
 #[derive(clap::Args)]
 pub(super) struct Args {

@@ -11,7 +11,7 @@ use mtlora::models::{
 use mtlora::train::{AdapterSettings, MethodName, TrainOptions, bench};
 
 use super::report::Place;
-use crate::cli::settings::Usual;
+use crate::cli::settings::settings_file::Usual;
 
 const ROBERTA_BASE: &str = "roberta-base";
 const GPT2: &str = "gpt2";

@@ -8,7 +8,7 @@ use mtlora::train::bench::peak_gflops;
 use serde::Serialize;
 
 use super::model::ModelArgs;
-use crate::cli::output;
+use crate::cli::console::output;
 
 /// Where a measurement happens.
 pub(super) struct Place {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::model::{AdapterArgs, Measured, ModelArgs};
 use super::report::{self, Place, Work};
-use crate::cli::settings::LABEL_SMOOTHING;
+use crate::cli::settings::settings_file::LABEL_SMOOTHING;
 
 /// Steps that are not timed: the first ones fill caches and find out what memory is needed.
 const WARM_UP: usize = 2;

@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::error::AdapterError;
 use super::tied::{TIED, UNTIE_AND_MERGE};
-use crate::config::CONFIG_FILE;
 use crate::error::{ModelError, shown};
-use crate::fields::{Fields, MAX_DROPOUT, brief};
-use crate::read::read_bounded;
+use crate::families::encoder::config::CONFIG_FILE;
+use crate::files::fields::{Fields, MAX_DROPOUT, brief};
+use crate::files::read::read_bounded;
 
 /// The name of the file that says what the adapter is.
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";

@@ -4,8 +4,8 @@ use mtlora_core::{AdapterValues, Inspection, inspect};
 
 use super::error::AdapterError;
 use super::peft::PeftAdapter;
-use crate::checkpoint::Checkpoint;
 use crate::error::ModelError;
+use crate::files::checkpoint::Checkpoint;
 
 impl PeftAdapter {
     /// What the adapter has learned, by Hugging Face's names; beside the norms of the weights that

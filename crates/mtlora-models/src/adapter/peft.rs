@@ -17,10 +17,10 @@ use super::select::Candidate;
 use super::tied::{
     BARE_EMBEDDINGS, KEEP_BASE, KEEP_TIED_BASE, TIED, as_peft_has_them, is_output_map, mirrored,
 };
-use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, listed, shown};
-use crate::save::{write_atomically, write_checkpoint};
-use crate::weights::{Kind, Slot, Stored, slots, transpose};
+use crate::files::checkpoint::Checkpoint;
+use crate::files::save::{write_atomically, write_checkpoint};
+use crate::files::weights::{Kind, Slot, Stored, slots, transpose};
 
 /// The name of the file with its tensors.
 pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";

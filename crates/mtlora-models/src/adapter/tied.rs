@@ -9,7 +9,7 @@ use mtlora_core::AdapterValues;
 use super::config::PeftType;
 use super::error::AdapterError;
 use super::peft::{AdaptedModule, PeftAdapter};
-use crate::weights::transpose;
+use crate::files::weights::transpose;
 
 /// GPT-2's token embeddings, and its output map, which is the same tensor unless the model has two.
 pub(super) const TIED: [&str; 2] = ["transformer.wte", "lm_head"];

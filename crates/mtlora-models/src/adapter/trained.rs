@@ -13,9 +13,9 @@ use super::error::AdapterError;
 use super::peft::{AdaptedModule, PeftAdapter, factor_key, saved_key, whole_modules, write_files};
 use super::select::short_names;
 use super::tied::is_output_map;
-use crate::checkpoint::Checkpoint;
-use crate::save::write_checkpoint;
-use crate::weights::{Kind, Slot, Stored, slots, transpose};
+use crate::files::checkpoint::Checkpoint;
+use crate::files::save::write_checkpoint;
+use crate::files::weights::{Kind, Slot, Stored, slots, transpose};
 
 /// The file with what was trained, by Hugging Face's names, where no adapter was.
 pub const TRAINED_FILE: &str = "trained.safetensors";

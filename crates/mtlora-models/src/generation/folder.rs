@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::config::{EarlyStopping, GenerationConfig};
-use crate::config::CONFIG_FILE;
 use crate::error::{ModelError, shown};
-use crate::fields::brief;
-use crate::tokenizer::JsonFile;
+use crate::families::encoder::config::CONFIG_FILE;
+use crate::files::fields::brief;
+use crate::text::tokenizer::JsonFile;
 
 /// The settings of transformers' `generate`.
 pub(crate) const GENERATION_CONFIG_FILE: &str = "generation_config.json";

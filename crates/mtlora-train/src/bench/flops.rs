@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
     use crate::bench::roberta_base;
-    use crate::trainer::Method;
+    use crate::training::learners::classification::Method;
 
     fn encoder() -> EncoderConfig {
         let sizes = EncoderSizes {

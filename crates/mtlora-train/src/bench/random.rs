@@ -5,9 +5,9 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::data_to_text::Sequence;
-use crate::evaluation::Item;
-use crate::example::Target;
+use crate::data::example::Target;
+use crate::inference::evaluation::Item;
+use crate::tasks::data_to_text::Sequence;
 
 /// Tokens below this are special ones in RoBERTa's vocabulary (and, but for the end of text, in no
 /// way special in GPT-2's).

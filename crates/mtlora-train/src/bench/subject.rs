@@ -5,18 +5,18 @@ use burn::tensor::Device;
 use mtlora_core::seed;
 use mtlora_models::{CausalLm, EncoderConfig, SequenceClassifier};
 
-use crate::causal::{causal_divisor, causal_loss};
-use crate::data_to_text::Sequence;
-use crate::evaluation::Item;
-use crate::example::{Objective, Target};
-use crate::options::TrainOptions;
-use crate::step::{BatchLoss, Stepper};
-use crate::trainer::{TrainError, classifier_divisor, classifier_loss};
+use crate::data::example::{Objective, Target};
+use crate::inference::evaluation::Item;
+use crate::tasks::data_to_text::Sequence;
+use crate::training::learners::causal::{causal_divisor, causal_loss};
+use crate::training::learners::classification::{TrainError, classifier_divisor, classifier_loss};
+use crate::training::options::TrainOptions;
+use crate::training::step::{BatchLoss, Stepper};
 
 type Divisor<'a> = Box<dyn Fn(&[usize]) -> f64 + 'a>;
 type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + 'a>;
 
-/// A model whose training steps are timed; they are those of [`fit`](crate::fit), at a rate that
+/// A model whose training steps are timed; they are those of [`fit`](crate::training::fit), at a rate that
 /// does not change.
 pub struct Subject<'a, M> {
     model: M,

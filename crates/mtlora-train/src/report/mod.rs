@@ -16,9 +16,9 @@ use mtlora_models::{ModelError, write_atomically};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::metrics::{MetricName, Scores};
-use crate::run::Run;
-use crate::trainer::TrainError;
+use crate::metrics::labels::{MetricName, Scores};
+use crate::run::folder::Run;
+use crate::training::learners::classification::TrainError;
 
 pub use curves::{Curves, Evaluation, Step};
 pub use inspection::inspection_html;

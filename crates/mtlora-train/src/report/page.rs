@@ -7,8 +7,8 @@ use super::chart::{Chart, Series, significant};
 use super::curves::{smoothed, thinned};
 use super::settings::{Setting, settings};
 use super::{Report, RunReport};
-use crate::metrics::MetricName;
-use crate::text_metrics;
+use crate::metrics::labels::MetricName;
+use crate::metrics::text as text_metrics;
 
 const STYLE: &str = include_str!("style.css");
 /// Colours there are; more runs than that are dashed.
@@ -412,7 +412,7 @@ mod tests {
     use quick_xml::events::Event;
 
     use super::*;
-    use crate::metrics::Scores;
+    use crate::metrics::labels::Scores;
     use crate::report::{Curves, Evaluation, Results, Section, Step};
 
     fn run(name: &str, steps: usize, complete: bool) -> RunReport {

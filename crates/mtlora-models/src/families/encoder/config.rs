@@ -1,0 +1,937 @@
+//! The configuration of an encoder: `config.json` of a Hugging Face model folder.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{ModelError, listed, shown};
+use crate::files::fields::{Fields, MAX_DROPOUT, brief};
+use crate::files::read::{read_bounded, required_file};
+
+/// The file's name in a model folder.
+pub const CONFIG_FILE: &str = "config.json";
+/// The largest configuration that is read, in bytes: room for tens of thousands of labels.
+pub(crate) const MAX_BYTES: u64 = 8 << 20;
+const MAX_LABELS: usize = 100_000;
+
+/// The encoders that can be run. They share their layers and differ in positions, token types and heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// RoBERTa (Liu et al., 2019): `model_type` "roberta".
+    Roberta,
+    /// BERT (Devlin et al., 2019): `model_type` "bert".
+    Bert,
+}
+
+impl Architecture {
+    /// Every architecture there is.
+    pub const ALL: [Self; 2] = [Self::Roberta, Self::Bert];
+
+    /// Its `model_type` in config.json, which is also the prefix of the encoder's tensor names in a model with a head.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Self::Roberta => "roberta",
+            Self::Bert => "bert",
+        }
+    }
+
+    /// The Hugging Face class of this encoder with a classification head.
+    pub fn classification_class(self) -> &'static str {
+        match self {
+            Self::Roberta => "RobertaForSequenceClassification",
+            Self::Bert => "BertForSequenceClassification",
+        }
+    }
+
+    /// The Hugging Face class of this encoder with a masked-language-model head.
+    pub fn masked_lm_class(self) -> &'static str {
+        match self {
+            Self::Roberta => "RobertaForMaskedLM",
+            Self::Bert => "BertForMaskedLM",
+        }
+    }
+}
+
+/// The nonlinearity between the two feed-forward layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x Phi(x), by the error function: `gelu`.
+    GeluErf,
+    /// The same, approximated by tanh (Hendrycks & Gimpel, 2016): `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast`.
+    GeluTanh,
+    /// max(x, 0): `relu`.
+    Relu,
+}
+
+impl Activation {
+    pub(crate) const NAMES: [(&'static str, Self); 6] = [
+        ("gelu", Self::GeluErf),
+        ("gelu_python", Self::GeluErf),
+        ("gelu_new", Self::GeluTanh),
+        ("gelu_pytorch_tanh", Self::GeluTanh),
+        ("gelu_fast", Self::GeluTanh),
+        ("relu", Self::Relu),
+    ];
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, activation)| *activation)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::GeluErf => "gelu",
+            Self::GeluTanh => "gelu_new",
+            Self::Relu => "relu",
+        }
+    }
+}
+
+/// What a classification head predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemType {
+    /// Numbers, one for each label: mean squared error.
+    Regression,
+    /// One label of several: softmax and cross entropy.
+    SingleLabelClassification,
+    /// Any number of labels: a sigmoid and binary cross entropy for each.
+    MultiLabelClassification,
+}
+
+impl ProblemType {
+    const ALL: [Self; 3] = [
+        Self::Regression,
+        Self::SingleLabelClassification,
+        Self::MultiLabelClassification,
+    ];
+
+    /// Its name in config.json.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Regression => "regression",
+            Self::SingleLabelClassification => "single_label_classification",
+            Self::MultiLabelClassification => "multi_label_classification",
+        }
+    }
+}
+
+/// The sizes that a new encoder is made from; see [`EncoderConfig::new`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncoderSizes {
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads of a layer; must divide `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width between the two feed-forward layers.
+    pub intermediate_size: usize,
+    /// The longest sequence, in tokens with the special ones.
+    pub max_tokens: usize,
+}
+
+/// An encoder's configuration. Fields are named as in config.json; [`Self::to_json`] writes them back and keeps
+/// every other field of the file it was read from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderConfig {
+    /// From `model_type`.
+    pub architecture: Architecture,
+    /// Rows of the word embedding.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads of a layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width between the two feed-forward layers.
+    pub intermediate_size: usize,
+    /// The nonlinearity between them.
+    pub hidden_act: Activation,
+    /// Dropout of embeddings and layer outputs: a probability, below 1.
+    pub hidden_dropout_prob: f64,
+    /// Dropout of the attention probabilities: a probability, below 1.
+    pub attention_probs_dropout_prob: f64,
+    /// Dropout in the classification head; where absent, `hidden_dropout_prob`: see [`Self::head_dropout`].
+    pub classifier_dropout: Option<f64>,
+    /// Rows of the position embedding; for RoBERTa more than the longest sequence: see [`Self::max_tokens`].
+    pub max_position_embeddings: usize,
+    /// Rows of the token-type embedding.
+    pub type_vocab_size: usize,
+    /// What LayerNorm adds to the variance.
+    pub layer_norm_eps: f64,
+    /// The padding token's id.
+    pub pad_token_id: usize,
+    /// Standard deviation of the normal distribution that fresh weights are drawn from.
+    pub initializer_range: f64,
+    /// The labels' names, by label number; from `id2label`, else `LABEL_0` and so on. Never empty.
+    pub labels: Vec<String>,
+    /// What the head predicts; where absent, [`Self::effective_problem_type`] tells.
+    pub problem_type: Option<ProblemType>,
+    /// The class or classes that the tensors were saved from.
+    pub architectures: Vec<String>,
+    /// The file's own fields, in its order.
+    original: Map<String, Value>,
+}
+
+impl EncoderConfig {
+    /// Whether the last map of a masked language model's head is the word embeddings, which is the default.
+    pub(crate) fn ties_word_embeddings(&self) -> bool {
+        self.original.get("tie_word_embeddings") != Some(&Value::Bool(false))
+    }
+
+    /// Reads `config.json` of a model folder.
+    ///
+    /// # Errors
+    /// No folder, no such file, no JSON, an unsupported architecture, a field missing or out of range. Each names the
+    /// file and the field.
+    pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
+        let path = required_file(folder, CONFIG_FILE, || {
+            "give the folder that holds config.json, model.safetensors and tokenizer.json"
+                .to_string()
+        })?;
+        let bytes = read_bounded(&path, MAX_BYTES)?;
+        Self::from_bytes(&path, &bytes)
+    }
+
+    /// Reads the bytes of a `config.json`; `path` is for the messages.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
+        let map: Map<String, Value> =
+            serde_json::from_slice(bytes).map_err(|error| ModelError::json(path, &error))?;
+        Self::from_map(path, map, &String::from_utf8_lossy(bytes))
+    }
+
+    /// A new configuration with the published defaults of its architecture: dropout 0.1, GELU, weights drawn with a
+    /// standard deviation of 0.02, the class with a masked-language-model head.
+    ///
+    /// # Errors
+    /// A size out of range, or heads that do not divide the hidden size.
+    pub fn new(architecture: Architecture, sizes: EncoderSizes) -> Result<Self, ModelError> {
+        let (pad, eps, types) = match architecture {
+            Architecture::Roberta => (1, 1e-5, 1),
+            Architecture::Bert => (0, 1e-12, 2),
+        };
+        let positions = match architecture {
+            Architecture::Roberta => sizes.max_tokens.saturating_add(pad + 1),
+            Architecture::Bert => sizes.max_tokens,
+        };
+        let mut map = Map::new();
+        let mut set = |key: &str, value: Value| map.insert(key.to_string(), value);
+        set("architectures", json!([architecture.masked_lm_class()]));
+        set("attention_probs_dropout_prob", json!(0.1));
+        if architecture == Architecture::Roberta {
+            set("bos_token_id", json!(0));
+            set("eos_token_id", json!(2));
+        }
+        set("hidden_act", json!("gelu"));
+        set("hidden_dropout_prob", json!(0.1));
+        set("hidden_size", json!(sizes.hidden_size));
+        set("initializer_range", json!(0.02));
+        set("intermediate_size", json!(sizes.intermediate_size));
+        set("layer_norm_eps", json!(eps));
+        set("max_position_embeddings", json!(positions));
+        set("model_type", json!(architecture.model_type()));
+        set("num_attention_heads", json!(sizes.num_attention_heads));
+        set("num_hidden_layers", json!(sizes.num_hidden_layers));
+        set("pad_token_id", json!(pad));
+        set("position_embedding_type", json!("absolute"));
+        set("type_vocab_size", json!(types));
+        set("vocab_size", json!(sizes.vocab_size));
+        Self::from_map(Path::new(CONFIG_FILE), map, "")
+    }
+
+    fn from_map(path: &Path, map: Map<String, Value>, text: &str) -> Result<Self, ModelError> {
+        let fields = Fields {
+            path,
+            text,
+            map: &map,
+        };
+        let architecture = fields.architecture()?;
+        fields.refuse_variants()?;
+        let vocab_size = fields.size("vocab_size", "is the number of tokens", 1..=1 << 24)?;
+        let hidden_size = fields.size(
+            "hidden_size",
+            "is the width of the hidden states",
+            1..=1 << 16,
+        )?;
+        let num_hidden_layers =
+            fields.size("num_hidden_layers", "is the number of layers", 1..=1 << 10)?;
+        let num_attention_heads = fields.size(
+            "num_attention_heads",
+            "is the number of attention heads",
+            1..=1 << 16,
+        )?;
+        let intermediate_size = fields.size(
+            "intermediate_size",
+            "is the width between the feed-forward layers",
+            1..=1 << 20,
+        )?;
+        let max_position_embeddings = fields.size(
+            "max_position_embeddings",
+            "is the number of positions",
+            1..=1 << 20,
+        )?;
+        if !hidden_size.is_multiple_of(num_attention_heads) {
+            return Err(fields.wrong(
+                "num_attention_heads",
+                format!("is {num_attention_heads}, which does not divide hidden_size, {hidden_size}; one of the two is wrong"),
+            ));
+        }
+        // What these files may leave out has its default from the published configuration classes.
+        let pad_default = match architecture {
+            Architecture::Roberta => 1,
+            Architecture::Bert => 0,
+        };
+        let pad_token_id = fields.size_or("pad_token_id", pad_default, 0..=vocab_size - 1)?;
+        if architecture == Architecture::Roberta && max_position_embeddings <= pad_token_id + 1 {
+            return Err(fields.wrong(
+                "max_position_embeddings",
+                format!("is {max_position_embeddings}, but positions begin at pad_token_id + 1 = {}; one of the two is wrong", pad_token_id + 1),
+            ));
+        }
+        let dropout = 0.0..=MAX_DROPOUT;
+        let (labels, problem_type) = (fields.labels()?, fields.problem_type()?);
+        Ok(Self {
+            architecture,
+            vocab_size,
+            hidden_size,
+            num_hidden_layers,
+            num_attention_heads,
+            intermediate_size,
+            hidden_act: fields.activation("hidden_act", Activation::GeluErf)?,
+            hidden_dropout_prob: fields
+                .number("hidden_dropout_prob", dropout.clone())?
+                .unwrap_or(0.1),
+            attention_probs_dropout_prob: fields
+                .number("attention_probs_dropout_prob", dropout.clone())?
+                .unwrap_or(0.1),
+            classifier_dropout: fields.number("classifier_dropout", dropout)?,
+            max_position_embeddings,
+            type_vocab_size: fields.size_or("type_vocab_size", 2, 1..=1 << 16)?,
+            // Below 1e-30 a 32-bit float is close to not holding it, and a constant row would be divided by zero.
+            layer_norm_eps: fields
+                .number("layer_norm_eps", 1e-30..=1.0)?
+                .unwrap_or(1e-12),
+            pad_token_id,
+            initializer_range: fields
+                .number("initializer_range", 0.0..=10.0)?
+                .unwrap_or(0.02),
+            labels,
+            problem_type,
+            architectures: fields.strings("architectures")?,
+            original: map,
+        })
+    }
+
+    /// The tokenizer's class, where the file names one.
+    pub(crate) fn tokenizer_class(&self) -> Option<&str> {
+        self.original.get("tokenizer_class").and_then(Value::as_str)
+    }
+
+    /// Outputs of the classification head.
+    pub fn num_labels(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The width of one attention head.
+    pub fn head_size(&self) -> usize {
+        self.hidden_size / self.num_attention_heads.max(1)
+    }
+
+    /// The dropout probability in the classification head.
+    pub fn head_dropout(&self) -> f64 {
+        self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
+    }
+
+    /// The position of a sequence's first token: RoBERTa counts from behind its padding token's id, BERT from 0.
+    pub fn first_position(&self) -> usize {
+        match self.architecture {
+            Architecture::Roberta => self.pad_token_id + 1,
+            Architecture::Bert => 0,
+        }
+    }
+
+    /// The longest sequence that has positions, in tokens with the special ones.
+    pub fn max_tokens(&self) -> usize {
+        self.max_position_embeddings
+            .saturating_sub(self.first_position())
+    }
+
+    /// What the head predicts: as the file says, else regression for one label and one label of several for more.
+    pub fn effective_problem_type(&self) -> ProblemType {
+        self.problem_type.unwrap_or(if self.labels.len() == 1 {
+            ProblemType::Regression
+        } else {
+            ProblemType::SingleLabelClassification
+        })
+    }
+
+    /// The same encoder with a classification head for `labels` (for regression: one name).
+    ///
+    /// # Errors
+    /// No labels, or more than 100,000.
+    pub fn with_classifier(
+        mut self,
+        labels: Vec<String>,
+        problem_type: ProblemType,
+    ) -> Result<Self, ModelError> {
+        if labels.is_empty() || labels.len() > MAX_LABELS {
+            return Err(ModelError::Field {
+                path: PathBuf::from(CONFIG_FILE),
+                line: None,
+                field: "id2label".to_string(),
+                message: format!(
+                    "would have {} labels; 1 to {MAX_LABELS} are possible",
+                    labels.len()
+                ),
+            });
+        }
+        self.labels = labels;
+        self.problem_type = Some(problem_type);
+        self.architectures = vec![self.architecture.classification_class().to_string()];
+        Ok(self)
+    }
+
+    /// The same encoder with the masked-language-model head of its architecture.
+    pub fn for_masked_lm(mut self) -> Self {
+        self.architectures = vec![self.architecture.masked_lm_class().to_string()];
+        self
+    }
+
+    /// The configuration as the text of a config.json: the fields above as they are now, all others as they were
+    /// read. The element type is set to float32, as [`write_checkpoint`](crate::files::save::write_checkpoint) writes.
+    pub fn to_json(&self) -> String {
+        let mut map = self.original.clone();
+        let mut set = |key: &str, value: Value| map.insert(key.to_string(), value);
+        set("model_type", json!(self.architecture.model_type()));
+        set("architectures", json!(self.architectures));
+        set("vocab_size", json!(self.vocab_size));
+        set("hidden_size", json!(self.hidden_size));
+        set("num_hidden_layers", json!(self.num_hidden_layers));
+        set("num_attention_heads", json!(self.num_attention_heads));
+        set("intermediate_size", json!(self.intermediate_size));
+        set("hidden_dropout_prob", json!(self.hidden_dropout_prob));
+        set(
+            "attention_probs_dropout_prob",
+            json!(self.attention_probs_dropout_prob),
+        );
+        set(
+            "max_position_embeddings",
+            json!(self.max_position_embeddings),
+        );
+        set("type_vocab_size", json!(self.type_vocab_size));
+        set("layer_norm_eps", json!(self.layer_norm_eps));
+        set("pad_token_id", json!(self.pad_token_id));
+        set("initializer_range", json!(self.initializer_range));
+        let by_id = self.labels.iter().enumerate();
+        set(
+            "id2label",
+            by_id
+                .clone()
+                .map(|(id, label)| (id.to_string(), json!(label)))
+                .collect(),
+        );
+        set(
+            "label2id",
+            by_id
+                .map(|(id, label)| (label.clone(), json!(id)))
+                .collect(),
+        );
+        // Several names mean the same nonlinearity; the file's own is kept.
+        let named = map.get("hidden_act").and_then(Value::as_str);
+        if named.and_then(Activation::from_name) != Some(self.hidden_act) {
+            map.insert("hidden_act".to_string(), json!(self.hidden_act.name()));
+        }
+        for (key, value) in [
+            (
+                "classifier_dropout",
+                self.classifier_dropout.map(Value::from),
+            ),
+            (
+                "problem_type",
+                self.problem_type.map(|problem| json!(problem.name())),
+            ),
+        ] {
+            if value.is_some() || map.contains_key(key) {
+                map.insert(key.to_string(), value.unwrap_or(Value::Null));
+            }
+        }
+        for (key, value) in [
+            ("num_labels", json!(self.labels.len())),
+            ("_num_labels", json!(self.labels.len())),
+            ("dtype", json!("float32")),
+            ("torch_dtype", json!("float32")),
+        ] {
+            if let Some(old) = map.get_mut(key) {
+                *old = value;
+            }
+        }
+        format!("{:#}\n", Value::Object(map))
+    }
+}
+
+/// What only an encoder's configuration has.
+impl Fields<'_> {
+    fn architecture(&self) -> Result<Architecture, ModelError> {
+        let value = self
+            .get("model_type")
+            .ok_or_else(|| self.missing("model_type", "says which architecture the model has"))?;
+        let found = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_string);
+        let all = Architecture::ALL;
+        all.into_iter()
+            .find(|known| known.model_type() == found)
+            .ok_or_else(|| ModelError::UnsupportedArchitecture {
+                path: self.path.to_path_buf(),
+                found,
+                supported: all.map(Architecture::model_type).to_vec(),
+            })
+    }
+
+    /// Refuses what these architectures can also be, and what would quietly give other numbers here.
+    fn refuse_variants(&self) -> Result<(), ModelError> {
+        self.refuse_other_models()?;
+        let field = "position_embedding_type";
+        if let Some(value) = self.get(field).filter(|value| *value != "absolute") {
+            return Err(self.wrong(
+                field,
+                format!("is {}, but only \"absolute\" is supported", brief(value)),
+            ));
+        }
+        for field in ["is_decoder", "add_cross_attention"] {
+            if let Some(value) = self
+                .get(field)
+                .filter(|value| **value != Value::Bool(false))
+            {
+                return Err(self.wrong(
+                    field,
+                    format!(
+                        "is {}, but only encoders are supported: false",
+                        brief(value)
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn problem_type(&self) -> Result<Option<ProblemType>, ModelError> {
+        let Some(value) = self.get("problem_type") else {
+            return Ok(None);
+        };
+        let all = ProblemType::ALL;
+        match all.into_iter().find(|known| value == known.name()) {
+            Some(problem_type) => Ok(Some(problem_type)),
+            None => Err(self.wrong(
+                "problem_type",
+                format!(
+                    "is {}, but must be one of {}",
+                    brief(value),
+                    listed(&all.map(ProblemType::name))
+                ),
+            )),
+        }
+    }
+
+    /// The labels by number. `id2label` decides over `num_labels`, as it does for the classes that wrote the file.
+    fn labels(&self) -> Result<Vec<String>, ModelError> {
+        let Some(value) = self.get("id2label") else {
+            let field = ["num_labels", "_num_labels"]
+                .into_iter()
+                .find(|field| self.get(field).is_some());
+            let number = self.size_or(field.unwrap_or("num_labels"), 2, 1..=MAX_LABELS)?;
+            let unnamed = (0..number).map(|id| format!("LABEL_{id}")).collect();
+            return Ok(self.named_by_label2id(None).unwrap_or(unnamed));
+        };
+        let wrong = |message: String| Err(self.wrong("id2label", message));
+        let Some(map) = value.as_object() else {
+            return wrong(format!(
+                "is {}, but must be an object from label numbers to names",
+                brief(value)
+            ));
+        };
+        if map.is_empty() || map.len() > MAX_LABELS {
+            return wrong(format!(
+                "has {} labels; 1 to {MAX_LABELS} are possible",
+                map.len()
+            ));
+        }
+        let mut labels = vec![None; map.len()];
+        for (key, value) in map {
+            let slot = key.parse().ok().and_then(|id: usize| labels.get_mut(id));
+            let label = match value {
+                Value::String(name) => Some(name.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            };
+            let (Some(slot @ None), Some(label)) = (slot, label) else {
+                return wrong(format!(
+                    "has the entry {}: {}, but must give a name to each number from 0 to {}",
+                    shown(key),
+                    brief(value),
+                    map.len() - 1
+                ));
+            };
+            *slot = Some(label);
+        }
+        // As many entries as places, and none took a place twice.
+        let labels: Vec<String> = labels.into_iter().flatten().collect();
+        let mut numbered = labels.iter().enumerate();
+        if numbered.all(|(id, label)| *label == format!("LABEL_{id}"))
+            && let Some(named) = self.named_by_label2id(Some(labels.len()))
+        {
+            return Ok(named);
+        }
+        Ok(labels)
+    }
+
+    /// The names that `label2id` gives to all numbers from 0, if it does, of `count` labels where that is known. For
+    /// files that name labels there and not in `id2label`.
+    fn named_by_label2id(&self, count: Option<usize>) -> Option<Vec<String>> {
+        let map = self.get("label2id")?.as_object()?;
+        if map.is_empty() || map.len() > MAX_LABELS || count.is_some_and(|count| count != map.len())
+        {
+            return None;
+        }
+        let mut labels = vec![None; map.len()];
+        for (name, id) in map {
+            let slot = labels.get_mut(usize::try_from(id.as_u64()?).ok()?)?;
+            if slot.replace(name.clone()).is_some() {
+                return None;
+            }
+        }
+        labels.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    const ROBERTA: &str = r#"{
+  "architectures": ["RobertaModel"],
+  "hidden_act": "gelu_pytorch_tanh",
+  "hidden_dropout_prob": 0.05,
+  "hidden_size": 32,
+  "intermediate_size": 64,
+  "layer_norm_eps": 1e-05,
+  "max_position_embeddings": 40,
+  "model_type": "roberta",
+  "my_own_field": {"kept": [1, 2.5, null]},
+  "num_attention_heads": 4,
+  "num_hidden_layers": 2,
+  "num_labels": 7,
+  "pad_token_id": 1,
+  "torch_dtype": "float16",
+  "type_vocab_size": 1,
+  "vocab_size": 120
+}"#;
+
+    fn parse(text: &str) -> Result<EncoderConfig, ModelError> {
+        EncoderConfig::from_bytes(Path::new("config.json"), text.as_bytes())
+    }
+
+    fn changed(change: impl FnOnce(&mut Map<String, Value>)) -> Result<EncoderConfig, ModelError> {
+        let mut map: Map<String, Value> = serde_json::from_str(ROBERTA).unwrap();
+        change(&mut map);
+        parse(&Value::Object(map).to_string())
+    }
+
+    fn with(field: &str, value: Value) -> Result<EncoderConfig, ModelError> {
+        changed(|map| {
+            map.insert(field.into(), value);
+        })
+    }
+
+    #[test]
+    fn fields_are_read_and_absent_ones_have_the_published_defaults() {
+        let config = parse(ROBERTA).unwrap();
+        assert_eq!(config.architecture, Architecture::Roberta);
+        assert_eq!(config.hidden_act, Activation::GeluTanh);
+        assert_eq!(config.hidden_dropout_prob, 0.05);
+        assert_eq!(config.attention_probs_dropout_prob, 0.1);
+        assert_eq!(config.head_dropout(), 0.05);
+        assert_eq!(config.layer_norm_eps, 1e-5);
+        assert_eq!((config.head_size(), config.num_labels()), (8, 7));
+        assert_eq!((config.first_position(), config.max_tokens()), (2, 38));
+        assert_eq!(
+            config.effective_problem_type(),
+            ProblemType::SingleLabelClassification
+        );
+        let bert = changed(|map| {
+            map.insert("model_type".into(), json!("bert"));
+            for field in [
+                "pad_token_id",
+                "type_vocab_size",
+                "layer_norm_eps",
+                "num_labels",
+            ] {
+                map.remove(field);
+            }
+            map.insert("hidden_act".into(), Value::Null);
+        })
+        .unwrap();
+        assert_eq!((bert.pad_token_id, bert.type_vocab_size), (0, 2));
+        assert_eq!((bert.layer_norm_eps, bert.num_labels()), (1e-12, 2));
+        assert_eq!((bert.first_position(), bert.max_tokens()), (0, 40));
+        assert_eq!(bert.hidden_act, Activation::GeluErf);
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        for field in [
+            "model_type",
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+        ] {
+            for null in [false, true] {
+                let error = changed(|map| {
+                    if null {
+                        map.insert(field.into(), Value::Null);
+                    } else {
+                        map.remove(field);
+                    }
+                })
+                .unwrap_err()
+                .to_string();
+                let begin = format!("config.json: has no field `{field}`, which ");
+                assert!(error.starts_with(&begin), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_its_line() {
+        let text = ROBERTA.replace("\"hidden_size\": 32", "\"hidden_size\": 0");
+        assert_eq!(
+            parse(&text).unwrap_err().to_string(),
+            "config.json:5: field `hidden_size` is `0`, but must be a whole number from 1 to 65536"
+        );
+        for (field, value) in [
+            ("num_attention_heads", json!(0)),
+            ("num_attention_heads", json!(5)),
+            ("vocab_size", json!(1u64 << 40)),
+            ("vocab_size", json!(-1)),
+            ("vocab_size", json!(120.0)),
+            ("hidden_size", json!("32")),
+            ("pad_token_id", json!(120)),
+            ("pad_token_id", json!(40)),
+            ("hidden_dropout_prob", json!(1.0)),
+            ("classifier_dropout", json!("no")),
+            ("layer_norm_eps", json!(0)),
+            ("layer_norm_eps", json!(1e-60)),
+            ("type_vocab_size", json!(0)),
+            ("hidden_act", json!("swish")),
+            ("position_embedding_type", json!("relative_key")),
+            ("is_decoder", json!(true)),
+            ("add_cross_attention", json!(true)),
+            ("problem_type", json!("ranking")),
+            ("architectures", json!("RobertaModel")),
+            ("num_labels", json!(0)),
+            ("num_labels", json!(1u64 << 60)),
+            ("id2label", json!({})),
+            ("id2label", json!(["a", "b"])),
+            ("id2label", json!({"0": "a", "2": "b"})),
+            ("id2label", json!({"0": "a", "00": "b"})),
+            ("id2label", json!({"0": null})),
+        ] {
+            let error = with(field, value.clone()).unwrap_err();
+            assert!(
+                matches!(error, ModelError::Field { .. }),
+                "{field} {value}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_architecture_is_refused_with_the_list() {
+        for value in [json!("gpt2"), json!(3), json!("ROBERTA")] {
+            let error = with("model_type", value).unwrap_err().to_string();
+            assert!(
+                error.contains("is not supported, only `roberta`, `bert`;"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_come_from_id2label_first() {
+        let config = with("id2label", json!({"1": "yes", "0": "no"})).unwrap();
+        assert_eq!(config.labels, ["no", "yes"]);
+        assert_eq!(with("num_labels", json!(1)).unwrap().labels, ["LABEL_0"]);
+        // Numbers are names, too, as transformers takes them.
+        let config = with("id2label", json!({"0": 0, "1": 5})).unwrap();
+        assert_eq!(config.labels, ["0", "5"]);
+        // `label2id` counts where `id2label` says nothing.
+        let config = with("label2id", json!({"yes": 0, "no": 1})).unwrap();
+        assert_eq!(config.labels, ["yes", "no"]);
+        for gap in [
+            json!({"yes": 0, "no": 2}),
+            json!({"yes": 1, "no": 1}),
+            json!({"yes": "0"}),
+            json!({}),
+        ] {
+            assert_eq!(with("label2id", gap).unwrap().labels[0], "LABEL_0");
+        }
+    }
+
+    #[test]
+    fn writing_keeps_unknown_fields_and_the_order() {
+        let config = parse(ROBERTA)
+            .unwrap()
+            .with_classifier(
+                vec!["bad".into(), "good".into()],
+                ProblemType::SingleLabelClassification,
+            )
+            .unwrap();
+        let text = config.to_json();
+        let written: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        let original: Map<String, Value> = serde_json::from_str(ROBERTA).unwrap();
+        let changed = ["architectures", "num_labels", "torch_dtype"];
+        for (key, value) in &original {
+            if !changed.contains(&key.as_str()) {
+                assert_eq!(written.get(key), Some(value), "{key}");
+            }
+        }
+        assert!(written.keys().zip(original.keys()).all(|(a, b)| a == b));
+        assert_eq!(written["num_labels"], 2);
+        assert_eq!(written["torch_dtype"], "float32");
+        assert_eq!(
+            written["architectures"],
+            json!(["RobertaForSequenceClassification"])
+        );
+        assert_eq!(written["id2label"], json!({"0": "bad", "1": "good"}));
+        assert_eq!(written["label2id"], json!({"bad": 0, "good": 1}));
+        assert!(!written.contains_key("classifier_dropout"));
+        let mut again = parse(&text).unwrap();
+        assert_eq!(again.to_json(), text);
+        again.original = config.original.clone();
+        assert_eq!(again, config);
+        assert!(
+            config
+                .with_classifier(vec![], ProblemType::Regression)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_new_configuration_reads_back_as_itself() {
+        let sizes = EncoderSizes {
+            vocab_size: 1000,
+            hidden_size: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            intermediate_size: 128,
+            max_tokens: 62,
+        };
+        for architecture in Architecture::ALL {
+            let config = EncoderConfig::new(architecture, sizes).unwrap();
+            assert_eq!(config.max_tokens(), 62);
+            assert_eq!(config.architectures, [architecture.masked_lm_class()]);
+            let again = parse(&config.to_json()).unwrap();
+            assert_eq!(again.to_json(), config.to_json());
+            assert_eq!(again.max_tokens(), 62);
+        }
+        let heads = EncoderSizes {
+            num_attention_heads: 5,
+            ..sizes
+        };
+        assert!(EncoderConfig::new(Architecture::Bert, heads).is_err());
+    }
+
+    #[test]
+    fn a_folder_without_the_file_is_no_model_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = EncoderConfig::from_folder(folder.path()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("is no model folder: it has no config.json; "),
+            "{error}"
+        );
+        std::fs::write(folder.path().join(CONFIG_FILE), ROBERTA).unwrap();
+        assert_eq!(
+            EncoderConfig::from_folder(folder.path()).unwrap(),
+            parse(ROBERTA).unwrap()
+        );
+    }
+
+    /// JSON values, also such as no configuration has.
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            // Sixteenths, for the JSON reader may be off by the last bit of other numbers.
+            any::<i32>().prop_map(|n| Value::from(f64::from(n) / 16.0)),
+            (0i32..20).prop_map(|n| Value::from(f64::from(n) / 16.0)),
+            (0u64..100).prop_map(Value::from),
+            "[a-z0-9_]{0,12}".prop_map(Value::from),
+            Just(json!("gelu")),
+            Just(json!("absolute")),
+        ];
+        leaf.prop_recursive(2, 8, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[0-9]{1,2}", inner), 0..4)
+                    .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #[test]
+        fn mutated_bytes_never_panic(changes in prop::collection::vec((0usize..1000, any::<u8>()), 1..4), cut in 0usize..1000) {
+            let mut bytes = ROBERTA.as_bytes().to_vec();
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            bytes.truncate(if cut % 2 == 0 { cut } else { bytes.len() });
+            if let Ok(config) = EncoderConfig::from_bytes(Path::new("c"), &bytes) {
+                check(&config);
+            }
+        }
+
+        #[test]
+        fn any_value_in_any_field_never_panics(field in 0usize..24, value in any_value()) {
+            let names = ["id2label", "label2id", "problem_type", "classifier_dropout", "is_decoder",
+                "position_embedding_type", "initializer_range", "attention_probs_dropout_prob"];
+            let map: Map<String, Value> = serde_json::from_str(ROBERTA).unwrap();
+            let name = map.keys().map(String::as_str).chain(names).nth(field).unwrap().to_string();
+            if let Ok(config) = with(&name, value) {
+                check(&config);
+            }
+        }
+    }
+
+    /// What every accepted configuration promises.
+    fn check(config: &EncoderConfig) {
+        assert!(config.head_size() * config.num_attention_heads == config.hidden_size);
+        assert!(config.hidden_size > 0 && config.vocab_size > config.pad_token_id);
+        assert!(config.max_tokens() > 0 && config.type_vocab_size > 0);
+        assert!((0.0..1.0).contains(&config.head_dropout()));
+        assert!(config.layer_norm_eps as f32 > 0.0);
+        assert!((1..=MAX_LABELS).contains(&config.num_labels()));
+        assert_eq!(
+            parse(&config.to_json()).unwrap().to_json(),
+            config.to_json()
+        );
+    }
+}

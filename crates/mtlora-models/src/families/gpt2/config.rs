@@ -1,0 +1,463 @@
+//! The configuration of a GPT-2: `config.json` of a Hugging Face model folder.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::ModelError;
+use crate::families::encoder::config::{Activation, CONFIG_FILE, MAX_BYTES};
+use crate::files::fields::{Fields, MAX_DROPOUT, brief};
+use crate::files::read::{read_bounded, required_file};
+use crate::files::weights::Stored;
+
+const MODEL_TYPE: &str = "gpt2";
+
+/// The token embeddings in a checkpoint.
+pub(super) const WORD_EMBEDDINGS: &str = "transformer.wte.weight";
+/// The output map in a checkpoint.
+pub(super) const OUTPUT_MAP: &str = "lm_head.weight";
+
+/// The sizes that a new GPT-2 is made from; see [`Gpt2Config::new`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gpt2Sizes {
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub n_embd: usize,
+    /// Layers.
+    pub n_layer: usize,
+    /// Attention heads of a layer; must divide `n_embd`.
+    pub n_head: usize,
+    /// The longest sequence, in tokens.
+    pub n_positions: usize,
+    /// The token between texts: GPT-2's `<|endoftext|>`.
+    pub end_of_text: u32,
+}
+
+/// A GPT-2's configuration. Fields are named as in config.json; [`Self::to_json`] writes them back
+/// and keeps every other field of the file it was read from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gpt2Config {
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+    /// The longest sequence, in tokens.
+    pub n_positions: usize,
+    /// Width of the hidden states.
+    pub n_embd: usize,
+    /// Layers.
+    pub n_layer: usize,
+    /// Attention heads of a layer; divides `n_embd`.
+    pub n_head: usize,
+    /// Width between the two feed-forward maps.
+    pub n_inner: usize,
+    /// The nonlinearity between them.
+    pub activation_function: Activation,
+    /// Dropout of what a block adds: a probability, below 1.
+    pub resid_pdrop: f64,
+    /// Dropout of the embeddings: a probability, below 1.
+    pub embd_pdrop: f64,
+    /// Dropout of the attention probabilities: a probability, below 1.
+    pub attn_pdrop: f64,
+    /// What layer norms add to the variance.
+    pub layer_norm_epsilon: f64,
+    /// Standard deviation of the normal distribution that fresh weights are drawn from.
+    pub initializer_range: f64,
+    /// The token that ends a text; where the file has a list of them, the first.
+    pub eos_token_id: u32,
+    /// Whether the output map is the token embeddings, one weight for both. A checkpoint with both tensors and
+    /// different values in them has an output map of its own in any case:
+    /// [`CausalLm::lm_head`](super::CausalLm::lm_head).
+    pub tie_word_embeddings: bool,
+    /// The file's own fields, in its order.
+    original: Map<String, Value>,
+}
+
+impl Gpt2Config {
+    /// Reads `config.json` of a model folder.
+    ///
+    /// # Errors
+    /// No folder, no such file, no JSON, another architecture, a field missing or out of range.
+    /// Each names the file and the field.
+    pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
+        let (path, text, map) = read(folder)?;
+        Self::from_map(&path, map, &text)
+    }
+
+    /// A new configuration with the published defaults: dropout 0.1, `gelu_new`, weights drawn with
+    /// a standard deviation of 0.02.
+    ///
+    /// # Errors
+    /// A size out of range, or heads that do not divide the width.
+    pub fn new(sizes: Gpt2Sizes) -> Result<Self, ModelError> {
+        let fields = json!({
+            "activation_function": "gelu_new",
+            "architectures": ["GPT2LMHeadModel"],
+            "attn_pdrop": 0.1,
+            "bos_token_id": sizes.end_of_text,
+            "embd_pdrop": 0.1,
+            "eos_token_id": sizes.end_of_text,
+            "initializer_range": 0.02,
+            "layer_norm_epsilon": 1e-5,
+            "model_type": MODEL_TYPE,
+            "n_embd": sizes.n_embd,
+            "n_head": sizes.n_head,
+            "n_inner": null,
+            "n_layer": sizes.n_layer,
+            "n_positions": sizes.n_positions,
+            "resid_pdrop": 0.1,
+            "tie_word_embeddings": true,
+            "vocab_size": sizes.vocab_size,
+        });
+        let map = match fields {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        Self::from_map(Path::new(CONFIG_FILE), map, "")
+    }
+
+    fn from_map(path: &Path, map: Map<String, Value>, text: &str) -> Result<Self, ModelError> {
+        let map_ref = &map;
+        let fields = Fields {
+            path,
+            text,
+            map: map_ref,
+        };
+        let found = fields
+            .get("model_type")
+            .ok_or_else(|| fields.missing("model_type", "says which architecture the model has"))?;
+        if found != MODEL_TYPE {
+            return Err(ModelError::UnsupportedArchitecture {
+                path: path.to_path_buf(),
+                found: found.as_str().unwrap_or_default().to_string(),
+                supported: vec![MODEL_TYPE],
+            });
+        }
+        refuse_variants(&fields)?;
+        let vocab_size = fields.size("vocab_size", "is the number of tokens", 1..=1 << 24)?;
+        let n_embd = fields.size(
+            fields.named("n_embd", "hidden_size"),
+            "is the width of the hidden states",
+            1..=1 << 16,
+        )?;
+        let n_head = fields.size(
+            fields.named("n_head", "num_attention_heads"),
+            "is the number of attention heads",
+            1..=1 << 16,
+        )?;
+        if !n_embd.is_multiple_of(n_head) {
+            return Err(fields.wrong(
+                "n_head",
+                format!(
+                    "is {n_head}, which does not divide n_embd, {n_embd}; one of the two is wrong"
+                ),
+            ));
+        }
+        let n_inner = fields.size_or("n_inner", 4 * n_embd, 1..=1 << 20)?;
+        let probability = |field| {
+            let found = fields.number(field, 0.0..=MAX_DROPOUT)?;
+            Ok::<f64, ModelError>(found.unwrap_or(0.1))
+        };
+        let last = vocab_size - 1;
+        let eos = end_of_text(&fields, last)?;
+        Ok(Self {
+            vocab_size,
+            n_positions: fields.size(
+                fields.named("n_positions", "max_position_embeddings"),
+                "is the number of positions",
+                1..=1 << 20,
+            )?,
+            n_embd,
+            n_layer: fields.size(
+                fields.named("n_layer", "num_hidden_layers"),
+                "is the number of layers",
+                1..=1 << 10,
+            )?,
+            n_head,
+            n_inner,
+            activation_function: fields.activation("activation_function", Activation::GeluTanh)?,
+            resid_pdrop: probability("resid_pdrop")?,
+            embd_pdrop: probability("embd_pdrop")?,
+            attn_pdrop: probability("attn_pdrop")?,
+            layer_norm_epsilon: fields
+                .number("layer_norm_epsilon", 1e-30..=1.0)?
+                .unwrap_or(1e-5),
+            initializer_range: fields
+                .number("initializer_range", 0.0..=10.0)?
+                .unwrap_or(0.02),
+            eos_token_id: eos as u32,
+            tie_word_embeddings: fields.flag_or("tie_word_embeddings", true)?,
+            original: map,
+        })
+    }
+
+    /// The tokenizer's class, where the file names one.
+    pub(crate) fn tokenizer_class(&self) -> Option<&str> {
+        self.original.get("tokenizer_class").and_then(Value::as_str)
+    }
+
+    /// The configuration as the text of a config.json: the fields above as they are now, all others
+    /// as they were read. The element type is set to float32, which is what is written.
+    pub fn to_json(&self) -> String {
+        let mut map = self.original.clone();
+        for (key, value) in [
+            ("architectures", json!(["GPT2LMHeadModel"])),
+            ("attn_pdrop", json!(self.attn_pdrop)),
+            ("embd_pdrop", json!(self.embd_pdrop)),
+            ("resid_pdrop", json!(self.resid_pdrop)),
+            ("tie_word_embeddings", json!(self.tie_word_embeddings)),
+        ] {
+            map.insert(key.to_string(), value);
+        }
+        // Keep a list of end tokens, or an explicit null, as the file has it.
+        if !matches!(map.get("eos_token_id"), Some(Value::Array(_) | Value::Null)) {
+            map.insert("eos_token_id".to_string(), json!(self.eos_token_id));
+        }
+        for key in ["dtype", "torch_dtype"] {
+            if let Some(old) = map.get_mut(key) {
+                *old = json!("float32");
+            }
+        }
+        format!("{:#}\n", Value::Object(map))
+    }
+}
+
+/// The token that ends a text: the file's, the first of its list, or GPT-2's own.
+fn end_of_text(fields: &Fields<'_>, last: usize) -> Result<usize, ModelError> {
+    let field = "eos_token_id";
+    match fields.get(field) {
+        Some(Value::Array(ids)) => match ids.first() {
+            Some(first) => fields.whole(field, first, 0..=last),
+            None => Err(fields.wrong(
+                field,
+                "is an empty list, but must be a token's id".to_string(),
+            )),
+        },
+        _ => fields.size_or(field, 50_256.min(last), 0..=last),
+    }
+}
+
+impl Fields<'_> {
+    /// The name that the file has for a field of GPT-2's: the one that other architectures have goes before its own.
+    fn named(&self, own: &'static str, other: &'static str) -> &'static str {
+        match self.get(other) {
+            Some(_) => other,
+            None => own,
+        }
+    }
+}
+
+fn read(folder: &Path) -> Result<(std::path::PathBuf, String, Map<String, Value>), ModelError> {
+    let path = required_file(folder, CONFIG_FILE, || {
+        "give the folder that holds config.json, model.safetensors and tokenizer.json".to_string()
+    })?;
+    let bytes = read_bounded(&path, MAX_BYTES)?;
+    let map = serde_json::from_slice(&bytes).map_err(|error| ModelError::json(&path, &error))?;
+    Ok((path, String::from_utf8_lossy(&bytes).into_owned(), map))
+}
+
+/// Refuses what a GPT-2 can also be, and what would quietly give other numbers here.
+fn refuse_variants(fields: &Fields<'_>) -> Result<(), ModelError> {
+    fields.refuse_other_models()?;
+    for (field, supported) in [
+        ("add_cross_attention", false),
+        ("scale_attn_by_inverse_layer_idx", false),
+        ("scale_attn_weights", true),
+    ] {
+        if let Some(value) = fields
+            .get(field)
+            .filter(|value| **value != json!(supported))
+        {
+            return Err(fields.wrong(
+                field,
+                format!("is {}, but only {supported} is supported", brief(value)),
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Stored for Gpt2Config {
+    fn prefix(&self) -> String {
+        "transformer.".to_string()
+    }
+
+    fn stored_name(&self, path: &str) -> String {
+        match path.strip_suffix(".gamma") {
+            Some(norm) => format!("{norm}.weight"),
+            None => path.replace(".beta", ".bias"),
+        }
+    }
+
+    /// `Conv1D` keeps its weight as Burn's `Linear` does, `[in, out]`.
+    fn transposes_linear(&self) -> bool {
+        false
+    }
+
+    /// The embedding is the output map too: a file may have it by either name, or by both.
+    fn tied_names(&self, name: &str) -> &'static [&'static str] {
+        match name {
+            WORD_EMBEDDINGS if self.tie_word_embeddings => &[OUTPUT_MAP],
+            _ => &[],
+        }
+    }
+
+    /// The output map, where it is the token embedding, and the causal masks of old files.
+    fn foreign(&self, name: &str) -> bool {
+        name == OUTPUT_MAP || name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
+    }
+
+    /// Maps into the residual stream start smaller, by the root of their number (section 2.3).
+    fn deviation(&self, path: &str) -> f64 {
+        match path.contains("c_proj") {
+            true => self.initializer_range / (2.0 * self.n_layer as f64).sqrt(),
+            false => self.initializer_range,
+        }
+    }
+
+    fn to_json(&self) -> String {
+        Gpt2Config::to_json(self)
+    }
+
+    fn task_type(&self) -> &'static str {
+        "CAUSAL_LM"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    const SIZES: Gpt2Sizes = Gpt2Sizes {
+        vocab_size: 100,
+        n_embd: 8,
+        n_layer: 2,
+        n_head: 2,
+        n_positions: 16,
+        end_of_text: 99,
+    };
+
+    fn parse(change: impl Fn(&mut Map<String, Value>)) -> Result<Gpt2Config, ModelError> {
+        let mut map = Gpt2Config::new(SIZES).unwrap().original;
+        change(&mut map);
+        let text = Value::Object(map.clone()).to_string();
+        Gpt2Config::from_map(Path::new("config.json"), map, &text)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let config = parse(|map| {
+            map.insert("n_ctx".into(), json!(16));
+        })
+        .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(CONFIG_FILE), config.to_json()).unwrap();
+        let again = Gpt2Config::from_folder(folder.path()).unwrap();
+        assert_eq!(again, config);
+        assert!(again.to_json().contains("n_ctx"));
+        assert_eq!(again.n_inner, 32);
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let refused = |key: &str, value: Value| {
+            let error = parse(|map| {
+                map.insert(key.into(), value.clone());
+            });
+            error.unwrap_err().to_string()
+        };
+        assert!(refused("n_head", json!(3)).contains("does not divide n_embd"));
+        assert!(refused("model_type", json!("llama")).contains("llama"));
+        assert!(refused("tie_word_embeddings", json!("no")).contains("must be true or false"));
+        assert!(refused("scale_attn_by_inverse_layer_idx", json!(true)).contains("only false"));
+        assert!(refused("eos_token_id", json!(100)).contains("from 0 to 99"));
+        assert!(refused("activation_function", json!("swish")).contains("one of"));
+        let quantized = json!({"quant_method": "gptq", "bits": 4});
+        assert!(refused("quantization_config", quantized).contains("quantized"));
+        assert!(
+            refused("per_layer_config", json!({"0": {"n_head": 1}})).contains("per_layer_config")
+        );
+        let missing = parse(|map| {
+            map.remove("n_layer");
+        });
+        assert!(missing.unwrap_err().to_string().contains("`n_layer`"));
+    }
+
+    /// transformers 5.24's `attribute_map`: `{"n_head": 4, "num_attention_heads": 2}` has two heads.
+    #[test]
+    fn the_names_of_other_architectures_go_before_gpt2s_own() {
+        let config = parse(|map| {
+            for (own, other) in [
+                ("n_embd", "hidden_size"),
+                ("n_layer", "num_hidden_layers"),
+                ("n_positions", "max_position_embeddings"),
+            ] {
+                let value = map.remove(own).unwrap();
+                map.insert(other.into(), value);
+            }
+            map.insert("num_attention_heads".into(), json!(1));
+        })
+        .unwrap();
+        assert_eq!(
+            (config.n_embd, config.n_layer),
+            (SIZES.n_embd, SIZES.n_layer)
+        );
+        assert_eq!((config.n_positions, config.n_head), (SIZES.n_positions, 1));
+    }
+
+    #[test]
+    fn a_list_of_end_tokens_is_kept_and_its_first_ends_a_text() {
+        let with = |value: Value| {
+            parse(|map| {
+                map.insert("eos_token_id".into(), value.clone());
+            })
+        };
+        let config = with(json!([7, 3])).unwrap();
+        assert_eq!(config.eos_token_id, 7);
+        let written: Value = serde_json::from_str(&config.to_json()).unwrap();
+        assert_eq!(written["eos_token_id"], json!([7, 3]));
+        let none = with(Value::Null).unwrap();
+        let written: Value = serde_json::from_str(&none.to_json()).unwrap();
+        assert_eq!(written["eos_token_id"], Value::Null);
+        assert!(
+            with(json!([]))
+                .unwrap_err()
+                .to_string()
+                .contains("an empty list")
+        );
+        assert!(
+            with(json!([100]))
+                .unwrap_err()
+                .to_string()
+                .contains("from 0 to 99")
+        );
+    }
+
+    #[test]
+    fn names_are_hugging_faces() {
+        let config = Gpt2Config::new(SIZES).unwrap();
+        let name = |path| config.stored_name(path);
+        assert_eq!(
+            name("transformer.h.0.ln_1.gamma"),
+            "transformer.h.0.ln_1.weight"
+        );
+        assert_eq!(name("transformer.ln_f.beta"), "transformer.ln_f.bias");
+        assert_eq!(
+            name("transformer.h.1.attn.c_attn.weight"),
+            "transformer.h.1.attn.c_attn.weight"
+        );
+        assert!(config.foreign("h.0.attn.bias") && !config.foreign("h.0.attn.c_attn.bias"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_makes_it_panic(key in "[a-z_]{1,20}", number in any::<f64>(), which in 0usize..17) {
+            let keys: Vec<String> = Gpt2Config::new(SIZES).unwrap().original.keys().cloned().collect();
+            let key = keys.get(which).cloned().unwrap_or(key);
+            for value in [json!(number), json!(number.to_string()), json!([number]), Value::Null] {
+                let _ = parse(|map| { map.insert(key.clone(), value.clone()); });
+            }
+        }
+    }
+}

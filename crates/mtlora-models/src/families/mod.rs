@@ -1,0 +1,4 @@
+//! The model families, one folder each.
+
+pub(crate) mod encoder;
+pub(crate) mod gpt2;

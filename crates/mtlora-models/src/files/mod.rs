@@ -1,0 +1,9 @@
+//! Reading and writing model folders: tensors, pickles, configuration fields, and the names and layouts of weights.
+
+pub(crate) mod checkpoint;
+pub(crate) mod fields;
+pub(crate) mod folder_notes;
+pub(crate) mod pickle;
+pub(crate) mod read;
+pub(crate) mod save;
+pub(crate) mod weights;

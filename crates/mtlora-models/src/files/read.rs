@@ -1,0 +1,110 @@
+//! Reading the small files of a model folder, within bounds.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::adapter::ADAPTER_CONFIG_FILE;
+use crate::error::ModelError;
+use crate::families::encoder::config::CONFIG_FILE;
+
+/// Opens `path` for reading and tells its length in bytes. Anything but a plain file is refused before it is
+/// opened, for opening a pipe waits for its other end.
+pub(crate) fn open_file(path: &Path) -> Result<(File, u64), ModelError> {
+    let metadata = fs::metadata(path).map_err(|source| ModelError::io(path, source))?;
+    if !metadata.is_file() {
+        let source = std::io::Error::other("not a plain file");
+        return Err(ModelError::io(path, source));
+    }
+    let file = File::open(path).map_err(|source| ModelError::io(path, source))?;
+    Ok((file, metadata.len()))
+}
+
+/// The bytes of a file that has no more than `limit` of them.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
+    let (file, length) = open_file(path)?;
+    if length > limit {
+        return Err(ModelError::FileTooLarge {
+            path: path.to_path_buf(),
+            bytes: length,
+            limit,
+        });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    // A file can grow between the look at its length and the reading.
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|source| ModelError::io(path, source))?;
+    Ok(bytes)
+}
+
+/// The path of a file that a model folder must have. `hint` says what to do if it isn't there.
+pub(crate) fn required_file(
+    folder: &Path,
+    name: &str,
+    hint: impl FnOnce() -> String,
+) -> Result<PathBuf, ModelError> {
+    require_folder(folder)?;
+    let path = folder.join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    let is_adapter = name == CONFIG_FILE && folder.join(ADAPTER_CONFIG_FILE).exists();
+    Err(ModelError::NotAModelFolder {
+        folder: folder.to_path_buf(),
+        missing: format!("it has no {name}"),
+        hint: if is_adapter {
+            "it is a run or an adapter: use it as --run or --adapter, or fold it into its base model with `mtlora \
+             merge` and use the folder that this writes"
+                .to_string()
+        } else {
+            hint()
+        },
+    })
+}
+
+/// Refuses a path that is no folder.
+pub(crate) fn require_folder(folder: &Path) -> Result<(), ModelError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let missing = if folder.exists() {
+        "it is a file"
+    } else {
+        "it does not exist"
+    };
+    Err(ModelError::NotAModelFolder {
+        folder: folder.to_path_buf(),
+        missing: missing.to_string(),
+        hint: "give the folder that holds config.json, model.safetensors and tokenizer.json"
+            .to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_of_a_bearable_size_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        fs::write(&path, [0; 10]).unwrap();
+        assert_eq!(read_bounded(&path, 10).unwrap().len(), 10);
+        assert!(matches!(
+            read_bounded(&path, 9),
+            Err(ModelError::FileTooLarge { bytes: 10, .. })
+        ));
+        assert!(matches!(
+            read_bounded(folder.path(), 9),
+            Err(ModelError::Io { .. })
+        ));
+        let error = required_file(folder.path(), "config.json", || "do so".into()).unwrap_err();
+        assert!(error.to_string().ends_with("has no config.json; do so"));
+        let error = require_folder(&path).unwrap_err();
+        assert!(error.to_string().contains("it is a file"));
+        let error = require_folder(&path.join("x")).unwrap_err();
+        assert!(error.to_string().contains("it does not exist"));
+    }
+}

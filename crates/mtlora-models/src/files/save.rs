@@ -1,0 +1,332 @@
+//! Writing model folders, so that a file is either complete or not there.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::error::ModelError;
+use crate::files::read::open_file;
+use crate::generation::GENERATION_CONFIG_FILE;
+
+/// The files that together are a tokenizer; a folder has some of them.
+pub const TOKENIZER_FILES: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Elements that are turned into bytes at a time.
+const CHUNK: usize = 4096;
+
+/// Writes `bytes` to `path` so that at any moment, also when the program is killed or the disk is full, the file is
+/// there completely or as it was before: under a temporary name beside it, then renamed.
+///
+/// # Errors
+/// [`ModelError::Write`]; the temporary file is gone then.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+    write_through(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomically`], with the bytes that `write` produces; for files too large to hold in memory twice.
+///
+/// # Errors
+/// [`ModelError::Write`], for `write`'s own errors too.
+pub fn write_through(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), ModelError> {
+    let (temporary, file) =
+        create_beside(path).map_err(|source| ModelError::write(path, source))?;
+    let written = fill(file, write).and_then(|()| fs::rename(&temporary, path));
+    if let Err(source) = written {
+        // The reason to report is the first one; that the removal fails too can be seen in the folder.
+        let _ = fs::remove_file(&temporary);
+        return Err(ModelError::write(path, source));
+    }
+    sync_folder_of(path);
+    Ok(())
+}
+
+/// A new file in the folder of `path`, under a name that nobody else has.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path has no file name",
+        ));
+    };
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_file_name(format!(
+            ".{}.{}-{number}.tmp",
+            name.to_string_lossy(),
+            process::id()
+        ));
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&temporary)
+        {
+            Ok(file) => return Ok((temporary, file)),
+            // Left by a killed program that had the same process number.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut buffered = BufWriter::with_capacity(1 << 20, file);
+    write(&mut buffered)?;
+    let file = buffered
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    // Before the rename, or a power failure could leave the new name with none of the bytes.
+    file.sync_all()
+}
+
+/// Makes a rename durable, where the system can; the file is complete either way.
+fn sync_folder_of(path: &Path) {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if let Ok(folder) = File::open(parent) {
+        let _ = folder.sync_all();
+    }
+}
+
+/// Writes a safetensors file of F32 tensors, atomically as [`write_atomically`], with the metadata that tells
+/// Python's tools its layout (`"format": "pt"`). Tensors are written in the order of their names, so that the same
+/// tensors give the same bytes.
+///
+/// # Errors
+/// A shape that does not match its number of elements, a name used twice, or what the operating system says.
+pub fn write_checkpoint<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (String, Vec<usize>, Cow<'a, [f32]>)>,
+) -> Result<(), ModelError> {
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    tensors.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    let mut position = 0;
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut used = HashSet::new();
+    for (name, shape, values) in &tensors {
+        let wrong = |message: String| ModelError::BadTensor {
+            path: path.to_path_buf(),
+            name: name.clone(),
+            message,
+        };
+        let elements = shape
+            .iter()
+            .try_fold(1usize, |elements, &size| elements.checked_mul(size));
+        if elements != Some(values.len()) {
+            return Err(wrong(format!(
+                "its shape {shape:?} does not fit its {} elements",
+                values.len()
+            )));
+        }
+        if !used.insert(name.as_str()) || name == "__metadata__" {
+            return Err(wrong("the name is used twice, or reserved".to_string()));
+        }
+        let end = position + size_of_val(values.as_ref());
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: shape.clone(),
+            data_offsets: (position, end),
+        };
+        infos.push((name.clone(), info));
+        position = end;
+    }
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let mut header = Metadata::new(Some(metadata), infos)
+        .map_err(io::Error::other)
+        .and_then(|metadata| Ok(serde_json::to_vec(&metadata)?))
+        .map_err(|source| ModelError::write(path, source))?;
+    // The data begins at a multiple of 8, so that other readers can use it where it lies.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_through(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        let mut bytes = Vec::with_capacity(CHUNK * size_of::<f32>());
+        for (_, _, values) in &tensors {
+            for chunk in values.chunks(CHUNK) {
+                bytes.clear();
+                bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+                file.write_all(&bytes)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Copies a tokenizer from one model folder to another: what there is of tokenizer.json, its settings and the
+/// vocabulary files, each atomically. Returns the names that were copied.
+///
+/// # Errors
+/// What the operating system says on reading or writing.
+pub fn copy_tokenizer_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, ModelError> {
+    let mut copied = Vec::new();
+    for name in TOKENIZER_FILES {
+        if copy_if_there(from, to, name)? {
+            copied.push(name);
+        }
+    }
+    Ok(copied)
+}
+
+/// Copies what a folder says of how its model decodes, `generation_config.json`, if it is there.
+///
+/// # Errors
+/// What the operating system says.
+pub fn copy_generation_config(from: &Path, to: &Path) -> Result<(), ModelError> {
+    copy_if_there(from, to, GENERATION_CONFIG_FILE).map(|_| ())
+}
+
+fn copy_if_there(from: &Path, to: &Path, name: &str) -> Result<bool, ModelError> {
+    let source = from.join(name);
+    if !source.exists() {
+        return Ok(false);
+    }
+    let (mut file, _) = open_file(&source)?;
+    write_through(&to.join(name), |out| io::copy(&mut file, out).map(|_| ()))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::files::checkpoint::Checkpoint;
+    use proptest::prelude::*;
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        write_atomically(&path, b"old").unwrap();
+        let error = write_through(&path, |file| {
+            file.write_all(&[1; 3 << 20])?;
+            Err(io::ErrorKind::StorageFull.into())
+        })
+        .unwrap_err();
+        assert!(matches!(error, ModelError::Write { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names_in(folder.path()), ["f"]);
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+
+        let nowhere = folder.path().join("no/f");
+        assert!(write_atomically(&nowhere, b"").is_err());
+        assert!(write_atomically(Path::new("/"), b"").is_err());
+        // A folder in the place cannot be replaced by a file.
+        fs::create_dir(folder.path().join("g")).unwrap();
+        fs::write(folder.path().join("g/h"), "").unwrap();
+        assert!(write_atomically(&folder.path().join("g"), b"").is_err());
+        assert_eq!(names_in(folder.path()), ["f", "g"]);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let full = Path::new("/dev/full");
+        if let Ok(file) = OpenOptions::new().write(true).open(full) {
+            let error = fill(file, |out| out.write_all(&[0; 10])).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
+    }
+
+    #[test]
+    fn wrong_tensors_are_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        let tensor = |name: &str, shape: &[usize]| {
+            (name.to_string(), shape.to_vec(), Cow::Owned(vec![0.0; 6]))
+        };
+        for tensors in [
+            vec![tensor("a", &[2, 2])],
+            vec![tensor("a", &[usize::MAX, 7])],
+            vec![tensor("a", &[6]), tensor("a", &[6])],
+            vec![tensor("__metadata__", &[6])],
+        ] {
+            let error = write_checkpoint(&path, tensors).unwrap_err();
+            assert!(matches!(error, ModelError::BadTensor { .. }), "{error}");
+        }
+        assert!(names_in(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn the_file_is_what_the_format_asks_for_whatever_the_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors = vec![
+            ("b".to_string(), vec![3], Cow::Owned(vec![1.0, 2.0, 3.0])),
+            ("a".to_string(), vec![1, 2], Cow::Owned(vec![-1.0, 0.5])),
+        ];
+        let (one, two) = (folder.path().join("1"), folder.path().join("2"));
+        write_checkpoint(&one, tensors.clone()).unwrap();
+        write_checkpoint(&two, tensors.into_iter().rev()).unwrap();
+        let bytes = fs::read(&one).unwrap();
+        assert_eq!(bytes, fs::read(&two).unwrap());
+        let (length, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        assert_eq!(length % 8, 0);
+        assert_eq!(metadata.metadata().as_ref().unwrap()["format"], "pt");
+    }
+
+    #[test]
+    fn the_tokenizer_that_is_there_is_copied() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for name in ["tokenizer.json", "vocab.txt", "notes.txt"] {
+            fs::write(from.path().join(name), name).unwrap();
+        }
+        let copied = copy_tokenizer_files(from.path(), to.path()).unwrap();
+        assert_eq!(copied, ["tokenizer.json", "vocab.txt"]);
+        assert_eq!(names_in(to.path()), copied);
+        assert_eq!(fs::read(to.path().join("vocab.txt")).unwrap(), b"vocab.txt");
+        // Onto itself: the reader keeps the old file while the new one takes its name.
+        copy_tokenizer_files(from.path(), from.path()).unwrap();
+        assert_eq!(
+            fs::read(from.path().join("vocab.txt")).unwrap(),
+            b"vocab.txt"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+        #[test]
+        fn what_is_written_is_read_back(shapes in prop::collection::vec(prop::collection::vec(0usize..20, 0..4), 0..6), seed in any::<u32>()) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("m.safetensors");
+            let tensors: Vec<(String, Vec<usize>, Cow<[f32]>)> = shapes.into_iter().enumerate().map(|(n, shape)| {
+                let elements: usize = shape.iter().product();
+                let values = (0..elements as u32).map(|i| f32::from_bits(i.wrapping_mul(seed) & 0x7f7f_ffff));
+                (format!("t{n}"), shape, Cow::Owned(values.collect()))
+            }).collect();
+            write_checkpoint(&path, tensors.clone()).unwrap();
+            let checkpoint = Checkpoint::open_file(&path).unwrap();
+            prop_assert_eq!(checkpoint.names().count(), tensors.len());
+            for (name, shape, values) in tensors {
+                prop_assert_eq!(checkpoint.read_f32(&name).unwrap(), (shape, values.into_owned()));
+            }
+        }
+    }
+}

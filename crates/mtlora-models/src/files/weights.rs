@@ -1,0 +1,386 @@
+//! Between Burn's parameters and a checkpoint's tensors: names, layouts, and fresh values.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use mtlora_core::{BaseDtype, load_each, state};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::StandardNormal;
+
+use crate::error::ModelError;
+use crate::families::encoder::config::{Architecture, CONFIG_FILE, EncoderConfig};
+use crate::files::checkpoint::Checkpoint;
+use crate::files::save::{write_atomically, write_checkpoint};
+
+/// What kind of weight a parameter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A linear map's.
+    Linear,
+    /// An embedding's.
+    Embedding,
+    /// A bias, a norm's, an adapter's.
+    Other,
+}
+
+/// One parameter of a model.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    /// Burn's path.
+    pub(crate) path: String,
+    /// Burn's shape.
+    pub(crate) shape: Vec<usize>,
+    /// Whether the checkpoint keeps it transposed: PyTorch's linear weights are `[out, in]`.
+    pub(crate) transposed: bool,
+    /// What kind of weight it is.
+    pub(crate) kind: Kind,
+}
+
+impl Slot {
+    /// The shape in the checkpoint.
+    pub(crate) fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+}
+
+/// How a family of models is kept in Hugging Face's files; its configuration knows it.
+pub trait Stored {
+    /// What names of the model without its head have in front in a model with one, as `roberta.`.
+    fn prefix(&self) -> String;
+    /// The tensor's name in the checkpoint, with the prefix.
+    fn stored_name(&self, path: &str) -> String;
+    /// Whether linear weights are kept as PyTorch's `Linear` has them, `[out, in]`.
+    fn transposes_linear(&self) -> bool;
+    /// Other names by which a file may have this tensor, because the model uses one weight for both: tools that keep a
+    /// shared weight once write whichever of its names they like.
+    fn tied_names(&self, _name: &str) -> &'static [&'static str] {
+        &[]
+    }
+    /// Tensors that other models of the family have and this one does not read.
+    fn foreign(&self, name: &str) -> bool;
+    /// Standard deviation of a fresh parameter's values.
+    fn deviation(&self, path: &str) -> f64;
+    /// The text of its config.json.
+    fn to_json(&self) -> String;
+    /// What PEFT calls the task of the models that adapters are for.
+    fn task_type(&self) -> &'static str;
+}
+
+impl Stored for EncoderConfig {
+    fn prefix(&self) -> String {
+        format!("{}.", self.architecture.model_type())
+    }
+
+    fn stored_name(&self, path: &str) -> String {
+        let name = match path.strip_prefix("base.") {
+            Some(rest) => {
+                let rest = rest
+                    .replace(".self_.", ".self.")
+                    .replace("layer_norm.gamma", "LayerNorm.weight")
+                    .replace("layer_norm.beta", "LayerNorm.bias");
+                format!("{}{rest}", self.prefix())
+            }
+            None => path
+                .replace("layer_norm.gamma", "layer_norm.weight")
+                .replace("layer_norm.beta", "layer_norm.bias"),
+        };
+        match self.architecture {
+            Architecture::Roberta => name,
+            Architecture::Bert => name.replace("classifier.out_proj.", "classifier."),
+        }
+    }
+
+    fn transposes_linear(&self) -> bool {
+        true
+    }
+
+    fn foreign(&self, name: &str) -> bool {
+        ["lm_head.", "cls.", "qa_outputs."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+            || name.starts_with("pooler.")
+            || name.contains(".pooler.")
+    }
+
+    /// The word embeddings are the last map of a masked language model's head. `safetensors.torch.save_model` keeps
+    /// of a RoBERTa only that name.
+    fn tied_names(&self, name: &str) -> &'static [&'static str] {
+        match name {
+            "roberta.embeddings.word_embeddings.weight" if self.ties_word_embeddings() => {
+                &["lm_head.decoder.weight"]
+            }
+            "bert.embeddings.word_embeddings.weight" if self.ties_word_embeddings() => {
+                &["cls.predictions.decoder.weight"]
+            }
+            _ => &[],
+        }
+    }
+
+    fn deviation(&self, _path: &str) -> f64 {
+        self.initializer_range
+    }
+
+    fn to_json(&self) -> String {
+        EncoderConfig::to_json(self)
+    }
+
+    fn task_type(&self) -> &'static str {
+        "SEQ_CLS"
+    }
+}
+
+struct Slots {
+    path: Vec<(String, Kind)>,
+    slots: Vec<Slot>,
+    transposes_linear: bool,
+}
+
+impl ModuleVisitor for Slots {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        let kind = match container_type {
+            "Struct:Linear" => Kind::Linear,
+            "Struct:Embedding" => Kind::Embedding,
+            _ => Kind::Other,
+        };
+        self.path.push((name.to_string(), kind));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        let kind = match self.path.last() {
+            Some((_, kind)) if D == 2 => *kind,
+            _ => Kind::Other,
+        };
+        self.slots.push(Slot {
+            path: names.join("."),
+            shape: param.lazy_shape().to_vec(),
+            transposed: self.transposes_linear && kind == Kind::Linear,
+            kind,
+        });
+    }
+}
+
+/// Every parameter of a model, those of its adapters too.
+pub(crate) fn slots<M: Module>(model: &M, config: &impl Stored) -> Vec<Slot> {
+    let mut slots = Slots {
+        path: Vec::new(),
+        slots: Vec::new(),
+        transposes_linear: config.transposes_linear(),
+    };
+    model.visit(&mut slots);
+    slots.slots
+}
+
+/// `model` with random values throughout; `dtype` says in which precision a weight is kept.
+pub(crate) fn fresh<M: Module>(
+    model: M,
+    config: &impl Stored,
+    seed: u64,
+    dtype: impl Fn(&str) -> BaseDtype,
+) -> Result<M, ModelError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let slots = slots(&model, config);
+    let mut slots = slots.iter();
+    // A module is gone through in the same order each time.
+    load_each(model, |path| {
+        let slot = slots.next();
+        Ok(slot.map(|slot| (start(slot, config, &mut rng), dtype(path))))
+    })
+}
+
+/// How a parameter starts, as Hugging Face's models do it: norms at one, biases at zero, the rest
+/// Gaussian.
+fn start(slot: &Slot, config: &impl Stored, rng: &mut ChaCha8Rng) -> TensorData {
+    let count = slot.shape.iter().product();
+    let deviation = config.deviation(&slot.path);
+    let values: Vec<f32> = match slot.shape.len() {
+        1 if slot.path.ends_with("gamma") => vec![1.0; count],
+        1 => vec![0.0; count],
+        _ => (0..count)
+            .map(|_| (deviation * rng.sample::<f64, _>(StandardNormal)) as f32)
+            .collect(),
+    };
+    TensorData::new(values, slot.shape.clone())
+}
+
+/// `model` with the checkpoint's values; parameters whose names `optional` accepts may be missing
+/// there, start from `seed` and come back by name. `dtype` says by its path in which precision a weight
+/// of the checkpoint is kept.
+pub(crate) fn read<M: Module>(
+    model: M,
+    checkpoint: &Checkpoint,
+    config: &impl Stored,
+    seed: u64,
+    optional: impl Fn(&str) -> bool,
+    dtype: impl Fn(&str) -> BaseDtype,
+) -> Result<(M, Vec<String>), ModelError> {
+    let prefix = config.prefix();
+    // A checkpoint of the bare encoder has its names without the architecture in front.
+    let bare = !checkpoint.names().any(|name| name.starts_with(&prefix));
+    let name_of = |slot: &Slot| {
+        let name = config.stored_name(&slot.path);
+        let short = name.strip_prefix(&prefix);
+        let tied = config.tied_names(&name).iter().copied();
+        let there = std::iter::once(name.as_str())
+            .chain(short)
+            .chain(tied)
+            .find(|name| checkpoint.contains(name));
+        match (there, short) {
+            (Some(there), _) => there.to_string(),
+            (None, Some(short)) if bare => short.to_string(),
+            _ => name,
+        }
+    };
+    let optional = |slot: &Slot| optional(&config.stored_name(&slot.path));
+    let slots = slots(&model, config);
+    let (absent, present): (Vec<&Slot>, Vec<&Slot>) = slots
+        .iter()
+        .partition(|slot| optional(slot) && !checkpoint.contains(&name_of(slot)));
+
+    let expected: Vec<(String, Vec<usize>)> = present
+        .iter()
+        .map(|slot| (name_of(slot), slot.stored_shape()))
+        .collect();
+    checkpoint.check(
+        expected
+            .iter()
+            .map(|(name, shape)| (name.as_str(), shape.as_slice())),
+        |name| config.foreign(name),
+    )?;
+
+    let names = absent
+        .iter()
+        .map(|slot| config.stored_name(&slot.path))
+        .collect();
+    let absent: BTreeSet<&str> = absent.iter().map(|slot| slot.path.as_str()).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut all = slots.iter();
+    // A module is gone through in the same order each time.
+    let model = load_each(model, |path| {
+        let Some(slot) = all.next() else {
+            return Ok(None);
+        };
+        if absent.contains(path) {
+            return Ok(Some((start(slot, config, &mut rng), BaseDtype::F32)));
+        }
+        let stored = checkpoint.read_shaped(&name_of(slot), &slot.stored_shape())?;
+        let stored = match slot.transposed {
+            true => transpose(&stored, slot.shape[1], slot.shape[0]),
+            false => stored,
+        };
+        Ok::<_, ModelError>(Some((
+            TensorData::new(stored, slot.shape.clone()),
+            dtype(path),
+        )))
+    })?;
+    Ok((model, names))
+}
+
+/// Writes `model.safetensors` and `config.json`.
+pub(crate) fn write<M: Module>(
+    model: M,
+    folder: &Path,
+    config: &impl Stored,
+) -> Result<(), ModelError> {
+    let mut values = state(&model, |_, _| true);
+    let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model, config)
+        .iter()
+        .filter_map(|slot| {
+            let data = values.remove(&slot.path)?;
+            let values: Vec<f32> = data.convert::<f32>().try_to_vec().ok()?;
+            let values = match slot.transposed {
+                true => transpose(&values, slot.shape[0], slot.shape[1]),
+                false => values,
+            };
+            let name = config.stored_name(&slot.path);
+            Some((name, slot.stored_shape(), Cow::Owned(values)))
+        })
+        .collect();
+    write_checkpoint(&folder.join("model.safetensors"), tensors)?;
+    write_atomically(&folder.join(CONFIG_FILE), config.to_json().as_bytes())
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    // Blocks, so that neither side is read or written a cache line for one value.
+    const BLOCK: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for row_block in (0..rows).step_by(BLOCK) {
+        for column_block in (0..columns).step_by(BLOCK) {
+            for row in row_block..(row_block + BLOCK).min(rows) {
+                for column in column_block..(column_block + BLOCK).min(columns) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::families::encoder::config::EncoderSizes;
+
+    #[test]
+    fn names_are_hugging_faces() {
+        let sizes = EncoderSizes {
+            vocab_size: 10,
+            hidden_size: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 1,
+            intermediate_size: 4,
+            max_tokens: 8,
+        };
+        let name = |architecture, path| {
+            let config = EncoderConfig::new(architecture, sizes);
+            config.map(|config| config.stored_name(path)).ok()
+        };
+        let cases = [
+            (
+                Architecture::Roberta,
+                "base.encoder.layer.3.attention.self_.query.weight",
+                "roberta.encoder.layer.3.attention.self.query.weight",
+            ),
+            (
+                Architecture::Roberta,
+                "base.embeddings.layer_norm.gamma",
+                "roberta.embeddings.LayerNorm.weight",
+            ),
+            (
+                Architecture::Roberta,
+                "lm_head.layer_norm.beta",
+                "lm_head.layer_norm.bias",
+            ),
+            (
+                Architecture::Bert,
+                "classifier.out_proj.weight",
+                "classifier.weight",
+            ),
+        ];
+        for (architecture, path, expected) in cases {
+            assert_eq!(name(architecture, path).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn transposing_twice_changes_nothing() {
+        let values: Vec<f32> = (0..35 * 67).map(|v| v as f32).collect();
+        let once = transpose(&values, 35, 67);
+        assert_eq!(once[1], values[67]);
+        assert_eq!(transpose(&once, 67, 35), values);
+    }
+}

@@ -1,0 +1,3 @@
+//! Layers that several model families share.
+
+pub(crate) mod layer_norm;

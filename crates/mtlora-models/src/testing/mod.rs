@@ -1,0 +1,4 @@
+//! What several tests of this crate use.
+
+pub(crate) mod allocations;
+pub(crate) mod fuzz;

@@ -1,0 +1,1102 @@
+//! From text to token ids, as the model's own `tokenizer.json` says.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokenizers::models::ModelWrapper;
+use tokenizers::{
+    EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
+    truncate_encodings,
+};
+
+use crate::error::{ModelError, shown, start_of};
+use crate::families::encoder::config::EncoderConfig;
+use crate::files::read::read_bounded;
+use crate::text::long_text::{Cutter, End, MAX_WHOLE};
+use crate::text::tokenizer::{FolderTokenizer, TokenNames, TokenizerOf, TruncationSide};
+
+/// The tokenizer's file name in a model folder.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The largest tokenizer that is read, in bytes; those of the largest vocabularies have about half of that.
+pub(crate) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+/// Bytes of text that are tokenised at a time: what comes out of the tokenizer takes some twenty times their memory.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// A sequence of tokens as the model reads it, with its special tokens and without padding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Rows of the word embedding, each below the configuration's `vocab_size`.
+    pub ids: Vec<u32>,
+    /// Rows of the token-type embedding: 0 for the first text, 1 for the second where the model tells them apart.
+    pub type_ids: Vec<u32>,
+}
+
+impl Tokens {
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no token; never so for what a [`TextEncoder`] returns.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// A model's tokenizer, checked against the model's configuration.
+#[derive(Clone, Debug)]
+pub struct TextEncoder {
+    tokenizer: Tokenizer,
+    truncation: TruncationParams,
+    vocab_size: usize,
+    type_vocab_size: usize,
+    max_length: usize,
+    special: Vec<u32>,
+    names: TokenNames,
+    token_types: bool,
+    cutter: Cutter,
+    /// The end of a long text that is kept.
+    kept: End,
+}
+
+/// What a folder's files say about texts beside the tokenizer itself.
+#[derive(Default)]
+struct TextSettings {
+    truncation_side: Option<TruncationSide>,
+    names: TokenNames,
+    no_token_types: bool,
+}
+
+impl TextEncoder {
+    /// Reads the tokenizer of a model folder: `tokenizer.json`, and `tokenizer_config.json`, `special_tokens_map.json`
+    /// and `added_tokens.json` where they are, as `AutoTokenizer` of transformers 5.24 does. Sequences are cut, the
+    /// longer text of a pair first and on the side that the files say (else on the right), to `max_length` tokens or
+    /// to what the model has positions for, whichever is less. They are not padded, whatever the files say.
+    ///
+    /// # Errors
+    /// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be; a tokenizer that adds no special
+    /// tokens, or whose vocabulary is not the configuration's; a `max_length` without room for text.
+    pub fn from_folder(
+        folder: &Path,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        let of = TokenizerOf {
+            model_type: config.architecture.model_type(),
+            tokenizer_class: config.tokenizer_class(),
+            vocab_size: config.vocab_size,
+        };
+        let read = FolderTokenizer::read(folder, of)?;
+        let settings = TextSettings {
+            truncation_side: read.truncation_side,
+            names: read.names,
+            no_token_types: !read.token_types,
+        };
+        Self::with_settings(read.path, read.tokenizer, settings, config, max_length)
+    }
+
+    /// Reads a `tokenizer.json` that lies anywhere, as it is: no file beside it is read.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_file(
+        path: &Path,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        let bytes = read_bounded(path, MAX_TOKENIZER_BYTES)?;
+        Self::from_bytes(path, &bytes, config, max_length)
+    }
+
+    /// Reads the bytes of a `tokenizer.json`; `path` is for the messages.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_bytes(
+        path: &Path,
+        bytes: &[u8],
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        let value: Value =
+            serde_json::from_slice(bytes).map_err(|error| ModelError::json(path, &error))?;
+        check_merges(path, &value)?;
+        check_template(path, value.get("post_processor"))?;
+        drop(value);
+        let refused = |message: String| ModelError::Tokenizer {
+            path: path.to_path_buf(),
+            message,
+        };
+        let tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(refused)?;
+        Self::new(path.to_path_buf(), tokenizer, config, max_length)
+    }
+
+    /// Checks and sets up a tokenizer that is in memory; `path` is for the messages.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn new(
+        path: PathBuf,
+        tokenizer: Tokenizer,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        Self::with_settings(path, tokenizer, TextSettings::default(), config, max_length)
+    }
+
+    fn with_settings(
+        path: PathBuf,
+        mut tokenizer: Tokenizer,
+        settings: TextSettings,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<Self, ModelError> {
+        let refused = |message: String| ModelError::Tokenizer {
+            path: path.clone(),
+            message,
+        };
+        let of_file = tokenizer
+            .get_truncation()
+            .map_or(TruncationDirection::Right, |truncation| {
+                truncation.direction
+            });
+        let direction = match settings.truncation_side {
+            Some(TruncationSide::Left) => TruncationDirection::Left,
+            Some(TruncationSide::Right) => TruncationDirection::Right,
+            None => of_file,
+        };
+        tokenizer.with_padding(None);
+        guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refused)?;
+        // Merges left out at random would make no two runs alike.
+        let without_dropout = match tokenizer.get_model() {
+            ModelWrapper::BPE(bpe) if bpe.dropout.is_some() => Some(bpe.clone()),
+            _ => None,
+        };
+        if let Some(mut bpe) = without_dropout {
+            bpe.dropout = None;
+            tokenizer.with_model(bpe);
+        }
+
+        let frame = guarded(|| tokenizer.encode_fast("", true)).map_err(refused)?;
+        let pair_frame = guarded(|| tokenizer.encode_fast(("", ""), true)).map_err(refused)?;
+        let frames = [frame.get_ids(), pair_frame.get_ids()];
+        let in_vocabulary = tokenizer.get_vocab(true).into_values();
+        let largest = in_vocabulary
+            .chain(frames.concat())
+            .max()
+            .map_or(0, |id| id as usize);
+        let size = largest.saturating_add(1);
+        if size > config.vocab_size || !is_padded(size, config.vocab_size) {
+            return Err(ModelError::VocabularySize {
+                path,
+                tokenizer: size,
+                config: config.vocab_size,
+            });
+        }
+        if frames.iter().any(|ids| ids.len() < 2) {
+            return Err(refused(
+                "it adds no special tokens around a text, such as <s> and </s>, which the model expects; take the \
+                 tokenizer.json of this model, with its post_processor"
+                    .to_string(),
+            ));
+        }
+
+        let special_tokens = tokenizer
+            .get_post_processor()
+            .map_or(0, |post| post.added_tokens(true))
+            .max(pair_frame.get_ids().len());
+        // One token of each text of a pair.
+        let least = special_tokens.saturating_add(2);
+        let max_length = max_length.min(config.max_tokens());
+        if max_length < least {
+            return Err(ModelError::MaxLength {
+                asked: max_length,
+                special: special_tokens,
+                least,
+            });
+        }
+        let truncation = TruncationParams {
+            max_length,
+            direction,
+            ..TruncationParams::default()
+        };
+        // The library stops tokenising a text once it has `max_length` tokens, and then truncates a pair as if the texts
+        // were no longer than that. Truncating here, with the full lengths, gives the split that transformers gives.
+        guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refused)?;
+
+        let mut special: Vec<u32> = tokenizer
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .map(|(id, _)| id)
+            .collect();
+        special.sort_unstable();
+        Ok(Self {
+            cutter: Cutter::of(&tokenizer),
+            kept: match direction {
+                TruncationDirection::Left => End::Last,
+                TruncationDirection::Right => End::First,
+            },
+            tokenizer,
+            truncation,
+            vocab_size: config.vocab_size,
+            type_vocab_size: config.type_vocab_size,
+            max_length,
+            special,
+            names: settings.names,
+            token_types: !settings.no_token_types,
+        })
+    }
+
+    /// The tokens of one text, or of a pair of texts as one sequence.
+    ///
+    /// Of a long text only as much is tokenised as is kept, where the tokenizer's words end at spaces; the tokens are
+    /// those of the whole.
+    ///
+    /// # Errors
+    /// A text of which more than 16 MiB must be tokenised together (as both of a pair are), or one that the tokenizer
+    /// refuses.
+    pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Tokens, ModelError> {
+        let mut bytes = self.enough();
+        loop {
+            let part = self.part(text, pair, bytes);
+            let tokens = self.encode_whole(part, pair)?;
+            // Either the whole text, or a part long enough to yield every token that is kept.
+            if part.len() == text.len() || tokens.len() == self.max_length {
+                return Ok(tokens);
+            }
+            bytes = bytes.saturating_mul(8);
+        }
+    }
+
+    /// As [`Self::encode`], for many texts or pairs, in their order, on all processors.
+    ///
+    /// # Errors
+    /// [`ModelError::OneOf`], for the first text that fails.
+    pub fn encode_batch(&self, rows: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>, ModelError> {
+        let mut all = Vec::with_capacity(rows.len());
+        while all.len() < rows.len() {
+            let mut bytes = 0;
+            let rest = rows.get(all.len()..).unwrap_or_default();
+            let together: Vec<(&str, Option<&str>)> = rest
+                .iter()
+                .map(|&(text, pair)| (self.part(text, pair, self.enough()), pair))
+                .take_while(|(part, pair)| {
+                    let is_first = bytes == 0;
+                    bytes += (part.len() + pair.map_or(0, str::len)).max(1);
+                    is_first || bytes <= BATCH_BYTES
+                })
+                .collect();
+            let done = all.len();
+            match self.encode_together(&together) {
+                Ok(tokens) => all.extend(tokens),
+                // The batch does not tell which text failed.
+                Err(_) => {
+                    for (index, &(text, pair)) in rest.iter().take(together.len()).enumerate() {
+                        let tokens = self.encode(text, pair);
+                        all.push(tokens.map_err(|source| ModelError::OneOf {
+                            number: done + index + 1,
+                            source: Box::new(source),
+                        })?);
+                    }
+                }
+            }
+            // Encode a long text again if the part of it did not yield enough tokens.
+            for (index, (&(text, pair), (part, _))) in rest.iter().zip(&together).enumerate() {
+                let number = done + index;
+                let too_little =
+                    |tokens: &Tokens| part.len() < text.len() && tokens.len() < self.max_length;
+                if let Some(tokens) = all.get_mut(number).filter(|tokens| too_little(tokens)) {
+                    *tokens = self
+                        .encode(text, pair)
+                        .map_err(|source| ModelError::OneOf {
+                            number: number + 1,
+                            source: Box::new(source),
+                        })?;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// How many bytes of an ordinary text have all tokens that are kept.
+    fn enough(&self) -> usize {
+        self.max_length.saturating_mul(16).max(1 << 12)
+    }
+
+    /// The part of a text that must be tokenised if `bytes` of it contain every token that is kept. A pair is always
+    /// tokenised whole, because how it is truncated depends on the lengths of both texts.
+    fn part<'a>(&self, text: &'a str, pair: Option<&str>, bytes: usize) -> &'a str {
+        match pair {
+            None => self.cutter.part(text, bytes, self.kept),
+            Some(_) => text,
+        }
+    }
+
+    fn encode_whole(&self, text: &str, pair: Option<&str>) -> Result<Tokens, ModelError> {
+        let input = input(text, pair)?;
+        let failed = |message| ModelError::Encode {
+            start: start_of(text),
+            message,
+        };
+        let encoded = guarded(|| match input {
+            EncodeInput::Single(text) => {
+                self.framed(self.tokenizer.encode_fast(text, false)?, None)
+            }
+            EncodeInput::Dual(text, pair) => self.framed(
+                self.tokenizer.encode_fast(text, false)?,
+                Some(self.tokenizer.encode_fast(pair, false)?),
+            ),
+        });
+        encoded
+            .and_then(|encoding| self.tokens(&encoding))
+            .map_err(failed)
+    }
+
+    /// The tokens of a text, or of both of a pair, cut to the most tokens and with the special ones around them.
+    fn framed(&self, text: Encoding, pair: Option<Encoding>) -> tokenizers::Result<Encoding> {
+        let special = self
+            .tokenizer
+            .get_post_processor()
+            .map_or(0, |post| post.added_tokens(pair.is_some()));
+        let truncation = TruncationParams {
+            max_length: self.max_length.saturating_sub(special),
+            ..self.truncation.clone()
+        };
+        let (text, pair) = truncate_encodings(text, pair, &truncation)?;
+        self.tokenizer.post_process(text, pair, true)
+    }
+
+    fn encode_together(&self, rows: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>, String> {
+        let texts = rows.iter().flat_map(|&(text, pair)| [Some(text), pair]);
+        let texts = texts
+            .flatten()
+            .map(|text| input(text, None))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| error.to_string())?;
+        let encodings = guarded(|| self.tokenizer.encode_batch_fast(texts, false))?;
+        let mut encodings = encodings.into_iter();
+        let mut all = Vec::with_capacity(rows.len());
+        for (_, pair) in rows {
+            let text = encodings.next().unwrap_or_default();
+            let pair = pair.map(|_| encodings.next().unwrap_or_default());
+            all.push(self.tokens(&guarded(|| self.framed(text, pair))?)?);
+        }
+        Ok(all)
+    }
+
+    fn tokens(&self, encoding: &Encoding) -> Result<Tokens, String> {
+        let ids = encoding.get_ids();
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            return Err(format!(
+                "the tokenizer gives the token {id}, but the model has only {}",
+                self.vocab_size
+            ));
+        }
+        if ids.len() > self.max_length {
+            return Err(format!(
+                "the tokenizer gives {} tokens where {} were asked for: its special tokens contradict themselves; download it again",
+                ids.len(),
+                self.max_length
+            ));
+        }
+        let largest = u32::try_from(self.type_vocab_size.saturating_sub(1)).unwrap_or(u32::MAX);
+        // Without token type ids, a model treats all tokens as type 0.
+        let largest = if self.token_types { largest } else { 0 };
+        let types = encoding.get_type_ids().iter();
+        Ok(Tokens {
+            ids: ids.to_vec(),
+            type_ids: types.map(|&id| id.min(largest)).collect(),
+        })
+    }
+
+    /// The longest sequence that comes out, in tokens with the special ones.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// The number of token ids the model has, which is what a random token is drawn from.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that stands for a hidden one: the folder's `mask_token`, else `<mask>` or `[MASK]`.
+    pub fn mask_token_id(&self) -> Option<u32> {
+        self.named(&["mask_token"], ["<mask>", "[MASK]"])
+    }
+
+    /// The token at a sequence's beginning, whose hidden state a classifier reads: the folder's `cls_token` or
+    /// `bos_token`, else `<s>` or `[CLS]`.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.named(&["cls_token", "bos_token"], ["<s>", "[CLS]"])
+    }
+
+    /// The token at a text's end: the folder's `sep_token` or `eos_token`, else `</s>` or `[SEP]`.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.named(&["sep_token", "eos_token"], ["</s>", "[SEP]"])
+    }
+
+    /// The padding token: the folder's `pad_token`, else `<pad>` or `[PAD]`.
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.named(&["pad_token"], ["<pad>", "[PAD]"])
+    }
+
+    /// All special tokens, sorted: those that masked-language-model training neither hides nor draws.
+    pub fn special_token_ids(&self) -> &[u32] {
+        &self.special
+    }
+
+    /// The tokenizer itself.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The token that the folder names for one of these purposes, else one of the usual names.
+    fn named(&self, purposes: &[&str], usual: [&str; 2]) -> Option<u32> {
+        let named = purposes.iter().find_map(|purpose| self.names.get(purpose));
+        let names = named.into_iter().chain(usual);
+        let mut ids = names.map(|name| self.tokenizer.token_to_id(name));
+        ids.find_map(|id| id)
+    }
+}
+
+/// One text or a pair, if not too long.
+pub(crate) fn input<'a>(
+    text: &'a str,
+    pair: Option<&'a str>,
+) -> Result<EncodeInput<'a>, ModelError> {
+    if let Some(long) = [Some(text), pair]
+        .into_iter()
+        .flatten()
+        .find(|text| text.len() > MAX_WHOLE)
+    {
+        return Err(ModelError::TextTooLong {
+            bytes: long.len(),
+            limit: MAX_WHOLE,
+            start: start_of(long),
+        });
+    }
+    Ok(match pair {
+        Some(pair) => (text, pair).into(),
+        None => text.into(),
+    })
+}
+
+/// Whether a model of `config` rows can be meant for a tokenizer of `size` tokens: as many, or so many more as
+/// rounding the embedding up for the hardware's sake gives. Any other number belongs to another tokenizer, whose ids
+/// would be valid and mean nothing.
+pub(crate) fn is_padded(size: usize, config: usize) -> bool {
+    let rounded = config.is_multiple_of(8) || config.is_multiple_of(100);
+    config == size || (rounded && config.saturating_sub(size) < 128)
+}
+
+/// Refuses merges of a byte-pair encoding whose result is not in its vocabulary: the library trusts them, and reads
+/// past the end of a buffer.
+pub(crate) fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> {
+    let model = file.get("model");
+    let field = |name| model.and_then(|model| model.get(name));
+    let (Some(vocabulary), Some(merges)) = (
+        field("vocab").and_then(Value::as_object),
+        field("merges").and_then(Value::as_array),
+    ) else {
+        return Ok(());
+    };
+    let prefix = field("continuing_subword_prefix")
+        .and_then(Value::as_str)
+        .map_or(0, str::len);
+    for (number, merge) in merges.iter().enumerate() {
+        let parts = match merge {
+            Value::String(text) => text.split_once(' '),
+            Value::Array(parts) => match parts.as_slice() {
+                [Value::String(a), Value::String(b)] => Some((a.as_str(), b.as_str())),
+                _ => None,
+            },
+            _ => None,
+        };
+        let merged = parts.and_then(|(a, b)| Some(format!("{a}{}", b.get(prefix..)?)));
+        if !merged.is_some_and(|merged| vocabulary.contains_key(&merged)) {
+            return Err(ModelError::Tokenizer {
+                path: path.to_path_buf(),
+                message: format!(
+                    "merge number {number}, {}, gives no token of its vocabulary; download the file again",
+                    shown(&merge.to_string())
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a frame of special tokens that it does not define, on which the library panics.
+pub(crate) fn check_template(path: &Path, processor: Option<&Value>) -> Result<(), ModelError> {
+    let field = |name| processor.and_then(|processor| processor.get(name));
+    let list = |name| field(name).and_then(Value::as_array).into_iter().flatten();
+    for inner in list("processors") {
+        check_template(path, Some(inner))?;
+    }
+    for piece in list("single").chain(list("pair")) {
+        let id = piece.pointer("/SpecialToken/id").and_then(Value::as_str);
+        let defined = field("special_tokens").and_then(Value::as_object);
+        if let Some(id) = id
+            && !defined.is_some_and(|defined| defined.contains_key(id))
+        {
+            return Err(ModelError::Tokenizer {
+                path: path.to_path_buf(),
+                message: format!(
+                    "its post_processor uses {}, which is not among its special_tokens; download the file again",
+                    shown(id)
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs the tokenizer library on somebody else's file. It panics on some files that are no tokenizers, which is one
+/// more way of refusing them.
+pub(crate) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the file contradicts itself; download it again".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::families::encoder::config::{Architecture, EncoderSizes};
+    use crate::text::vocabulary::{train_tokenizer, write_tokenizer};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn config(architecture: Architecture, vocab_size: usize) -> EncoderConfig {
+        let sizes = EncoderSizes {
+            vocab_size,
+            hidden_size: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 16,
+            max_tokens: 24,
+        };
+        EncoderConfig::new(architecture, sizes).unwrap()
+    }
+
+    fn roberta() -> Value {
+        let lines = (0..200).map(|n| format!("the cat number {n} sat on the other mat"));
+        let tokenizer = train_tokenizer(lines, 300).unwrap();
+        serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap()
+    }
+
+    /// A word-piece tokenizer as BERT has it, with the settings that folders for sentence embeddings carry.
+    fn bert() -> Value {
+        let words = [
+            "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "##s", "mat",
+        ];
+        let vocab: serde_json::Map<String, Value> = words
+            .iter()
+            .enumerate()
+            .map(|(id, word)| (word.to_string(), json!(id)))
+            .collect();
+        let special = |id: usize| {
+            json!({"id": id, "content": words[id], "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true})
+        };
+        let token =
+            |name: &str, kind: usize| json!({"SpecialToken": {"id": name, "type_id": kind}});
+        let text = |name: &str, kind: usize| json!({"Sequence": {"id": name, "type_id": kind}});
+        json!({
+            "version": "1.0",
+            "truncation": {"max_length": 5, "strategy": "OnlyFirst", "stride": 0},
+            "padding": {"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": null,
+                "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
+            "added_tokens": (0..5).map(special).collect::<Vec<_>>(),
+            "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                "strip_accents": null, "lowercase": true},
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [token("[CLS]", 0), text("A", 0), token("[SEP]", 0)],
+                "pair": [token("[CLS]", 0), text("A", 0), token("[SEP]", 0), text("B", 1), token("[SEP]", 1)],
+                "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                    "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
+            "decoder": null,
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocab},
+        })
+    }
+
+    fn load(
+        file: &Value,
+        config: &EncoderConfig,
+        max_length: usize,
+    ) -> Result<TextEncoder, ModelError> {
+        let path = Path::new("tokenizer.json");
+        TextEncoder::from_bytes(path, file.to_string().as_bytes(), config, max_length)
+    }
+
+    /// transformers 5.24: `AutoTokenizer.from_pretrained(assets/tiny-roberta, truncation_side=side)(a, b,
+    /// truncation=True, max_length=21)`, which leaves 17 tokens for both texts.
+    #[test]
+    fn an_odd_room_is_shared_by_the_lengths_of_the_whole_texts() {
+        let assets = Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../assets/tiny-roberta"
+        ));
+        let cases = [
+            ((129, 86), (9, 8)),
+            ((32, 86), (8, 9)),
+            ((43, 43), (8, 9)),
+            ((86, 129), (8, 9)),
+            ((9, 8), (8, 9)),
+            ((8, 12), (8, 9)),
+            ((3, 200), (3, 14)),
+            ((200, 3), (13, 4)),
+        ];
+        for side in ["left", "right"] {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["config.json", "tokenizer.json"] {
+                std::fs::copy(assets.join(name), folder.path().join(name)).unwrap();
+            }
+            let settings = json!({"truncation_side": side}).to_string();
+            std::fs::write(folder.path().join("tokenizer_config.json"), settings).unwrap();
+            let config = EncoderConfig::from_folder(folder.path()).unwrap();
+            let text = TextEncoder::from_folder(folder.path(), &config, 21).unwrap();
+            for ((first, second), split) in cases {
+                let [one, other] = [("a", first), ("the", second)]
+                    .map(|(word, count)| vec![word; count].join(" "));
+                let row = (one.as_str(), Some(other.as_str()));
+                let alone = text.encode(row.0, row.1).unwrap();
+                let end = text.eos_token_id().unwrap();
+                let at = alone.ids.iter().position(|id| *id == end).unwrap();
+                assert_eq!(
+                    (at - 1, alone.len() - at - 3),
+                    split,
+                    "{side} {first} {second}"
+                );
+                let batch = text.encode_batch(&[row, ("a", None), row]).unwrap();
+                assert_eq!([&batch[0], &batch[2]], [&alone, &alone]);
+            }
+        }
+    }
+
+    #[test]
+    fn bert_pairs_have_two_types_and_no_padding() {
+        let config = config(Architecture::Bert, 10);
+        let encoder = load(&bert(), &config, 512).unwrap();
+        assert_eq!(encoder.max_length(), 24);
+        let tokens = encoder.encode("The cats", Some("mat dog")).unwrap();
+        assert_eq!(tokens.ids, [2, 5, 6, 8, 3, 9, 1, 3]);
+        assert_eq!(tokens.type_ids, [0, 0, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(encoder.encode("", None).unwrap().ids, [2, 3]);
+        assert_eq!(
+            [
+                encoder.mask_token_id(),
+                encoder.bos_token_id(),
+                encoder.eos_token_id(),
+                encoder.pad_token_id()
+            ],
+            [Some(4), Some(2), Some(3), Some(0)]
+        );
+        assert_eq!(encoder.special_token_ids(), [0, 1, 2, 3, 4]);
+        // A model with one type has no row for the second.
+        let mut one_type = config;
+        one_type.type_vocab_size = 1;
+        let tokens = load(&bert(), &one_type, 512)
+            .unwrap()
+            .encode("cat", Some("cat"))
+            .unwrap();
+        assert_eq!(tokens.type_ids, [0; 5]);
+    }
+
+    #[test]
+    fn long_texts_are_cut_longest_first() {
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 9).unwrap();
+        let long = "cat ".repeat(1000);
+        assert_eq!(encoder.encode(&long, None).unwrap().len(), 9);
+        let tokens = encoder.encode("mat", Some(&long)).unwrap();
+        assert_eq!(tokens.ids, [2, 9, 3, 6, 6, 6, 6, 6, 3]);
+        let tokens = encoder.encode(&long, Some("mat mat")).unwrap();
+        assert_eq!(tokens.ids, [2, 6, 6, 6, 6, 3, 9, 9, 3]);
+        let error = load(&bert(), &config(Architecture::Bert, 10), 4).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ModelError::MaxLength {
+                    asked: 4,
+                    special: 3,
+                    least: 5
+                }
+            ),
+            "{error}"
+        );
+        assert!(load(&bert(), &config(Architecture::Bert, 10), 0).is_err());
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 5).unwrap();
+        assert_eq!(
+            encoder.encode(&long, Some(&long)).unwrap().ids,
+            [2, 6, 3, 6, 3]
+        );
+    }
+
+    #[test]
+    fn roberta_reads_from_a_folder_within_its_positions() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = train_tokenizer((0..200).map(|n| format!("cat {n}")), 280).unwrap();
+        write_tokenizer(&tokenizer, folder.path(), 24).unwrap();
+        let vocab_size = tokenizer.get_vocab_size(true);
+        let config = config(Architecture::Roberta, vocab_size);
+        assert_eq!(config.max_position_embeddings, 26);
+        let encoder = TextEncoder::from_folder(folder.path(), &config, 100).unwrap();
+        assert_eq!(encoder.max_length(), 24);
+        let tokens = encoder.encode(&"cat 17 ".repeat(50), Some("and")).unwrap();
+        assert_eq!(tokens.len(), 24);
+        assert!(tokens.type_ids.iter().all(|&id| id == 0));
+        assert_eq!(encoder.mask_token_id(), Some(4));
+        assert_eq!(encoder.special_token_ids(), [0, 1, 2, 3, 4]);
+        let empty = tempfile::tempdir().unwrap();
+        let error = TextEncoder::from_folder(empty.path(), &config, 100).unwrap_err();
+        assert!(
+            error.to_string().contains("it has no tokenizer.json; "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_refused_with_both_numbers() {
+        let file = bert();
+        for vocab_size in [9, 5, 11, 1000] {
+            let error = load(&file, &config(Architecture::Bert, vocab_size), 16).unwrap_err();
+            let text = format!(
+                "the tokenizer has 10 tokens, but config.json says vocab_size {vocab_size};"
+            );
+            assert!(error.to_string().contains(&text), "{error}");
+        }
+        // Rounded up, as for 30,522 tokens in 30,528 rows.
+        load(&file, &config(Architecture::Bert, 16), 16).unwrap();
+        assert!(is_padded(30_522, 30_528) && is_padded(128_001, 128_100));
+        assert!(!is_padded(50_257, 50_265) && !is_padded(30_522, 50_264));
+        // A frame's token counts too.
+        let mut framed = bert();
+        framed["post_processor"]["special_tokens"]["[SEP]"]["ids"] = json!([77]);
+        let error = load(&framed, &config(Architecture::Bert, 10), 16).unwrap_err();
+        assert!(
+            matches!(error, ModelError::VocabularySize { tokenizer: 78, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_that_frames_nothing_is_refused() {
+        let mut file = bert();
+        file["post_processor"]["single"] = json!([]);
+        for processor in [Value::Null, file["post_processor"].take()] {
+            file["post_processor"] = processor;
+            let error = load(&file, &config(Architecture::Bert, 10), 16).unwrap_err();
+            assert!(
+                error.to_string().contains("adds no special tokens"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_of_undefined_tokens_is_refused() {
+        let mut file = bert();
+        file["post_processor"]["pair"][2]["SpecialToken"]["id"] = json!("[END]");
+        let inner = file["post_processor"].take();
+        for processor in [
+            inner.clone(),
+            json!({"type": "Sequence", "processors": [inner]}),
+        ] {
+            file["post_processor"] = processor;
+            let error = load(&file, &config(Architecture::Bert, 10), 16).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("its post_processor uses `[END]`"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn merges_that_give_no_token_are_refused() {
+        let size = |file: &Value| file["model"]["vocab"].as_object().unwrap().len();
+        let good = roberta();
+        let config = config(Architecture::Roberta, size(&good));
+        load(&good, &config, 16).unwrap();
+        let longest = good["model"]["vocab"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .max_by_key(|k| k.len())
+            .unwrap();
+        for merge in [
+            json!([longest, longest]),
+            json!("t zzz"),
+            json!("t"),
+            json!(3),
+            json!(["t"]),
+        ] {
+            let mut file = good.clone();
+            file["model"]["merges"][1] = merge;
+            let error = load(&file, &config, 16).unwrap_err();
+            assert!(error.to_string().contains("merge number 1, "), "{error}");
+        }
+        let mut file = good.clone();
+        file["model"]["continuing_subword_prefix"] = json!("a very long prefix");
+        assert!(load(&file, &config, 16).is_err());
+    }
+
+    #[test]
+    fn merges_are_never_dropped_at_random() {
+        let mut file = roberta();
+        let config = config(
+            Architecture::Roberta,
+            file["model"]["vocab"].as_object().unwrap().len(),
+        );
+        let text = "the cat number 7 sat on the other mat";
+        let expected = load(&file, &config, 24)
+            .unwrap()
+            .encode(text, None)
+            .unwrap();
+        file["model"]["dropout"] = json!(0.9);
+        let encoder = load(&file, &config, 24).unwrap();
+        for _ in 0..10 {
+            assert_eq!(encoder.encode(text, None).unwrap(), expected);
+        }
+    }
+
+    /// The side is that of transformers 5.24's `truncation=True`: what tokenizer.json says.
+    #[test]
+    fn a_direction_in_the_file_says_which_side_is_cut() {
+        let mut file = bert();
+        for (direction, expected, pair) in [
+            ("Right", [2, 5, 6, 7, 3], [2, 5, 3, 9, 3]),
+            ("Left", [2, 7, 8, 9, 3], [2, 9, 3, 6, 3]),
+        ] {
+            file["truncation"]["direction"] = json!(direction);
+            let encoder = load(&file, &config(Architecture::Bert, 10), 5).unwrap();
+            let text = "the cat sats mat";
+            assert_eq!(encoder.encode(text, None).unwrap().ids, expected);
+            let tokens = encoder.encode(text, Some("mat cat")).unwrap();
+            assert_eq!(tokens.ids, pair);
+        }
+    }
+
+    /// Texts of about `words` words, with all kinds of characters and of spaces between them.
+    fn long_texts(words: usize) -> impl Iterator<Item = String> {
+        let parts = [
+            "the",
+            "cat",
+            "sat",
+            "mat",
+            "number",
+            "12",
+            "3",
+            "cat's",
+            "don't",
+            "İstanbul",
+            "e\u{301}té",
+            "中文",
+            "¿que?",
+            "<mask>",
+            "</s>",
+            "[MASK]",
+            "it's.",
+            "--",
+            "हिन्दी",
+            "\u{1f600}\u{200d}\u{1f600}",
+            "\u{301}",
+            "x<pad>y",
+            "ẞ",
+        ];
+        let spaces = [
+            " ",
+            " ",
+            " ",
+            " ",
+            "  ",
+            "\n",
+            "\t ",
+            "\u{a0}",
+            "\u{2003} ",
+            "",
+        ];
+        (0u32..12).map(move |seed| {
+            let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+            let mut draw = |count: usize| {
+                // Marsaglia's xorshift.
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                state as usize % count
+            };
+            (0..words)
+                .map(|_| format!("{}{}", parts[draw(parts.len())], spaces[draw(spaces.len())]))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn a_long_text_has_the_tokens_of_the_whole() {
+        let roberta = roberta();
+        let size = roberta["model"]["vocab"].as_object().unwrap().len();
+        for (mut file, config) in [
+            (roberta, config(Architecture::Roberta, size)),
+            (bert(), config(Architecture::Bert, 10)),
+        ] {
+            for direction in ["Left", "Right"] {
+                file["truncation"] = json!({"direction": direction, "max_length": 9, "strategy": "LongestFirst", "stride": 0});
+                let encoder = load(&file, &config, 24).unwrap();
+                let texts: Vec<String> = long_texts(6000).collect();
+                let rows: Vec<(&str, Option<&str>)> =
+                    texts.iter().map(|text| (text.as_str(), None)).collect();
+                let batch = encoder.encode_batch(&rows).unwrap();
+                for (text, found) in texts.iter().zip(&batch) {
+                    let part = encoder.part(text, None, encoder.enough());
+                    assert!(part.len() < text.len() / 2, "{}", part.len());
+                    let whole = encoder.encode_whole(text, None).unwrap();
+                    assert_eq!(found, &whole);
+                    assert_eq!(encoder.encode(text, None).unwrap(), whole);
+                }
+            }
+        }
+    }
+
+    /// Its first word has one token only, unknown: 4 KiB of it are too little.
+    #[test]
+    fn a_text_of_few_tokens_is_read_until_there_are_enough() {
+        let word = "x".repeat(300_000);
+        let few = format!("{word} the cat {word} {}", "the cat sat ".repeat(3));
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 8).unwrap();
+        let expected = [2, 1, 5, 6, 1, 5, 6, 3];
+        assert_eq!(encoder.encode(&few, None).unwrap().ids, expected);
+        let batch = encoder.encode_batch(&[("cat", None), (&few, None), ("mat", None)]);
+        let ids: Vec<Vec<u32>> = batch.unwrap().into_iter().map(|one| one.ids).collect();
+        assert_eq!(ids, [vec![2, 6, 3], expected.to_vec(), vec![2, 9, 3]]);
+    }
+
+    #[test]
+    fn texts_of_many_megabytes_are_cut() {
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 6).unwrap();
+        let long = "the cat sat mat ".repeat((MAX_WHOLE + 100) / 16 + 1);
+        assert!(long.len() > MAX_WHOLE);
+        let tokens = encoder.encode(&long, None).unwrap();
+        assert_eq!(tokens.ids, [2, 5, 6, 7, 9, 3]);
+    }
+
+    /// A token that takes the spaces behind it, or has some in it, reaches over a place for a cut.
+    #[test]
+    fn a_tokenizer_whose_tokens_reach_over_spaces_gets_whole_texts() {
+        let text = "the cat ".repeat(3000);
+        let cuts = |change: &dyn Fn(&mut Value)| {
+            let mut file = bert();
+            change(&mut file);
+            let encoder = load(&file, &config(Architecture::Bert, 10), 8).unwrap();
+            encoder.part(&text, None, encoder.enough()).len() < text.len()
+        };
+        assert!(cuts(&|_| {}));
+        assert!(cuts(&|file| file["added_tokens"][4]["lstrip"] = json!(true)));
+        assert!(!cuts(
+            &|file| file["added_tokens"][4]["rstrip"] = json!(true)
+        ));
+        assert!(!cuts(
+            &|file| file["pre_tokenizer"] = json!({"type": "Whitespace"})
+        ));
+        assert!(!cuts(
+            &|file| file["normalizer"] =
+                json!({"type": "Strip", "strip_left": true, "strip_right": true})
+        ));
+        assert!(!cuts(&|file| file["pre_tokenizer"] = Value::Null));
+    }
+
+    #[test]
+    fn a_batch_is_its_texts_in_order() {
+        let encoder = load(&bert(), &config(Architecture::Bert, 10), 12).unwrap();
+        let texts: Vec<String> = (0..100).map(|n| "cat sats ".repeat(n % 9)).collect();
+        let rows: Vec<_> = texts
+            .iter()
+            .enumerate()
+            .map(|(n, text)| (text.as_str(), (n % 2 == 0).then_some("the mat")))
+            .collect();
+        let batch = encoder.encode_batch(&rows).unwrap();
+        for (&(text, pair), tokens) in rows.iter().zip(&batch) {
+            assert_eq!(&encoder.encode(text, pair).unwrap(), tokens);
+        }
+        let long = "x".repeat(MAX_WHOLE + 1);
+        for rows in [
+            [("a", None), ("b", Some(long.as_str()))],
+            [("a", None), (&long, None)],
+        ] {
+            let error = encoder.encode_batch(&rows).unwrap_err();
+            assert!(error.to_string().len() < 350);
+            let ModelError::OneOf { number: 2, source } = error else {
+                panic!("{error}");
+            };
+            assert!(
+                matches!(
+                    *source,
+                    ModelError::TextTooLong {
+                        limit: MAX_WHOLE,
+                        ..
+                    }
+                ),
+                "{source}"
+            );
+        }
+    }
+
+    /// Replaces one value somewhere in a file.
+    fn replace(value: &mut Value, path: &[usize], new: &Value) {
+        let Some((&step, rest)) = path.split_first() else {
+            *value = new.clone();
+            return;
+        };
+        match value {
+            Value::Object(map) if !map.is_empty() => {
+                let at = step % map.len();
+                if let Some(inner) = map.values_mut().nth(at) {
+                    replace(inner, rest, new);
+                }
+            }
+            Value::Array(list) if !list.is_empty() => {
+                let at = step % list.len();
+                replace(&mut list[at], rest, new);
+            }
+            other => *other = new.clone(),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1500))]
+        /// No panic reaches the caller, and what is accepted keeps its promises.
+        #[test]
+        fn a_changed_file_is_refused_or_still_encodes_within_the_vocabulary(
+            path in prop::collection::vec(0usize..400, 1..7),
+            new in prop_oneof![
+                Just(Value::Null), any::<u64>().prop_map(Value::from), (0u64..20).prop_map(Value::from),
+                any::<i64>().prop_map(Value::from), "\\PC{0,6}".prop_map(Value::from),
+                prop::sample::select(vec!["[SEP]", "", "##", "A", "ByteLevel", "Unigram", "Right", "cat"]).prop_map(Value::from),
+                Just(json!([])), Just(json!({})), any::<bool>().prop_map(Value::from),
+            ],
+            text in "\\PC{0,40}",
+            which in any::<bool>(),
+        ) {
+            thread_local!(static ROBERTA: Value = roberta());
+            let mut file = if which { bert() } else { ROBERTA.with(Value::clone) };
+            let architecture = if which { Architecture::Bert } else { Architecture::Roberta };
+            let vocab_size = file["model"]["vocab"].as_object().unwrap().len();
+            replace(&mut file, &path, &new);
+            if let Ok(encoder) = load(&file, &config(architecture, vocab_size), 16) {
+                for pair in [None, Some("the cat")] {
+                    if let Ok(tokens) = encoder.encode(&text, pair) {
+                        prop_assert!((2..=16).contains(&tokens.len()), "{:?}", tokens);
+                        prop_assert!(tokens.ids.iter().all(|&id| (id as usize) < vocab_size));
+                        prop_assert_eq!(tokens.ids.len(), tokens.type_ids.len());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Making the tokenizer.
+
+use serde_json::{Value, json};
+use tokenizers::models::ModelWrapper;
+use tokenizers::processors::roberta::RobertaProcessing;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::class::TokenizerClass;
+use super::files::TokenizerFiles;
+use super::settings::TokenizerSettings;
+use super::token::Token;
+use crate::error::ModelError;
+use crate::text::encoder::{check_merges, check_template, guarded};
+
+/// Builds the tokenizer from a folder's files and settings. Tokens that the model, with `vocab_size` of them, has
+/// no row for are not added to its vocabulary.
+///
+/// # Errors
+/// When `tokenizer.json` is invalid, or is not what the tokenizer class needs.
+pub(super) fn build(
+    files: &TokenizerFiles,
+    class: TokenizerClass,
+    settings: &TokenizerSettings,
+    vocab_size: usize,
+) -> Result<Tokenizer, ModelError> {
+    let refused = |message: String| ModelError::Tokenizer {
+        path: files.tokenizer_path.clone(),
+        message,
+    };
+    let made = match class {
+        TokenizerClass::Backend => None,
+        TokenizerClass::Bert | TokenizerClass::DistilBert => Some(word_pieces(files, settings)),
+        TokenizerClass::Roberta => Some(byte_pairs(files, settings, false)),
+        TokenizerClass::Gpt2 => Some(byte_pairs(files, settings, true)),
+    };
+    let made = made.transpose().map_err(refused)?;
+    let file = made.as_ref().unwrap_or(&files.tokenizer);
+    check_merges(&files.tokenizer_path, file)?;
+    check_template(&files.tokenizer_path, file.get("post_processor"))?;
+    let text = made.as_ref().map(Value::to_string);
+    let bytes = text
+        .as_ref()
+        .map_or(files.tokenizer_bytes.as_slice(), |text| text.as_bytes());
+    let mut tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(refused)?;
+    tokenizer.set_encode_special_tokens(settings.split_special_tokens);
+    let added = new_tokens(&tokenizer, settings, vocab_size);
+    guarded(|| tokenizer.add_tokens(added)).map_err(refused)?;
+    frame(&mut tokenizer, class, settings).map_err(refused)?;
+    Ok(tokenizer)
+}
+
+/// The vocabulary of `tokenizer.json`, for the classes that build the rest themselves.
+fn vocabulary(files: &TokenizerFiles) -> Result<&Value, String> {
+    let vocabulary = files.tokenizer.pointer("/model/vocab");
+    vocabulary.filter(|value| value.is_object()).ok_or_else(|| {
+        "its vocabulary is not that of the tokenizer class that tokenizer_config.json names, or that the model's type \
+         stands for; name the right class there (PreTrainedTokenizerFast: tokenizer.json as it is)"
+            .to_string()
+    })
+}
+
+/// As `BertTokenizer` makes it: only the vocabulary is the file's.
+fn word_pieces(files: &TokenizerFiles, settings: &TokenizerSettings) -> Result<Value, String> {
+    let unknown = settings.names.get("unk_token").unwrap_or("None");
+    Ok(json!({
+        "version": "1.0",
+        "truncation": files.of_tokenizer("truncation"),
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": true,
+            "handle_chinese_chars": settings.chinese_chars,
+            "strip_accents": settings.strip_accents,
+            "lowercase": settings.lower_case,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": null,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": unknown,
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocabulary(files)?,
+        },
+    }))
+}
+
+/// As `RobertaTokenizer` and `GPT2Tokenizer` make it: vocabulary and merges are the file's, and for the latter the
+/// post-processor.
+fn byte_pairs(
+    files: &TokenizerFiles,
+    settings: &TokenizerSettings,
+    keeps_post_processor: bool,
+) -> Result<Value, String> {
+    let merges = files.tokenizer.pointer("/model/merges");
+    let merges = merges.filter(|value| value.is_array());
+    let post_processor = if keeps_post_processor {
+        files.of_tokenizer("post_processor")
+    } else {
+        None
+    };
+    let byte_level = |add_prefix_space: bool| json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": true});
+    Ok(json!({
+        "version": "1.0",
+        "truncation": files.of_tokenizer("truncation"),
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": null,
+        "pre_tokenizer": byte_level(settings.add_prefix_space),
+        "post_processor": post_processor,
+        "decoder": byte_level(true),
+        "model": {
+            "type": "BPE",
+            "dropout": null,
+            "unk_token": null,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": false,
+            "byte_fallback": false,
+            "vocab": vocabulary(files)?,
+            "merges": merges.cloned().unwrap_or_else(|| json!([])),
+        },
+    }))
+}
+
+/// What is added to the tokenizer's vocabulary, in transformers' order: added tokens that it does not have just so, then
+/// special tokens that it does not have at all.
+fn new_tokens(
+    tokenizer: &Tokenizer,
+    settings: &TokenizerSettings,
+    vocab_size: usize,
+) -> Vec<AddedToken> {
+    let present: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
+    let mut tokens: Vec<Token> = settings
+        .added
+        .values()
+        .filter(|token| !present.contains(token))
+        .cloned()
+        .map(Token::Added)
+        .collect();
+    let mut known: Vec<String> = present
+        .iter()
+        .map(|token| token.content.clone())
+        .chain(tokens.iter().map(|token| token.content().to_string()))
+        .collect();
+    known.sort_unstable();
+    let special = settings.named.iter().map(|(_, token)| token);
+    for token in special.chain(&settings.extra) {
+        let is_known = known
+            .binary_search_by(|text| text.as_str().cmp(token.content()))
+            .is_ok();
+        if !is_known && !tokens.contains(token) {
+            tokens.push(token.clone());
+        }
+    }
+
+    let named: Vec<&str> = settings
+        .named
+        .iter()
+        .map(|(_, token)| token.content())
+        .collect();
+    let ids = present_ids(tokenizer);
+    let mut next = ids.map_or(0, |largest| largest.saturating_add(1));
+    let mut added: Vec<AddedToken> = Vec::new();
+    for token in tokens {
+        let mut token = token.into_added();
+        token.special |= named.contains(&token.content.as_str());
+        let has_id = tokenizer.token_to_id(&token.content).is_some()
+            || added.iter().any(|other| other.content == token.content);
+        if !has_id {
+            if next >= vocab_size {
+                continue;
+            }
+            next += 1;
+        }
+        added.push(token);
+    }
+    added
+}
+
+/// The largest id that new tokens come behind.
+fn present_ids(tokenizer: &Tokenizer) -> Option<usize> {
+    let of_model = tokenizer.get_vocab_size(false).checked_sub(1);
+    let decoder = tokenizer.get_added_tokens_decoder();
+    let of_added = decoder.keys().max().map(|id| *id as usize);
+    of_model.max(of_added)
+}
+
+/// Puts the special tokens around a text that the class itself puts there.
+fn frame(
+    tokenizer: &mut Tokenizer,
+    class: TokenizerClass,
+    settings: &TokenizerSettings,
+) -> Result<(), String> {
+    if matches!(class, TokenizerClass::Backend | TokenizerClass::Gpt2) {
+        return Ok(());
+    }
+    let unknown = settings.names.get("unk_token");
+    let unknown = unknown.and_then(|text| tokenizer.token_to_id(text));
+    let token = |purpose: &str| {
+        let text = settings.names.get(purpose).ok_or_else(|| {
+            format!("tokenizer_config.json says that there is no {purpose}, which the model expects around a text")
+        })?;
+        let id = tokenizer.token_to_id(text).or(unknown).ok_or_else(|| {
+            format!(
+                "its vocabulary lacks the {purpose}, `{}`; are the files of the same model?",
+                text.escape_debug()
+            )
+        })?;
+        Ok::<_, String>((text.to_string(), id))
+    };
+    let (cls, sep) = (token("cls_token")?, token("sep_token")?);
+    if class == TokenizerClass::Roberta {
+        tokenizer.with_post_processor(Some(RobertaProcessing::new(sep, cls)));
+        return Ok(());
+    }
+    let template = guarded(|| {
+        let mut builder = TemplateProcessing::builder();
+        builder.try_single(format!("{}:0 $A:0 {}:0", cls.0, sep.0))?;
+        builder.try_pair(format!("{0}:0 $A:0 {1}:0 $B:1 {1}:1", cls.0, sep.0))?;
+        Ok(builder.special_tokens(vec![cls, sep]).build()?)
+    })?;
+    tokenizer.with_post_processor(Some(template));
+    Ok(())
+}
+
+/// Whether a tokenizer is one of byte pairs.
+pub(super) fn is_byte_pairs(tokenizer: &Tokenizer) -> bool {
+    matches!(tokenizer.get_model(), ModelWrapper::BPE(_))
+}

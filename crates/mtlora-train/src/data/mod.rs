@@ -1,0 +1,10 @@
+//! Reading examples from files: texts, tables, Parquet. Nothing here knows a task.
+
+pub(crate) mod error;
+pub(crate) mod example;
+pub(crate) mod fingerprint;
+pub(crate) mod parquet_rows;
+pub(crate) mod python;
+pub(crate) mod rows;
+pub(crate) mod table_file;
+pub(crate) mod text_file;

@@ -1,0 +1,89 @@
+use burn::tensor::Device;
+use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, TextEncoder, Tokens};
+
+use crate::data::example::{Example, Target};
+use crate::metrics::labels::{MetricName, Predictions, Scores, score};
+use crate::tasks::task::Task;
+use crate::training::batches::{BatchSize, by_length};
+use crate::training::learners::classification::TrainError;
+
+/// An example as the model reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The tokens of the text, or of both texts of a pair.
+    pub tokens: Tokens,
+    /// What is to be predicted.
+    pub target: Option<Target>,
+}
+
+/// Tokenises examples, in their order.
+///
+/// # Errors
+/// What the tokenizer says, with the example's number: [`ModelError::OneOf`](mtlora_models::ModelError::OneOf).
+pub fn encode(text: &TextEncoder, examples: &[Example]) -> Result<Vec<Item>, TrainError> {
+    let rows: Vec<(&str, Option<&str>)> = examples
+        .iter()
+        .map(|example| (example.text.as_str(), example.pair.as_deref()))
+        .collect();
+    let tokens = text.encode_batch(&rows)?;
+    let targets = examples.iter().map(|example| example.target);
+    Ok(tokens
+        .into_iter()
+        .zip(targets)
+        .map(|(tokens, target)| Item { tokens, target })
+        .collect())
+}
+
+/// The logits of each item, in the items' order: `[items][labels]`.
+///
+/// # Errors
+/// When the device fails.
+pub fn predict(
+    model: &SequenceClassifier,
+    config: &EncoderConfig,
+    items: &[Item],
+    device: &Device,
+) -> Result<Vec<Vec<f32>>, TrainError> {
+    let lengths: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
+    let mut logits = vec![Vec::new(); items.len()];
+    for batch in by_length(&lengths, BatchSize::Tokens(8192)) {
+        let tokens: Vec<&Tokens> = batch.iter().map(|index| &items[*index].tokens).collect();
+        let strip = Strip::new(&tokens, config, device)?;
+        let values: Vec<f32> = model
+            .forward(&strip)
+            .into_data()
+            .try_to_vec()
+            .map_err(|error| TrainError::Device(format!("{error:?}")))?;
+        for (index, row) in batch.into_iter().zip(values.chunks(config.num_labels())) {
+            logits[index] = row.to_vec();
+        }
+    }
+    Ok(logits)
+}
+
+/// The scores of a model without gradients (`model.valid()`) on items that all have targets: the
+/// task's metrics, and the loss.
+///
+/// # Errors
+/// When an item has no target, or the predictions are not finite.
+pub fn evaluate(
+    model: &SequenceClassifier,
+    config: &EncoderConfig,
+    items: &[Item],
+    task: &dyn Task,
+    device: &Device,
+) -> Result<Scores, TrainError> {
+    let targets: Option<Vec<Target>> = items.iter().map(|item| item.target).collect();
+    let targets = targets.ok_or(TrainError::NoTargets)?;
+    let logits = predict(model, config, items, device)?;
+    let mut names = task.metric_names().to_vec();
+    if !names.contains(&MetricName::Loss) {
+        names.push(MetricName::Loss);
+    }
+    let predictions = Predictions {
+        logits,
+        targets,
+        positive_class: task.positive_class(),
+    };
+    Ok(score(&names, &predictions)?)
+}

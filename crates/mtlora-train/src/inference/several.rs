@@ -1,0 +1,373 @@
+//! Several adapters over one base model, whose weights are in memory once.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mtlora_models::{EncoderConfig, PeftAdapter, TextEncoder};
+
+use crate::data::error::{DataError, listed, shown};
+use crate::data::example::Example;
+use crate::data::table_file;
+use crate::inference::evaluation::{encode, predict};
+use crate::inference::generator::{GeneratorParts, WriteError, WriteOptions, Written};
+use crate::run::adapter_settings::{AdapterSettings, MethodName};
+use crate::run::folder::{Parts, RunConfig, task_config};
+use crate::run::generation::GenerationRunConfig;
+use crate::training::learners::classification::TrainError;
+
+/// An adapter by the name that rows call it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedAdapter<C> {
+    /// The name.
+    pub name: String,
+    /// The run's or adapter's folder, with the trained values.
+    pub folder: PathBuf,
+    /// What it is a run of: [`RunConfig`] or [`GenerationRunConfig`].
+    pub config: C,
+}
+
+/// The model of each adapter, in their order and without gradients: the base model's weights are
+/// read once, and the models share them. Heads are their own.
+///
+/// # Errors
+/// When there is none, they have different base models, one is no adapter or has no head, or one
+/// does not fit the model.
+///
+/// ```no_run
+/// use std::path::{Path, PathBuf};
+/// use mtlora_train::{NamedAdapter, Run, load_classifiers};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let named = |name: &str, folder: &str| -> Result<_, mtlora_train::TrainError> {
+///     Ok(NamedAdapter {
+///         name: name.to_string(),
+///         folder: PathBuf::from(folder),
+///         config: Run::open(Path::new(folder))?.1,
+///     })
+/// };
+/// let adapters = [named("mood", "runs/sst2")?, named("grammar", "runs/cola")?];
+/// let device = mtlora_core::device("flex")?;
+/// let models = load_classifiers(&adapters, &device)?;
+/// # let _ = models;
+/// # Ok(())
+/// # }
+/// ```
+pub fn load_classifiers(
+    adapters: &[NamedAdapter<RunConfig>],
+    device: &Device,
+) -> Result<Vec<Parts>, TrainError> {
+    let first = of_one_base(adapters, |config| (&config.model, &config.adapter))?;
+    let (base, fresh) = first.config.base(device)?;
+    let frozen = first.config.adapter.keep_base(base.model.no_grad())?;
+    let fresh_head = fresh.iter().any(|name| name.starts_with("classifier."));
+    let mut all = Vec::with_capacity(adapters.len());
+    for one in adapters {
+        let adapter = open(one, one.config.adapter.method)?;
+        let objective = &one.config.objective;
+        let config = task_config(EncoderConfig::from_folder(&one.config.model)?, objective)?;
+        let mut model = frozen.clone();
+        let other_head = config.num_labels() != base.config.num_labels();
+        if adapter.num_labels().is_none() && (fresh_head || other_head) {
+            return Err(TrainError::Report(format!(
+                "{}: has no head, and the base model has none with {} outputs",
+                one.folder.display(),
+                config.num_labels()
+            )));
+        }
+        if other_head {
+            model = model.with_head(&config, device);
+        }
+        all.push(Parts {
+            model: adapter.attach(model, &config, &[])?.valid(),
+            text: TextEncoder::from_folder(&one.config.model, &config, one.config.max_length)?,
+            config,
+        });
+    }
+    Ok(all)
+}
+
+/// As [`load_classifiers`], for writing texts. The adapters are not folded in: a folded weight would
+/// be a copy.
+///
+/// # Errors
+/// As [`load_classifiers`].
+pub fn load_generators(
+    adapters: &[NamedAdapter<GenerationRunConfig>],
+    device: &Device,
+) -> Result<Vec<GeneratorParts>, TrainError> {
+    let first = of_one_base(adapters, |config| (&config.model, &config.adapter))?;
+    let base = first.config.base(device)?;
+    let frozen = first.config.adapter.keep_base(base.model.no_grad())?;
+    let mut all = Vec::with_capacity(adapters.len());
+    for one in adapters {
+        let adapter = open(one, one.config.adapter.method)?;
+        let model = adapter.attach(frozen.clone(), &base.config, &[])?;
+        all.push(GeneratorParts {
+            model: model.valid(),
+            config: base.config.clone(),
+            text: base.text.clone(),
+        });
+    }
+    Ok(all)
+}
+
+/// The first adapter, if all have one base model in one precision.
+fn of_one_base<C>(
+    adapters: &[NamedAdapter<C>],
+    base: impl Fn(&C) -> (&PathBuf, &AdapterSettings),
+) -> Result<&NamedAdapter<C>, TrainError> {
+    let first = adapters
+        .first()
+        .ok_or(TrainError::Option("there is no adapter"))?;
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let (model, settings) = base(&first.config);
+    for other in &adapters[1..] {
+        let (others, theirs) = base(&other.config);
+        if place(others) != place(model) || theirs.base_dtype != settings.base_dtype {
+            return Err(TrainError::Report(format!(
+                "adapters over one base model are needed: {} is over {} in {}, {} over {} in {}",
+                first.name,
+                model.display(),
+                settings.base_dtype,
+                other.name,
+                others.display(),
+                theirs.base_dtype
+            )));
+        }
+    }
+    Ok(first)
+}
+
+fn open<C>(one: &NamedAdapter<C>, method: MethodName) -> Result<PeftAdapter, TrainError> {
+    if method != MethodName::MtLora {
+        return Err(TrainError::Report(format!(
+            "{}: was trained with method {method} and is no adapter that could share its base model",
+            one.folder.display()
+        )));
+    }
+    Ok(PeftAdapter::from_folder(&one.folder)?)
+}
+
+/// A row of a table that says which adapter is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutedRow {
+    /// The line that it is on, from 1.
+    pub line: usize,
+    /// Which of the adapters, from 0.
+    pub adapter: usize,
+    /// The text, or the prompt.
+    pub text: String,
+    /// The second text of a pair, where a column for it was named.
+    pub pair: Option<String>,
+}
+
+/// Which columns of a table say what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutedColumns<'a> {
+    /// The column with the adapter's name.
+    pub adapter: &'a str,
+    /// The column with the text, or the prompt.
+    pub text: &'a str,
+    /// The column with the second text of a pair.
+    pub pair: Option<&'a str>,
+}
+
+/// The rows of a CSV, TSV or JSONL file, each for one of the adapters of these `names`.
+///
+/// # Errors
+/// Whatever keeps the file from being read, with the file and line it is about; a name that is none
+/// of the adapters'.
+pub fn read_routed(
+    path: &Path,
+    columns: RoutedColumns<'_>,
+    names: &[&str],
+) -> Result<Vec<RoutedRow>, DataError> {
+    table_file::distinct_columns(&[
+        ("adapter_column", Some(columns.adapter)),
+        ("text_column", Some(columns.text)),
+        ("pair_column", columns.pair),
+    ])?;
+    let mut rows = Vec::new();
+    let mut push = |line: usize, name: &str, text: String, pair: Option<String>| {
+        let name = name.trim();
+        let adapter = names.iter().position(|known| *known == name);
+        let adapter = adapter.ok_or_else(|| {
+            let message = format!(
+                "the adapter {} is none of those that are given: {}",
+                shown(name),
+                listed(names)
+            );
+            DataError::row(path, line, message)
+        })?;
+        rows.push(RoutedRow {
+            line,
+            adapter,
+            text,
+            pair,
+        });
+        Ok(())
+    };
+    let RoutedColumns {
+        adapter,
+        text,
+        pair,
+    } = columns;
+    match pair {
+        None => table_file::each_cells(path, [adapter, text], |line, [name, text]| {
+            push(line, &name, text, None)
+        })?,
+        Some(pair) => {
+            table_file::each_cells(path, [adapter, text, pair], |line, [name, text, pair]| {
+                push(line, &name, text, Some(pair))
+            })?;
+        }
+    }
+    Ok(rows)
+}
+
+/// The logits of each row by its own adapter's model, in the rows' order. The rows of one adapter are
+/// computed together.
+///
+/// # Errors
+/// When the tokenizer fails, with the row's number, or the device.
+pub fn predict_routed(
+    models: &[Parts],
+    rows: &[RoutedRow],
+    device: &Device,
+) -> Result<Vec<Vec<f32>>, TrainError> {
+    let mut logits = vec![Vec::new(); rows.len()];
+    for (parts, places) in models.iter().zip(by_adapter(rows, models.len())) {
+        let examples: Vec<Example> = places
+            .iter()
+            .map(|place| Example {
+                text: rows[*place].text.clone(),
+                pair: rows[*place].pair.clone(),
+                target: None,
+            })
+            .collect();
+        let items = encode(&parts.text, &examples).map_err(|error| match error {
+            TrainError::Model(error) => {
+                let place = |number: usize| places.get(number - 1).map_or(number, |at| at + 1);
+                TrainError::Model(error.renumbered(place))
+            }
+            other => other,
+        })?;
+        let found = predict(&parts.model, &parts.config, &items, device)?;
+        for (place, one) in places.into_iter().zip(found) {
+            logits[place] = one;
+        }
+    }
+    Ok(logits)
+}
+
+/// A text for each row by its own adapter's model and options, in the rows' order; `observe` is told
+/// how many of them are done. The rows of one adapter are written together.
+///
+/// # Errors
+/// As [`GeneratorParts::write`], with the row's number.
+pub fn write_routed(
+    models: &[(GeneratorParts, WriteOptions)],
+    rows: &[RoutedRow],
+    device: &Device,
+    observe: &mut dyn FnMut(usize),
+) -> Result<Vec<Written>, WriteError> {
+    let mut all: Vec<Option<Written>> = vec![None; rows.len()];
+    let mut before = 0;
+    for ((parts, options), places) in models.iter().zip(by_adapter(rows, models.len())) {
+        let inputs: Vec<&str> = places
+            .iter()
+            .map(|place| rows[*place].text.as_str())
+            .collect();
+        let mut done = |now| observe(before + now);
+        let written = parts
+            .write(&inputs, options, device, &mut done)
+            .map_err(|error| error.renumbered(|number| places[number - 1] + 1))?;
+        for (place, one) in places.into_iter().zip(written) {
+            all[place] = Some(one);
+        }
+        before += inputs.len();
+    }
+    let numbered = all.into_iter().zip(1..);
+    numbered
+        .map(|(one, number)| one.ok_or(WriteError::Nothing { number }))
+        .collect()
+}
+
+/// The rows of each of `count` adapters, as their places in `rows`.
+fn by_adapter(rows: &[RoutedRow], count: usize) -> Vec<Vec<usize>> {
+    let mut groups = vec![Vec::new(); count];
+    for (place, row) in rows.iter().enumerate() {
+        if let Some(group) = groups.get_mut(row.adapter) {
+            group.push(place);
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use super::*;
+
+    const COLUMNS: RoutedColumns<'static> = RoutedColumns {
+        adapter: "use",
+        text: "words",
+        pair: None,
+    };
+
+    #[test]
+    fn rows_go_to_the_adapter_that_they_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            ("a.csv", "words,use\n\"x, y\",two\nz,one\nw, two \n"),
+            ("a.tsv", "use\twords\ntwo\tx, y\none\tz\ntwo\tw\n"),
+            (
+                "a.jsonl",
+                "{\"words\":\"x, y\",\"use\":\"two\"}\n{\"words\":\"z\",\"use\":\"one\"}\n{\"words\":\"w\",\"use\":\"two\"}\n",
+            ),
+        ];
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            let rows = read_routed(&path, COLUMNS, &["one", "two"]).unwrap();
+            let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+            assert_eq!(texts, ["x, y", "z", "w"]);
+            assert_eq!(by_adapter(&rows, 2), [vec![1], vec![0, 2]]);
+        }
+        let path = folder.path().join("pairs.csv");
+        fs::write(&path, "words,more,use\nx,u,two\ny,z,one\n").unwrap();
+        let pair = |column| RoutedColumns {
+            pair: Some(column),
+            ..COLUMNS
+        };
+        let rows = read_routed(&path, pair("more"), &["one", "two"]).unwrap();
+        assert_eq!((rows[1].pair.as_deref(), rows[1].line), (Some("z"), 3));
+        // A column has one role.
+        for column in ["words", "use"] {
+            let error = read_routed(&path, pair(column), &["one", "two"]).unwrap_err();
+            assert!(matches!(error, DataError::Setting { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_an_error_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        fs::write(&path, "words,use\n\"x\ny\",one\nz,three\n").unwrap();
+        let error = read_routed(&path, COLUMNS, &["one", "two"]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("a.csv:4") && text.contains("three"), "{text}");
+        let error = read_routed(
+            &path,
+            RoutedColumns {
+                adapter: "who",
+                ..COLUMNS
+            },
+            &["one"],
+        );
+        assert!(matches!(error, Err(DataError::UnknownColumn { .. })));
+    }
+}

@@ -1,0 +1,4 @@
+//! Watching a run: the terminal dashboard and TensorBoard.
+
+pub(crate) mod dashboard;
+pub(crate) mod tensorboard;

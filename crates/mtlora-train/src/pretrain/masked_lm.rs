@@ -1,0 +1,616 @@
+//! Masked-language-model pre-training: the model learns to name tokens that are hidden from it.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use mtlora_core::SegmentsError;
+use mtlora_models::{EncoderConfig, MaskedLm, ModelError, Strip, TextEncoder, Tokens};
+use rand::RngExt;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::pretrain::steps::{PretrainSteps, endless};
+use crate::training::step::BatchLoss;
+
+/// The masks' stream of random numbers; the epochs' orders, which have the same seed, count theirs
+/// from 0.
+const MASK_STREAM: u64 = u64::MAX;
+
+/// How to pre-train.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PretrainOptions {
+    /// Optimizer steps; the lines are gone through as often as it takes.
+    pub steps: usize,
+    /// Sequences in a batch. An epoch's last batch has what is left.
+    pub batch: usize,
+    /// Batches to a step, at least 1. A step descends the mean over the chosen places of all of them, so that how it is
+    /// split makes no difference. An epoch's last step has what is left.
+    pub gradient_accumulation: usize,
+    /// The highest learning rate.
+    pub lr: f64,
+    /// The part of all steps over which the learning rate climbs.
+    pub warmup_ratio: f64,
+    /// AdamW's decoupled weight decay; biases and layer norms have none.
+    pub weight_decay: f64,
+    /// The part of a step's tokens, special ones aside, that the model has to name. At least one
+    /// is chosen whatever it says.
+    pub mask_probability: f64,
+    /// Seed of the data's order, of the masks and of dropout.
+    pub seed: u64,
+}
+
+/// One optimizer step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PretrainProgress {
+    /// From 1.
+    pub step: usize,
+    /// Of how many.
+    pub steps: usize,
+    /// The step's mean cross-entropy before it was made, in nats a token that was to be named.
+    pub loss: f64,
+    /// The step's speed, counting every token that the model read.
+    pub tokens_per_second: f64,
+}
+
+/// Why pre-training ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PretrainError {
+    /// No line has a token that can be hidden.
+    #[error("there is no text to pre-train on: every line is empty")]
+    NoText,
+    /// The tokenizer has nothing to hide tokens with.
+    #[error(
+        "the tokenizer has no mask token, `<mask>` or `[MASK]`, which pre-training hides tokens \
+         with; take one that has it"
+    )]
+    NoMaskToken,
+    /// A line that cannot be encoded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A sequence without tokens.
+    #[error(transparent)]
+    Segments(#[from] SegmentsError),
+    /// The loss is no number any more.
+    #[error(
+        "the loss is not finite at step {step}: training has diverged; try a lower learning rate \
+         or a longer warm-up"
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: usize,
+    },
+    /// The device could not give its result.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+/// Trains `model`, which is on an autodiff `device`, to name hidden tokens of `lines`, each a
+/// sequence of its own. Returns it without gradients.
+///
+/// As in BERT (arXiv 1810.04805, section 3.1), `mask_probability` of the tokens are chosen, of which
+/// 80 % are hidden by the mask token, 10 % replaced by a random one and 10 % left as they are; the
+/// loss is the mean cross-entropy at the chosen places. As in RoBERTa (arXiv 1907.11692, sections
+/// 2.4 and 4.1), they are chosen anew each time a line is read, there is no other objective, and
+/// AdamW has the betas 0.9 and 0.98 and the epsilon 1e-6.
+///
+/// The learning rate is that of [`WarmupLinear`](crate::WarmupLinear). On a CPU, the same arguments
+/// give the same model.
+///
+/// # Errors
+/// When there is no text or no mask token, a line cannot be encoded, or the loss stops being finite.
+pub fn pretrain(
+    mut model: MaskedLm,
+    config: &EncoderConfig,
+    text: &TextEncoder,
+    lines: &[String],
+    options: &PretrainOptions,
+    device: &Device,
+    progress: &mut dyn FnMut(PretrainProgress),
+) -> Result<MaskedLm, PretrainError> {
+    mtlora_core::seed(device, options.seed);
+    let masking = Masking::new(text, options.mask_probability)?;
+    let lines: Vec<(&str, Option<&str>)> = lines.iter().map(|line| (line.as_str(), None)).collect();
+    let mut sequences = text.encode_batch(&lines)?;
+    sequences.retain(|tokens| tokens.ids.iter().any(|id| masking.may_hide(*id)));
+    if sequences.is_empty() {
+        return Err(PretrainError::NoText);
+    }
+
+    let lengths: Vec<usize> = sequences.iter().map(Tokens::len).collect();
+    let batches = endless(
+        &lengths,
+        options.batch,
+        options.gradient_accumulation,
+        options.seed,
+    );
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    rng.set_stream(MASK_STREAM);
+
+    let mut steps = PretrainSteps::new(
+        options.lr,
+        options.warmup_ratio,
+        options.weight_decay,
+        options.steps,
+        progress,
+    );
+
+    for step in batches.take(options.steps) {
+        let start = Instant::now();
+        let mut order = step.concat();
+        // As one batch has it, so that how a step is split says nothing about what is hidden.
+        order.sort_by_key(|at| lengths[*at]);
+        let mut chosen: Vec<Tokens> = order.iter().map(|at| sequences[*at].clone()).collect();
+        let hidden = masking.hide(&mut chosen, &mut rng);
+        let terms = hidden.places.len();
+        let masked: BTreeMap<usize, Masked> =
+            order.into_iter().zip(apart(chosen, hidden)).collect();
+        let batches = step.iter().map(|batch| batch.iter().map(|at| &masked[at]));
+        // Without anything hidden there is no loss.
+        let batches = batches
+            .map(Iterator::collect::<Vec<_>>)
+            .filter(|batch| batch.iter().any(|one| !one.hidden.places.is_empty()));
+        model = steps.take(model, batches.collect(), terms, start, |model, batch| {
+            loss(model, config, &batch, device)
+        })?;
+    }
+    Ok(model.valid())
+}
+
+/// A sequence with some of its tokens hidden.
+struct Masked {
+    tokens: Tokens,
+    /// Places from its own beginning.
+    hidden: Hidden,
+}
+
+/// The sequences of a strip, each with what is hidden in it.
+fn apart(sequences: Vec<Tokens>, mut hidden: Hidden) -> Vec<Masked> {
+    let one = |tokens: Tokens| {
+        let rest = hidden.split_off(tokens.len());
+        let hidden = std::mem::replace(&mut hidden, rest);
+        Masked { tokens, hidden }
+    };
+    sequences.into_iter().map(one).collect()
+}
+
+/// The cross-entropies at the chosen places.
+fn loss(
+    model: &MaskedLm,
+    config: &EncoderConfig,
+    batch: &[&Masked],
+    device: &Device,
+) -> Result<BatchLoss, PretrainError> {
+    let sequences: Vec<&Tokens> = batch.iter().map(|one| &one.tokens).collect();
+    let strip = Strip::new(&sequences, config, device)?;
+    let (mut places, mut ids, mut start) = (Vec::new(), Vec::new(), 0);
+    for Masked { tokens, hidden } in batch {
+        places.extend(hidden.places.iter().map(|place| start + place));
+        ids.extend(hidden.ids.iter().copied());
+        start += tokens.len() as i32;
+    }
+    let count = places.len();
+    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [count]), device);
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [count, 1]), device);
+    let logits = model.forward(&strip, places, config);
+    Ok(BatchLoss {
+        sum: log_softmax(logits, 1).gather(1, ids).sum().neg(),
+        tokens: strip.segments.tokens(),
+    })
+}
+
+/// What the model has to name.
+#[derive(Debug, PartialEq)]
+struct Hidden {
+    /// Rows of the strip, ascending.
+    places: Vec<i32>,
+    /// The tokens that were there.
+    ids: Vec<i32>,
+}
+
+impl Hidden {
+    /// Keeps what is in the first so many rows, and returns the rest, as rows of a strip that begins after them.
+    fn split_off(&mut self, rows: usize) -> Self {
+        let kept = self
+            .places
+            .partition_point(|place| (*place as usize) < rows);
+        let mut places = self.places.split_off(kept);
+        for place in &mut places {
+            *place -= rows as i32;
+        }
+        Self {
+            places,
+            ids: self.ids.split_off(kept),
+        }
+    }
+}
+
+/// How tokens are hidden.
+struct Masking {
+    mask: u32,
+    /// Tokens that are never hidden nor drawn, sorted.
+    special: Vec<u32>,
+    /// All other tokens.
+    ordinary: Vec<u32>,
+    probability: f64,
+}
+
+impl Masking {
+    fn new(text: &TextEncoder, probability: f64) -> Result<Self, PretrainError> {
+        let mask = text.mask_token_id().ok_or(PretrainError::NoMaskToken)?;
+        let mut special = text.special_token_ids().to_vec();
+        // A tokenizer's file need not call it special.
+        special.push(mask);
+        special.sort_unstable();
+        let vocabulary = u32::try_from(text.vocab_size()).unwrap_or(u32::MAX);
+        let ordinary = (0..vocabulary).filter(|id| special.binary_search(id).is_err());
+        Ok(Self {
+            mask,
+            ordinary: ordinary.collect(),
+            special,
+            probability,
+        })
+    }
+
+    fn may_hide(&self, id: u32) -> bool {
+        self.special.binary_search(&id).is_err()
+    }
+
+    /// Changes the tokens of `batch`, all of a step's sequences, and tells what they were. The number of chosen tokens
+    /// is the rounded part of them, so that batches of one size have logits of one size.
+    fn hide(&self, batch: &mut [Tokens], rng: &mut ChaCha8Rng) -> Hidden {
+        let ids = batch.iter_mut().flat_map(|tokens| &mut tokens.ids);
+        let mut candidates: Vec<(usize, &mut u32)> = ids
+            .enumerate()
+            .filter(|(_, id)| self.may_hide(**id))
+            .collect();
+        let part = (candidates.len() as f64 * self.probability).round() as usize;
+        let count = part.max(1).min(candidates.len());
+        let (chosen, _) = candidates.partial_shuffle(rng, count);
+        chosen.sort_unstable_by_key(|(place, _)| *place);
+        let mut hidden = Hidden {
+            places: Vec::with_capacity(count),
+            ids: Vec::with_capacity(count),
+        };
+        for (place, id) in chosen {
+            hidden.places.push(*place as i32);
+            hidden.ids.push(**id as i32);
+            match rng.random_range(0..10) {
+                0..8 => **id = self.mask,
+                8 => **id = self.ordinary.choose(rng).copied().unwrap_or(**id),
+                _ => {}
+            }
+        }
+        hidden
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::path::PathBuf;
+
+    use mtlora_core::{State, devices, state};
+    use mtlora_models::{Architecture, EncoderSizes, train_tokenizer};
+    use proptest::prelude::*;
+
+    use crate::tasks::acceptability::corpus;
+    use crate::training::normalization::Divisors;
+    use crate::training::step::testing::made;
+
+    const MAX_TOKENS: usize = 48;
+
+    struct Setup {
+        lines: Vec<String>,
+        config: EncoderConfig,
+        text: TextEncoder,
+        device: Device,
+    }
+
+    impl Setup {
+        fn new() -> Self {
+            let lines = corpus(1, 300);
+            let tokenizer = train_tokenizer(lines.iter(), 400).unwrap();
+            let sizes = EncoderSizes {
+                vocab_size: tokenizer.get_vocab_size(true),
+                hidden_size: 32,
+                num_hidden_layers: 1,
+                num_attention_heads: 2,
+                intermediate_size: 64,
+                max_tokens: MAX_TOKENS,
+            };
+            let mut config = EncoderConfig::new(Architecture::Roberta, sizes).unwrap();
+            // The CPU's generator is one for the process, and other tests draw from it meanwhile.
+            config.hidden_dropout_prob = 0.0;
+            config.attention_probs_dropout_prob = 0.0;
+            let path = PathBuf::from("tokenizer.json");
+            Self {
+                text: TextEncoder::new(path, tokenizer, &config, MAX_TOKENS).unwrap(),
+                lines,
+                config,
+                device: devices().remove(0).device.autodiff(),
+            }
+        }
+
+        fn run(&self, options: &PretrainOptions) -> Result<(Vec<f64>, State), PretrainError> {
+            let model = MaskedLm::fresh(&self.config, 5, &self.device).unwrap();
+            let mut losses = Vec::new();
+            let model = pretrain(
+                model,
+                &self.config,
+                &self.text,
+                &self.lines,
+                options,
+                &self.device,
+                &mut |progress| {
+                    assert_eq!(
+                        (progress.step, progress.steps),
+                        (losses.len() + 1, options.steps)
+                    );
+                    assert!(progress.tokens_per_second > 0.0);
+                    losses.push(progress.loss);
+                },
+            )?;
+            Ok((losses, state(&model, |_, _| true)))
+        }
+    }
+
+    fn options(steps: usize, seed: u64) -> PretrainOptions {
+        PretrainOptions {
+            steps,
+            batch: 16,
+            gradient_accumulation: 1,
+            lr: 1e-2,
+            warmup_ratio: 0.1,
+            weight_decay: 0.01,
+            mask_probability: 0.15,
+            seed,
+        }
+    }
+
+    #[test]
+    fn the_loss_falls_from_that_of_guessing() {
+        let setup = Setup::new();
+        let (losses, _) = setup.run(&options(60, 0)).unwrap();
+        assert_eq!(losses.len(), 60);
+        let guessing = (setup.config.vocab_size as f64).ln();
+        assert!(
+            (losses[0] - guessing).abs() < 0.2,
+            "{} {guessing}",
+            losses[0]
+        );
+        let end = losses[50..].iter().sum::<f64>() / 10.0;
+        assert!(end < 0.9 * losses[0], "{losses:?}");
+    }
+
+    #[test]
+    fn the_model_learns_more_than_how_frequent_tokens_are() {
+        let setup = Setup::new();
+        let masking = Masking::new(&setup.text, 0.15).unwrap();
+        let mut counts = vec![0.0; setup.config.vocab_size];
+        for line in &setup.lines {
+            for id in setup.text.encode(line, None).unwrap().ids {
+                counts[id as usize] += f64::from(u8::from(masking.may_hide(id)));
+            }
+        }
+        let all: f64 = counts.iter().sum();
+        let parts = counts.iter().map(|count| count / all);
+        let entropy: f64 = parts.filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
+        let (losses, _) = setup.run(&options(400, 0)).unwrap();
+        let end = losses[350..].iter().sum::<f64>() / 50.0;
+        assert!(end < entropy - 0.2, "{end} {entropy}");
+    }
+
+    #[test]
+    fn a_seed_gives_one_model() {
+        let setup = Setup::new();
+        // More steps than an epoch has.
+        let [one, again, other] = [3, 3, 4].map(|seed| setup.run(&options(21, seed)).unwrap());
+        assert_eq!(one.0, again.0);
+        assert!(one.1 == again.1);
+        assert!(one.1 != other.1);
+    }
+
+    #[test]
+    fn tokens_are_hidden_in_the_published_proportions() {
+        let setup = Setup::new();
+        let masking = Masking::new(&setup.text, 0.15).unwrap();
+        let rows: Vec<_> = setup
+            .lines
+            .iter()
+            .map(|line| (line.as_str(), None))
+            .collect();
+        let original = setup.text.encode_batch(&rows).unwrap();
+        let flat = |batch: &[Tokens]| -> Vec<u32> {
+            batch.iter().flat_map(|tokens| tokens.ids.clone()).collect()
+        };
+        let before = flat(&original);
+        let may = before.iter().filter(|id| masking.may_hide(**id)).count();
+        assert_eq!(may, before.len() - 2 * original.len());
+
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let (mut masked, mut random, mut kept) = (0, 0, 0);
+        let mut ever = vec![false; before.len()];
+        for _ in 0..40 {
+            let mut batch = original.clone();
+            let hidden = masking.hide(&mut batch, &mut rng);
+            let after = flat(&batch);
+            assert_eq!(hidden.places.len(), (may as f64 * 0.15).round() as usize);
+            assert!(hidden.places.is_sorted_by(|a, b| a < b));
+            let mut restored = after.clone();
+            for (place, id) in hidden.places.iter().zip(&hidden.ids) {
+                let place = *place as usize;
+                assert!(masking.may_hide(*id as u32));
+                ever[place] = true;
+                restored[place] = *id as u32;
+                match after[place] {
+                    id if id == masking.mask => masked += 1,
+                    id if id == before[place] => kept += 1,
+                    id => {
+                        assert!(masking.may_hide(id) && (id as usize) < setup.config.vocab_size);
+                        random += 1;
+                    }
+                }
+            }
+            assert_eq!(restored, before);
+        }
+        let all = f64::from(masked + random + kept);
+        for (count, part) in [(masked, 0.8), (random, 0.1), (kept, 0.1)] {
+            assert!(
+                (f64::from(count) / all - part).abs() < 0.02,
+                "{count} of {all}"
+            );
+        }
+        // Dynamic: 1 - 0.85^40 is 99.8 %.
+        let reached = ever.iter().filter(|ever| **ever).count();
+        assert!(reached as f64 > 0.99 * may as f64, "{reached} of {may}");
+    }
+
+    /// As [`Masked`] sequences of one step: of the lines with these indices, by length.
+    fn masked(setup: &Setup, which: &[usize], probability: f64, seed: u64) -> Vec<Masked> {
+        let masking = Masking::new(&setup.text, probability).unwrap();
+        let rows: Vec<_> = which
+            .iter()
+            .map(|at| (setup.lines[*at].as_str(), None))
+            .collect();
+        let mut sequences = setup.text.encode_batch(&rows).unwrap();
+        sequences.sort_by_key(Tokens::len);
+        let hidden = masking.hide(&mut sequences, &mut ChaCha8Rng::seed_from_u64(seed));
+        apart(sequences, hidden)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn how_a_step_is_split_makes_no_difference(
+            which in prop::collection::vec(0usize..300, 1..10),
+            probability in 0.0..0.6f64, size in 1usize..8, seed: u64,
+        ) {
+            let setup = Setup::new();
+            let model = MaskedLm::fresh(&setup.config, 5, &setup.device).unwrap();
+            let masked = masked(&setup, &which, probability, seed);
+            let terms: usize = masked.iter().map(|one| one.hidden.places.len()).sum();
+            let step = |size: usize| {
+                let batches = masked.chunks(size).map(|batch| batch.iter().collect::<Vec<_>>());
+                let batches = batches.filter(|batch| batch.iter().any(|one| !one.hidden.places.is_empty()));
+                let batches = batches.map(|batch| (batch, Divisors::step(terms as f64)));
+                let loss = |model: &MaskedLm, batch: Vec<&Masked>| {
+                    loss(model, &setup.config, &batch, &setup.device)
+                };
+                made(&model, batches, loss)
+            };
+            let (whole, split) = (step(masked.len()), step(size));
+            prop_assert!(whole.apart(&split) < 1e-5, "{}", whole.apart(&split));
+        }
+    }
+
+    /// 300 lines are 25 steps of 12 sequences, however these are split.
+    #[test]
+    fn a_step_of_several_batches_is_the_step_of_one() {
+        let setup = Setup::new();
+        let run = |batch, gradient_accumulation| {
+            let options = PretrainOptions {
+                batch,
+                gradient_accumulation,
+                // Short lines have no hidden token then, and batches of one of them have none.
+                mask_probability: 0.05,
+                lr: 1e-3,
+                ..options(27, 0)
+            };
+            setup.run(&options).unwrap().0
+        };
+        let whole = run(12, 1);
+        for (batch, accumulation) in [(4, 3), (6, 2), (5, 3), (1, 12)] {
+            let split = run(batch, accumulation);
+            // Steps of 5, 5 and 5 are others.
+            let same = batch * accumulation == 12;
+            let apart = whole.iter().zip(&split).map(|(a, b)| (a - b).abs());
+            let most = apart.fold(0.0, f64::max);
+            assert_eq!(most < 1e-4, same, "{batch} x {accumulation}: {most}");
+        }
+    }
+
+    #[test]
+    fn hidden_places_are_those_of_their_sequence() {
+        let hidden = Hidden {
+            places: vec![1, 2, 7, 9],
+            ids: vec![10, 20, 70, 90],
+        };
+        let tokens = |length: usize| Tokens {
+            ids: vec![0; length],
+            type_ids: vec![0; length],
+        };
+        // The rows from 0, 3, 6 and 9.
+        let found = apart([3, 3, 3, 1].map(tokens).to_vec(), hidden);
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|one| (one.hidden.places, one.hidden.ids))
+            .collect();
+        let expected = [
+            (vec![1, 2], vec![10, 20]),
+            (vec![], vec![]),
+            (vec![1], vec![70]),
+            (vec![0], vec![90]),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_batch_has_a_place_whatever_the_probability() {
+        let setup = Setup::new();
+        let tokens = setup.text.encode("Dogs bark.", None).unwrap();
+        let count = tokens.len() - 2;
+        for (probability, expected) in [
+            (0.0, 1),
+            (1e-9, 1),
+            (f64::NAN, 1),
+            (-1.0, 1),
+            (1.0, count),
+            (7.0, count),
+        ] {
+            let masking = Masking::new(&setup.text, probability).unwrap();
+            let mut rng = ChaCha8Rng::seed_from_u64(0);
+            let hidden = masking.hide(&mut [tokens.clone()], &mut rng);
+            assert_eq!(hidden.places.len(), expected, "{probability}");
+        }
+    }
+
+    #[test]
+    fn blank_lines_are_no_text() {
+        let mut setup = Setup::new();
+        setup.lines.insert(7, String::new());
+        setup.run(&options(20, 0)).unwrap();
+        setup.lines = vec![String::new(); 3];
+        let error = setup.run(&options(2, 0)).unwrap_err();
+        assert!(matches!(error, PretrainError::NoText), "{error}");
+    }
+
+    #[test]
+    fn a_tokenizer_without_a_mask_is_refused() {
+        let mut setup = Setup::new();
+        let json = setup.text.tokenizer().to_string(false).unwrap();
+        let json = json.replace("<mask>", "<none>");
+        let path = PathBuf::from("tokenizer.json");
+        setup.text =
+            TextEncoder::from_bytes(&path, json.as_bytes(), &setup.config, MAX_TOKENS).unwrap();
+        let error = setup.run(&options(2, 0)).unwrap_err();
+        assert!(matches!(error, PretrainError::NoMaskToken), "{error}");
+    }
+
+    #[test]
+    fn divergence_names_the_step() {
+        let mut options = options(9, 0);
+        options.lr = f64::INFINITY;
+        options.warmup_ratio = 0.0;
+        let error = Setup::new().run(&options).unwrap_err();
+        assert!(
+            matches!(error, PretrainError::NotFinite { step: 2 }),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,148 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use burn::module::Module;
+use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets};
+use mtlora_models::{Stored, TrainedFormat, fused_projections};
+use serde::{Deserialize, Serialize};
+
+use crate::training::learners::classification::{Method, TrainError};
+
+/// The name of a [`Method`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// Adapters and the head.
+    MtLora,
+    /// Everything.
+    Full,
+    /// The head only.
+    Head,
+}
+
+impl fmt::Display for MethodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MethodName::MtLora => "mtlora",
+            MethodName::Full => "full",
+            MethodName::Head => "head",
+        })
+    }
+}
+
+impl FromStr for MethodName {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "mtlora" => Ok(MethodName::MtLora),
+            "full" => Ok(MethodName::Full),
+            "head" => Ok(MethodName::Head),
+            _ => Err(format!("unknown method `{s}`: one of mtlora, full, head")),
+        }
+    }
+}
+
+/// What of a run's model trains, and how its adapter is made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterSettings {
+    /// What trains.
+    pub method: MethodName,
+    /// How `T` is made.
+    pub structure: Structure,
+    /// The rank of the update.
+    pub rank: usize,
+    /// Numerator of the update's scale.
+    pub alpha: f64,
+    /// Scale by the root of the rank.
+    pub use_rslora: bool,
+    /// Dropout on the adapter's input.
+    pub dropout: f64,
+    /// How the factors start.
+    pub init: Init,
+    /// The folder of the adapter (a run, or one of PEFT's) that it starts with instead.
+    pub init_from: Option<PathBuf>,
+    /// Which weights are adapted, as [`Targets::parse`] reads it.
+    pub targets: String,
+    /// GPT-2: which of the query, key and value in `c_attn` are adapted, as letters of `qkv`.
+    pub projections: Option<String>,
+    /// In which precision the frozen weights are kept.
+    #[serde(default)]
+    pub base_dtype: BaseDtype,
+}
+
+impl AdapterSettings {
+    /// `model`, whose parameters are frozen or not as they should be, with its frozen weights in the
+    /// precision that they are kept in.
+    ///
+    /// # Errors
+    /// When nothing is frozen that could be kept in less precision, or the device does not have it.
+    pub fn keep_base<M: Module>(&self, model: M) -> Result<M, TrainError> {
+        if self.method == MethodName::Full && self.base_dtype != BaseDtype::F32 {
+            return Err(TrainError::Option(
+                "method full trains every weight, and what trains stays in f32: leave base_dtype out",
+            ));
+        }
+        Ok(self.base_dtype.keep(model)?)
+    }
+
+    /// The precision that the base model is read in: what trains is not kept in less than 32 bits.
+    pub fn base_dtype_to_read(&self) -> BaseDtype {
+        match self.method {
+            MethodName::Full => BaseDtype::F32,
+            MethodName::MtLora | MethodName::Head => self.base_dtype,
+        }
+    }
+
+    /// `model` for writing texts: its adapter folded into the weights where these are in f32. Others
+    /// would lose the update in their rounding, and keep it beside them.
+    pub fn folded<M: Module>(&self, model: M) -> M {
+        match self.base_dtype {
+            BaseDtype::F32 => model.materialize(),
+            BaseDtype::Bf16 | BaseDtype::Int8 => model,
+        }
+    }
+
+    /// How what trains of `model` is written, beside the name of its `base` model.
+    pub(crate) fn format<M: Module>(
+        &self,
+        model: &M,
+        layout: &impl Stored,
+        base: &Path,
+    ) -> Result<TrainedFormat, TrainError> {
+        let base = base.display().to_string();
+        Ok(TrainedFormat::new(model, layout, &base, self.use_rslora)?)
+    }
+
+    /// What trains, with `modules_to_save` trained beside the adapter and its start from `seed`.
+    ///
+    /// # Errors
+    /// When the projections are no letters of `qkv`.
+    pub fn method(&self, modules_to_save: &[&str], seed: u64) -> Result<Method, TrainError> {
+        let adapter = match self.method {
+            MethodName::Full => return Ok(Method::Full),
+            MethodName::Head => return Ok(Method::Head),
+            MethodName::MtLora => MtLoraConfig::new(self.structure),
+        };
+        let fused = match self.projections.as_deref().map(fused_projections) {
+            None => Vec::new(),
+            Some(Some(fused)) => vec![fused],
+            Some(None) => return Err(TrainError::Option("projections must be letters of qkv")),
+        };
+        let modules_to_save = modules_to_save.iter().map(|name| name.to_string());
+        Ok(Method::MtLora(
+            adapter
+                .with_rank(self.rank)
+                .with_alpha(self.alpha)
+                .with_use_rslora(self.use_rslora)
+                .with_dropout(self.dropout)
+                .with_init(self.init)
+                .with_target_modules(Targets::parse(&self.targets))
+                .with_fused_projections(fused)
+                .with_modules_to_save(modules_to_save.collect())
+                .with_seed(seed),
+        ))
+    }
+}

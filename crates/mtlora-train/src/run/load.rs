@@ -1,0 +1,48 @@
+//! What was trained, back in its model.
+
+use std::path::Path;
+
+use burn::module::Module;
+use mtlora_core::load_state;
+use mtlora_models::{
+    ADAPTER_WEIGHTS_FILE, Checkpoint, PeftAdapter, Stored, TRAINED_FILE, TrainedFormat,
+    adapter_weights,
+};
+
+use crate::run::adapter_settings::{AdapterSettings, MethodName};
+use crate::training::learners::classification::TrainError;
+
+/// The base model with the trained values in `folder`, without gradients.
+pub(crate) fn load<M: Module>(
+    model: M,
+    layout: &impl Stored,
+    settings: &AdapterSettings,
+    folder: &Path,
+) -> Result<M, TrainError> {
+    if settings.method == MethodName::MtLora {
+        let adapter = PeftAdapter::from_folder(folder)?;
+        let model = adapter.attach(model, layout, &[])?;
+        return Ok(settings.keep_base(model)?.valid());
+    }
+    let model = settings.method(&[], 0)?.prepare(model)?;
+    let format = TrainedFormat::new(&model, layout, "", false)?;
+    let values = format.read(folder)?;
+    Ok(settings.keep_base(load_state(model, values)?)?.valid())
+}
+
+/// How many values were trained of a run, or of an adapter, in `folder`.
+///
+/// # Errors
+/// When there is no file with them.
+pub fn trained_parameters(folder: &Path) -> Result<usize, TrainError> {
+    let trained = folder.join(TRAINED_FILE);
+    let path = match adapter_weights(folder) {
+        Some(path) => path,
+        None if trained.exists() => trained,
+        // What most runs have.
+        None => folder.join(ADAPTER_WEIGHTS_FILE),
+    };
+    let file = Checkpoint::open_file(&path)?;
+    let shapes = file.names().filter_map(|name| file.shape(name));
+    Ok(shapes.map(|shape| shape.iter().product::<usize>()).sum())
+}

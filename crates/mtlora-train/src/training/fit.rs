@@ -1,0 +1,828 @@
+//! The training loop.
+//!
+//! The loop is our own: Burn's `Learner` counts in epochs, while the method's schedules, early
+//! stopping and checkpoints count in steps. Optimizer, gradients and dashboard are Burn's.
+
+use std::cell::OnceCell;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mtlora_core::{State, load_state, random_state, seed, set_random_state, state};
+use serde::Serialize;
+
+use crate::data::fingerprint::Fingerprint;
+use crate::metrics::labels::{MetricName, Scores};
+use crate::training::learners::classification::TrainError;
+use crate::training::optimizer::adamw_on;
+use crate::training::optimizer_state::OptimizerState;
+use crate::training::options::TrainOptions;
+use crate::training::plan::{Plan, PlannedStep};
+use crate::training::snapshot::{Best, Snapshot};
+use crate::training::step::{BatchLoss, Stepper};
+
+/// What is learned: the examples, the losses on some of them, and how good a model is.
+///
+/// The sum of the losses and what it is divided by are apart, since a step may be made of several batches
+/// ([`gradient_accumulation`](TrainOptions::gradient_accumulation)): it descends the sum over all of them, divided once
+/// by [`divisor`](Self::divisor) of all of their examples.
+pub trait Learner {
+    /// The model that learns.
+    type Model: Module;
+
+    /// The tokens of each training example.
+    fn lengths(&self) -> &[usize];
+
+    /// What the sum of the losses of the training examples with these indices is divided by, where they make up
+    /// a step: mostly how many losses are in the sum, so one for each example, or one for each token that the model is
+    /// to name. It follows from the examples alone, before the model has read them. A step for which it is not above 0
+    /// is an error.
+    fn divisor(&self, examples: &[usize]) -> f64;
+
+    /// The losses of `model` on the training examples with these indices, on an autodiff `device`: their sum, which
+    /// is not divided by anything.
+    ///
+    /// # Errors
+    /// When the examples cannot be learned from.
+    fn loss(
+        &self,
+        model: &Self::Model,
+        batch: &[usize],
+        device: &Device,
+    ) -> Result<BatchLoss, TrainError>;
+
+    /// The scores of `model`, which is without gradients (`model.valid()`), on a plain `device`.
+    ///
+    /// # Errors
+    /// When there are no scores.
+    fn evaluate(&self, model: &Self::Model, device: &Device) -> Result<Scores, TrainError>;
+
+    /// The score by which the best state is chosen.
+    fn main_metric(&self) -> MetricName;
+
+    /// Takes in what tells whether the examples are the same when a training goes on. Their lengths,
+    /// unless a learner knows better.
+    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        fingerprint.numbers(self.lengths().iter().map(|length| *length as u64));
+    }
+}
+
+/// One optimizer step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct StepReport {
+    /// From 1.
+    pub step: usize,
+    /// Of how many.
+    pub steps: usize,
+    /// Passes over the data so far.
+    pub epoch: f64,
+    /// The loss that the step descended: the mean over all of its examples, or over all of its tokens that count, and
+    /// with [`LossNormalization::Batch`](crate::LossNormalization::Batch) the mean of its batches' means.
+    pub loss: f64,
+    /// The rate that the step was made with.
+    pub learning_rate: f64,
+}
+
+/// Hears what happens while a model trains.
+pub trait Observer {
+    /// A step was made.
+    ///
+    /// # Errors
+    /// Ends the training.
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError>;
+
+    /// The model was evaluated after `step` steps (0: before the first). `best` is there when no state has been
+    /// better so far, and holds its values of what trains.
+    ///
+    /// # Errors
+    /// Ends the training.
+    fn evaluated(
+        &mut self,
+        step: usize,
+        scores: &Scores,
+        best: Option<&State>,
+    ) -> Result<(), TrainError>;
+
+    /// The training is between two steps, after what `step` and `evaluated` told of: the place to
+    /// keep a [`Snapshot`], and to end the training early with [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// Ends the training.
+    fn between(&mut self, _pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Where a training is between two steps.
+pub struct Pause<'a> {
+    /// Steps made; 0 before the first, after its evaluation.
+    pub step: usize,
+    /// Whether the last of them ended a pass over the data.
+    pub epoch_ended: bool,
+    /// Whether it led to the best score so far.
+    pub best: bool,
+    /// Whether it was the last of all.
+    pub ended: bool,
+    snapshot: &'a dyn Fn() -> Result<Snapshot, TrainError>,
+}
+
+impl Pause<'_> {
+    /// All that the training needs to go on from here.
+    ///
+    /// # Errors
+    /// When the optimizer's state cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, TrainError> {
+        (self.snapshot)()
+    }
+}
+
+/// What training came to.
+pub struct Trained<M> {
+    /// The best state's model, without gradients.
+    pub model: M,
+    /// The scores before the first step.
+    pub before: Scores,
+    /// The best state's scores.
+    pub best: Scores,
+    /// The steps after which that was.
+    pub best_step: usize,
+    /// The last state's scores.
+    pub last: Scores,
+    /// Steps made.
+    pub steps: usize,
+    /// Tokens read in them.
+    pub tokens: usize,
+    /// Time of the steps, without evaluations.
+    pub time: Duration,
+}
+
+/// Trains `model`, whose parameters are frozen or not as they should be, on an autodiff `device`,
+/// and keeps the state with the best score.
+///
+/// With `from`, a [`Snapshot`] of a training with the same model, learner and options, goes on from
+/// there: on a CPU, what comes out is to the bit what that one would have come to.
+///
+/// # Errors
+/// When an option is out of its range, the loss stops being finite, the snapshot is of another
+/// training, or the learner or the observer says so; [`TrainError::Interrupted`] when the observer
+/// ended it.
+pub fn fit<L: Learner>(
+    model: L::Model,
+    learner: &L,
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Trained<L::Model>, TrainError> {
+    options.validate()?;
+    if learner.lengths().is_empty() {
+        return Err(TrainError::NoExamples);
+    }
+    let mut plan = Plan::new(learner.lengths(), options);
+    let begins = from.is_none();
+    let mut fit = match from {
+        None => Fit::begin(model, learner, options, device)?,
+        Some(snapshot) => Fit::resume(model, learner, options, snapshot, device)?,
+    };
+    if begins {
+        observer.evaluated(0, &fit.before, None)?;
+        fit.pause(observer, [false, false, fit.ended(&plan)])?;
+    }
+    while !fit.ended(&plan) {
+        fit = fit.advance(&mut plan, observer)?;
+    }
+    fit.finish()
+}
+
+/// A training, between two steps.
+struct Fit<'a, L: Learner> {
+    model: L::Model,
+    stepper: Stepper,
+    learner: &'a L,
+    options: &'a TrainOptions,
+    device: &'a Device,
+    step: usize,
+    tokens: usize,
+    time: Duration,
+    waited: usize,
+    before: Scores,
+    last: Scores,
+    best: Option<Best>,
+    /// Of the examples and of what does not train: made when they are first asked for.
+    fingerprints: OnceCell<[String; 2]>,
+}
+
+impl<'a, L: Learner> Fit<'a, L> {
+    fn begin(
+        model: L::Model,
+        learner: &'a L,
+        options: &'a TrainOptions,
+        device: &'a Device,
+    ) -> Result<Self, TrainError> {
+        seed(device, options.seed);
+        let before = learner.evaluate(&model.valid(), &device.clone().inner())?;
+        Ok(Self {
+            model,
+            stepper: Stepper::new(options),
+            learner,
+            options,
+            device,
+            step: 0,
+            tokens: 0,
+            time: Duration::ZERO,
+            waited: 0,
+            last: before.clone(),
+            before,
+            best: None,
+            fingerprints: OnceCell::new(),
+        })
+    }
+
+    fn resume(
+        model: L::Model,
+        learner: &'a L,
+        options: &'a TrainOptions,
+        snapshot: Snapshot,
+        device: &'a Device,
+    ) -> Result<Self, TrainError> {
+        let fingerprints = fingerprints(&model, learner);
+        let [data, base] = &fingerprints;
+        snapshot.check(options, data, base, &state(&model, |_, trains| trains))?;
+        let model = load_state(model, snapshot.model)?;
+        let optimizer = snapshot
+            .optimizer
+            .restore(adamw_on(options.weight_decay, device), &model)?;
+        set_random_state(device, snapshot.random);
+        Ok(Self {
+            model,
+            stepper: Stepper::resumed(optimizer, options, snapshot.step),
+            learner,
+            options,
+            device,
+            step: snapshot.step,
+            tokens: snapshot.tokens,
+            time: Duration::try_from_secs_f64(snapshot.seconds).unwrap_or_default(),
+            waited: snapshot.waited,
+            before: snapshot.before,
+            last: snapshot.last,
+            best: snapshot.best,
+            fingerprints: OnceCell::from(fingerprints),
+        })
+    }
+
+    /// Whether there is no step left, or nothing has got better for too long.
+    fn ended(&self, plan: &Plan<'_>) -> bool {
+        let patience = self.options.patience;
+        self.step >= plan.steps() || patience.is_some_and(|most| self.waited >= most)
+    }
+
+    /// One step, the evaluation that is due after it, and the pause.
+    fn advance(self, plan: &mut Plan<'_>, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let steps = plan.steps();
+        let PlannedStep {
+            batches,
+            learning_rate,
+            epoch,
+            ends_epoch,
+        } = plan.step(self.step);
+        let (mut fit, loss) = self.descend(batches, learning_rate)?;
+        observer.step(&StepReport {
+            step: fit.step,
+            steps,
+            epoch,
+            loss,
+            learning_rate,
+        })?;
+        let due = match fit.options.eval_steps {
+            Some(every) => fit.step.is_multiple_of(every) || fit.step == steps,
+            None => ends_epoch,
+        };
+        let best = due && fit.evaluate(observer)?;
+        fit.pause(observer, [ends_epoch, best, fit.ended(plan)])?;
+        Ok(fit)
+    }
+
+    /// Makes a step of the optimizer and returns the loss that it descended.
+    fn descend(
+        mut self,
+        batches: &[Vec<usize>],
+        learning_rate: f64,
+    ) -> Result<(Self, f64), TrainError> {
+        let start = Instant::now();
+        // A device's own generator cannot be read: it starts each step from what can.
+        set_random_state(self.device, random_state());
+        let divisor = |examples: &[usize]| self.learner.divisor(examples);
+        let loss = |model: &L::Model, batch: &[usize]| self.learner.loss(model, batch, self.device);
+        let (model, made) = self
+            .stepper
+            .step(self.model, batches, learning_rate, divisor, loss)?;
+        self.model = model;
+        self.tokens += made.tokens;
+        self.step += 1;
+        self.time += start.elapsed();
+        Ok((self, made.loss))
+    }
+
+    /// Scores the model; true if it is the best so far.
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
+        let plain = self.device.clone().inner();
+        self.last = self.learner.evaluate(&self.model.valid(), &plain)?;
+        // Nothing would ever be better than it, nor worse.
+        let loss = self.last.get(MetricName::Loss);
+        if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
+            return Err(TrainError::NotFinite {
+                step: self.step,
+                loss: loss as f32,
+            });
+        }
+        let worth = |scores: &Scores| {
+            let main = self.learner.main_metric();
+            let value = scores.get(main).unwrap_or(f64::NEG_INFINITY);
+            if main.higher_is_better() {
+                value
+            } else {
+                -value
+            }
+        };
+        let better = self
+            .best
+            .as_ref()
+            .is_none_or(|best| worth(&self.last) > worth(&best.scores));
+        if better {
+            let values = state(&self.model, |_, trains| trains);
+            observer.evaluated(self.step, &self.last, Some(&values))?;
+            self.best = Some(Best {
+                scores: self.last.clone(),
+                step: self.step,
+                values,
+            });
+            self.waited = 0;
+        } else {
+            observer.evaluated(self.step, &self.last, None)?;
+            self.waited += 1;
+        }
+        Ok(better)
+    }
+
+    fn pause(
+        &self,
+        observer: &mut dyn Observer,
+        [epoch_ended, best, ended]: [bool; 3],
+    ) -> Result<(), TrainError> {
+        let flow = observer.between(&Pause {
+            step: self.step,
+            epoch_ended,
+            best,
+            ended,
+            snapshot: &|| self.snapshot(),
+        })?;
+        // There is nothing to end after the last step.
+        match flow.is_break() && !ended {
+            true => Err(TrainError::Interrupted { step: self.step }),
+            false => Ok(()),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, TrainError> {
+        let [data, base] = self
+            .fingerprints
+            .get_or_init(|| fingerprints(&self.model, self.learner));
+        Ok(Snapshot {
+            options: self.options.clone(),
+            step: self.step,
+            tokens: self.tokens,
+            seconds: self.time.as_secs_f64(),
+            waited: self.waited,
+            random: random_state(),
+            before: self.before.clone(),
+            last: self.last.clone(),
+            best: self.best.clone(),
+            model: state(&self.model, |_, trains| trains),
+            optimizer: OptimizerState::of(&self.stepper.optimizer)?,
+            data: data.clone(),
+            base: base.clone(),
+        })
+    }
+
+    fn finish(self) -> Result<Trained<L::Model>, TrainError> {
+        let best = self.best.ok_or(TrainError::NoExamples)?;
+        Ok(Trained {
+            model: load_state(self.model, best.values)?.valid(),
+            before: self.before,
+            best: best.scores,
+            best_step: best.step,
+            last: self.last,
+            steps: self.step,
+            tokens: self.tokens,
+            time: self.time,
+        })
+    }
+}
+
+/// Of the examples, and of what does not train.
+fn fingerprints<L: Learner>(model: &L::Model, learner: &L) -> [String; 2] {
+    let mut data = Fingerprint::default();
+    learner.fingerprint(&mut data);
+    [data.digest(), Fingerprint::of_frozen(model).digest()]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::Cell;
+
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::{Tensor, TensorData};
+
+    use super::*;
+    use crate::training::batches::BatchSize;
+    use crate::training::normalization::LossNormalization;
+
+    /// Learns `y = 2 x`, and says that its loss grows if `worsens`.
+    struct Double {
+        lengths: Vec<usize>,
+        worsens: Option<Cell<f64>>,
+    }
+
+    impl Double {
+        fn new(worsens: bool) -> Self {
+            Self {
+                lengths: vec![1; 8],
+                worsens: worsens.then(|| Cell::new(0.0)),
+            }
+        }
+
+        /// The sum of the squared errors.
+        fn errors(model: &Linear, numbers: &[usize], device: &Device) -> Tensor<1> {
+            let x: Vec<f32> = numbers.iter().map(|number| *number as f32).collect();
+            let x = Tensor::<1>::from_floats(x.as_slice(), device).reshape([numbers.len(), 1]);
+            (model.forward(x.clone()) - x.mul_scalar(2.0))
+                .square()
+                .sum()
+        }
+    }
+
+    impl Learner for Double {
+        type Model = Linear;
+
+        fn lengths(&self) -> &[usize] {
+            &self.lengths
+        }
+
+        fn divisor(&self, examples: &[usize]) -> f64 {
+            examples.len() as f64
+        }
+
+        fn loss(
+            &self,
+            model: &Linear,
+            batch: &[usize],
+            device: &Device,
+        ) -> Result<BatchLoss, TrainError> {
+            Ok(BatchLoss {
+                sum: Self::errors(model, batch, device),
+                tokens: batch.len(),
+            })
+        }
+
+        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, TrainError> {
+            let mut scores = Scores::default();
+            let loss = match &self.worsens {
+                Some(last) => {
+                    last.set(last.get() + 1.0);
+                    last.get()
+                }
+                None => {
+                    let sum = Self::errors(model, &[1, 2, 3], device).into_scalar::<f32>();
+                    f64::from(sum) / 3.0
+                }
+            };
+            scores.set(MetricName::Loss, loss);
+            Ok(scores)
+        }
+
+        fn main_metric(&self) -> MetricName {
+            MetricName::Loss
+        }
+    }
+
+    /// The rates and losses, and the steps after which there was a new best.
+    #[derive(Default)]
+    struct Heard {
+        rates: Vec<f64>,
+        losses: Vec<f64>,
+        best: Vec<usize>,
+    }
+
+    impl Observer for Heard {
+        fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+            self.rates.push(report.learning_rate);
+            self.losses.push(report.loss);
+            Ok(())
+        }
+
+        fn evaluated(
+            &mut self,
+            step: usize,
+            _: &Scores,
+            best: Option<&State>,
+        ) -> Result<(), TrainError> {
+            self.best.extend(best.map(|_| step));
+            Ok(())
+        }
+    }
+
+    fn learned(learner: &Double, options: &TrainOptions) -> (Trained<Linear>, Heard) {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let mut heard = Heard::default();
+        let trained = fit(model, learner, options, None, &device, &mut heard).unwrap();
+        (trained, heard)
+    }
+
+    fn options() -> TrainOptions {
+        TrainOptions {
+            batch: BatchSize::Sequences(4),
+            learning_rate: 0.1,
+            epochs: 20,
+            weight_decay: 0.0,
+            warmup_steps: Some(4),
+            ..TrainOptions::default()
+        }
+    }
+
+    #[test]
+    fn the_state_with_the_least_loss_is_kept() {
+        let learner = Double::new(false);
+        let (trained, heard) = learned(&learner, &options());
+        let loss = |scores: &Scores| scores.get(MetricName::Loss).unwrap();
+        assert!(loss(&trained.best) < loss(&trained.before));
+        assert!(loss(&trained.best) <= loss(&trained.last));
+        assert_eq!(heard.best.last(), Some(&trained.best_step));
+        let device = mtlora_core::devices()[0].device.clone();
+        let again = learner.evaluate(&trained.model, &device).unwrap();
+        assert_eq!(again, trained.best);
+        assert_eq!((trained.steps, trained.tokens), (40, 160));
+        assert_eq!(heard.rates[..5], [0.0, 0.025, 0.05, 0.1 * 3.0 / 4.0, 0.1]);
+    }
+
+    /// A model that says 0 has the squared error 4 n² for each number n. It hardly moves, so that the losses of an
+    /// epoch's steps follow from the numbers in them.
+    fn losses(options: &TrainOptions) -> Vec<f64> {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let zeros = state(&model, |_, _| true).into_iter();
+        let zeros =
+            zeros.map(|(path, data)| (path, TensorData::zeros::<f32, _>(data.shape().clone())));
+        let model = load_state(model, zeros.collect()).unwrap();
+        let mut heard = Heard::default();
+        let options = TrainOptions {
+            learning_rate: 1e-12,
+            epochs: 1,
+            ..options.clone()
+        };
+        let learner = Double::new(false);
+        fit(model, &learner, &options, None, &device, &mut heard).unwrap();
+        heard.losses
+    }
+
+    fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+        let count = values.len() as f64;
+        values.sum::<f64>() / count
+    }
+
+    /// Eight examples. What is left of an epoch for its last step is a batch or two, the last of them short, and is
+    /// divided by its own number.
+    #[test]
+    fn the_loss_of_each_step_is_its_own_mean() {
+        let error = |number: &usize| 4.0 * (*number as f64).powi(2);
+        for (size, accumulation) in [
+            (4, 2),
+            (3, 2),
+            (3, 3),
+            (2, 3),
+            (1, 5),
+            (5, 2),
+            (8, 4),
+            (9, 1),
+        ] {
+            let of = |loss_normalization| {
+                losses(&TrainOptions {
+                    batch: BatchSize::Sequences(size),
+                    gradient_accumulation: accumulation,
+                    loss_normalization,
+                    ..options()
+                })
+            };
+            let batches = crate::shuffled(&[1; 8], BatchSize::Sequences(size), options().seed, 0);
+            let steps = batches.chunks(accumulation);
+            let step = steps
+                .clone()
+                .map(|step| mean(step.concat().iter().map(error)));
+            let batch =
+                steps.map(|step| mean(step.iter().map(|batch| mean(batch.iter().map(error)))));
+            let near = |found: Vec<f64>, wanted: Vec<f64>| {
+                assert_eq!(found.len(), wanted.len());
+                for (found, wanted) in found.into_iter().zip(wanted) {
+                    let what = format!("{size} x {accumulation}: {found} {wanted}");
+                    assert!((found - wanted).abs() < 1e-4 * wanted.max(1.0), "{what}");
+                }
+            };
+            near(of(LossNormalization::Step), step.collect());
+            near(of(LossNormalization::Batch), batch.collect());
+        }
+    }
+
+    /// Gives no example a weight, or what is no number.
+    struct Weightless(Double, f64);
+
+    impl Learner for Weightless {
+        type Model = Linear;
+
+        fn lengths(&self) -> &[usize] {
+            self.0.lengths()
+        }
+
+        fn divisor(&self, _: &[usize]) -> f64 {
+            self.1
+        }
+
+        fn loss(
+            &self,
+            model: &Linear,
+            batch: &[usize],
+            device: &Device,
+        ) -> Result<BatchLoss, TrainError> {
+            self.0.loss(model, batch, device)
+        }
+
+        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, TrainError> {
+            self.0.evaluate(model, device)
+        }
+
+        fn main_metric(&self) -> MetricName {
+            self.0.main_metric()
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_divided_by_nothing_is_an_error() {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        for divisor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            for loss_normalization in LossNormalization::ALL {
+                let options = TrainOptions {
+                    loss_normalization,
+                    ..options()
+                };
+                let model = LinearConfig::new(1, 1).init(&device);
+                let learner = Weightless(Double::new(false), divisor);
+                let mut heard = Heard::default();
+                let ended = fit(model, &learner, &options, None, &device, &mut heard);
+                assert!(matches!(ended, Err(TrainError::NothingToLearn { step: 1 })));
+            }
+        }
+    }
+
+    #[test]
+    fn training_stops_when_nothing_gets_better() {
+        let options = TrainOptions {
+            patience: Some(3),
+            ..options()
+        };
+        let (trained, heard) = learned(&Double::new(true), &options);
+        // The first evaluation is the best; three more are waited for, of two steps each.
+        assert_eq!((heard.best, trained.best_step), (vec![2], 2));
+        assert_eq!(trained.steps, 8);
+    }
+
+    /// The best so far would be none, and nothing better than it.
+    #[test]
+    fn a_score_that_is_no_number_ends_the_training() {
+        let learner = Double {
+            worsens: Some(Cell::new(f64::NAN)),
+            ..Double::new(true)
+        };
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let mut heard = Heard::default();
+        let ended = fit(model, &learner, &options(), None, &device, &mut heard);
+        assert!(matches!(ended, Err(TrainError::NotFinite { step: 2, .. })));
+        assert!(heard.best.is_empty());
+    }
+
+    /// Keeps a snapshot of each pause, and ends the training after `stop` steps.
+    #[derive(Default)]
+    struct Keep {
+        snapshots: Vec<Snapshot>,
+        stop: Option<usize>,
+    }
+
+    impl Observer for Keep {
+        fn step(&mut self, _: &StepReport) -> Result<(), TrainError> {
+            Ok(())
+        }
+
+        fn evaluated(&mut self, _: usize, _: &Scores, _: Option<&State>) -> Result<(), TrainError> {
+            Ok(())
+        }
+
+        fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+            self.snapshots.push(pause.snapshot()?);
+            Ok(match self.stop == Some(pause.step) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        }
+    }
+
+    fn kept(
+        learner: &Double,
+        options: &TrainOptions,
+        from: Option<Snapshot>,
+        keep: &mut Keep,
+    ) -> Result<Trained<Linear>, TrainError> {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        // Other values each time.
+        let model = LinearConfig::new(1, 1).init(&device);
+        fit(model, learner, options, from, &device, keep)
+    }
+
+    #[test]
+    fn from_every_snapshot_the_same_comes_out() {
+        // All that its batches are made of: gradients of two, clipped, and evaluations between.
+        let options = TrainOptions {
+            batch: BatchSize::Sequences(2),
+            gradient_accumulation: 3,
+            max_grad_norm: Some(0.5),
+            eval_steps: Some(3),
+            patience: Some(4),
+            weight_decay: 0.1,
+            ..options()
+        };
+        let learner = Double::new(false);
+        let mut all = Keep::default();
+        let expected = kept(&learner, &options, None, &mut all).unwrap();
+        assert_eq!(all.snapshots.len(), expected.steps + 1);
+        let values = |trained: &Trained<Linear>| state(&trained.model, |_, _| true);
+        // The last one is of a training that is through.
+        for (step, snapshot) in all.snapshots.iter().enumerate() {
+            assert_eq!(snapshot.step, step);
+            let mut again = Keep::default();
+            let found = kept(&learner, &options, Some(snapshot.clone()), &mut again).unwrap();
+            assert_eq!(values(&found), values(&expected), "{step}");
+            assert_eq!(
+                (&found.before, &found.best, &found.last),
+                (&expected.before, &expected.best, &expected.last)
+            );
+            assert_eq!(
+                (found.best_step, found.steps, found.tokens),
+                (expected.best_step, expected.steps, expected.tokens)
+            );
+            let timeless = |snapshot: &Snapshot| Snapshot {
+                seconds: 0.0,
+                random: 0,
+                ..snapshot.clone()
+            };
+            let rest = all.snapshots[step + 1..].iter().map(timeless);
+            assert_eq!(
+                again.snapshots.iter().map(timeless).collect::<Vec<_>>(),
+                rest.collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn the_observer_ends_it_and_another_training_does_not_go_on_from_there() {
+        let learner = Double::new(false);
+        let mut keep = Keep {
+            stop: Some(3),
+            ..Keep::default()
+        };
+        let ended = kept(&learner, &options(), None, &mut keep);
+        assert!(matches!(ended, Err(TrainError::Interrupted { step: 3 })));
+        let snapshot = || keep.snapshots.last().cloned();
+        let refused = |learner: &Double, options: &TrainOptions| {
+            let error = kept(learner, options, snapshot(), &mut Keep::default());
+            error.err().unwrap().to_string()
+        };
+        let others = TrainOptions {
+            epochs: 21,
+            ..options()
+        };
+        assert!(refused(&learner, &others).starts_with("`epochs` was 20"));
+        let others = TrainOptions {
+            loss_normalization: LossNormalization::Batch,
+            ..options()
+        };
+        let text = refused(&learner, &others);
+        assert!(
+            text.starts_with("`loss_normalization` was \"step\""),
+            "{text}"
+        );
+        let mut more = Double::new(false);
+        more.lengths.push(2);
+        assert!(refused(&more, &options()).starts_with("the examples are not those"));
+        assert!(kept(&learner, &options(), snapshot(), &mut Keep::default()).is_ok());
+    }
+}

@@ -1,0 +1,414 @@
+//! Training a causal language model to write what follows an input.
+
+use burn::tensor::Device;
+use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
+
+use crate::data::fingerprint::Fingerprint;
+use crate::metrics::labels::{MetricName, Scores};
+use crate::tasks::data_to_text::{Record, Sequence, target_text};
+use crate::training::batches::{BatchSize, by_length};
+use crate::training::fit::{Learner, Observer, Trained, fit};
+use crate::training::learners::classification::TrainError;
+use crate::training::options::TrainOptions;
+use crate::training::snapshot::Snapshot;
+use crate::training::step::BatchLoss;
+
+/// What is added to the number of target tokens that a step's losses are divided by: the published code's guard
+/// against a batch without any. It is added once, as if the step were one batch.
+const NO_TARGETS: f64 = 1e-4;
+/// Tokens that are evaluated at a time.
+const EVALUATION_TOKENS: usize = 4096;
+
+/// What became of records on their way to sequences.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// Inputs that were cut from the left.
+    pub cut: usize,
+    /// Targets that were left out, being longer than the sequences may be.
+    pub left_out: usize,
+}
+
+/// One sequence for each input and each of its references, no longer than `max_length` tokens. Of a long text only as
+/// much is tokenised as that takes, where its words end at spaces.
+///
+/// # Errors
+/// [`ModelError::OneOf`] with the record's number, for a text that the tokenizer refuses.
+pub fn encode_records(
+    text: &CausalText,
+    end_of_text: u32,
+    records: &[Record],
+    max_length: usize,
+) -> Result<(Vec<Sequence>, Encoded), ModelError> {
+    let (mut sequences, mut count) = (Vec::new(), Encoded::default());
+    for (record, number) in records.iter().zip(1..) {
+        let failed = |source| ModelError::OneOf {
+            number,
+            source: Box::new(source),
+        };
+        let input = text.encode_last(&record.input, max_length);
+        let input = input.map_err(failed)?;
+        for reference in &record.references {
+            let target = text.encode_first(&target_text(reference), max_length);
+            let target = target.map_err(failed)?;
+            let mut one = Sequence::of(input.clone(), &target, end_of_text);
+            match one.cut_input(max_length) {
+                Ok(cut) => {
+                    count.cut += usize::from(cut > 0);
+                    sequences.push(one);
+                }
+                Err(_) => count.left_out += 1,
+            }
+        }
+    }
+    Ok((sequences, count))
+}
+
+fn batch(
+    sequences: &[Sequence],
+    which: &[usize],
+    device: &Device,
+) -> Result<CausalBatch, TrainError> {
+    let chosen = which.iter().map(|index| &sequences[*index]);
+    let chosen = chosen.map(|one| (one.ids.as_slice(), one.targets()));
+    Ok(CausalBatch::new(chosen, device)?)
+}
+
+/// The mean cross-entropy of the targets' tokens, in nats, and its exponential, the perplexity.
+///
+/// # Errors
+/// When there is no sequence, or the device fails.
+pub fn causal_scores(
+    model: &CausalLm,
+    sequences: &[Sequence],
+    device: &Device,
+) -> Result<Scores, TrainError> {
+    let (mut sum, mut count) = (0.0, 0);
+    for which in by_length(&lengths(sequences), BatchSize::Tokens(EVALUATION_TOKENS)) {
+        let batch = batch(sequences, &which, device)?;
+        let loss = model.loss(&batch, 0.0).try_into_scalar::<f32>();
+        sum += f64::from(loss.map_err(|error| TrainError::Device(error.to_string()))?);
+        count += batch.count;
+    }
+    if count == 0 {
+        return Err(TrainError::NoTargets);
+    }
+    let loss = sum / count as f64;
+    let mut scores = Scores::default();
+    scores.set(MetricName::Loss, loss);
+    scores.set(MetricName::Perplexity, loss.exp());
+    Ok(scores)
+}
+
+/// What the sum of the losses on the sequences with these indices is divided by: how many target tokens they have.
+pub(crate) fn causal_divisor(sequences: &[Sequence], which: &[usize]) -> f64 {
+    let targets = which.iter().map(|index| sequences[*index].targets().len());
+    targets.sum::<usize>() as f64 + NO_TARGETS
+}
+
+/// The losses on the sequences with these indices.
+pub(crate) fn causal_loss(
+    model: &CausalLm,
+    sequences: &[Sequence],
+    label_smoothing: f64,
+    which: &[usize],
+    device: &Device,
+) -> Result<BatchLoss, TrainError> {
+    let batch = batch(sequences, which, device)?;
+    Ok(BatchLoss {
+        sum: model.loss(&batch, label_smoothing),
+        tokens: batch.strip.segments.tokens(),
+    })
+}
+
+fn lengths(sequences: &[Sequence]) -> Vec<usize> {
+    sequences.iter().map(|one| one.ids.len()).collect()
+}
+
+struct Causal<'a> {
+    items: &'a [Sequence],
+    dev: &'a [Sequence],
+    lengths: Vec<usize>,
+    label_smoothing: f64,
+}
+
+impl Learner for Causal<'_> {
+    type Model = CausalLm;
+
+    fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    fn divisor(&self, which: &[usize]) -> f64 {
+        causal_divisor(self.items, which)
+    }
+
+    fn loss(
+        &self,
+        model: &CausalLm,
+        which: &[usize],
+        device: &Device,
+    ) -> Result<BatchLoss, TrainError> {
+        causal_loss(model, self.items, self.label_smoothing, which, device)
+    }
+
+    fn evaluate(&self, model: &CausalLm, device: &Device) -> Result<Scores, TrainError> {
+        causal_scores(model, self.dev, device)
+    }
+
+    fn main_metric(&self) -> MetricName {
+        MetricName::Loss
+    }
+
+    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        for sequences in [self.items, self.dev] {
+            fingerprint.number(sequences.len() as u64);
+            for Sequence { ids, loss_from } in sequences {
+                fingerprint.numbers(ids.iter().map(|id| u64::from(*id)));
+                fingerprint.number(*loss_from as u64);
+            }
+        }
+    }
+}
+
+/// Trains `model`, which [`Method::prepare`](crate::Method::prepare) has made ready on an autodiff
+/// `device`, and keeps the state with the lowest loss on `dev`. Label smoothing acts on the
+/// training loss only. From the beginning, or from where a [`Snapshot`] was made.
+///
+/// # Errors
+/// When an option is out of its range, the loss stops being finite, the snapshot is of another
+/// training, or the observer says so.
+pub fn train_causal(
+    model: CausalLm,
+    [items, dev]: [&[Sequence]; 2],
+    label_smoothing: f64,
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Trained<CausalLm>, TrainError> {
+    if !(0.0..1.0).contains(&label_smoothing) {
+        return Err(TrainError::Option(
+            "label_smoothing must lie from 0 up to, but not 1",
+        ));
+    }
+    let learner = Causal {
+        items,
+        dev,
+        lengths: lengths(items),
+        label_smoothing,
+    };
+    fit(model, &learner, options, from, device, observer)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+
+    use burn::module::Module;
+    use mtlora_core::devices;
+    use mtlora_models::{Gpt2Config, Gpt2Sizes, train_causal_tokenizer};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tasks::data_to_text::sequence;
+    use crate::training::batches::shuffled;
+    use crate::training::normalization::LossNormalization;
+    use crate::training::step::testing::{MadeFrom, made_by};
+
+    fn model(device: &Device) -> CausalLm {
+        let mut config = Gpt2Config::new(Gpt2Sizes {
+            vocab_size: 50,
+            n_embd: 16,
+            n_layer: 1,
+            n_head: 2,
+            n_positions: 64,
+            end_of_text: 0,
+        })
+        .unwrap();
+        (config.embd_pdrop, config.attn_pdrop, config.resid_pdrop) = (0.0, 0.0, 0.0);
+        CausalLm::fresh(&config, 3, device).unwrap()
+    }
+
+    /// Of the examples in these batches, in each way.
+    fn made(
+        items: &[Sequence],
+        label_smoothing: f64,
+        batches: &[Vec<usize>],
+        normalization: LossNormalization,
+    ) -> MadeFrom {
+        let device = devices().remove(0).device.autodiff();
+        let learner = Causal {
+            items,
+            dev: items,
+            lengths: lengths(items),
+            label_smoothing,
+        };
+        made_by(&learner, &model(&device), batches, normalization, &device)
+    }
+
+    fn of_lengths(lengths: &[(usize, usize)]) -> Vec<Sequence> {
+        let sequence = |(at, (input, target)): (usize, &(usize, usize))| Sequence {
+            ids: (0..input + target)
+                .map(|one| (7 * at + 3 * one + 1) as u32 % 50)
+                .collect(),
+            loss_from: *input,
+        };
+        lengths.iter().enumerate().map(sequence).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// Sequences without a target among them, and such whose loss begins with the first token.
+        #[test]
+        fn how_a_step_is_split_makes_no_difference(
+            sizes in prop::collection::vec((0usize..10, 0usize..25), 1..12),
+            amount in 1usize..60, tokens: bool, smooth: bool, seed: u64,
+        ) {
+            let sizes: Vec<_> = sizes.into_iter().filter(|(input, target)| input + target > 0).collect();
+            prop_assume!(!sizes.is_empty());
+            let items = of_lengths(&sizes);
+            let size = if tokens { BatchSize::Tokens(amount) } else { BatchSize::Sequences(amount) };
+            let lengths = lengths(&items);
+            let one = by_length(&lengths, BatchSize::Sequences(lengths.len()));
+            let several = shuffled(&lengths, size, seed, 0);
+            let smoothing = if smooth { 0.1 } else { 0.0 };
+            let [whole, split] = [one, several]
+                .map(|step| made(&items, smoothing, &step, LossNormalization::Step));
+            prop_assert!(whole.apart(&split) < 1e-5, "{}", whole.apart(&split));
+            prop_assert_eq!(whole.tokens, split.tokens);
+        }
+    }
+
+    /// With 2, 20 and no targets the mean of means gives each batch a third. The published guard is added once to a
+    /// step's number, and once to each batch's.
+    #[test]
+    fn both_ways_are_what_arithmetic_says() {
+        let items = of_lengths(&[(3, 2), (5, 20), (4, 0)]);
+        let each: Vec<f64> = (0..3)
+            .map(|at| {
+                let alone = made(&items, 0.0, &[vec![at]], LossNormalization::Step);
+                alone.loss
+            })
+            .collect();
+        assert_eq!(each[2], 0.0);
+        let split = [vec![0], vec![1], vec![2]];
+        let near = |found: f64, wanted: f64| {
+            assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
+        };
+        let step = made(&items, 0.0, &split, LossNormalization::Step);
+        let sum = each[0] * 2.0001 + each[1] * 20.0001;
+        near(step.loss, sum / 22.0001);
+        let batch = made(&items, 0.0, &split, LossNormalization::Batch);
+        near(batch.loss, (each[0] + each[1]) / 3.0);
+        assert!((step.loss - batch.loss).abs() > 0.1);
+        assert!(step.apart(&batch) > 0.05);
+    }
+
+    #[test]
+    fn a_step_without_any_target_is_divided_by_the_guard() {
+        let items = of_lengths(&[(3, 0), (5, 0)]);
+        let made = made(&items, 0.1, &[vec![0], vec![1]], LossNormalization::Step);
+        assert_eq!((made.loss, made.tokens), (0.0, 8));
+    }
+
+    #[test]
+    fn the_divisor_counts_what_the_batch_does() {
+        let items = of_lengths(&[(3, 2), (0, 4), (4, 0), (1, 1), (0, 1)]);
+        let device = devices().remove(0).device;
+        // 2, 4 without the first, none, 1, and only a first token.
+        for (which, count) in [
+            (vec![0], 2),
+            (vec![1], 3),
+            (vec![2], 0),
+            (vec![3], 1),
+            (vec![4], 0),
+            (vec![4, 0, 1, 3], 6),
+        ] {
+            assert_eq!(causal_divisor(&items, &which), count as f64 + 1e-4);
+            assert_eq!(batch(&items, &which, &device).unwrap().count, count);
+        }
+    }
+
+    /// More tokens than are evaluated at a time.
+    #[test]
+    fn the_loss_of_an_evaluation_is_the_mean_over_all_tokens() {
+        let sizes: Vec<_> = (0..240).map(|at| (at % 7, at % 31 + 1)).collect();
+        let items = of_lengths(&sizes);
+        assert!(lengths(&items).into_iter().sum::<usize>() > EVALUATION_TOKENS);
+        let device = devices().remove(0).device;
+        let model = model(&device.clone().autodiff()).valid();
+        let loss = |items: &[Sequence]| {
+            let scores = causal_scores(&model, items, &device);
+            scores.map(|scores| {
+                let loss = scores.get(MetricName::Loss).unwrap();
+                assert_eq!(scores.get(MetricName::Perplexity), Some(loss.exp()));
+                loss
+            })
+        };
+        let (mut sum, mut count) = (0.0, 0);
+        for item in &items {
+            let targets = item.targets().len();
+            // A first token alone has no loss.
+            if targets > 0 {
+                sum += loss(std::slice::from_ref(item)).unwrap() * targets as f64;
+                count += targets;
+            }
+        }
+        let (found, mean) = (loss(&items).unwrap(), sum / count as f64);
+        assert!((found - mean).abs() < 1e-5, "{found} {mean}");
+    }
+
+    fn text() -> CausalText {
+        let lines = (0..200).map(|n| format!("the cat number {n} sat on the other mat"));
+        let tokenizer = train_causal_tokenizer(lines, 300).unwrap();
+        let size = tokenizer.get_vocab_size(true);
+        CausalText::new(PathBuf::from("tokenizer.json"), tokenizer, size).unwrap()
+    }
+
+    fn record(input: String, references: &[String]) -> Record {
+        Record {
+            input,
+            references: references.to_vec(),
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn long_records_are_those_of_their_whole_texts() {
+        let text = text();
+        let input: String = (0..5000).map(|n| format!("cat {n} | ")).collect();
+        let long: String = (0..5000).map(|n| format!("the mat {n} ")).collect();
+        let records = [
+            record(input.clone(), &["the cat sat".into(), long]),
+            record("a cat".into(), &["the mat".into()]),
+        ];
+        let (found, count) = encode_records(&text, 0, &records, 32).unwrap();
+        let encode = |part: &str| text.encode(part);
+        let mut whole = sequence(encode, 0, &input, "the cat sat").unwrap();
+        whole.cut_input(32).unwrap();
+        let short = sequence(encode, 0, "a cat", "the mat").unwrap();
+        assert_eq!(found, [whole, short]);
+        assert_eq!(
+            count,
+            Encoded {
+                cut: 1,
+                left_out: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_encoded_is_named_by_its_record() {
+        let whole = "x".repeat((16 << 20) + 1);
+        let records = [
+            record("a".into(), &["b".into()]),
+            record("a".into(), &[whole]),
+        ];
+        let error = encode_records(&text(), 0, &records, 32).unwrap_err();
+        assert!(
+            matches!(error, ModelError::OneOf { number: 2, .. }),
+            "{error}"
+        );
+    }
+}

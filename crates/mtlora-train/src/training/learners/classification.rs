@@ -1,0 +1,447 @@
+//! Training a classifier.
+
+use burn::module::{Module, ParamGroup};
+use burn::tensor::Device;
+use mtlora_core::{AttachError, BaseDtypeError, MtLoraConfig, SegmentsError, StateError};
+use mtlora_models::{AdapterError, EncoderConfig, ModelError, SequenceClassifier, Strip, Tokens};
+
+use crate::data::error::DataError;
+use crate::data::example::{Objective, Target};
+use crate::data::fingerprint::Fingerprint;
+use crate::inference::evaluation::{Item, evaluate};
+use crate::metrics::labels::{MetricError, MetricName, Scores};
+use crate::run::checkpoints::CheckpointError;
+use crate::run::init_from::InitFromError;
+use crate::tasks::task::Task;
+use crate::training::fit::{Learner, Observer, Trained, fit};
+use crate::training::loss::loss_sum;
+use crate::training::optimizer_state::OptimizerStateError;
+use crate::training::options::TrainOptions;
+use crate::training::snapshot::{ResumeError, Snapshot};
+use crate::training::step::BatchLoss;
+
+/// What trains.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Method {
+    /// Adapters, and the modules that their configuration keeps (the head).
+    MtLora(MtLoraConfig),
+    /// Everything.
+    Full,
+    /// The classification head only.
+    Head,
+}
+
+impl Method {
+    /// `model` with what the method trains trainable, and the rest frozen. A head is what is named
+    /// `classifier`.
+    ///
+    /// # Errors
+    /// When the adapter does not fit the model.
+    pub fn prepare<M: Module>(&self, model: M) -> Result<M, AttachError> {
+        match self {
+            Method::MtLora(config) => config.attach(model),
+            Method::Full => Ok(model),
+            Method::Head => Ok(model
+                .no_grad()
+                .set_require_grad_group(ParamGroup::from_predicate("classifier."), true)),
+        }
+    }
+}
+
+/// Why training or evaluation ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The adapter does not fit.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The frozen weights' precision.
+    #[error(transparent)]
+    BaseDtype(#[from] BaseDtypeError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model folder or the tokenizer.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The metrics.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// A sequence without tokens.
+    #[error(transparent)]
+    Segments(#[from] SegmentsError),
+    /// Stored values and model differ.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An adapter's folder cannot be read, or does not fit the model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The adapter of another run does not fit.
+    #[error(transparent)]
+    InitFrom(#[from] InitFromError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A run that was stopped cannot go on.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// What the optimizer remembers cannot be kept or taken up again.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerStateError),
+    /// A number out of its range.
+    #[error("{0}")]
+    Option(&'static str),
+    /// Examples to train on or to score need a target.
+    #[error("examples without a label cannot be trained on or scored; choose another split")]
+    NoTargets,
+    /// There is nothing to train on.
+    #[error("there are no examples to train on")]
+    NoExamples,
+    /// The losses of a step would be divided by nothing.
+    #[error(
+        "the examples of step {step} have nothing to learn from: what their losses are divided by is not a number \
+         above 0. Leave out examples without targets, or take more into a step"
+    )]
+    NothingToLearn {
+        /// The step, from 1.
+        step: usize,
+    },
+    /// The loss is no number any more.
+    #[error(
+        "the loss is {loss} at step {step}: training has diverged; try a lower learning rate. \
+         The best state so far is kept"
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: usize,
+        /// What it is.
+        loss: f32,
+    },
+    /// The [`Observer`] ended the training, mostly because the user wants it.
+    #[error("stopped after step {step}; the best state so far is kept")]
+    Interrupted {
+        /// The last step made.
+        step: usize,
+    },
+    /// The device could not give its result.
+    #[error("the device failed: {0}")]
+    Device(String),
+    /// A report could not be written.
+    #[error("{0}")]
+    Report(String),
+}
+
+/// The examples of a classification or a regression, as [`fit`] learns them.
+struct Classification<'a> {
+    config: &'a EncoderConfig,
+    task: &'a dyn Task,
+    items: &'a [Item],
+    dev: &'a [Item],
+    lengths: Vec<usize>,
+}
+
+impl Learner for Classification<'_> {
+    type Model = SequenceClassifier;
+
+    fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    fn divisor(&self, examples: &[usize]) -> f64 {
+        classifier_divisor(examples)
+    }
+
+    fn loss(
+        &self,
+        model: &SequenceClassifier,
+        batch: &[usize],
+        device: &Device,
+    ) -> Result<BatchLoss, TrainError> {
+        let objective = self.task.objective();
+        classifier_loss(model, self.config, objective, self.items, batch, device)
+    }
+
+    fn evaluate(&self, model: &SequenceClassifier, device: &Device) -> Result<Scores, TrainError> {
+        evaluate(model, self.config, self.dev, self.task, device)
+    }
+
+    fn main_metric(&self) -> MetricName {
+        self.task.main_metric()
+    }
+
+    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        for items in [self.items, self.dev] {
+            fingerprint.number(items.len() as u64);
+            for Item { tokens, target } in items {
+                for ids in [&tokens.ids, &tokens.type_ids] {
+                    fingerprint.numbers(ids.iter().map(|id| u64::from(*id)));
+                }
+                fingerprint.numbers(target.iter().map(|target| match target {
+                    Target::Class(class) => *class as u64,
+                    Target::Value(value) => u64::from(value.to_bits()),
+                }));
+            }
+        }
+    }
+}
+
+/// What the sum of the losses on these examples is divided by: each has one.
+pub(crate) fn classifier_divisor(examples: &[usize]) -> f64 {
+    examples.len() as f64
+}
+
+/// The losses on the items with these indices.
+pub(crate) fn classifier_loss(
+    model: &SequenceClassifier,
+    config: &EncoderConfig,
+    objective: &Objective,
+    items: &[Item],
+    batch: &[usize],
+    device: &Device,
+) -> Result<BatchLoss, TrainError> {
+    let items = || batch.iter().map(|index| &items[*index]);
+    let sequences: Vec<&Tokens> = items().map(|item| &item.tokens).collect();
+    let targets: Option<Vec<Target>> = items().map(|item| item.target).collect();
+    let targets = targets.ok_or(TrainError::NoTargets)?;
+    let strip = Strip::new(&sequences, config, device)?;
+    let sum = loss_sum(model.forward(&strip), &targets, objective);
+    Ok(BatchLoss {
+        sum: sum.map_err(|error| of_item(error, batch))?,
+        tokens: strip.segments.tokens(),
+    })
+}
+
+/// The error with the index of the item, in place of that in the batch.
+fn of_item(error: MetricError, batch: &[usize]) -> MetricError {
+    match error {
+        MetricError::Example { example, message } => MetricError::Example {
+            example: batch.get(example).copied().unwrap_or(example),
+            message,
+        },
+        other => other,
+    }
+}
+
+/// Trains `model`, which [`Method::prepare`] has made ready on an autodiff `device`, and keeps the
+/// state with the best score on `dev`; from the beginning, or from where a [`Snapshot`] was made.
+///
+/// # Errors
+/// When an option is out of its range, a target is missing, the loss stops being finite, the snapshot
+/// is of another training, or the observer says so.
+#[allow(clippy::too_many_arguments)]
+pub fn train(
+    model: SequenceClassifier,
+    config: &EncoderConfig,
+    task: &dyn Task,
+    [items, dev]: [&[Item]; 2],
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Trained<SequenceClassifier>, TrainError> {
+    let learner = Classification {
+        config,
+        task,
+        items,
+        dev,
+        lengths: items.iter().map(|item| item.tokens.len()).collect(),
+    };
+    fit(model, &learner, options, from, device, observer)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mtlora_core::devices;
+    use mtlora_models::{Architecture, EncoderSizes};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::run::folder::task_config;
+    use crate::training::batches::{BatchSize, by_length, shuffled};
+    use crate::training::normalization::LossNormalization;
+    use crate::training::step::testing::made_by;
+    use crate::{Example, Predictions, predict, score};
+
+    struct Any(Objective);
+
+    impl Task for Any {
+        fn name(&self) -> &str {
+            "any"
+        }
+
+        fn objective(&self) -> &Objective {
+            &self.0
+        }
+
+        fn read(&self, _: &std::path::Path, _: &str) -> Result<Vec<Example>, DataError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn three_classes() -> Objective {
+        Objective::Classification {
+            labels: ["a", "b", "c"].map(String::from).to_vec(),
+        }
+    }
+
+    fn config(objective: &Objective) -> EncoderConfig {
+        let sizes = EncoderSizes {
+            vocab_size: 50,
+            hidden_size: 16,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 32,
+            max_tokens: 40,
+        };
+        let config = EncoderConfig::new(Architecture::Roberta, sizes).unwrap();
+        let mut config = task_config(config, objective).unwrap();
+        config.hidden_dropout_prob = 0.0;
+        config.attention_probs_dropout_prob = 0.0;
+        config
+    }
+
+    fn items(texts: &[Vec<u32>], target: impl Fn(u32) -> Target) -> Vec<Item> {
+        let item = |ids: &Vec<u32>| Item {
+            tokens: Tokens {
+                ids: ids.clone(),
+                type_ids: vec![0; ids.len()],
+            },
+            // Something that differs.
+            target: Some(target(ids.iter().sum())),
+        };
+        texts.iter().map(item).collect()
+    }
+
+    fn with_items<R>(
+        objective: Objective,
+        items: &[Item],
+        then: impl FnOnce(&Classification<'_>, &SequenceClassifier, &Device) -> R,
+    ) -> R {
+        let (config, task) = (config(&objective), Any(objective));
+        let device = devices().remove(0).device.autodiff();
+        let model = SequenceClassifier::fresh(&config, 3, &device).unwrap();
+        let learner = Classification {
+            config: &config,
+            task: &task,
+            items,
+            dev: items,
+            lengths: items.iter().map(|item| item.tokens.len()).collect(),
+        };
+        then(&learner, &model, &device)
+    }
+
+    fn value(sum: u32) -> Target {
+        Target::Value((sum % 13) as f32 / 4.0 - 1.0)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn how_a_step_is_split_makes_no_difference(
+            texts in prop::collection::vec(prop::collection::vec(0u32..50, 1..30), 1..12),
+            amount in 1usize..40, tokens: bool, regression: bool, seed: u64,
+        ) {
+            let (objective, items) = if regression {
+                (Objective::Regression, items(&texts, value))
+            } else {
+                let class = |sum: u32| Target::Class(sum as usize % 3);
+                (three_classes(), items(&texts, class))
+            };
+            let size = if tokens { BatchSize::Tokens(amount) } else { BatchSize::Sequences(amount) };
+            let (whole, split) = with_items(objective, &items, |learner, model, device| {
+                let lengths = learner.lengths();
+                let one = by_length(lengths, BatchSize::Sequences(lengths.len()));
+                let several = shuffled(lengths, size, seed, 0);
+                [one, several].map(|step| made_by(learner, model, &step, LossNormalization::Step, device))
+            }).into();
+            prop_assert!(whole.apart(&split) < 1e-5, "{}", whole.apart(&split));
+            prop_assert_eq!(whole.tokens, split.tokens);
+        }
+    }
+
+    /// Eight examples, as budgets of tokens may cut them: with the mean of means the one that stands alone counts
+    /// for as much as the other seven.
+    #[test]
+    fn a_mean_of_means_is_another_loss_where_batches_differ_in_size() {
+        let texts: Vec<Vec<u32>> = (0..8u32).map(|at| (at..2 * at + 2).collect()).collect();
+        let class = |sum: u32| Target::Class(sum as usize % 3);
+        with_items(
+            three_classes(),
+            &items(&texts, class),
+            |learner, model, device| {
+                let of = |batches: &[Vec<usize>], normalization| {
+                    made_by(learner, model, batches, normalization, device)
+                };
+                let all = (0..8).collect::<Vec<usize>>();
+                let whole = of(std::slice::from_ref(&all), LossNormalization::Step);
+                let split = [all[..7].to_vec(), vec![7]];
+                let [step, batch] = LossNormalization::ALL.map(|one| of(&split, one));
+                assert!(whole.apart(&step) < 1e-5);
+                assert!(whole.apart(&batch) > 1e-3);
+                let [seven, last] = [&split[..1], &split[1..]]
+                    .map(|batches| of(batches, LossNormalization::Step).loss);
+                assert!((batch.loss - (seven + last) / 2.0).abs() < 1e-6);
+                assert!((step.loss - (7.0 * seven + last) / 8.0).abs() < 1e-6);
+            },
+        );
+    }
+
+    /// More tokens than are evaluated at a time, and the batches of them are not of one size.
+    #[test]
+    fn the_loss_of_an_evaluation_is_the_mean_over_all_examples() {
+        let long: Vec<Vec<u32>> = (0..260u32)
+            .map(|at| (0..at % 37 + 1).map(|one| (at * one) % 50).collect())
+            .collect();
+        let texts = [long.clone(), long].concat();
+        assert!(texts.iter().map(Vec::len).sum::<usize>() > 8192);
+        with_items(
+            Objective::Regression,
+            &items(&texts, value),
+            |learner, model, device| {
+                let plain = device.clone().inner();
+                let model = model.valid();
+                let found = learner.evaluate(&model, &plain).unwrap();
+                let each = learner.items.iter().map(|item| {
+                    let one = std::slice::from_ref(item);
+                    let predictions = Predictions {
+                        logits: predict(&model, learner.config, one, &plain).unwrap(),
+                        targets: vec![item.target.unwrap()],
+                        ..Predictions::default()
+                    };
+                    let scores = score(&[MetricName::Loss], &predictions).unwrap();
+                    scores.get(MetricName::Loss).unwrap()
+                });
+                let mean = each.sum::<f64>() / texts.len() as f64;
+                let loss = found.get(MetricName::Loss).unwrap();
+                assert!((loss - mean).abs() < 1e-5 * mean, "{loss} {mean}");
+            },
+        );
+    }
+
+    /// The third of all examples, which is the second of its batch.
+    #[test]
+    fn a_target_of_the_wrong_kind_is_named_by_its_example() {
+        let mut some = items(&[vec![1], vec![2], vec![3]], |_| Target::Class(0));
+        let refused = |items: &[Item], objective: Objective, batch: &[usize]| {
+            with_items(objective, items, |learner, model, device| {
+                let error = learner.loss(model, batch, device).err().unwrap();
+                error.to_string()
+            })
+        };
+        some[2].target = Some(Target::Value(0.5));
+        assert_eq!(
+            refused(&some, three_classes(), &[0, 2]),
+            "example 2 (from 0): the value 0.5 where the task asks for a class"
+        );
+        some[2].target = Some(Target::Class(3));
+        assert_eq!(
+            refused(&some, three_classes(), &[1, 2]),
+            "example 2 (from 0): class 3 of 3 logits"
+        );
+        assert_eq!(
+            refused(&some, Objective::Regression, &[1, 2]),
+            "example 1 (from 0): class 0 where the task asks for a value"
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! The training loop and its parts. Nothing here reads or writes a file.
+
+pub(crate) mod batches;
+pub(crate) mod fit;
+pub(crate) mod learners;
+pub(crate) mod loss;
+pub(crate) mod normalization;
+pub(crate) mod optimizer;
+pub(crate) mod optimizer_state;
+pub(crate) mod options;
+pub(crate) mod plan;
+pub(crate) mod schedule;
+pub(crate) mod snapshot;
+pub(crate) mod step;

@@ -1,0 +1,202 @@
+//! What an optimizer remembers of its steps, by the parameters' paths.
+//!
+//! Burn keeps it by the parameters' identities, which are drawn anew whenever a model is made; its
+//! record in the burnpack format is the way in and out.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
+use burn::tensor::{Tensor, TensorData};
+use burn_pack::{Reader, Scalar, Writer};
+use mtlora_core::State;
+
+/// Burn's own name for the rank of a parameter, which it can tell from the tensors, too.
+const RANK: &str = "__rank";
+/// Between a parameter's path and the name of what is remembered of it.
+const SEPARATOR: char = '/';
+
+/// Moments and counters of an optimizer, under `path/name`, as in
+/// `classifier.out_proj.bias/momentum.moment_1`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OptimizerState {
+    /// The tensors.
+    pub tensors: State,
+    /// The counters.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Why an optimizer's state cannot be written down or read back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptimizerStateError {
+    /// Burn's record of it.
+    #[error("the optimizer's state cannot be converted: {0}")]
+    Record(String),
+    /// It remembers a parameter that the model does not have.
+    #[error("the optimizer's state has `{name}`, but the model has no such parameter")]
+    Unknown {
+        /// What is remembered.
+        name: String,
+    },
+}
+
+fn record(error: impl std::fmt::Display) -> OptimizerStateError {
+    OptimizerStateError::Record(error.to_string())
+}
+
+impl OptimizerState {
+    /// What `optimizer` remembers.
+    ///
+    /// # Errors
+    /// When it holds something that is neither a tensor nor a counter.
+    pub fn of(optimizer: &ModuleOptimizer) -> Result<Self, OptimizerStateError> {
+        let reader = Reader::from_bytes(optimizer.into_bytes().map_err(record)?).map_err(record)?;
+        let paths = reader.metadata().clone();
+        let name = |key: &str| -> Result<String, OptimizerStateError> {
+            let (id, name) = key.split_once('.').unwrap_or((key, ""));
+            match paths.get(id) {
+                Some(path) => Ok(format!("{path}{SEPARATOR}{name}")),
+                None => Err(record(format_args!(
+                    "`{key}` is of a parameter without a path"
+                ))),
+            }
+        };
+        let mut state = Self::default();
+        for (key, scalar) in reader.scalars() {
+            if !key.ends_with(RANK) {
+                let value = u64::try_from(*scalar)
+                    .map_err(|_| record(format_args!("`{key}` is no counter")))?;
+                state.counters.insert(name(key)?, value);
+            }
+        }
+        for tensor in reader.into_tensors().map_err(record)? {
+            let (key, dtype, shape, _, bytes) = tensor.into_parts().map_err(record)?;
+            let data = TensorData::from_bytes(bytes, shape, dtype);
+            state.tensors.insert(name(&key)?, data);
+        }
+        Ok(state)
+    }
+
+    /// `optimizer`, made as the one that this is of, with what that one remembered of the parameters
+    /// of `model`.
+    ///
+    /// # Errors
+    /// When the model has not one of the parameters.
+    pub fn restore<M: Module>(
+        self,
+        optimizer: ModuleOptimizer,
+        model: &M,
+    ) -> Result<ModuleOptimizer, OptimizerStateError> {
+        let mut ids = Ids::default();
+        model.visit(&mut ids);
+        let place = |key: &str| {
+            let (path, name) = key.split_once(SEPARATOR).unwrap_or((key, ""));
+            match ids.found.get(path) {
+                Some(id) => Ok((*id, format!("{id}.{name}"))),
+                None => Err(OptimizerStateError::Unknown {
+                    name: key.to_string(),
+                }),
+            }
+        };
+        let mut tensors = Vec::new();
+        for (key, data) in self.tensors {
+            let (id, name) = place(&key)?;
+            let (bytes, shape, dtype) = data.into_parts();
+            tensors.push(burn_pack::Tensor::new(name, dtype, shape, Some(id), bytes));
+        }
+        let mut writer = Writer::new(tensors);
+        for (key, value) in self.counters {
+            let (_, name) = place(&key)?;
+            writer = writer.with_scalar(&name, Scalar::from(value));
+        }
+        for (path, id) in &ids.found {
+            // Decides which of the optimizer's groups a parameter is of.
+            writer = writer.with_metadata(&id.to_string(), path);
+        }
+        let bytes = writer.into_bytes().map_err(record)?;
+        let read = OptimizerRecord::from_bytes(bytes).map_err(record)?;
+        Ok(optimizer.load_record(read))
+    }
+}
+
+/// The identities of a model's parameters, by path.
+#[derive(Default)]
+struct Ids {
+    path: Vec<String>,
+    found: BTreeMap<String, u64>,
+}
+
+impl ModuleVisitor for Ids {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.insert(self.path.join("."), param.id.val());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::GradientsParams;
+    use burn::tensor::Device;
+    use mtlora_core::{load_state, state};
+
+    use super::*;
+    use crate::training::optimizer::{adamw, adamw_on};
+
+    fn step(model: Linear, optimizer: &mut ModuleOptimizer, device: &Device) -> Linear {
+        let x = Tensor::<2>::from_floats([[1.0, 2.0, 3.0, 4.0]], device);
+        let loss = model.forward(x).square().mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        optimizer.step(1e-2, model, gradients)
+    }
+
+    #[test]
+    fn another_model_with_the_same_values_goes_on_to_the_bit() {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let mut optimizer = adamw(0.1);
+        let mut model: Linear = LinearConfig::new(4, 6).init(&device);
+        for _ in 0..3 {
+            model = step(model, &mut optimizer, &device);
+        }
+        let all = |model: &Linear| state(model, |_, _| true);
+        let kept = OptimizerState::of(&optimizer).unwrap();
+        assert_eq!(
+            kept.counters.iter().collect::<Vec<_>>(),
+            [
+                (&"bias/momentum.time".to_string(), &3),
+                (&"weight/momentum.time".to_string(), &3)
+            ]
+        );
+        // Another process's model: other identities, the same values.
+        let other: Linear = LinearConfig::new(4, 6).init(&device);
+        let other = load_state(other, all(&model)).unwrap();
+        let resumed = adamw_on(0.1, &device);
+        let mut resumed = kept.clone().restore(resumed, &other).unwrap();
+        assert_eq!(OptimizerState::of(&resumed).unwrap(), kept);
+        let mut other = other;
+        for _ in 0..3 {
+            model = step(model, &mut optimizer, &device);
+            other = step(other, &mut resumed, &device);
+        }
+        assert_eq!(all(&model), all(&other));
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_there_is_named() {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model: Linear = LinearConfig::new(4, 6).init(&device);
+        let mut kept = OptimizerState::default();
+        kept.counters.insert("head.bias/momentum.time".into(), 3);
+        let error = kept.restore(adamw(0.1), &model).err().unwrap();
+        assert!(error.to_string().contains("`head.bias/momentum.time`"));
+    }
+}

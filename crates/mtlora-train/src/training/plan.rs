@@ -1,0 +1,111 @@
+//! The steps of a training: they follow from its options.
+
+use crate::training::batches::shuffled;
+use crate::training::options::TrainOptions;
+use crate::training::schedule::WarmupLinear;
+
+/// All steps of a training, of which it holds one epoch's batches at a time.
+pub(crate) struct Plan<'a> {
+    lengths: &'a [usize],
+    options: &'a TrainOptions,
+    /// As many in each: a shuffle does not change how many batches there are.
+    steps_per_epoch: usize,
+    schedule: WarmupLinear,
+    epoch: usize,
+    /// Of `epoch`.
+    batches: Vec<Vec<usize>>,
+}
+
+/// A step of the optimizer.
+pub(crate) struct PlannedStep<'a> {
+    /// Examples, as indices of the lengths; as many batches as gradients are summed over, at an epoch's end fewer.
+    pub(crate) batches: &'a [Vec<usize>],
+    pub(crate) learning_rate: f64,
+    /// Epochs that are through after it.
+    pub(crate) epoch: f64,
+    pub(crate) ends_epoch: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// Of examples of these lengths in tokens.
+    pub(crate) fn new(lengths: &'a [usize], options: &'a TrainOptions) -> Self {
+        let batches = shuffled(lengths, options.batch, options.seed, 0);
+        let steps_per_epoch = batches.len().div_ceil(options.gradient_accumulation);
+        let steps = options.epochs.saturating_mul(steps_per_epoch);
+        Self {
+            lengths,
+            options,
+            steps_per_epoch,
+            schedule: options.schedule(steps),
+            epoch: 0,
+            batches,
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn steps(&self) -> usize {
+        self.options.epochs.saturating_mul(self.steps_per_epoch)
+    }
+
+    /// A step of them, counted from 0.
+    pub(crate) fn step(&mut self, step: usize) -> PlannedStep<'_> {
+        let (epoch, index) = (step / self.steps_per_epoch, step % self.steps_per_epoch);
+        if self.epoch != epoch {
+            self.batches = shuffled(self.lengths, self.options.batch, self.options.seed, epoch);
+            self.epoch = epoch;
+        }
+        let first = index * self.options.gradient_accumulation;
+        let end = first
+            .saturating_add(self.options.gradient_accumulation)
+            .min(self.batches.len());
+        PlannedStep {
+            batches: &self.batches[first..end],
+            learning_rate: self.schedule.rate(step),
+            epoch: epoch as f64 + (index + 1) as f64 / self.steps_per_epoch as f64,
+            ends_epoch: index + 1 == self.steps_per_epoch,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::batches::BatchSize;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// From its first step or from any other, as after a resumption.
+        #[test]
+        fn each_epoch_is_all_examples_once(
+            lengths in prop::collection::vec(1usize..50, 1..80),
+            amount in 1usize..100, tokens: bool, seed: u64, epochs in 1usize..4, accumulation in 1usize..5, from: prop::sample::Index,
+        ) {
+            let options = TrainOptions {
+                batch: if tokens { BatchSize::Tokens(amount) } else { BatchSize::Sequences(amount) },
+                gradient_accumulation: accumulation,
+                epochs,
+                seed,
+                ..TrainOptions::default()
+            };
+            let mut plan = Plan::new(&lengths, &options);
+            let mut first = Vec::new();
+            for epoch in 0..epochs {
+                let mut seen = Vec::new();
+                let steps = plan.steps() / epochs;
+                for index in 0..steps {
+                    let step = plan.step(epoch * steps + index);
+                    prop_assert!((1..=accumulation).contains(&step.batches.len()));
+                    prop_assert_eq!(step.ends_epoch, index + 1 == steps);
+                    prop_assert_eq!(step.epoch == (epoch + 1) as f64, step.ends_epoch);
+                    seen.extend(step.batches.concat());
+                    first.push(step.batches.to_vec());
+                }
+                seen.sort_unstable();
+                prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
+            }
+            let from = from.index(first.len());
+            let mut resumed = Plan::new(&lengths, &options);
+            prop_assert_eq!(resumed.step(from).batches, &first[from]);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A step of the optimizer over one or several batches.
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+
+use crate::training::learners::classification::TrainError;
+use crate::training::normalization::Divisors;
+use crate::training::optimizer::{adamw, clip_gradient_norm};
+use crate::training::options::TrainOptions;
+
+/// The losses of one batch.
+pub struct BatchLoss {
+    /// The sum of the losses of its examples or of their tokens, not divided by anything: `[1]`, with its
+    /// graph.
+    pub sum: Tensor<1>,
+    /// Tokens read for it.
+    pub tokens: usize,
+}
+
+/// What a step was made from.
+pub(crate) struct Made {
+    /// The loss that it descended.
+    pub(crate) loss: f64,
+    /// Tokens read for it.
+    pub(crate) tokens: usize,
+}
+
+/// Why a step has no gradients.
+pub(crate) enum StepError {
+    /// The loss of a batch is not finite.
+    NotFinite {
+        /// The step, from 1.
+        step: usize,
+        /// What it is.
+        loss: f32,
+    },
+    /// The device could not give the loss.
+    Device(String),
+}
+
+impl From<StepError> for TrainError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::NotFinite { step, loss } => TrainError::NotFinite { step, loss },
+            StepError::Device(reason) => TrainError::Device(reason),
+        }
+    }
+}
+
+/// The gradients of the losses of the batches of a step (from 1), each over its divisors, added up.
+///
+/// # Errors
+/// Those of `loss_of`, and a [`StepError`].
+pub(crate) fn accumulate<M: Module, B, E: From<StepError>>(
+    step: usize,
+    model: &M,
+    batches: impl IntoIterator<Item = (B, Divisors)>,
+    loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
+) -> Result<(GradientsParams, Made), E> {
+    let mut accumulator = GradientsAccumulator::new();
+    let mut made = Made {
+        loss: 0.0,
+        tokens: 0,
+    };
+    for (batch, divisors) in batches {
+        let BatchLoss { sum, tokens } = loss_of(model, batch)?;
+        let loss = sum.div_scalar(divisors.terms);
+        let value = loss.clone().try_into_scalar::<f32>();
+        let value = value.map_err(|error| StepError::Device(error.to_string()))?;
+        if !value.is_finite() {
+            return Err(StepError::NotFinite { step, loss: value }.into());
+        }
+        made.tokens += tokens;
+        made.loss += f64::from(value) / divisors.batches;
+        let gradients = loss.div_scalar(divisors.batches).backward();
+        accumulator.accumulate(model, GradientsParams::from_grads(gradients, model));
+    }
+    Ok((accumulator.grads(), made))
+}
+
+/// Makes optimizer steps.
+pub(crate) struct Stepper {
+    pub(crate) optimizer: ModuleOptimizer,
+    options: TrainOptions,
+    made: usize,
+}
+
+impl Stepper {
+    pub(crate) fn new(options: &TrainOptions) -> Self {
+        Self::resumed(adamw(options.weight_decay), options, 0)
+    }
+
+    /// After `made` steps, which have left the optimizer so.
+    pub(crate) fn resumed(optimizer: ModuleOptimizer, options: &TrainOptions, made: usize) -> Self {
+        Self {
+            optimizer,
+            options: options.clone(),
+            made,
+        }
+    }
+
+    /// One step down the losses of the batches, and the model after it. `loss_of` sums the losses of a batch;
+    /// `divisor_of` says what the sum over some examples is divided by.
+    pub(crate) fn step<M: Module>(
+        &mut self,
+        model: M,
+        batches: &[Vec<usize>],
+        learning_rate: f64,
+        divisor_of: impl Fn(&[usize]) -> f64,
+        loss_of: impl Fn(&M, &[usize]) -> Result<BatchLoss, TrainError>,
+    ) -> Result<(M, Made), TrainError> {
+        self.made += 1;
+        let step = self.made;
+        let normalization = self.options.loss_normalization;
+        let divisors = normalization.divisors(batches, divisor_of);
+        if divisors.iter().any(|divisors| !divisors.divide()) {
+            return Err(TrainError::NothingToLearn { step });
+        }
+        let parts = batches.iter().map(Vec::as_slice).zip(divisors);
+        let (mut gradients, made) = accumulate(step, &model, parts, loss_of)?;
+        if let Some(most) = self.options.max_grad_norm {
+            clip_gradient_norm(&model, &mut gradients, most);
+        }
+        let model = self.optimizer.step(learning_rate, model, gradients);
+        Ok((model, made))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Comparing the gradients of steps.
+    #![allow(clippy::unwrap_used)]
+    use std::fmt::Debug;
+
+    use burn::module::{ModuleVisitor, Param};
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::training::fit::Learner;
+    use crate::training::normalization::LossNormalization;
+
+    /// What a step would be made from.
+    pub(crate) struct MadeFrom {
+        pub(crate) loss: f64,
+        pub(crate) tokens: usize,
+        /// Of each parameter that has some.
+        gradients: Vec<Vec<f32>>,
+    }
+
+    impl MadeFrom {
+        /// How far the loss and the gradients of another are away, as parts of their size.
+        pub(crate) fn apart(&self, other: &Self) -> f64 {
+            assert_eq!(self.gradients.len(), other.gradients.len());
+            let norm = |values: &mut dyn Iterator<Item = f32>| {
+                values.map(|one| f64::from(one).powi(2)).sum::<f64>().sqrt()
+            };
+            let size = norm(&mut self.gradients.iter().flatten().copied());
+            let pairs = self.gradients.iter().zip(&other.gradients);
+            let apart = pairs.map(|(one, other)| {
+                assert_eq!(one.len(), other.len());
+                norm(&mut one.iter().zip(other).map(|(one, other)| one - other))
+            });
+            let gradients = apart.fold(0.0, f64::max) / size.max(1e-12);
+            let loss = (self.loss - other.loss).abs() / self.loss.abs().max(1e-12);
+            gradients.max(loss)
+        }
+    }
+
+    pub(crate) fn made<M: Module, B, E: From<StepError> + Debug>(
+        model: &M,
+        batches: impl IntoIterator<Item = (B, Divisors)>,
+        loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
+    ) -> MadeFrom {
+        let (params, Made { loss, tokens }) = accumulate(1, model, batches, loss_of).unwrap();
+        let mut found = Found {
+            params,
+            gradients: Vec::new(),
+        };
+        model.visit(&mut found);
+        MadeFrom {
+            loss,
+            tokens,
+            gradients: found.gradients,
+        }
+    }
+
+    /// A step of these batches of a learner's examples.
+    pub(crate) fn made_by<L: Learner>(
+        learner: &L,
+        model: &L::Model,
+        batches: &[Vec<usize>],
+        normalization: LossNormalization,
+        device: &Device,
+    ) -> MadeFrom {
+        let divisors = normalization.divisors(batches, |examples| learner.divisor(examples));
+        let batches = batches.iter().zip(divisors);
+        made(model, batches, |model: &L::Model, batch: &Vec<usize>| {
+            learner.loss(model, batch, device)
+        })
+    }
+
+    struct Found {
+        params: GradientsParams,
+        gradients: Vec<Vec<f32>>,
+    }
+
+    impl ModuleVisitor for Found {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.params.get::<D>(param.id) {
+                self.gradients
+                    .push(gradient.into_data().try_to_vec().unwrap());
+            }
+        }
+    }
+}

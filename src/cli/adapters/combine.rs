@@ -1,0 +1,163 @@
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use mtlora::core::Truncation;
+use mtlora::models::{CombinedAdapter, PeftAdapter};
+use serde_json::{Value, json};
+
+use crate::cli::console::output;
+use crate::cli::console::table;
+use crate::cli::hub;
+use crate::cli::model::adapted;
+
+/// The value of --head that leaves the head out.
+const NONE: &str = "none";
+
+/// The update of each layer becomes the sum of weight * scale * B T A over the adapters, which must be on
+/// one base model. Without --rank it is exact: a layer's ranks add up. With it each layer becomes the
+/// nearest matrix of that rank, and the error is told. The result is plain LoRA, which `--adapter` takes
+/// wherever a run is a `--run`, and PEFT reads.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// An adapter: a run's folder, one of PEFT's, or a name on the Hub; once for each.
+    #[arg(long = "adapter", value_name = "DIR", required = true)]
+    adapters: Vec<PathBuf>,
+    /// Their weights, with commas between [default: 1 for each].
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    weights: Option<Vec<f64>>,
+    /// The rank of the result [default: the ranks add up].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rank: Option<u32>,
+    /// Which of the adapters the head is from, or none: heads have no meaningful sum [default: the one
+    /// that has a head].
+    #[arg(long, value_name = "DIR")]
+    head: Option<PathBuf>,
+    /// The folder to write; must be new or empty.
+    #[arg(long)]
+    out: PathBuf,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let weights = match args.weights {
+        None => vec![1.0; args.adapters.len()],
+        Some(weights) if weights.len() == args.adapters.len() => weights,
+        Some(weights) => {
+            return Err(format!(
+                "--weights has {} values for {} adapters: give one for each",
+                weights.len(),
+                args.adapters.len()
+            )
+            .into());
+        }
+    };
+    let mut parts: Vec<(f64, PeftAdapter)> = Vec::with_capacity(weights.len());
+    for (weight, folder) in weights.iter().zip(&args.adapters) {
+        parts.push((*weight, adapted::read(&hub::adapter(folder)?)?));
+    }
+    output::vacant(&args.out, args.overwrite)?;
+    let head = head(&args.adapters, &parts, args.head.as_deref())?;
+    tell_bases(&parts);
+    let rank = args.rank.map(usize::try_from).transpose()?;
+    let sum = PeftAdapter::combine(&parts, rank, head)?;
+    output::make_folder(&args.out)?;
+    sum.adapter.write(&args.out)?;
+    let all = Truncation::of_all(sum.truncations.values().copied());
+    output::print(&describe(&sum, all))?;
+    say!("the combined adapter is in {}", args.out.display())?;
+    if json {
+        let layers: Vec<Value> = sum
+            .truncations
+            .iter()
+            .map(|(path, one)| {
+                json!({
+                    "path": path,
+                    "rank": rank_of(&sum, path),
+                    "norm": one.norm,
+                    "error": one.error,
+                    "relative_error": one.relative(),
+                })
+            })
+            .collect();
+        output::json(&json!({
+            "out": args.out,
+            "layers": layers,
+            "norm": all.norm,
+            "error": all.error,
+            "relative_error": all.relative(),
+        }))?;
+    }
+    Ok(())
+}
+
+/// Which part's head is taken.
+fn head(
+    folders: &[PathBuf],
+    parts: &[(f64, PeftAdapter)],
+    wanted: Option<&Path>,
+) -> Result<Option<usize>, String> {
+    let has = |index: &usize| !parts[*index].1.saved.is_empty();
+    match wanted {
+        Some(none) if none.as_os_str() == NONE => Ok(None),
+        Some(folder) => match folders.iter().position(|known| known == folder) {
+            Some(index) if has(&index) => Ok(Some(index)),
+            Some(_) => Err(format!("--head {}: it has no head", folder.display())),
+            None => Err(format!(
+                "--head {}: is none of the adapters that are given",
+                folder.display()
+            )),
+        },
+        None => {
+            let mut headed = (0..parts.len()).filter(has);
+            match (headed.next(), headed.next()) {
+                (one, None) => Ok(one),
+                _ => Err(format!(
+                    "several of the adapters have a head, and heads have no sum: say which is to be kept with \
+                     --head DIR, or --head {NONE}"
+                )),
+            }
+        }
+    }
+}
+
+/// Says so where the adapters name different base models, which may be two names of one.
+fn tell_bases(parts: &[(f64, PeftAdapter)]) {
+    let mut names: Vec<_> = parts
+        .iter()
+        .filter_map(|(_, part)| part.config.base_model_name_or_path.as_deref())
+        .map(output::printable)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() > 1 {
+        note!(
+            "the adapters name different base models ({}): their sum makes sense only if these are the same",
+            names.join(", ")
+        );
+    }
+}
+
+fn rank_of(sum: &CombinedAdapter, path: &str) -> usize {
+    let module = sum.adapter.modules.get(path);
+    module.map_or(0, |module| module.values.rank())
+}
+
+fn describe(sum: &CombinedAdapter, all: Truncation) -> String {
+    let mut rows = vec![["layer", "rank", "norm", "error", "relative"].map(str::to_string)];
+    let row = |path: &str, rank: String, one: Truncation| {
+        [
+            path.to_string(),
+            rank,
+            table::number(one.norm),
+            table::number(one.error),
+            table::number(one.relative()),
+        ]
+    };
+    for (path, one) in &sum.truncations {
+        rows.push(row(path, rank_of(sum, path).to_string(), *one));
+    }
+    rows.push(row("all", String::new(), all));
+    table::aligned(&rows)
+}

@@ -1,0 +1,59 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use mtlora::core::Fold;
+
+use mtlora::models::PeftAdapter;
+use serde_json::json;
+
+use crate::cli::console::output;
+use crate::cli::model::finished::CheckpointArgs;
+
+/// The update of a weight is scale * B T A; PEFT knows scale * B A. `T` goes into the factors, which
+/// changes nothing that the model computes. Projections that are fused, `g` of them of rank r, become
+/// one LoRA of rank g r with g times the alpha.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The run, or another folder with its adapter.
+    #[arg(long)]
+    run: PathBuf,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
+    /// The folder to write; must be new or empty.
+    #[arg(long)]
+    out: PathBuf,
+    /// Where T goes: a (A becomes T A), b (B becomes B T), or balanced: with T = U S V' its singular
+    /// value decomposition A becomes S^1/2 V' A and B becomes B U S^1/2, so that both bear the same
+    /// share of T's stretch; the better start where training goes on, and for half precision.
+    #[arg(long, default_value_t = Fold::Balanced)]
+    fold: Fold,
+    /// The base model's name in the adapter's configuration, such as its id on the Hub [default: the
+    /// run's model folder].
+    #[arg(long, value_name = "NAME")]
+    base_model_name: Option<String>,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    args.checkpoint.check(&args.run)?;
+    let adapter = PeftAdapter::from_folder(&args.run)?;
+    output::vacant(&args.out, args.overwrite)?;
+    let mut plain = adapter.fold(args.fold)?;
+    if args.base_model_name.is_some() {
+        plain.config.base_model_name_or_path = args.base_model_name;
+    }
+    output::make_folder(&args.out)?;
+    plain.write(&args.out)?;
+    say!("the adapter, as plain LoRA, is in {}", args.out.display())?;
+    if json {
+        output::json(&json!({
+            "out": args.out,
+            "r": plain.config.r,
+            "lora_alpha": plain.config.lora_alpha,
+            "modules": plain.modules.len(),
+        }))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use mtlora::core::{BaseDtype, device};
+use mtlora::models::{copy_generation_config, copy_tokenizer_files};
+use mtlora::train::StoredConfig;
+use serde_json::json;
+
+use crate::cli::console::output;
+use crate::cli::model::adapted;
+use crate::cli::model::adapted::Source;
+use crate::cli::model::finished::CheckpointArgs;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The run whose adapter is folded in.
+    #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
+    run: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
+    /// In place of a run: an adapter (PEFT's LoRA, or a run's) ...
+    #[arg(long, value_name = "DIR", requires = "model")]
+    adapter: Option<PathBuf>,
+    /// ... and the model that it is for.
+    #[arg(long, requires = "adapter")]
+    model: Option<PathBuf>,
+    /// The folder to write; must be new or empty.
+    #[arg(long)]
+    out: PathBuf,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let source = Source {
+        run: args.run,
+        checkpoint: args.checkpoint,
+        adapter: args.adapter,
+        model: args.model,
+    };
+    let (folder, stored) = adapted::source(source, None)?;
+    output::vacant(&args.out, args.overwrite)?;
+    match stored {
+        // The update is folded into the weights as the base model has them, whatever precision the run
+        // kept them in.
+        StoredConfig::Classification(mut config) => {
+            config.adapter.base_dtype = BaseDtype::F32;
+            let parts = config.load(&folder, &device(&config.device)?)?;
+            output::make_folder(&args.out)?;
+            copy_tokenizer_files(&config.model, &args.out)?;
+            parts.model.save(&args.out, &parts.config)?;
+        }
+        StoredConfig::Generation(mut config) => {
+            config.adapter.base_dtype = BaseDtype::F32;
+            let parts = config.load(&folder, &device(&config.device)?)?;
+            output::make_folder(&args.out)?;
+            copy_tokenizer_files(&config.model, &args.out)?;
+            copy_generation_config(&config.model, &args.out)?;
+            parts.model.save(&args.out, &parts.config)?;
+        }
+    }
+    say!("the merged model is in {}", args.out.display())?;
+    if json {
+        output::json(&json!({ "out": args.out }))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! What the commands print, and how: results on standard output, what the user should know meanwhile on standard
+//! error. Nothing else in the program writes to either.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, StdoutLock, Write};
+use std::path::Path;
+
+use mtlora::train::{ClassCount, Scores};
+use serde::Serialize;
+
+/// A line on standard error, as `eprintln!`. Where nobody can read it any more it is dropped, for work must not end
+/// because of that.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::cli::console::output::note(format_args!($($text)*)) };
+}
+
+/// A line of results on standard output, as `println!`, with an error where it cannot be written.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::console::output::say(format_args!($($text)*)) };
+}
+
+/// See the macro of this name.
+pub(crate) fn note(text: fmt::Arguments<'_>) {
+    let line = format!("{text}\n");
+    // There is nowhere to say that this failed.
+    let _ = io::stderr().write_all(printable_lines(&line).as_bytes());
+}
+
+/// See the macro of this name.
+pub(crate) fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// Results of several lines on standard output.
+pub(crate) fn print(lines: &str) -> io::Result<()> {
+    stdout().write_all(printable_lines(lines).as_bytes())
+}
+
+/// Ends standard output with `object` on a line of its own.
+pub(crate) fn json(object: &impl Serialize) -> io::Result<()> {
+    writeln!(stdout(), "{}", json_text(object)?)
+}
+
+/// `object` as JSON on one line. Characters that a terminal would act on, which can only be in its strings, are JSON's
+/// escapes there: it reads the same.
+pub(crate) fn json_text(object: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string(object)?;
+    if !text.contains(acts) {
+        return Ok(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            // None of them needs two units of UTF-16.
+            true => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => safe.push(c),
+        }
+    }
+    Ok(safe)
+}
+
+/// Standard output for data, which is written as it is.
+pub(crate) fn stdout() -> Stdout {
+    Stdout(io::stdout().lock())
+}
+
+/// Standard output, whose errors say that they are about it.
+pub(crate) struct Stdout(StdoutLock<'static>);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(unwritten)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(unwritten)
+    }
+}
+
+/// Why results could not be written.
+#[derive(Debug)]
+struct Unwritten(io::Error);
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "standard output: {}", self.0)
+    }
+}
+
+impl Error for Unwritten {}
+
+fn unwritten(error: io::Error) -> io::Error {
+    match error.kind() {
+        // Is tried again.
+        io::ErrorKind::Interrupted => error,
+        kind => io::Error::new(kind, Unwritten(error)),
+    }
+}
+
+/// Whether `error` is that whoever read standard output has gone, such as `head` after its lines.
+pub(crate) fn is_unread(error: &(dyn Error + 'static)) -> bool {
+    let of_table = error.downcast_ref::<csv::Error>();
+    let error = match of_table.map(csv::Error::kind) {
+        Some(csv::ErrorKind::Io(error)) => Some(error),
+        _ => error.downcast_ref::<io::Error>(),
+    };
+    let unwritten = error.and_then(io::Error::get_ref);
+    unwritten
+        .and_then(|error| error.downcast_ref::<Unwritten>())
+        .is_some_and(|Unwritten(error)| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Somebody else's name or value for a terminal: what would control the terminal, end the line or turn the direction
+/// of writing is written as an escape.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, |_| false)
+}
+
+/// The same for a text of several lines.
+pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| matches!(c, '\n' | '\t'))
+}
+
+/// Whether a terminal does something else than show `c`.
+fn acts(c: char) -> bool {
+    let directs = matches!(
+        c,
+        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+    );
+    c.is_control() || directs
+}
+
+fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let acts = |c: char| acts(c) && !stays(c);
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// `accuracy 0.8431, f1 0.8874, loss 0.3567`
+pub(crate) fn describe(scores: &Scores) -> String {
+    let parts: Vec<String> = scores
+        .iter()
+        .map(|(name, value)| format!("{} {value:.4}", name.as_str()))
+        .collect();
+    parts.join(", ")
+}
+
+/// How many classes are listed with their numbers of examples.
+const CLASSES: usize = 20;
+
+/// `2 classes: neg (12), pos (15)`; nothing without classes.
+pub(crate) fn classes(counts: &[ClassCount]) -> Option<String> {
+    if counts.is_empty() {
+        return None;
+    }
+    let mut parts: Vec<String> = counts
+        .iter()
+        .take(CLASSES)
+        .map(|class| format!("{} ({})", printable(&class.label), class.count))
+        .collect();
+    if let Some(more) = counts.len().checked_sub(CLASSES).filter(|more| *more > 0) {
+        parts.push(format!("and {more} more"));
+    }
+    Some(format!("{} classes: {}", counts.len(), parts.join(", ")))
+}
+
+/// The process's highest resident memory so far, in MiB, where the system tells it.
+pub(crate) fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+/// Makes a folder, and those above it.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
+}
+
+/// An error if `folder` has something in it, unless it may be overwritten.
+pub(crate) fn vacant(folder: &Path, overwrite: bool) -> Result<(), String> {
+    let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    match occupied && !overwrite {
+        true => Err(format!(
+            "{}: exists and is not empty; name another folder, or pass --overwrite",
+            folder.display()
+        )),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_would_control_a_terminal_is_shown() {
+        for plain in ["layer.0.query", "häßlich \\ \"q\" e\u{301} 你 ±", ""] {
+            assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain));
+        }
+        for (text, shown) in [
+            ("\u{1b}[31mred", "\\u{1b}[31mred"),
+            ("\u{9b}2J\u{7f}", "\\u{9b}2J\\u{7f}"),
+            ("a\nb\rc\td", "a\\nb\\rc\\td"),
+            ("a\u{202e}b\u{2066}", "a\\u{202e}b\\u{2066}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+        let text = "\u{1b}\u{9b}\u{7f}\n\u{202e}\\ \"ä";
+        let json = json_text(&[text]).unwrap();
+        assert_eq!(json, r#"["\u001b\u009b\u007f\n\u202e\\ \"ä"]"#);
+        let read: Vec<String> = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, [text]);
+        assert_eq!(printable_lines("a\n\tb\u{1b}c\r"), "a\n\tb\\u{1b}c\\r");
+    }
+}

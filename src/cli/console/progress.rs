@@ -1,0 +1,217 @@
+//! Progress: the run's log and best state, and what the user sees meanwhile.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mtlora::core::State;
+use mtlora::models::{ModelError, TrainedFormat};
+use mtlora::train::{
+    Dashboard, EventWriter, MetricName, Observer, Pause, Run, SaveOptions, Saver, Scores,
+    StepReport, TrainError,
+};
+use serde_json::json;
+
+use crate::cli::console::output;
+use crate::cli::console::signals::{Signal, Signals};
+use crate::cli::console::terminal::is_drawable;
+
+/// How often a step is printed.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Logs every step, saves each best state and the checkpoints, and shows what happens. A signal or
+/// the dashboard ends the training after a checkpoint.
+pub(crate) struct Progress<'a> {
+    run: &'a Run,
+    format: TrainedFormat,
+    saver: Saver,
+    events: EventWriter,
+    signals: Signals,
+    shown: Box<dyn Observer>,
+}
+
+impl<'a> Progress<'a> {
+    /// Of a run that begins or continues after `step` steps. Burn's dashboard where standard output and standard error
+    /// can be drawn on, plain lines elsewhere or if `plain`.
+    pub(crate) fn new(
+        run: &'a Run,
+        format: TrainedFormat,
+        options: &SaveOptions,
+        step: usize,
+        metrics: &[MetricName],
+        plain: bool,
+    ) -> Result<Self, Box<dyn Error>> {
+        let saver = Saver::new(run, options.clone())?;
+        let events = EventWriter::create(run.folder(), step)?;
+        let signals = Signals::listen()?;
+        let drawable = is_drawable(&io::stdout()) && is_drawable(&io::stderr());
+        let shown: Box<dyn Observer> = if drawable && !plain {
+            Box::new(Dashboard::new(metrics))
+        } else {
+            Box::new(Lines { printed: None })
+        };
+        Ok(Self {
+            run,
+            format,
+            saver,
+            events,
+            signals,
+            shown,
+        })
+    }
+
+    /// Gives the terminal back, and says of a training that was stopped how it goes on.
+    pub(crate) fn close<T>(self, trained: Result<T, TrainError>) -> Result<T, Box<dyn Error>> {
+        let signal = self.signals.heard();
+        let folder = self.run.folder().to_path_buf();
+        drop(self);
+        trained.map_err(|error| match error {
+            TrainError::Interrupted { step } => Box::new(Stopped {
+                step,
+                signal,
+                folder,
+            }) as Box<dyn Error>,
+            error @ (TrainError::Checkpoint(_) | TrainError::Model(ModelError::Write { .. })) => {
+                let folder = folder.display();
+                format!(
+                    "{error}. When there is room again, go on with: mtlora train --resume {folder}"
+                )
+                .into()
+            }
+            error => Box::new(error),
+        })
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        self.run.log(report)?;
+        self.events.step(report)?;
+        self.shown.step(report)
+    }
+
+    fn evaluated(
+        &mut self,
+        step: usize,
+        scores: &Scores,
+        best: Option<&State>,
+    ) -> Result<(), TrainError> {
+        if let Some(values) = best {
+            self.run.save_state(&self.format, values)?;
+        }
+        self.run.log(&json!({ "step": step, "dev": scores }))?;
+        self.events.evaluated(step, scores)?;
+        self.shown.evaluated(step, scores, best)
+    }
+
+    fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+        let flow = match self.signals.heard() {
+            Some(_) => ControlFlow::Break(()),
+            None => self.shown.between(pause)?,
+        };
+        self.saver.between(pause, flow.is_break())?;
+        Ok(flow)
+    }
+}
+
+/// A training was stopped before its end, and a checkpoint made.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    step: usize,
+    signal: Option<Signal>,
+    folder: PathBuf,
+}
+
+impl Stopped {
+    /// The program's.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.signal.map_or(130, Signal::exit_code)
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "stopped by {} after step {}, with a checkpoint; go on with: mtlora train --resume {}",
+            self.signal.map_or("the user", Signal::name),
+            self.step,
+            self.folder.display()
+        )
+    }
+}
+
+impl Error for Stopped {}
+
+/// How many of a number of things are done: a line on standard error now and then.
+pub(crate) struct Counter {
+    what: &'static str,
+    total: usize,
+    started: Instant,
+    printed: Instant,
+}
+
+impl Counter {
+    pub(crate) fn new(what: &'static str, total: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            what,
+            total,
+            started: now,
+            printed: now,
+        }
+    }
+
+    pub(crate) fn show(&mut self, done: usize) {
+        if self.printed.elapsed() < EVERY && done < self.total {
+            return;
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let left = seconds / done.max(1) as f64 * (self.total - done.min(self.total)) as f64;
+        note!(
+            "{done}/{} {} after {seconds:.0} s, {left:.0} s to go",
+            self.total,
+            self.what
+        );
+        self.printed = Instant::now();
+    }
+}
+
+/// A line on standard error now and then.
+struct Lines {
+    printed: Option<Instant>,
+}
+
+impl Observer for Lines {
+    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        let due = self
+            .printed
+            .is_none_or(|printed| printed.elapsed() >= EVERY);
+        if due || report.step == report.steps {
+            note!(
+                "step {}/{} epoch {:.2} loss {:.4} lr {:.3e}",
+                report.step,
+                report.steps,
+                report.epoch,
+                report.loss,
+                report.learning_rate
+            );
+            self.printed = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn evaluated(
+        &mut self,
+        step: usize,
+        scores: &Scores,
+        best: Option<&State>,
+    ) -> Result<(), TrainError> {
+        let mark = if best.is_some() { " (best so far)" } else { "" };
+        note!("dev after step {step}: {}{mark}", output::describe(scores));
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+use std::error::Error;
+use std::path::PathBuf;
+
+use burn::module::Module;
+use mtlora::core::{device, devices};
+use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
+use mtlora::train::{Parts, StoredConfig, Task, evaluate, glue, task_config, trained_parameters};
+use serde_json::json;
+
+use crate::cli::console::output;
+use crate::cli::eval::generation::{self, Wanted};
+use crate::cli::hub;
+use crate::cli::model::adapted;
+use crate::cli::model::finished::CheckpointArgs;
+use crate::cli::model::head::{Head, HeadOf};
+use crate::cli::settings::settings_file::Settings;
+use crate::cli::settings::task;
+use crate::cli::text::encoding;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The run to score.
+    #[arg(long, conflicts_with = "model", required_unless_present = "model")]
+    run: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
+    /// A model to score as it is (labels and numbers only), or with --adapter: a folder, or a name on the
+    /// Hub.
+    #[arg(long, requires = "task")]
+    model: Option<PathBuf>,
+    /// An adapter for that model: PEFT's LoRA, or a run's.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    adapter: Option<PathBuf>,
+    /// The task [default: the run's].
+    #[arg(long)]
+    task: Option<String>,
+    /// The folder with the data [default: the run's; for GLUE's tasks the Hub's].
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The split [default: the task's dev split].
+    #[arg(long)]
+    split: Option<String>,
+    /// For --model and --task table: the column with the text [default: text].
+    #[arg(long, requires = "model")]
+    text_column: Option<String>,
+    /// For --model and --task table: the column with the second text of a pair [default: none].
+    #[arg(long, requires = "model")]
+    pair_column: Option<String>,
+    /// For --model and --task table: the column with the label or the number [default: label].
+    #[arg(long, requires = "model")]
+    label_column: Option<String>,
+    /// For --model and --task table: the labels are numbers to predict.
+    #[arg(long, requires = "model")]
+    regression: bool,
+    /// For --adapter and --task pairs: the column with the prompt [default: prompt].
+    #[arg(long, requires = "adapter")]
+    prompt_column: Option<String>,
+    /// For --adapter and --task pairs: the column with what is to be written [default: completion].
+    #[arg(long, requires = "adapter")]
+    completion_column: Option<String>,
+    /// For --model: the classes in the order of the outputs of its head, with commas between [default: they are
+    /// matched by name].
+    #[arg(long, value_delimiter = ',', requires = "model")]
+    labels: Option<Vec<String>>,
+    /// The most tokens of an example [default: the run's, or 128 (or what the model's
+    /// tokenizer is for, if that is less); data-to-text: 512]. A data-to-text run
+    /// keeps its own.
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// The device [default: the run's, or the first].
+    #[arg(long)]
+    device: Option<String>,
+    /// For data-to-text: METEOR 1.5's program, in place of the two stages that are built in.
+    #[arg(long, value_name = "FILE")]
+    meteor_jar: Option<PathBuf>,
+    /// For data-to-text: write the texts into this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let settings = Settings {
+        model: args.model.clone(),
+        task: args.task.clone(),
+        data: args.data.clone(),
+        max_length: args.max_length,
+        labels: args.labels.clone(),
+        text_column: args.text_column.clone(),
+        pair_column: args.pair_column.clone(),
+        label_column: args.label_column.clone(),
+        regression: args.regression.then_some(true),
+        prompt_column: args.prompt_column.clone(),
+        completion_column: args.completion_column.clone(),
+        device: args.device.clone(),
+        ..Settings::default()
+    };
+    let table = settings.table();
+    // What was trained, and where its values are.
+    let trained = match (&args.run, &args.adapter) {
+        (Some(run), _) => {
+            args.checkpoint.check(run)?;
+            let (_, stored) = hub::open_run(run)?;
+            Some((run.clone(), stored))
+        }
+        (None, Some(adapter)) => {
+            let adapter = hub::adapter(adapter)?;
+            let stored = adapted::told(&adapter, settings)?;
+            Some((adapter, stored))
+        }
+        (None, None) => None,
+    };
+    let run = match trained {
+        Some((folder, StoredConfig::Generation(config))) => {
+            if args.run.is_some() && args.max_length.is_some() {
+                return Err(
+                    "--max-length: a data-to-text run keeps the length that it was trained with"
+                        .into(),
+                );
+            }
+            let wanted = Wanted {
+                task: args.task,
+                data: args.data,
+                split: args.split,
+                device: args.device,
+                meteor_jar: args.meteor_jar,
+                texts: args.texts,
+            };
+            return generation::run(&folder, &config, wanted, json);
+        }
+        Some((folder, StoredConfig::Classification(config))) => Some((folder, config)),
+        None => None,
+    };
+    if args.meteor_jar.is_some() || args.texts.is_some() {
+        return Err("--meteor-jar and --texts are for runs of data-to-text tasks".into());
+    }
+    let stored = run.as_ref().map(|(_, config)| config);
+    let name = args
+        .task
+        .or_else(|| stored.map(|config| config.task.clone()))
+        .ok_or("--task is needed")?;
+    if task::find_generation(&name, None)?.is_some() {
+        return Err(format!(
+            "{name} is a data-to-text task: score a run with --run, an adapter with --adapter, or what `mtlora \
+             generate` writes with `mtlora score`"
+        )
+        .into());
+    }
+    let data = match (args.data, stored, glue::task(&name)) {
+        (Some(data), _, _) => data,
+        (None, Some(config), _) => hub::run_data(&config.data, &name, args.split.as_deref())?,
+        (None, None, Ok(task)) => {
+            let split = args.split.as_deref().unwrap_or(task.dev_split());
+            hub::glue_data(&task, &[split])?
+        }
+        (None, None, Err(_)) => return Err("--data is needed".into()),
+    };
+    let task = match stored {
+        Some(config) => task::for_run(&name, config, &data)?,
+        None => task::find(&name, Some(table), &data)?,
+    };
+    let device_name = args
+        .device
+        .or_else(|| stored.map(|config| config.device.clone()))
+        .or_else(|| devices().into_iter().next().map(|device| device.name))
+        .ok_or("this build has no backend")?;
+    let device = device(&device_name)?;
+    let (task, parts, trainable) = match (run, args.model) {
+        (Some((folder, config)), _) => {
+            let trainable = trained_parameters(&folder)?;
+            let mut parts = config.load(&folder, &device)?;
+            if let Some(length) = args.max_length {
+                parts.text = TextEncoder::from_folder(&config.model, &parts.config, length)?;
+            }
+            (task, parts, trainable)
+        }
+        (None, Some(given)) => {
+            let folder = hub::model(&given, None, |folder| {
+                drop(EncoderConfig::from_folder(folder)?);
+                Ok(())
+            })?;
+            let head = Head::find(HeadOf::Model, &folder)?;
+            let task = head.fit(task, args.labels.as_deref())?;
+            let config = task_config(EncoderConfig::from_folder(&folder)?, task.objective())?;
+            let max_length = match args.max_length {
+                Some(length) => length,
+                None => encoding::usual_length(&folder, 128)?,
+            };
+            let text = TextEncoder::from_folder(&folder, &config, max_length)?;
+            let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;
+            if !fresh.is_empty() {
+                note!(
+                    "the model's folder lacks {}: their values are random, and so are the scores",
+                    fresh.join(", ")
+                );
+            }
+            let parts = Parts {
+                model,
+                config,
+                text,
+            };
+            (task, parts, 0)
+        }
+        (None, None) => return Err("--run or --model is needed".into()),
+    };
+    let split = args.split.unwrap_or_else(|| task.dev_split().to_string());
+    let examples = task::read(task.as_ref(), &data, &split)?;
+    let items = encoding::encoded(&parts.text, &examples, encoding::of_split(&data, &split))?;
+    let scores = evaluate(&parts.model, &parts.config, &items, task.as_ref(), &device)?;
+    say!("{name} {split}: {}", output::describe(&scores))?;
+    if json {
+        output::json(&json!({
+            "task": name,
+            "split": split,
+            "metrics": scores,
+            "examples": items.len(),
+            "trainable_parameters": trainable,
+            "total_parameters": parts.model.num_params(),
+        }))?;
+    }
+    Ok(())
+}

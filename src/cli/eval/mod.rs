@@ -1,0 +1,7 @@
+//! `mtlora eval`.
+
+pub(crate) mod classification;
+pub(crate) mod generation;
+pub(crate) mod generation_scores;
+
+pub(crate) use classification::{Args, run};

@@ -1,0 +1,64 @@
+//! A build without the feature `hub`: folders only.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use mtlora::train::glue::GlueTask;
+use mtlora::train::{AdapterSettings, Run, StoredConfig};
+
+use crate::cli::model::notes;
+
+const WITHOUT: &str =
+    "this build has no Hub; build with --features hub, or name a folder that is there";
+
+/// `given`, which must be a folder.
+pub(crate) fn model(
+    given: &Path,
+    revision: Option<&str>,
+    _: impl FnOnce(&Path) -> Result<(), Box<dyn Error>>,
+) -> Result<PathBuf, Box<dyn Error>> {
+    match revision {
+        Some(_) => Err(format!("--revision: {WITHOUT}").into()),
+        None => {
+            let folder = folder(given)?;
+            notes::tell(&folder);
+            Ok(folder)
+        }
+    }
+}
+
+/// `given`, which must be a folder.
+pub(crate) fn adapter(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    folder(given)
+}
+
+/// Nowhere: data must be named.
+pub(crate) fn glue_data(_: &GlueTask, _: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
+    Err(format!("--data is needed: {WITHOUT}").into())
+}
+
+/// Opens a run.
+pub(crate) fn open_run(folder: &Path) -> Result<(Run, StoredConfig), Box<dyn Error>> {
+    let (run, stored) = StoredConfig::open(folder)?;
+    notes::tell(match &stored {
+        StoredConfig::Classification(config) => &config.model,
+        StoredConfig::Generation(config) => &config.model,
+    });
+    Ok((run, stored))
+}
+
+/// What a run started from is where it was.
+pub(crate) fn run_origin(_: &mut AdapterSettings) -> Result<(), Box<dyn Error>> {
+    Ok(())
+}
+
+/// The run's data folder.
+pub(crate) fn run_data(data: &Path, _: &str, _: Option<&str>) -> Result<PathBuf, Box<dyn Error>> {
+    Ok(data.to_path_buf())
+}
+
+fn folder(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    given
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}; {WITHOUT}", given.display()).into())
+}

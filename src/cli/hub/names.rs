@@ -1,0 +1,166 @@
+//! Names of the Hugging Face Hub in place of folders.
+//!
+//! Wherever a folder is asked for, one that is there wins; what is none but has the form of a name is looked for on
+//! the Hub, and becomes a folder of the cache.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use mtlora::hub::{Hub, HubError, Progress, RepoId, RepoKind};
+use mtlora::train::glue::{self, GlueTask};
+use mtlora::train::{AdapterSettings, DataError, Run, StoredConfig};
+
+use crate::cli::hub::transfers::Transfers;
+use crate::cli::model::notes;
+
+/// The folder of a model: `given`, or what the Hub has under that name at `revision`. `fits` is asked before the
+/// weights are fetched whether they would be of use. What the user should know of the folder goes to standard error.
+pub(crate) fn model(
+    given: &Path,
+    revision: Option<&str>,
+    fits: impl FnOnce(&Path) -> Result<(), Box<dyn Error>>,
+) -> Result<PathBuf, Box<dyn Error>> {
+    let folder = match name(given, revision)? {
+        None => absolute(given),
+        Some(id) => {
+            let mut transfers = Transfers::new();
+            let snapshot = Hub::from_env()?
+                .snapshot(RepoKind::Model, &id, &mut transfers)
+                .map_err(|error| no_folder(given, error))?;
+            fits(&snapshot.model_description(&mut transfers)?)?;
+            absolute(&snapshot.model_weights(&mut transfers)?)
+        }
+    };
+    notes::tell(&folder);
+    Ok(folder)
+}
+
+/// The folder of an adapter: `given`, or what the Hub has under that name.
+pub(crate) fn adapter(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let Some(id) = name(given, None)? else {
+        return Ok(absolute(given));
+    };
+    let folder = Hub::from_env()?
+        .adapter(&id, &mut Transfers::new())
+        .map_err(|error| no_folder(given, error))?;
+    Ok(absolute(&folder))
+}
+
+/// The folder of a GLUE task as the Hub has it, with the files of these splits.
+pub(crate) fn glue_data(task: &GlueTask, splits: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
+    let id: RepoId = glue::HUB_DATASET.parse()?;
+    glue_files(&id, task, splits)
+}
+
+fn glue_files(id: &RepoId, task: &GlueTask, splits: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
+    let hub_splits: Vec<String> = splits
+        .iter()
+        .map(|split| task.hub_split(split))
+        .collect::<Result<_, DataError>>()?;
+    let wanted = |file: &str| {
+        let mut splits = hub_splits.iter();
+        splits.any(|split| glue::is_hub_file(file, task, split))
+    };
+    let folder = task.hub_folder();
+    let found = Hub::from_env()?.dataset(id, folder, &wanted, &mut Transfers::new())?;
+    Ok(absolute(&found))
+}
+
+/// Opens a run. If its model was of the Hub and is no longer in the cache, that same commit is fetched again.
+pub(crate) fn open_run(folder: &Path) -> Result<(Run, StoredConfig), Box<dyn Error>> {
+    let (run, mut stored) = StoredConfig::open(folder)?;
+    let model = match &mut stored {
+        StoredConfig::Classification(config) => &mut config.model,
+        StoredConfig::Generation(config) => &mut config.model,
+    };
+    fetch_again(model, Hub::model)?;
+    notes::tell(model);
+    Ok((run, stored))
+}
+
+/// What else a run that goes on needs: the adapter that it started from, if that was of the Hub and is no longer in
+/// the cache.
+pub(crate) fn run_origin(settings: &mut AdapterSettings) -> Result<(), Box<dyn Error>> {
+    match &mut settings.init_from {
+        Some(folder) => fetch_again(folder, Hub::adapter),
+        None => Ok(()),
+    }
+}
+
+fn fetch_again(
+    folder: &mut PathBuf,
+    fetch: impl FnOnce(&Hub, &RepoId, &mut dyn Progress) -> Result<PathBuf, HubError>,
+) -> Result<(), Box<dyn Error>> {
+    if let Some((RepoKind::Model, id)) = gone(folder) {
+        *folder = absolute(&fetch(&Hub::from_env()?, &id, &mut Transfers::new())?);
+    }
+    Ok(())
+}
+
+/// A run's data folder for reading `split`. If it is of the Hub, and that split is not in the cache, it is fetched.
+pub(crate) fn run_data(
+    data: &Path,
+    task: &str,
+    split: Option<&str>,
+) -> Result<PathBuf, Box<dyn Error>> {
+    let of_hub = data.to_str().and_then(RepoId::of_snapshot);
+    let (Some((RepoKind::Dataset, id)), Ok(task)) = (of_hub, glue::task(task)) else {
+        return Ok(data.to_path_buf());
+    };
+    let split = split.unwrap_or_else(|| mtlora::train::Task::dev_split(&task));
+    match task.has_hub_split(data, split) {
+        true => Ok(data.to_path_buf()),
+        false => glue_files(&id, &task, &[split]),
+    }
+}
+
+/// The repository whose snapshot `folder` was, if it is not there any more.
+fn gone(folder: &Path) -> Option<(RepoKind, RepoId)> {
+    match folder.exists() {
+        true => None,
+        false => RepoId::of_snapshot(folder.to_str()?),
+    }
+}
+
+/// The name that `given` is, if it is no folder.
+fn name(given: &Path, revision: Option<&str>) -> Result<Option<RepoId>, Box<dyn Error>> {
+    let id = match (given.exists(), given.to_str().map(str::parse::<RepoId>)) {
+        (false, Some(Ok(id))) => id,
+        _ => {
+            return match revision {
+                Some(_) => Err(format!(
+                    "--revision is for a name on the Hub, which {} is not: leave it out",
+                    given.display()
+                )
+                .into()),
+                None => Ok(None),
+            };
+        }
+    };
+    let named = given.to_str().is_some_and(|text| text.contains('@'));
+    match revision {
+        Some(_) if named => {
+            Err("the revision is named twice: behind @, and with --revision".into())
+        }
+        Some(revision) => Ok(Some(id.at(revision)?)),
+        None => Ok(Some(id)),
+    }
+}
+
+fn no_folder(given: &Path, error: HubError) -> Box<dyn Error> {
+    match error {
+        HubError::NotFound { .. } | HubError::Offline { .. } => format!(
+            "{} is no folder here, so a name on the Hub: {error}",
+            given.display()
+        )
+        .into(),
+        other => other.into(),
+    }
+}
+
+/// So that a run can be read from any folder.
+fn absolute(folder: &Path) -> PathBuf {
+    folder
+        .canonicalize()
+        .unwrap_or_else(|_| folder.to_path_buf())
+}

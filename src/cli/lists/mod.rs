@@ -1,0 +1,5 @@
+//! Commands that list what there is: devices, tasks and recipes.
+
+pub(crate) mod devices;
+pub(crate) mod recipes;
+pub(crate) mod tasks;

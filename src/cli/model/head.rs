@@ -1,0 +1,127 @@
+//! The classification head that a run starts with, and which of its outputs means which class.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use mtlora::models::{EncoderConfig, PeftAdapter, SequenceClassifier};
+use mtlora::train::{LabelError, Run, StoredConfig, Task, align_to_head, is_unnamed};
+
+/// Whose head a run starts with.
+#[derive(Clone, Copy)]
+pub(crate) enum HeadOf<'a> {
+    /// The base model's, where it has one.
+    Model,
+    /// The base model's, where it has one, with a new output layer.
+    Fresh,
+    /// The one that an adapter brings; the base model's where the adapter has none.
+    Adapter(&'a Path, &'a PeftAdapter),
+}
+
+/// The head's outputs, and what the base model's must become for them.
+pub(crate) struct Head {
+    /// The folder that it is from.
+    folder: PathBuf,
+    /// The names of the outputs; none where they are new.
+    pub(crate) labels: Option<Vec<String>>,
+    /// Whether the base model's own output layer is not used.
+    pub(crate) fresh: bool,
+}
+
+impl Head {
+    /// Looks at the head of `model`, or of what else `of` names.
+    pub(crate) fn find(of: HeadOf<'_>, model: &Path) -> Result<Self, Box<dyn Error>> {
+        let config = EncoderConfig::from_folder(model)?;
+        let own = SequenceClassifier::head_outputs(model, &config)?;
+        let named = |outputs: usize| output_names(&config.labels, outputs);
+        Ok(match of {
+            HeadOf::Fresh => Self {
+                folder: model.to_path_buf(),
+                labels: None,
+                fresh: true,
+            },
+            HeadOf::Adapter(folder, adapter) if adapter.num_labels().is_some() => {
+                let outputs = adapter.num_labels().unwrap_or_default();
+                Self {
+                    folder: folder.to_path_buf(),
+                    labels: Some(run_labels(folder, outputs).unwrap_or_else(|| named(outputs))),
+                    // The adapter's takes its place.
+                    fresh: own.is_some_and(|own| own != outputs),
+                }
+            }
+            HeadOf::Model | HeadOf::Adapter(..) => {
+                if let HeadOf::Adapter(folder, _) = of
+                    && own.is_none()
+                {
+                    note!(
+                        "neither the adapter in {} nor its base model has a classification head: the head's values are \
+                         random, and so is what it predicts",
+                        folder.display()
+                    );
+                }
+                // The names of another number of outputs say nothing, and are not to be guessed at.
+                if let Some(outputs) = own
+                    && outputs != config.labels.len()
+                    && !is_unnamed(&config.labels)
+                {
+                    return Err(format!(
+                        "{}: config.json names {} labels ({}), and the classification head has {outputs}: correct \
+                         id2label, or use the model that the file belongs to",
+                        model.display(),
+                        config.labels.len(),
+                        config.labels.join(", ")
+                    )
+                    .into());
+                }
+                Self {
+                    folder: model.to_path_buf(),
+                    labels: own.map(named),
+                    fresh: false,
+                }
+            }
+        })
+    }
+
+    /// `task` with its classes as the head's outputs have them; what the user should know of that goes to standard
+    /// error. `given` are the classes in the order of the outputs, where the user has said them.
+    pub(crate) fn fit(
+        &self,
+        task: Box<dyn Task>,
+        given: Option<&[String]>,
+    ) -> Result<Box<dyn Task>, Box<dyn Error>> {
+        let fitted = align_to_head(task, self.labels.as_deref(), given);
+        let (task, note) = fitted.map_err(|error| match error {
+            LabelError::Names { .. } | LabelError::Number { .. } => {
+                format!("{}: {error}", self.folder.display())
+            }
+            about_flags => about_flags.to_string(),
+        })?;
+        if let Some(note) = note {
+            note!("{note}");
+        }
+        Ok(task)
+    }
+}
+
+/// The names of a head's outputs: the model's, if they are as many. A base model that was never fine-tuned has names
+/// for another number of them.
+fn output_names(model: &[String], outputs: usize) -> Vec<String> {
+    if model.len() == outputs {
+        model.to_vec()
+    } else {
+        (0..outputs).map(|index| format!("LABEL_{index}")).collect()
+    }
+}
+
+/// What the run in `folder`, if it is one, calls the outputs of its head.
+fn run_labels(folder: &Path, outputs: usize) -> Option<Vec<String>> {
+    if !Run::is_in(folder) {
+        return None;
+    }
+    match StoredConfig::open(folder).ok()?.1 {
+        StoredConfig::Classification(config) => {
+            let labels = config.objective.labels();
+            (labels.len() == outputs).then(|| labels.to_vec())
+        }
+        StoredConfig::Generation(_) => None,
+    }
+}

@@ -1,0 +1,6 @@
+//! The model and adapter that a command works on.
+
+pub(crate) mod adapted;
+pub(crate) mod finished;
+pub(crate) mod head;
+pub(crate) mod notes;

@@ -1,0 +1,260 @@
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mtlora::core::{device, devices};
+use mtlora::models::{
+    Architecture, EncoderConfig, EncoderSizes, MaskedLm, TextEncoder, train_tokenizer,
+    write_tokenizer,
+};
+use mtlora::train::{InputColumns, Pairs, read_inputs};
+use mtlora::train::{PretrainOptions, PretrainProgress, pretrain};
+use serde_json::json;
+
+use crate::cli::console::output;
+use crate::cli::pretrain::causal;
+use crate::cli::settings::task;
+
+/// Flags of `mtlora pretrain`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What is made.
+    #[arg(long, value_enum, default_value_t = Kind::Roberta)]
+    architecture: Kind,
+    /// Text files, one example a line; of tables (.csv, .tsv, .jsonl) the column text.
+    #[arg(long, num_args = 1.., required_unless_present = "task")]
+    text: Vec<PathBuf>,
+    /// In place of --text: the references of a data-to-text task's train split are the text.
+    #[arg(long, conflicts_with = "text", requires = "data")]
+    task: Option<String>,
+    /// That task's data folder.
+    #[arg(long, requires = "task")]
+    data: Option<PathBuf>,
+    /// The model's folder to write; must be new or empty.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+    /// For gpt2: the folder of a tokenizer.json to take, in place of one made from the text.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// The most tokens in the vocabulary, which is made from the text.
+    #[arg(long, default_value_t = 8000)]
+    pub(crate) vocab_size: usize,
+    /// Width of the hidden states.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) hidden_size: usize,
+    /// Transformer layers.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) layers: usize,
+    /// Attention heads.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) heads: usize,
+    /// Width between the two feed-forward maps; for roberta only [default: 4 times the hidden states'].
+    #[arg(long)]
+    intermediate_size: Option<usize>,
+    /// The most tokens of an example; longer ones are cut.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) max_length: usize,
+    /// Optimizer steps.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) steps: usize,
+    /// Sequences in a batch.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// Batches to a step.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub(crate) gradient_accumulation: usize,
+    /// The highest learning rate.
+    #[arg(long, default_value_t = 1e-3)]
+    pub(crate) lr: f64,
+    /// The part of all steps over which the learning rate climbs.
+    #[arg(long, default_value_t = 0.06)]
+    pub(crate) warmup_ratio: f64,
+    /// AdamW's weight decay.
+    #[arg(long, default_value_t = 0.01)]
+    pub(crate) weight_decay: f64,
+    /// For roberta: the part of the tokens to be guessed.
+    #[arg(long, default_value_t = 0.15)]
+    mask_probability: f64,
+    /// Seed of the weights, the order, the masks and dropout.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The device [default: the first].
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// A number that may not be zero.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".to_string()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// An encoder that guesses hidden tokens.
+    Roberta,
+    /// A decoder that guesses each next token.
+    Gpt2,
+}
+
+/// What came of it.
+pub(crate) struct Made {
+    pub(crate) parameters: usize,
+    pub(crate) loss: f64,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    output::vacant(&args.out, args.overwrite)?;
+    let lines = lines(&args)?;
+    let device = match &args.device {
+        Some(name) => device(name)?,
+        None => {
+            devices()
+                .into_iter()
+                .next()
+                .ok_or("this build has no backend")?
+                .device
+        }
+    }
+    .autodiff();
+    let start = Instant::now();
+    let made = match args.architecture {
+        Kind::Roberta if args.tokenizer.is_some() => {
+            return Err("--tokenizer is for --architecture gpt2".into());
+        }
+        Kind::Roberta => masked(&args, &lines, &device)?,
+        Kind::Gpt2 if args.intermediate_size.is_some() => {
+            return Err("--intermediate-size is for --architecture roberta".into());
+        }
+        Kind::Gpt2 => causal::run(&args, &lines, &device)?,
+    };
+    say!("the model is in {}", args.out.display())?;
+    if json {
+        output::json(&json!({
+            "steps": args.steps,
+            "loss": made.loss,
+            "total_parameters": made.parameters,
+            "train_seconds": start.elapsed().as_secs_f64(),
+            "peak_rss_mb": output::peak_rss_mb(),
+        }))?;
+    }
+    Ok(())
+}
+
+/// The text to learn from.
+fn lines(args: &Args) -> Result<Vec<String>, Box<dyn Error>> {
+    if let (Some(name), Some(data)) = (&args.task, &args.data) {
+        let task = task::find_generation(name, None)?
+            .ok_or_else(|| format!("--task is for data-to-text tasks, which {name} is not"))?;
+        let records = task::read_records(task.as_ref(), data, task.train_split())?;
+        return Ok(records
+            .into_iter()
+            .flat_map(|record| record.references)
+            .collect());
+    }
+    let mut lines = Vec::new();
+    for path in &args.text {
+        let columns = InputColumns {
+            text: "text",
+            pairs: Pairs::Never,
+        };
+        let texts = read_inputs(path, &columns)?
+            .into_iter()
+            .map(|input| input.text);
+        lines.extend(texts.filter(|line| !line.trim().is_empty()));
+    }
+    Ok(lines)
+}
+
+/// Shows steps on standard error now and then, and keeps the last loss.
+pub(crate) struct Shown {
+    printed: Option<Instant>,
+    pub(crate) loss: f64,
+}
+
+impl Shown {
+    pub(crate) fn new() -> Self {
+        Self {
+            printed: None,
+            loss: f64::NAN,
+        }
+    }
+
+    pub(crate) fn step(&mut self, progress: PretrainProgress) {
+        self.loss = progress.loss;
+        let due = self
+            .printed
+            .is_none_or(|at| at.elapsed() > Duration::from_secs(2));
+        if due || progress.step == progress.steps {
+            note!(
+                "step {}/{} loss {:.4} {:.0} tokens/s",
+                progress.step,
+                progress.steps,
+                progress.loss,
+                progress.tokens_per_second
+            );
+            self.printed = Some(Instant::now());
+        }
+    }
+}
+
+fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dyn Error>> {
+    let tokenizer = train_tokenizer(lines.iter(), args.vocab_size)?;
+    let sizes = EncoderSizes {
+        vocab_size: tokenizer.get_vocab_size(true),
+        hidden_size: args.hidden_size,
+        num_hidden_layers: args.layers,
+        num_attention_heads: args.heads,
+        intermediate_size: args.intermediate_size.unwrap_or(4 * args.hidden_size),
+        max_tokens: args.max_length,
+    };
+    let config = EncoderConfig::new(Architecture::Roberta, sizes)?.for_masked_lm();
+    output::make_folder(&args.out)?;
+    write_tokenizer(&tokenizer, &args.out, args.max_length)?;
+    let text = TextEncoder::new(
+        args.out.join("tokenizer.json"),
+        tokenizer,
+        &config,
+        args.max_length,
+    )?;
+    let model = MaskedLm::fresh(&config, args.seed, device)?;
+    let parameters = model.num_params();
+    note!(
+        "{} lines, {} tokens in the vocabulary, {parameters} parameters",
+        lines.len(),
+        config.vocab_size
+    );
+    let options = PretrainOptions {
+        steps: args.steps,
+        batch: args.batch,
+        gradient_accumulation: args.gradient_accumulation,
+        lr: args.lr,
+        warmup_ratio: args.warmup_ratio,
+        weight_decay: args.weight_decay,
+        mask_probability: args.mask_probability,
+        seed: args.seed,
+    };
+    let mut shown = Shown::new();
+    let model = pretrain(
+        model,
+        &config,
+        &text,
+        lines,
+        &options,
+        device,
+        &mut |progress| shown.step(progress),
+    )?;
+    model.valid().save(&args.out, &config)?;
+    Ok(Made {
+        parameters,
+        loss: shown.loss,
+    })
+}

@@ -1,0 +1,6 @@
+//! `mtlora pretrain`.
+
+pub(crate) mod causal;
+pub(crate) mod masked_lm;
+
+pub(crate) use masked_lm::{Args, run};

@@ -1,0 +1,160 @@
+//! The authors' settings, by name.
+
+use serde::Deserialize;
+
+use crate::cli::settings::settings_file::Settings;
+
+/// A recipe's name and its file.
+macro_rules! recipe {
+    ($name:literal) => {
+        ($name, include_str!(concat!("recipes/", $name, ".toml")))
+    };
+}
+
+const RECIPES: [(&str, &str); 11] = [
+    recipe!("roberta-base/cola"),
+    recipe!("roberta-base/sst2"),
+    recipe!("roberta-base/mnli"),
+    recipe!("roberta-base/qnli"),
+    recipe!("roberta-base/qqp"),
+    recipe!("roberta-base/mrpc"),
+    recipe!("roberta-base/rte"),
+    recipe!("roberta-base/stsb"),
+    recipe!("gpt2-medium/e2e"),
+    recipe!("gpt2-medium/webnlg"),
+    recipe!("gpt2-medium/dart"),
+];
+
+/// The settings of Liang et al. (arXiv 2403.07440) for a model and a task.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Recipe {
+    /// One line on what it is.
+    pub(crate) about: String,
+    /// The recipe of the run whose adapter this one starts with.
+    pub(crate) starts_from: Option<String>,
+    /// What it sets.
+    pub(crate) settings: Settings,
+}
+
+impl Recipe {
+    /// The recipe of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn find(name: &str) -> Result<Self, String> {
+        let known = RECIPES.into_iter().find(|(known, _)| *known == name);
+        let (_, text) = known.ok_or_else(|| {
+            let names = RECIPES.map(|(known, _)| known).join(", ");
+            format!("unknown recipe `{name}`: one of {names}")
+        })?;
+        toml::from_str(text).map_err(|error| format!("recipe {name}: {error}"))
+    }
+
+    /// Every recipe with its name.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub(crate) fn all() -> Result<Vec<(&'static str, Self)>, String> {
+        let read = |(name, _)| Ok((name, Self::find(name)?));
+        RECIPES.into_iter().map(read).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The names of the recipes of a model, and what each has of the rest.
+    fn of(model: &str) -> Vec<(&'static str, Recipe)> {
+        let split = |(name, recipe): (&'static str, Recipe)| {
+            let (of, task) = name.split_once('/').unwrap();
+            (of == model).then_some((task, recipe))
+        };
+        let all = Recipe::all().unwrap().into_iter();
+        all.filter_map(split).collect()
+    }
+
+    #[test]
+    fn roberta_has_the_papers_settings() {
+        // Task, batch over all devices, learning rate, epochs, seed.
+        let table = [
+            ("cola", 64, 4e-4, 80, 27),
+            ("sst2", 32, 5e-4, 60, 69),
+            ("mnli", 32, 5e-4, 30, 0),
+            ("qnli", 64, 4e-4, 25, 1739),
+            ("qqp", 32, 5e-4, 25, 0),
+            ("mrpc", 16, 4e-4, 30, 0),
+            ("rte", 32, 5e-4, 80, 0),
+            ("stsb", 16, 4e-4, 40, 0),
+        ];
+        let recipes = of("roberta-base");
+        assert_eq!(recipes.len(), table.len());
+        for ((name, recipe), (task, batch, lr, epochs, seed)) in recipes.into_iter().zip(table) {
+            let from_mnli = ["mrpc", "rte", "stsb"].contains(&task);
+            let origin = from_mnli.then(|| "roberta-base/mnli".to_string());
+            assert_eq!((name, recipe.starts_from), (task, origin));
+            let expected = Settings {
+                task: Some(task.to_string()),
+                rank: Some(8),
+                alpha: Some(16.0),
+                adapter_dropout: Some(0.0),
+                targets: Some("query,value".to_string()),
+                lr: Some(lr),
+                batch: Some(batch),
+                epochs: Some(epochs),
+                warmup_ratio: Some(0.06),
+                weight_decay: Some(0.1),
+                max_length: Some(512),
+                seed: Some(seed),
+                ..Settings::default()
+            };
+            assert_eq!(recipe.settings, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn gpt2_has_the_papers_settings() {
+        let table = [("e2e", 0.9), ("webnlg", 0.8), ("dart", 0.8)];
+        let recipes = of("gpt2-medium");
+        assert_eq!(recipes.len(), table.len());
+        for ((name, recipe), (task, length_penalty)) in recipes.into_iter().zip(table) {
+            assert_eq!((name, recipe.starts_from), (task, None));
+            let expected = Settings {
+                task: Some(task.to_string()),
+                rank: Some(4),
+                alpha: Some(32.0),
+                adapter_dropout: Some(0.1),
+                targets: Some("c_attn,c_fc".to_string()),
+                projections: Some("qkv".to_string()),
+                lr: Some(2e-4),
+                batch: Some(8),
+                epochs: Some(5),
+                warmup_steps: Some(500),
+                weight_decay: Some(0.01),
+                label_smoothing: Some(0.1),
+                max_length: Some(512),
+                num_beams: Some(10),
+                length_penalty: Some(length_penalty),
+                no_repeat_ngram_size: Some(4),
+                eos_token_ids: Some(vec![628, 50256]),
+                max_new_tokens: Some(64),
+                ..Settings::default()
+            };
+            assert_eq!(recipe.settings, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_recipe_is_refused_with_the_known_ones() {
+        let error = Recipe::find("roberta-base/cula").err().unwrap();
+        assert!(error.contains("cula") && error.contains("roberta-base/cola"));
+        for (name, recipe) in Recipe::all().unwrap() {
+            assert!(!recipe.about.is_empty(), "{name}");
+            if let Some(origin) = recipe.starts_from {
+                assert!(Recipe::find(&origin).is_ok(), "{name}");
+            }
+        }
+    }
+}

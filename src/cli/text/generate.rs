@@ -1,0 +1,309 @@
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use mtlora::core::{device, devices};
+use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
+use mtlora::train::data_to_text::GenerationTask;
+use mtlora::train::{
+    GenerationRunConfig, GeneratorParts, InputColumns, Pairs, PromptForm, RoutedColumns, Run,
+    WriteError, WriteOptions, Written, load_generators, read_input_lines, read_inputs, read_routed,
+    write_routed,
+};
+use serde_json::{Value, json};
+
+use crate::cli::console::output;
+use crate::cli::console::progress::Counter;
+use crate::cli::hub;
+use crate::cli::model::adapted;
+use crate::cli::model::adapted::Source;
+use crate::cli::model::finished::CheckpointArgs;
+use crate::cli::settings::task;
+use crate::cli::text::decoding::DecodingArgs;
+use crate::cli::text::encoding;
+use crate::cli::text::several::{self, SeveralArgs};
+
+/// The column with the inputs where nothing says otherwise.
+const PROMPT: &str = "prompt";
+
+/// Flags of `mtlora generate`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The run that writes: it is given inputs, one a line, as its task has them.
+    #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
+    run: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
+    /// A GPT-2, as a folder or a name on the Hub. Each line is the beginning of a text, which the model continues:
+    /// `input` followed by `text` is the whole text.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// An adapter for that model: PEFT's LoRA, or a run's. With --adapter-column once for each adapter,
+    /// with the name that the rows call it.
+    #[arg(long, value_name = "[NAME=]DIR")]
+    adapter: Vec<String>,
+    /// With --model or --adapter: lines are inputs, as those of a run; for a folder that `mtlora merge`
+    /// made.
+    #[arg(long, conflicts_with = "run")]
+    inputs: bool,
+    /// The lines, or a table with them (.csv, .tsv, .jsonl) [default: lines on standard input].
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// With --run: the lines are the inputs of this split of its task.
+    #[arg(long, conflicts_with_all = ["input", "model"])]
+    split: Option<String>,
+    #[command(flatten)]
+    several: SeveralArgs,
+    /// The column of a table with the inputs [default: the run's, or prompt; with --adapter-column: prompt].
+    #[arg(long, requires = "input")]
+    prompt_column: Option<String>,
+    /// Cut lines that are too long for the model from the left.
+    #[arg(long)]
+    cut_input: bool,
+    /// The device [default: the run's, or the first].
+    #[arg(long)]
+    device: Option<String>,
+    #[command(flatten)]
+    decoding: DecodingArgs,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    if let Some(column) = args.several.adapter_column.clone() {
+        return several(args, &column, json);
+    }
+    let adapter = several::only(&args.adapter)?;
+    // An adapter says no more of how to write than its model does.
+    let trained = args.run.is_some() || adapter.is_some();
+    let (lines, parts, usual, device) = match &args.model {
+        model if trained => {
+            let name = args.device.as_deref();
+            let source = Source {
+                run: args.run.clone(),
+                checkpoint: args.checkpoint,
+                adapter,
+                model: model.clone(),
+            };
+            let (folder, stored) = adapted::source(source, name)?;
+            let config = several::generation(&folder, stored)?;
+            let device = device(args.device.as_deref().unwrap_or(&config.device))?;
+            let lines = match &args.split {
+                Some(split) => Lines::of(inputs(&config, split)?),
+                None => args.lines(run_task(&config)?.as_deref())?,
+            };
+            (
+                lines,
+                config.load(&folder, &device)?,
+                config.decoding,
+                device,
+            )
+        }
+        Some(folder) => {
+            let device = match &args.device {
+                Some(name) => device(name)?,
+                None => {
+                    let first = devices().into_iter().next();
+                    first.ok_or("this build has no backend")?.device
+                }
+            };
+            let folder = &hub::model(folder, None, |folder| {
+                drop(Gpt2Config::from_folder(folder)?);
+                Ok(())
+            })?;
+            let config = Gpt2Config::from_folder(folder)?;
+            let parts = GeneratorParts {
+                model: CausalLm::from_folder(folder, &config, &device)?,
+                text: CausalText::from_folder(folder, &config)?,
+                config,
+            };
+            let usual = GenerationConfig::from_folder(folder, parts.config.vocab_size)?;
+            (args.lines(None)?, parts, usual, device)
+        }
+        None => return Err("--run or --model is needed".into()),
+    };
+    let options = WriteOptions {
+        decoding: args.decoding.over(usual),
+        form: match args.run.is_some() || args.inputs {
+            true => PromptForm::Input,
+            false => PromptForm::Beginning,
+        },
+        cut: args.cut_input,
+    };
+    let prompts: Vec<&str> = lines.texts.iter().map(String::as_str).collect();
+    let mut counter = Counter::new("texts", prompts.len());
+    let written = parts
+        .write(&prompts, &options, &device, &mut |done| counter.show(done))
+        .map_err(|error| match &args.split {
+            // Its inputs have no lines of their own.
+            Some(_) => error.into(),
+            None => {
+                let name = args.input.as_ref().map(|path| path.display().to_string());
+                let name = name.as_deref().unwrap_or("standard input");
+                located(error, |number| {
+                    format!("{name}:{}", encoding::line_of(&lines.numbers, number))
+                })
+            }
+        })?;
+    let mut out = output::stdout();
+    for (prompt, one) in prompts.iter().zip(&written) {
+        writeln!(out, "{}", output::json_text(&json_row(prompt, None, one))?)?;
+    }
+    drop(out);
+    if json {
+        output::json(&json!({ "texts": written.len() }))?;
+    }
+    Ok(())
+}
+
+/// Each row of a table by the adapter that it names.
+fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
+    let wanted = args.device.as_deref();
+    let adapters = several::open(
+        &args.adapter,
+        args.model.as_deref(),
+        wanted,
+        several::generation,
+    )?;
+    let columns = RoutedColumns {
+        adapter: column,
+        text: args.prompt_column.as_deref().unwrap_or(PROMPT),
+        pair: None,
+    };
+    let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
+    let table = several::table(args.input.as_deref())?;
+    let mut rows = read_routed(table, columns, &names)?;
+    let tasks = adapters.iter().map(|one| run_task(&one.config));
+    let tasks: Vec<Option<Box<dyn GenerationTask>>> = tasks.collect::<Result<_, _>>()?;
+    for row in &mut rows {
+        if let Some(Some(task)) = tasks.get(row.adapter) {
+            row.text = task.input(table, row.line, &row.text)?;
+        }
+    }
+    let device = device(wanted.unwrap_or(&adapters[0].config.device))?;
+    let options = adapters.iter().map(|one| WriteOptions {
+        decoding: args.decoding.clone().over(one.config.decoding.clone()),
+        form: match args.inputs || Run::is_in(&one.folder) {
+            true => PromptForm::Input,
+            false => PromptForm::Beginning,
+        },
+        cut: args.cut_input,
+    });
+    let models: Vec<(GeneratorParts, WriteOptions)> = load_generators(&adapters, &device)?
+        .into_iter()
+        .zip(options)
+        .collect();
+    let mut counter = Counter::new("texts", rows.len());
+    let written =
+        write_routed(&models, &rows, &device, &mut |done| counter.show(done)).map_err(|error| {
+            located(error, |number| {
+                let row = number.checked_sub(1).and_then(|at| rows.get(at));
+                format!("{}:{}", table.display(), row.map_or(number, |row| row.line))
+            })
+        })?;
+    let mut out = output::stdout();
+    for (row, one) in rows.iter().zip(&written) {
+        let name = Some(names[row.adapter]);
+        writeln!(
+            out,
+            "{}",
+            output::json_text(&json_row(&row.text, name, one))?
+        )?;
+    }
+    drop(out);
+    if json {
+        output::json(&json!({ "adapters": names, "texts": written.len() }))?;
+    }
+    Ok(())
+}
+
+/// An error about one of the inputs, with the place that it comes from.
+fn located(error: WriteError, place: impl Fn(usize) -> String) -> Box<dyn Error> {
+    match (error.input(), error) {
+        (Some(number), WriteError::Input { source, .. }) => {
+            format!("{}: {source}", place(number)).into()
+        }
+        (Some(number), error) => format!("{}: {error}", place(number)).into(),
+        (None, error) => error.into(),
+    }
+}
+
+fn json_row(input: &str, adapter: Option<&str>, one: &Written) -> Value {
+    let mut row = json!({ "input": input });
+    if let Some(adapter) = adapter {
+        row["adapter"] = json!(adapter);
+    }
+    row["text"] = json!(one.text);
+    row["score"] = json!(one.score);
+    row["ended"] = json!(one.ended);
+    row
+}
+
+/// The inputs of a split of the run's task.
+fn inputs(config: &GenerationRunConfig, split: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    let task = task::find_generation(&config.task, config.pairs.clone())?
+        .ok_or_else(|| format!("{} is not a task of this program", config.task))?;
+    let records = task::read_records(task.as_ref(), &config.data, split)?;
+    Ok(records.into_iter().map(|record| record.input).collect())
+}
+
+/// The prompts.
+#[derive(Default)]
+struct Lines {
+    texts: Vec<String>,
+    /// The lines of the input that they are on.
+    numbers: Vec<usize>,
+}
+
+impl Lines {
+    fn of(texts: Vec<String>) -> Self {
+        let numbers = (1..=texts.len()).collect();
+        Self { texts, numbers }
+    }
+}
+
+/// The task of a run; none for an adapter without one.
+fn run_task(
+    config: &GenerationRunConfig,
+) -> Result<Option<Box<dyn GenerationTask>>, Box<dyn Error>> {
+    Ok(task::find_generation(&config.task, config.pairs.clone())?)
+}
+
+impl Args {
+    /// Reads the prompts; those of a known `task` are converted to its input form.
+    fn lines(&self, task: Option<&dyn GenerationTask>) -> Result<Lines, Box<dyn Error>> {
+        let of_task = task.map(GenerationTask::input_column);
+        let column = self.prompt_column.as_deref().or(of_task).unwrap_or(PROMPT);
+        let columns = InputColumns {
+            text: column,
+            pairs: Pairs::Never,
+        };
+        let stdin = PathBuf::from("standard input");
+        let name = self.input.as_ref().unwrap_or(&stdin);
+        let inputs = match &self.input {
+            Some(path) => read_inputs(path, &columns)?,
+            None => read_input_lines(name, io::stdin().lock(), columns.pairs)?,
+        };
+        if inputs.is_empty() {
+            return Err(format!("{}: there is no line", name.display()).into());
+        }
+        let mut lines = Lines::default();
+        for input in inputs {
+            // White space is a beginning that a text can have.
+            let is_beginning = task.is_none() && !self.inputs;
+            let is_empty = if is_beginning {
+                input.text.is_empty()
+            } else {
+                input.text.trim().is_empty()
+            };
+            if is_empty {
+                let place = format!("{}:{}", name.display(), input.line);
+                return Err(format!("{place}: the line is empty; remove it").into());
+            }
+            lines.numbers.push(input.line);
+            lines.texts.push(match task {
+                Some(task) => task.input(name, input.line, &input.text)?,
+                None => input.text,
+            });
+        }
+        Ok(lines)
+    }
+}

@@ -1,0 +1,8 @@
+//! Commands on texts: predict, generate and score.
+
+pub(crate) mod decoding;
+pub(crate) mod encoding;
+pub(crate) mod generate;
+pub(crate) mod predict;
+pub(crate) mod score;
+pub(crate) mod several;

@@ -1,0 +1,358 @@
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use mtlora::core::device;
+use mtlora::train::{
+    DataError, Example, Input, InputColumns, NamedAdapter, Objective, Pairs, RoutedColumns,
+    RoutedRow, RunConfig, TrainError, load_classifiers, predict, predict_routed, read_input_lines,
+    read_inputs, read_routed,
+};
+use serde_json::{Map, Value, json};
+
+use crate::cli::console::output;
+use crate::cli::model::adapted;
+use crate::cli::model::adapted::Source;
+use crate::cli::model::finished::CheckpointArgs;
+use crate::cli::settings::task;
+use crate::cli::settings::task::OwnedColumns;
+use crate::cli::text::encoding;
+use crate::cli::text::several::{self, SeveralArgs};
+
+/// The column with the text where nothing says otherwise.
+const TEXT: &str = "text";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The run that predicts.
+    #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
+    run: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
+    /// In place of a run: an adapter (PEFT's LoRA, or a run's) ... With --adapter-column once for each
+    /// adapter, with the name that the rows call it.
+    #[arg(long, value_name = "[NAME=]DIR")]
+    adapter: Vec<String>,
+    /// ... and its base model, whose config.json names the labels.
+    #[arg(long, requires = "adapter")]
+    model: Option<PathBuf>,
+    /// The texts: a table (.csv, .tsv, .jsonl), or lines with an example each, where the two texts of a pair have
+    /// a tab between [default: lines on standard input].
+    #[arg(long)]
+    input: Option<PathBuf>,
+    #[command(flatten)]
+    several: SeveralArgs,
+    /// The column of a table with the text [default: the run's, or text; with --adapter-column: text].
+    #[arg(long, requires = "input")]
+    text_column: Option<String>,
+    /// The column of a table with the second text of a pair [default: the run's, or none; with --adapter-column: none].
+    #[arg(long, requires = "input")]
+    pair_column: Option<String>,
+    /// The device [default: the run's, or the first].
+    #[arg(long)]
+    device: Option<String>,
+    /// What comes out, on standard output.
+    #[arg(long, value_enum, default_value_t = Format::Csv)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Csv,
+    Jsonl,
+}
+
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    if let Some(column) = args.several.adapter_column.clone() {
+        return several(args, &column, json);
+    }
+    let adapter = several::only(&args.adapter)?;
+    let source = Source {
+        run: args.run.clone(),
+        checkpoint: args.checkpoint,
+        adapter,
+        model: args.model.clone(),
+    };
+    let (folder, stored) = adapted::source(source, args.device.as_deref())?;
+    let config = several::classification(&folder, stored)?;
+    let trained = task::text_columns(&config);
+    let inputs = match &args.input {
+        Some(path) => args.read(path, &trained)?,
+        None => {
+            let name = Path::new("standard input");
+            let columns = args.columns(trained.first())?;
+            read_input_lines(name, io::stdin().lock(), columns.pairs)?
+        }
+    };
+    let lines: Vec<usize> = inputs.iter().map(|input| input.line).collect();
+    let examples: Vec<Example> = inputs
+        .into_iter()
+        .map(|input| Example {
+            text: input.text,
+            pair: input.pair,
+            target: None,
+        })
+        .collect();
+    let device = device(args.device.as_deref().unwrap_or(&config.device))?;
+    let parts = config.load(&folder, &device)?;
+    let name = args.input.as_ref().map(|path| path.display().to_string());
+    let name = name.as_deref().unwrap_or("standard input");
+    let items = encoding::encoded(&parts.text, &examples, |number| {
+        format!("{name}:{}", encoding::line_of(&lines, number))
+    })?;
+    let logits = predict(&parts.model, &parts.config, &items, &device)?;
+    let count = logits.len();
+    match args.format {
+        Format::Csv => write_csv(&examples, &logits, &config.objective)?,
+        Format::Jsonl => write_jsonl(&examples, &logits, &config.objective)?,
+    }
+    if json {
+        output::json(&json!({ "task": config.task, "examples": count }))?;
+    }
+    Ok(())
+}
+
+impl Args {
+    /// The inputs in a file: by the first of the layouts that the model was `trained` on whose columns are there.
+    fn read(&self, path: &Path, trained: &[OwnedColumns]) -> Result<Vec<Input>, Box<dyn Error>> {
+        let first = read_inputs(path, &self.columns(trained.first())?);
+        let Err(DataError::UnknownColumn { .. }) = &first else {
+            return Ok(first?);
+        };
+        for other in trained.iter().skip(1) {
+            if let Ok(inputs) = read_inputs(path, &self.columns(Some(other))?) {
+                return Ok(inputs);
+            }
+        }
+        Ok(first?)
+    }
+
+    /// The columns to read: the flags, or else the columns that the model was `trained` on.
+    fn columns<'a>(
+        &'a self,
+        trained: Option<&'a OwnedColumns>,
+    ) -> Result<InputColumns<'a>, Box<dyn Error>> {
+        let pairs = match (&self.pair_column, trained) {
+            (Some(_), Some(OwnedColumns { pair: None, .. })) => {
+                return Err("--pair-column: the run was trained on single texts".into());
+            }
+            (Some(column), _) => Pairs::Column(column),
+            (None, Some(trained)) => match &trained.pair {
+                Some(column) => Pairs::Column(column),
+                None => Pairs::Single,
+            },
+            (None, None) => Pairs::Unknown,
+        };
+        let of_run = trained.map(|columns| columns.text.as_str());
+        let text = self.text_column.as_deref().or(of_run);
+        Ok(InputColumns {
+            text: text.unwrap_or(TEXT),
+            pairs,
+        })
+    }
+}
+
+/// Each row of a table by the adapter that it names.
+fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
+    let adapters = several::open(
+        &args.adapter,
+        args.model.as_deref(),
+        args.device.as_deref(),
+        several::classification,
+    )?;
+    let columns = RoutedColumns {
+        adapter: column,
+        text: args.text_column.as_deref().unwrap_or(TEXT),
+        pair: args.pair_column.as_deref(),
+    };
+    let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
+    let table = several::table(args.input.as_deref())?;
+    let rows = read_routed(table, columns, &names)?;
+    let rows = as_trained(rows, &adapters, table, columns.pair.is_some())?;
+    let device = device(args.device.as_deref().unwrap_or(&adapters[0].config.device))?;
+    let models = load_classifiers(&adapters, &device)?;
+    let logits = predict_routed(&models, &rows, &device).map_err(|error| match error {
+        TrainError::Model(error) => encoding::located(error, |number| {
+            let line = number.checked_sub(1).and_then(|at| rows.get(at));
+            format!(
+                "{}:{}",
+                table.display(),
+                line.map_or(number, |row| row.line)
+            )
+        }),
+        other => other.into(),
+    })?;
+    match args.format {
+        Format::Csv => write_several_csv(&adapters, &rows, &logits)?,
+        Format::Jsonl => {
+            let mut out = output::stdout();
+            for (row, logits) in rows.iter().zip(&logits) {
+                let adapter = &adapters[row.adapter];
+                let mut map = of_example(&row.text, row.pair.as_deref());
+                map.insert("adapter".into(), json!(adapter.name));
+                map.append(&mut prediction(logits, &adapter.config.objective));
+                writeln!(out, "{}", output::json_text(&map)?)?;
+            }
+        }
+    }
+    if json {
+        output::json(&json!({ "adapters": names, "examples": rows.len() }))?;
+    }
+    Ok(())
+}
+
+/// `rows` of the file `table`, each with one text or two as its adapter was trained. `has_pairs` says whether the table
+/// has a column for the second.
+fn as_trained(
+    mut rows: Vec<RoutedRow>,
+    adapters: &[NamedAdapter<RunConfig>],
+    table: &Path,
+    has_pairs: bool,
+) -> Result<Vec<RoutedRow>, Box<dyn Error>> {
+    let trained: Vec<Option<OwnedColumns>> = adapters
+        .iter()
+        .map(|adapter| task::text_columns(&adapter.config).into_iter().next())
+        .collect();
+    for row in &mut rows {
+        let Some(Some(columns)) = trained.get(row.adapter) else {
+            continue;
+        };
+        let name = &adapters[row.adapter].name;
+        let place = format!("{}:{}", table.display(), row.line);
+        match (&columns.pair, &row.pair) {
+            (Some(_), None) if !has_pairs => {
+                return Err(format!(
+                    "{place}: the adapter {name} was trained on pairs of texts: name the column with the second text \
+                     (--pair-column)"
+                )
+                .into());
+            }
+            (None, Some(pair)) if !pair.is_empty() => {
+                return Err(format!(
+                    "{place}: the adapter {name} was trained on single texts, and the row has a second one: leave its \
+                     cell empty"
+                )
+                .into());
+            }
+            (None, Some(_)) => row.pair = None,
+            _ => {}
+        }
+    }
+    Ok(rows)
+}
+
+/// The labels of adapters differ, so that each row has its own likeliest one and no column a label.
+fn write_several_csv(
+    adapters: &[NamedAdapter<RunConfig>],
+    rows: &[RoutedRow],
+    logits: &[Vec<f32>],
+) -> Result<(), Box<dyn Error>> {
+    let mut out = csv::Writer::from_writer(output::stdout());
+    out.write_record(["text", "pair", "adapter", "prediction", "probability"])?;
+    for (row, logits) in rows.iter().zip(logits) {
+        let adapter = &adapters[row.adapter];
+        let (prediction, probability) = match &adapter.config.objective {
+            Objective::Regression => {
+                let value = logits.first().map(f32::to_string);
+                (value.unwrap_or_default(), String::new())
+            }
+            Objective::Classification { labels } => {
+                let (class, probabilities) = classify(logits);
+                let label = labels.get(class).cloned().unwrap_or_default();
+                let probability = probabilities.get(class).copied().unwrap_or_default();
+                (label, format!("{probability:.6}"))
+            }
+        };
+        let pair = row.pair.clone().unwrap_or_default();
+        let name = adapter.name.clone();
+        out.write_record([row.text.clone(), pair, name, prediction, probability])?;
+    }
+    Ok(out.flush()?)
+}
+
+/// The likeliest class and all probabilities.
+fn classify(logits: &[f32]) -> (usize, Vec<f64>) {
+    let highest = logits.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let weights: Vec<f64> = logits
+        .iter()
+        .map(|logit| f64::from(logit - highest).exp())
+        .collect();
+    let sum: f64 = weights.iter().sum();
+    let class = logits.iter().position(|logit| *logit == highest);
+    (
+        class.unwrap_or(0),
+        weights.into_iter().map(|weight| weight / sum).collect(),
+    )
+}
+
+fn write_csv(
+    examples: &[Example],
+    logits: &[Vec<f32>],
+    objective: &Objective,
+) -> Result<(), Box<dyn Error>> {
+    let mut out = csv::Writer::from_writer(output::stdout());
+    let labels = objective.labels();
+    let mut header = vec!["text".to_string(), "pair".into(), "prediction".into()];
+    header.extend(labels.iter().map(|label| format!("p({label})")));
+    out.write_record(&header)?;
+    for (example, logits) in examples.iter().zip(logits) {
+        let mut row = vec![
+            example.text.clone(),
+            example.pair.clone().unwrap_or_default(),
+        ];
+        match objective {
+            Objective::Regression => row.extend(logits.iter().map(f32::to_string)),
+            Objective::Classification { labels } => {
+                let (class, probabilities) = classify(logits);
+                row.push(labels.get(class).cloned().unwrap_or_default());
+                row.extend(probabilities.iter().map(|p| format!("{p:.6}")));
+            }
+        }
+        out.write_record(&row)?;
+    }
+    Ok(out.flush()?)
+}
+
+fn write_jsonl(
+    examples: &[Example],
+    logits: &[Vec<f32>],
+    objective: &Objective,
+) -> Result<(), Box<dyn Error>> {
+    let mut out = output::stdout();
+    for (example, logits) in examples.iter().zip(logits) {
+        let mut row = of_example(&example.text, example.pair.as_deref());
+        row.append(&mut prediction(logits, objective));
+        writeln!(out, "{}", output::json_text(&row)?)?;
+    }
+    Ok(())
+}
+
+fn of_example(text: &str, pair: Option<&str>) -> Map<String, Value> {
+    let mut row = Map::new();
+    row.insert("text".into(), json!(text));
+    if let Some(pair) = pair {
+        row.insert("pair".into(), json!(pair));
+    }
+    row
+}
+
+fn prediction(logits: &[f32], objective: &Objective) -> Map<String, Value> {
+    let mut row = Map::new();
+    match objective {
+        Objective::Regression => {
+            row.insert("prediction".into(), json!(logits.first()));
+        }
+        Objective::Classification { labels } => {
+            let (class, probabilities) = classify(logits);
+            row.insert("prediction".into(), json!(labels.get(class)));
+            let by_label: Map<String, Value> = labels
+                .iter()
+                .cloned()
+                .zip(probabilities.into_iter().map(|p| json!(p)))
+                .collect();
+            row.insert("probabilities".into(), Value::Object(by_label));
+        }
+    }
+    row.insert("logits".into(), json!(logits));
+    row
+}

@@ -1,0 +1,347 @@
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use mtlora::core::{device, trainable_parameters};
+use mtlora::models::TrainedFormat;
+use mtlora::train::{
+    Example, Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained,
+    class_counts, class_warnings, train,
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::cli::console::output;
+use crate::cli::console::progress::Progress;
+use crate::cli::eval::generation_scores::{self, GenerationScores};
+use crate::cli::hub;
+use crate::cli::model::adapted;
+use crate::cli::model::finished;
+use crate::cli::model::head::HeadOf;
+use crate::cli::settings::settings_file::{FirstRun, Resolved, Settings};
+use crate::cli::settings::task;
+use crate::cli::text::encoding;
+use crate::cli::train::generation;
+
+/// Where the first runs go.
+const FIRST_RUN: &str = "runs/first";
+const FIRST_GENERATION_RUN: &str = "runs/facts";
+
+/// Flags of `mtlora train`. A TOML file may set the model, the task and all that training depends on, under
+/// the flag's name with `_` for `-`; flags win.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A TOML file with settings; flags win over it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The authors' settings for a model and a task (see `mtlora recipes`); flags and --config win
+    /// over them.
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// The run's folder; must be new or empty [needed, but for the first run].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+    /// Go on with the run in this folder where its newest checkpoint was made, and end as if it had
+    /// never been stopped. Only --device, --threads, --save-steps, --save-minutes, --save-total-limit,
+    /// --no-final-scores, --plain and --json may stand beside it.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
+    resume: Option<PathBuf>,
+    /// Plain lines in place of the dashboard.
+    #[arg(long)]
+    plain: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What `--json` says of a run.
+#[derive(Serialize)]
+pub(crate) struct Report<'a> {
+    task: &'a str,
+    /// The best state's.
+    metrics: Map<String, Value>,
+    metrics_before: Scores,
+    metrics_last: Scores,
+    best_step: usize,
+    steps: usize,
+    trainable_parameters: usize,
+    total_parameters: usize,
+    train_seconds: f64,
+    tokens_per_second: f64,
+    peak_rss_mb: Option<f64>,
+    /// Of texts, by whether the train set has their category, where that is known.
+    #[serde(flatten)]
+    by_category: Map<String, Value>,
+    /// The metrics by which the best state was chosen.
+    #[serde(skip)]
+    best: Scores,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn new<M>(
+        task: &'a str,
+        trained: &Trained<M>,
+        [trainable, total]: [usize; 2],
+    ) -> Self {
+        let seconds = trained.time.as_secs_f64();
+        let metrics = trained.best.iter();
+        Self {
+            task,
+            metrics: metrics
+                .map(|(name, value)| (name.as_str().to_string(), json!(value)))
+                .collect(),
+            metrics_before: trained.before.clone(),
+            metrics_last: trained.last.clone(),
+            best_step: trained.best_step,
+            steps: trained.steps,
+            trainable_parameters: trainable,
+            total_parameters: total,
+            train_seconds: seconds,
+            tokens_per_second: trained.tokens as f64 / seconds.max(f64::MIN_POSITIVE),
+            peak_rss_mb: output::peak_rss_mb(),
+            by_category: Map::new(),
+            best: trained.best.clone(),
+        }
+    }
+
+    /// The metrics are those that `mtlora eval` gives of the run from here on.
+    pub(crate) fn add(&mut self, scores: &GenerationScores) {
+        self.metrics = scores.metrics();
+        self.by_category = scores.by_category();
+    }
+}
+
+/// How much there is to learn from, and how much learns.
+pub(crate) fn print_sizes(task: &str, [items, dev, trainable, total]: [usize; 4], device: &str) {
+    let share = 100.0 * trainable as f64 / total as f64;
+    note!(
+        "{task}: {items} train and {dev} dev examples; {trainable} of {total} parameters train \
+         ({share:.2} %), on {device}"
+    );
+}
+
+/// Tells the scores before and after, those of texts, and where the run is.
+pub(crate) fn print_scores(
+    run: &Run,
+    report: &Report<'_>,
+    texts: Option<&GenerationScores>,
+    tell: Tell,
+) -> Result<(), Box<dyn Error>> {
+    say!("dev before: {}", output::describe(&report.metrics_before))?;
+    say!(
+        "dev after:  {} (step {})",
+        output::describe(&report.best),
+        report.best_step
+    )?;
+    if let Some(texts) = texts {
+        texts.say()?;
+    }
+    say!("the run is in {}", run.folder().display())?;
+    if tell.json {
+        output::json(report)?;
+    }
+    Ok(())
+}
+
+/// The run that is trained, from its beginning or from a checkpoint.
+pub(crate) enum Begin<'a> {
+    /// A new one, in a folder that must be empty unless it may be overwritten.
+    New(&'a Path, bool),
+    /// One that was stopped.
+    Resume(Run),
+}
+
+impl Begin<'_> {
+    /// The run, ready to be trained, and where it goes on; what the user should know of that goes to
+    /// standard error.
+    pub(crate) fn open(
+        self,
+        config: &impl Serialize,
+        format: &TrainedFormat,
+    ) -> Result<(Run, Option<Snapshot>), TrainError> {
+        match self {
+            Begin::New(out, overwrite) => Ok((Run::create(out, overwrite, config)?, None)),
+            Begin::Resume(run) => {
+                let (snapshot, notes) = run.rewind(format)?;
+                for note in notes {
+                    note!("{note}");
+                }
+                Ok((run, snapshot))
+            }
+        }
+    }
+}
+
+/// How what happens is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Tell {
+    pub(crate) plain: bool,
+    pub(crate) json: bool,
+}
+
+fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn Error>> {
+    let (run, stored) = StoredConfig::open(folder)?;
+    if finished::is_imported(folder) {
+        return Err(format!(
+            "{}: this run was imported and has not been trained, so that there is nothing to resume: train a new run \
+             that starts with it (train --init-from {})",
+            folder.display(),
+            folder.display()
+        )
+        .into());
+    }
+    let run = run.lock()?;
+    if let Some(results) = run.results()? {
+        let wanted = match &stored {
+            StoredConfig::Generation(config) => {
+                settings.final_scores().unwrap_or(config.final_scores)
+            }
+            StoredConfig::Classification(_) => false,
+        };
+        let place = folder.display();
+        let scored = !wanted || generation_scores::are_in(&results);
+        // Where its end was saved, the run goes on with the scores of its texts.
+        let ended = !scored && run.checkpoints().newest()?.0.is_some();
+        if !ended {
+            if scored {
+                say!("the run in {place} is complete")?;
+            } else {
+                say!(
+                    "the run in {place} is complete, but for the scores of its texts, for which its last checkpoint is \
+                     needed, and that is gone; see them with: mtlora eval --run {place}"
+                )?;
+            }
+            if tell.json {
+                output::json(&results)?;
+            }
+            return Ok(());
+        }
+    }
+    let begin = Begin::Resume(run);
+    // What the Hub's cache has lost is fetched again.
+    let (_, stored) = hub::open_run(folder)?;
+    match stored {
+        StoredConfig::Classification(mut config) => {
+            hub::run_origin(&mut config.adapter)?;
+            let task = task::of_run(&config)?;
+            for split in [task.train_split(), task.dev_split()] {
+                config.data = hub::run_data(&config.data, &config.task, Some(split))?;
+            }
+            (config.checkpoints, config.device) =
+                settings.on_resume(&config.checkpoints, &config.device)?;
+            classify(&config, task.as_ref(), begin, tell)
+        }
+        StoredConfig::Generation(mut config) => {
+            hub::run_origin(&mut config.adapter)?;
+            let unknown = || format!("there is no task {} (see `mtlora tasks`)", config.task);
+            let task =
+                task::find_generation(&config.task, config.pairs.clone())?.ok_or_else(unknown)?;
+            (config.checkpoints, config.device) =
+                settings.on_resume(&config.checkpoints, &config.device)?;
+            config.final_scores = settings.final_scores().unwrap_or(config.final_scores);
+            generation::run(&config, task.as_ref(), begin, tell)
+        }
+    }
+}
+
+pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let tell = Tell {
+        plain: args.plain,
+        json,
+    };
+    if let Some(folder) = &args.resume {
+        return resume(folder, &args.settings, tell);
+    }
+    let mut settings = args
+        .settings
+        .layered(args.config.as_deref(), args.recipe.as_deref())?;
+    if let Some(which) = settings.asks_for_first_run() {
+        settings.first_run(which)?;
+        // It may be made again and again.
+        args.overwrite |= args.out.is_none();
+        args.out.get_or_insert_with(|| {
+            PathBuf::from(match which {
+                FirstRun::Classify => FIRST_RUN,
+                FirstRun::Generate => FIRST_GENERATION_RUN,
+            })
+        });
+    }
+    let out = args.out.ok_or("--out is needed: the run's folder")?;
+    let begin = Begin::New(&out, args.overwrite);
+    match settings.resolve(HeadOf::Model)? {
+        Resolved::Classification(config, task) => {
+            adapted::refuse_own(&out, config.adapter.init_from.as_deref())?;
+            classify(&config, task.as_ref(), begin, tell)
+        }
+        Resolved::Generation(config, task) => {
+            adapted::refuse_own(&out, config.adapter.init_from.as_deref())?;
+            generation::run(&config, task.as_ref(), begin, tell)
+        }
+    }
+}
+
+/// How many examples each class has, and what looks like a mistake in the classes of somebody's own table.
+fn print_classes(config: &RunConfig, task: &dyn Task, examples: &[Example]) {
+    let counts = class_counts(task.objective(), examples);
+    if let Some(classes) = output::classes(&counts) {
+        note!("{classes}");
+    }
+    if config.table.is_some() {
+        for warning in class_warnings(&counts) {
+            note!("{} {}: {warning}", task.name(), task.train_split());
+        }
+    }
+}
+
+fn classify(
+    config: &RunConfig,
+    task: &dyn Task,
+    begin: Begin<'_>,
+    tell: Tell,
+) -> Result<(), Box<dyn Error>> {
+    config.training.validate()?;
+    config.checkpoints.validate()?;
+    let device = device(&config.device)?.autodiff();
+    let train_examples = task::read(task, &config.data, task.train_split())?;
+    let dev_examples = task::read(task, &config.data, task.dev_split())?;
+    let (parts, fresh) = config.start(&device)?;
+    let place = |split| encoding::of_split(&config.data, split);
+    let items = encoding::encoded(&parts.text, &train_examples, place(task.train_split()))?;
+    let dev = encoding::encoded(&parts.text, &dev_examples, place(task.dev_split()))?;
+    let format = config.format(&parts)?;
+    let (run, from) = begin.open(config, &format)?;
+
+    let trainable = trainable_parameters(&parts.model);
+    let total = parts.model.num_params();
+    let sizes = [items.len(), dev.len(), trainable, total];
+    print_sizes(task.name(), sizes, &config.device);
+    print_classes(config, task, &train_examples);
+    if !fresh.is_empty() && from.is_none() {
+        let why = if config.fresh_head {
+            "--fresh-head, or not in the model's folder"
+        } else {
+            "not in the model's folder"
+        };
+        note!("these start with new values ({why}): {}", fresh.join(", "));
+    }
+    let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
+    let metrics = task.metric_names();
+    let mut progress = Progress::new(&run, format, &config.checkpoints, step, metrics, tell.plain)?;
+    let trained = train(
+        parts.model,
+        &parts.config,
+        task,
+        [&items, &dev],
+        &config.training,
+        from,
+        &device,
+        &mut progress,
+    );
+    let trained = progress.close(trained)?;
+
+    let report = Report::new(task.name(), &trained, [trainable, total]);
+    run.save_results(&report)?;
+    print_scores(&run, &report, None, tell)
+}

@@ -1,0 +1,170 @@
+//! `mtlora train` on a data-to-text task.
+
+use std::error::Error;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mtlora::core::{device, trainable_parameters};
+use mtlora::train::data_to_text::{GenerationTask, Record};
+use mtlora::train::{
+    GenerationRunConfig, GeneratorParts, MetricName, PromptForm, Run, WriteOptions, encode_records,
+    train_causal,
+};
+
+use crate::cli::console::output;
+use crate::cli::console::progress::Progress;
+use crate::cli::eval::generation_scores::{GenerationScores, Split};
+use crate::cli::settings::task;
+use crate::cli::text::encoding;
+use crate::cli::train::classification::{Begin, Report, Tell, print_scores, print_sizes};
+
+/// Inputs whose texts are shown before and after.
+const SHOWN: usize = 3;
+
+pub(crate) fn run(
+    config: &GenerationRunConfig,
+    task: &dyn GenerationTask,
+    begin: Begin<'_>,
+    tell: Tell,
+) -> Result<(), Box<dyn Error>> {
+    config.training.validate()?;
+    config.checkpoints.validate()?;
+    let device = device(&config.device)?.autodiff();
+    let records = task::read_records(task, &config.data, &config.train_split)?;
+    let dev_records = task::read_records(task, &config.data, task.dev_split())?;
+    let parts = config.start(&device)?;
+    let encode = |records: &[Record], split: &str| {
+        let end = parts.config.eos_token_id;
+        encode_records(&parts.text, end, records, config.max_length)
+            .map_err(|error| encoding::located(error, encoding::of_split(&config.data, split)))
+    };
+    let (items, counts) = encode(&records, &config.train_split)?;
+    let (dev, _) = encode(&dev_records, task.dev_split())?;
+    let format = config.format(&parts)?;
+    let (run, from) = begin.open(config, &format)?;
+
+    let trainable = trainable_parameters(&parts.model);
+    let total = parts.model.num_params();
+    let sizes = [items.len(), dev.len(), trainable, total];
+    print_sizes(task.name(), sizes, &config.device);
+    if counts.cut + counts.left_out > 0 {
+        note!(
+            "{} inputs are cut to {} tokens, {} texts are longer than that and left out",
+            counts.cut,
+            config.max_length,
+            counts.left_out
+        );
+    }
+    let shown = &dev_records[..dev_records.len().min(SHOWN)];
+    let plain_device = device.clone().inner();
+    let before = samples(config, &parts, shown, &plain_device)?;
+    let metrics = [MetricName::Loss, MetricName::Perplexity];
+    let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
+    let mut progress = Progress::new(
+        &run,
+        format,
+        &config.checkpoints,
+        step,
+        &metrics,
+        tell.plain,
+    )?;
+    let trained = train_causal(
+        parts.model,
+        [&items, &dev],
+        config.label_smoothing,
+        &config.training,
+        from,
+        &device,
+        &mut progress,
+    );
+    let trained = progress.close(trained)?;
+
+    let mut report = Report::new(task.name(), &trained, [trainable, total]);
+    let parts = GeneratorParts {
+        model: trained.model,
+        ..parts
+    };
+    // Before anything is said: the run is complete whether or not anybody listens, or waits for its texts' scores.
+    run.save_results(&report)?;
+    if config.final_scores {
+        let place = run.folder().display();
+        note!(
+            "the run in {place} is complete; now what it writes for the {} inputs of the {} split is scored. If this \
+             is stopped, mtlora train --resume {place} does it again; --no-final-scores leaves it out",
+            dev_records.len(),
+            task.dev_split()
+        );
+    }
+    let after = samples(config, &parts, shown, &plain_device)?;
+    // It is read anew, as `mtlora eval` reads it.
+    drop(parts);
+    let scored = config
+        .final_scores
+        .then(|| final_scores(config, task, &dev_records, &run));
+    let (scores, failure) = match scored.transpose() {
+        Ok(scores) => (scores, None),
+        Err(error) => (None, Some(error)),
+    };
+    if let Some(scores) = &scores {
+        report.add(scores);
+        run.save_results(&report)?;
+    }
+    for ((record, before), after) in shown.iter().zip(before).zip(after) {
+        say!("input:  {}", output::printable(&record.input))?;
+        say!("before: {}", output::printable(&before))?;
+        say!("after:  {}", output::printable(&after))?;
+    }
+    print_scores(&run, &report, scores.as_ref(), tell)?;
+    if let Some(error) = failure {
+        let place = run.folder().display();
+        return Err(format!(
+            "the run in {place} is complete, but its texts could not be scored: {error}. Try again with: mtlora train \
+             --resume {place}"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// What `mtlora eval` finds of the run's dev split.
+fn final_scores(
+    config: &GenerationRunConfig,
+    task: &dyn GenerationTask,
+    records: &[Record],
+    run: &Run,
+) -> Result<GenerationScores, Box<dyn Error>> {
+    let device = device(&config.device)?;
+    let parts = config.load(run.folder(), &device)?;
+    let split = Split {
+        task: task.name(),
+        scorer: task.scorer(),
+        name: task.dev_split(),
+        records,
+    };
+    GenerationScores::of(config, &parts, &split, None, None, &device)
+}
+
+/// What the model writes for some inputs.
+fn samples(
+    config: &GenerationRunConfig,
+    parts: &GeneratorParts,
+    records: &[Record],
+    device: &Device,
+) -> Result<Vec<String>, Box<dyn Error>> {
+    let parts = GeneratorParts {
+        model: config.adapter.folded(parts.model.clone().valid()),
+        config: parts.config.clone(),
+        text: parts.text.clone(),
+    };
+    let inputs: Vec<&str> = records.iter().map(|record| record.input.as_str()).collect();
+    if inputs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let options = WriteOptions {
+        decoding: config.decoding.clone(),
+        form: PromptForm::Input,
+        cut: true,
+    };
+    let written = parts.write(&inputs, &options, device, &mut |_| ())?;
+    Ok(written.into_iter().map(|one| one.text).collect())
+}

@@ -1,0 +1,6 @@
+//! `mtlora train`.
+
+pub(crate) mod classification;
+pub(crate) mod generation;
+
+pub(crate) use classification::{Args, run};
