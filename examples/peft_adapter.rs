@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::activation::softmax;
 use mtlora::core::devices;
 use mtlora::models::{
-    EncoderConfig, PeftAdapter, ProblemType, SequenceClassifier, Strip, TextEncoder,
+    EncoderConfig, PackedBatch, PeftAdapter, ProblemType, SequenceClassifier, TextEncoder,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let text = TextEncoder::from_folder(&model, &config, 128)?;
     let tokens = text.encode(&sentence, None)?;
-    let logits = adapted.forward(&Strip::new(&[&tokens], &config, &device)?);
+    let logits = adapted.forward(&PackedBatch::new(&[&tokens], &config, &device)?);
     for (label, p) in config
         .labels
         .iter()

@@ -3,8 +3,8 @@ use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 
-use crate::ops::{AttentionLayout, Gelu, MtLoraBackend, Optional, Saved, SeededDropout};
-use crate::{Adapter, Contexts, Segments, random};
+use crate::ops::{ActivationDtype, AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout};
+use crate::{Adapter, Contexts, SequenceOffsets, random};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
 ///
@@ -90,11 +90,11 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
 /// - output: `[tokens, heads * head_dim]`
 pub fn segment_attention(
     [query, key, value]: [Tensor<2>; 3],
-    segments: &Segments,
+    segments: &SequenceOffsets,
     heads: usize,
     causal: bool,
     dropout: &Dropout,
-    saved: Saved,
+    saved: ActivationDtype,
 ) -> Tensor<2> {
     let head_dim = query.dims()[1] / heads;
     let masked = masked(dropout, &query, heads * segments.score_entries());
@@ -116,11 +116,11 @@ pub fn segment_attention(
 /// - output: `[tokens, heads * head_dim]`
 pub fn fused_segment_attention(
     fused: Tensor<2>,
-    segments: &Segments,
+    segments: &SequenceOffsets,
     heads: usize,
     causal: bool,
     dropout: &Dropout,
-    saved: Saved,
+    saved: ActivationDtype,
 ) -> Tensor<2> {
     let head_dim = fused.dims()[1] / (3 * heads);
     let masked = masked(dropout, &fused, heads * segments.score_entries());
@@ -133,12 +133,12 @@ pub fn fused_segment_attention(
 }
 
 fn layout(
-    segments: &Segments,
+    segments: &SequenceOffsets,
     heads: usize,
     head_dim: usize,
     causal: bool,
     dropout: Option<SeededDropout>,
-    saved: Saved,
+    saved: ActivationDtype,
 ) -> AttentionLayout {
     AttentionLayout {
         segments: segments.clone(),
@@ -176,7 +176,7 @@ pub fn cached_attention(
 ///
 /// As [`burn::tensor::activation::gelu`] and `gelu_approximate`, with a kernel on a CPU and a
 /// backward pass that saves nothing but `x`, as `saved` says.
-pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu, saved: Saved) -> Tensor<D> {
+pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu, saved: ActivationDtype) -> Tensor<D> {
     let x = x.into_dispatch();
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::activate_gelu(x, form, saved))
 }

@@ -34,7 +34,7 @@ mod devices;
 mod layers;
 pub mod ops;
 mod random;
-mod segments;
+mod sequence_offsets;
 mod state;
 
 pub use adapter::attach::{
@@ -61,7 +61,7 @@ pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
-pub use ops::{Gelu, Saved};
+pub use ops::{ActivationDtype, Gelu};
 pub use random::{random_state, seed, set_random_state};
-pub use segments::{Run, Segments, SegmentsError};
+pub use sequence_offsets::{EqualLengthRun, SequenceOffsets, SequenceOffsetsError};
 pub use state::{State, StateError, load_each, load_state, state};

@@ -11,8 +11,9 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use common::relative_error;
 use mtlora_core::{
-    Adapter, Gelu, Init, MtLoraConfig, Saved, Segments, State, Structure, adapted_linear, devices,
-    fused_segment_attention, gelu, load_state, segment_attention, state, tied_cross_entropy,
+    ActivationDtype, Adapter, Gelu, Init, MtLoraConfig, SequenceOffsets, State, Structure,
+    adapted_linear, devices, fused_segment_attention, gelu, load_state, segment_attention, state,
+    tied_cross_entropy,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -168,7 +169,7 @@ proptest! {
         heads in 1usize..4, head_dim in 1usize..5, causal: bool, seed: u64,
     ) {
         seed_values(seed);
-        let segments = Segments::from_lengths(&lengths).unwrap();
+        let segments = SequenceOffsets::from_lengths(&lengths).unwrap();
         let device = cpu().autodiff();
         let width = heads * head_dim;
         let strip = || random::<2>([segments.tokens(), width], &device);
@@ -178,7 +179,7 @@ proptest! {
 
         let leaves = |inputs: &[Tensor<2>; 3]| inputs.clone().map(|t| t.detach().require_grad());
         let tracked = leaves(&inputs);
-        let y = segment_attention(tracked.clone(), &segments, heads, causal, &none, Saved::Exact);
+        let y = segment_attention(tracked.clone(), &segments, heads, causal, &none, ActivationDtype::F32);
         let grads = (y.clone() * g.clone()).sum().backward();
 
         let alone = leaves(&inputs);
@@ -305,7 +306,7 @@ fn inputs_of_another_width_are_refused() {
 fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
     let devices = devices().into_iter().map(|named| named.device.autodiff());
     for device in devices.filter(|device| device.supports_dtype(DType::BF16)) {
-        let segments = Segments::from_lengths(&[5, 3]).unwrap();
+        let segments = SequenceOffsets::from_lengths(&[5, 3]).unwrap();
         let none = DropoutConfig::new(0.0).init();
         let (input, weight) = (random::<2>([8, 18], &device), random::<2>([8, 6], &device));
         let wide = random::<2>([8, 18], &device);
@@ -329,7 +330,10 @@ fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
             (y.into_data(), gradient.into_data())
         };
         for operation in ["gelu", "gelu_new", "fused", "attention"] {
-            let (exact, kept) = (run(operation, Saved::Exact), run(operation, Saved::Bf16));
+            let (exact, kept) = (
+                run(operation, ActivationDtype::F32),
+                run(operation, ActivationDtype::Bf16),
+            );
             match operation {
                 "gelu" | "gelu_new" => kept.0.assert_eq(&exact.0, true),
                 _ => assert!(relative_error(&kept.0, &exact.0) < 5e-3, "{operation}"),
@@ -345,11 +349,18 @@ fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
 fn attention_dropout_keeps_the_expectation() {
     let device = cpu().autodiff();
     mtlora_core::seed(&device, 7);
-    let segments = Segments::from_lengths(&[5, 3]).unwrap();
+    let segments = SequenceOffsets::from_lengths(&[5, 3]).unwrap();
     let inputs: [Tensor<2>; 3] = std::array::from_fn(|_| random([8, 6], &device));
     let run = |p| {
         let dropout = DropoutConfig::new(p).init();
-        segment_attention(inputs.clone(), &segments, 2, false, &dropout, Saved::Exact)
+        segment_attention(
+            inputs.clone(),
+            &segments,
+            2,
+            false,
+            &dropout,
+            ActivationDtype::F32,
+        )
     };
     let draws = 2000;
     let mean = (0..draws)

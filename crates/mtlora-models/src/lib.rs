@@ -3,7 +3,7 @@
 //! ```no_run
 //! use std::path::Path;
 //! use burn::tensor::Device;
-//! use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, TextEncoder};
+//! use mtlora_models::{EncoderConfig, SequenceClassifier, PackedBatch, TextEncoder};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = Path::new("roberta-base");
@@ -12,7 +12,7 @@
 //! let (model, fresh) = SequenceClassifier::from_folder(folder, &config, 0, &device)?;
 //! let text = TextEncoder::from_folder(folder, &config, 128)?;
 //! let tokens = text.encode("No padding anywhere.", None)?;
-//! let logits = model.forward(&Strip::new(&[&tokens], &config, &device)?);
+//! let logits = model.forward(&PackedBatch::new(&[&tokens], &config, &device)?);
 //! # let _ = (logits, fresh);
 //! # Ok(())
 //! # }
@@ -52,13 +52,13 @@ pub use files::folder_notes::{FolderNote, folder_notes};
 pub use files::save::{
     copy_generation_config, copy_tokenizer_files, write_atomically, write_checkpoint,
 };
-pub use files::weights::Stored;
+pub use files::weights::CheckpointLayout;
 pub use generation::{
     CausalDecoder, EarlyStopping, Generated, GenerationConfig, GenerationError, InvalidConfig,
     Progress, generate,
 };
 pub use layers::layer_norm::LayerNorm;
-pub use packed_batch::Strip;
+pub use packed_batch::PackedBatch;
 pub use text::causal::{CausalText, read_tokenizer};
 pub use text::encoder::{TextEncoder, Tokens};
 pub use text::tokenizer::model_max_length;

@@ -1,12 +1,12 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mtlora_core::{Segments, SegmentsError};
+use mtlora_core::{SequenceOffsets, SequenceOffsetsError};
 
 use crate::families::encoder::config::{Architecture, EncoderConfig};
 use crate::text::encoder::Tokens;
 
 /// A batch of sequences end to end, on a device: no padding anywhere.
 #[derive(Clone, Debug)]
-pub struct Strip {
+pub struct PackedBatch {
     /// `[tokens]`
     pub ids: Tensor<1, Int>,
     /// `[tokens]`: 0 or 1 as the sequence's first or second text.
@@ -16,10 +16,10 @@ pub struct Strip {
     /// `[sequences]`: the place of each sequence's first token.
     pub starts: Tensor<1, Int>,
     /// Where each sequence begins.
-    pub segments: Segments,
+    pub segments: SequenceOffsets,
 }
 
-impl Strip {
+impl PackedBatch {
     /// The strip of these sequences, in their order.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl Strip {
         sequences: &[&Tokens],
         config: &EncoderConfig,
         device: &Device,
-    ) -> Result<Self, SegmentsError> {
+    ) -> Result<Self, SequenceOffsetsError> {
         let first = config.first_position();
         let positions = sequences
             .iter()
@@ -47,7 +47,7 @@ impl Strip {
         sequences: &[&Tokens],
         first: usize,
         device: &Device,
-    ) -> Result<Self, SegmentsError> {
+    ) -> Result<Self, SequenceOffsetsError> {
         let lengths = sequences.iter().map(|tokens| tokens.ids.len());
         let positions = lengths.flat_map(|length| first..first + length);
         Self::with(sequences, positions.collect(), device)
@@ -57,9 +57,9 @@ impl Strip {
         sequences: &[&Tokens],
         positions: Vec<usize>,
         device: &Device,
-    ) -> Result<Self, SegmentsError> {
+    ) -> Result<Self, SequenceOffsetsError> {
         let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.ids.len()).collect();
-        let segments = Segments::from_lengths(&lengths)?;
+        let segments = SequenceOffsets::from_lengths(&lengths)?;
         let ids = sequences.iter().flat_map(|tokens| &tokens.ids);
         let types = sequences.iter().flat_map(|tokens| &tokens.type_ids);
         let starts = segments.starts().iter();

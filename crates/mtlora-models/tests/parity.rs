@@ -9,7 +9,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 use common::{Expected, difference, floats, folder};
 use mtlora_core::devices;
-use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, Tokens};
+use mtlora_models::{EncoderConfig, PackedBatch, SequenceClassifier, Tokens};
 
 #[test]
 fn models_agree_with_hugging_faces() {
@@ -28,7 +28,7 @@ fn models_agree_with_hugging_faces() {
                 SequenceClassifier::from_folder(&folder, &config, 0, &named.device).unwrap();
             assert!(fresh.is_empty());
             let all: Vec<&Tokens> = sequences.iter().collect();
-            let strip = Strip::new(&all, &config, &named.device).unwrap();
+            let strip = PackedBatch::new(&all, &config, &named.device).unwrap();
 
             for (layer, state) in classifier
                 .base
@@ -68,7 +68,7 @@ fn models_agree_with_hugging_faces() {
 
             // A sentence alone has the logits that it has among others.
             for (sequence, together) in sequences.iter().zip(found.chunks(config.num_labels())) {
-                let strip = Strip::new(&[sequence], &config, &named.device).unwrap();
+                let strip = PackedBatch::new(&[sequence], &config, &named.device).unwrap();
                 let alone = floats(classifier.forward(&strip));
                 assert!(
                     difference(&alone, together) < 1e-5,

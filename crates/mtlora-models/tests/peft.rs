@@ -12,8 +12,8 @@ use burn::tensor::{Device, Tensor};
 use common::{Expected, difference, floats, folder};
 use mtlora_core::{Fold, Structure, adapters, devices, state, trainable_parameters};
 use mtlora_models::{
-    AdapterConfig, CausalBatch, CausalLm, EncoderConfig, Gpt2Config, PeftAdapter, PeftType,
-    ProblemType, SequenceClassifier, Strip, Tokens, TrainedFormat,
+    AdapterConfig, CausalBatch, CausalLm, EncoderConfig, Gpt2Config, PackedBatch, PeftAdapter,
+    PeftType, ProblemType, SequenceClassifier, Tokens, TrainedFormat,
 };
 
 const MODELS: [&str; 3] = ["roberta", "bert", "gpt2"];
@@ -87,7 +87,7 @@ impl Base {
             Base::Encoder(model, config) => {
                 let sequences = inputs.sequences();
                 let all: Vec<&Tokens> = sequences.iter().collect();
-                floats(model.forward(&Strip::new(&all, config, device).unwrap()))
+                floats(model.forward(&PackedBatch::new(&all, config, device).unwrap()))
             }
             Base::Causal(model, _) => {
                 let ids = inputs.ints("input_ids");
@@ -220,7 +220,7 @@ fn a_model_with_an_adapter_says_what_its_folder_is() {
 
 fn through_state<M: Module>(
     model: &M,
-    layout: &impl mtlora_models::Stored,
+    layout: &impl mtlora_models::CheckpointLayout,
     rslora: bool,
     out: &Path,
 ) -> PeftAdapter {

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Expected, difference, floats, folder};
 use mtlora_core::devices;
-use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, Tokens};
+use mtlora_models::{EncoderConfig, PackedBatch, SequenceClassifier, Tokens};
 
 #[test]
 fn an_old_bert_computes_the_same_from_its_pickle() {
@@ -28,7 +28,7 @@ fn an_old_bert_computes_the_same_from_its_pickle() {
     assert_eq!(fresh, [""; 0]);
     let sequences = expected.sequences();
     let all: Vec<&Tokens> = sequences.iter().collect();
-    let strip = Strip::new(&all, &config, &device).unwrap();
+    let strip = PackedBatch::new(&all, &config, &device).unwrap();
     let error = difference(&floats(model.forward(&strip)), &expected.floats("logits"));
     assert!(error < 1e-4, "{error}");
 }

@@ -16,7 +16,7 @@ pub use data::example::{Example, Objective, Target};
 pub use data::fingerprint::Fingerprint;
 pub use data::text_file::read_text_file;
 pub use inference::evaluation::{Item, encode, evaluate, predict};
-pub use inference::generator::{GeneratorParts, PromptForm, WriteError, WriteOptions, Written};
+pub use inference::generator::{LoadedGenerator, PromptForm, WriteError, WriteOptions, Written};
 pub use inference::inputs::{Input, InputColumns, Pairs, is_table, read_input_lines, read_inputs};
 pub use inference::several::{
     NamedAdapter, RoutedColumns, RoutedRow, load_classifiers, load_generators, predict_routed,
@@ -34,8 +34,8 @@ pub use report::{
     inspection_html,
 };
 pub use run::adapter_settings::{AdapterSettings, MethodName};
-pub use run::checkpoints::{CheckpointError, Checkpoints, Kept};
-pub use run::folder::{Parts, Run, RunConfig, task_config};
+pub use run::checkpoints::{CheckpointContents, CheckpointError, Checkpoints};
+pub use run::folder::{LoadedClassifier, Run, RunConfig, task_config};
 pub use run::generation::GenerationRunConfig;
 pub use run::init_from::{InitFromError, settings_of};
 pub use run::load::trained_parameters;

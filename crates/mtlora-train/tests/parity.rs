@@ -9,7 +9,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::TensorData;
 use mtlora_core::{MtLoraConfig, State, Structure, Targets, devices, load_state, state};
 use mtlora_models::{
-    CausalBatch, CausalLm, EncoderConfig, Gpt2Config, SequenceClassifier, Strip, Tokens,
+    CausalBatch, CausalLm, EncoderConfig, Gpt2Config, PackedBatch, SequenceClassifier, Tokens,
     fused_projections,
 };
 use mtlora_train::{Method, Objective, Target, WarmupLinear, adamw, loss_sum};
@@ -146,7 +146,7 @@ fn follow(model: &str, structure: Structure) -> usize {
                 .map(|label| Target::Class(*label as usize))
                 .collect();
             let sequences: Vec<&Tokens> = sequences.iter().collect();
-            let strip = Strip::new(&sequences, &config, &device).unwrap();
+            let strip = PackedBatch::new(&sequences, &config, &device).unwrap();
             let sum = loss_sum(classifier.forward(&strip), &targets, &objective).unwrap();
             let loss = sum.div_scalar(batch as f64);
             let what = format!("{} {model} {structure}", named.name);

@@ -57,7 +57,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     for (weight, folder) in weights.iter().zip(&args.adapters) {
         parts.push((*weight, adapted::read(&hub::adapter(folder)?)?));
     }
-    output::vacant(&args.out, args.overwrite)?;
+    output::ensure_empty_dir(&args.out, args.overwrite)?;
     let head = head(&args.adapters, &parts, args.head.as_deref())?;
     tell_bases(&parts);
     let rank = args.rank.map(usize::try_from).transpose()?;

@@ -39,7 +39,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     args.checkpoint.check(&args.run)?;
     let adapter = PeftAdapter::from_folder(&args.run)?;
-    output::vacant(&args.out, args.overwrite)?;
+    output::ensure_empty_dir(&args.out, args.overwrite)?;
     let mut plain = adapter.fold(args.fold)?;
     if args.base_model_name.is_some() {
         plain.config.base_model_name_or_path = args.base_model_name;

@@ -40,7 +40,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         model: args.model,
     };
     let (folder, stored) = adapted::source(source, None)?;
-    output::vacant(&args.out, args.overwrite)?;
+    output::ensure_empty_dir(&args.out, args.overwrite)?;
     match stored {
         // The update is folded into the weights as the base model has them, whatever precision the run
         // kept them in.

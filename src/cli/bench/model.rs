@@ -11,7 +11,7 @@ use mtlora::models::{
 use mtlora::train::{AdapterSettings, MethodName, TrainOptions, bench};
 
 use super::report::Place;
-use crate::cli::settings::settings_file::Usual;
+use crate::cli::settings::settings_file::Defaults;
 
 const ROBERTA_BASE: &str = "roberta-base";
 const GPT2: &str = "gpt2";
@@ -122,7 +122,7 @@ impl ModelArgs {
         if adapter.projections.is_some() {
             return Err("--projections is for GPT-2".into());
         }
-        let settings = adapter.settings(&Usual::CLASSIFICATION);
+        let settings = adapter.settings(&Defaults::CLASSIFICATION);
         let options = ClassifierOptions {
             base_dtype: settings.base_dtype_to_read(),
             seed: self.seed,
@@ -172,7 +172,7 @@ impl ModelArgs {
         if adapter.method == MethodName::Head {
             return Err("a GPT-2 has no head of its own to train: choose mtlora or full".into());
         }
-        let mut settings = adapter.settings(&Usual::DATA_TO_TEXT);
+        let mut settings = adapter.settings(&Defaults::DATA_TO_TEXT);
         settings.projections = adapter.projections.clone().or(Some("qkv".to_string()));
         let model = settings.method(&[], self.seed)?.prepare(self.plain_causal(
             settings.base_dtype_to_read(),
@@ -184,7 +184,7 @@ impl ModelArgs {
 }
 
 impl AdapterArgs {
-    fn settings(&self, usual: &Usual) -> AdapterSettings {
+    fn settings(&self, usual: &Defaults) -> AdapterSettings {
         AdapterSettings {
             method: self.method,
             structure: self.structure,

@@ -191,7 +191,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), String> {
 }
 
 /// An error if `folder` has something in it, unless it may be overwritten.
-pub(crate) fn vacant(folder: &Path, overwrite: bool) -> Result<(), String> {
+pub(crate) fn ensure_empty_dir(folder: &Path, overwrite: bool) -> Result<(), String> {
     let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     match occupied && !overwrite {
         true => Err(format!(

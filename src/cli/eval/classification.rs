@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use burn::module::Module;
 use mtlora::core::{device, devices};
 use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
-use mtlora::train::{Parts, StoredConfig, Task, evaluate, glue, task_config, trained_parameters};
+use mtlora::train::{
+    LoadedClassifier, StoredConfig, Task, evaluate, glue, task_config, trained_parameters,
+};
 use serde_json::json;
 
 use crate::cli::console::output;
@@ -104,7 +106,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
         (None, Some(adapter)) => {
             let adapter = hub::adapter(adapter)?;
-            let stored = adapted::told(&adapter, settings)?;
+            let stored = adapted::config_for_task(&adapter, settings)?;
             Some((adapter, stored))
         }
         (None, None) => None,
@@ -193,7 +195,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                     fresh.join(", ")
                 );
             }
-            let parts = Parts {
+            let parts = LoadedClassifier {
                 model,
                 config,
                 text,

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use mtlora::train::data_to_text::{Record, Scorer};
 use mtlora::train::text_metrics::{self, MeteorJar};
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, MetricName, Scores, TextScores, TrainError, score_texts,
+    GenerationRunConfig, LoadedGenerator, MetricName, Scores, TextScores, TrainError, score_texts,
 };
 use serde_json::{Map, Value, json};
 
@@ -40,7 +40,7 @@ impl GenerationScores {
     /// `keep_texts`, if it is named, as soon as they are there.
     pub(crate) fn of(
         config: &GenerationRunConfig,
-        parts: &GeneratorParts,
+        parts: &LoadedGenerator,
         split: &Split<'_>,
         meteor: Option<&MeteorJar>,
         keep_texts: Option<&Path>,

@@ -91,7 +91,7 @@ pub(crate) fn source(
         (None, Some(adapter), Some(model)) => {
             let adapter = hub::adapter(&adapter)?;
             let model = hub::model(&model, None, |_| Ok(()))?;
-            let stored = untold(&adapter, &model, device)?;
+            let stored = infer_config(&adapter, &model, device)?;
             Ok((adapter, stored))
         }
         _ => Err("--run is needed, or --adapter with --model".into()),
@@ -100,7 +100,7 @@ pub(crate) fn source(
 
 /// The run that the adapter in `folder` on `model` could be of, where no task is said: one with the
 /// outputs of its head.
-fn untold(
+fn infer_config(
     folder: &Path,
     model: &Path,
     device: Option<&str>,
@@ -201,7 +201,10 @@ fn classification(
 
 /// The run that the adapter in `folder` could be of, for the task of `settings`, which name its base
 /// model and its data too.
-pub(crate) fn told(folder: &Path, settings: Settings) -> Result<StoredConfig, Box<dyn Error>> {
+pub(crate) fn config_for_task(
+    folder: &Path,
+    settings: Settings,
+) -> Result<StoredConfig, Box<dyn Error>> {
     let adapter = read(folder)?;
     let of_adapter = settings_of(&adapter.config);
     Ok(match settings.resolve(HeadOf::Adapter(folder, &adapter))? {

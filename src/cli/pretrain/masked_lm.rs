@@ -112,7 +112,7 @@ pub(crate) struct Made {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    output::vacant(&args.out, args.overwrite)?;
+    output::ensure_empty_dir(&args.out, args.overwrite)?;
     let lines = lines(&args)?;
     let device = match &args.device {
         Some(name) => device(name)?,

@@ -487,7 +487,7 @@ impl Settings {
             // Splits may have classes that the head knows and the train split lacks.
             task = task::find(name, table.clone(), &place.data)?;
         }
-        let adapter = self.adapter(&Usual::CLASSIFICATION)?;
+        let adapter = self.adapter(&Defaults::CLASSIFICATION)?;
         let max_length = match self.max_length {
             Some(length) => length,
             None => encoding::usual_length(&place.model, 128)?,
@@ -515,7 +515,7 @@ impl Settings {
         pairs: Option<PairsConfig>,
     ) -> Result<Resolved, Box<dyn Error>> {
         // The settings of the paper's GPT-2 runs (arXiv 2403.07440), except for the warm-up, which is a share of the steps.
-        let adapter = self.adapter(&Usual::DATA_TO_TEXT)?;
+        let adapter = self.adapter(&Defaults::DATA_TO_TEXT)?;
         let model = Gpt2Config::from_folder(&place.model)?;
         let usual = TrainOptions {
             batch: BatchSize::Sequences(8),
@@ -563,7 +563,7 @@ impl Settings {
     }
 
     /// How the adapter is made. Where it starts from another, what is not said is that one's.
-    fn adapter(&self, usual: &Usual) -> Result<AdapterSettings, Box<dyn Error>> {
+    fn adapter(&self, usual: &Defaults) -> Result<AdapterSettings, Box<dyn Error>> {
         let named = self.init_from.as_deref();
         let named = named.filter(|folder| folder.as_os_str() != NONE);
         let init_from = named.map(hub::adapter).transpose()?;
@@ -669,7 +669,7 @@ struct Place {
 }
 
 /// The defaults of an adapter that depend on the kind of task.
-pub(crate) struct Usual {
+pub(crate) struct Defaults {
     pub(crate) rank: usize,
     pub(crate) alpha: f64,
     pub(crate) dropout: f64,
@@ -677,7 +677,7 @@ pub(crate) struct Usual {
     pub(crate) projections: Option<&'static str>,
 }
 
-impl Usual {
+impl Defaults {
     pub(crate) const CLASSIFICATION: Self = Self {
         rank: 8,
         alpha: 16.0,

@@ -6,7 +6,7 @@ use mtlora::core::{device, devices};
 use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, InputColumns, Pairs, PromptForm, RoutedColumns, Run,
+    GenerationRunConfig, InputColumns, LoadedGenerator, Pairs, PromptForm, RoutedColumns, Run,
     WriteError, WriteOptions, Written, load_generators, read_input_lines, read_inputs, read_routed,
     write_routed,
 };
@@ -110,7 +110,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 Ok(())
             })?;
             let config = Gpt2Config::from_folder(folder)?;
-            let parts = GeneratorParts {
+            let parts = LoadedGenerator {
                 model: CausalLm::from_folder(folder, &config, &device)?,
                 text: CausalText::from_folder(folder, &config)?,
                 config,
@@ -187,7 +187,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         },
         cut: args.cut_input,
     });
-    let models: Vec<(GeneratorParts, WriteOptions)> = load_generators(&adapters, &device)?
+    let models: Vec<(LoadedGenerator, WriteOptions)> = load_generators(&adapters, &device)?
         .into_iter()
         .zip(options)
         .collect();

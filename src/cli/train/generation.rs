@@ -7,8 +7,8 @@ use burn::tensor::Device;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    GenerationRunConfig, GeneratorParts, MetricName, PromptForm, Run, WriteOptions, encode_records,
-    train_causal,
+    GenerationRunConfig, LoadedGenerator, MetricName, PromptForm, Run, WriteOptions,
+    encode_records, train_causal,
 };
 
 use crate::cli::console::output;
@@ -80,7 +80,7 @@ pub(crate) fn run(
     let trained = progress.close(trained)?;
 
     let mut report = Report::new(task.name(), &trained, [trainable, total]);
-    let parts = GeneratorParts {
+    let parts = LoadedGenerator {
         model: trained.model,
         ..parts
     };
@@ -147,11 +147,11 @@ fn final_scores(
 /// What the model writes for some inputs.
 fn samples(
     config: &GenerationRunConfig,
-    parts: &GeneratorParts,
+    parts: &LoadedGenerator,
     records: &[Record],
     device: &Device,
 ) -> Result<Vec<String>, Box<dyn Error>> {
-    let parts = GeneratorParts {
+    let parts = LoadedGenerator {
         model: config.adapter.folded(parts.model.clone().valid()),
         config: parts.config.clone(),
         text: parts.text.clone(),

@@ -57,7 +57,7 @@ fn transformed<B: Backend + MtLoraBackend>(
 
 /// What the backward pass needs. `z` and `weight` are shared with their owners, not copied.
 #[derive(Clone, Debug)]
-struct Saved<B: Backend> {
+struct SavedInputs<B: Backend> {
     z: FloatTensor<B>,
     u: FloatTensor<B>,
     weight: Weight<B>,
@@ -74,7 +74,7 @@ struct AdaptedLinear;
 
 /// Parents: `x`, `dropped`, `bias`, `a`, `t`, `b`. The weight is not among them.
 impl<B: Backend + MtLoraBackend> Backward<B, 6> for AdaptedLinear {
-    type State = Saved<B>;
+    type State = SavedInputs<B>;
 
     fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
         let saved = ops.state;
@@ -145,7 +145,7 @@ pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
     };
     match AdaptedLinear.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let mut saved = Saved {
+            let mut saved = SavedInputs {
                 z: inner.dropped.clone().unwrap_or_else(|| inner.x.clone()),
                 u: inner.a.clone(),
                 weight: inner.weight.clone(),

@@ -18,8 +18,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Scalar, TensorMetadata};
 use burn::tensor::{Shape, Slice, TensorData};
 
-use super::{MtLoraBackend, Optional, Saved, SeededDropout};
-use crate::{Run, Segments};
+use super::{ActivationDtype, MtLoraBackend, Optional, SeededDropout};
+use crate::{EqualLengthRun, SequenceOffsets};
 
 /// The operation's tensors; [`MtLoraBackend::segment_attention`] has the shapes.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl<T> Inputs<T> {
 #[derive(Clone, Debug)]
 pub struct AttentionLayout {
     /// Where each sequence begins.
-    pub segments: Segments,
+    pub segments: SequenceOffsets,
     /// Attention heads side by side in a row.
     pub heads: usize,
     /// The scores' factor: usually `1 / sqrt(head_dim)`.
@@ -57,7 +57,7 @@ pub struct AttentionLayout {
     pub dropout: Option<SeededDropout>,
     /// How query, key and value are kept for the backward pass, and so whether products may round their
     /// factors.
-    pub saved: Saved,
+    pub saved: ActivationDtype,
 }
 
 /// One run of the strip as rectangles `[count, heads, length, head_dim]`, and its probabilities.
@@ -75,7 +75,7 @@ impl<B: Backend> Block<B> {
     fn new(
         inputs: &Inputs<FloatTensor<B>>,
         layout: &AttentionLayout,
-        run: Run,
+        run: EqualLengthRun,
         entry: usize,
     ) -> Self {
         let query = rectangle::<B>(&inputs.query, layout, run);
@@ -127,7 +127,7 @@ fn times_kept<B: Backend>(tensor: FloatTensor<B>, keep: &Option<FloatTensor<B>>)
 fn rectangle<B: Backend>(
     strip: &FloatTensor<B>,
     layout: &AttentionLayout,
-    run: Run,
+    run: EqualLengthRun,
 ) -> FloatTensor<B> {
     let [tokens, width] = [strip.shape()[0], strip.shape()[1]];
     let rows = match run.count * run.length == tokens {

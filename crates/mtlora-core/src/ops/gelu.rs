@@ -17,7 +17,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Scalar};
 
-use super::{MtLoraBackend, Saved};
+use super::{ActivationDtype, MtLoraBackend};
 
 /// Which function `gelu` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl<B: Backend + MtLoraBackend> Backward<B, 1> for GeluStep {
 pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     form: Gelu,
-    saved: Saved,
+    saved: ActivationDtype,
 ) -> FloatTensor<Autodiff<B, C>> {
     let (x, node) = x.into_parts();
     match GeluStep.prepare::<C>([node]).compute_bound().stateful() {

@@ -120,7 +120,7 @@ pub(super) fn bias_gradient<B: Backend>(dy: FloatTensor<B>) -> FloatTensor<B> {
 
 /// What the backward pass needs; each shared with its owner.
 #[derive(Clone, Debug)]
-struct Saved<B: Backend> {
+struct SavedInputs<B: Backend> {
     weight: Weight<B>,
     /// Where the weight trains.
     x: Option<FloatTensor<B>>,
@@ -131,7 +131,7 @@ struct Linear;
 
 /// Parents: `x`, the weight (never where it is quantized), `bias`.
 impl<B: Backend + MtLoraBackend> Backward<B, 3> for Linear {
-    type State = Saved<B>;
+    type State = SavedInputs<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
@@ -168,7 +168,7 @@ pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
     let weight = Weight::<B>::inner(weight);
     let x = x.into_primitive();
     let bias = bias.map(|bias| bias.into_primitive());
-    let saved = Saved {
+    let saved = SavedInputs {
         weight: weight.clone(),
         x: weight_trains.then(|| x.clone()),
     };

@@ -8,6 +8,7 @@
 // burn-ndarray is deprecated upstream; it stays a second, independent CPU backend to test against.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
+mod activation_dtype;
 mod adapted_linear;
 mod attention;
 mod cached;
@@ -18,7 +19,6 @@ mod flex;
 mod gelu;
 mod linear;
 mod norm;
-mod saved;
 mod tracked;
 pub mod vecmath;
 
@@ -29,11 +29,11 @@ use burn::tensor::DType;
 
 use crate::Contexts;
 
+pub use activation_dtype::ActivationDtype;
 pub use attention::AttentionLayout;
 pub use dropout::SeededDropout;
 pub use gelu::Gelu;
 pub use linear::Weight;
-pub use saved::Saved;
 
 /// A tensor that an operation may go without.
 #[derive(ExtensionType)]
@@ -190,7 +190,8 @@ pub trait MtLoraBackend: Backend {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let [query, key, value] = attention::parts::<Self>(saved::restored::<Self>(fused, &dy));
+        let [query, key, value] =
+            attention::parts::<Self>(activation_dtype::restored::<Self>(fused, &dy));
         let (dq, dk, dv) = Self::segment_attention_backward(query, key, value, keep, dy, layout);
         Self::float_cat(vec![dq, dk, dv], 1)
     }
@@ -207,7 +208,7 @@ pub trait MtLoraBackend: Backend {
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [query, key, value] =
-            [query, key, value].map(|kept| saved::restored::<Self>(kept, &dy));
+            [query, key, value].map(|kept| activation_dtype::restored::<Self>(kept, &dy));
         let inputs = attention::Inputs::new(query, key, value, keep.into_option());
         let [dq, dk, dv] = attention::backward::<Self>(&inputs, dy, &layout);
         (dq, dk, dv)
@@ -228,7 +229,11 @@ pub trait MtLoraBackend: Backend {
     /// The Gaussian error linear unit of each element. Any shape. `saved` says how the backward pass
     /// keeps `x`.
     #[fusion(default)]
-    fn activate_gelu(x: FloatTensor<Self>, form: Gelu, saved: Saved) -> FloatTensor<Self> {
+    fn activate_gelu(
+        x: FloatTensor<Self>,
+        form: Gelu,
+        saved: ActivationDtype,
+    ) -> FloatTensor<Self> {
         let _ = saved;
         gelu::forward::<Self>(x, form)
     }
@@ -241,7 +246,7 @@ pub trait MtLoraBackend: Backend {
         dy: FloatTensor<Self>,
         form: Gelu,
     ) -> FloatTensor<Self> {
-        gelu::backward::<Self>(saved::restored::<Self>(x, &dy), dy, form)
+        gelu::backward::<Self>(activation_dtype::restored::<Self>(x, &dy), dy, form)
     }
 
     /// Layer normalisation of each row.
@@ -387,7 +392,11 @@ impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodi
         attention::track_fused::<B, C>(fused, keep.into_option(), layout)
     }
 
-    fn activate_gelu(x: FloatTensor<Self>, form: Gelu, saved: Saved) -> FloatTensor<Self> {
+    fn activate_gelu(
+        x: FloatTensor<Self>,
+        form: Gelu,
+        saved: ActivationDtype,
+    ) -> FloatTensor<Self> {
         gelu::track::<B, C>(x, form, saved)
     }
 

@@ -20,7 +20,7 @@ use super::tied::{
 use crate::error::{ModelError, listed, shown};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::save::{write_atomically, write_checkpoint};
-use crate::files::weights::{Kind, Slot, Stored, slots, transpose};
+use crate::files::weights::{CheckpointLayout, Kind, Slot, slots, transpose};
 
 /// The name of the file with its tensors.
 pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -327,7 +327,7 @@ impl PeftAdapter {
     pub fn attach<M: Module>(
         &self,
         model: M,
-        layout: &impl Stored,
+        layout: &impl CheckpointLayout,
         also: &[String],
     ) -> Result<M, AdapterError> {
         let places = Places::new(&model, layout, self);
@@ -391,7 +391,7 @@ impl PeftAdapter {
     fn saved_values(
         &self,
         places: &Places,
-        layout: &impl Stored,
+        layout: &impl CheckpointLayout,
     ) -> Result<(State, Vec<String>), AdapterError> {
         let mut values = State::new();
         let tied = !places.tensors.keys().any(|name| is_output_map(name));
@@ -472,7 +472,7 @@ struct Places {
 }
 
 impl Places {
-    fn new<M: Module>(model: &M, layout: &impl Stored, adapter: &PeftAdapter) -> Self {
+    fn new<M: Module>(model: &M, layout: &impl CheckpointLayout, adapter: &PeftAdapter) -> Self {
         let prefix = layout.prefix();
         let bare = !adapter.modules.keys().any(|name| name.starts_with(&prefix));
         let mut places = Self {

@@ -15,7 +15,7 @@ use super::select::short_names;
 use super::tied::is_output_map;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::save::write_checkpoint;
-use crate::files::weights::{Kind, Slot, Stored, slots, transpose};
+use crate::files::weights::{CheckpointLayout, Kind, Slot, slots, transpose};
 
 /// The file with what was trained, by Hugging Face's names, where no adapter was.
 pub const TRAINED_FILE: &str = "trained.safetensors";
@@ -52,7 +52,7 @@ impl TrainedFormat {
     /// When the adapters are of different structures.
     pub fn new<M: Module>(
         model: &M,
-        layout: &impl Stored,
+        layout: &impl CheckpointLayout,
         base: &str,
         use_rslora: bool,
     ) -> Result<Self, AdapterError> {
@@ -192,7 +192,7 @@ impl PeftAdapter {
     /// When the model has no adapter, or adapters of different structures.
     pub fn of<M: Module>(
         model: &M,
-        layout: &impl Stored,
+        layout: &impl CheckpointLayout,
         base: &str,
         use_rslora: bool,
     ) -> Result<Self, AdapterError> {
@@ -215,7 +215,7 @@ impl PeftAdapter {
 }
 
 /// The Hugging Face name of the module at Burn's path.
-fn module_name(layout: &impl Stored, path: &str) -> String {
+fn module_name(layout: &impl CheckpointLayout, path: &str) -> String {
     let name = layout.stored_name(&format!("{path}.weight"));
     name.trim_end_matches(".weight").to_string()
 }
@@ -228,7 +228,7 @@ fn is_embedding(all: &[Slot], module: &str) -> bool {
 
 fn named(
     all: &[Slot],
-    layout: &impl Stored,
+    layout: &impl CheckpointLayout,
     factors: BTreeMap<String, AdapterValues>,
 ) -> BTreeMap<String, AdaptedModule> {
     let modules = factors.into_iter().map(|(path, values)| {
@@ -244,7 +244,7 @@ fn named(
 /// Of the configuration of a model's adapters, what does not depend on ranks and scales.
 fn described(
     all: &[Slot],
-    layout: &impl Stored,
+    layout: &impl CheckpointLayout,
     saved: &BTreeSet<String>,
     modules: &BTreeMap<String, AdaptedModule>,
 ) -> Result<AdapterConfig, AdapterError> {

@@ -635,9 +635,9 @@ mod tests {
     use safetensors::tensor::{SafeTensors, TensorView, serialize};
     use std::fs;
 
-    type Stored<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
+    type CheckpointLayout<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
 
-    fn bytes_of(tensors: &[Stored]) -> Vec<u8> {
+    fn bytes_of(tensors: &[CheckpointLayout]) -> Vec<u8> {
         let views = tensors.iter().map(|(name, dtype, shape, data)| {
             (*name, TensorView::new(*dtype, shape.clone(), data).unwrap())
         });

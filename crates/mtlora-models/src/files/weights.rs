@@ -53,7 +53,7 @@ impl Slot {
 }
 
 /// How a family of models is kept in Hugging Face's files; its configuration knows it.
-pub trait Stored {
+pub trait CheckpointLayout {
     /// What names of the model without its head have in front in a model with one, as `roberta.`.
     fn prefix(&self) -> String;
     /// The tensor's name in the checkpoint, with the prefix.
@@ -67,15 +67,15 @@ pub trait Stored {
     }
     /// Tensors that other models of the family have and this one does not read.
     fn foreign(&self, name: &str) -> bool;
-    /// Standard deviation of a fresh parameter's values.
-    fn deviation(&self, path: &str) -> f64;
+    /// Standard init_std of a fresh parameter's values.
+    fn init_std(&self, path: &str) -> f64;
     /// The text of its config.json.
     fn to_json(&self) -> String;
     /// What PEFT calls the task of the models that adapters are for.
     fn task_type(&self) -> &'static str;
 }
 
-impl Stored for EncoderConfig {
+impl CheckpointLayout for EncoderConfig {
     fn prefix(&self) -> String {
         format!("{}.", self.architecture.model_type())
     }
@@ -125,7 +125,7 @@ impl Stored for EncoderConfig {
         }
     }
 
-    fn deviation(&self, _path: &str) -> f64 {
+    fn init_std(&self, _path: &str) -> f64 {
         self.initializer_range
     }
 
@@ -174,7 +174,7 @@ impl ModuleVisitor for Slots {
 }
 
 /// Every parameter of a model, those of its adapters too.
-pub(crate) fn slots<M: Module>(model: &M, config: &impl Stored) -> Vec<Slot> {
+pub(crate) fn slots<M: Module>(model: &M, config: &impl CheckpointLayout) -> Vec<Slot> {
     let mut slots = Slots {
         path: Vec::new(),
         slots: Vec::new(),
@@ -187,7 +187,7 @@ pub(crate) fn slots<M: Module>(model: &M, config: &impl Stored) -> Vec<Slot> {
 /// `model` with random values throughout; `dtype` says in which precision a weight is kept.
 pub(crate) fn fresh<M: Module>(
     model: M,
-    config: &impl Stored,
+    config: &impl CheckpointLayout,
     seed: u64,
     dtype: impl Fn(&str) -> BaseDtype,
 ) -> Result<M, ModelError> {
@@ -203,14 +203,14 @@ pub(crate) fn fresh<M: Module>(
 
 /// How a parameter starts, as Hugging Face's models do it: norms at one, biases at zero, the rest
 /// Gaussian.
-fn start(slot: &Slot, config: &impl Stored, rng: &mut ChaCha8Rng) -> TensorData {
+fn start(slot: &Slot, config: &impl CheckpointLayout, rng: &mut ChaCha8Rng) -> TensorData {
     let count = slot.shape.iter().product();
-    let deviation = config.deviation(&slot.path);
+    let init_std = config.init_std(&slot.path);
     let values: Vec<f32> = match slot.shape.len() {
         1 if slot.path.ends_with("gamma") => vec![1.0; count],
         1 => vec![0.0; count],
         _ => (0..count)
-            .map(|_| (deviation * rng.sample::<f64, _>(StandardNormal)) as f32)
+            .map(|_| (init_std * rng.sample::<f64, _>(StandardNormal)) as f32)
             .collect(),
     };
     TensorData::new(values, slot.shape.clone())
@@ -222,7 +222,7 @@ fn start(slot: &Slot, config: &impl Stored, rng: &mut ChaCha8Rng) -> TensorData 
 pub(crate) fn read<M: Module>(
     model: M,
     checkpoint: &Checkpoint,
-    config: &impl Stored,
+    config: &impl CheckpointLayout,
     seed: u64,
     optional: impl Fn(&str) -> bool,
     dtype: impl Fn(&str) -> BaseDtype,
@@ -293,7 +293,7 @@ pub(crate) fn read<M: Module>(
 pub(crate) fn write<M: Module>(
     model: M,
     folder: &Path,
-    config: &impl Stored,
+    config: &impl CheckpointLayout,
 ) -> Result<(), ModelError> {
     let mut values = state(&model, |_, _| true);
     let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model, config)

@@ -1006,7 +1006,7 @@ mod tests {
         ));
         assert!(!cuts(
             &|file| file["normalizer"] =
-                json!({"type": "Strip", "strip_left": true, "strip_right": true})
+                json!({"type": "PackedBatch", "strip_left": true, "strip_right": true})
         ));
         assert!(!cuts(&|file| file["pre_tokenizer"] = Value::Null));
     }

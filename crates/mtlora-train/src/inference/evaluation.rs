@@ -1,5 +1,5 @@
 use burn::tensor::Device;
-use mtlora_models::{EncoderConfig, SequenceClassifier, Strip, TextEncoder, Tokens};
+use mtlora_models::{EncoderConfig, PackedBatch, SequenceClassifier, TextEncoder, Tokens};
 
 use crate::data::example::{Example, Target};
 use crate::metrics::labels::{MetricName, Predictions, Scores, score};
@@ -48,7 +48,7 @@ pub fn predict(
     let mut logits = vec![Vec::new(); items.len()];
     for batch in by_length(&lengths, BatchSize::Tokens(8192)) {
         let tokens: Vec<&Tokens> = batch.iter().map(|index| &items[*index].tokens).collect();
-        let strip = Strip::new(&tokens, config, device)?;
+        let strip = PackedBatch::new(&tokens, config, device)?;
         let values: Vec<f32> = model
             .forward(&strip)
             .into_data()

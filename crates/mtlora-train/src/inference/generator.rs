@@ -110,7 +110,7 @@ pub struct Written {
 }
 
 /// A model with what it takes to feed it.
-pub struct GeneratorParts {
+pub struct LoadedGenerator {
     /// The model.
     pub model: CausalLm,
     /// Its sizes.
@@ -119,7 +119,7 @@ pub struct GeneratorParts {
     pub text: CausalText,
 }
 
-impl GeneratorParts {
+impl LoadedGenerator {
     /// The tokens of a prompt, which leave room for the new ones.
     fn prompt(
         &self,

@@ -10,9 +10,9 @@ use crate::data::error::{DataError, listed, shown};
 use crate::data::example::Example;
 use crate::data::table_file;
 use crate::inference::evaluation::{encode, predict};
-use crate::inference::generator::{GeneratorParts, WriteError, WriteOptions, Written};
+use crate::inference::generator::{LoadedGenerator, WriteError, WriteOptions, Written};
 use crate::run::adapter_settings::{AdapterSettings, MethodName};
-use crate::run::folder::{Parts, RunConfig, task_config};
+use crate::run::folder::{LoadedClassifier, RunConfig, task_config};
 use crate::run::generation::GenerationRunConfig;
 use crate::training::learners::classification::TrainError;
 
@@ -56,7 +56,7 @@ pub struct NamedAdapter<C> {
 pub fn load_classifiers(
     adapters: &[NamedAdapter<RunConfig>],
     device: &Device,
-) -> Result<Vec<Parts>, TrainError> {
+) -> Result<Vec<LoadedClassifier>, TrainError> {
     let first = of_one_base(adapters, |config| (&config.model, &config.adapter))?;
     let (base, fresh) = first.config.base(device)?;
     let frozen = first.config.adapter.keep_base(base.model.no_grad())?;
@@ -78,7 +78,7 @@ pub fn load_classifiers(
         if other_head {
             model = model.with_head(&config, device);
         }
-        all.push(Parts {
+        all.push(LoadedClassifier {
             model: adapter.attach(model, &config, &[])?.valid(),
             text: TextEncoder::from_folder(&one.config.model, &config, one.config.max_length)?,
             config,
@@ -95,7 +95,7 @@ pub fn load_classifiers(
 pub fn load_generators(
     adapters: &[NamedAdapter<GenerationRunConfig>],
     device: &Device,
-) -> Result<Vec<GeneratorParts>, TrainError> {
+) -> Result<Vec<LoadedGenerator>, TrainError> {
     let first = of_one_base(adapters, |config| (&config.model, &config.adapter))?;
     let base = first.config.base(device)?;
     let frozen = first.config.adapter.keep_base(base.model.no_grad())?;
@@ -103,7 +103,7 @@ pub fn load_generators(
     for one in adapters {
         let adapter = open(one, one.config.adapter.method)?;
         let model = adapter.attach(frozen.clone(), &base.config, &[])?;
-        all.push(GeneratorParts {
+        all.push(LoadedGenerator {
             model: model.valid(),
             config: base.config.clone(),
             text: base.text.clone(),
@@ -232,7 +232,7 @@ pub fn read_routed(
 /// # Errors
 /// When the tokenizer fails, with the row's number, or the device.
 pub fn predict_routed(
-    models: &[Parts],
+    models: &[LoadedClassifier],
     rows: &[RoutedRow],
     device: &Device,
 ) -> Result<Vec<Vec<f32>>, TrainError> {
@@ -265,9 +265,9 @@ pub fn predict_routed(
 /// how many of them are done. The rows of one adapter are written together.
 ///
 /// # Errors
-/// As [`GeneratorParts::write`], with the row's number.
+/// As [`LoadedGenerator::write`], with the row's number.
 pub fn write_routed(
-    models: &[(GeneratorParts, WriteOptions)],
+    models: &[(LoadedGenerator, WriteOptions)],
     rows: &[RoutedRow],
     device: &Device,
     observe: &mut dyn FnMut(usize),

@@ -6,8 +6,8 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mtlora_core::SegmentsError;
-use mtlora_models::{EncoderConfig, MaskedLm, ModelError, Strip, TextEncoder, Tokens};
+use mtlora_core::SequenceOffsetsError;
+use mtlora_models::{EncoderConfig, MaskedLm, ModelError, PackedBatch, TextEncoder, Tokens};
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -74,7 +74,7 @@ pub enum PretrainError {
     Model(#[from] ModelError),
     /// A sequence without tokens.
     #[error(transparent)]
-    Segments(#[from] SegmentsError),
+    SequenceOffsets(#[from] SequenceOffsetsError),
     /// The loss is no number any more.
     #[error(
         "the loss is not finite at step {step}: training has diverged; try a lower learning rate \
@@ -186,7 +186,7 @@ fn loss(
     device: &Device,
 ) -> Result<BatchLoss, PretrainError> {
     let sequences: Vec<&Tokens> = batch.iter().map(|one| &one.tokens).collect();
-    let strip = Strip::new(&sequences, config, device)?;
+    let strip = PackedBatch::new(&sequences, config, device)?;
     let (mut places, mut ids, mut start) = (Vec::new(), Vec::new(), 0);
     for Masked { tokens, hidden } in batch {
         places.extend(hidden.places.iter().map(|place| start + place));

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use burn::module::Module;
 use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets};
-use mtlora_models::{Stored, TrainedFormat, fused_projections};
+use mtlora_models::{CheckpointLayout, TrainedFormat, fused_projections};
 use serde::{Deserialize, Serialize};
 
 use crate::training::learners::classification::{Method, TrainError};
@@ -109,7 +109,7 @@ impl AdapterSettings {
     pub(crate) fn format<M: Module>(
         &self,
         model: &M,
-        layout: &impl Stored,
+        layout: &impl CheckpointLayout,
         base: &Path,
     ) -> Result<TrainedFormat, TrainError> {
         let base = base.display().to_string();

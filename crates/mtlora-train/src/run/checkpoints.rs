@@ -44,7 +44,7 @@ const CHUNK: usize = 1 << 20;
 
 /// What a checkpoint keeps.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
+pub struct CheckpointContents {
     /// The training.
     pub snapshot: Snapshot,
     /// The run's configuration, as its `run.toml` has it.
@@ -145,7 +145,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// What the operating system says; nothing new is left then, and every other checkpoint is as it was.
-    pub fn save(&self, kept: &Kept) -> Result<PathBuf, CheckpointError> {
+    pub fn save(&self, kept: &CheckpointContents) -> Result<PathBuf, CheckpointError> {
         let path = self.path(kept.snapshot.step);
         let staged = self.hidden(&path, "new");
         let written = self.stage(kept, &staged).and_then(|()| {
@@ -165,7 +165,7 @@ impl Checkpoints {
         Ok(path)
     }
 
-    fn stage(&self, kept: &Kept, staged: &Path) -> Result<(), CheckpointError> {
+    fn stage(&self, kept: &CheckpointContents, staged: &Path) -> Result<(), CheckpointError> {
         let at = |error| ModelError::write(staged, error);
         if !self.folder.exists() {
             fs::create_dir_all(&self.folder).map_err(at)?;
@@ -191,7 +191,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When it is damaged, or cannot be read.
-    pub fn load(&self, step: usize) -> Result<Kept, CheckpointError> {
+    pub fn load(&self, step: usize) -> Result<CheckpointContents, CheckpointError> {
         let path = self.path(step);
         let damaged = |reason: String| CheckpointError::Damaged {
             path: path.clone(),
@@ -249,7 +249,9 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When one is whole, but of another version, or the operating system refuses.
-    pub fn newest(&self) -> Result<(Option<Kept>, Vec<CheckpointError>), CheckpointError> {
+    pub fn newest(
+        &self,
+    ) -> Result<(Option<CheckpointContents>, Vec<CheckpointError>), CheckpointError> {
         let mut damages = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             match self.load(step) {
@@ -420,7 +422,7 @@ fn scores(list: Vec<(MetricName, f64)>) -> Scores {
 }
 
 impl Written {
-    fn of(kept: &Kept) -> Self {
+    fn of(kept: &CheckpointContents) -> Self {
         let snapshot = &kept.snapshot;
         Self {
             format: FORMAT,
@@ -428,7 +430,7 @@ impl Written {
             step: snapshot.step,
             tokens: snapshot.tokens,
             seconds: snapshot.seconds,
-            waited: snapshot.waited,
+            waited: snapshot.evals_since_best,
             random: format!("{:016x}", snapshot.random),
             log_bytes: kept.log_bytes,
             data: snapshot.data.clone(),
@@ -444,7 +446,7 @@ impl Written {
         }
     }
 
-    fn kept(self, config: String, tensors: &[u8]) -> Result<Kept, String> {
+    fn kept(self, config: String, tensors: &[u8]) -> Result<CheckpointContents, String> {
         let [mut model, mut best, mut moments] = [State::new(), State::new(), State::new()];
         let file = SafeTensors::deserialize(tensors).map_err(|error| error.to_string())?;
         for (name, view) in file.iter() {
@@ -481,7 +483,7 @@ impl Written {
             step: self.step,
             tokens: self.tokens,
             seconds: self.seconds,
-            waited: self.waited,
+            evals_since_best: self.waited,
             random,
             before: scores(self.before),
             last: scores(self.last),
@@ -494,7 +496,7 @@ impl Written {
             data: self.data,
             base: self.base,
         };
-        Ok(Kept {
+        Ok(CheckpointContents {
             snapshot,
             config,
             log_bytes: self.log_bytes,
@@ -519,7 +521,7 @@ mod tests {
             .collect()
     }
 
-    fn kept(step: usize, best: usize) -> Kept {
+    fn kept(step: usize, best: usize) -> CheckpointContents {
         let mut scores = Scores::default();
         // The order is not that of the alphabet, and the number has no short form.
         scores.set(MetricName::Matthews, 0.1 + 0.2);
@@ -533,13 +535,13 @@ mod tests {
             tensors: state(&["a/m", "b.c/m"], 7.0),
             counters: BTreeMap::from([("a/time".to_string(), step as u64)]),
         };
-        Kept {
+        CheckpointContents {
             snapshot: Snapshot {
                 options: TrainOptions::default(),
                 step,
                 tokens: 12345,
                 seconds: 1.0 / 3.0,
-                waited: step - best,
+                evals_since_best: step - best,
                 random: u64::MAX - 1,
                 before: scores.clone(),
                 last: scores.clone(),

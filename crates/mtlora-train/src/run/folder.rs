@@ -93,7 +93,7 @@ impl RunConfig {
     ///
     /// # Errors
     /// When the folder is no model, or the adapter does not fit it.
-    pub fn start(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
+    pub fn start(&self, device: &Device) -> Result<(LoadedClassifier, Vec<String>), TrainError> {
         let (parts, fresh) = self.base(device)?;
         let mut modules_to_save = vec!["classifier"];
         // BERT's pooler, where the base model comes without one.
@@ -104,7 +104,7 @@ impl RunConfig {
         let (settings, kept) = (&self.adapter, &modules_to_save);
         let model = start(parts.model, &parts.config, settings, kept, seed)?;
         let model = settings.keep_base(model)?;
-        Ok((Parts { model, ..parts }, fresh))
+        Ok((LoadedClassifier { model, ..parts }, fresh))
     }
 
     /// The base model with the values that were trained, without gradients: those of the run, or of the
@@ -112,34 +112,37 @@ impl RunConfig {
     ///
     /// # Errors
     /// When the base model or the trained values cannot be read or do not fit.
-    pub fn load(&self, folder: &Path, device: &Device) -> Result<Parts, TrainError> {
+    pub fn load(&self, folder: &Path, device: &Device) -> Result<LoadedClassifier, TrainError> {
         // What needs a gradient can only be told where there are some.
         let (parts, _) = self.base(&device.clone().autodiff())?;
         let model = load(parts.model, &parts.config, &self.adapter, folder)?;
-        Ok(Parts { model, ..parts })
+        Ok(LoadedClassifier { model, ..parts })
     }
 
     /// As [`start`](Self::start), but with the head, too, of the adapter that `init_from` names.
     ///
     /// # Errors
     /// When none is named, it does not fit the model, or differs from the settings.
-    pub fn import(&self, device: &Device) -> Result<Parts, TrainError> {
+    pub fn import(&self, device: &Device) -> Result<LoadedClassifier, TrainError> {
         let (parts, _) = self.base(device)?;
         let model = import(parts.model, &parts.config, &self.adapter)?;
-        Ok(Parts { model, ..parts })
+        Ok(LoadedClassifier { model, ..parts })
     }
 
     /// How what `parts` trains is written.
     ///
     /// # Errors
     /// When the model has adapters of different structures.
-    pub fn format(&self, parts: &Parts) -> Result<TrainedFormat, TrainError> {
+    pub fn format(&self, parts: &LoadedClassifier) -> Result<TrainedFormat, TrainError> {
         self.adapter
             .format(&parts.model, &parts.config, &self.model)
     }
 
     /// The base model with a head for the objective, and the names of the tensors that its folder lacks.
-    pub(crate) fn base(&self, device: &Device) -> Result<(Parts, Vec<String>), TrainError> {
+    pub(crate) fn base(
+        &self,
+        device: &Device,
+    ) -> Result<(LoadedClassifier, Vec<String>), TrainError> {
         let config = task_config(EncoderConfig::from_folder(&self.model)?, &self.objective)?;
         let text = TextEncoder::from_folder(&self.model, &config, self.max_length)?;
         let options = ClassifierOptions {
@@ -149,7 +152,7 @@ impl RunConfig {
         };
         let (model, fresh) =
             SequenceClassifier::from_folder_with(options, &self.model, &config, device)?;
-        let parts = Parts {
+        let parts = LoadedClassifier {
             model,
             config,
             text,
@@ -177,7 +180,7 @@ pub fn task_config(
 }
 
 /// A model with what it takes to feed it.
-pub struct Parts {
+pub struct LoadedClassifier {
     /// The model.
     pub model: SequenceClassifier,
     /// Its sizes and labels.

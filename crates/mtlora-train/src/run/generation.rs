@@ -7,7 +7,7 @@ use mtlora_models::{CausalLm, CausalText, GenerationConfig, Gpt2Config, TrainedF
 use serde::{Deserialize, Serialize};
 
 use crate::data::python;
-use crate::inference::generator::{GeneratorParts, PromptForm, WriteError, WriteOptions};
+use crate::inference::generator::{LoadedGenerator, PromptForm, WriteError, WriteOptions};
 use crate::metrics::labels::Scores;
 use crate::run::adapter_settings::{AdapterSettings, MethodName};
 use crate::run::init_from::{import, start};
@@ -60,12 +60,12 @@ impl GenerationRunConfig {
     /// # Errors
     /// When the folder is no GPT-2, the adapter does not fit it, or there is nothing that could
     /// train.
-    pub fn start(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
+    pub fn start(&self, device: &Device) -> Result<LoadedGenerator, TrainError> {
         let parts = self.base(device)?;
         let seed = self.training.seed;
         let model = start(parts.model, &parts.config, &self.adapter, &[], seed)?;
         let model = self.adapter.keep_base(model)?;
-        Ok(GeneratorParts { model, ..parts })
+        Ok(LoadedGenerator { model, ..parts })
     }
 
     /// The base model with the values that were trained, without gradients, for writing texts (see
@@ -73,11 +73,11 @@ impl GenerationRunConfig {
     ///
     /// # Errors
     /// When the base model or the trained values cannot be read or do not fit.
-    pub fn load(&self, folder: &Path, device: &Device) -> Result<GeneratorParts, TrainError> {
+    pub fn load(&self, folder: &Path, device: &Device) -> Result<LoadedGenerator, TrainError> {
         // What needs a gradient can only be told where there are some.
         let parts = self.base(&device.clone().autodiff())?;
         let model = load(parts.model, &parts.config, &self.adapter, folder)?;
-        Ok(GeneratorParts {
+        Ok(LoadedGenerator {
             model: self.adapter.folded(model),
             ..parts
         })
@@ -87,10 +87,10 @@ impl GenerationRunConfig {
     ///
     /// # Errors
     /// When none is named, it does not fit the model, or differs from the settings.
-    pub fn import(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
+    pub fn import(&self, device: &Device) -> Result<LoadedGenerator, TrainError> {
         let parts = self.base(device)?;
         let model = import(parts.model, &parts.config, &self.adapter)?;
-        Ok(GeneratorParts { model, ..parts })
+        Ok(LoadedGenerator { model, ..parts })
     }
 
     /// What the model of `parts`, which [`load`](Self::load) has made, writes for each record, on one line, and tells
@@ -100,7 +100,7 @@ impl GenerationRunConfig {
     /// When the settings forbid every text, or the device fails.
     pub fn write_texts(
         &self,
-        parts: &GeneratorParts,
+        parts: &LoadedGenerator,
         records: &[Record],
         device: &Device,
         observe: &mut dyn FnMut(usize),
@@ -124,7 +124,7 @@ impl GenerationRunConfig {
     /// When no reference is short enough, or the device fails.
     pub fn likelihood(
         &self,
-        parts: &GeneratorParts,
+        parts: &LoadedGenerator,
         records: &[Record],
         device: &Device,
     ) -> Result<Scores, TrainError> {
@@ -137,13 +137,13 @@ impl GenerationRunConfig {
     ///
     /// # Errors
     /// When the model has adapters of different structures.
-    pub fn format(&self, parts: &GeneratorParts) -> Result<TrainedFormat, TrainError> {
+    pub fn format(&self, parts: &LoadedGenerator) -> Result<TrainedFormat, TrainError> {
         self.adapter
             .format(&parts.model, &parts.config, &self.model)
     }
 
     /// The base model.
-    pub(crate) fn base(&self, device: &Device) -> Result<GeneratorParts, TrainError> {
+    pub(crate) fn base(&self, device: &Device) -> Result<LoadedGenerator, TrainError> {
         if self.adapter.method == MethodName::Head {
             return Err(TrainError::Option(
                 "a GPT-2 has no head of its own to train: choose method mtlora or full",
@@ -153,7 +153,7 @@ impl GenerationRunConfig {
         let text = CausalText::from_folder(&self.model, &config)?;
         let dtype = self.adapter.base_dtype_to_read();
         let model = CausalLm::from_folder_in(dtype, &self.model, &config, device)?;
-        Ok(GeneratorParts {
+        Ok(LoadedGenerator {
             model,
             config,
             text,

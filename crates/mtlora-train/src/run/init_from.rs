@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use mtlora_core::{BaseDtype, Init, adapters};
-use mtlora_models::{AdapterConfig, PeftAdapter, Stored, TargetModules};
+use mtlora_models::{AdapterConfig, CheckpointLayout, PeftAdapter, TargetModules};
 
 use crate::run::adapter_settings::{AdapterSettings, MethodName};
 use crate::training::learners::classification::TrainError;
@@ -65,7 +65,7 @@ pub enum InitFromError {
 /// or structure or other targets than the settings.
 pub fn start<M: Module>(
     model: M,
-    layout: &impl Stored,
+    layout: &impl CheckpointLayout,
     settings: &AdapterSettings,
     modules_to_save: &[&str],
     seed: u64,
@@ -93,7 +93,7 @@ pub fn start<M: Module>(
 /// As [`start`].
 pub(crate) fn import<M: Module>(
     model: M,
-    layout: &impl Stored,
+    layout: &impl CheckpointLayout,
     settings: &AdapterSettings,
 ) -> Result<M, TrainError> {
     let from = settings.init_from.as_deref();

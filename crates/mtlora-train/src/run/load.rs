@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use mtlora_core::load_state;
 use mtlora_models::{
-    ADAPTER_WEIGHTS_FILE, Checkpoint, PeftAdapter, Stored, TRAINED_FILE, TrainedFormat,
+    ADAPTER_WEIGHTS_FILE, Checkpoint, CheckpointLayout, PeftAdapter, TRAINED_FILE, TrainedFormat,
     adapter_weights,
 };
 
@@ -15,7 +15,7 @@ use crate::training::learners::classification::TrainError;
 /// The base model with the trained values in `folder`, without gradients.
 pub(crate) fn load<M: Module>(
     model: M,
-    layout: &impl Stored,
+    layout: &impl CheckpointLayout,
     settings: &AdapterSettings,
     folder: &Path,
 ) -> Result<M, TrainError> {

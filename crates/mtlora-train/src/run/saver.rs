@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::checkpoints::Kept;
+use crate::run::checkpoints::CheckpointContents;
 use crate::run::folder::Run;
 use crate::training::fit::Pause;
 use crate::training::learners::classification::TrainError;
@@ -134,7 +134,7 @@ impl Saver {
         let snapshot = pause.snapshot()?;
         let best = snapshot.best.as_ref().map(|best| best.step);
         let checkpoints = self.run.checkpoints();
-        checkpoints.save(&Kept {
+        checkpoints.save(&CheckpointContents {
             snapshot,
             config: self.config.clone(),
             log_bytes: self.run.sync_log()?,

@@ -205,7 +205,7 @@ struct Fit<'a, L: Learner> {
     step: usize,
     tokens: usize,
     time: Duration,
-    waited: usize,
+    evals_since_best: usize,
     before: Scores,
     last: Scores,
     best: Option<Best>,
@@ -231,7 +231,7 @@ impl<'a, L: Learner> Fit<'a, L> {
             step: 0,
             tokens: 0,
             time: Duration::ZERO,
-            waited: 0,
+            evals_since_best: 0,
             last: before.clone(),
             before,
             best: None,
@@ -263,7 +263,7 @@ impl<'a, L: Learner> Fit<'a, L> {
             step: snapshot.step,
             tokens: snapshot.tokens,
             time: Duration::try_from_secs_f64(snapshot.seconds).unwrap_or_default(),
-            waited: snapshot.waited,
+            evals_since_best: snapshot.evals_since_best,
             before: snapshot.before,
             last: snapshot.last,
             best: snapshot.best,
@@ -274,7 +274,7 @@ impl<'a, L: Learner> Fit<'a, L> {
     /// Whether there is no step left, or nothing has got better for too long.
     fn ended(&self, plan: &Plan<'_>) -> bool {
         let patience = self.options.patience;
-        self.step >= plan.steps() || patience.is_some_and(|most| self.waited >= most)
+        self.step >= plan.steps() || patience.is_some_and(|most| self.evals_since_best >= most)
     }
 
     /// One step, the evaluation that is due after it, and the pause.
@@ -357,10 +357,10 @@ impl<'a, L: Learner> Fit<'a, L> {
                 step: self.step,
                 values,
             });
-            self.waited = 0;
+            self.evals_since_best = 0;
         } else {
             observer.evaluated(self.step, &self.last, None)?;
-            self.waited += 1;
+            self.evals_since_best += 1;
         }
         Ok(better)
     }
@@ -393,7 +393,7 @@ impl<'a, L: Learner> Fit<'a, L> {
             step: self.step,
             tokens: self.tokens,
             seconds: self.time.as_secs_f64(),
-            waited: self.waited,
+            evals_since_best: self.evals_since_best,
             random: random_state(),
             before: self.before.clone(),
             last: self.last.clone(),
@@ -691,7 +691,7 @@ mod tests {
             ..options()
         };
         let (trained, heard) = learned(&Double::new(true), &options);
-        // The first evaluation is the best; three more are waited for, of two steps each.
+        // The first evaluation is the best; three more are evals_since_best for, of two steps each.
         assert_eq!((heard.best, trained.best_step), (vec![2], 2));
         assert_eq!(trained.steps, 8);
     }

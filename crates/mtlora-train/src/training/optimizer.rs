@@ -7,7 +7,7 @@ use burn::optim::{
 use burn::tensor::kind::BridgeTensor;
 use burn::tensor::{Device, FloatDType, Tensor};
 
-/// Parts of the paths of parameters that weight decay leaves alone: biases, and a layer norm's two.
+/// LoadedClassifier of the paths of parameters that weight decay leaves alone: biases, and a layer norm's two.
 const UNDECAYED: [&str; 3] = ["bias", "gamma", "beta"];
 
 /// AdamW (arXiv 1711.05101) as PyTorch's defaults have it, with the authors' decay rule: no weight

@@ -21,7 +21,7 @@ pub struct Snapshot {
     /// Seconds that they took, without evaluations.
     pub seconds: f64,
     /// Evaluations since the best one.
-    pub waited: usize,
+    pub evals_since_best: usize,
     /// Where the masks of dropout are: [`random_state`](mtlora_core::random_state).
     pub random: u64,
     /// The scores before the first step.

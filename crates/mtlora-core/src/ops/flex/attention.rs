@@ -15,7 +15,7 @@ use super::view::{Place, View, ViewMut};
 use super::{contiguous, tensor, values};
 use crate::ops::attention::{AttentionLayout, Inputs};
 use crate::ops::vecmath::exp;
-use crate::ops::{Saved, SeededDropout};
+use crate::ops::{ActivationDtype, SeededDropout};
 
 /// One head of one sequence.
 #[derive(Clone, Copy)]
@@ -48,14 +48,14 @@ fn tasks(layout: &AttentionLayout) -> Vec<Task> {
 
 /// A strip: `[tokens, heads * head_dim]`.
 #[derive(Clone, Copy)]
-struct Strip<'a> {
+struct Sequences<'a> {
     values: &'a [f32],
     /// From a row to the next: more than its width where others lie beside it.
     stride: usize,
     head_dim: usize,
 }
 
-impl<'a> Strip<'a> {
+impl<'a> Sequences<'a> {
     fn new(tensor: &'a FlexTensor, head_dim: usize) -> Self {
         let layout = tensor.layout();
         Self {
@@ -74,10 +74,10 @@ impl<'a> Strip<'a> {
 }
 
 /// What the tasks read.
-struct Strips<'a> {
-    query: Strip<'a>,
-    key: Strip<'a>,
-    value: Strip<'a>,
+struct PackedInputs<'a> {
+    query: Sequences<'a>,
+    key: Sequences<'a>,
+    value: Sequences<'a>,
     keep: Option<&'a [f32]>,
     dropout: Option<SeededDropout>,
     /// Of a row.
@@ -85,15 +85,15 @@ struct Strips<'a> {
     head_dim: usize,
     scale: f32,
     causal: bool,
-    saved: Saved,
+    saved: ActivationDtype,
 }
 
-impl Strips<'_> {
+impl PackedInputs<'_> {
     /// `factor a b` into `out`, of factors rounded as the saved inputs are.
     fn product(&self, out: ViewMut<'_>, a: View<'_>, b: View<'_>, factor: f32, triangle: Triangle) {
         match self.saved {
-            Saved::Exact => small_matmul(out, a, b, factor, triangle),
-            Saved::Bf16 => rounded_matmul(out, a, b, factor, triangle),
+            ActivationDtype::F32 => small_matmul(out, a, b, factor, triangle),
+            ActivationDtype::Bf16 => rounded_matmul(out, a, b, factor, triangle),
         }
     }
 
@@ -134,9 +134,9 @@ impl Strips<'_> {
 
 /// Memory of two score matrices, which a thread uses for one task after the other.
 #[derive(Default)]
-struct Scores([Vec<f32>; 2]);
+struct ScoreBuffers([Vec<f32>; 2]);
 
-impl Scores {
+impl ScoreBuffers {
     /// Both of `[length, length]`, with whatever they held last.
     fn of(&mut self, length: usize) -> [&mut [f32]; 2] {
         let size = length * length;
@@ -238,7 +238,7 @@ fn prepared(inputs: Inputs<FlexTensor>) -> Inputs<FlexTensor> {
     }
 }
 
-fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Strips<'a> {
+fn packed<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> PackedInputs<'a> {
     let sides = inputs.query.shape();
     let width = sides[1];
     let tokens = layout.segments.tokens();
@@ -251,10 +251,10 @@ fn strips<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Strip
     for other in [&inputs.key, &inputs.value] {
         assert_eq!(other.shape(), sides, "the shape of query, key and value");
     }
-    Strips {
-        query: Strip::new(&inputs.query, head_dim),
-        key: Strip::new(&inputs.key, head_dim),
-        value: Strip::new(&inputs.value, head_dim),
+    PackedInputs {
+        query: Sequences::new(&inputs.query, head_dim),
+        key: Sequences::new(&inputs.key, head_dim),
+        value: Sequences::new(&inputs.value, head_dim),
         keep: inputs.keep.as_ref().map(values),
         dropout: layout.dropout,
         width,
@@ -271,28 +271,28 @@ pub(crate) fn segment_attention(
     layout: &AttentionLayout,
 ) -> FlexTensor {
     let inputs = prepared(inputs);
-    let strips = strips(&inputs, layout);
+    let packed = packed(&inputs, layout);
     let tasks = tasks(layout);
     let shape = inputs.query.shape();
     let size = shape.num_elements();
     let mut out = Vec::with_capacity(size);
-    let place = Place::new(&mut out.spare_capacity_mut()[..size], strips.width);
+    let place = Place::new(&mut out.spare_capacity_mut()[..size], packed.width);
     let output = Output {
         place: &place,
         first: 0,
-        head_dim: strips.head_dim,
+        head_dim: packed.head_dim,
     };
     tasks
         .par_iter()
-        .for_each_init(Scores::default, |scores, task| {
+        .for_each_init(ScoreBuffers::default, |scores, task| {
             let [p, _] = scores.of(task.length);
-            strips.probabilities(*task, p);
-            strips.drop(*task, p);
+            packed.probabilities(*task, p);
+            packed.drop(*task, p);
             let p = View::new(p, [task.length; 2], task.length);
-            let above = strips.if_causal(Triangle::AboveLeft);
+            let above = packed.if_causal(Triangle::AboveLeft);
             // SAFETY: this is the one call for this task.
             let out = unsafe { output.of(*task) };
-            strips.product(out, p, strips.value.view(*task), 1.0, above);
+            packed.product(out, p, packed.value.view(*task), 1.0, above);
         });
     // SAFETY: the tasks have all heads of all tokens, and each has written its part.
     unsafe { out.set_len(size) };
@@ -301,66 +301,66 @@ pub(crate) fn segment_attention(
 
 /// Writes the gradients of one task's query, key and value.
 fn backward_task(
-    strips: &Strips<'_>,
-    dy: Strip<'_>,
+    packed: &PackedInputs<'_>,
+    dy: Sequences<'_>,
     task: Task,
-    scores: &mut Scores,
+    scores: &mut ScoreBuffers,
     [dq, dk, dv]: [ViewMut<'_>; 3],
 ) {
     let length = task.length;
     let [p, d] = scores.of(length);
-    strips.probabilities(task, p);
+    packed.probabilities(task, p);
     let d_out = dy.view(task);
-    let kept: &[f32] = match strips.drops() {
+    let kept: &[f32] = match packed.drops() {
         true => {
             d.copy_from_slice(p);
-            strips.drop(task, d);
+            packed.drop(task, d);
             d
         }
         false => p,
     };
     // The transposes of what has zeros above the diagonal have them below it.
-    let below = strips.if_causal(Triangle::BelowLeft);
+    let below = packed.if_causal(Triangle::BelowLeft);
     let kept = View::new(kept, [length; 2], length);
-    strips.product(dv, kept.t(), d_out, 1.0, below);
+    packed.product(dv, kept.t(), d_out, 1.0, below);
     // From here on dP, then dS.
     let out = ViewMut::new(d, [length; 2]);
-    let value = strips.value.view(task);
-    strips.product(
+    let value = packed.value.view(task);
+    packed.product(
         out,
         d_out,
         value.t(),
         1.0,
-        strips.if_causal(Triangle::Product),
+        packed.if_causal(Triangle::Product),
     );
-    strips.drop(task, d);
-    softmax_gradients(d, p, length, strips.causal);
+    packed.drop(task, d);
+    softmax_gradients(d, p, length, packed.causal);
     let ds = View::new(d, [length; 2], length);
-    let (query, key) = (strips.query.view(task), strips.key.view(task));
-    let above = strips.if_causal(Triangle::AboveLeft);
-    strips.product(dq, ds, key, strips.scale, above);
-    strips.product(dk, ds.t(), query, strips.scale, below);
+    let (query, key) = (packed.query.view(task), packed.key.view(task));
+    let above = packed.if_causal(Triangle::AboveLeft);
+    packed.product(dq, ds, key, packed.scale, above);
+    packed.product(dk, ds.t(), query, packed.scale, below);
 }
 
 /// Writes the gradients of the queries, of the keys and of the values, which have columns of their own.
 fn backward(
-    strips: &Strips<'_>,
+    packed: &PackedInputs<'_>,
     dy: &FlexTensor,
     layout: &AttentionLayout,
     outputs: [(&Place<'_>, usize); 3],
 ) {
-    let dy = Strip::new(dy, strips.head_dim);
+    let dy = Sequences::new(dy, packed.head_dim);
     let outputs = outputs.map(|(place, first)| Output {
         place,
         first,
-        head_dim: strips.head_dim,
+        head_dim: packed.head_dim,
     });
     tasks(layout)
         .par_iter()
-        .for_each_init(Scores::default, |scores, task| {
+        .for_each_init(ScoreBuffers::default, |scores, task| {
             // SAFETY: this is the one call for this task, and the outputs have columns of their own.
             let gradients = outputs.map(|output| unsafe { output.of(*task) });
-            backward_task(strips, dy, *task, scores, gradients);
+            backward_task(packed, dy, *task, scores, gradients);
         });
 }
 
@@ -371,15 +371,15 @@ pub(crate) fn segment_attention_backward(
     layout: &AttentionLayout,
 ) -> [FlexTensor; 3] {
     let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
-    let strips = strips(&inputs, layout);
+    let packed = packed(&inputs, layout);
     let shape = inputs.query.shape();
     let size = shape.num_elements();
     let mut gradients: [Vec<f32>; 3] = std::array::from_fn(|_| Vec::with_capacity(size));
     let places = gradients
         .each_mut()
-        .map(|memory| Place::new(&mut memory.spare_capacity_mut()[..size], strips.width));
+        .map(|memory| Place::new(&mut memory.spare_capacity_mut()[..size], packed.width));
     backward(
-        &strips,
+        &packed,
         &dy,
         layout,
         places.each_ref().map(|place| (place, 0)),
@@ -398,13 +398,13 @@ pub(crate) fn fused_segment_attention_backward(
     layout: &AttentionLayout,
 ) -> FlexTensor {
     let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
-    let strips = strips(&inputs, layout);
-    let [tokens, width] = [inputs.query.shape()[0], strips.width];
+    let packed = packed(&inputs, layout);
+    let [tokens, width] = [inputs.query.shape()[0], packed.width];
     let size = tokens * 3 * width;
     let mut gradient = Vec::with_capacity(size);
     let place = Place::new(&mut gradient.spare_capacity_mut()[..size], 3 * width);
     backward(
-        &strips,
+        &packed,
         &dy,
         layout,
         [0, 1, 2].map(|part| (&place, part * width)),
@@ -417,7 +417,7 @@ pub(crate) fn fused_segment_attention_backward(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Segments;
+    use crate::SequenceOffsets;
     use crate::ops::attention as definition;
     use crate::ops::flex::testing::{close, random};
     use crate::ops::{MtLoraBackend, Optional};
@@ -432,7 +432,7 @@ mod tests {
             heads in 1usize..4, head_dim in 1usize..20, causal: bool, dropout: bool, seeded: bool,
             seed: u64,
         ) {
-            let segments = Segments::from_lengths(&lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let segments = SequenceOffsets::from_lengths(&lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
             let shape = [segments.tokens(), heads * head_dim];
             let strip = |offset: u64| random(shape, 2.0, seed ^ offset);
             let entries = heads * segments.score_entries();
@@ -444,7 +444,7 @@ mod tests {
             };
             let dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
             let layout = AttentionLayout {
-                segments, heads, scale: 0.3, causal, dropout, saved: Saved::Exact,
+                segments, heads, scale: 0.3, causal, dropout, saved: ActivationDtype::F32,
             };
             let found = segment_attention(inputs.clone(), &layout);
             close(&found, &definition::forward::<Flex>(inputs.clone(), &layout))?;
@@ -470,9 +470,9 @@ mod tests {
 
     #[test]
     fn heads_of_no_width_attend_to_nothing() {
-        for saved in [Saved::Exact, Saved::Bf16] {
+        for saved in [ActivationDtype::F32, ActivationDtype::Bf16] {
             let layout = AttentionLayout {
-                segments: Segments::from_lengths(&[2, 1]).unwrap(),
+                segments: SequenceOffsets::from_lengths(&[2, 1]).unwrap(),
                 heads: 2,
                 scale: 1.0,
                 causal: true,
@@ -496,13 +496,13 @@ mod tests {
             lengths in prop::collection::vec(1usize..40, 1..4),
             heads in 1usize..3, head_dim in 1usize..20, causal: bool, seeded: bool, seed: u64,
         ) {
-            let segments = Segments::from_lengths(&lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let segments = SequenceOffsets::from_lengths(&lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
             let shape = [segments.tokens(), heads * head_dim];
             let strip = |offset: u64| random(shape, 2.0, seed ^ offset);
             let inputs = Inputs::new(strip(1), strip(2), strip(3), None);
             let dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
             let layout = AttentionLayout {
-                segments, heads, scale: 0.3, causal, dropout, saved: Saved::Bf16,
+                segments, heads, scale: 0.3, causal, dropout, saved: ActivationDtype::Bf16,
             };
             let near = |found: &FlexTensor, expected: &FlexTensor| {
                 let expected = contiguous(expected.clone());

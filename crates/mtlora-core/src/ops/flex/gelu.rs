@@ -3,7 +3,7 @@ use burn::backend::{DType, TensorMetadata};
 use burn::tensor::bf16;
 use rayon::prelude::*;
 
-use super::saved::dense;
+use super::activation_dtype::dense;
 use super::{CHUNK, contiguous, exclusive, mapped, tensor, values};
 use crate::ops::gelu::{Gelu, TANH_CUBIC, TANH_SCALE};
 use crate::ops::vecmath::{normal, sigmoid};
@@ -103,7 +103,7 @@ fn each_in_place(x: &mut [f32], f: impl Fn(f32) -> f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::flex::saved;
+    use crate::ops::flex::activation_dtype;
     use crate::ops::flex::testing::{close, random};
     use crate::ops::gelu as definition;
     use burn::backend::Flex;
@@ -125,8 +125,8 @@ mod tests {
                 let own = tensor(values(&dy).to_vec(), dy.shape());
                 close(&gelu_backward(x.clone(), own, form), &expected)?;
                 // And with what was kept in bfloat16.
-                let kept = saved::rounded(x.clone());
-                let expected = definition::backward::<Flex>(saved::restored(kept.clone(), &dy), dy.clone(), form);
+                let kept = activation_dtype::rounded(x.clone());
+                let expected = definition::backward::<Flex>(activation_dtype::restored(kept.clone(), &dy), dy.clone(), form);
                 close(&gelu_backward(kept, dy.clone(), form), &expected)?;
             }
         }

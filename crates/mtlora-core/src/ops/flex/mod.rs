@@ -4,6 +4,7 @@
 //! A chunk's result depends on nothing but the chunk, so results are the same for every number of
 //! threads.
 
+mod activation_dtype;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -16,7 +17,6 @@ mod made;
 mod matmul;
 mod norm;
 mod reduce;
-mod saved;
 mod triangle;
 mod vectorized;
 mod view;
@@ -29,7 +29,9 @@ use burn::tensor::{Bytes, Shape};
 
 use made::{made, mapped};
 
-use super::{AttentionLayout, Gelu, MtLoraBackend, Optional, Saved, SeededDropout, Weight};
+use super::{
+    ActivationDtype, AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout, Weight,
+};
 use crate::{Contexts, ops};
 
 /// Elements that one task works on: large enough to hide what a task costs, small enough to stay
@@ -130,7 +132,8 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [query, key, value] = [query, key, value].map(|kept| saved::restored(kept, &dy));
+        let [query, key, value] =
+            [query, key, value].map(|kept| activation_dtype::restored(kept, &dy));
         let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
         let [dq, dk, dv] = match suits_attention(&inputs) && suits(&[&dy]) {
             true => attention::segment_attention_backward(inputs, dy, &layout),
@@ -145,7 +148,7 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let fused = saved::restored(fused, &dy);
+        let fused = activation_dtype::restored(fused, &dy);
         let [query, key, value] = ops::attention::parts::<Self>(fused);
         let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
         match suits_attention(&inputs) && suits(&[&dy]) {
@@ -166,12 +169,12 @@ impl MtLoraBackend for Flex {
 
     fn rounded(x: FloatTensor<Self>) -> FloatTensor<Self> {
         match suits(&[&x]) {
-            true => saved::rounded(x),
+            true => activation_dtype::rounded(x),
             false => Self::float_cast(x, DType::BF16.into()),
         }
     }
 
-    fn activate_gelu(x: FloatTensor<Self>, form: Gelu, _: Saved) -> FloatTensor<Self> {
+    fn activate_gelu(x: FloatTensor<Self>, form: Gelu, _: ActivationDtype) -> FloatTensor<Self> {
         match suits(&[&x]) {
             true => gelu::gelu(x, form),
             false => ops::gelu::forward::<Self>(x, form),
@@ -186,7 +189,7 @@ impl MtLoraBackend for Flex {
         let kept = [DType::F32, DType::BF16].contains(&x.dtype());
         match kept && suits(&[&dy]) {
             true => gelu::gelu_backward(x, dy, form),
-            false => ops::gelu::backward::<Self>(saved::restored(x, &dy), dy, form),
+            false => ops::gelu::backward::<Self>(activation_dtype::restored(x, &dy), dy, form),
         }
     }
 

@@ -10,8 +10,8 @@ use crate::error::ModelError;
 use crate::families::encoder::config::{Architecture, EncoderConfig};
 use crate::families::encoder::model::{Encoder, Pooler, linear};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::weights::{self, Stored};
-use crate::packed_batch::Strip;
+use crate::files::weights::{self, CheckpointLayout};
+use crate::packed_batch::PackedBatch;
 
 /// The head of `RobertaForSequenceClassification` or `BertForSequenceClassification`.
 #[derive(Module, Debug)]
@@ -182,7 +182,7 @@ impl SequenceClassifier {
     }
 
     /// Logits: `[sequences, labels]`.
-    pub fn forward(&self, strip: &Strip) -> Tensor<2> {
+    pub fn forward(&self, strip: &PackedBatch) -> Tensor<2> {
         let first = self.base.first_tokens(strip);
         let pooled = match &self.base.pooler {
             Some(pooler) => pooler.forward(first),

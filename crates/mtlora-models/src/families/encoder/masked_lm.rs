@@ -3,14 +3,14 @@ use std::path::Path;
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor};
-use mtlora_core::{BaseDtype, Saved};
+use mtlora_core::{ActivationDtype, BaseDtype};
 
 use crate::error::ModelError;
 use crate::families::encoder::config::EncoderConfig;
 use crate::families::encoder::model::{Encoder, activate, layer_norm, linear};
 use crate::files::weights;
 use crate::layers::layer_norm::LayerNorm;
-use crate::packed_batch::Strip;
+use crate::packed_batch::PackedBatch;
 
 /// The head of `RobertaForMaskedLM`; its last map is the word embeddings.
 #[derive(Module, Debug)]
@@ -49,7 +49,7 @@ impl MaskedLm {
     /// Logits over the vocabulary at `places` of the strip: `[places, vocab_size]`.
     pub fn forward(
         &self,
-        strip: &Strip,
+        strip: &PackedBatch,
         places: Tensor<1, Int>,
         config: &EncoderConfig,
     ) -> Tensor<2> {
@@ -57,7 +57,7 @@ impl MaskedLm {
         let hidden = activate(
             config.hidden_act,
             self.lm_head.dense.forward(hidden),
-            Saved::Exact,
+            ActivationDtype::F32,
         );
         let hidden = self.lm_head.layer_norm.forward(hidden);
         self.base.vocabulary(hidden) + self.lm_head.bias.val().unsqueeze()

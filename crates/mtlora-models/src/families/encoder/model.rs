@@ -8,12 +8,13 @@ use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, Linea
 use burn::tensor::activation::{relu, tanh};
 use burn::tensor::{Device, Tensor};
 use mtlora_core::{
-    Gelu, Saved, Segments, adapted_embedding, adapted_linear, dropout, gelu, segment_attention,
+    ActivationDtype, Gelu, SequenceOffsets, adapted_embedding, adapted_linear, dropout, gelu,
+    segment_attention,
 };
 
 use crate::families::encoder::config::{Activation, EncoderConfig};
 use crate::layers::layer_norm::LayerNorm;
-use crate::packed_batch::Strip;
+use crate::packed_batch::PackedBatch;
 
 /// Token, position and type embeddings, summed and normalised.
 #[derive(Module, Debug)]
@@ -46,7 +47,7 @@ impl Embeddings {
         }
     }
 
-    fn forward(&self, strip: &Strip) -> Tensor<2> {
+    fn forward(&self, strip: &PackedBatch) -> Tensor<2> {
         let words = adapted_embedding(&self.word_embeddings, strip.ids.clone());
         let positions = adapted_embedding(&self.position_embeddings, strip.positions.clone());
         let types = adapted_embedding(&self.token_type_embeddings, strip.type_ids.clone());
@@ -71,12 +72,12 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn forward(&self, hidden: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    fn forward(&self, hidden: Tensor<2>, segments: &SequenceOffsets) -> Tensor<2> {
         let query = adapted_linear(&self.query, hidden.clone());
         let key = adapted_linear(&self.key, hidden.clone());
         let value = adapted_linear(&self.value, hidden);
         let inputs = [query, key, value];
-        let saved = Saved::beside(&self.query.weight);
+        let saved = ActivationDtype::beside(&self.query.weight);
         segment_attention(inputs, segments, self.heads, false, &self.dropout, saved)
     }
 }
@@ -128,7 +129,7 @@ pub struct Intermediate {
 
 impl Intermediate {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let saved = Saved::beside(&self.dense.weight);
+        let saved = ActivationDtype::beside(&self.dense.weight);
         activate(self.activation, adapted_linear(&self.dense, x), saved)
     }
 }
@@ -166,24 +167,24 @@ impl Layer {
         }
     }
 
-    fn forward(&self, hidden: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    fn forward(&self, hidden: Tensor<2>, segments: &SequenceOffsets) -> Tensor<2> {
         let context = self.attention.self_.forward(hidden.clone(), segments);
-        self.behind_attention(context, hidden)
+        self.feed_forward(context, hidden)
     }
 
     /// Only the rows `starts`: all that a classifier reads of the last layer.
-    fn forward_first(&self, hidden: Tensor<2>, strip: &Strip) -> Tensor<2> {
+    fn forward_first(&self, hidden: Tensor<2>, strip: &PackedBatch) -> Tensor<2> {
         let context = self
             .attention
             .self_
             .forward(hidden.clone(), &strip.segments);
-        self.behind_attention(
+        self.feed_forward(
             context.select(0, strip.starts.clone()),
             hidden.select(0, strip.starts.clone()),
         )
     }
 
-    fn behind_attention(&self, context: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
+    fn feed_forward(&self, context: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
         let attended = self.attention.output.forward(context, residual);
         let wide = self.intermediate.forward(attended.clone());
         self.output.forward(wide, attended)
@@ -242,7 +243,7 @@ impl Encoder {
     }
 
     /// The hidden states of every token: `[tokens, hidden]`.
-    pub fn forward(&self, strip: &Strip) -> Tensor<2> {
+    pub fn forward(&self, strip: &PackedBatch) -> Tensor<2> {
         let embedded = self.embeddings.forward(strip);
         self.encoder.layer.iter().fold(embedded, |hidden, layer| {
             layer.forward(hidden, &strip.segments)
@@ -250,7 +251,7 @@ impl Encoder {
     }
 
     /// The embeddings and the hidden states behind each layer: each `[tokens, hidden]`.
-    pub fn hidden_states(&self, strip: &Strip) -> Vec<Tensor<2>> {
+    pub fn hidden_states(&self, strip: &PackedBatch) -> Vec<Tensor<2>> {
         let mut states = vec![self.embeddings.forward(strip)];
         for (index, layer) in self.encoder.layer.iter().enumerate() {
             states.push(layer.forward(states[index].clone(), &strip.segments));
@@ -260,7 +261,7 @@ impl Encoder {
 
     /// The last hidden state of each sequence's first token: `[sequences, hidden]`. The last layer
     /// computes no other row behind its attention.
-    pub fn first_tokens(&self, strip: &Strip) -> Tensor<2> {
+    pub fn first_tokens(&self, strip: &PackedBatch) -> Tensor<2> {
         let embedded = self.embeddings.forward(strip);
         let Some((last, layers)) = self.encoder.layer.split_last() else {
             return embedded.select(0, strip.starts.clone());
@@ -287,7 +288,7 @@ pub(crate) fn layer_norm(config: &EncoderConfig, device: &Device) -> LayerNorm {
     LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }
 
-pub(crate) fn activate(activation: Activation, x: Tensor<2>, saved: Saved) -> Tensor<2> {
+pub(crate) fn activate(activation: Activation, x: Tensor<2>, saved: ActivationDtype) -> Tensor<2> {
     match activation {
         Activation::GeluErf => gelu(x, Gelu::Erf, saved),
         Activation::GeluTanh => gelu(x, Gelu::Tanh, saved),

@@ -8,7 +8,7 @@ use crate::error::ModelError;
 use crate::families::encoder::config::{Activation, CONFIG_FILE, MAX_BYTES};
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
 use crate::files::read::{read_bounded, required_file};
-use crate::files::weights::Stored;
+use crate::files::weights::CheckpointLayout;
 
 const MODEL_TYPE: &str = "gpt2";
 
@@ -60,7 +60,7 @@ pub struct Gpt2Config {
     pub attn_pdrop: f64,
     /// What layer norms add to the variance.
     pub layer_norm_epsilon: f64,
-    /// Standard deviation of the normal distribution that fresh weights are drawn from.
+    /// Standard init_std of the normal distribution that fresh weights are drawn from.
     pub initializer_range: f64,
     /// The token that ends a text; where the file has a list of them, the first.
     pub eos_token_id: u32,
@@ -84,7 +84,7 @@ impl Gpt2Config {
     }
 
     /// A new configuration with the published defaults: dropout 0.1, `gelu_new`, weights drawn with
-    /// a standard deviation of 0.02.
+    /// a standard init_std of 0.02.
     ///
     /// # Errors
     /// A size out of range, or heads that do not divide the width.
@@ -276,7 +276,7 @@ fn refuse_variants(fields: &Fields<'_>) -> Result<(), ModelError> {
     Ok(())
 }
 
-impl Stored for Gpt2Config {
+impl CheckpointLayout for Gpt2Config {
     fn prefix(&self) -> String {
         "transformer.".to_string()
     }
@@ -307,7 +307,7 @@ impl Stored for Gpt2Config {
     }
 
     /// Maps into the residual stream start smaller, by the root of their number (section 2.3).
-    fn deviation(&self, path: &str) -> f64 {
+    fn init_std(&self, path: &str) -> f64 {
         match path.contains("c_proj") {
             true => self.initializer_range / (2.0 * self.n_layer as f64).sqrt(),
             false => self.initializer_range,

@@ -1,12 +1,15 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mtlora_core::{Contexts, Saved, Segments, SegmentsError, cached_attention, segment_attention};
+use mtlora_core::{
+    ActivationDtype, Contexts, SequenceOffsets, SequenceOffsetsError, cached_attention,
+    segment_attention,
+};
 
 use super::config::Gpt2Config;
 use super::model::CausalLm;
 use crate::generation::CausalDecoder;
-use crate::packed_batch::Strip;
+use crate::packed_batch::PackedBatch;
 use crate::text::encoder::Tokens;
 
 /// Why the model could not run.
@@ -14,7 +17,7 @@ use crate::text::encoder::Tokens;
 pub enum DecodeError {
     /// A prompt without tokens.
     #[error(transparent)]
-    Segments(#[from] SegmentsError),
+    SequenceOffsets(#[from] SequenceOffsetsError),
     /// The device could not give its result.
     #[error("the device failed: {0}")]
     Device(String),
@@ -141,8 +144,8 @@ impl CausalDecoder for Gpt2Decoder<'_> {
                 type_ids: vec![0; ids.len()],
             })
             .collect();
-        let strip = Strip::at(&tokens.iter().collect::<Vec<_>>(), 0, &self.device)?;
-        let segments: &Segments = &strip.segments;
+        let strip = PackedBatch::at(&tokens.iter().collect::<Vec<_>>(), 0, &self.device)?;
+        let segments: &SequenceOffsets = &strip.segments;
         let transformer = &self.model.transformer;
         let mut hidden = transformer.embed(strip.ids.clone(), strip.positions.clone());
         self.cache.clear();
@@ -152,8 +155,9 @@ impl CausalDecoder for Gpt2Decoder<'_> {
             let inputs = [query, keys.clone(), values.clone()];
             let dropout = &attention.attn_dropout;
             let heads = attention.heads;
-            let context = segment_attention(inputs, segments, heads, true, dropout, Saved::Exact);
-            hidden = block.behind_attention(hidden, context);
+            let context =
+                segment_attention(inputs, segments, heads, true, dropout, ActivationDtype::F32);
+            hidden = block.feed_forward(hidden, context);
             self.cache.push(Layer { keys, values });
         }
         self.taken = segments.tokens();
@@ -187,7 +191,7 @@ impl CausalDecoder for Gpt2Decoder<'_> {
             let layer = layer.append(at, keys, values);
             let caches = [layer.keys.clone(), layer.values.clone()];
             let context = cached_attention(query, caches, &contexts, attention.heads);
-            hidden = block.behind_attention(hidden, context);
+            hidden = block.feed_forward(hidden, context);
             self.cache.push(layer);
         }
         self.logits(hidden)

@@ -7,8 +7,9 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{
-    BaseDtype, FusedProjections, Saved, Segments, SegmentsError, adapted_embedding, adapted_linear,
-    dropout, fused_segment_attention, tied_cross_entropy, tied_logits,
+    ActivationDtype, BaseDtype, FusedProjections, SequenceOffsets, SequenceOffsetsError,
+    adapted_embedding, adapted_linear, dropout, fused_segment_attention, tied_cross_entropy,
+    tied_logits,
 };
 
 use super::config::{Gpt2Config, OUTPUT_MAP, WORD_EMBEDDINGS};
@@ -16,9 +17,9 @@ use crate::error::ModelError;
 use crate::families::encoder::config::Activation;
 use crate::families::encoder::model::{activate, linear};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::weights::{self, Stored};
+use crate::files::weights::{self, CheckpointLayout};
 use crate::layers::layer_norm::LayerNorm;
-use crate::packed_batch::Strip;
+use crate::packed_batch::PackedBatch;
 use crate::text::encoder::Tokens;
 
 /// Causal self-attention.
@@ -65,7 +66,7 @@ pub struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let saved = Saved::beside(&self.c_fc.weight);
+        let saved = ActivationDtype::beside(&self.c_fc.weight);
         let wide = activate(self.activation, adapted_linear(&self.c_fc, x), saved);
         dropout(&self.dropout, adapted_linear(&self.c_proj, wide))
     }
@@ -108,7 +109,7 @@ impl Block {
         }
     }
 
-    fn forward(&self, hidden: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    fn forward(&self, hidden: Tensor<2>, segments: &SequenceOffsets) -> Tensor<2> {
         let attention = &self.attn;
         let fused = adapted_linear(&attention.c_attn, self.ln_1.forward(hidden.clone()));
         let context = fused_segment_attention(
@@ -117,12 +118,12 @@ impl Block {
             attention.heads,
             true,
             &attention.attn_dropout,
-            Saved::beside(&attention.c_attn.weight),
+            ActivationDtype::beside(&attention.c_attn.weight),
         );
-        self.behind_attention(hidden, context)
+        self.feed_forward(hidden, context)
     }
 
-    pub(super) fn behind_attention(&self, hidden: Tensor<2>, context: Tensor<2>) -> Tensor<2> {
+    pub(super) fn feed_forward(&self, hidden: Tensor<2>, context: Tensor<2>) -> Tensor<2> {
         let hidden = hidden + self.attn.output(context);
         let added = self.mlp.forward(self.ln_2.forward(hidden.clone()));
         hidden + added
@@ -163,7 +164,7 @@ impl Gpt2 {
     }
 
     /// The last hidden states, normed: `[tokens, n_embd]`.
-    pub fn forward(&self, strip: &Strip) -> Tensor<2> {
+    pub fn forward(&self, strip: &PackedBatch) -> Tensor<2> {
         let embedded = self.embed(strip.ids.clone(), strip.positions.clone());
         let hidden = self.h.iter().fold(embedded, |hidden, block| {
             block.forward(hidden, &strip.segments)
@@ -173,7 +174,7 @@ impl Gpt2 {
 
     /// The embeddings and the hidden states behind each block, the last of them normed, as Hugging
     /// Face's model returns them: each `[tokens, n_embd]`.
-    pub fn hidden_states(&self, strip: &Strip) -> Vec<Tensor<2>> {
+    pub fn hidden_states(&self, strip: &PackedBatch) -> Vec<Tensor<2>> {
         let mut states = vec![self.embed(strip.ids.clone(), strip.positions.clone())];
         for (index, block) in self.h.iter().enumerate() {
             states.push(block.forward(states[index].clone(), &strip.segments));
@@ -286,7 +287,7 @@ impl CausalLm {
 
     /// Logits over the vocabulary for every token: `[tokens, vocab_size]`. Training takes
     /// [`Self::loss`], which never holds as many.
-    pub fn logits(&self, strip: &Strip) -> Tensor<2> {
+    pub fn logits(&self, strip: &PackedBatch) -> Tensor<2> {
         self.vocabulary(self.transformer.forward(strip))
     }
 
@@ -333,7 +334,7 @@ pub fn fused_projections(which: &str) -> Option<FusedProjections> {
 #[derive(Clone, Debug)]
 pub struct CausalBatch {
     /// The sequences.
-    pub strip: Strip,
+    pub strip: PackedBatch,
     /// Rows of the strip from which a token is foretold: `[targets]`.
     pub places: Tensor<1, Int>,
     /// The tokens that follow them: `[targets]`.
@@ -351,7 +352,7 @@ impl CausalBatch {
     pub fn new<'a, C: IntoIterator<Item = usize>>(
         sequences: impl IntoIterator<Item = (&'a [u32], C)>,
         device: &Device,
-    ) -> Result<Self, SegmentsError> {
+    ) -> Result<Self, SequenceOffsetsError> {
         let (mut tokens, mut places, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         let mut start = 0;
         for (ids, counted) in sequences {
@@ -365,7 +366,7 @@ impl CausalBatch {
                 type_ids: vec![0; ids.len()],
             });
         }
-        let strip = Strip::at(&tokens.iter().collect::<Vec<_>>(), 0, device)?;
+        let strip = PackedBatch::at(&tokens.iter().collect::<Vec<_>>(), 0, device)?;
         let count = places.len();
         let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [count]), device);
         Ok(Self {

@@ -38,7 +38,7 @@ const FUNCTION_WORDS: &str = "\
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Punctuation {
     /// Marks are words, as where METEOR gets plain text: in the WebNLG evaluation.
-    Kept,
+    CheckpointContents,
     /// Marks are left out, as in COCO's caption evaluation, and so in the E2E challenge's.
     Dropped,
 }
@@ -77,7 +77,7 @@ struct Word {
 impl Word {
     fn all(text: &str, punctuation: Punctuation, stemmer: &Stemmer) -> Vec<Self> {
         let tokens = match punctuation {
-            Punctuation::Kept => ptb::tokens(text),
+            Punctuation::CheckpointContents => ptb::tokens(text),
             Punctuation::Dropped => ptb::caption_tokens(text),
         };
         // As METEOR does: `mid-priced` is two words, and `u.s.` is `us`.
@@ -345,7 +345,11 @@ mod tests {
         let pairs = [pair("mid-priced food .", &["food !"])];
         let (precision, recall) = (0.75 / (0.75 * 3.0 + 0.25), 0.75 / (0.75 + 0.25));
         let kept = by_hand(precision, recall, 1.0, 1.0);
-        assert_close(meteor_exact_stem(&pairs, Punctuation::Kept), kept, 1e-12);
+        assert_close(
+            meteor_exact_stem(&pairs, Punctuation::CheckpointContents),
+            kept,
+            1e-12,
+        );
         let dropped = by_hand(1.0 / 3.0, 1.0, 1.0, 1.0);
         assert_close(
             meteor_exact_stem(&pairs, Punctuation::Dropped),

@@ -167,7 +167,7 @@ fn equals(text: &[char], lower: &str) -> bool {
     text.iter().flat_map(|c| c.to_lowercase()).eq(lower.chars())
 }
 
-/// Parts as `part` measures them, with a character in between that `joins` says.
+/// LoadedClassifier as `part` measures them, with a character in between that `joins` says.
 fn joined(
     text: &[char],
     first: usize,

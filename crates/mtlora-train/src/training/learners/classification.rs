@@ -2,8 +2,10 @@
 
 use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
-use mtlora_core::{AttachError, BaseDtypeError, MtLoraConfig, SegmentsError, StateError};
-use mtlora_models::{AdapterError, EncoderConfig, ModelError, SequenceClassifier, Strip, Tokens};
+use mtlora_core::{AttachError, BaseDtypeError, MtLoraConfig, SequenceOffsetsError, StateError};
+use mtlora_models::{
+    AdapterError, EncoderConfig, ModelError, PackedBatch, SequenceClassifier, Tokens,
+};
 
 use crate::data::error::DataError;
 use crate::data::example::{Objective, Target};
@@ -69,8 +71,8 @@ pub enum TrainError {
     Metric(#[from] MetricError),
     /// A sequence without tokens.
     #[error(transparent)]
-    Segments(#[from] SegmentsError),
-    /// Stored values and model differ.
+    SequenceOffsets(#[from] SequenceOffsetsError),
+    /// CheckpointLayout values and model differ.
     #[error(transparent)]
     State(#[from] StateError),
     /// An adapter's folder cannot be read, or does not fit the model.
@@ -203,7 +205,7 @@ pub(crate) fn classifier_loss(
     let sequences: Vec<&Tokens> = items().map(|item| &item.tokens).collect();
     let targets: Option<Vec<Target>> = items().map(|item| item.target).collect();
     let targets = targets.ok_or(TrainError::NoTargets)?;
-    let strip = Strip::new(&sequences, config, device)?;
+    let strip = PackedBatch::new(&sequences, config, device)?;
     let sum = loss_sum(model.forward(&strip), &targets, objective);
     Ok(BatchLoss {
         sum: sum.map_err(|error| of_item(error, batch))?,

@@ -9,7 +9,7 @@
 //! whatever the number of threads.
 
 pub(super) mod direct;
-mod few;
+mod gemv;
 mod pairs;
 mod right;
 mod rows;
@@ -106,11 +106,11 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
         return Vec::new();
     }
     match right.floats() {
-        Some((values, false)) if rows <= few::MOST => {
-            return few::product(left, values, columns, bias);
+        Some((values, false)) if rows <= gemv::MOST => {
+            return gemv::product(left, values, columns, bias);
         }
-        Some((values, true)) if rows <= few::MOST => {
-            return few::turned_product(left, values, inner, bias);
+        Some((values, true)) if rows <= gemv::MOST => {
+            return gemv::turned_product(left, values, inner, bias);
         }
         _ => {}
     }
@@ -331,7 +331,7 @@ mod tests {
             // More than one pass, more rows than are packed at once, and more columns than a task has.
             let inner = if long { inner + 2 * UNITS } else { inner };
             let rows = if tall { rows + 8 * ROWS } else { rows };
-            let columns = if wide { columns + few::WIDTH } else { columns };
+            let columns = if wide { columns + gemv::WIDTH } else { columns };
             check([rows, inner, columns], form, turned, biased, threads)?;
         }
     }
@@ -348,7 +348,7 @@ mod tests {
             [ROWS + 1, 2, PANELS * COLUMNS + 1],
             [ROWS + 1, 2 * UNITS + 1, COLUMNS + 1],
             [8 * ROWS + 1, 3, COLUMNS + 1],
-            [few::MOST, 2, few::WIDTH + 1],
+            [gemv::MOST, 2, gemv::WIDTH + 1],
         ];
         // Miri takes a minute for the first five, and hours for all.
         let count = if cfg!(miri) { 5 } else { shapes.len() };

@@ -9,31 +9,31 @@ use super::MtLoraBackend;
 
 /// In which precision an operation keeps its input for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Saved {
+pub enum ActivationDtype {
     /// As it is: no copy.
     #[default]
-    Exact,
+    F32,
     /// Rounded to bfloat16: half the memory. Attention's products may then round their factors to it in both
     /// passes, as burn-flex does where the processor multiplies bfloat16; sums stay in 32-bit floats. Everywhere
     /// else the forward pass reads its input as it is.
     Bf16,
 }
 
-impl Saved {
+impl ActivationDtype {
     /// What suits an input that was multiplied with this weight: where that is kept in bfloat16, the
     /// input was rounded to it, too.
     pub fn beside(weight: &Param<Tensor<2>>) -> Self {
         match weight.base().dtype() {
-            DType::BF16 => Saved::Bf16,
-            _ => Saved::Exact,
+            DType::BF16 => ActivationDtype::Bf16,
+            _ => ActivationDtype::F32,
         }
     }
 
     /// The tensor to keep.
     pub(super) fn of<B: Backend + MtLoraBackend>(self, x: &FloatTensor<B>) -> FloatTensor<B> {
         match self {
-            Saved::Exact => x.clone(),
-            Saved::Bf16 => B::rounded(x.clone()),
+            ActivationDtype::F32 => x.clone(),
+            ActivationDtype::Bf16 => B::rounded(x.clone()),
         }
     }
 }

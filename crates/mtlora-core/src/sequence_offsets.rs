@@ -4,13 +4,13 @@ use std::sync::Arc;
 ///
 /// Sequence `i` is tokens `offsets[i]..offsets[i + 1]`. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segments {
+pub struct SequenceOffsets {
     offsets: Arc<[usize]>,
 }
 
 /// Why lengths make no strip.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum SegmentsError {
+pub enum SequenceOffsetsError {
     /// There is no sequence.
     #[error("a strip needs at least one sequence")]
     NoSequence,
@@ -24,7 +24,7 @@ pub enum SegmentsError {
 
 /// Consecutive sequences of equal length: a rectangle without padding in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct EqualLengthRun {
     /// The first token's place in the strip.
     pub start: usize,
     /// How many sequences.
@@ -33,24 +33,24 @@ pub struct Run {
     pub length: usize,
 }
 
-impl Run {
+impl EqualLengthRun {
     /// The place behind the last token.
     pub fn end(&self) -> usize {
         self.start + self.count * self.length
     }
 }
 
-impl Segments {
+impl SequenceOffsets {
     /// A strip of sequences with these numbers of tokens.
     ///
     /// # Errors
     /// When there is no sequence or one without tokens.
-    pub fn from_lengths(lengths: &[usize]) -> Result<Self, SegmentsError> {
+    pub fn from_lengths(lengths: &[usize]) -> Result<Self, SequenceOffsetsError> {
         if lengths.is_empty() {
-            return Err(SegmentsError::NoSequence);
+            return Err(SequenceOffsetsError::NoSequence);
         }
         if let Some(index) = lengths.iter().position(|length| *length == 0) {
-            return Err(SegmentsError::EmptySequence { index });
+            return Err(SequenceOffsetsError::EmptySequence { index });
         }
         let mut offsets = Vec::with_capacity(lengths.len() + 1);
         let mut end = 0;
@@ -90,12 +90,12 @@ impl Segments {
     }
 
     /// The strip as maximal runs of consecutive sequences of equal length.
-    pub fn runs(&self) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
+    pub fn runs(&self) -> Vec<EqualLengthRun> {
+        let mut runs: Vec<EqualLengthRun> = Vec::new();
         for (length, start) in self.lengths().zip(self.starts()) {
             match runs.last_mut() {
                 Some(run) if run.length == length => run.count += 1,
-                _ => runs.push(Run {
+                _ => runs.push(EqualLengthRun {
                     start: *start,
                     count: 1,
                     length,
@@ -112,9 +112,9 @@ mod tests {
 
     #[test]
     fn runs_cover_the_strip_in_order() {
-        let segments = Segments::from_lengths(&[3, 3, 5, 1, 1, 1]).unwrap();
+        let segments = SequenceOffsets::from_lengths(&[3, 3, 5, 1, 1, 1]).unwrap();
         let runs = segments.runs();
-        let run = |start, count, length| Run {
+        let run = |start, count, length| EqualLengthRun {
             start,
             count,
             length,
@@ -127,10 +127,13 @@ mod tests {
 
     #[test]
     fn empty_sequences_are_refused() {
-        assert_eq!(Segments::from_lengths(&[]), Err(SegmentsError::NoSequence));
         assert_eq!(
-            Segments::from_lengths(&[2, 0]),
-            Err(SegmentsError::EmptySequence { index: 1 })
+            SequenceOffsets::from_lengths(&[]),
+            Err(SequenceOffsetsError::NoSequence)
+        );
+        assert_eq!(
+            SequenceOffsets::from_lengths(&[2, 0]),
+            Err(SequenceOffsetsError::EmptySequence { index: 1 })
         );
     }
 }
