@@ -39,7 +39,7 @@ pub use families::encoder::classifier::{
     ClassificationHead, ClassifierOptions, SequenceClassifier,
 };
 pub use families::encoder::config::{
-    Activation, Architecture, CONFIG_FILE, EncoderConfig, EncoderSizes, ProblemType,
+    Activation, Architecture, EncoderConfig, EncoderSizes, ProblemType,
 };
 pub use families::encoder::masked_lm::{LmHead, MaskedLm};
 pub use families::encoder::model::Encoder;
@@ -49,6 +49,7 @@ pub use families::gpt2::{
 };
 pub use files::checkpoint::Checkpoint;
 pub use files::folder_notes::{FolderNote, folder_notes};
+pub use files::names::CONFIG_FILE;
 pub use files::save::{
     copy_generation_config, copy_tokenizer_files, write_atomically, write_checkpoint,
 };

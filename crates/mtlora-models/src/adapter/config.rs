@@ -8,12 +8,10 @@ use serde_json::{Map, Value, json};
 use super::error::AdapterError;
 use super::tied::{TIED, UNTIE_AND_MERGE};
 use crate::error::{ModelError, shown};
-use crate::families::encoder::config::CONFIG_FILE;
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
+use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE};
 use crate::files::read::read_bounded;
 
-/// The name of the file that says what the adapter is.
-pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 /// The largest file that is read.
 const MAX_BYTES: u64 = 8 << 20;
 /// The largest rank that is believed.

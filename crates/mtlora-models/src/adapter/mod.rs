@@ -14,8 +14,9 @@ mod select;
 mod tied;
 mod trained;
 
+pub use crate::files::names::ADAPTER_CONFIG_FILE;
 pub use combine::CombinedAdapter;
-pub use config::{ADAPTER_CONFIG_FILE, AdapterConfig, PeftType, TargetModules};
+pub use config::{AdapterConfig, PeftType, TargetModules};
 pub use error::AdapterError;
 pub use peft::{
     ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, PeftAdapter, adapter_weights,

@@ -11,7 +11,7 @@ use mtlora_core::{
     attach_adapters, load_state,
 };
 
-use super::config::{ADAPTER_CONFIG_FILE, AdapterConfig, MERGE, PeftType, TargetModules};
+use super::config::{AdapterConfig, MERGE, PeftType, TargetModules};
 use super::error::AdapterError;
 use super::select::Candidate;
 use super::tied::{
@@ -19,6 +19,7 @@ use super::tied::{
 };
 use crate::error::{ModelError, listed, shown};
 use crate::files::checkpoint::Checkpoint;
+use crate::files::names::ADAPTER_CONFIG_FILE;
 use crate::files::save::{write_atomically, write_checkpoint};
 use crate::files::weights::{CheckpointLayout, Kind, Slot, slots, transpose};
 

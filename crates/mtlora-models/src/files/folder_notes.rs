@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::adapter::ADAPTER_CONFIG_FILE;
 use crate::error::{ModelError, listed, shown};
-use crate::families::encoder::config::CONFIG_FILE;
+use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE, TOKENIZER_FILE};
 use crate::files::read::read_bounded;
 use crate::generation::ignored_settings;
-use crate::text::encoder::{MAX_TOKENIZER_BYTES, TOKENIZER_FILE};
-use crate::text::tokenizer::{JsonFile, TOKENIZER_CONFIG_FILE, is_known_class};
+use crate::text::tokenizer::{
+    JsonFile, MAX_TOKENIZER_BYTES, TOKENIZER_CONFIG_FILE, is_known_class,
+};
 
 /// A file of a model's folder, or a setting in one, that is not read or not done here.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod fields;
 pub(crate) mod folder_notes;
+pub(crate) mod names;
 pub(crate) mod pickle;
 pub(crate) mod read;
 pub(crate) mod save;

@@ -4,9 +4,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::adapter::ADAPTER_CONFIG_FILE;
 use crate::error::ModelError;
-use crate::families::encoder::config::CONFIG_FILE;
+use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE};
 
 /// Opens `path` for reading and tells its length in bytes. Anything but a plain file is refused before it is
 /// opened, for opening a pipe waits for its other end.

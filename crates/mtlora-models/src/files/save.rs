@@ -12,8 +12,8 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::ModelError;
+use crate::files::names::GENERATION_CONFIG_FILE;
 use crate::files::read::open_file;
-use crate::generation::GENERATION_CONFIG_FILE;
 
 /// The files that together are a tokenizer; a folder has some of them.
 pub const TOKENIZER_FILES: [&str; 7] = [

@@ -13,8 +13,9 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::StandardNormal;
 
 use crate::error::ModelError;
-use crate::families::encoder::config::{Architecture, CONFIG_FILE, EncoderConfig};
+use crate::families::encoder::config::{Architecture, EncoderConfig};
 use crate::files::checkpoint::Checkpoint;
+use crate::files::names::CONFIG_FILE;
 use crate::files::save::{write_atomically, write_checkpoint};
 
 /// What kind of weight a parameter is.

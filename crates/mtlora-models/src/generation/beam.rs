@@ -3,8 +3,8 @@
 use super::config::{EarlyStopping, GenerationConfig};
 use super::error::Stuck;
 use super::processors::process;
-use super::search::{Generated, Search};
 use super::softmax::log_softmax;
+use super::strategy::{Generated, Search};
 use super::top::TopCandidates;
 
 /// Beam search over the continuations of one prompt, as Hugging Face transformers 5 does it: in each step the running

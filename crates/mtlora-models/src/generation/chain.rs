@@ -6,8 +6,8 @@ use super::config::GenerationConfig;
 use super::error::Stuck;
 use super::processors::process;
 use super::sampling::{draw, random_numbers};
-use super::search::{Generated, Search};
 use super::softmax::{log_sum_exp, maximum};
+use super::strategy::{Generated, Search};
 
 /// The `num_return_sequences` sequences that continue one prompt.
 #[derive(Debug)]

@@ -6,12 +6,10 @@ use serde_json::Value;
 
 use super::config::{EarlyStopping, GenerationConfig};
 use crate::error::{ModelError, shown};
-use crate::families::encoder::config::CONFIG_FILE;
 use crate::files::fields::brief;
+use crate::files::names::{CONFIG_FILE, GENERATION_CONFIG_FILE};
 use crate::text::tokenizer::JsonFile;
 
-/// The settings of transformers' `generate`.
-pub(crate) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 /// Likeliest tokens that sampling draws from in transformers where nothing says it.
 const USUAL_TOP_K: usize = 50;
 /// The largest whole number that a setting may be.

@@ -15,6 +15,7 @@ mod processors;
 mod sampling;
 mod search;
 mod softmax;
+mod strategy;
 mod top;
 #[cfg(test)]
 mod toy;
@@ -22,5 +23,6 @@ mod toy;
 pub use config::{EarlyStopping, GenerationConfig, InvalidConfig};
 pub use decoder::CausalDecoder;
 pub use error::GenerationError;
-pub(crate) use folder::{GENERATION_CONFIG_FILE, ignored_settings};
-pub use search::{Generated, Progress, generate};
+pub(crate) use folder::ignored_settings;
+pub use search::{Progress, generate};
+pub use strategy::Generated;

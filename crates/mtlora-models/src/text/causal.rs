@@ -5,11 +5,10 @@ use tokenizers::Tokenizer;
 use crate::error::{ModelError, start_of};
 use crate::families::gpt2::config::Gpt2Config;
 use crate::files::read::read_bounded;
-use crate::text::encoder::{
-    MAX_TOKENIZER_BYTES, check_merges, check_template, guarded, input, is_padded,
-};
+use crate::text::encoder::{input, is_padded};
 use crate::text::long_text::{Cutter, End};
 use crate::text::tokenizer::{FolderTokenizer, TokenizerOf};
+use crate::text::tokenizer::{MAX_TOKENIZER_BYTES, check_merges, check_template, guarded};
 
 /// Reads the tokenizer of a folder, as [`CausalText::from_folder`] does, for a model that is yet to be made.
 ///

@@ -1,6 +1,5 @@
 //! From text to token ids, as the model's own `tokenizer.json` says.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -10,16 +9,15 @@ use tokenizers::{
     truncate_encodings,
 };
 
-use crate::error::{ModelError, shown, start_of};
+use crate::error::{ModelError, start_of};
 use crate::families::encoder::config::EncoderConfig;
 use crate::files::read::read_bounded;
 use crate::text::long_text::{Cutter, End, MAX_WHOLE};
-use crate::text::tokenizer::{FolderTokenizer, TokenNames, TokenizerOf, TruncationSide};
+use crate::text::tokenizer::{
+    FolderTokenizer, MAX_TOKENIZER_BYTES, TokenNames, TokenizerOf, TruncationSide, check_merges,
+    check_template, guarded,
+};
 
-/// The tokenizer's file name in a model folder.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
-/// The largest tokenizer that is read, in bytes; those of the largest vocabularies have about half of that.
-pub(crate) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// Bytes of text that are tokenised at a time: what comes out of the tokenizer takes some twenty times their memory.
 const BATCH_BYTES: usize = 8 << 20;
 
@@ -489,77 +487,6 @@ pub(crate) fn input<'a>(
 pub(crate) fn is_padded(size: usize, config: usize) -> bool {
     let rounded = config.is_multiple_of(8) || config.is_multiple_of(100);
     config == size || (rounded && config.saturating_sub(size) < 128)
-}
-
-/// Refuses merges of a byte-pair encoding whose result is not in its vocabulary: the library trusts them, and reads
-/// past the end of a buffer.
-pub(crate) fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> {
-    let model = file.get("model");
-    let field = |name| model.and_then(|model| model.get(name));
-    let (Some(vocabulary), Some(merges)) = (
-        field("vocab").and_then(Value::as_object),
-        field("merges").and_then(Value::as_array),
-    ) else {
-        return Ok(());
-    };
-    let prefix = field("continuing_subword_prefix")
-        .and_then(Value::as_str)
-        .map_or(0, str::len);
-    for (number, merge) in merges.iter().enumerate() {
-        let parts = match merge {
-            Value::String(text) => text.split_once(' '),
-            Value::Array(parts) => match parts.as_slice() {
-                [Value::String(a), Value::String(b)] => Some((a.as_str(), b.as_str())),
-                _ => None,
-            },
-            _ => None,
-        };
-        let merged = parts.and_then(|(a, b)| Some(format!("{a}{}", b.get(prefix..)?)));
-        if !merged.is_some_and(|merged| vocabulary.contains_key(&merged)) {
-            return Err(ModelError::Tokenizer {
-                path: path.to_path_buf(),
-                message: format!(
-                    "merge number {number}, {}, gives no token of its vocabulary; download the file again",
-                    shown(&merge.to_string())
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Refuses a frame of special tokens that it does not define, on which the library panics.
-pub(crate) fn check_template(path: &Path, processor: Option<&Value>) -> Result<(), ModelError> {
-    let field = |name| processor.and_then(|processor| processor.get(name));
-    let list = |name| field(name).and_then(Value::as_array).into_iter().flatten();
-    for inner in list("processors") {
-        check_template(path, Some(inner))?;
-    }
-    for piece in list("single").chain(list("pair")) {
-        let id = piece.pointer("/SpecialToken/id").and_then(Value::as_str);
-        let defined = field("special_tokens").and_then(Value::as_object);
-        if let Some(id) = id
-            && !defined.is_some_and(|defined| defined.contains_key(id))
-        {
-            return Err(ModelError::Tokenizer {
-                path: path.to_path_buf(),
-                message: format!(
-                    "its post_processor uses {}, which is not among its special_tokens; download the file again",
-                    shown(id)
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Runs the tokenizer library on somebody else's file. It panics on some files that are no tokenizers, which is one
-/// more way of refusing them.
-pub(crate) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the file contradicts itself; download it again".to_string()),
-    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::ModelError;
+use crate::files::names::TOKENIZER_FILE;
 use crate::files::save::write_atomically;
-use crate::text::encoder::TOKENIZER_FILE;
 
 /// RoBERTa's special tokens; a token's place is its id.
 pub const SPECIAL_TOKENS: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];

@@ -6,10 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{ModelError, listed, shown};
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
+use crate::files::names::CONFIG_FILE;
 use crate::files::read::{read_bounded, required_file};
 
-/// The file's name in a model folder.
-pub const CONFIG_FILE: &str = "config.json";
 /// The largest configuration that is read, in bytes: room for tens of thousands of labels.
 pub(crate) const MAX_BYTES: u64 = 8 << 20;
 const MAX_LABELS: usize = 100_000;

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
-use crate::families::encoder::config::{Activation, CONFIG_FILE, MAX_BYTES};
+use crate::families::encoder::config::{Activation, MAX_BYTES};
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
+use crate::files::names::CONFIG_FILE;
 use crate::files::read::{read_bounded, required_file};
 use crate::files::weights::CheckpointLayout;
 

@@ -6,12 +6,12 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
+use super::checks::{check_merges, check_template, guarded};
 use super::class::TokenizerClass;
 use super::files::TokenizerFiles;
 use super::settings::TokenizerSettings;
 use super::token::Token;
 use crate::error::ModelError;
-use crate::text::encoder::{check_merges, check_template, guarded};
 
 /// Builds the tokenizer from a folder's files and settings. Tokens that the model, with `vocab_size` of them, has
 /// no row for are not added to its vocabulary.

@@ -1,8 +1,18 @@
 //! Which tokenizer class transformers makes of a folder.
 
-use super::TokenizerOf;
 use super::files::TokenizerFiles;
 use crate::error::ModelError;
+
+/// The settings of a model's config.json that affect its tokenizer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenizerOf<'a> {
+    /// Its `model_type`, which names the tokenizer's class where nothing else does.
+    pub model_type: &'a str,
+    /// Its `tokenizer_class`.
+    pub tokenizer_class: Option<&'a str>,
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+}
 
 /// The classes of transformers that differ in what they take from `tokenizer.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::checks::MAX_TOKENIZER_BYTES;
 use crate::error::ModelError;
 use crate::files::fields::Fields;
+use crate::files::names::TOKENIZER_FILE;
 use crate::files::read::{read_bounded, required_file};
-use crate::text::encoder::{MAX_TOKENIZER_BYTES, TOKENIZER_FILE};
 
 /// The settings of a tokenizer's class.
 pub(crate) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";

@@ -4,11 +4,14 @@
 //! more than the vocabulary from it, and tokens are added from three other files. docs/MODEL_FILES.md has the tables.
 
 mod build;
+mod checks;
 mod class;
 mod files;
 mod settings;
 mod token;
 
+pub(crate) use checks::{MAX_TOKENIZER_BYTES, check_merges, check_template, guarded};
+pub(crate) use class::TokenizerOf;
 pub(crate) use files::{JsonFile, TOKENIZER_CONFIG_FILE};
 pub(crate) use settings::{TokenNames, TruncationSide};
 
@@ -21,17 +24,6 @@ use build::{build, is_byte_pairs};
 use class::TokenizerClass;
 use files::TokenizerFiles;
 use settings::TokenizerSettings;
-
-/// What of a model's config.json matters for its tokenizer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TokenizerOf<'a> {
-    /// Its `model_type`, which names the tokenizer's class where nothing else does.
-    pub model_type: &'a str,
-    /// Its `tokenizer_class`.
-    pub tokenizer_class: Option<&'a str>,
-    /// Rows of the token embedding.
-    pub vocab_size: usize,
-}
 
 /// A model folder's tokenizer, and the settings in its files that affect how texts are encoded and decoded.
 #[derive(Debug)]
