@@ -16,7 +16,7 @@ use crate::training::step::{BatchLoss, Stepper};
 type Divisor<'a> = Box<dyn Fn(&[usize]) -> f64 + 'a>;
 type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + 'a>;
 
-/// A model whose training steps are timed; they are those of [`fit`](crate::training::fit), at a rate that
+/// A model whose training steps are timed; they are those of [`fit`](crate::fit), at a rate that
 /// does not change.
 pub struct Subject<'a, M> {
     model: M,
