@@ -12,6 +12,16 @@ use crate::tasks::synthetic::{Choose, article, random};
 /// Words in a row; an element may be of two words (`more careful`).
 pub type Words = Vec<&'static str>;
 
+/// Puts phrases one after another: words, or whatever holds words.
+macro_rules! words {
+    ($($part:expr),+ $(,)?) => {{
+        let mut all = Vec::new();
+        $(all.extend_from_slice($part.as_ref());)+
+        all
+    }};
+}
+pub(super) use words;
+
 /// Words and how they end.
 pub struct Line {
     words: Words,
