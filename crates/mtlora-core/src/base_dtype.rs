@@ -6,6 +6,8 @@ use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::ops::capabilities;
+
 /// In which precision the frozen matrices are kept. What trains, and all sums, stay 32-bit floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,10 +40,17 @@ impl BaseDtype {
     /// # Errors
     /// When it cannot.
     pub fn check(self, device: &Device) -> Result<(), BaseDtypeError> {
-        // Integers need no support of the device's own; embeddings beside them do.
-        match self == BaseDtype::F32 || device.supports_dtype(DType::BF16) {
-            true => Ok(()),
-            false => Err(BaseDtypeError { dtype: self }),
+        let can = capabilities(device);
+        let stores = match self {
+            BaseDtype::F32 => true,
+            BaseDtype::Bf16 => can.stores_bf16,
+            // The embeddings beside the integers are kept in bfloat16.
+            BaseDtype::Int8 => can.stores_int8 && can.stores_bf16,
+        };
+        if stores {
+            Ok(())
+        } else {
+            Err(BaseDtypeError { dtype: self })
         }
     }
 

@@ -1,9 +1,11 @@
 use burn::backend::Dispatch;
 use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
-use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
+use burn::tensor::{DType, Distribution, FloatDType, Int, Tensor};
 
-use crate::ops::{ActivationDtype, AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout};
+use crate::ops::{
+    ActivationDtype, AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout, capabilities,
+};
 use crate::{Adapter, Contexts, SequenceOffsets, random};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
@@ -264,37 +266,22 @@ struct Masked {
     drawn: Option<Tensor<1>>,
 }
 
-/// A CPU makes a mask from its seed where it is needed; other devices draw it, and hold it.
+/// The mask of a dropout on `like`'s device: its seed where the device makes masks from seeds, else its drawn values.
 fn masked(dropout: &Dropout, like: &Tensor<2>, entries: usize) -> Masked {
     let drops = drops(dropout, like);
-    let on_cpu = is_cpu(&like.device().inner());
+    let from_seed = capabilities(&like.device()).seeded_dropout;
     // Counted on every device: one with a generator of its own starts each step from the count.
     let seed = drops.then(random::next);
     Masked {
-        seeded: seed.filter(|_| on_cpu).map(|seed| SeededDropout {
+        seeded: seed.filter(|_| from_seed).map(|seed| SeededDropout {
             prob: dropout.prob,
             seed,
         }),
-        drawn: (drops && !on_cpu).then(|| {
+        drawn: (drops && !from_seed).then(|| {
             let kept = Distribution::Bernoulli(1.0 - dropout.prob);
             Tensor::random([entries], kept, &like.device()).div_scalar(1.0 - dropout.prob)
         }),
     }
-}
-
-fn is_cpu(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    if *device == Device::flex() {
-        return true;
-    }
-    // burn-ndarray is deprecated upstream; see `ops`.
-    #[cfg(feature = "ndarray")]
-    #[allow(deprecated)]
-    if *device == Device::ndarray() {
-        return true;
-    }
-    let _ = device;
-    false
 }
 
 /// Whether dropout changes anything here; the condition of [`Dropout::forward`].

@@ -61,7 +61,7 @@ pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
-pub use ops::{ActivationDtype, Gelu};
+pub use ops::{ActivationDtype, Capabilities, Gelu, capabilities};
 pub use random::{random_state, seed, set_random_state};
 pub use sequence_offsets::{EqualLengthRun, SequenceOffsets, SequenceOffsetsError};
 pub use state::{State, StateError, load_each, load_state, state};

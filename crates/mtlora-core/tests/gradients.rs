@@ -8,12 +8,12 @@ use std::cell::RefCell;
 use burn::module::Param;
 use burn::nn::{DropoutConfig, Linear, LinearConfig};
 use burn::tensor::activation::{log_softmax, softmax};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::relative_error;
 use mtlora_core::{
     ActivationDtype, Adapter, Gelu, Init, MtLoraConfig, SequenceOffsets, State, Structure,
-    adapted_linear, devices, fused_segment_attention, gelu, load_state, segment_attention, state,
-    tied_cross_entropy,
+    adapted_linear, capabilities, devices, fused_segment_attention, gelu, load_state,
+    segment_attention, state, tied_cross_entropy,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -305,7 +305,7 @@ fn inputs_of_another_width_are_refused() {
 #[test]
 fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
     let devices = devices().into_iter().map(|named| named.device.autodiff());
-    for device in devices.filter(|device| device.supports_dtype(DType::BF16)) {
+    for device in devices.filter(|device| capabilities(device).stores_bf16) {
         let segments = SequenceOffsets::from_lengths(&[5, 3]).unwrap();
         let none = DropoutConfig::new(0.0).init();
         let (input, weight) = (random::<2>([8, 18], &device), random::<2>([8, 6], &device));

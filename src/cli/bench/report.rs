@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use burn::tensor::Device;
-use mtlora::core::{BaseDtype, device, devices};
+use mtlora::core::{BaseDtype, capabilities, device, devices};
 use mtlora::train::bench::peak_gflops;
 use serde::Serialize;
 
@@ -29,19 +29,21 @@ impl Place {
                 first.ok_or("this build has no backend")?.name
             }
         };
+        let device = device(&name)?;
         Ok(Self {
-            device: device(&name)?,
             base_dtype,
-            peak_gflops: peak(&name, base_dtype),
+            peak_gflops: peak(&device, base_dtype),
+            device,
             name,
         })
     }
 }
 
-/// The processor's peak; none for another device, of which a loop on the processor tells nothing.
-fn peak(device: &str, base_dtype: BaseDtype) -> Option<f64> {
-    let is_processor = ["flex", "ndarray"].contains(&device);
-    is_processor.then(|| peak_gflops(base_dtype))
+/// The processor's peak, if it is the device: a loop on the processor says nothing about another one.
+fn peak(device: &Device, base_dtype: BaseDtype) -> Option<f64> {
+    capabilities(device)
+        .on_host
+        .then(|| peak_gflops(base_dtype))
 }
 
 /// What was done, and what it took.
@@ -112,7 +114,7 @@ pub(super) fn print(
     let per_second = |amount: f64| amount / work.seconds;
     let gflops = per_second(work.flops) / 1e9;
     // Other programs may have slowed down the measurement before the work, or this one.
-    let pair = place.peak_gflops.zip(peak(device, place.base_dtype));
+    let pair = place.peak_gflops.zip(peak(&place.device, place.base_dtype));
     let peak_gflops = pair.map(|(before, after)| before.max(after));
     let report = Report {
         what,

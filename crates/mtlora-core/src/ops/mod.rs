@@ -12,6 +12,7 @@ mod activation_dtype;
 mod adapted_linear;
 mod attention;
 mod cached;
+mod capabilities;
 mod cross_entropy;
 mod dropout;
 #[cfg(feature = "flex")]
@@ -31,6 +32,7 @@ use crate::Contexts;
 
 pub use activation_dtype::ActivationDtype;
 pub use attention::AttentionLayout;
+pub use capabilities::{BackendCapabilities, Capabilities, capabilities};
 pub use dropout::SeededDropout;
 pub use gelu::Gelu;
 pub use linear::Weight;
@@ -68,7 +70,7 @@ impl<B: Backend> From<Option<FloatTensor<B>>> for Optional<B> {
     Cube: cfg(feature = "cube"),
     Fusion: cfg(feature = "cube")
 )]
-pub trait MtLoraBackend: Backend {
+pub trait MtLoraBackend: BackendCapabilities {
     /// `x W + bias + scale ((z Aᵀ) Tᵀ) Bᵀ`, where `z` is `dropped` if given, else `x`.
     ///
     /// The weight is frozen: no gradient is made for it.
@@ -342,7 +344,7 @@ impl MtLoraBackend for burn::backend::NdArray {}
 #[cfg(feature = "cube")]
 impl MtLoraBackend for burn::backend::Cube {}
 
-impl<B: Backend + MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
+impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
     fn adapted_linear(
         x: FloatTensor<Self>,
         dropped: Optional<Self>,

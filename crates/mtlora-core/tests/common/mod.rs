@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use mtlora_core::NamedDevice;
+use mtlora_core::{NamedDevice, capabilities};
 use safetensors::SafeTensors;
 
 /// The folder with the reference numbers: `MTLORA_FIXTURES`, or the project's own copy.
@@ -33,11 +33,12 @@ pub fn relative_error(found: &TensorData, reference: &TensorData) -> f64 {
     f64::from(error) / f64::from(largest.max(f32::MIN_POSITIVE))
 }
 
-/// What a device may differ by: 1e-5 on a CPU, 1e-4 on a GPU.
+/// The relative error that a device may have: 1e-5 on the host's processor, 1e-4 on a GPU.
 pub fn tolerance(device: &NamedDevice) -> f64 {
-    match device.name.as_str() {
-        "flex" | "ndarray" => 1e-5,
-        _ => 1e-4,
+    if capabilities(&device.device).on_host {
+        1e-5
+    } else {
+        1e-4
     }
 }
 

@@ -23,14 +23,15 @@ mod view;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::ops::FloatTensorOps;
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::{Device, FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
 use made::{made, mapped};
 
 use super::{
-    ActivationDtype, AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout, Weight,
+    ActivationDtype, AttentionLayout, BackendCapabilities, Capabilities, Gelu, MtLoraBackend,
+    Optional, SeededDropout, Weight,
 };
 use crate::{Contexts, ops};
 
@@ -78,6 +79,20 @@ fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
         Layout::contiguous(shape),
         DType::F32,
     )
+}
+
+impl BackendCapabilities for Flex {
+    fn capabilities(device: &Device<Self>) -> Capabilities {
+        #[cfg(target_arch = "x86_64")]
+        let multiplies_bf16 = avx512::bf16_available();
+        #[cfg(not(target_arch = "x86_64"))]
+        let multiplies_bf16 = false;
+        Capabilities {
+            multiplies_bf16,
+            rounds_attention: multiplies_bf16,
+            ..Capabilities::of_host::<Self>(device)
+        }
+    }
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -1,0 +1,132 @@
+//! What a device can do, so that nobody has to ask which backend it belongs to.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::Device;
+use burn::backend::{Autodiff, Backend, DTypeUsage, Dispatch, DispatchDevice};
+use burn::tensor::DType;
+
+/// What a device can do, as far as code outside its kernels has to know.
+///
+/// [`capabilities`] says it of a device. Code asks for what it needs and never for a backend's name, so that a new
+/// backend, or a new kernel of an old one, needs no change elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// The device is the processor that runs the program: its memory is the program's own.
+    pub on_host: bool,
+    /// An operation has been computed when its call returns. Otherwise operations are queued, and reading a value waits
+    /// until the device has computed everything before it: read late, and rarely.
+    pub eager: bool,
+    /// Kernels are compiled, or tuned, again for each new shape of a tensor, so that few different shapes are faster than
+    /// shapes that fit exactly.
+    pub compiles_per_shape: bool,
+    /// Dropout makes its mask from a seed and the place of an element, in both passes, so that no mask is held and a seed
+    /// gives the same masks on every such device. Otherwise the device draws the masks with its own generator and holds
+    /// them until the backward pass.
+    pub seeded_dropout: bool,
+    /// Matrices can be kept as bfloat16 and converted when they are used.
+    pub stores_bf16: bool,
+    /// Matrices can be kept as 8-bit integers with scales and converted when they are used.
+    pub stores_int8: bool,
+    /// Products of bfloat16 matrices have instructions of their own, so that a bfloat16 weight is faster and not only
+    /// smaller.
+    pub multiplies_bf16: bool,
+    /// Attention rounds the factors of its products to bfloat16, in both passes, where its inputs are kept as
+    /// [`ActivationDtype::Bf16`](crate::ActivationDtype::Bf16).
+    pub rounds_attention: bool,
+}
+
+impl Capabilities {
+    /// Of a device on which every operation is its definition, and computation is queued: what is safe to assume of a
+    /// GPU.
+    fn of_definitions<B: Backend>(device: &Device<B>) -> Self {
+        let stores_bf16 = B::supports_dtype(device, DType::BF16);
+        Self {
+            on_host: false,
+            eager: false,
+            compiles_per_shape: true,
+            seeded_dropout: false,
+            stores_bf16,
+            // Burn packs the integers itself. Embeddings, which are kept in bfloat16 beside them, are another question.
+            stores_int8: true,
+            multiplies_bf16: B::dtype_usage(device, DType::BF16).contains(DTypeUsage::Accelerated),
+            rounds_attention: false,
+        }
+    }
+
+    /// Of the processor that runs the program, where operations are plain loops. It makes masks from seeds even
+    /// where it has no kernel: a mask costs it the same either way.
+    pub(super) fn of_host<B: Backend>(device: &Device<B>) -> Self {
+        Self {
+            on_host: true,
+            eager: true,
+            compiles_per_shape: false,
+            seeded_dropout: true,
+            multiplies_bf16: false,
+            ..Self::of_definitions::<B>(device)
+        }
+    }
+}
+
+/// A backend that says what its devices can do: one half of [`MtLoraBackend`](super::MtLoraBackend).
+///
+/// It is a trait of its own because the macro that makes the other half dispatch on a device allows only methods with a
+/// tensor among their arguments.
+pub trait BackendCapabilities: Backend {
+    /// What `device` can do. The default is a queued device on which every operation is its definition.
+    fn capabilities(device: &Device<Self>) -> Capabilities {
+        Capabilities::of_definitions::<Self>(device)
+    }
+}
+
+/// What `device` can do.
+///
+/// ```
+/// let device = burn::tensor::Device::flex();
+/// assert!(mtlora_core::capabilities(&device).eager);
+/// ```
+pub fn capabilities(device: &burn::tensor::Device) -> Capabilities {
+    Dispatch::capabilities(device.as_dispatch())
+}
+
+#[cfg(feature = "ndarray")]
+impl BackendCapabilities for burn::backend::NdArray {
+    fn capabilities(device: &Device<Self>) -> Capabilities {
+        Capabilities::of_host::<Self>(device)
+    }
+}
+
+#[cfg(feature = "cube")]
+impl BackendCapabilities for burn::backend::Cube {}
+
+#[cfg(feature = "cube")]
+impl<B: burn::backend::fusion::FusionBackend + BackendCapabilities> BackendCapabilities
+    for burn::backend::fusion::Fusion<B>
+{
+    fn capabilities(device: &Device<Self>) -> Capabilities {
+        B::capabilities(device)
+    }
+}
+
+impl<B: BackendCapabilities, C: CheckpointStrategy> BackendCapabilities for Autodiff<B, C> {
+    fn capabilities(device: &Device<Self>) -> Capabilities {
+        B::capabilities(device)
+    }
+}
+
+impl BackendCapabilities for Dispatch {
+    fn capabilities(device: &DispatchDevice) -> Capabilities {
+        match device {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(device) => burn::backend::Flex::capabilities(device),
+            #[cfg(feature = "ndarray")]
+            DispatchDevice::NdArray(device) => burn::backend::NdArray::capabilities(device),
+            #[cfg(feature = "cube")]
+            DispatchDevice::Cube(device) => burn::backend::Cube::capabilities(device),
+            DispatchDevice::Autodiff(device) => Self::capabilities(device),
+            // A backend that another crate has switched on.
+            #[allow(unreachable_patterns)]
+            other => Capabilities::of_definitions::<Self>(other),
+        }
+    }
+}
