@@ -120,3 +120,63 @@ pub(crate) fn fail(error: &(dyn Error + 'static)) -> u8 {
         None => 2,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::settings::defaults;
+    use super::*;
+
+    /// The help of a subcommand's flag.
+    fn help(path: &[&str], flag: &str) -> String {
+        let mut command = &Cli::command();
+        for name in path {
+            command = command.find_subcommand(name).unwrap();
+        }
+        let found = command.get_arguments().find(|one| one.get_id() == flag);
+        found.unwrap().get_help().unwrap().to_string()
+    }
+
+    #[test]
+    fn the_help_shows_the_defaults_in_use() {
+        Cli::command().debug_assert();
+        for (flag, default) in defaults::of_settings() {
+            for command in ["train", "import"] {
+                let help = help(&[command], flag);
+                let shown = format!(" [default: {default}]");
+                assert!(help.ends_with(&shown), "{command} --{flag}: {help}");
+                assert_eq!(help.matches("[default").count(), 1, "{help}");
+            }
+        }
+        assert!(help(&["train"], "rank").ends_with("[default: 8; data-to-text: 4]"));
+        assert!(help(&["train"], "lr").ends_with("[default: 4e-4; data-to-text: 2e-4]"));
+        assert!(help(&["bench", "step"], "seq").ends_with("[default: 128; GPT-2: 256]"));
+        assert!(help(&["bench", "epoch"], "rank").ends_with("[default: 8; GPT-2: 4]"));
+    }
+
+    /// A value that is typed in a comment stays when the constant changes.
+    #[test]
+    fn no_default_value_is_typed_into_a_doc_comment() {
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let comments = text.lines().map(str::trim);
+                let docs = comments.filter_map(|line| line.strip_prefix("///"));
+                for (_, default) in docs.filter_map(|line| line.split_once("[default: ")) {
+                    let is_value = default.contains(|one: char| one.is_ascii_digit());
+                    assert!(!is_value, "{}: {default}", path.display());
+                }
+            }
+        }
+    }
+}

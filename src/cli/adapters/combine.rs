@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// An adapter: a run's folder, one of PEFT's, or a name on the Hub; once for each.
     #[arg(long = "adapter", value_name = "DIR", required = true)]
     adapters: Vec<PathBuf>,
-    /// Their weights, with commas between [default: 1 for each].
+    /// Their weights, separated by commas [default: one for each adapter].
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     weights: Option<Vec<f64>>,
     /// The rank of the result [default: the ranks add up].

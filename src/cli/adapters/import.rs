@@ -10,7 +10,8 @@ use crate::cli::hub;
 use crate::cli::model::adapted;
 use crate::cli::model::finished;
 use crate::cli::model::head::HeadOf;
-use crate::cli::settings::settings_file::{Resolved, Settings};
+use crate::cli::settings::flags::Settings;
+use crate::cli::settings::resolve::Resolved;
 
 /// Nothing is trained: the settings of training are only stored in the run. The run has the adapter and its head, and can
 /// do all that a trained one can. It is of the task that

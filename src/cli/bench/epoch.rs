@@ -14,10 +14,11 @@ use serde::Serialize;
 use super::model::{AdapterArgs, Measured, ModelArgs};
 use super::report::{self, Place, Work};
 use crate::cli::console::progress::Counter;
-use crate::cli::settings::settings_file::LABEL_SMOOTHING;
+use crate::cli::settings::defaults::{self, Defaults, HelpDefaults, LABEL_SMOOTHING};
 use crate::cli::settings::task;
 
 #[derive(clap::Args)]
+#[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -32,18 +33,30 @@ pub(super) struct Args {
     /// The tokenizer.json [default: the model folder's].
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Sequences in a batch [default: 32; data-to-text: 8].
+    /// Sequences in a batch.
     #[arg(long)]
     batch: Option<usize>,
     /// Tokens in a batch, in place of --batch.
     #[arg(long, conflicts_with = "batch")]
     batch_tokens: Option<usize>,
-    /// The most tokens of an example; longer ones are cut [default: 128; data-to-text: 512].
+    /// The most tokens of an example; longer ones are cut.
     #[arg(long)]
     max_length: Option<usize>,
-    /// Stop after so many steps [default: at the epoch's end].
+    /// Stop after this many steps [default: at the epoch's end].
     #[arg(long)]
     max_steps: Option<usize>,
+}
+
+/// The defaults that the help shows: those of `mtlora train`.
+fn help_defaults() -> HelpDefaults {
+    let (labels, texts) = (Defaults::classification(), Defaults::data_to_text());
+    let both = |value: fn(&Defaults) -> usize| {
+        defaults::by_kind(value(&labels), "data-to-text", value(&texts))
+    };
+    vec![
+        ("batch", both(Defaults::batch_sequences)),
+        ("max_length", both(|of| of.max_length)),
+    ]
 }
 
 /// What of the epoch was measured, and what a whole one would take.
@@ -98,12 +111,13 @@ fn classifier(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     let config = task_config(config, task.objective())?;
-    let max_length = args.max_length.unwrap_or(128);
+    let defaults = Defaults::classification();
+    let max_length = args.max_length.unwrap_or(defaults.max_length);
     let text = TextEncoder::from_file(&args.tokenizer()?, &config, max_length)?;
     let examples = task::read(task, &args.data, task.train_split())?;
     let items = encode(&text, &examples)?;
     let lengths = items.iter().map(|item| item.tokens.len()).collect();
-    let epoch = args.epoch(lengths, 32, text.max_length())?;
+    let epoch = args.epoch(lengths, defaults.training.batch, text.max_length())?;
 
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
@@ -123,12 +137,16 @@ fn causal(
     task: &dyn GenerationTask,
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
-    let max_length = args.max_length.unwrap_or(512).min(config.n_positions);
+    let defaults = Defaults::data_to_text();
+    let max_length = args
+        .max_length
+        .unwrap_or(defaults.max_length)
+        .min(config.n_positions);
     let text = CausalText::from_file(&args.tokenizer()?, config)?;
     let records = task::read_records(task, &args.data, task.train_split())?;
     let (sequences, _) = encode_records(&text, config.eos_token_id, &records, max_length)?;
     let lengths = sequences.iter().map(|one| one.ids.len()).collect();
-    let epoch = args.epoch(lengths, 8, max_length)?;
+    let epoch = args.epoch(lengths, defaults.training.batch, max_length)?;
 
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
@@ -158,13 +176,13 @@ impl Args {
     fn epoch(
         &self,
         lengths: Vec<usize>,
-        usual: usize,
+        default: BatchSize,
         max_length: usize,
     ) -> Result<Epoch, Box<dyn Error>> {
         let size = match (self.batch, self.batch_tokens) {
             (Some(sequences), _) => BatchSize::Sequences(sequences),
             (None, Some(tokens)) => BatchSize::Tokens(tokens),
-            (None, None) => BatchSize::Sequences(usual),
+            (None, None) => default,
         };
         let options = TrainOptions {
             batch: size,

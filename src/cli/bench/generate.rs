@@ -5,26 +5,28 @@ use burn::module::Module;
 use mtlora::core::BaseDtype;
 use mtlora::models::{GenerationConfig, Gpt2Decoder, generate};
 use mtlora::train::bench::{decoding_flops, random_prompts};
+use mtlora::train::data_to_text::Scorer;
 use serde::Serialize;
 
 use super::model::{Measured, ModelArgs};
 use super::report::{self, Work};
+use crate::cli::settings::defaults;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Prompts that are gone on with at a time.
+    /// Prompts that are continued at a time.
     #[arg(long, default_value_t = 1)]
     batch: usize,
     /// Tokens of each prompt.
     #[arg(long, default_value_t = 32)]
     seq: usize,
     /// Sequences that beam search follows at a time; 1: greedy.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = default_decoding().num_beams)]
     beams: usize,
-    /// Tokens that are written behind each prompt: no fewer, no more.
-    #[arg(long, default_value_t = 64)]
+    /// Tokens that are written after each prompt: no fewer, no more.
+    #[arg(long, default_value_t = default_decoding().max_new_tokens)]
     new_tokens: usize,
     /// Times that it is done and timed, after one that is not.
     #[arg(long, default_value_t = 5)]
@@ -37,6 +39,11 @@ struct Settings {
     seq: usize,
     beams: usize,
     new_tokens: usize,
+}
+
+/// How GPT-2 decodes on E2E.
+fn default_decoding() -> GenerationConfig {
+    defaults::decoding(Scorer::E2e)
 }
 
 pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
@@ -52,14 +59,12 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .plain_causal(BaseDtype::F32, &config, &place.device)?
         .valid();
     let prompts = random_prompts(&config, [args.batch, args.seq], args.model.seed);
-    // As GPT-2 decodes on E2E, but that no token ends a text: so the work is always the same.
+    // No token ends a text, so that the work is always the same.
     let decoding = GenerationConfig {
         num_beams: args.beams,
         max_new_tokens: args.new_tokens,
         min_new_tokens: args.new_tokens,
-        length_penalty: 0.9,
-        no_repeat_ngram_size: 4,
-        ..GenerationConfig::default()
+        ..default_decoding()
     };
     let mut decoder = Gpt2Decoder::new(&model, &config, &place.device);
     let mut step_s = Vec::with_capacity(args.steps);

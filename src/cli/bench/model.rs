@@ -4,14 +4,14 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use mtlora::core::{BaseDtype, Init, Structure};
+use mtlora::core::{BaseDtype, Structure};
 use mtlora::models::{
     CausalLm, ClassifierOptions, EncoderConfig, Gpt2Config, ModelError, SequenceClassifier,
 };
 use mtlora::train::{AdapterSettings, MethodName, TrainOptions, bench};
 
 use super::report::Place;
-use crate::cli::settings::settings_file::Defaults;
+use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
 
 const ROBERTA_BASE: &str = "roberta-base";
 const GPT2: &str = "gpt2";
@@ -32,36 +32,51 @@ pub(super) struct ModelArgs {
 
 /// What of it trains; the flags of `mtlora train`.
 #[derive(clap::Args)]
+#[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(super) struct AdapterArgs {
     /// What trains: mtlora, full, head.
-    #[arg(long, default_value_t = MethodName::MtLora)]
+    #[arg(long, default_value_t = AdapterSettings::default().method)]
     pub(super) method: MethodName,
     /// How T is made: lora, shim, icfm, ctcm, dtsm.
-    #[arg(long, default_value_t = Structure::Shim)]
+    #[arg(long, default_value_t = AdapterSettings::default().structure)]
     pub(super) structure: Structure,
-    /// Rank of the update [default: 8; GPT-2: 4].
+    /// Rank of the update.
     #[arg(long)]
     rank: Option<usize>,
-    /// Numerator of the update's scale, alpha / rank [default: 16; GPT-2: 32].
+    /// Numerator of the update's scale, alpha / rank.
     #[arg(long)]
     alpha: Option<f64>,
     /// Scale by alpha / sqrt(rank).
     #[arg(long)]
     use_rslora: bool,
-    /// Dropout on the adapter's input [default: 0; GPT-2: 0.1].
+    /// Dropout on the adapter's input.
     #[arg(long)]
     adapter_dropout: Option<f64>,
-    /// Which weights are adapted: endings of names with commas between, a regular expression, or
-    /// all-linear [default: query,value; GPT-2: c_attn,c_fc].
+    /// Which weights are adapted: endings of names separated by commas, a regular expression, or
+    /// all-linear.
     #[arg(long)]
     targets: Option<String>,
-    /// GPT-2: which of the query, key and value that one weight holds are adapted: letters of qkv
-    /// [default: qkv].
+    /// GPT-2: which of the query, key and value that one weight holds are adapted: letters of qkv.
     #[arg(long)]
     projections: Option<String>,
     /// In which precision the frozen weights are kept: f32, bf16, int8.
-    #[arg(long, default_value_t = BaseDtype::F32)]
+    #[arg(long, default_value_t = AdapterSettings::default().base_dtype)]
     pub(super) base_dtype: BaseDtype,
+}
+
+/// The defaults that the help shows: those of `mtlora train`.
+fn help_defaults() -> HelpDefaults {
+    let (encoder, gpt2) = (Defaults::classification(), Defaults::data_to_text());
+    let both = |value: fn(&AdapterSettings) -> String| {
+        defaults::by_kind(value(&encoder.adapter), "GPT-2", value(&gpt2.adapter))
+    };
+    vec![
+        ("rank", both(|of| of.rank.to_string())),
+        ("alpha", both(|of| of.alpha.to_string())),
+        ("adapter_dropout", both(|of| of.dropout.to_string())),
+        ("targets", both(|of| of.targets.clone())),
+        ("projections", gpt2.adapter.projections.unwrap_or_default()),
+    ]
 }
 
 /// A model that can be measured.
@@ -122,7 +137,7 @@ impl ModelArgs {
         if adapter.projections.is_some() {
             return Err("--projections is for GPT-2".into());
         }
-        let settings = adapter.settings(&Defaults::CLASSIFICATION);
+        let settings = adapter.settings(Defaults::classification().adapter);
         let options = ClassifierOptions {
             base_dtype: settings.base_dtype_to_read(),
             seed: self.seed,
@@ -172,8 +187,7 @@ impl ModelArgs {
         if adapter.method == MethodName::Head {
             return Err("a GPT-2 has no head of its own to train: choose mtlora or full".into());
         }
-        let mut settings = adapter.settings(&Defaults::DATA_TO_TEXT);
-        settings.projections = adapter.projections.clone().or(Some("qkv".to_string()));
+        let settings = adapter.settings(Defaults::data_to_text().adapter);
         let model = settings.method(&[], self.seed)?.prepare(self.plain_causal(
             settings.base_dtype_to_read(),
             config,
@@ -184,22 +198,19 @@ impl ModelArgs {
 }
 
 impl AdapterArgs {
-    fn settings(&self, usual: &Defaults) -> AdapterSettings {
+    fn settings(&self, defaults: AdapterSettings) -> AdapterSettings {
         AdapterSettings {
             method: self.method,
             structure: self.structure,
-            rank: self.rank.unwrap_or(usual.rank),
-            alpha: self.alpha.unwrap_or(usual.alpha),
+            rank: self.rank.unwrap_or(defaults.rank),
+            alpha: self.alpha.unwrap_or(defaults.alpha),
             use_rslora: self.use_rslora,
-            dropout: self.adapter_dropout.unwrap_or(usual.dropout),
-            init: Init::Kaiming,
-            init_from: None,
-            targets: self
-                .targets
-                .clone()
-                .unwrap_or_else(|| usual.targets.to_string()),
-            projections: None,
+            dropout: self.adapter_dropout.unwrap_or(defaults.dropout),
+            targets: self.targets.clone().unwrap_or(defaults.targets),
+            projections: self.projections.clone().or(defaults.projections),
             base_dtype: self.base_dtype,
+            init: defaults.init,
+            init_from: defaults.init_from,
         }
     }
 }

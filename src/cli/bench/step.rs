@@ -11,26 +11,54 @@ use serde::Serialize;
 
 use super::model::{AdapterArgs, Measured, ModelArgs};
 use super::report::{self, Place, Work};
-use crate::cli::settings::settings_file::LABEL_SMOOTHING;
+use crate::cli::settings::defaults::{self, HelpDefaults, LABEL_SMOOTHING};
 
 /// Steps that are not timed: the first ones fill caches and find out what memory is needed.
 const WARM_UP: usize = 2;
 
+/// The size of a batch whose sequences all have the same length.
+#[derive(Clone, Copy)]
+struct BatchShape {
+    /// Sequences.
+    batch: usize,
+    /// Tokens of each.
+    seq: usize,
+}
+
+/// What an encoder trains on unless the flags say otherwise.
+const ENCODER: BatchShape = BatchShape {
+    batch: 16,
+    seq: 128,
+};
+/// As [`ENCODER`], for a GPT-2.
+const GPT2: BatchShape = BatchShape { batch: 4, seq: 256 };
+
 #[derive(clap::Args)]
+#[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Sequences in a batch [default: 16; GPT-2: 4].
+    /// Sequences in a batch.
     #[arg(long)]
     batch: Option<usize>,
-    /// Tokens of each sequence [default: 128; GPT-2: 256].
+    /// Tokens of each sequence.
     #[arg(long)]
     seq: Option<usize>,
     /// Steps that are timed, after two that are not.
     #[arg(long, default_value_t = 5)]
     steps: usize,
+}
+
+/// The defaults that the help shows.
+fn help_defaults() -> HelpDefaults {
+    let both =
+        |value: fn(BatchShape) -> usize| defaults::by_kind(value(ENCODER), "GPT-2", value(GPT2));
+    vec![
+        ("batch", both(|shape| shape.batch)),
+        ("seq", both(|shape| shape.seq)),
+    ]
 }
 
 #[derive(Serialize)]
@@ -54,54 +82,53 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 }
 
 fn classifier(args: &Args, config: &EncoderConfig, json: bool) -> Result<(), Box<dyn Error>> {
-    let size = args.size([16, 128], config.max_tokens())?;
+    let size = args.size(ENCODER, config.max_tokens())?;
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let model = args.model.classifier(config, &args.adapter, &device)?;
     let trains = Trains::of(&model);
-    let items = random_items(config, size, args.model.seed);
+    let items = random_items(config, [size.batch, size.seq], args.model.seed);
     let options = args.model.options();
     let subject = Subject::classifier(model, config, &items, &options, &device);
-    let flops = classifier_flops(config, &trains, &vec![size[1]; size[0]]);
-    let step_s = timed(subject, size[0], args.steps)?;
+    let flops = classifier_flops(config, &trains, &vec![size.seq; size.batch]);
+    let step_s = timed(subject, size.batch, args.steps)?;
     args.report(&place, size, &trains, step_s, flops, json)
 }
 
 fn causal(args: &Args, config: &Gpt2Config, json: bool) -> Result<(), Box<dyn Error>> {
-    let size = args.size([4, 256], config.n_positions)?;
+    let size = args.size(GPT2, config.n_positions)?;
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let model = args.model.causal(config, &args.adapter, &device)?;
     let trains = Trains::of(&model);
-    let sequences = random_sequences(config, size, args.model.seed);
+    let sequences = random_sequences(config, [size.batch, size.seq], args.model.seed);
     let options = args.model.options();
     let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
-    let [batch, seq] = size;
+    let BatchShape { batch, seq } = size;
     let flops = causal_flops(config, &trains, &vec![seq; batch], batch * (seq - 1));
     let step_s = timed(subject, batch, args.steps)?;
     args.report(&place, size, &trains, step_s, flops, json)
 }
 
 impl Args {
-    /// Sequences, and tokens of each.
-    fn size(&self, usual: [usize; 2], most: usize) -> Result<[usize; 2], String> {
-        let [batch, seq] = [
-            self.batch.unwrap_or(usual[0]),
-            self.seq.unwrap_or(usual[1].min(most)),
-        ];
-        // A causal model foretells nothing in a sequence of one token.
-        match batch > 0 && (2..=most).contains(&seq) {
-            true => Ok([batch, seq]),
-            false => Err(format!(
+    /// The size of a batch, for a model that reads at most `most` tokens.
+    fn size(&self, default: BatchShape, most: usize) -> Result<BatchShape, String> {
+        let batch = self.batch.unwrap_or(default.batch);
+        let seq = self.seq.unwrap_or(default.seq.min(most));
+        // A causal model predicts nothing in a sequence of one token.
+        if batch > 0 && (2..=most).contains(&seq) {
+            Ok(BatchShape { batch, seq })
+        } else {
+            Err(format!(
                 "--batch must be at least 1, and --seq from 2 to the model's {most} tokens"
-            )),
+            ))
         }
     }
 
     fn report(
         &self,
         place: &Place,
-        [batch, seq]: [usize; 2],
+        BatchShape { batch, seq }: BatchShape,
         trains: &Trains,
         step_s: Vec<f64>,
         flops: f64,

@@ -15,11 +15,13 @@ use crate::cli::hub;
 use crate::cli::model::adapted;
 use crate::cli::model::finished::CheckpointArgs;
 use crate::cli::model::head::{Head, HeadOf};
-use crate::cli::settings::settings_file::Settings;
+use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
+use crate::cli::settings::flags::Settings;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 
 #[derive(clap::Args)]
+#[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
     /// The run to score.
     #[arg(long, conflicts_with = "model", required_unless_present = "model")]
@@ -42,31 +44,29 @@ pub(crate) struct Args {
     /// The split [default: the task's dev split].
     #[arg(long)]
     split: Option<String>,
-    /// For --model and --task table: the column with the text [default: text].
+    /// For --model and --task table: the column with the text.
     #[arg(long, requires = "model")]
     text_column: Option<String>,
-    /// For --model and --task table: the column with the second text of a pair [default: none].
+    /// For --model and --task table: the column with the second text of a pair.
     #[arg(long, requires = "model")]
     pair_column: Option<String>,
-    /// For --model and --task table: the column with the label or the number [default: label].
+    /// For --model and --task table: the column with the label or the number.
     #[arg(long, requires = "model")]
     label_column: Option<String>,
     /// For --model and --task table: the labels are numbers to predict.
     #[arg(long, requires = "model")]
     regression: bool,
-    /// For --adapter and --task pairs: the column with the prompt [default: prompt].
+    /// For --adapter and --task pairs: the column with the prompt.
     #[arg(long, requires = "adapter")]
     prompt_column: Option<String>,
-    /// For --adapter and --task pairs: the column with what is to be written [default: completion].
+    /// For --adapter and --task pairs: the column with the text to write.
     #[arg(long, requires = "adapter")]
     completion_column: Option<String>,
-    /// For --model: the classes in the order of the outputs of its head, with commas between [default: they are
+    /// For --model: the classes in the order of the outputs of its head, separated by commas [default: they are
     /// matched by name].
     #[arg(long, value_delimiter = ',', requires = "model")]
     labels: Option<Vec<String>>,
-    /// The most tokens of an example [default: the run's, or 128 (or what the model's
-    /// tokenizer is for, if that is less); data-to-text: 512]. A data-to-text run
-    /// keeps its own.
+    /// The most tokens of an example. A data-to-text run keeps its own.
     #[arg(long)]
     max_length: Option<usize>,
     /// The device [default: the run's, or the first].
@@ -78,6 +78,29 @@ pub(crate) struct Args {
     /// For data-to-text: write the texts into this file, one a line.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
+}
+
+/// The defaults that the help shows.
+fn help_defaults() -> HelpDefaults {
+    let mut all = defaults::of_settings();
+    let columns = [
+        "text_column",
+        "pair_column",
+        "label_column",
+        "prompt_column",
+        "completion_column",
+    ];
+    all.retain(|(name, _)| columns.contains(name));
+    let length = defaults::by_kind(
+        format!(
+            "the run's, or {} (or what the model's tokenizer is for, if that is less)",
+            Defaults::classification().max_length
+        ),
+        "data-to-text",
+        Defaults::data_to_text().max_length,
+    );
+    all.push(("max_length", length));
+    all
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
@@ -185,7 +208,10 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let config = task_config(EncoderConfig::from_folder(&folder)?, task.objective())?;
             let max_length = match args.max_length {
                 Some(length) => length,
-                None => encoding::usual_length(&folder, 128)?,
+                None => {
+                    let default = Defaults::classification().max_length;
+                    encoding::default_length(&folder, default)?
+                }
             };
             let text = TextEncoder::from_folder(&folder, &config, max_length)?;
             let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;

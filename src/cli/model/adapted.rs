@@ -14,11 +14,10 @@ use crate::cli::console::output;
 use crate::cli::hub;
 use crate::cli::model::finished::{self, CheckpointArgs};
 use crate::cli::model::head::{Head, HeadOf};
-use crate::cli::settings::settings_file::{Resolved, Settings};
+use crate::cli::settings::defaults::Defaults;
+use crate::cli::settings::flags::Settings;
+use crate::cli::settings::resolve::Resolved;
 use crate::cli::text::encoding;
-
-/// The most tokens of an example where no run says it.
-const MAX_LENGTH: usize = 128;
 
 /// The device of that name, or the first.
 pub(crate) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> {
@@ -183,7 +182,8 @@ fn classification(
         1 => Objective::Regression,
         _ => Objective::Classification { labels },
     };
-    let max_length = encoding::usual_length(&model, MAX_LENGTH)?.min(config.max_tokens());
+    let default = Defaults::classification().max_length;
+    let max_length = encoding::default_length(&model, default)?.min(config.max_tokens());
     Ok(StoredConfig::Classification(Box::new(RunConfig {
         model,
         task: String::new(),

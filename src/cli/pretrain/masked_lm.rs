@@ -15,10 +15,15 @@ use serde_json::json;
 
 use crate::cli::console::output;
 use crate::cli::pretrain::causal;
+use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
+
+/// The feed-forward width over that of the hidden states, if it is not given.
+const FEED_FORWARD_FACTOR: usize = 4;
 
 /// Flags of `mtlora pretrain`.
 #[derive(clap::Args)]
+#[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
     /// What is made.
     #[arg(long, value_enum, default_value_t = Kind::Roberta)]
@@ -53,7 +58,7 @@ pub(crate) struct Args {
     /// Attention heads.
     #[arg(long, default_value_t = 4)]
     pub(crate) heads: usize,
-    /// Width between the two feed-forward maps; for roberta only [default: 4 times the hidden states'].
+    /// Width between the two feed-forward maps; for roberta only.
     #[arg(long)]
     intermediate_size: Option<usize>,
     /// The most tokens of an example; longer ones are cut.
@@ -86,6 +91,14 @@ pub(crate) struct Args {
     /// The device [default: the first].
     #[arg(long)]
     device: Option<String>,
+}
+
+/// The defaults that the help shows.
+fn help_defaults() -> HelpDefaults {
+    vec![(
+        "intermediate_size",
+        format!("{FEED_FORWARD_FACTOR} times the hidden states'"),
+    )]
 }
 
 /// A number that may not be zero.
@@ -213,7 +226,9 @@ fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dy
         hidden_size: args.hidden_size,
         num_hidden_layers: args.layers,
         num_attention_heads: args.heads,
-        intermediate_size: args.intermediate_size.unwrap_or(4 * args.hidden_size),
+        intermediate_size: args
+            .intermediate_size
+            .unwrap_or(FEED_FORWARD_FACTOR * args.hidden_size),
         max_tokens: args.max_length,
     };
     let config = EncoderConfig::new(Architecture::Roberta, sizes)?.for_masked_lm();

@@ -1,5 +1,10 @@
-//! A run's settings: flags, files of settings, recipes and defaults.
+//! A run's settings: flags, settings files, recipes and defaults.
 
+pub(crate) mod defaults;
+pub(crate) mod first_run;
+pub(crate) mod flags;
+mod layers;
 pub(crate) mod recipe;
-pub(crate) mod settings_file;
+pub(crate) mod resolve;
+mod resume;
 pub(crate) mod task;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::cli::settings::settings_file::Settings;
+use crate::cli::settings::flags::Settings;
 
 /// A recipe's name and its file.
 macro_rules! recipe {

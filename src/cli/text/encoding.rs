@@ -38,8 +38,8 @@ pub(crate) fn of_split(data: &Path, split: &str) -> impl Fn(usize) -> String {
     move |number| format!("{place}, example {number}")
 }
 
-/// The most tokens of an example where nobody says it: `usual`, or the length that the tokenizer of the model in
+/// The most tokens of an example if nothing else says it: `default`, or the length that the tokenizer of the model in
 /// `folder` is for, if that is less.
-pub(crate) fn usual_length(folder: &Path, usual: usize) -> Result<usize, ModelError> {
-    Ok(model_max_length(folder)?.map_or(usual, |length| length.min(usual)))
+pub(crate) fn default_length(folder: &Path, default: usize) -> Result<usize, ModelError> {
+    Ok(model_max_length(folder)?.map_or(default, |length| length.min(default)))
 }

@@ -18,6 +18,7 @@ use crate::cli::hub;
 use crate::cli::model::adapted;
 use crate::cli::model::adapted::Source;
 use crate::cli::model::finished::CheckpointArgs;
+use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
 use crate::cli::text::decoding::DecodingArgs;
 use crate::cli::text::encoding;
@@ -28,6 +29,7 @@ const PROMPT: &str = "prompt";
 
 /// Flags of `mtlora generate`.
 #[derive(clap::Args)]
+#[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
     /// The run that writes: it is given inputs, one a line, as its task has them.
     #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
@@ -54,7 +56,7 @@ pub(crate) struct Args {
     split: Option<String>,
     #[command(flatten)]
     several: SeveralArgs,
-    /// The column of a table with the inputs [default: the run's, or prompt; with --adapter-column: prompt].
+    /// The column of a table with the inputs.
     #[arg(long, requires = "input")]
     prompt_column: Option<String>,
     /// Cut lines that are too long for the model from the left.
@@ -65,6 +67,12 @@ pub(crate) struct Args {
     device: Option<String>,
     #[command(flatten)]
     decoding: DecodingArgs,
+}
+
+/// The defaults that the help shows.
+fn help_defaults() -> HelpDefaults {
+    let column = format!("the run's, or {PROMPT}; with --adapter-column: {PROMPT}");
+    vec![("prompt_column", column)]
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {

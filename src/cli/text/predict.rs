@@ -14,6 +14,7 @@ use crate::cli::console::output;
 use crate::cli::model::adapted;
 use crate::cli::model::adapted::Source;
 use crate::cli::model::finished::CheckpointArgs;
+use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
 use crate::cli::settings::task::OwnedColumns;
 use crate::cli::text::encoding;
@@ -23,6 +24,7 @@ use crate::cli::text::several::{self, SeveralArgs};
 const TEXT: &str = "text";
 
 #[derive(clap::Args)]
+#[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
     /// The run that predicts.
     #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
@@ -42,7 +44,7 @@ pub(crate) struct Args {
     input: Option<PathBuf>,
     #[command(flatten)]
     several: SeveralArgs,
-    /// The column of a table with the text [default: the run's, or text; with --adapter-column: text].
+    /// The column of a table with the text.
     #[arg(long, requires = "input")]
     text_column: Option<String>,
     /// The column of a table with the second text of a pair [default: the run's, or none; with --adapter-column: none].
@@ -60,6 +62,12 @@ pub(crate) struct Args {
 enum Format {
     Csv,
     Jsonl,
+}
+
+/// The defaults that the help shows.
+fn help_defaults() -> HelpDefaults {
+    let column = format!("the run's, or {TEXT}; with --adapter-column: {TEXT}");
+    vec![("text_column", column)]
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {

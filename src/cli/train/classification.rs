@@ -18,14 +18,11 @@ use crate::cli::hub;
 use crate::cli::model::adapted;
 use crate::cli::model::finished;
 use crate::cli::model::head::HeadOf;
-use crate::cli::settings::settings_file::{FirstRun, Resolved, Settings};
+use crate::cli::settings::flags::Settings;
+use crate::cli::settings::resolve::Resolved;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::generation;
-
-/// Where the first runs go.
-const FIRST_RUN: &str = "runs/first";
-const FIRST_GENERATION_RUN: &str = "runs/facts";
 
 /// Flags of `mtlora train`. A TOML file may set the model, the task and all that training depends on, under
 /// the flag's name with `_` for `-`; flags win.
@@ -258,15 +255,10 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .settings
         .layered(args.config.as_deref(), args.recipe.as_deref())?;
     if let Some(which) = settings.asks_for_first_run() {
-        settings.first_run(which)?;
+        settings = settings.over_first_run(which)?;
         // It may be made again and again.
         args.overwrite |= args.out.is_none();
-        args.out.get_or_insert_with(|| {
-            PathBuf::from(match which {
-                FirstRun::Classify => FIRST_RUN,
-                FirstRun::Generate => FIRST_GENERATION_RUN,
-            })
-        });
+        args.out.get_or_insert_with(|| which.out());
     }
     let out = args.out.ok_or("--out is needed: the run's folder")?;
     let begin = Begin::New(&out, args.overwrite);

@@ -73,6 +73,25 @@ pub struct AdapterSettings {
     pub base_dtype: BaseDtype,
 }
 
+impl Default for AdapterSettings {
+    /// The settings of the paper's RoBERTa runs (arXiv 2403.07440).
+    fn default() -> Self {
+        Self {
+            method: MethodName::MtLora,
+            structure: Structure::Shim,
+            rank: 8,
+            alpha: 16.0,
+            use_rslora: false,
+            dropout: 0.0,
+            init: Init::Kaiming,
+            init_from: None,
+            targets: "query,value".to_string(),
+            projections: None,
+            base_dtype: BaseDtype::F32,
+        }
+    }
+}
+
 impl AdapterSettings {
     /// `model`, whose parameters are frozen or not as they should be, with its frozen weights in the
     /// precision that they are kept in.

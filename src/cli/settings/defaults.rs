@@ -1,0 +1,188 @@
+//! The defaults of a run's settings, each defined once: runs use them, and the help prints them.
+
+use clap::Arg;
+use mtlora::models::GenerationConfig;
+use mtlora::train::data_to_text::{PairsConfig, Scorer};
+use mtlora::train::{AdapterSettings, BatchSize, SaveOptions, TableConfig, TrainOptions};
+
+/// The share of each token's loss that is spread over the vocabulary.
+pub(crate) const LABEL_SMOOTHING: f64 = 0.1;
+/// The value of `init_from` that names no adapter.
+pub(super) const NONE: &str = "none";
+
+/// The defaults that depend on the kind of task.
+pub(crate) struct Defaults {
+    /// What trains.
+    pub(crate) adapter: AdapterSettings,
+    /// How it trains.
+    pub(crate) training: TrainOptions,
+    /// The most tokens of an example.
+    pub(crate) max_length: usize,
+}
+
+impl Defaults {
+    /// For labels and numbers.
+    pub(crate) fn classification() -> Self {
+        Self {
+            adapter: AdapterSettings::default(),
+            training: TrainOptions::default(),
+            max_length: 128,
+        }
+    }
+
+    /// The settings of the paper's GPT-2 runs (arXiv 2403.07440), except for the warm-up, which is a share of the steps.
+    pub(crate) fn data_to_text() -> Self {
+        Self {
+            adapter: AdapterSettings {
+                rank: 4,
+                alpha: 32.0,
+                dropout: 0.1,
+                targets: "c_attn,c_fc".to_string(),
+                projections: Some("qkv".to_string()),
+                ..AdapterSettings::default()
+            },
+            training: TrainOptions {
+                batch: BatchSize::Sequences(8),
+                learning_rate: 2e-4,
+                epochs: 5,
+                weight_decay: 0.01,
+                ..TrainOptions::default()
+            },
+            max_length: 512,
+        }
+    }
+
+    /// The number of sequences in a batch.
+    pub(crate) fn batch_sequences(&self) -> usize {
+        match self.training.batch {
+            BatchSize::Sequences(count) | BatchSize::Tokens(count) => count,
+        }
+    }
+}
+
+/// How the texts of a data-to-text task are decoded, as the paper does. Which tokens end a text depends on the model.
+pub(crate) fn decoding(scorer: Scorer) -> GenerationConfig {
+    GenerationConfig {
+        num_beams: 10,
+        length_penalty: match scorer {
+            Scorer::E2e => 0.9,
+            Scorer::WebNlg | Scorer::Dart => 0.8,
+        },
+        no_repeat_ngram_size: 4,
+        max_new_tokens: 64,
+        ..GenerationConfig::default()
+    }
+}
+
+/// The defaults that the help shows: the identifier of a flag, and the text after `default: `.
+pub(crate) type HelpDefaults = Vec<(&'static str, String)>;
+
+/// Adds each default to its flag's help, as `[default: ...]`.
+pub(crate) fn add_to_help(shown: HelpDefaults) -> impl FnMut(Arg) -> Arg {
+    move |flag| {
+        let Some((_, default)) = shown.iter().find(|(name, _)| flag.get_id() == name) else {
+            return flag;
+        };
+        let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+        let help = help.trim_end_matches('.');
+        flag.help(format!("{help} [default: {default}]"))
+    }
+}
+
+/// A default that may be another one for a second `kind` of task or model.
+pub(crate) fn by_kind(first: impl ToString, kind: &str, second: impl ToString) -> String {
+    let (first, second) = (first.to_string(), second.to_string());
+    if first == second {
+        first
+    } else {
+        format!("{first}; {kind}: {second}")
+    }
+}
+
+/// The defaults of [`Settings`](super::flags::Settings).
+pub(crate) fn of_settings() -> HelpDefaults {
+    let labels = Defaults::classification();
+    let texts = Defaults::data_to_text();
+    let both =
+        |value: fn(&Defaults) -> String| by_kind(value(&labels), "data-to-text", value(&texts));
+    let (table, pairs) = (TableConfig::default(), PairsConfig::default());
+    let checkpoints = SaveOptions::default();
+    let e2e = decoding(Scorer::E2e);
+    let every = |interval: Option<String>| interval.unwrap_or_else(|| "none between".to_string());
+    vec![
+        ("revision", "main".to_string()),
+        ("text_column", table.text),
+        ("pair_column", "none".to_string()),
+        ("label_column", table.label),
+        (
+            "labels",
+            "they are matched by the names in the model's config.json; a new head takes the data's order".to_string(),
+        ),
+        ("method", both(|of| of.adapter.method.to_string())),
+        ("structure", both(|of| of.adapter.structure.to_string())),
+        ("rank", both(|of| of.adapter.rank.to_string())),
+        ("alpha", both(|of| of.adapter.alpha.to_string())),
+        ("adapter_dropout", both(|of| of.adapter.dropout.to_string())),
+        ("init", both(|of| of.adapter.init.to_string())),
+        ("init_from", NONE.to_string()),
+        ("targets", both(|of| of.adapter.targets.clone())),
+        ("base_dtype", both(|of| of.adapter.base_dtype.to_string())),
+        ("lr", both(|of| format!("{:e}", of.training.learning_rate))),
+        ("batch", both(|of| of.batch_sequences().to_string())),
+        (
+            "gradient_accumulation",
+            both(|of| of.training.gradient_accumulation.to_string()),
+        ),
+        (
+            "loss_normalization",
+            both(|of| of.training.loss_normalization.to_string()),
+        ),
+        ("epochs", both(|of| of.training.epochs.to_string())),
+        ("warmup_ratio", both(|of| of.training.warmup_ratio.to_string())),
+        ("weight_decay", both(|of| of.training.weight_decay.to_string())),
+        ("max_grad_norm", "no bound".to_string()),
+        ("eval_steps", "once an epoch".to_string()),
+        ("patience", "never".to_string()),
+        (
+            "save_steps",
+            every(checkpoints.save_steps.map(|steps| steps.to_string())),
+        ),
+        (
+            "save_minutes",
+            every(checkpoints.save_minutes.map(|minutes| minutes.to_string())),
+        ),
+        ("save_total_limit", checkpoints.save_total_limit.to_string()),
+        (
+            "max_length",
+            format!(
+                "{}; or the length that the tokenizer is for, if that is less",
+                both(|of| of.max_length.to_string())
+            ),
+        ),
+        ("seed", both(|of| of.training.seed.to_string())),
+        ("device", "the first".to_string()),
+        ("train_split", "the task's: train".to_string()),
+        ("prompt_column", pairs.prompt),
+        ("completion_column", pairs.completion),
+        (
+            "projections",
+            format!(
+                "{} where --targets has c_attn",
+                texts.adapter.projections.unwrap_or_default()
+            ),
+        ),
+        ("label_smoothing", LABEL_SMOOTHING.to_string()),
+        ("num_beams", e2e.num_beams.to_string()),
+        (
+            "length_penalty",
+            format!(
+                "{} for e2e, else {}",
+                e2e.length_penalty,
+                decoding(Scorer::Dart).length_penalty
+            ),
+        ),
+        ("no_repeat_ngram_size", e2e.no_repeat_ngram_size.to_string()),
+        ("eos_token_ids", "the model's end of text".to_string()),
+        ("max_new_tokens", e2e.max_new_tokens.to_string()),
+    ]
+}

@@ -1,0 +1,304 @@
+//! The settings of a run, each defined once: as a flag, and as a key of a settings file or a recipe.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mtlora::core::{BaseDtype, Init, Structure};
+use mtlora::train::data_to_text::PairsConfig;
+use mtlora::train::{
+    BatchSize, LossNormalization, MethodName, SaveOptions, TableConfig, TrainOptions,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::settings::defaults;
+
+/// The heading in the help of the flags that only data-to-text tasks have.
+const DATA_TO_TEXT: &str = "Data-to-text";
+/// The settings that data-to-text tasks do not have.
+const LABELS_ONLY: [&str; 6] = [
+    "text_column",
+    "pair_column",
+    "label_column",
+    "regression",
+    "labels",
+    "fresh_head",
+];
+
+/// The settings that a flag, a settings file or a recipe may give. The help adds the defaults, from [`defaults`].
+#[derive(Default, clap::Args, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
+#[serde(deny_unknown_fields)]
+#[command(mut_args(defaults::add_to_help(defaults::of_settings())))]
+pub(crate) struct Settings {
+    /// The base model (RoBERTa or BERT; GPT-2 for data-to-text): a Hugging Face folder, or a name on the Hub:
+    /// roberta-base, org/name, org/name@revision.
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// For a model of the Hub: the branch, tag or commit.
+    #[arg(long)]
+    pub(crate) revision: Option<String>,
+    /// The task (see `mtlora tasks`).
+    #[arg(long)]
+    pub(crate) task: Option<String>,
+    /// The folder with the data [needed, except for GLUE's tasks: those are on the Hub].
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// For --task table: the column with the text.
+    #[arg(long)]
+    pub(crate) text_column: Option<String>,
+    /// For --task table: the column with the second text of a pair.
+    #[arg(long)]
+    pub(crate) pair_column: Option<String>,
+    /// For --task table: the column with the label or the number.
+    #[arg(long)]
+    pub(crate) label_column: Option<String>,
+    /// The classes in the order of the outputs of the model's classification head, separated by commas; classes that
+    /// contain commas go into a --config file, as labels = ["a, b", "c"].
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) labels: Option<Vec<String>>,
+    /// Start with a new output layer of the classification head, although the model has one: for a model that was
+    /// fine-tuned on other classes.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) fresh_head: Option<bool>,
+    /// For --task table: predict a number.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) regression: Option<bool>,
+    /// What trains: mtlora, full, head.
+    #[arg(long)]
+    pub(crate) method: Option<MethodName>,
+    /// How T is made: lora, shim, icfm, ctcm, dtsm.
+    #[arg(long)]
+    pub(crate) structure: Option<Structure>,
+    /// Rank of the update.
+    #[arg(long)]
+    pub(crate) rank: Option<usize>,
+    /// Numerator of the update's scale, alpha / rank.
+    #[arg(long)]
+    pub(crate) alpha: Option<f64>,
+    /// Scale by alpha / sqrt(rank).
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) use_rslora: Option<bool>,
+    /// Dropout on the adapter's input.
+    #[arg(long)]
+    pub(crate) adapter_dropout: Option<f64>,
+    /// How the adapter starts: kaiming, identity, zero.
+    #[arg(long)]
+    pub(crate) init: Option<Init>,
+    /// Start with the adapter (not the head) in this folder: a run's, or one that PEFT saved, or a name on the
+    /// Hub; structure, rank, alpha and targets are then its own. Plain LoRA starts any --structure, with T = I. none
+    /// starts with a new adapter.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) init_from: Option<PathBuf>,
+    /// Which weights are adapted: endings of names separated by commas, a regular expression, or
+    /// all-linear.
+    #[arg(long)]
+    pub(crate) targets: Option<String>,
+    /// In which precision the frozen weights are kept: f32, bf16 (half the memory, and faster where
+    /// the processor has bfloat16 products), int8 (a quarter).
+    #[arg(long)]
+    pub(crate) base_dtype: Option<BaseDtype>,
+    /// The highest learning rate.
+    #[arg(long)]
+    pub(crate) lr: Option<f64>,
+    /// Sequences in a batch.
+    #[arg(long)]
+    pub(crate) batch: Option<usize>,
+    /// Tokens in a batch, in place of --batch.
+    #[arg(long, conflicts_with = "batch")]
+    pub(crate) batch_tokens: Option<usize>,
+    /// Batches to a step.
+    #[arg(long)]
+    pub(crate) gradient_accumulation: Option<usize>,
+    /// What the losses of a step's batches are divided by. step: the number of tokens (or of examples) in all of
+    /// them; batch: each batch's by its own, and then by the number of batches, as the published GPT-2 code does.
+    #[arg(long)]
+    pub(crate) loss_normalization: Option<LossNormalization>,
+    /// Passes over the training data.
+    #[arg(long)]
+    pub(crate) epochs: Option<usize>,
+    /// The part of all steps over which the learning rate climbs.
+    #[arg(long)]
+    pub(crate) warmup_ratio: Option<f64>,
+    /// Steps over which the learning rate climbs, in place of --warmup-ratio.
+    #[arg(long, conflicts_with = "warmup_ratio")]
+    pub(crate) warmup_steps: Option<usize>,
+    /// AdamW's weight decay.
+    #[arg(long)]
+    pub(crate) weight_decay: Option<f64>,
+    /// The largest norm that the gradients may have; larger ones are scaled down.
+    #[arg(long)]
+    pub(crate) max_grad_norm: Option<f64>,
+    /// Steps between evaluations.
+    #[arg(long)]
+    pub(crate) eval_steps: Option<usize>,
+    /// Evaluations without a better score after which training stops.
+    #[arg(long)]
+    pub(crate) patience: Option<usize>,
+    /// Steps between checkpoints, beyond those after each epoch and each best evaluation.
+    #[arg(long)]
+    pub(crate) save_steps: Option<usize>,
+    /// Minutes between checkpoints.
+    #[arg(long)]
+    pub(crate) save_minutes: Option<f64>,
+    /// How many of the newest checkpoints are kept, beside that of the best evaluation.
+    #[arg(long)]
+    pub(crate) save_total_limit: Option<usize>,
+    /// The most tokens of an example; longer ones are cut, on the side that the model's tokenizer says. Of data-to-text
+    /// examples only the input is cut, on the left, and examples whose text is too long are left out.
+    #[arg(long)]
+    pub(crate) max_length: Option<usize>,
+    /// Seed of the head, the adapter, the data's order and dropout.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// The device (see `mtlora devices`).
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// The split to train on.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) train_split: Option<String>,
+    /// For --task pairs: the column with the prompt.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) prompt_column: Option<String>,
+    /// For --task pairs: the column with the text to write.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) completion_column: Option<String>,
+    /// Which of the query, key and value that one weight holds are adapted: letters of qkv.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) projections: Option<String>,
+    /// The share of each token's loss that is spread over the vocabulary.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) label_smoothing: Option<f64>,
+    /// Sequences that beam search follows at a time.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) num_beams: Option<usize>,
+    /// The power of a sequence's length that its log-probability is divided by.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) length_penalty: Option<f64>,
+    /// No sequence of this many tokens is written twice; 0: any may be.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) no_repeat_ngram_size: Option<usize>,
+    /// The tokens that end a text, separated by commas.
+    #[arg(long, value_delimiter = ',', help_heading = DATA_TO_TEXT)]
+    pub(crate) eos_token_ids: Option<Vec<u32>>,
+    /// The most tokens that are written.
+    #[arg(long, help_heading = DATA_TO_TEXT)]
+    pub(crate) max_new_tokens: Option<usize>,
+    /// End without writing a text for each input of the dev split and scoring them (BLEU and the like), which `mtlora
+    /// eval` can do later.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = DATA_TO_TEXT)]
+    pub(crate) no_final_scores: Option<bool>,
+}
+
+impl Settings {
+    /// The settings that are given, by name.
+    pub(super) fn given(&self) -> Result<toml::Table, toml::ser::Error> {
+        toml::Table::try_from(self)
+    }
+
+    /// Refuses settings that only data-to-text tasks have, for the task of that name.
+    pub(super) fn refuse_data_to_text(&self, task: &str) -> Result<(), String> {
+        let given = self.given().map_err(|error| error.to_string())?;
+        let command = Self::augment_args(clap::Command::new("settings"));
+        let set: Vec<&str> = command
+            .get_arguments()
+            .filter(|flag| flag.get_help_heading() == Some(DATA_TO_TEXT))
+            .map(|flag| flag.get_id().as_str())
+            .filter(|name| given.contains_key(*name))
+            .collect();
+        if set.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "only data-to-text tasks have {}; {task} asks for labels or numbers: leave them out",
+            set.join(", ")
+        ))
+    }
+
+    /// Refuses settings that only tasks with labels or numbers have, for the data-to-text task of that name.
+    pub(super) fn refuse_labels(&self, task: &str) -> Result<(), String> {
+        let given = self.given().map_err(|error| error.to_string())?;
+        match LABELS_ONLY.iter().find(|name| given.contains_key(**name)) {
+            Some(field) => Err(format!("{field} is not for the task {task}, leave it out")),
+            None => Ok(()),
+        }
+    }
+
+    /// The columns of a table.
+    pub(crate) fn table(&self) -> TableConfig {
+        let defaults = TableConfig::default();
+        TableConfig {
+            text: self.text_column.clone().unwrap_or(defaults.text),
+            pair: self.pair_column.clone(),
+            label: self.label_column.clone().unwrap_or(defaults.label),
+            regression: self.regression.unwrap_or(defaults.regression),
+            ..TableConfig::default()
+        }
+    }
+
+    /// The columns of a table with prompts and completions.
+    pub(super) fn pairs(&self) -> PairsConfig {
+        let defaults = PairsConfig::default();
+        PairsConfig {
+            prompt: self.prompt_column.clone().unwrap_or(defaults.prompt),
+            completion: self
+                .completion_column
+                .clone()
+                .unwrap_or(defaults.completion),
+            ..PairsConfig::default()
+        }
+    }
+
+    /// Whether training ends with texts and their scores, where this is given.
+    pub(crate) fn final_scores(&self) -> Option<bool> {
+        self.no_final_scores.map(|leave_out| !leave_out)
+    }
+
+    /// When checkpoints are made; what is not given is taken from `defaults`.
+    pub(super) fn checkpoints(&self, defaults: SaveOptions) -> SaveOptions {
+        SaveOptions {
+            save_steps: self.save_steps.or(defaults.save_steps),
+            save_minutes: self.save_minutes.or(defaults.save_minutes),
+            save_total_limit: self.save_total_limit.unwrap_or(defaults.save_total_limit),
+        }
+    }
+
+    /// How to train; what is not given is taken from `defaults`.
+    pub(super) fn training(&self, defaults: TrainOptions) -> TrainOptions {
+        TrainOptions {
+            batch: match (self.batch, self.batch_tokens) {
+                (Some(sequences), _) => BatchSize::Sequences(sequences),
+                (None, Some(tokens)) => BatchSize::Tokens(tokens),
+                (None, None) => defaults.batch,
+            },
+            gradient_accumulation: self
+                .gradient_accumulation
+                .unwrap_or(defaults.gradient_accumulation),
+            loss_normalization: self
+                .loss_normalization
+                .unwrap_or(defaults.loss_normalization),
+            learning_rate: self.lr.unwrap_or(defaults.learning_rate),
+            epochs: self.epochs.unwrap_or(defaults.epochs),
+            warmup_ratio: self.warmup_ratio.unwrap_or(defaults.warmup_ratio),
+            warmup_steps: self.warmup_steps,
+            weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
+            max_grad_norm: self.max_grad_norm,
+            eval_steps: self.eval_steps,
+            patience: self.patience,
+            seed: self.seed.unwrap_or(defaults.seed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_of_one_kind_of_task_are_flags() {
+        let command = Settings::augment_args(clap::Command::new("settings"));
+        let is_flag = |name: &str| command.get_arguments().any(|flag| flag.get_id() == name);
+        for name in LABELS_ONLY {
+            assert!(is_flag(name), "{name}");
+        }
+    }
+}

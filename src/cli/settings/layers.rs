@@ -1,0 +1,108 @@
+//! Merges the layers that settings come from: flags win over the settings file, and that over the recipe.
+
+use std::error::Error;
+use std::path::Path;
+
+use mtlora::train::read_text_file;
+
+use crate::cli::settings::defaults::NONE;
+use crate::cli::settings::flags::Settings;
+use crate::cli::settings::recipe::Recipe;
+
+/// Settings that exclude one another: a layer that gives one of a group hides the others of the group in the layers
+/// below.
+const EXCLUSIVE: [&[&str]; 2] = [
+    &["batch", "batch_tokens"],
+    &["warmup_ratio", "warmup_steps"],
+];
+
+impl Settings {
+    /// Fills in what these settings leave out: from the file `config`, and after that from the recipe.
+    ///
+    /// # Errors
+    /// If the file cannot be read, there is no such recipe, or it starts from another run and none is named.
+    pub(crate) fn layered(
+        mut self,
+        config: Option<&Path>,
+        recipe: Option<&str>,
+    ) -> Result<Self, Box<dyn Error>> {
+        if let Some(path) = config {
+            self = self.over(Self::read(path)?)?;
+        }
+        if let Some(name) = recipe {
+            let recipe = Recipe::find(name)?;
+            self = self.over(recipe.settings)?;
+            if let (Some(origin), None) = (recipe.starts_from, &self.init_from) {
+                return Err(format!(
+                    "recipe {name} starts from the adapter of a {origin} run: pass --init-from RUN, the folder of \
+                     such a run, or --init-from {NONE} to start with a new adapter"
+                )
+                .into());
+            }
+        }
+        Ok(self)
+    }
+
+    fn read(path: &Path) -> Result<Self, String> {
+        let text = read_text_file(path).map_err(|error| error.to_string())?;
+        toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// These settings, completed by those of the layer below.
+    pub(super) fn over(self, lower: Self) -> Result<Self, Box<dyn Error>> {
+        let upper = self.given()?;
+        let mut both = lower.given()?;
+        for group in EXCLUSIVE {
+            if group.iter().any(|name| upper.contains_key(*name)) {
+                both.retain(|name, _| !group.contains(&name));
+            }
+        }
+        both.extend(upper);
+        Ok(both.try_into()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn settings(toml: &str) -> Settings {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_the_recipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("settings.toml");
+        std::fs::write(&file, "lr = 2e-4\nepochs = 7\nwarmup_steps = 100\n").unwrap();
+        let flags = settings("epochs = 9\nbatch_tokens = 2048\n");
+        let all = flags
+            .layered(Some(&file), Some("roberta-base/cola"))
+            .unwrap();
+        let expected = Settings {
+            epochs: Some(9),
+            batch_tokens: Some(2048),
+            lr: Some(2e-4),
+            warmup_steps: Some(100),
+            // Each silenced by the other of its kind.
+            batch: None,
+            warmup_ratio: None,
+            ..Recipe::find("roberta-base/cola").unwrap().settings
+        };
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_recipe_that_starts_from_a_run_wants_it_named() {
+        let layered = |text: &str| settings(text).layered(None, Some("roberta-base/mrpc"));
+        let error = layered("").err().unwrap().to_string();
+        assert!(error.contains("of a roberta-base/mnli run: pass --init-from RUN"));
+        assert!(error.ends_with("--init-from none to start with a new adapter"));
+        let found = layered("init_from = 'runs/mnli'").unwrap();
+        assert_eq!(found.init_from, Some(PathBuf::from("runs/mnli")));
+        assert!(layered("init_from = 'none'").is_ok());
+    }
+}

@@ -1,0 +1,240 @@
+//! Resolves settings and defaults into the configuration of a run.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use mtlora::core::devices;
+use mtlora::models::{AdapterConfig, EncoderConfig, GenerationConfig, Gpt2Config};
+use mtlora::train::data_to_text::{GenerationTask, PairsConfig};
+use mtlora::train::{
+    AdapterSettings, GenerationRunConfig, MethodName, RunConfig, SaveOptions, Task, glue,
+    settings_of,
+};
+
+use crate::cli::hub;
+use crate::cli::model::finished;
+use crate::cli::model::head::{Head, HeadOf};
+use crate::cli::settings::defaults::{self, Defaults, LABEL_SMOOTHING, NONE};
+use crate::cli::settings::flags::Settings;
+use crate::cli::settings::task;
+use crate::cli::text::encoding;
+
+/// A run with its task.
+pub(crate) enum Resolved {
+    /// A classification or a regression.
+    Classification(Box<RunConfig>, Box<dyn Task>),
+    /// A data-to-text task.
+    Generation(Box<GenerationRunConfig>, Box<dyn GenerationTask>),
+}
+
+/// Where the model and the data are, and the device that computes.
+struct Place {
+    model: PathBuf,
+    data: PathBuf,
+    device: String,
+}
+
+impl Settings {
+    /// The configuration of the run that these settings and the defaults describe, and its task. A classification
+    /// starts with the head of `head`.
+    ///
+    /// # Errors
+    /// If a setting is missing, or does not apply to the task.
+    pub(crate) fn resolve(self, head: HeadOf<'_>) -> Result<Resolved, Box<dyn Error>> {
+        let needed = |name| format!("--{name} is needed");
+        let name = self.task.clone().ok_or_else(|| needed("task"))?;
+        let model = self.model.clone().ok_or_else(|| needed("model"))?;
+        let pairs = (name == task::PAIRS).then(|| self.pairs());
+        let generation = task::find_generation(&name, pairs.clone())?;
+        // Before anything is fetched.
+        match &generation {
+            Some(_) => self.refuse_labels(&name)?,
+            None => {
+                task::known(&name)?;
+                self.refuse_data_to_text(&name)?;
+            }
+        }
+        // Absolute, so that the run can be read from any folder.
+        let data = match (&self.data, glue::task(&name)) {
+            (Some(data), _) => data.canonicalize().unwrap_or_else(|_| data.clone()),
+            (None, Ok(task)) => hub::glue_data(&task, &[task.train_split(), task.dev_split()])?,
+            (None, Err(_)) => return Err(needed("data").into()),
+        };
+        let model = hub::model(&model, self.revision.as_deref(), |folder| {
+            match generation {
+                Some(_) => drop(Gpt2Config::from_folder(folder)?),
+                None => drop(EncoderConfig::from_folder(folder)?),
+            }
+            Ok(())
+        })?;
+        let device = match self.device.clone() {
+            Some(name) => name,
+            None => match devices().into_iter().next() {
+                Some(first) => first.name,
+                None => return Err("this build has no backend; build with --features flex".into()),
+            },
+        };
+        let place = Place {
+            model,
+            data,
+            device,
+        };
+        match generation {
+            Some(task) => self.generation(place, task, pairs),
+            None => self.classification(&name, place, head),
+        }
+    }
+
+    fn classification(
+        self,
+        name: &str,
+        place: Place,
+        head: HeadOf<'_>,
+    ) -> Result<Resolved, Box<dyn Error>> {
+        let table = (name == task::TABLE).then(|| self.table());
+        let head = match (self.fresh_head, head) {
+            (Some(true), HeadOf::Adapter(folder, adapter)) if adapter.num_labels().is_some() => {
+                return Err(format!(
+                    "--fresh-head cannot be used here: the adapter in {} brings a head of its own",
+                    folder.display()
+                )
+                .into());
+            }
+            (Some(true), _) => HeadOf::Fresh,
+            (_, head) => head,
+        };
+        let mut task = task::find(name, table.clone(), &place.data)?;
+        let head = Head::find(head, &place.model)?;
+        task = head.fit(task, self.labels.as_deref())?;
+        let table = table.map(|table| table.with_classes_of(task.as_ref()));
+        if table.is_some() {
+            // Splits may have classes that the head knows and the train split lacks.
+            task = task::find(name, table.clone(), &place.data)?;
+        }
+        let defaults = Defaults::classification();
+        let adapter = self.adapter(defaults.adapter)?;
+        let max_length = match self.max_length {
+            Some(length) => length,
+            None => encoding::default_length(&place.model, defaults.max_length)?,
+        };
+        let config = RunConfig {
+            model: place.model,
+            task: task.name().to_string(),
+            data: place.data,
+            table,
+            adapter,
+            max_length,
+            device: place.device,
+            training: self.training(defaults.training),
+            checkpoints: self.checkpoints(SaveOptions::default()),
+            fresh_head: head.fresh,
+            objective: task.objective().clone(),
+        };
+        Ok(Resolved::Classification(Box::new(config), task))
+    }
+
+    fn generation(
+        self,
+        place: Place,
+        task: Box<dyn GenerationTask>,
+        pairs: Option<PairsConfig>,
+    ) -> Result<Resolved, Box<dyn Error>> {
+        let defaults = Defaults::data_to_text();
+        let adapter = self.adapter(defaults.adapter)?;
+        let model = Gpt2Config::from_folder(&place.model)?;
+        let max_length = match self.max_length {
+            Some(length) => length,
+            None => encoding::default_length(&place.model, defaults.max_length)?,
+        };
+        let max_length = max_length.min(model.n_positions);
+        let decoding = defaults::decoding(task.scorer());
+        let config = GenerationRunConfig {
+            train_split: self
+                .train_split
+                .clone()
+                .unwrap_or_else(|| task.train_split().to_string()),
+            task: task.name().to_string(),
+            model: place.model,
+            data: place.data,
+            max_length,
+            label_smoothing: self.label_smoothing.unwrap_or(LABEL_SMOOTHING),
+            device: place.device,
+            final_scores: self.final_scores().unwrap_or(true),
+            pairs,
+            adapter,
+            training: self.training(defaults.training),
+            checkpoints: self.checkpoints(SaveOptions::default()),
+            decoding: GenerationConfig {
+                num_beams: self.num_beams.unwrap_or(decoding.num_beams),
+                length_penalty: self.length_penalty.unwrap_or(decoding.length_penalty),
+                no_repeat_ngram_size: self
+                    .no_repeat_ngram_size
+                    .unwrap_or(decoding.no_repeat_ngram_size),
+                max_new_tokens: self.max_new_tokens.unwrap_or(decoding.max_new_tokens),
+                eos_token_ids: self.eos_token_ids.unwrap_or(vec![model.eos_token_id]),
+                ..decoding
+            },
+        };
+        config.decoding.validate()?;
+        Ok(Resolved::Generation(Box::new(config), task))
+    }
+
+    /// How the adapter is made. If it starts from another one, that one's settings are the defaults.
+    fn adapter(&self, defaults: AdapterSettings) -> Result<AdapterSettings, Box<dyn Error>> {
+        let named = self.init_from.as_deref();
+        let named = named.filter(|folder| folder.as_os_str() != NONE);
+        let init_from = named.map(hub::adapter).transpose()?;
+        let defaults = match &init_from {
+            Some(folder) if self.method.unwrap_or(defaults.method) == MethodName::MtLora => {
+                finished::note_if_unfinished(folder)?;
+                settings_of(&AdapterConfig::from_folder(folder)?)
+            }
+            _ => defaults,
+        };
+        Ok(AdapterSettings {
+            method: self.method.unwrap_or(defaults.method),
+            structure: self.structure.unwrap_or(defaults.structure),
+            rank: self.rank.unwrap_or(defaults.rank),
+            alpha: self.alpha.unwrap_or(defaults.alpha),
+            use_rslora: self.use_rslora.unwrap_or(defaults.use_rslora),
+            dropout: self.adapter_dropout.unwrap_or(defaults.dropout),
+            init: self.init.unwrap_or(defaults.init),
+            init_from,
+            targets: self.targets.clone().unwrap_or(defaults.targets),
+            projections: self.projections.clone().or(defaults.projections),
+            base_dtype: self.base_dtype.unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings(toml: &str) -> Settings {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn what_a_task_has_not_is_refused() {
+        let text = "task = 'cola'\nmodel = 'm'\ndata = 'd'\nnum_beams = 4\nlabel_smoothing = 0.1\n";
+        let error = settings(text)
+            .resolve(HeadOf::Model)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.starts_with("only data-to-text tasks have label_smoothing, num_beams; cola"));
+    }
+
+    #[test]
+    fn no_run_to_start_from_is_none() {
+        let text = "task = 'cola'\nmodel = 'assets/tiny-roberta'\ndata = 'd'\ninit_from = 'none'\n";
+        let Resolved::Classification(config, _) = settings(text).resolve(HeadOf::Model).unwrap()
+        else {
+            panic!("cola is a classification");
+        };
+        assert_eq!(config.adapter.init_from, None);
+        assert_eq!(config.training.warmup_steps, None);
+    }
+}
