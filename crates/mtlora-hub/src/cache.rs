@@ -1,10 +1,10 @@
-//! The cache's folders: what Python's `huggingface_hub` has under `~/.cache/huggingface/hub`.
+//! The cache's folders, which are laid out as Python's `huggingface_hub` does under `~/.cache/huggingface/hub`.
 //!
 //! ```text
 //! models--org--name/blobs/<hash>                     the files' contents
 //! models--org--name/snapshots/<commit>/config.json   links to them
 //! models--org--name/refs/main                        the commit that a branch or tag was last seen at
-//! .locks/models--org--name/<hash>.lock               who is writing a blob
+//! .locks/models--org--name/<hash>.lock               locked by the process that writes a blob
 //! ```
 
 use std::fs::{self, File};
@@ -24,15 +24,15 @@ const LOCKS: &str = ".locks";
 /// One repository's folders in the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct RepoCache {
-    /// The whole cache.
+    /// The folder of the whole cache.
     root: PathBuf,
-    /// The repository's folder in it.
+    /// The name of the repository's folder in it.
     folder: String,
 }
 
-/// Held while a blob is written; another process that wants it waits.
+/// The lock that is held while a blob is written. Other processes that want to write the same blob wait for it.
 pub(crate) struct BlobLock {
-    /// None where the file system has no locks.
+    /// `None` where the file system has no locks.
     file: Option<File>,
 }
 
@@ -55,7 +55,7 @@ impl RepoCache {
         &self.root
     }
 
-    /// The commit that `revision` was last seen at.
+    /// The commit that `revision` pointed to when it was last looked up.
     pub(crate) fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_string());
@@ -66,7 +66,7 @@ impl RepoCache {
         Some(text.trim().to_string()).filter(|commit| is_commit(commit))
     }
 
-    /// Remembers that `revision` is at `commit`.
+    /// Remembers that `revision` points to `commit`.
     pub(crate) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), HubError> {
         if is_commit(revision) || self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
@@ -90,25 +90,25 @@ impl RepoCache {
         self.root.join(&self.folder).join(SNAPSHOTS).join(commit)
     }
 
-    /// A file at `commit`, if it is there.
+    /// The path of a file at `commit`, if the cache has it.
     pub(crate) fn file(&self, commit: &str, file: &str) -> Option<PathBuf> {
         check_path(file).ok()?;
         let path = self.snapshot(commit).join(file);
         path.is_file().then_some(path)
     }
 
-    /// The contents with that hash, if they are there.
+    /// The path of the contents with that hash, if the cache has them.
     pub(crate) fn blob(&self, hash: &ContentHash) -> Option<PathBuf> {
         let path = self.root.join(&self.folder).join(BLOBS).join(hash.name());
         path.is_file().then_some(path)
     }
 
-    /// Where the contents with that hash go; the folder is made.
+    /// The path to write the contents with that hash to. Its folder is created.
     pub(crate) fn blob_to_write(&self, hash: &ContentHash) -> Result<PathBuf, HubError> {
         Ok(self.make(&[&self.folder, BLOBS])?.join(hash.name()))
     }
 
-    /// Waits until no other process writes the blob with that hash. `waiting` is told if there is one.
+    /// Takes the lock of the blob with that hash. `waiting` is called if another process holds it.
     pub(crate) fn lock(
         &self,
         hash: &ContentHash,
@@ -141,7 +141,7 @@ impl RepoCache {
         }
     }
 
-    /// Makes `file` at `commit` a link to the blob with that hash. Where links can't be made it becomes a copy.
+    /// Makes `file` at `commit` a link to the blob with that hash, or a copy where the system cannot make links.
     pub(crate) fn link(
         &self,
         commit: &str,
@@ -173,7 +173,7 @@ impl RepoCache {
         Ok(path)
     }
 
-    /// Makes a folder of the cache, `parts` below its root, and refuses where a link leads out of the cache.
+    /// Creates the folder `parts` of the cache. If one of them is a link that leads out of the cache, it is refused.
     fn make(&self, parts: &[&str]) -> Result<PathBuf, HubError> {
         let failed = |path: &Path, error| HubError::io(path, "making the folder", error);
         fs::create_dir_all(&self.root).map_err(|error| failed(&self.root, error))?;
@@ -210,10 +210,10 @@ impl RepoCache {
     }
 }
 
-/// Opens the file that a blob's contents are gathered in, to write behind what is there; its length.
+/// Opens the file that collects a blob's contents, so that writing appends to it. Also gives its length in bytes.
 pub(crate) fn open_partial(path: &Path) -> Result<(File, u64), HubError> {
     let failed = |error| HubError::io(path, "writing", error);
-    // A link is not ours, and writing through it would write elsewhere.
+    // Not made by this crate, and writing through a link would write elsewhere.
     if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         fs::remove_file(path).map_err(failed)?;
     }
@@ -226,7 +226,7 @@ pub(crate) fn open_partial(path: &Path) -> Result<(File, u64), HubError> {
     Ok((file, length))
 }
 
-/// Gives complete contents their name.
+/// Renames complete contents to their final name.
 pub(crate) fn finish(mut file: File, partial: &Path, blob: &Path) -> Result<(), HubError> {
     file.flush()
         .and_then(|()| file.sync_all())
@@ -237,19 +237,19 @@ pub(crate) fn finish(mut file: File, partial: &Path, blob: &Path) -> Result<(), 
         .map_err(|error| HubError::io(blob, "writing", error))
 }
 
-/// The folders of a path, and its last part.
+/// Splits a path into its folders and its last part.
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// A name that nobody else takes at the same time: no other process, no other thread.
+/// A temporary name beside `name` that no other process or thread uses at the same time.
 pub(crate) fn beside(name: &str) -> String {
     static TAKEN: AtomicU64 = AtomicU64::new(0);
     let number = TAKEN.fetch_add(1, Ordering::Relaxed);
     format!(".{name}.{}.{number}", std::process::id())
 }
 
-/// Copies into a file that isn't there yet: through a link that is, it could overwrite what it copies.
+/// Copies to a file that must not exist yet: if it were a link, the copy could overwrite its own source.
 fn copy_new(from: &Path, to: &Path) -> io::Result<()> {
     let mut out = File::options().write(true).create_new(true).open(to)?;
     io::copy(&mut File::open(from)?, &mut out)?;
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_pythons() {
+    fn the_layout_is_the_one_of_python() {
         let folder = tempfile::tempdir().unwrap();
         let cache = repo(folder.path());
         assert_eq!(cache.commit("main"), None);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_that_is_no_commit_is_none() {
+    fn a_reference_that_is_not_a_commit_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let cache = repo(folder.path());
         cache.set_commit("main", COMMIT).unwrap();
@@ -449,8 +449,10 @@ mod tests {
         let (send, receive) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let told = send.clone();
-                let _second = cache.lock(&hash, || told.send("waits").unwrap()).unwrap();
+                let waiting = send.clone();
+                let _second = cache
+                    .lock(&hash, || waiting.send("waits").unwrap())
+                    .unwrap();
                 send.send("has it").unwrap();
             });
             assert_eq!(receive.recv().unwrap(), "waits");

@@ -1,4 +1,4 @@
-//! HTTP with the Hub: redirects, the token, and trying again.
+//! HTTP with the Hub: redirects, the token, and new attempts.
 
 use std::io::Read;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::environment::HubConfig;
 use crate::error::{HubError, shown};
 use crate::name::{RepoId, RepoKind};
 
-/// How often in a row something is tried that does not succeed.
+/// How many attempts in a row may fail.
 pub(crate) const TRIES: usize = 5;
 const MAX_REDIRECTS: usize = 10;
-/// The longest that a server may tell us to wait.
+/// The longest wait that a server can ask for.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a server may be silent.
+/// How long a server may send nothing.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The largest list of a repository's files, in bytes.
 const MAX_LISTING: u64 = 64 << 20;
-/// The largest message of a server that is read, in bytes.
+/// How much of a server's error message is read, in bytes.
 const MAX_MESSAGE: u64 = 4096;
 
 /// One repository on a Hub, and how to reach it.
@@ -35,20 +35,34 @@ pub(crate) struct Client<'a> {
     id: &'a RepoId,
 }
 
-/// What the Hub says of a file before it is fetched.
+/// What the Hub announces of a file before it is downloaded.
 pub(crate) struct FileHead {
     /// The ETag, if one was given.
     pub(crate) etag: Option<String>,
-    /// In bytes, if it was said.
+    /// The size in bytes, if one was given.
     pub(crate) size: Option<u64>,
 }
 
-/// Why one try failed.
+/// Why one attempt failed.
 pub(crate) enum Failure {
-    /// Another try may succeed; after this long, if the server said so.
-    Passing(String, Option<Duration>),
-    /// It won't.
+    /// Another attempt may succeed.
+    Passing {
+        reason: String,
+        /// The wait that the server asks for.
+        wait: Option<Duration>,
+    },
+    /// Every further attempt would fail too.
     Final(HubError),
+}
+
+impl Failure {
+    /// A failure that another attempt may not meet.
+    pub(crate) fn passing(reason: impl ToString) -> Self {
+        Self::Passing {
+            reason: reason.to_string(),
+            wait: None,
+        }
+    }
 }
 
 impl<'a> Client<'a> {
@@ -56,7 +70,7 @@ impl<'a> Client<'a> {
         let settings = Agent::config_builder()
             .user_agent(concat!("mtlora/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
-            // Each is followed here, where it is known who may see the token.
+            // `send` follows them, since it knows which servers may see the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .tls_config(
@@ -81,7 +95,7 @@ impl<'a> Client<'a> {
         what(self.kind, self.id)
     }
 
-    /// The answer to the question what is at the repository's revision: JSON.
+    /// The Hub's list of what is at the repository's revision, as JSON.
     pub(crate) fn listing(&self) -> Result<Vec<u8>, HubError> {
         let url = format!(
             "{}/api/{}/{}/revision/{}",
@@ -90,7 +104,7 @@ impl<'a> Client<'a> {
             self.id.name(),
             escaped(self.id.revision(), false)
         );
-        self.again(&url, || {
+        self.retried(&url, || {
             let response = self.send("GET", &url, None)?;
             let mut bytes = Vec::new();
             response
@@ -98,7 +112,7 @@ impl<'a> Client<'a> {
                 .into_reader()
                 .take(MAX_LISTING + 1)
                 .read_to_end(&mut bytes)
-                .map_err(|error| Failure::Passing(error.to_string(), None))?;
+                .map_err(Failure::passing)?;
             if bytes.len() as u64 > MAX_LISTING {
                 let message = format!("its list of files is longer than {MAX_LISTING} bytes");
                 return Err(Failure::Final(self.protocol(&url, message)));
@@ -121,13 +135,13 @@ impl<'a> Client<'a> {
         )
     }
 
-    /// What is said of the file at `url`.
+    /// The hash and the size that the Hub announces for the file at `url`.
     pub(crate) fn head(&self, url: &str) -> Result<FileHead, HubError> {
-        self.again(url, || {
+        self.retried(url, || {
             let response = self.send("HEAD", url, None)?;
             let headers = response.headers();
             let linked = text(headers, "x-linked-etag");
-            // Where a storage server answered instead of the Hub, its ETag and length are its own.
+            // A redirect's own ETag and length describe the redirect, not the file.
             let own =
                 |name: &str| text(headers, name).filter(|_| response.status() == StatusCode::OK);
             let etag = linked.or_else(|| own(ETAG.as_str()));
@@ -144,8 +158,8 @@ impl<'a> Client<'a> {
         self.send("GET", url, (from > 0).then_some(from))
     }
 
-    /// Sends a request and follows redirects: a GET to where the contents are, a HEAD as long as it is the Hub that
-    /// answers and the answer does not name the contents' hash. The token goes to the Hub only.
+    /// Sends a request and follows redirects. A GET follows them to the contents; a HEAD stops at the answer that has the
+    /// contents' hash, or before it would leave the Hub. The token goes to the Hub only.
     fn send(
         &self,
         method: &str,
@@ -154,7 +168,7 @@ impl<'a> Client<'a> {
     ) -> Result<Response<ureq::Body>, Failure> {
         let mut at: Uri = url
             .parse()
-            .map_err(|_| Failure::Final(self.protocol(url, "is no address".to_string())))?;
+            .map_err(|_| Failure::Final(self.protocol(url, "is not an address".to_string())))?;
         for _ in 0..=MAX_REDIRECTS {
             let response = self.send_once(method, &at, from)?;
             if !response.status().is_redirection() {
@@ -164,12 +178,12 @@ impl<'a> Client<'a> {
             let location =
                 text(response.headers(), LOCATION.as_str()).and_then(|to| resolve(&at, to));
             let Some(next) = location else {
-                let message = "redirects to no address".to_string();
+                let message = "redirects without an address that can be followed".to_string();
                 return Err(Failure::Final(self.protocol(&shown_at, message)));
             };
             if at.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
                 let message = format!(
-                    "redirects from https to {}, which anybody on the way could change; refused",
+                    "redirects from https to {}, where anyone on the network could change the contents; this was refused",
                     without_query(&next)
                 );
                 return Err(Failure::Final(self.protocol(&shown_at, message)));
@@ -194,7 +208,7 @@ impl<'a> Client<'a> {
             "HEAD" => self.agent.head(at),
             _ => self.agent.get(at),
         }
-        // Lengths and ranges are to be those of the file itself.
+        // Without compression, lengths and ranges are those of the file.
         .header(ACCEPT_ENCODING, "identity");
         if let Some(from) = from {
             request = request.header(RANGE, format!("bytes={from}-"));
@@ -204,16 +218,16 @@ impl<'a> Client<'a> {
         }
         request.call().map_err(|error| match error {
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                // What rustls says of certificates: it will say so again.
+                // A certificate that rustls rejects, which another attempt would not change.
                 let hint =
-                    "set SSL_CERT_FILE to a PEM file if your network has certificates of its own";
+                    "if your network has certificates of its own, set SSL_CERT_FILE to a PEM file with them";
                 Failure::Final(self.unreachable(&without_query(at), 1, format!("{error}; {hint}")))
             }
             ureq::Error::Io(_)
             | ureq::Error::Timeout(_)
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
-            | ureq::Error::Protocol(_) => Failure::Passing(error.to_string(), None),
+            | ureq::Error::Protocol(_) => Failure::passing(error),
             other => Failure::Final(HubError::Unreachable {
                 what: self.what(),
                 url: without_query(at),
@@ -223,7 +237,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// The response, if it is the one that was asked for.
+    /// The response, if its status is a success.
     fn accepted(
         &self,
         at: &Uri,
@@ -238,13 +252,15 @@ impl<'a> Client<'a> {
         if matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504) {
             let wait =
                 text(response.headers(), RETRY_AFTER.as_str()).and_then(|text| text.parse().ok());
-            let reason = format!("status {status}");
-            return Err(Failure::Passing(reason, wait.map(Duration::from_secs)));
+            return Err(Failure::Passing {
+                reason: format!("status {status}"),
+                wait: wait.map(Duration::from_secs),
+            });
         }
         Err(Failure::Final(self.refusal(at, response)))
     }
 
-    /// What a status that is no success means on the Hub.
+    /// The error that a status other than success stands for on the Hub.
     fn refusal(&self, at: &Uri, response: Response<ureq::Body>) -> HubError {
         let status = response.status().as_u16();
         let header = |name| {
@@ -260,7 +276,7 @@ impl<'a> Client<'a> {
         if message.is_empty() {
             let mut text = String::new();
             let body = response.into_body().into_reader();
-            // It only makes the message better.
+            // An answer that cannot be read only makes the message poorer.
             let _ = body.take(MAX_MESSAGE).read_to_string(&mut text);
             message = error_in(&text);
         }
@@ -282,7 +298,7 @@ impl<'a> Client<'a> {
                 with_token,
                 message,
             },
-            // The Hub says 401 of what does not exist, too, so as not to tell who has what.
+            // The Hub also answers 401 for what does not exist, so that nobody can find out what is private.
             (401, _) if with_token && code != "RepoNotFound" => HubError::Denied {
                 what,
                 endpoint,
@@ -301,7 +317,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// How long to wait between tries.
+    /// The waits between attempts, from the first one on.
     pub(crate) fn waits(&self) -> Waits {
         Waits {
             failed: 0,
@@ -309,18 +325,18 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Tries until it succeeds, fails for good, or has failed often.
-    fn again<T>(
+    /// Calls `attempt` until it succeeds, fails for good, or has failed [`TRIES`] times in a row.
+    fn retried<T>(
         &self,
         url: &str,
-        mut one: impl FnMut() -> Result<T, Failure>,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
     ) -> Result<T, HubError> {
         let mut waits = self.waits();
         loop {
-            match one() {
+            match attempt() {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(reason, wait)) => {
+                Err(Failure::Passing { reason, wait }) => {
                     if !waits.next(wait) {
                         return Err(self.unreachable(url, waits.failed, reason));
                     }
@@ -358,15 +374,15 @@ pub(crate) fn what(kind: RepoKind, id: &RepoId) -> String {
     format!("{} {id}", kind.noun())
 }
 
-/// How long to wait between tries.
+/// Waits between attempts, each twice as long as the one before.
 pub(crate) struct Waits {
-    /// Tries that failed in a row.
+    /// How many attempts in a row have failed.
     pub(crate) failed: usize,
     wait: Duration,
 }
 
 impl Waits {
-    /// Waits after a failure, as long as the server said if it did. False: it has failed often enough.
+    /// Waits after a failed attempt: as long as the server asked, if it did. False if there were too many of them.
     pub(crate) fn next(&mut self, asked: Option<Duration>) -> bool {
         self.failed += 1;
         if self.failed >= TRIES {
@@ -382,7 +398,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The `error` of a JSON answer; other text is of no use in a message.
+/// The `error` of a JSON answer. Other text, such as a web page, is left out of messages.
 fn error_in(text: &str) -> String {
     let value: Option<serde_json::Value> = serde_json::from_str(text).ok();
     let error = value
@@ -391,17 +407,15 @@ fn error_in(text: &str) -> String {
     error.unwrap_or_default().to_string()
 }
 
+/// What tells servers apart: scheme, host and port.
 fn origin(uri: &Uri) -> Option<(&str, String, u16)> {
     let scheme = uri.scheme_str()?;
-    let usual = match scheme {
-        "https" => 443,
-        _ => 80,
-    };
-    let port = uri.port_u16().unwrap_or(usual);
+    let default_port = if scheme == "https" { 443 } else { 80 };
+    let port = uri.port_u16().unwrap_or(default_port);
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
-/// Where a Location header leads from `at`.
+/// The address that a Location header in the answer of `at` leads to.
 fn resolve(at: &Uri, location: &str) -> Option<Uri> {
     let (scheme, authority) = (at.scheme_str()?, at.authority()?.as_str());
     let whole = if location.contains("://") {
@@ -419,7 +433,7 @@ fn resolve(at: &Uri, location: &str) -> Option<Uri> {
     (known && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
 }
 
-/// An address as a message may show it: storage servers' queries are signatures that let anybody in.
+/// An address as messages may show it: a storage server's query is a signature that would let anyone in.
 fn without_query(uri: &Uri) -> String {
     let host = uri.host().unwrap_or_default();
     let port = uri
@@ -433,16 +447,17 @@ fn without_query(uri: &Uri) -> String {
     )
 }
 
-/// Text as a part of an address: everything but letters, digits and `-._~` becomes %XX; `/` as well, unless it stays.
+/// Text as a part of an address: every byte but letters, digits and `-._~` becomes %XX, and `/` too unless it is kept.
 fn escaped(text: &str, keep_slashes: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric()
             || b"-._~".contains(&byte)
             || (byte == b'/' && keep_slashes);
-        match plain {
-            true => out.push(char::from(byte)),
-            false => out.push_str(&format!("%{byte:02X}")),
+        if plain {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
         }
     }
     out

@@ -1,4 +1,4 @@
-//! Where the cache and the Hub are, and as whom to ask: the variables that Python's library reads too.
+//! The Hub's address, the cache's folder and the user's token, from the variables that Python's library reads too.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,16 +11,16 @@ use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 use crate::error::HubError;
 
-/// The Hub where HF_ENDPOINT says nothing.
+/// The Hub that is used where HF_ENDPOINT is not set.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// The largest file of certificates that is read, in bytes.
 const MAX_CERTIFICATES: u64 = 16 << 20;
-/// A token is some forty characters; a file of more than this is something else.
+/// The largest token file that is read, in bytes. A token has some forty characters.
 const MAX_TOKEN_FILE: u64 = 4096;
 
-/// What says who asks. Never shown.
+/// The user's access token. Neither `Debug` nor any message shows it.
 #[derive(Clone)]
 pub(crate) struct Token(String);
 
@@ -48,7 +48,7 @@ pub struct HubConfig {
 }
 
 impl HubConfig {
-    /// The usual Hub, without a token, with this folder as the cache.
+    /// The Hub at [`DEFAULT_ENDPOINT`], without a token, with this folder as the cache.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: DEFAULT_ENDPOINT.to_string(),
@@ -60,7 +60,7 @@ impl HubConfig {
         }
     }
 
-    /// What the environment says.
+    /// The settings that the environment variables ask for.
     ///
     /// | variable | what it sets |
     /// |---|---|
@@ -73,9 +73,8 @@ impl HubConfig {
     /// | `HF_HUB_OFFLINE`, or `TRANSFORMERS_OFFLINE` | if true (1, ON, YES, TRUE), nothing is fetched |
     ///
     /// # Errors
-    /// No home folder where one is needed; an endpoint that is no address; a token with characters that tokens
-    /// don't have; a token file that cannot be read;
-    /// a file of certificates that has none.
+    /// There is no home folder where one is needed, the endpoint is not an address, the token has characters that tokens
+    /// do not have, the token file cannot be read, or the file of certificates has none.
     pub fn from_env() -> Result<Self, HubError> {
         Self::from_variables(&|name| std::env::var_os(name), std::env::home_dir())
     }
@@ -147,26 +146,26 @@ impl HubConfig {
         })
     }
 
-    /// With another Hub: an address with `http://` or `https://`.
+    /// Uses another Hub, whose address begins with `http://` or `https://`.
     ///
     /// # Errors
-    /// No such address.
+    /// The address does not, or it has a query or a user in it.
     pub fn with_endpoint(mut self, endpoint: &str) -> Result<Self, HubError> {
         check_endpoint(endpoint).map_err(|message| wrong("the endpoint", message))?;
         self.endpoint = endpoint.trim_end_matches('/').to_string();
         Ok(self)
     }
 
-    /// With this token, which is sent to the endpoint and nowhere else.
+    /// Uses this token, which is sent to the endpoint and nowhere else.
     ///
     /// # Errors
-    /// Characters that tokens don't have.
+    /// The token has characters that tokens do not have.
     pub fn with_token(mut self, token: &str) -> Result<Self, HubError> {
         self.token = checked_token("the token", token.trim().to_string())?;
         Ok(self)
     }
 
-    /// How long to wait before the first of a row of new tries; before each further one it is twice as long
+    /// Sets how long to wait before a failed request is tried again; the wait doubles with each further attempt
     /// [default: half a second].
     #[must_use]
     pub fn with_retry_wait(mut self, wait: Duration) -> Self {
@@ -174,7 +173,7 @@ impl HubConfig {
         self
     }
 
-    /// Whether nothing may be fetched.
+    /// Sets whether only the cache may be used, without any request.
     #[must_use]
     pub fn with_offline(mut self, offline: bool) -> Self {
         self.offline = offline;
@@ -192,16 +191,18 @@ fn wrong(variable: impl fmt::Display, message: &str) -> HubError {
 fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
     let uri: ureq::http::Uri = endpoint
         .parse()
-        .map_err(|_| "is no address; write it as https://huggingface.co")?;
+        .map_err(|_| "is not an address; write it as https://huggingface.co")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-        return Err("is no address with http:// or https://; write it as https://huggingface.co");
+        return Err(
+            "does not begin with http:// or https:// and a host; write it as https://huggingface.co",
+        );
     }
     if uri.query().is_some()
         || uri
             .authority()
             .is_some_and(|authority| authority.as_str().contains('@'))
     {
-        return Err("may have no query and no user in it; the token goes into HF_TOKEN");
+        return Err("must not have a query or a user in it; put the token into HF_TOKEN");
     }
     Ok(())
 }
@@ -211,12 +212,13 @@ fn checked_token(source: impl fmt::Display, token: String) -> Result<Option<Toke
         return Ok(None);
     }
     // Anything else could end the header that it is sent in.
-    match token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(Some(Token(token))),
-        false => Err(wrong(
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(Some(Token(token)))
+    } else {
+        Err(wrong(
             source,
-            "holds no token: there are spaces, line breaks or other characters in it",
-        )),
+            "does not hold a token: it has spaces, line breaks or other characters that tokens do not have",
+        ))
     }
 }
 
@@ -227,14 +229,17 @@ fn token_in(path: &Path) -> Result<Option<Token>, HubError> {
         Err(error) => return Err(HubError::io(path, "reading the token", error)),
     };
     if !metadata.is_file() || metadata.len() > MAX_TOKEN_FILE {
-        return Err(wrong(path.display(), "holds no token: it is no small file"));
+        return Err(wrong(
+            path.display(),
+            "does not hold a token: it is a folder or too large",
+        ));
     }
     let text =
         fs::read_to_string(path).map_err(|error| HubError::io(path, "reading the token", error))?;
     checked_token(path.display(), text.trim().to_string())
 }
 
-/// The certificates in a PEM file.
+/// The certificates in a PEM file, or Mozilla's if the file does not exist.
 fn roots_in(path: &Path) -> Result<RootCerts, HubError> {
     let failed = |error| HubError::io(path, "reading the certificates", error);
     let file = match fs::File::open(path) {
@@ -251,13 +256,13 @@ fn roots_in(path: &Path) -> Result<RootCerts, HubError> {
             _ => None,
         })
         .collect();
-    match certificates.is_empty() {
-        true => Err(wrong(
+    if certificates.is_empty() {
+        return Err(wrong(
             path.display(),
-            "holds no certificate; name a PEM file with SSL_CERT_FILE",
-        )),
-        false => Ok(RootCerts::from(certificates)),
+            "holds no certificate; set SSL_CERT_FILE to a PEM file",
+        ));
     }
+    Ok(RootCerts::from(certificates))
 }
 
 #[cfg(test)]

@@ -12,42 +12,42 @@ const LISTED: usize = 8;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// Text that is no name of a model, an adapter or a data set.
-    #[error("{} is no name on the Hub: {reason}; names look like `roberta-base`, `org/name` or `org/name@revision`", shown(.text))]
+    /// Text that cannot be the name of a model, an adapter or a data set.
+    #[error("{} is not a valid name on the Hub: {reason}; names look like `roberta-base`, `org/name` or `org/name@revision`", shown(.text))]
     Name {
         /// The text.
         text: String,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A file name, revision or hash that would lead out of the cache, or is no file name on some system.
-    #[error("{what}: refused {}, which {reason}; nothing was written", shown(.name))]
+    /// A file name, revision or hash that would lead out of the cache, or that some system does not allow.
+    #[error("{what}: refused the name {}, which {reason}; nothing was written", shown(.name))]
     UnsafeName {
-        /// What named it, such as "the list of files of model org/name".
+        /// Where the name comes from, such as "the list of files of model org/name".
         what: String,
         /// The name.
         name: String,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A folder of the cache that leads out of it.
-    #[error("{}: leads out of the cache {}, where nothing is written; remove the link, or name another cache with HF_HUB_CACHE", .path.display(), .cache.display())]
+    /// A folder of the cache that is a link to somewhere outside of it.
+    #[error("{}: this link leads out of the cache {}, and nothing is written outside of the cache; remove the link, or set HF_HUB_CACHE to another folder", .path.display(), .cache.display())]
     OutsideCache {
         /// The folder.
         path: PathBuf,
         /// The cache.
         cache: PathBuf,
     },
-    /// An environment variable or a file that it names with a value that cannot be.
+    /// An environment variable, or the file that it names, has a value that cannot be used.
     #[error("{variable}: {message}")]
     Environment {
         /// The variable, or the file.
         variable: String,
-        /// What is wrong; never shows a token.
+        /// What is wrong. It never shows a token.
         message: String,
     },
-    /// Something is not in the cache, and nothing may be fetched.
-    #[error("{what}: {missing} is not in the cache {}, and HF_HUB_OFFLINE is set; unset it to fetch from {endpoint}", .cache.display())]
+    /// Something is not in the cache, and nothing may be downloaded.
+    #[error("{what}: {missing} is not in the cache {}, and HF_HUB_OFFLINE is set; unset it to download from {endpoint}", .cache.display())]
     Offline {
         /// The model, adapter or data set.
         what: String,
@@ -55,25 +55,25 @@ pub enum HubError {
         missing: String,
         /// The cache.
         cache: PathBuf,
-        /// Where it would be fetched from.
+        /// Where it would be downloaded from.
         endpoint: String,
     },
-    /// Nobody answered, or the answer broke off, or the server was in trouble, however often it was tried.
+    /// The server did not answer, broke off, or reported trouble at every attempt.
     #[error(
-        "{what}: cannot fetch {url} (tries: {attempts}): {reason}; try again later (what has arrived is kept), or see whether HF_ENDPOINT and the network are right"
+        "{what}: cannot fetch {url} (attempts: {attempts}): {reason}; try again later (what has arrived is kept), or check HF_ENDPOINT and the network"
     )]
     Unreachable {
         /// The model, adapter or data set.
         what: String,
         /// The address, without its query.
         url: String,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: usize,
-        /// What happened the last time.
+        /// Why the last attempt failed.
         reason: String,
     },
-    /// The Hub does not know it, or does not show it to this user.
-    #[error("{what}: {endpoint} has no such {kind}, or only for those who may see it{}; check the name", token_hint(*.with_token))]
+    /// The Hub does not have it, or does not show it to this user.
+    #[error("{what}: {endpoint} has no such {kind}, or you may not see it{}; check the name", token_hint(*.with_token))]
     NotFound {
         /// The model, adapter or data set.
         what: String,
@@ -84,29 +84,29 @@ pub enum HubError {
         /// Whether a token was sent.
         with_token: bool,
     },
-    /// It exists, but not at that revision.
-    #[error("{what}: {endpoint} has no such revision; name a branch, a tag or a commit of it")]
+    /// The repository exists, but not at that revision.
+    #[error("{what}: {endpoint} has no such revision; name one of its branches, tags or commits")]
     NoRevision {
         /// The model, adapter or data set, with the revision.
         what: String,
         /// The Hub.
         endpoint: String,
     },
-    /// The Hub refused: it asks for conditions to be accepted, or the token may not read it.
+    /// The Hub refused access: its conditions have not been accepted, or the token may not read it.
     #[error("{what}: access refused by {endpoint}{}: {}", said(.message), denied_hint(*.gated, *.with_token))]
     Denied {
         /// The model, adapter or data set.
         what: String,
         /// The Hub.
         endpoint: String,
-        /// Whether there are conditions to accept first.
+        /// Whether the user must accept conditions first.
         gated: bool,
         /// Whether a token was sent.
         with_token: bool,
-        /// What the server says.
+        /// The server's message; empty if there is none.
         message: String,
     },
-    /// An answer that says neither yes nor no.
+    /// A status that has no meaning of its own on the Hub.
     #[error("{what}: {url} answered with status {status}{}", said(.message))]
     Status {
         /// The model, adapter or data set.
@@ -115,10 +115,10 @@ pub enum HubError {
         url: String,
         /// The HTTP status.
         status: u16,
-        /// What the server says.
+        /// The server's message; empty if there is none.
         message: String,
     },
-    /// An answer that is not what the Hub's protocol has there.
+    /// An answer that does not follow the Hub's protocol.
     #[error("{what}: {url}: {message}; is HF_ENDPOINT the address of a Hub?")]
     Protocol {
         /// The model, adapter or data set.
@@ -128,26 +128,26 @@ pub enum HubError {
         /// What is wrong with the answer.
         message: String,
     },
-    /// A repository without a file that is needed.
+    /// The repository lacks a file that is needed.
     #[error("{what}: it has no {missing}{}; {hint}", found(.there))]
     NoFile {
         /// The model, adapter or data set.
         what: String,
         /// The file.
         missing: String,
-        /// What there is in its place.
+        /// Files that it has instead.
         there: Vec<String>,
         /// What to do.
         hint: &'static str,
     },
-    /// What arrived is not what was announced. Nothing of it was kept.
-    #[error("{what}: {file} did not arrive whole: {message}; nothing of it was kept, try again")]
+    /// The contents are not the ones that the Hub announced. They were deleted.
+    #[error("{what}: {file} did not arrive whole: {message}; it was deleted, try again")]
     Damaged {
         /// The model, adapter or data set.
         what: String,
         /// The file.
         file: String,
-        /// Announced and found sizes or hashes.
+        /// The announced and the found sizes or hashes.
         message: String,
     },
     /// The list of a model's weight files cannot be used.
@@ -165,7 +165,7 @@ pub enum HubError {
         path: PathBuf,
         /// What was tried, such as "writing".
         action: &'static str,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -179,7 +179,7 @@ impl HubError {
         }
     }
 
-    /// Whether the copy in the cache may be used instead: nobody answered, or the server was in trouble.
+    /// Whether the copy in the cache may be used instead, since the server did not answer or is in trouble.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
@@ -190,16 +190,17 @@ impl HubError {
 }
 
 fn token_hint(with_token: bool) -> &'static str {
-    match with_token {
-        true => " (the token that was sent may not)",
-        false => " (no token was sent: set HF_TOKEN if it is private or gated)",
+    if with_token {
+        " with the token that was sent"
+    } else {
+        " (no token was sent: set HF_TOKEN if it is private or gated)"
     }
 }
 
 fn denied_hint(gated: bool, with_token: bool) -> &'static str {
     match (gated, with_token) {
         (true, true) => {
-            "it is gated; accept its conditions on its page with the account that the token is of"
+            "it is gated; accept its conditions on its page with the account that the token belongs to"
         }
         (true, false) => {
             "it is gated; accept its conditions on its page, and set HF_TOKEN to a token of that account"
@@ -212,9 +213,10 @@ fn denied_hint(gated: bool, with_token: bool) -> &'static str {
 }
 
 fn said(message: &str) -> String {
-    match message.is_empty() {
-        true => String::new(),
-        false => format!(" ({})", shown(message)),
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", shown(message))
     }
 }
 
@@ -223,14 +225,16 @@ fn found(names: &[String]) -> String {
         return String::new();
     }
     let first: Vec<String> = names.iter().take(LISTED).map(|name| shown(name)).collect();
-    let more = match names.len().saturating_sub(LISTED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let left = names.len() - first.len();
+    let more = if left > 0 {
+        format!(" and {left} more")
+    } else {
+        String::new()
     };
     format!(", but {}{more}", first.join(", "))
 }
 
-/// Somebody else's text, in backticks, on one line and cut to a length that a message bears.
+/// Text from elsewhere as a message shows it: in backticks, on one line, and cut to [`SHOWN`] characters.
 pub(crate) fn shown(text: &str) -> String {
     let mut characters = text.chars();
     let head: String = characters

@@ -1,4 +1,4 @@
-//! The hash that the Hub names a file's contents by.
+//! The hashes by which the Hub names files' contents.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -12,8 +12,8 @@ use crate::name::is_hex;
 /// How much is hashed at a time, in bytes.
 const CHUNK: usize = 1 << 18;
 
-/// What an ETag of the Hub says: of large files the SHA-256, of others git's own hash, SHA-1 of the contents behind
-/// `blob <length>` and a zero byte.
+/// The hash in one of the Hub's ETags: SHA-256 for large files; for others git's hash, which is the SHA-1 of
+/// `blob <length>`, a zero byte, and the contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ContentHash {
     Sha256(String),
@@ -21,7 +21,7 @@ pub(crate) enum ContentHash {
 }
 
 impl ContentHash {
-    /// From an ETag, with or without quotation marks and the mark of a weak one. None: it is no such hash.
+    /// Reads an ETag, with or without quotation marks and the `W/` of a weak one. `None` if it is not such a hash.
     pub(crate) fn parse(etag: &str) -> Option<Self> {
         let text = etag.trim();
         let text = text.strip_prefix("W/").unwrap_or(text);
@@ -42,7 +42,7 @@ impl ContentHash {
         }
     }
 
-    /// The hash of the same kind of a file's contents.
+    /// Hashes a file's contents in the same way.
     pub(crate) fn of_file(&self, path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         Ok(match self {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hashes_are_gits_and_sha256() {
+    fn the_hashes_are_those_of_git_and_sha256() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         std::fs::write(&path, "hello\n").unwrap();
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_names_no_file() {
+    fn an_etag_that_is_not_a_hash_is_refused() {
         for etag in [
             "",
             "\"\"",

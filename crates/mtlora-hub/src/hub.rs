@@ -1,4 +1,4 @@
-//! From a name to a folder with what is needed of it.
+//! Resolves a repository's name to a folder that has the files which are needed of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use crate::snapshot::{Snapshot, read_small};
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// What models from before safetensors have. Fetched only where there are no safetensors.
+/// The weights of models older than safetensors. They are downloaded only where there are no safetensors.
 const PICKLE: &str = "pytorch_model.bin";
 const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
 const TOKENIZER: &str = "tokenizer.json";
-/// What a model's folder may have besides, all small: how it generates, and what goes with its tokenizer.
+/// Small files that a model may have besides: its generation settings and its tokenizer's files.
 const OPTIONAL: [&str; 7] = [
     "generation_config.json",
     "tokenizer_config.json",
@@ -31,10 +31,10 @@ const OPTIONAL: [&str; 7] = [
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 const ADAPTER_PICKLE: &str = "adapter_model.bin";
-/// The largest list of parts, in bytes.
+/// The largest index of a checkpoint's parts, in bytes.
 const MAX_INDEX: u64 = 64 << 20;
 
-/// A Hugging Face Hub, or the copy of it in the cache.
+/// A Hugging Face Hub and its cache on this machine.
 ///
 /// ```no_run
 /// use mtlora_hub::Hub;
@@ -50,24 +50,25 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// With these settings.
+    /// A Hub with these settings.
     pub fn new(config: HubConfig) -> Self {
         Self { config }
     }
 
-    /// With those of the environment: see [`HubConfig::from_env`].
+    /// A Hub with the settings of the environment variables: see [`HubConfig::from_env`].
     ///
     /// # Errors
-    /// As [`HubConfig::from_env`].
+    /// The same as [`HubConfig::from_env`].
     pub fn from_env() -> Result<Self, HubError> {
         Ok(Self::new(HubConfig::from_env()?))
     }
 
-    /// A repository at the commit that its revision is at now. It is asked for what it has, in one request, unless
-    /// that is not allowed; if it does not answer, the cache's copy is taken.
+    /// Opens a repository at the commit that its revision points to now. This takes one request, which lists the files;
+    /// offline, or where the Hub does not answer, the copy in the cache is used instead.
     ///
     /// # Errors
-    /// No such repository or revision, none that may be seen; no answer and no copy in the cache.
+    /// The repository or the revision does not exist, the user may not see it, or the Hub does not answer and the cache
+    /// has no copy.
     pub fn snapshot(
         &self,
         kind: RepoKind,
@@ -77,11 +78,11 @@ impl Hub {
         Snapshot::open(&self.config, kind, id, progress)
     }
 
-    /// The folder of a model, with what is needed of it and nothing else: its configuration, tokenizer and
-    /// weights: safetensors, whole or in parts, and `pytorch_model.bin` where there are none.
+    /// The folder of a model. It gets the files that are needed and no others: configuration, tokenizer and weights
+    /// (safetensors, in one file or in parts; `pytorch_model.bin` if there are none).
     ///
     /// # Errors
-    /// As [`Self::snapshot`], [`Snapshot::model_description`] and [`Snapshot::model_weights`].
+    /// The same as [`Self::snapshot`], [`Snapshot::model_description`] and [`Snapshot::model_weights`].
     pub fn model(&self, id: &RepoId, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
         let snapshot = self.snapshot(RepoKind::Model, id, progress)?;
         snapshot.model_description(progress)?;
@@ -89,15 +90,17 @@ impl Hub {
     }
 
     /// The folder of an adapter in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`, or
-    /// `adapter_model.bin` where there is none.
+    /// `adapter_model.bin` if there are no safetensors.
     ///
     /// # Errors
-    /// As [`Self::snapshot`] and [`Snapshot::fetch`]; a repository without these files.
+    /// The same as [`Self::snapshot`] and [`Snapshot::fetch`]; or the repository lacks one of these files.
     pub fn adapter(&self, id: &RepoId, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
         let snapshot = self.snapshot(RepoKind::Model, id, progress)?;
-        let weights = match snapshot.has(ADAPTER_WEIGHTS) || !snapshot.has(ADAPTER_PICKLE) {
-            true => ADAPTER_WEIGHTS,
-            false => ADAPTER_PICKLE,
+        let only_pickle = snapshot.has(ADAPTER_PICKLE) && !snapshot.has(ADAPTER_WEIGHTS);
+        let weights = if only_pickle {
+            ADAPTER_PICKLE
+        } else {
+            ADAPTER_WEIGHTS
         };
         for file in [ADAPTER_CONFIG, weights] {
             snapshot.need(file, &[CONFIG, WEIGHTS], progress)?;
@@ -106,10 +109,10 @@ impl Hub {
         Ok(snapshot.folder())
     }
 
-    /// The folder of a data set, with the files that `wanted` accepts.
+    /// The folder of a data set. It gets those files in the repository's folder `folder` that `wanted` accepts.
     ///
     /// # Errors
-    /// As [`Self::snapshot`] and [`Snapshot::fetch`]; `folder` with no such file.
+    /// The same as [`Self::snapshot`] and [`Snapshot::fetch`]; or `wanted` accepts none of the files in `folder`.
     pub fn dataset(
         &self,
         id: &RepoId,
@@ -131,17 +134,18 @@ impl Hub {
     }
 }
 
-/// The list of the parts of a checkpoint.
+/// `model.safetensors.index.json`: which part of a checkpoint has which weight.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
 impl Snapshot {
-    /// Fetches what describes a model, which is small: configuration and tokenizer. The folder they are in.
+    /// Downloads the small files that describe a model, its configuration and tokenizer, and gives the folder that they
+    /// are in.
     ///
     /// # Errors
-    /// A repository without `config.json` or `tokenizer.json`; as [`Self::fetch`].
+    /// The repository lacks `config.json` or `tokenizer.json`; otherwise the same as [`Self::fetch`].
     pub fn model_description(&self, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
         self.need(CONFIG, &[ADAPTER_CONFIG], progress)?;
         self.need(
@@ -157,12 +161,12 @@ impl Snapshot {
         Ok(self.folder())
     }
 
-    /// Fetches a model's weights: `model.safetensors`, or the parts that `model.safetensors.index.json` names, or where
-    /// there is neither `pytorch_model.bin` or its parts. The folder they are in.
+    /// Downloads a model's weights and gives the folder that they are in. The weights are `model.safetensors`, or the
+    /// parts that `model.safetensors.index.json` names; where a model has neither, `pytorch_model.bin` or its parts.
     ///
     /// # Errors
-    /// A repository that has none of them; a list of parts that is none, or names files outside of the folder; as
-    /// [`Self::fetch`].
+    /// The repository has none of them; the index of the parts cannot be read, or names files outside of the folder;
+    /// otherwise the same as [`Self::fetch`].
     pub fn model_weights(&self, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
         if self.has(WEIGHTS) {
             self.fetch(WEIGHTS, progress)?;
@@ -184,52 +188,57 @@ impl Snapshot {
         Ok(self.folder())
     }
 
-    /// The names of the parts of the weights that a list names; they must end in `ending`.
+    /// The files that an index of a checkpoint names, all of which must end in `ending`.
     fn parts(
         &self,
-        list: &'static str,
+        index_file: &'static str,
         ending: &'static str,
         progress: &mut dyn Progress,
     ) -> Result<BTreeSet<String>, HubError> {
-        let path = self.fetch(list, progress)?;
+        let path = self.fetch(index_file, progress)?;
         let wrong = |message: String| HubError::Index {
             path: path.clone(),
             message,
         };
-        let index: Index = serde_json::from_slice(&read_small(&path, MAX_INDEX)?)
-            .map_err(|error| wrong(format!("is no list of parts: {error}")))?;
+        let index: Index =
+            serde_json::from_slice(&read_small(&path, MAX_INDEX)?).map_err(|error| {
+                wrong(format!(
+                    "cannot be read as an index of a checkpoint: {error}"
+                ))
+            })?;
         let parts: BTreeSet<String> = index.weight_map.into_values().collect();
         for part in &parts {
             check_path(part).map_err(|reason| HubError::UnsafeName {
-                what: format!("{list} of {}", self.what()),
+                what: format!("{index_file} of {}", self.what()),
                 name: part.clone(),
                 reason,
             })?;
-            // No pickle is fetched because a list of safetensors calls it a part.
+            // An index of safetensors must not make this download a pickle.
             if !part.ends_with(ending) {
                 return Err(wrong(format!(
-                    "names the part {}, which does not end in {ending}",
+                    "names the file {}, which does not end in {ending}",
                     crate::error::shown(part)
                 )));
             }
         }
-        match parts.is_empty() {
-            true => Err(wrong("names no part".to_string())),
-            false => Ok(parts),
+        if parts.is_empty() {
+            return Err(wrong("names no file".to_string()));
         }
+        Ok(parts)
     }
 
-    /// Fetches a file without which the rest is of no use.
+    /// Downloads a required file. If the repository lacks it, the error names those of `instead` that it has.
     fn need(
         &self,
         file: &str,
         instead: &[&str],
         progress: &mut dyn Progress,
     ) -> Result<(), HubError> {
-        match self.has(file) {
-            true => self.fetch(file, progress).map(|_| ()),
-            false => Err(self.lacks(file, instead)),
+        if !self.has(file) {
+            return Err(self.lacks(file, instead));
         }
+        self.fetch(file, progress)?;
+        Ok(())
     }
 
     fn lacks(&self, file: &str, instead: &[&str]) -> HubError {

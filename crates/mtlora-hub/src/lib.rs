@@ -1,9 +1,9 @@
-//! Names on the Hugging Face Hub, resolved to folders of the cache that Python uses too.
+//! Downloads models, adapters and data sets from the Hugging Face Hub into the cache that Python uses too.
 //!
-//! `roberta-base` or `org/name@revision` becomes a folder like
-//! `~/.cache/huggingface/hub/models--org--name/snapshots/<commit>`. What `transformers` has fetched is used here, and
-//! the other way round. Requests block; a transfer that breaks off is resumed; a file gets its name when its size and
-//! hash are what the Hub announced, and not before.
+//! A name such as `roberta-base` or `org/name@revision` resolves to a folder such as
+//! `~/.cache/huggingface/hub/models--org--name/snapshots/<commit>`. What `transformers` has downloaded is used here, and
+//! the other way round. Requests block. A download that breaks off is resumed, and a file gets its final name only when
+//! its size and hash are the ones that the Hub announced.
 //!
 //! ```no_run
 //! use mtlora_hub::{Hub, RepoId};
@@ -11,15 +11,20 @@
 //! # fn main() -> Result<(), mtlora_hub::HubError> {
 //! let hub = Hub::from_env()?;
 //! let model: RepoId = "org/name@v1.0".parse()?;
+//! // The configuration, the tokenizer and the weights, and no other file of the repository.
 //! let folder = hub.model(&model, &mut ())?;
-//! # let _ = folder;
+//! println!("{}", folder.join("model.safetensors").display());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A repository's own files can't make this write elsewhere: every name that comes from a server or from a file that
-//! it sent is checked before it becomes a path, links that lead out of the cache are not followed, and addresses get
-//! the user's token only if they are on the Hub itself.
+//! [`Hub`] has the three things to ask for: [`Hub::model`], [`Hub::adapter`] and [`Hub::dataset`]; [`Snapshot`] has a
+//! repository's other files. [`HubConfig`] sets what the environment variables do not, and an implementation of
+//! [`Progress`] follows the downloads.
+//!
+//! A repository's files cannot make this crate write elsewhere: every name that comes from a server or from a file of a
+//! repository is checked before it becomes a path, links that lead out of the cache are not followed, and the user's
+//! token goes to no server but the Hub.
 
 mod cache;
 mod client;

@@ -1,18 +1,18 @@
-//! Names: of repositories, revisions, and files in them.
+//! Names of repositories, of revisions, and of files in them, and which of them are safe to use.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::HubError;
 
-/// The revision that is meant where none is named.
+/// The revision that is used where none is named.
 pub const MAIN: &str = "main";
 
-/// The longest name of a repository, without its owner's.
+/// The longest part of a repository's name, in characters.
 const MAX_NAME: usize = 96;
-/// The longest revision, and the longest name of a file with its folders.
+/// The longest revision, and the longest path of a file in a repository, in bytes.
 const MAX_PATH: usize = 512;
-/// Names that are devices on Windows, whatever their ending.
+/// Names that are devices on Windows, with any file extension.
 const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 
 /// What a repository holds.
@@ -25,7 +25,7 @@ pub enum RepoKind {
 }
 
 impl RepoKind {
-    /// The beginning of its folders' names in the cache, and its part of addresses.
+    /// How its folders' names in the cache begin, and what addresses call it.
     pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::Model => "models",
@@ -33,7 +33,7 @@ impl RepoKind {
         }
     }
 
-    /// What people call it.
+    /// What messages call it.
     pub(crate) fn noun(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -42,8 +42,7 @@ impl RepoKind {
     }
 }
 
-/// A repository's name, `name` or `owner/name`, and the revision that is meant: `roberta-base`,
-/// `FacebookAI/roberta-base@main`.
+/// A repository's name, `name` or `owner/name`, and a revision of it: `roberta-base`, `FacebookAI/roberta-base@main`.
 ///
 /// ```
 /// use mtlora_hub::RepoId;
@@ -60,7 +59,7 @@ pub struct RepoId {
 }
 
 impl RepoId {
-    /// The name, with the owner's if there is one.
+    /// The name, with its owner if it has one: `owner/name`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -73,7 +72,7 @@ impl RepoId {
     /// The same repository at another revision.
     ///
     /// # Errors
-    /// A revision that is none.
+    /// Text that cannot be a revision.
     pub fn at(mut self, revision: &str) -> Result<Self, HubError> {
         check_revision(revision).map_err(|reason| HubError::Name {
             text: format!("{}@{revision}", self.name),
@@ -83,8 +82,8 @@ impl RepoId {
         Ok(self)
     }
 
-    /// The repository whose folder in a cache `folder` is a snapshot of, at that snapshot's commit, wherever that
-    /// cache is or was: `.../models--org--name/snapshots/<commit>`.
+    /// The repository that a cache's folder is a snapshot of, at that snapshot's commit. Only the path is read, which
+    /// looks like `.../models--org--name/snapshots/<commit>`, so the folder need not exist.
     pub fn of_snapshot(folder: &str) -> Option<(RepoKind, Self)> {
         let mut parts = folder.trim_end_matches(['/', '\\']).rsplit(['/', '\\']);
         let commit = parts.next().filter(|commit| is_commit(commit))?;
@@ -134,14 +133,14 @@ impl FromStr for RepoId {
 impl fmt::Display for RepoId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        match self.revision == MAIN {
-            true => Ok(()),
-            false => write!(f, "@{}", self.revision),
+        if self.revision == MAIN {
+            return Ok(());
         }
+        write!(f, "@{}", self.revision)
     }
 }
 
-/// The Hub's own rule for the parts of a repository's name.
+/// The Hub's rule for the parts of a repository's name.
 fn check_name(part: &str) -> Result<(), &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let edge = |c: Option<char>| c.is_some_and(|c| matches!(c, '-' | '.'));
@@ -163,7 +162,7 @@ fn check_name(part: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether `text` is a whole commit hash.
+/// Whether `text` is a full commit hash.
 pub(crate) fn is_commit(text: &str) -> bool {
     is_hex(text, 40)
 }
@@ -177,13 +176,11 @@ pub(crate) fn is_hex(text: &str, length: usize) -> bool {
 }
 
 fn check_revision(revision: &str) -> Result<(), &'static str> {
-    match check_path(revision) {
-        Ok(()) => Ok(()),
-        Err(_) => Err("its revision is no name of a branch, a tag or a commit"),
-    }
+    check_path(revision)
+        .map_err(|_| "its revision cannot be the name of a branch, a tag or a commit")
 }
 
-/// Whether the name of a file in a repository, with its folders, may become a path below the cache, on any system.
+/// Checks that the path of a file in a repository may become a path inside of the cache on any system.
 pub(crate) fn check_path(path: &str) -> Result<(), &'static str> {
     if path.is_empty() || path.len() > MAX_PATH {
         return Err("is empty or longer than 512 bytes");
@@ -193,13 +190,13 @@ pub(crate) fn check_path(path: &str) -> Result<(), &'static str> {
 
 fn check_component(part: &str) -> Result<(), &'static str> {
     if part.is_empty() || part == "." || part == ".." {
-        return Err("is no path inside of a folder");
+        return Err("does not stay inside of its folder");
     }
     if part
         .chars()
         .any(|c| c.is_control() || matches!(c, '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|'))
     {
-        return Err("has characters that are no part of a file's name on every system");
+        return Err("has characters that some system does not allow in a file name");
     }
     if part.ends_with(['.', ' ']) || part.starts_with(' ') {
         return Err("has a part that begins with a space, or ends with one or with `.`");
@@ -211,7 +208,7 @@ fn check_component(part: &str) -> Result<(), &'static str> {
             .is_some_and(|rest| rest.chars().count() == 1 && !rest.starts_with(char::is_alphabetic))
     };
     if DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt") {
-        return Err("has a part that is a device on Windows");
+        return Err("has a part that is the name of a device on Windows");
     }
     Ok(())
 }

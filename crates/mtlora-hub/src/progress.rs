@@ -1,21 +1,22 @@
-//! Telling somebody how far a transfer is.
+//! How a caller follows downloads.
 
-/// Is told what is fetched. `()` is a listener that keeps quiet.
+/// Receives the progress of downloads. `()` ignores it.
 pub trait Progress {
-    /// A file begins, or goes on: `done` of its bytes are there already. `total` is its size, where that is known.
+    /// A file's download begins or resumes: `done` of its bytes have arrived already. `total` is its size in bytes, if
+    /// that is known.
     fn started(&mut self, file: &str, done: u64, total: Option<u64>) {
         let _ = (file, done, total);
     }
 
-    /// So many bytes of the file are there now.
+    /// `done` bytes of the file have arrived now.
     fn advanced(&mut self, done: u64) {
         let _ = done;
     }
 
-    /// The file is there, and is what it should be.
+    /// The file has arrived, and its size and hash are right.
     fn finished(&mut self) {}
 
-    /// Something that the user should know, though it is no error.
+    /// Something that the user should know although it is not an error.
     fn note(&mut self, text: &str) {
         let _ = text;
     }

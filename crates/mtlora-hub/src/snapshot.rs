@@ -13,7 +13,7 @@ use crate::name::{RepoId, RepoKind, check_path, is_commit};
 use crate::progress::Progress;
 use crate::transfer;
 
-/// The files of a repository at one commit: those in the cache, and those that can still be fetched.
+/// The files of a repository at one commit: those in the cache, and those that can be downloaded into it.
 #[derive(Debug)]
 pub struct Snapshot {
     config: HubConfig,
@@ -21,7 +21,7 @@ pub struct Snapshot {
     id: RepoId,
     cache: RepoCache,
     commit: String,
-    /// What the Hub has, or why it isn't asked.
+    /// The files that the Hub has, or why it is not asked.
     remote: Remote,
 }
 
@@ -29,11 +29,15 @@ pub struct Snapshot {
 enum Remote {
     Files(BTreeSet<String>),
     Offline,
-    /// It was asked and did not answer: where, how often, and what happened.
-    Out(String, usize, String),
+    /// The Hub was asked and did not answer.
+    Outage {
+        url: String,
+        attempts: usize,
+        reason: String,
+    },
 }
 
-/// What the Hub says of a revision.
+/// The Hub's answer about a revision.
 #[derive(Deserialize)]
 struct Listing {
     sha: String,
@@ -84,12 +88,20 @@ impl Snapshot {
                         attempts,
                         reason,
                         ..
-                    } => Remote::Out(url.clone(), *attempts, reason.clone()),
-                    other => Remote::Out(config.endpoint.clone(), 1, other.to_string()),
+                    } => Remote::Outage {
+                        url: url.clone(),
+                        attempts: *attempts,
+                        reason: reason.clone(),
+                    },
+                    other => Remote::Outage {
+                        url: config.endpoint.clone(),
+                        attempts: 1,
+                        reason: other.to_string(),
+                    },
                 };
                 let snapshot = cached(remote).ok_or(error)?;
                 progress.note(&format!(
-                    "{} does not answer; taking {} from the cache as it was last seen",
+                    "{} does not answer; using the copy of {} in the cache, which may be out of date",
                     config.endpoint,
                     what(kind, id)
                 ));
@@ -108,22 +120,22 @@ impl Snapshot {
         })
     }
 
-    /// What messages call it: "model org/name".
+    /// What messages call the repository: "model org/name".
     pub fn what(&self) -> String {
         what(self.kind, &self.id)
     }
 
-    /// The commit: 40 hexadecimal digits.
+    /// The commit's hash, 40 hexadecimal digits.
     pub fn commit(&self) -> &str {
         &self.commit
     }
 
-    /// The folder that the files are in. What isn't fetched isn't there.
+    /// The folder that holds the files which have been downloaded.
     pub fn folder(&self) -> PathBuf {
         self.cache.snapshot(&self.commit)
     }
 
-    /// Whether the repository has that file; where the Hub isn't asked, whether the cache has.
+    /// Whether the repository has that file; if the Hub was not asked, whether the cache has it.
     pub fn has(&self, file: &str) -> bool {
         match &self.remote {
             Remote::Files(files) => files.contains(file),
@@ -131,7 +143,7 @@ impl Snapshot {
         }
     }
 
-    /// The names of the repository's files, where the Hub was asked, else of none.
+    /// The names of the repository's files, if the Hub was asked. Otherwise there are none.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         let files = match &self.remote {
             Remote::Files(files) => Some(files),
@@ -140,7 +152,7 @@ impl Snapshot {
         files.into_iter().flatten().map(String::as_str)
     }
 
-    /// The names of the files in a folder of the repository; where the Hub isn't asked, of those in the cache.
+    /// The names of the files in a folder of the repository; if the Hub was not asked, of those in the cache.
     pub fn files_in(&self, folder: &str) -> Vec<String> {
         let prefix = format!("{folder}/");
         if let Remote::Files(files) = &self.remote {
@@ -160,10 +172,10 @@ impl Snapshot {
         names
     }
 
-    /// A file: from the cache, else fetched into it.
+    /// The path of a file, which is downloaded if it is not in the cache.
     ///
     /// # Errors
-    /// A name that leads out of the folder; a file that is not there, or cannot be fetched, or arrives damaged.
+    /// The name leads out of the folder; or the file does not exist, cannot be downloaded, or arrives damaged.
     pub fn fetch(&self, file: &str, progress: &mut dyn Progress) -> Result<PathBuf, HubError> {
         check_path(file).map_err(|reason| HubError::UnsafeName {
             what: self.what(),
@@ -185,7 +197,11 @@ impl Snapshot {
                 cache: self.cache.root().to_path_buf(),
                 endpoint: self.config.endpoint.clone(),
             }),
-            Remote::Out(url, attempts, reason) => Err(HubError::Unreachable {
+            Remote::Outage {
+                url,
+                attempts,
+                reason,
+            } => Err(HubError::Unreachable {
                 what: self.what(),
                 url: url.clone(),
                 attempts: *attempts,
@@ -194,8 +210,8 @@ impl Snapshot {
         }
     }
 
-    /// Remembers that the revision is at this commit, for when the Hub can't be asked. Done last: then whoever looks
-    /// the revision up finds the files that go with it.
+    /// Remembers that the revision points to this commit, for when the Hub cannot be asked. This comes last, so that who
+    /// looks the revision up finds its files.
     pub(crate) fn remember(&self) -> Result<(), HubError> {
         match self.remote {
             Remote::Files(_) => self.cache.set_commit(self.id.revision(), &self.commit),
@@ -203,7 +219,7 @@ impl Snapshot {
         }
     }
 
-    /// A file that is needed and not there, with what there is instead.
+    /// The error that a required file is missing; `there` are files that the repository has instead.
     pub(crate) fn no_file(&self, file: &str, there: Vec<String>) -> HubError {
         match &self.remote {
             Remote::Files(_) => HubError::NoFile {
@@ -225,24 +241,24 @@ impl Snapshot {
 fn parse(client: &Client<'_>, bytes: &[u8]) -> Result<Listing, HubError> {
     let wrong = |message| client.protocol("the list of its files", message);
     let listing: Listing =
-        serde_json::from_slice(bytes).map_err(|error| wrong(format!("is none: {error}")))?;
-    match is_commit(&listing.sha) {
-        true => Ok(listing),
-        false => Err(wrong(format!(
-            "says that it is at {}, which is no commit",
+        serde_json::from_slice(bytes).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    if !is_commit(&listing.sha) {
+        return Err(wrong(format!(
+            "names the commit {}, which is not a commit's hash",
             crate::error::shown(&listing.sha)
-        ))),
+        )));
     }
+    Ok(listing)
 }
 
-/// The text of a small file of a snapshot.
+/// The contents of a file that must not have more than `limit` bytes.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, HubError> {
     let failed = |error| HubError::io(path, "reading", error);
     let length = std::fs::metadata(path).map_err(failed)?.len();
     if length > limit {
         return Err(HubError::Index {
             path: path.to_path_buf(),
-            message: format!("has {length} bytes, more than the {limit} that such a file can have"),
+            message: format!("has {length} bytes, but such a file must not have more than {limit}"),
         });
     }
     std::fs::read(path).map_err(failed)

@@ -1,4 +1,4 @@
-//! Getting one file's contents into the cache: whole, or not at all.
+//! Downloads one file's contents into the cache, either whole or not at all.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,18 +15,18 @@ use crate::progress::Progress;
 
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 1 << 17;
-/// The largest file whose size nobody says, in bytes.
-const MAX_UNSAID: u64 = 1 << 30;
-/// So many bytes make a try count as one that got on.
-const GOT_ON: u64 = 1 << 20;
-/// How often a transfer may break off in all, however far it gets each time.
+/// The most bytes that a file may have whose size the Hub does not announce.
+const MAX_UNANNOUNCED: u64 = 1 << 30;
+/// An attempt that adds this many bytes counts as a success: the number of failed attempts starts from zero again.
+const ENOUGH: u64 = 1 << 20;
+/// How often one file's download may break off in all.
 const MAX_BREAKS: usize = 1000;
 
-/// Fetches `file` at `commit`, unless its contents are there; the link to them.
+/// Downloads `file` at `commit`, unless the cache has its contents, and gives the path of the link to them.
 ///
-/// What has arrived when a transfer breaks off stays beside the contents' final name, in `<hash>.incomplete`, and the
-/// next one goes on behind it, in this process or another. Only contents whose size and hash are the announced ones
-/// get their name; others are deleted.
+/// When a download breaks off, what has arrived stays in `<hash>.incomplete`, and the next attempt resumes there, in
+/// this process or another. Contents get their final name only if their size and hash are the announced ones; others
+/// are deleted.
 pub(crate) fn fetch(
     client: &Client<'_>,
     repo: &RepoCache,
@@ -39,7 +39,7 @@ pub(crate) fn fetch(
     let Some(hash) = head.etag.as_deref().and_then(ContentHash::parse) else {
         let message = match head.etag {
             Some(etag) => format!(
-                "its ETag {} is no hash of git or SHA-256",
+                "its ETag {} is neither a git hash nor a SHA-256",
                 crate::error::shown(&etag)
             ),
             None => "the answer has no ETag".to_string(),
@@ -55,10 +55,12 @@ pub(crate) fn fetch(
         // Another process may have fetched it while this one waited.
         if repo.blob(&hash).is_none() {
             let blob = repo.blob_to_write(&hash)?;
-            let partial = match lock.is_exclusive() {
-                true => blob.with_file_name(format!("{}.incomplete", hash.name())),
-                false => blob.with_file_name(format!("{}.incomplete", cache::beside(hash.name()))),
+            let name = if lock.is_exclusive() {
+                hash.name().to_string()
+            } else {
+                cache::beside(hash.name())
             };
+            let partial = blob.with_file_name(format!("{name}.incomplete"));
             let wanted = Wanted {
                 client,
                 url: &url,
@@ -72,7 +74,7 @@ pub(crate) fn fetch(
     repo.link(commit, file, &hash)
 }
 
-/// One file's contents.
+/// The contents to download.
 struct Wanted<'a> {
     client: &'a Client<'a>,
     url: &'a str,
@@ -82,7 +84,7 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Fetches the contents into `partial`, and gives them the name `blob` if they are right.
+    /// Downloads the contents into `partial`, and renames them to `blob` if they are right.
     fn fetch_into(
         &self,
         partial: &Path,
@@ -92,7 +94,7 @@ impl Wanted<'_> {
         let resumed = self.gather(partial, progress)?;
         let mut checked = self.check(partial);
         if checked.is_err() && resumed {
-            // What was there before may have been wrong already.
+            // The part from an earlier download may have been wrong.
             remove(partial)?;
             self.gather(partial, progress)?;
             checked = self.check(partial);
@@ -107,7 +109,7 @@ impl Wanted<'_> {
         Ok(())
     }
 
-    /// Adds to `partial` until all has arrived. Whether there was something in it before.
+    /// Adds to `partial` until all has arrived. True if it had a part from an earlier download.
     fn gather(&self, partial: &Path, progress: &mut dyn Progress) -> Result<bool, HubError> {
         let mut waits = self.client.waits();
         let mut resumed = false;
@@ -127,8 +129,8 @@ impl Wanted<'_> {
             match self.add(&mut out, partial, &mut have, progress) {
                 Ok(()) => return Ok(resumed),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(reason, wait)) => {
-                    if have >= before.saturating_add(GOT_ON) {
+                Err(Failure::Passing { reason, wait }) => {
+                    if have >= before.saturating_add(ENOUGH) {
                         waits = self.client.waits();
                     }
                     if !waits.next(wait) {
@@ -137,11 +139,11 @@ impl Wanted<'_> {
                 }
             }
         }
-        let reason = "the connection broke off again and again".to_string();
+        let reason = "the connection broke off too often".to_string();
         Err(self.client.unreachable(self.url, MAX_BREAKS, reason))
     }
 
-    /// One transfer from byte `have` on.
+    /// One attempt to download the contents from byte `have` on.
     fn add(
         &self,
         out: &mut fs::File,
@@ -152,14 +154,16 @@ impl Wanted<'_> {
         let failed = |error| Failure::Final(HubError::io(partial, "writing", error));
         let response = self.client.body(self.url, *have)?;
         if *have > 0 && !continues(&response, *have) {
-            // The server does not give parts of files, or not of this one: from the beginning.
+            // The server does not send parts of this file, so it starts from the beginning.
             out.set_len(0).map_err(failed)?;
             let whole = response.status() == StatusCode::OK;
             *have = 0;
             progress.started(self.file, 0, self.head.size);
             if !whole {
-                let reason = format!("status {} for a part of the file", response.status());
-                return Err(Failure::Passing(reason, None));
+                let status = response.status();
+                return Err(Failure::passing(format!(
+                    "status {status} for a part of the file"
+                )));
             }
         }
         let mut body = response.into_body().into_reader();
@@ -169,16 +173,16 @@ impl Wanted<'_> {
                 Ok(0) => break,
                 Ok(length) => length,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Failure::Passing(error.to_string(), None)),
+                Err(error) => return Err(Failure::passing(error)),
             };
             *have += length as u64;
             if *have > self.most() {
-                // Kept, it would be taken for the beginning of the right contents.
+                // If this were kept, the next attempt would take it for the beginning of the right contents.
                 out.set_len(0).map_err(failed)?;
                 let message = match self.head.size {
                     Some(size) => format!("more bytes came than the {size} announced"),
                     None => {
-                        format!("more than {MAX_UNSAID} bytes came, of which nothing was announced")
+                        format!("more than {MAX_UNANNOUNCED} bytes came, and no size was announced")
                     }
                 };
                 return Err(Failure::Final(self.damaged(message)));
@@ -188,17 +192,16 @@ impl Wanted<'_> {
             progress.advanced(*have);
         }
         match self.head.size {
-            Some(size) if *have < size => {
-                let reason = format!("the connection ended after {have} of {size} bytes");
-                Err(Failure::Passing(reason, None))
-            }
+            Some(size) if *have < size => Err(Failure::passing(format!(
+                "the connection ended after {have} of {size} bytes"
+            ))),
             _ => Ok(()),
         }
     }
 
     /// The most bytes that the contents can have.
     fn most(&self) -> u64 {
-        self.head.size.unwrap_or(MAX_UNSAID)
+        self.head.size.unwrap_or(MAX_UNANNOUNCED)
     }
 
     fn check(&self, partial: &Path) -> Result<(), HubError> {
@@ -206,14 +209,14 @@ impl Wanted<'_> {
             .hash
             .of_file(partial)
             .map_err(|error| HubError::io(partial, "reading", error))?;
-        match found == *self.hash {
-            true => Ok(()),
-            false => Err(self.damaged(format!(
+        if found != *self.hash {
+            return Err(self.damaged(format!(
                 "its hash is {}, but {} was announced",
                 found.name(),
                 self.hash.name()
-            ))),
+            )));
         }
+        Ok(())
     }
 
     fn damaged(&self, message: String) -> HubError {

@@ -88,15 +88,16 @@ fn tree(folder: &Path) -> Vec<String> {
     while let Some(at) = folders.pop() {
         for entry in fs::read_dir(at).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => found.push(
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                found.push(
                     path.strip_prefix(folder)
                         .unwrap()
                         .to_str()
                         .unwrap()
                         .to_string(),
-                ),
+                )
             }
         }
     }
@@ -206,7 +207,7 @@ fn a_cut_transfer_goes_on_where_it_broke_off() {
         ]
     );
 
-    // A process that dies leaves what it has; the next one goes on.
+    // A process that dies leaves what has arrived, and the next one resumes there.
     let setup = Setup::new();
     setup.server.fault("/store/", Fault::Cut(15_000), 1);
     setup.server.fault("/store/", Fault::HangUp, 100);
@@ -567,8 +568,14 @@ fn what_a_server_says_cannot_lead_out_of_the_cache() {
 fn redirects_are_followed_so_far_and_no_further() {
     let location = |to: &str| Fault::Status(302, vec![("Location", to.to_string())]);
     for (fault, expected) in [
-        (location("file:///etc/passwd"), "redirects to no address"),
-        (Fault::Status(302, vec![]), "redirects to no address"),
+        (
+            location("file:///etc/passwd"),
+            "redirects without an address that can be followed",
+        ),
+        (
+            Fault::Status(302, vec![]),
+            "redirects without an address that can be followed",
+        ),
     ] {
         let setup = Setup::new();
         setup.server.fault("/api/", fault, 1);

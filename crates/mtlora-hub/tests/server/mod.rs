@@ -1,7 +1,7 @@
 //! A Hub on the loopback: lists of files, small files in place, large ones from a storage server on another port.
 //!
 //! It speaks what a client of the Hub needs and no more: HEAD and GET, redirects, ranges, the `X-` headers, tokens;
-//! and it can be told to misbehave.
+//! and it misbehaves on request.
 #![allow(dead_code)] // No test file uses all of it.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use sha1::Digest;
 
 pub const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
-/// Files of so many bytes and more are kept by the storage server.
+/// Files of this many bytes or more are kept by the storage server.
 pub const LARGE: usize = 20_000;
 /// What lets anybody in who has it; no message may show it.
 pub const SIGNATURE: &str = "X-Signature=very-secret";
@@ -33,7 +33,7 @@ pub struct Request {
 pub enum Fault {
     /// A status, with these headers.
     Status(u16, Vec<(&'static str, String)>),
-    /// The right answer, but the connection ends after so many bytes of the body.
+    /// The right answer, but the connection ends after this many bytes of the body.
     Cut(usize),
     /// The right answer with another byte in the middle.
     Corrupt,
