@@ -32,7 +32,7 @@ mod base_dtype;
 mod contexts;
 mod devices;
 mod layers;
-pub mod ops;
+mod ops;
 mod random;
 mod sequence_offsets;
 mod state;
@@ -61,7 +61,7 @@ pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
-pub use ops::{ActivationDtype, Capabilities, Gelu, capabilities};
+pub use ops::{ActivationDtype, Capabilities, Gelu, capabilities, vecmath};
 pub use random::{random_state, seed, set_random_state};
 pub use sequence_offsets::{EqualLengthRun, SequenceOffsets, SequenceOffsetsError};
 pub use state::{State, StateError, load_each, load_state, state};

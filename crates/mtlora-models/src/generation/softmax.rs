@@ -1,6 +1,6 @@
 //! Softmax of one row.
 
-use mtlora_core::ops::vecmath;
+use mtlora_core::vecmath;
 
 use super::error::Stuck;
 

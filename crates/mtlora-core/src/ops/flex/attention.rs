@@ -13,7 +13,8 @@ use super::triangle::Triangle;
 use super::vectorized::vectorized;
 use super::view::{Place, View, ViewMut};
 use super::{contiguous, tensor, values};
-use crate::ops::attention::{AttentionLayout, Inputs};
+use crate::ops::AttentionLayout;
+use crate::ops::definitions::attention::Inputs;
 use crate::ops::vecmath::exp;
 use crate::ops::{ActivationDtype, SeededDropout};
 
@@ -418,7 +419,7 @@ pub(crate) fn fused_segment_attention_backward(
 mod tests {
     use super::*;
     use crate::SequenceOffsets;
-    use crate::ops::attention as definition;
+    use crate::ops::definitions::attention as definition;
     use crate::ops::flex::testing::{close, random};
     use crate::ops::{MtLoraBackend, Optional};
     use burn::backend::Flex;

@@ -86,7 +86,7 @@ pub(crate) fn cached_attention(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::cached as definition;
+    use crate::ops::definitions::cached as definition;
     use crate::ops::flex::testing::{close, random};
     use burn::backend::Flex;
     use proptest::prelude::*;

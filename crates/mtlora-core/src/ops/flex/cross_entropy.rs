@@ -101,7 +101,7 @@ pub(crate) fn cross_entropy_rows_and_gradients(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::cross_entropy as definition;
+    use crate::ops::definitions::cross_entropy as definition;
     use crate::ops::flex::testing::{close, random};
     use burn::tensor::TensorData;
     use proptest::prelude::*;

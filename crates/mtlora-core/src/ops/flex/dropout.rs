@@ -44,7 +44,7 @@ pub(super) fn drop_elements(x: &mut [f32], first: usize, dropout: SeededDropout)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::dropout;
+    use crate::ops::definitions::dropout;
     use crate::ops::flex::testing::random;
     use burn::backend::Flex;
     use proptest::prelude::*;

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::activation_dtype::dense;
 use super::{CHUNK, contiguous, exclusive, mapped, tensor, values};
-use crate::ops::gelu::{Gelu, TANH_CUBIC, TANH_SCALE};
+use crate::ops::Gelu;
+use crate::ops::definitions::gelu::{TANH_CUBIC, TANH_SCALE};
 use crate::ops::vecmath::{normal, sigmoid};
 
 /// `2 u`, and its derivative.
@@ -103,9 +104,9 @@ fn each_in_place(x: &mut [f32], f: impl Fn(f32) -> f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::definitions::gelu as definition;
     use crate::ops::flex::activation_dtype;
     use crate::ops::flex::testing::{close, random};
-    use crate::ops::gelu as definition;
     use burn::backend::Flex;
     use proptest::prelude::*;
 

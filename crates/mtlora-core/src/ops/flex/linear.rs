@@ -10,7 +10,8 @@ use super::avx512;
 use super::matmul;
 use super::view::View;
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
-use crate::ops::{Weight, linear};
+use crate::ops::Weight;
+use crate::ops::definitions::linear;
 
 /// [`crate::ops::MtLoraBackend::mixed_linear`].
 pub(crate) fn mixed_linear(

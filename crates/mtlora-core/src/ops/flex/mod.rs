@@ -29,11 +29,12 @@ use burn::tensor::{Bytes, Shape};
 
 use made::{made, mapped};
 
+use super::definitions;
 use super::{
     ActivationDtype, AttentionLayout, BackendCapabilities, Capabilities, Gelu, MtLoraBackend,
     Optional, SeededDropout, Weight,
 };
-use crate::{Contexts, ops};
+use crate::Contexts;
 
 /// Elements that one task works on: large enough to hide what a task costs, small enough to stay
 /// in the first caches.
@@ -45,7 +46,7 @@ fn suits(tensors: &[&FloatTensor<Flex>]) -> bool {
 }
 
 /// The same for attention's.
-fn suits_attention(inputs: &ops::attention::Inputs<FloatTensor<Flex>>) -> bool {
+fn suits_attention(inputs: &definitions::attention::Inputs<FloatTensor<Flex>>) -> bool {
     suits(&[&inputs.query, &inputs.key, &inputs.value])
         && inputs.keep.as_ref().is_none_or(|keep| suits(&[keep]))
 }
@@ -132,10 +133,10 @@ impl MtLoraBackend for Flex {
         keep: Optional<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
+        let inputs = definitions::attention::Inputs::new(query, key, value, keep.into_option());
         match suits_attention(&inputs) {
             true => attention::segment_attention(inputs, &layout),
-            false => ops::attention::forward::<Self>(inputs, &layout),
+            false => definitions::attention::forward::<Self>(inputs, &layout),
         }
     }
 
@@ -149,10 +150,10 @@ impl MtLoraBackend for Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [query, key, value] =
             [query, key, value].map(|kept| activation_dtype::restored(kept, &dy));
-        let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
+        let inputs = definitions::attention::Inputs::new(query, key, value, keep.into_option());
         let [dq, dk, dv] = match suits_attention(&inputs) && suits(&[&dy]) {
             true => attention::segment_attention_backward(inputs, dy, &layout),
-            false => ops::attention::backward::<Self>(&inputs, dy, &layout),
+            false => definitions::attention::backward::<Self>(&inputs, dy, &layout),
         };
         (dq, dk, dv)
     }
@@ -164,12 +165,12 @@ impl MtLoraBackend for Flex {
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
         let fused = activation_dtype::restored(fused, &dy);
-        let [query, key, value] = ops::attention::parts::<Self>(fused);
-        let inputs = ops::attention::Inputs::new(query, key, value, keep.into_option());
+        let [query, key, value] = definitions::attention::parts::<Self>(fused);
+        let inputs = definitions::attention::Inputs::new(query, key, value, keep.into_option());
         match suits_attention(&inputs) && suits(&[&dy]) {
             true => attention::fused_segment_attention_backward(inputs, dy, &layout),
             false => {
-                let gradients = ops::attention::backward::<Self>(&inputs, dy, &layout);
+                let gradients = definitions::attention::backward::<Self>(&inputs, dy, &layout);
                 Self::float_cat(gradients.to_vec(), 1)
             }
         }
@@ -178,7 +179,7 @@ impl MtLoraBackend for Flex {
     fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
         match suits(&[&x]) {
             true => dropout::seeded_dropout(x, dropout),
-            false => ops::dropout::forward::<Self>(x, dropout),
+            false => definitions::dropout::forward::<Self>(x, dropout),
         }
     }
 
@@ -192,7 +193,7 @@ impl MtLoraBackend for Flex {
     fn activate_gelu(x: FloatTensor<Self>, form: Gelu, _: ActivationDtype) -> FloatTensor<Self> {
         match suits(&[&x]) {
             true => gelu::gelu(x, form),
-            false => ops::gelu::forward::<Self>(x, form),
+            false => definitions::gelu::forward::<Self>(x, form),
         }
     }
 
@@ -204,7 +205,9 @@ impl MtLoraBackend for Flex {
         let kept = [DType::F32, DType::BF16].contains(&x.dtype());
         match kept && suits(&[&dy]) {
             true => gelu::gelu_backward(x, dy, form),
-            false => ops::gelu::backward::<Self>(activation_dtype::restored(x, &dy), dy, form),
+            false => {
+                definitions::gelu::backward::<Self>(activation_dtype::restored(x, &dy), dy, form)
+            }
         }
     }
 
@@ -216,7 +219,7 @@ impl MtLoraBackend for Flex {
     ) -> FloatTensor<Self> {
         match suits(&[&x, &gamma, &beta]) {
             true => norm::normalize_rows(x, gamma, beta, epsilon as f32),
-            false => ops::norm::forward::<Self>(x, gamma, beta, epsilon),
+            false => definitions::norm::forward::<Self>(x, gamma, beta, epsilon),
         }
     }
 
@@ -228,7 +231,7 @@ impl MtLoraBackend for Flex {
     ) -> FloatTensor<Self> {
         match suits(&[&x, &gamma, &dy]) {
             true => norm::normalize_rows_backward(x, gamma, dy, epsilon as f32),
-            false => ops::norm::backward::<Self>(x, gamma, dy, epsilon),
+            false => definitions::norm::backward::<Self>(x, gamma, dy, epsilon),
         }
     }
 
@@ -239,7 +242,7 @@ impl MtLoraBackend for Flex {
     ) -> FloatTensor<Self> {
         match suits(&[&logits]) {
             true => cross_entropy::cross_entropy_rows(logits, targets, smoothing as f32),
-            false => ops::cross_entropy::row_losses::<Self>(logits, targets, smoothing),
+            false => definitions::cross_entropy::row_losses::<Self>(logits, targets, smoothing),
         }
     }
 
@@ -252,9 +255,9 @@ impl MtLoraBackend for Flex {
             true => {
                 cross_entropy::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32)
             }
-            false => {
-                ops::cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
-            }
+            false => definitions::cross_entropy::row_losses_and_gradients::<Self>(
+                logits, targets, smoothing,
+            ),
         }
     }
 
@@ -268,7 +271,9 @@ impl MtLoraBackend for Flex {
     ) -> FloatTensor<Self> {
         match suits(&[&query, &keys, &values]) {
             true => cached::cached_attention(query, keys, values, &contexts, heads, scale as f32),
-            false => ops::cached::forward::<Self>(query, keys, values, &contexts, heads, scale),
+            false => {
+                definitions::cached::forward::<Self>(query, keys, values, &contexts, heads, scale)
+            }
         }
     }
 }

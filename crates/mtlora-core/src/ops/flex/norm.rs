@@ -93,8 +93,8 @@ fn rows(width: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::definitions::norm;
     use crate::ops::flex::testing::{close, random};
-    use crate::ops::norm;
     use burn::backend::Flex;
     use proptest::prelude::*;
 

@@ -16,9 +16,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Scalar};
 
-use super::linear::bias_gradient;
 use super::tracked::node_or_constant;
-use super::{MtLoraBackend, Weight};
+use crate::ops::definitions::linear::bias_gradient;
+use crate::ops::{MtLoraBackend, Weight};
 
 /// The operation's inputs; [`MtLoraBackend::adapted_linear`] has the shapes.
 pub(super) struct Inputs<B: Backend> {
@@ -32,23 +32,24 @@ pub(super) struct Inputs<B: Backend> {
     pub scale: f64,
 }
 
-/// The output, and `u` (`[tokens, rank]`), which the backward pass reads.
-pub(super) fn forward<B: Backend + MtLoraBackend>(
-    inputs: Inputs<B>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    let z = inputs.dropped.unwrap_or_else(|| inputs.x.clone());
-    let u = B::rank_matmul(z, B::float_transpose(inputs.a));
-    let v = transformed::<B>(u.clone(), inputs.t);
-    let y = B::mixed_linear(inputs.x, inputs.weight, inputs.bias.into());
-    let y = B::add_matmul(y, v, B::float_transpose(inputs.b), inputs.scale);
-    (y, u)
+impl<B: MtLoraBackend> Inputs<B> {
+    /// The output, and `u`.
+    fn computed(self) -> (FloatTensor<B>, FloatTensor<B>) {
+        B::adapted_linear_and_projection(
+            self.x,
+            self.dropped.into(),
+            self.weight,
+            self.bias.into(),
+            self.a,
+            self.t.into(),
+            self.b,
+            self.scale,
+        )
+    }
 }
 
 /// `u Tᵀ`.
-fn transformed<B: Backend + MtLoraBackend>(
-    u: FloatTensor<B>,
-    t: Option<FloatTensor<B>>,
-) -> FloatTensor<B> {
+fn transformed<B: MtLoraBackend>(u: FloatTensor<B>, t: Option<FloatTensor<B>>) -> FloatTensor<B> {
     match t {
         Some(t) => B::rank_matmul(u, B::float_transpose(t)),
         None => u,
@@ -73,7 +74,7 @@ struct SavedInputs<B: Backend> {
 struct AdaptedLinear;
 
 /// Parents: `x`, `dropped`, `bias`, `a`, `t`, `b`. The weight is not among them.
-impl<B: Backend + MtLoraBackend> Backward<B, 6> for AdaptedLinear {
+impl<B: MtLoraBackend> Backward<B, 6> for AdaptedLinear {
     type State = SavedInputs<B>;
 
     fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -119,7 +120,7 @@ impl<B: Backend + MtLoraBackend> Backward<B, 6> for AdaptedLinear {
 }
 
 /// The operation on an autodiff backend.
-pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
+pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
     inputs: Inputs<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
     let guard = |tensor: &Option<FloatTensor<Autodiff<B, C>>>| {
@@ -136,7 +137,7 @@ pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
     let inner = Inputs {
         x: inputs.x.into_primitive(),
         dropped: inputs.dropped.map(|tensor| tensor.into_primitive()),
-        weight: Weight::<B>::inner(inputs.weight),
+        weight: super::inner(inputs.weight),
         bias: inputs.bias.map(|tensor| tensor.into_primitive()),
         a: inputs.a.into_primitive(),
         t: inputs.t.map(|tensor| tensor.into_primitive()),
@@ -155,10 +156,10 @@ pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
                 scale: inner.scale,
                 dropped: inner.dropped.is_some(),
             };
-            let (y, u) = forward::<B>(inner);
+            let (y, u) = inner.computed();
             saved.u = u;
             prep.finish(saved, y)
         }
-        OpsKind::UnTracked(prep) => prep.finish(forward::<B>(inner).0),
+        OpsKind::UnTracked(prep) => prep.finish(inner.computed().0),
     }
 }

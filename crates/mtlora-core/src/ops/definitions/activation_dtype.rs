@@ -5,8 +5,6 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 
-use super::MtLoraBackend;
-
 /// In which precision an operation keeps its input for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ActivationDtype {
@@ -28,18 +26,13 @@ impl ActivationDtype {
             _ => ActivationDtype::F32,
         }
     }
-
-    /// The tensor to keep.
-    pub(super) fn of<B: Backend + MtLoraBackend>(self, x: &FloatTensor<B>) -> FloatTensor<B> {
-        match self {
-            ActivationDtype::F32 => x.clone(),
-            ActivationDtype::Bf16 => B::rounded(x.clone()),
-        }
-    }
 }
 
 /// What was kept, in the precision of the gradient.
-pub(super) fn restored<B: Backend>(saved: FloatTensor<B>, dy: &FloatTensor<B>) -> FloatTensor<B> {
+pub(in crate::ops) fn restored<B: Backend>(
+    saved: FloatTensor<B>,
+    dy: &FloatTensor<B>,
+) -> FloatTensor<B> {
     match saved.dtype() == dy.dtype() {
         true => saved,
         false => B::float_cast(saved, dy.dtype().into()),

@@ -10,20 +10,17 @@
 //!
 //! The backward pass makes `P` anew from `Q` and `K` rather than keep it.
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Scalar, TensorMetadata};
+use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{Shape, Slice, TensorData};
 
-use super::{ActivationDtype, MtLoraBackend, Optional, SeededDropout};
+use super::activation_dtype::ActivationDtype;
+use super::dropout::SeededDropout;
 use crate::{EqualLengthRun, SequenceOffsets};
 
-/// The operation's tensors; [`MtLoraBackend::segment_attention`] has the shapes.
+/// The operation's tensors; [`MtLoraBackend::segment_attention`](crate::ops::MtLoraBackend::segment_attention) has the shapes.
 #[derive(Clone, Debug)]
-pub(super) struct Inputs<T> {
+pub(in crate::ops) struct Inputs<T> {
     pub query: T,
     pub key: T,
     pub value: T,
@@ -31,7 +28,7 @@ pub(super) struct Inputs<T> {
 }
 
 impl<T> Inputs<T> {
-    pub(super) fn new(query: T, key: T, value: T, keep: Option<T>) -> Self {
+    pub(in crate::ops) fn new(query: T, key: T, value: T, keep: Option<T>) -> Self {
         Self {
             query,
             key,
@@ -183,7 +180,7 @@ fn blocks<B: Backend>(
     })
 }
 
-pub(super) fn forward<B: Backend>(
+pub(in crate::ops) fn forward<B: Backend>(
     inputs: Inputs<FloatTensor<B>>,
     layout: &AttentionLayout,
 ) -> FloatTensor<B> {
@@ -194,7 +191,7 @@ pub(super) fn forward<B: Backend>(
 }
 
 /// The gradients of query, key and value.
-pub(super) fn backward<B: Backend>(
+pub(in crate::ops) fn backward<B: Backend>(
     inputs: &Inputs<FloatTensor<B>>,
     dy: FloatTensor<B>,
     layout: &AttentionLayout,
@@ -229,7 +226,7 @@ pub(super) fn backward<B: Backend>(
 }
 
 /// Query, key and value of a strip that has them side by side.
-pub(super) fn parts<B: Backend>(fused: FloatTensor<B>) -> [FloatTensor<B>; 3] {
+pub(in crate::ops) fn parts<B: Backend>(fused: FloatTensor<B>) -> [FloatTensor<B>; 3] {
     let [tokens, width] = [fused.shape()[0], fused.shape()[1] / 3];
     [0, 1, 2].map(|part| {
         let columns = part * width..(part + 1) * width;
@@ -238,124 +235,4 @@ pub(super) fn parts<B: Backend>(fused: FloatTensor<B>) -> [FloatTensor<B>; 3] {
             &[Slice::from(0..tokens), Slice::from(columns)],
         )
     })
-}
-
-#[derive(Debug)]
-struct SegmentAttention;
-
-/// Parents: `query`, `key`, `value`.
-impl<B: Backend + MtLoraBackend> Backward<B, 3> for SegmentAttention {
-    type State = (Inputs<FloatTensor<B>>, AttentionLayout);
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (inputs, layout) = ops.state;
-        let dy = grads.consume::<B>(&ops.node);
-        let (dq, dk, dv) = B::segment_attention_backward(
-            inputs.query,
-            inputs.key,
-            inputs.value,
-            inputs.keep.into(),
-            dy,
-            layout,
-        );
-        for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
-            if let Some(node) = parent {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
-    }
-}
-
-/// The operation on an autodiff backend. `keep` is a constant.
-pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
-    inputs: Inputs<FloatTensor<Autodiff<B, C>>>,
-    layout: AttentionLayout,
-) -> FloatTensor<Autodiff<B, C>> {
-    let (query, query_node) = inputs.query.into_parts();
-    let (key, key_node) = inputs.key.into_parts();
-    let (value, value_node) = inputs.value.into_parts();
-    let inner = Inputs {
-        query,
-        key,
-        value,
-        keep: inputs.keep.map(|tensor| tensor.into_primitive()),
-    };
-    let kept = |tensor: &FloatTensor<B>| layout.saved.of::<B>(tensor);
-    let saved = Inputs {
-        query: kept(&inner.query),
-        key: kept(&inner.key),
-        value: kept(&inner.value),
-        keep: inner.keep.clone(),
-    };
-    let output = B::segment_attention(
-        inner.query,
-        inner.key,
-        inner.value,
-        inner.keep.into(),
-        layout.clone(),
-    );
-    match SegmentAttention
-        .prepare::<C>([query_node, key_node, value_node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(prep) => prep.finish((saved, layout), output),
-        OpsKind::UnTracked(prep) => prep.finish(output),
-    }
-}
-
-#[derive(Debug)]
-struct FusedSegmentAttention;
-
-/// What the fused operation's backward pass needs.
-#[derive(Clone, Debug)]
-struct SavedFused<T> {
-    fused: T,
-    keep: Option<T>,
-    layout: AttentionLayout,
-}
-
-impl<B: Backend + MtLoraBackend> Backward<B, 1> for FusedSegmentAttention {
-    type State = SavedFused<FloatTensor<B>>;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let SavedFused {
-            fused,
-            keep,
-            layout,
-        } = ops.state;
-        let dy = grads.consume::<B>(&ops.node);
-        if let [Some(node)] = ops.parents {
-            let gradient = B::fused_segment_attention_backward(fused, keep.into(), dy, layout);
-            grads.register::<B>(node.id, gradient);
-        }
-    }
-}
-
-/// The fused operation on an autodiff backend. `keep` is a constant.
-pub(super) fn track_fused<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
-    fused: FloatTensor<Autodiff<B, C>>,
-    keep: Option<FloatTensor<Autodiff<B, C>>>,
-    layout: AttentionLayout,
-) -> FloatTensor<Autodiff<B, C>> {
-    let (fused, node) = fused.into_parts();
-    let keep = keep.map(|tensor| tensor.into_primitive());
-    let given = Optional::from(keep.clone());
-    let saved = layout.saved.of::<B>(&fused);
-    let output = B::fused_segment_attention(fused, given, layout.clone());
-    match FusedSegmentAttention
-        .prepare::<C>([node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(prep) => prep.finish(
-            SavedFused {
-                fused: saved,
-                keep,
-                layout,
-            },
-            output,
-        ),
-        OpsKind::UnTracked(prep) => prep.finish(output),
-    }
 }

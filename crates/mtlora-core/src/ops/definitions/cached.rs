@@ -20,7 +20,7 @@ fn gathered<B: Backend>(
     B::float_permute(B::float_reshape(found, shape), &[0, 2, 1, 3])
 }
 
-pub(super) fn forward<B: Backend>(
+pub(in crate::ops) fn forward<B: Backend>(
     query: FloatTensor<B>,
     keys: FloatTensor<B>,
     values: FloatTensor<B>,

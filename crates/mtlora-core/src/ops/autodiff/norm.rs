@@ -1,70 +1,21 @@
-//! Layer normalisation of rows (arXiv 1607.06450).
-//!
-//! With `h = (x - mean) / sqrt(var + eps)`, `g = dy * gamma`:
-//!
-//! ```text
-//! y = h * gamma + beta
-//! dx = (g - mean(g) - h * mean(g * h)) / sqrt(var + eps)
-//! dgamma = sum over rows of dy * h     dbeta = sum over rows of dy
-//! ```
-//!
-//! Only `x` is saved; mean and variance are made anew.
+//! [`MtLoraBackend::normalize_rows`] on an autodiff backend. Only `x` is saved; mean and variance are computed again.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Scalar, TensorMetadata};
+use burn::backend::{Autodiff, TensorMetadata};
 use burn::tensor::Shape;
 
-use super::MtLoraBackend;
-
-/// `[width]` as a row that broadcasts over `[rows, width]`.
-fn row<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
-    let width = vector.shape()[0];
-    B::float_reshape(vector, Shape::from([1, width]))
-}
-
-/// `h`, and `1 / sqrt(var + eps)` as `[rows, 1]`.
-fn normalised<B: Backend>(x: FloatTensor<B>, epsilon: f64) -> (FloatTensor<B>, FloatTensor<B>) {
-    let mean = B::float_mean_dim(x.clone(), 1);
-    let centred = B::float_sub(x, mean);
-    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
-    let deviation = B::float_sqrt(B::float_add_scalar(variance, Scalar::from(epsilon)));
-    let inverse = B::float_recip(deviation);
-    (B::float_mul(centred, inverse.clone()), inverse)
-}
-
-pub(super) fn forward<B: Backend>(
-    x: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    beta: FloatTensor<B>,
-    epsilon: f64,
-) -> FloatTensor<B> {
-    let (h, _) = normalised::<B>(x, epsilon);
-    B::float_add(B::float_mul(h, row::<B>(gamma)), row::<B>(beta))
-}
-
-pub(super) fn backward<B: Backend>(
-    x: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    dy: FloatTensor<B>,
-    epsilon: f64,
-) -> FloatTensor<B> {
-    let (h, inverse) = normalised::<B>(x, epsilon);
-    let g = B::float_mul(dy, row::<B>(gamma));
-    let mean = B::float_mean_dim(g.clone(), 1);
-    let along = B::float_mean_dim(B::float_mul(g.clone(), h.clone()), 1);
-    let rest = B::float_sub(B::float_sub(g, mean), B::float_mul(h, along));
-    B::float_mul(rest, inverse)
-}
+use crate::ops::MtLoraBackend;
+use crate::ops::definitions::norm::normalised;
 
 #[derive(Debug)]
 struct NormalizeRows;
 
 /// Parents: `x`, `gamma`, `beta`.
-impl<B: Backend + MtLoraBackend> Backward<B, 3> for NormalizeRows {
+impl<B: MtLoraBackend> Backward<B, 3> for NormalizeRows {
     type State = (FloatTensor<B>, FloatTensor<B>, f64);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -88,7 +39,7 @@ impl<B: Backend + MtLoraBackend> Backward<B, 3> for NormalizeRows {
 }
 
 /// The operation on an autodiff backend.
-pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
+pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     gamma: FloatTensor<Autodiff<B, C>>,
     beta: FloatTensor<Autodiff<B, C>>,

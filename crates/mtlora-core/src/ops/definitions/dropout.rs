@@ -1,15 +1,9 @@
 //! Dropout whose mask is a function of a seed and the place, so that nobody has to hold it: the
 //! backward pass makes it anew.
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, TensorMetadata};
+use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
-
-use super::MtLoraBackend;
 
 /// Which elements are dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,7 +17,7 @@ pub struct SeededDropout {
 impl SeededDropout {
     /// Entries of the mask from the place `first` on: zero, or `1 / (1 - prob)`.
     #[inline(always)]
-    pub(super) fn fill(self, mask: &mut [f32], first: usize) {
+    pub(in crate::ops) fn fill(self, mask: &mut [f32], first: usize) {
         let (low, high) = (self.seed as u32, (self.seed >> 32) as u32);
         let scale = (1.0 / (1.0 - self.prob)) as f32;
         // Of the 2^32 values, those from here on are kept.
@@ -36,7 +30,7 @@ impl SeededDropout {
     }
 
     /// Entries as a tensor of that shape.
-    pub(super) fn mask<B: Backend>(
+    pub(in crate::ops) fn mask<B: Backend>(
         self,
         shape: Shape,
         first: usize,
@@ -58,36 +52,12 @@ fn mixed(x: u32) -> u32 {
 }
 
 /// `x * mask`, which is linear: the backward pass is the same.
-pub(super) fn forward<B: Backend>(x: FloatTensor<B>, dropout: SeededDropout) -> FloatTensor<B> {
+pub(in crate::ops) fn forward<B: Backend>(
+    x: FloatTensor<B>,
+    dropout: SeededDropout,
+) -> FloatTensor<B> {
     let mask = dropout.mask::<B>(x.shape(), 0, &x);
     B::float_mul(x, mask)
-}
-
-#[derive(Debug)]
-struct Dropout;
-
-impl<B: Backend + MtLoraBackend> Backward<B, 1> for Dropout {
-    type State = SeededDropout;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = grads.consume::<B>(&ops.node);
-        if let [Some(x)] = ops.parents {
-            grads.register::<B>(x.id, B::seeded_dropout(dy, ops.state));
-        }
-    }
-}
-
-/// The operation on an autodiff backend.
-pub(super) fn track<B: Backend + MtLoraBackend, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    dropout: SeededDropout,
-) -> FloatTensor<Autodiff<B, C>> {
-    let (x, node) = x.into_parts();
-    let y = B::seeded_dropout(x, dropout);
-    match Dropout.prepare::<C>([node]).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(dropout, y),
-        OpsKind::UnTracked(prep) => prep.finish(y),
-    }
 }
 
 #[cfg(test)]

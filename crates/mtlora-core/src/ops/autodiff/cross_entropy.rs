@@ -1,0 +1,116 @@
+//! [`MtLoraBackend::tied_cross_entropy`] on an autodiff backend: the forward pass makes the gradients too.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, TensorMetadata};
+use burn::tensor::{Shape, Slice};
+
+use super::tracked::is_tracked;
+use crate::ops::definitions::cross_entropy::{chunks, rows_of, total};
+use crate::ops::{MtLoraBackend, Optional, Weight};
+
+/// The sum of the losses, and the gradients that are wanted.
+struct Pass<B: Backend> {
+    loss: FloatTensor<B>,
+    /// `[rows, hidden]`
+    d_hidden: Option<FloatTensor<B>>,
+    /// `[vocabulary, hidden]`
+    d_embedding: Option<FloatTensor<B>>,
+}
+
+fn forward_and_gradients<B: MtLoraBackend>(
+    hidden: FloatTensor<B>,
+    embedding: FloatTensor<B>,
+    targets: IntTensor<B>,
+    smoothing: f64,
+    [wants_hidden, wants_embedding]: [bool; 2],
+) -> Pass<B> {
+    let vocabulary = embedding.shape()[0];
+    let (mut losses, mut d_hidden, mut d_embedding) = (Vec::new(), Vec::new(), None);
+    for range in chunks(hidden.shape()[0], vocabulary) {
+        let rows = rows_of::<B>(&hidden, &range);
+        let logits = B::mixed_linear_backward(rows.clone(), Weight::Float(embedding.clone()));
+        let targets = B::int_slice(targets.clone(), &[Slice::from(range)]);
+        let (loss, gradient) = B::cross_entropy_rows_and_gradients(logits, targets, smoothing);
+        losses.push(B::float_sum(loss));
+        if wants_hidden {
+            let embedding = Weight::Float(embedding.clone());
+            d_hidden.push(B::mixed_linear(
+                gradient.clone(),
+                embedding,
+                Optional::Absent,
+            ));
+        }
+        if wants_embedding {
+            let part = B::float_matmul(B::float_transpose(gradient), rows);
+            d_embedding = Some(match d_embedding.take() {
+                Some(sum) => B::float_add(sum, part),
+                None => part,
+            });
+        }
+    }
+    // Without rows there are gradients, too.
+    if wants_embedding && d_embedding.is_none() {
+        d_embedding = Some(zeros_like::<B>(&embedding));
+    }
+    let joined = match d_hidden.len() {
+        0 => wants_hidden.then(|| zeros_like::<B>(&hidden)),
+        1 => d_hidden.pop(),
+        _ => Some(B::float_cat(d_hidden, 0)),
+    };
+    Pass {
+        loss: total::<B>(losses.into_iter(), &hidden),
+        d_hidden: joined,
+        d_embedding,
+    }
+}
+
+fn zeros_like<B: Backend>(tensor: &FloatTensor<B>) -> FloatTensor<B> {
+    B::float_zeros(tensor.shape(), &tensor.device(), tensor.dtype().into())
+}
+
+#[derive(Debug)]
+struct TiedCrossEntropy;
+
+/// Parents: `hidden`, `embedding`. The state is their gradients for an upstream gradient of 1.
+impl<B: Backend> Backward<B, 2> for TiedCrossEntropy {
+    type State = [Option<FloatTensor<B>>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let upstream = grads.consume::<B>(&ops.node);
+        let factor = B::float_reshape(upstream, Shape::from([1, 1]));
+        for (parent, gradient) in ops.parents.into_iter().zip(ops.state) {
+            if let (Some(node), Some(gradient)) = (parent, gradient) {
+                grads.register::<B>(node.id, B::float_mul(gradient, factor.clone()));
+            }
+        }
+    }
+}
+
+/// The operation on an autodiff backend.
+pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
+    hidden: FloatTensor<Autodiff<B, C>>,
+    embedding: FloatTensor<Autodiff<B, C>>,
+    targets: IntTensor<B>,
+    smoothing: f64,
+) -> FloatTensor<Autodiff<B, C>> {
+    let wanted = [&hidden, &embedding].map(|tensor| is_tracked::<B, C>(tensor.node()));
+    let (hidden, hidden_node) = hidden.into_parts();
+    let (embedding, embedding_node) = embedding.into_parts();
+    match TiedCrossEntropy
+        .prepare::<C>([hidden_node, embedding_node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => {
+            let pass = forward_and_gradients::<B>(hidden, embedding, targets, smoothing, wanted);
+            prep.finish([pass.d_hidden, pass.d_embedding], pass.loss)
+        }
+        OpsKind::UnTracked(prep) => {
+            prep.finish(B::tied_cross_entropy(hidden, embedding, targets, smoothing))
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The operations on an autodiff backend: what each saves, and its backward pass.
+
+mod adapted_linear;
+mod attention;
+mod cross_entropy;
+mod dropout;
+mod gelu;
+mod linear;
+mod norm;
+mod tracked;
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+
+use super::definitions::attention::Inputs;
+use super::{
+    ActivationDtype, AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout, Weight,
+};
+
+impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
+    fn adapted_linear(
+        x: FloatTensor<Self>,
+        dropped: Optional<Self>,
+        weight: Weight<Self>,
+        bias: Optional<Self>,
+        a: FloatTensor<Self>,
+        t: Optional<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        adapted_linear::track::<B, C>(adapted_linear::Inputs {
+            x,
+            dropped: dropped.into_option(),
+            weight,
+            bias: bias.into_option(),
+            a,
+            t: t.into_option(),
+            b,
+            scale,
+        })
+    }
+
+    fn mixed_linear(
+        x: FloatTensor<Self>,
+        weight: Weight<Self>,
+        bias: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        linear::track::<B, C>(x, weight, bias.into_option())
+    }
+
+    fn segment_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        keep: Optional<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let inputs = Inputs::new(query, key, value, keep.into_option());
+        attention::track::<B, C>(inputs, layout)
+    }
+
+    fn fused_segment_attention(
+        fused: FloatTensor<Self>,
+        keep: Optional<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        attention::track_fused::<B, C>(fused, keep.into_option(), layout)
+    }
+
+    fn activate_gelu(
+        x: FloatTensor<Self>,
+        form: Gelu,
+        saved: ActivationDtype,
+    ) -> FloatTensor<Self> {
+        gelu::track::<B, C>(x, form, saved)
+    }
+
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        norm::track::<B, C>(x, gamma, beta, epsilon)
+    }
+
+    fn tied_cross_entropy(
+        hidden: FloatTensor<Self>,
+        embedding: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        cross_entropy::track::<B, C>(hidden, embedding, targets, smoothing)
+    }
+
+    fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
+        dropout::track::<B, C>(x, dropout)
+    }
+}
+
+/// The input `x` as the backward pass will read it.
+fn kept<B: MtLoraBackend>(x: &FloatTensor<B>, dtype: ActivationDtype) -> FloatTensor<B> {
+    match dtype {
+        ActivationDtype::F32 => x.clone(),
+        ActivationDtype::Bf16 => B::rounded(x.clone()),
+    }
+}
+
+/// The weight without the autodiff backend's wrapping.
+fn inner<B: MtLoraBackend, C: CheckpointStrategy>(weight: Weight<Autodiff<B, C>>) -> Weight<B> {
+    match weight {
+        Weight::Float(tensor) => Weight::Float(tensor.into_primitive()),
+        Weight::Quantized(tensor) => Weight::Quantized(tensor),
+    }
+}

@@ -1,0 +1,313 @@
+//! The operations, each with a body from Burn's own operations: its definition.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{TensorMetadata, backend_extension};
+use burn::tensor::{DType, Slice};
+
+use super::definitions::activation_dtype::restored;
+use super::definitions::{attention, cached, cross_entropy, dropout, gelu, linear, norm};
+use super::{
+    ActivationDtype, AttentionLayout, BackendCapabilities, Gelu, Optional, SeededDropout, Weight,
+};
+use crate::Contexts;
+
+/// MTLoRA's operations on a backend's tensor primitives.
+#[allow(clippy::too_many_arguments)]
+#[backend_extension(
+    Autodiff,
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube")
+)]
+pub trait MtLoraBackend: BackendCapabilities {
+    /// `x W + bias + scale ((z Aᵀ) Tᵀ) Bᵀ`, where `z` is `dropped` if given, else `x`.
+    ///
+    /// The weight is frozen: no gradient is made for it.
+    ///
+    /// # Shapes
+    /// - `x`, `dropped`: `[tokens, in]`
+    /// - `weight`: `[in, out]`, `bias`: `[out]`
+    /// - `a`: `[rank, in]`, `t`: `[rank, rank]` (none: the identity), `b`: `[out, rank]`
+    /// - output: `[tokens, out]`
+    #[fusion(default)]
+    fn adapted_linear(
+        x: FloatTensor<Self>,
+        #[extension_type] dropped: Optional<Self>,
+        #[extension_type] weight: Weight<Self>,
+        #[extension_type] bias: Optional<Self>,
+        a: FloatTensor<Self>,
+        #[extension_type] t: Optional<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        Self::adapted_linear_and_projection(x, dropped, weight, bias, a, t, b, scale).0
+    }
+
+    /// The same, and the adapter's input in the rank's space, `z Aᵀ`: `[tokens, rank]`. The backward pass reads it.
+    #[fusion(default)]
+    fn adapted_linear_and_projection(
+        x: FloatTensor<Self>,
+        #[extension_type] dropped: Optional<Self>,
+        #[extension_type] weight: Weight<Self>,
+        #[extension_type] bias: Optional<Self>,
+        a: FloatTensor<Self>,
+        #[extension_type] t: Optional<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let z = dropped.into_option().unwrap_or_else(|| x.clone());
+        let u = Self::rank_matmul(z, Self::float_transpose(a));
+        let v = match t.into_option() {
+            Some(t) => Self::rank_matmul(u.clone(), Self::float_transpose(t)),
+            None => u.clone(),
+        };
+        let y = Self::mixed_linear(x, weight, bias);
+        let y = Self::add_matmul(y, v, Self::float_transpose(b), scale);
+        (y, u)
+    }
+
+    /// `x W + bias`. The weight may be kept in less precision than `x`.
+    ///
+    /// # Shapes
+    /// - `x`: `[tokens, in]`
+    /// - `weight`: `[in, out]`, `bias`: `[out]`
+    /// - output: `[tokens, out]`
+    #[fusion(default)]
+    fn mixed_linear(
+        x: FloatTensor<Self>,
+        #[extension_type] weight: Weight<Self>,
+        #[extension_type] bias: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        linear::forward::<Self>(x, weight, bias.into_option())
+    }
+
+    /// The gradient of [`mixed_linear`](Self::mixed_linear)'s `x`: `dy Wᵀ`, `[tokens, in]`.
+    #[fusion(default)]
+    fn mixed_linear_backward(
+        dy: FloatTensor<Self>,
+        #[extension_type] weight: Weight<Self>,
+    ) -> FloatTensor<Self> {
+        linear::backward::<Self>(dy, weight)
+    }
+
+    /// `sum + scale a b`.
+    ///
+    /// # Shapes
+    /// - `a`: `[rows, inner]`, `b`: `[inner, columns]`
+    /// - `sum`, output: `[rows, columns]`
+    #[fusion(default)]
+    fn add_matmul(
+        sum: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        linear::add_matmul::<Self>(sum, a, b, scale)
+    }
+
+    /// `a b`, one of whose sides is an adapter's rank; either may be a transpose.
+    ///
+    /// # Shapes
+    /// - `a`: `[rows, inner]`, `b`: `[inner, columns]`
+    /// - output: `[rows, columns]`
+    #[fusion(default)]
+    fn rank_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(a, b)
+    }
+
+    /// `softmax(scale Q Kᵀ) V` within each segment and head; with `causal`, no token sees a later
+    /// one. The probabilities are multiplied with `keep` where given (dropout: 0 or `1 / (1 - p)`),
+    /// and with the mask of `layout` where that has one.
+    ///
+    /// # Shapes
+    /// - `query`, `key`, `value`, output: `[tokens, heads * head_dim]`
+    /// - `keep`: `[heads * sum of squared lengths]`, segment after segment, in each head after head
+    #[fusion(default)]
+    fn segment_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] keep: Optional<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let inputs = attention::Inputs::new(query, key, value, keep.into_option());
+        attention::forward::<Self>(inputs, &layout)
+    }
+
+    /// The same on query, key and value that lie side by side: `[tokens, 3 * heads * head_dim]`.
+    #[fusion(default)]
+    fn fused_segment_attention(
+        fused: FloatTensor<Self>,
+        #[extension_type] keep: Optional<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let [query, key, value] = attention::parts::<Self>(fused);
+        Self::segment_attention(query, key, value, keep, layout)
+    }
+
+    /// The gradient of [`fused_segment_attention`](Self::fused_segment_attention)'s `fused`, which may
+    /// have been kept as the layout says.
+    #[fusion(default)]
+    fn fused_segment_attention_backward(
+        fused: FloatTensor<Self>,
+        #[extension_type] keep: Optional<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let [query, key, value] = attention::parts::<Self>(restored::<Self>(fused, &dy));
+        let (dq, dk, dv) = Self::segment_attention_backward(query, key, value, keep, dy, layout);
+        Self::float_cat(vec![dq, dk, dv], 1)
+    }
+
+    /// The gradients of [`segment_attention`](Self::segment_attention)'s query, key and value, which may
+    /// have been kept as the layout says.
+    #[fusion(default)]
+    fn segment_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] keep: Optional<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [query, key, value] = [query, key, value].map(|kept| restored::<Self>(kept, &dy));
+        let inputs = attention::Inputs::new(query, key, value, keep.into_option());
+        let [dq, dk, dv] = attention::backward::<Self>(&inputs, dy, &layout);
+        (dq, dk, dv)
+    }
+
+    /// `x * mask`, the mask as `dropout` says; any shape.
+    #[fusion(default)]
+    fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
+        dropout::forward::<Self>(x, dropout)
+    }
+
+    /// Each element rounded to bfloat16; any shape.
+    #[fusion(default)]
+    fn rounded(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_cast(x, DType::BF16.into())
+    }
+
+    /// The Gaussian error linear unit of each element. Any shape. `saved` says how the backward pass
+    /// keeps `x`.
+    #[fusion(default)]
+    fn activate_gelu(
+        x: FloatTensor<Self>,
+        form: Gelu,
+        saved: ActivationDtype,
+    ) -> FloatTensor<Self> {
+        let _ = saved;
+        gelu::forward::<Self>(x, form)
+    }
+
+    /// The gradient of [`activate_gelu`](Self::activate_gelu)'s input, which may have been kept in
+    /// bfloat16.
+    #[fusion(default)]
+    fn activate_gelu_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        form: Gelu,
+    ) -> FloatTensor<Self> {
+        gelu::backward::<Self>(restored::<Self>(x, &dy), dy, form)
+    }
+
+    /// Layer normalisation of each row.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[rows, width]`
+    /// - `gamma`, `beta`: `[width]`
+    #[fusion(default)]
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        norm::forward::<Self>(x, gamma, beta, epsilon)
+    }
+
+    /// The gradient of [`normalize_rows`](Self::normalize_rows)'s `x`.
+    #[fusion(default)]
+    fn normalize_rows_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        norm::backward::<Self>(x, gamma, dy, epsilon)
+    }
+
+    /// The sum over rows of the cross-entropy of `hidden Eᵀ` with the targets, with label
+    /// smoothing; no more than a chunk of the logits is held at a time.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[rows, hidden]`
+    /// - `embedding`: `[vocabulary, hidden]`
+    /// - `targets`: `[rows]`
+    /// - output: `[1]`
+    #[fusion(default)]
+    fn tied_cross_entropy(
+        hidden: FloatTensor<Self>,
+        embedding: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        let losses = cross_entropy::chunks(hidden.shape()[0], embedding.shape()[0]).map(|range| {
+            // The embedding is a linear map from tokens to hidden states, taken backward.
+            let rows = cross_entropy::rows_of::<Self>(&hidden, &range);
+            let logits = Self::mixed_linear_backward(rows, Weight::Float(embedding.clone()));
+            let targets = Self::int_slice(targets.clone(), &[Slice::from(range)]);
+            Self::float_sum(Self::cross_entropy_rows(logits, targets, smoothing))
+        });
+        cross_entropy::total::<Self>(losses, &hidden)
+    }
+
+    /// The cross-entropy of each row of logits.
+    ///
+    /// # Shapes
+    /// - `logits`: `[rows, vocabulary]`
+    /// - `targets`, output: `[rows]`
+    #[fusion(default)]
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        cross_entropy::row_losses::<Self>(logits, targets, smoothing)
+    }
+
+    /// The same, and the gradient of the logits: `[rows, vocabulary]`.
+    #[fusion(default)]
+    fn cross_entropy_rows_and_gradients(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
+    }
+
+    /// Attention of one new token a row over a key-value cache: each row sees the places of its
+    /// context.
+    ///
+    /// # Shapes
+    /// - `query`, output: `[rows, heads * head_dim]`
+    /// - `keys`, `values`: `[places, heads * head_dim]`
+    #[fusion(default)]
+    fn cached_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        contexts: Contexts,
+        heads: usize,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        cached::forward::<Self>(query, keys, values, &contexts, heads, scale)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl MtLoraBackend for burn::backend::NdArray {}
+
+#[cfg(feature = "cube")]
+impl MtLoraBackend for burn::backend::Cube {}

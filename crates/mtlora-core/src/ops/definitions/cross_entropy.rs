@@ -1,0 +1,131 @@
+//! Cross-entropy over a vocabulary whose output map is the (tied) embedding, in chunks of rows, so
+//! that the logits of all tokens are never held at once.
+//!
+//! With `p = softmax(h Eᵀ)` of a row, its target `t`, label smoothing `s` and `V` tokens:
+//!
+//! ```text
+//! loss = -(1 - s) log p[t] - s / V * sum of log p
+//! g    = p - (1 - s) onehot(t) - s / V       (the gradient of the logits)
+//! dh   = g E          dE = sum over rows of gᵀ h
+//! ```
+//!
+//! The loss is a sum, so its gradients are known but for one factor as soon as the logits are: the
+//! forward pass makes them and the logits are never made a second time (as Liger Kernel does it,
+//! arXiv 2410.10989).
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Scalar, TensorMetadata};
+use burn::tensor::{IndexingUpdateOp, Shape, Slice};
+
+/// The most bytes that the logits of one chunk take.
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// Ranges of rows whose logits over `vocabulary` tokens fit a chunk.
+pub(in crate::ops) fn chunks(
+    rows: usize,
+    vocabulary: usize,
+) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let step = (CHUNK_BYTES / 4 / vocabulary.max(1)).max(1);
+    (0..rows)
+        .step_by(step)
+        .map(move |start| start..(start + step).min(rows))
+}
+
+pub(in crate::ops) fn rows_of<B: Backend>(
+    tensor: &FloatTensor<B>,
+    range: &std::ops::Range<usize>,
+) -> FloatTensor<B> {
+    let width = tensor.shape()[1];
+    let slices = [Slice::from(range.clone()), Slice::from(0..width)];
+    B::float_slice(tensor.clone(), &slices)
+}
+
+/// `log p`: `[rows, vocabulary]`.
+fn log_softmax<B: Backend>(logits: FloatTensor<B>) -> FloatTensor<B> {
+    let shifted = B::float_sub(logits.clone(), B::float_max_dim(logits, 1));
+    let sum = B::float_sum_dim(B::float_exp(shifted.clone()), 1);
+    B::float_sub(shifted, B::float_log(sum))
+}
+
+/// The loss of each row: `[rows]`. `targets`: `[rows]`.
+pub(in crate::ops) fn row_losses<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+    smoothing: f64,
+) -> FloatTensor<B> {
+    let rows = logits.shape()[0];
+    let log_p = log_softmax::<B>(logits);
+    losses::<B>(
+        &log_p,
+        B::int_reshape(targets, Shape::from([rows, 1])),
+        smoothing,
+    )
+}
+
+fn losses<B: Backend>(
+    log_p: &FloatTensor<B>,
+    targets: IntTensor<B>,
+    smoothing: f64,
+) -> FloatTensor<B> {
+    let rows = log_p.shape()[0];
+    let at_target = B::float_gather(1, log_p.clone(), targets);
+    let loss = B::float_mul_scalar(at_target, Scalar::from(smoothing - 1.0));
+    let loss = match smoothing > 0.0 {
+        true => {
+            let mean = B::float_mean_dim(log_p.clone(), 1);
+            B::float_sub(loss, B::float_mul_scalar(mean, Scalar::from(smoothing)))
+        }
+        false => loss,
+    };
+    B::float_reshape(loss, Shape::from([rows]))
+}
+
+/// The loss of each row, and the gradient of its logits, `[rows, vocabulary]`.
+pub(in crate::ops) fn row_losses_and_gradients<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+    smoothing: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [rows, vocabulary] = [logits.shape()[0], logits.shape()[1]];
+    let targets = B::int_reshape(targets, Shape::from([rows, 1]));
+    let log_p = log_softmax::<B>(logits);
+    let loss = losses::<B>(&log_p, targets.clone(), smoothing);
+    let p = B::float_exp(log_p);
+    let p = match smoothing > 0.0 {
+        true => B::float_sub_scalar(p, Scalar::from(smoothing / vocabulary as f64)),
+        false => p,
+    };
+    let (device, dtype) = (p.device(), p.dtype());
+    let target = B::float_full(
+        Shape::from([rows, 1]),
+        Scalar::from(smoothing - 1.0),
+        &device,
+        dtype.into(),
+    );
+    let gradient = B::float_scatter(1, p, targets, target, IndexingUpdateOp::Add);
+    (loss, gradient)
+}
+
+/// The sum of `[1]` tensors; zero where there is none.
+pub(in crate::ops) fn total<B: Backend>(
+    parts: impl Iterator<Item = FloatTensor<B>>,
+    like: &FloatTensor<B>,
+) -> FloatTensor<B> {
+    parts
+        .reduce(B::float_add)
+        .unwrap_or_else(|| B::float_zeros(Shape::from([1]), &like.device(), like.dtype().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_all_rows_once() {
+        for (rows, vocabulary) in [(0, 5), (1, 50_257), (1000, 50_257), (7, usize::MAX)] {
+            let all: Vec<usize> = chunks(rows, vocabulary).flatten().collect();
+            assert_eq!(all, (0..rows).collect::<Vec<_>>());
+        }
+        assert!(chunks(1000, 50_257).all(|range| range.len() * 50_257 * 4 <= CHUNK_BYTES));
+    }
+}

@@ -1,0 +1,107 @@
+//! The linear map, whose weight may be kept in less precision than what passes through it:
+//!
+//! ```text
+//! y = x W + bias     dx = dy Wᵀ     dW = xᵀ dy     dbias = sum over tokens of dy
+//! ```
+
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
+use burn::backend::{Backend, Dispatch, ExtensionType, Scalar, TensorMetadata};
+use burn::tensor::{DType, Shape, Tensor};
+
+/// A matrix in the precision that it is kept in.
+#[derive(ExtensionType)]
+pub enum Weight<B: Backend> {
+    /// Floats. Where their precision is not that of the other factor, that factor is rounded to
+    /// it first; sums are in the other factor's precision.
+    Float(FloatTensor<B>),
+    /// Integers with scales; the other factor keeps its precision.
+    Quantized(QuantizedTensor<B>),
+}
+
+impl<B: Backend> Clone for Weight<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Weight::Float(tensor) => Weight::Float(tensor.clone()),
+            Weight::Quantized(tensor) => Weight::Quantized(tensor.clone()),
+        }
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Weight<B> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Weight::Float(tensor) => tensor.fmt(formatter),
+            Weight::Quantized(tensor) => tensor.fmt(formatter),
+        }
+    }
+}
+
+impl From<Tensor<2>> for Weight<Dispatch> {
+    fn from(tensor: Tensor<2>) -> Self {
+        match tensor.dtype() {
+            DType::QFloat(_) => Weight::Quantized(tensor.into_dispatch()),
+            _ => Weight::Float(tensor.into_dispatch()),
+        }
+    }
+}
+
+impl<B: Backend> Weight<B> {
+    /// `x`, rounded to the weight's precision where that is less, and the weight in `x`'s.
+    pub(in crate::ops) fn matched(self, x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+        let own = x.dtype();
+        match self {
+            Weight::Quantized(weight) => (x, B::dequantize(weight, own.into())),
+            Weight::Float(weight) if weight.dtype() == own => (x, weight),
+            Weight::Float(weight) => {
+                let x = B::float_cast(x, weight.dtype().into());
+                (
+                    B::float_cast(x, own.into()),
+                    B::float_cast(weight, own.into()),
+                )
+            }
+        }
+    }
+}
+
+/// `x W + bias`.
+pub(in crate::ops) fn forward<B: Backend>(
+    x: FloatTensor<B>,
+    weight: Weight<B>,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
+    let (x, weight) = weight.matched(x);
+    let y = B::float_matmul(x, weight);
+    match bias {
+        Some(bias) => {
+            let width = bias.shape()[0];
+            B::float_add(y, B::float_reshape(bias, Shape::from([1, width])))
+        }
+        None => y,
+    }
+}
+
+/// `dy Wᵀ`.
+pub(in crate::ops) fn backward<B: Backend>(
+    dy: FloatTensor<B>,
+    weight: Weight<B>,
+) -> FloatTensor<B> {
+    let (dy, weight) = weight.matched(dy);
+    B::float_matmul(dy, B::float_transpose(weight))
+}
+
+/// `sum + scale a b`.
+pub(in crate::ops) fn add_matmul<B: Backend>(
+    sum: FloatTensor<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    scale: f64,
+) -> FloatTensor<B> {
+    let product = B::float_matmul(a, b);
+    B::float_add(sum, B::float_mul_scalar(product, Scalar::from(scale)))
+}
+
+/// The bias' gradient: `[out]`.
+pub(in crate::ops) fn bias_gradient<B: Backend>(dy: FloatTensor<B>) -> FloatTensor<B> {
+    let width = dy.shape()[1];
+    B::float_reshape(B::float_sum_dim(dy, 0), Shape::from([width]))
+}

@@ -1,0 +1,26 @@
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, ExtensionType};
+
+/// A tensor that an operation may go without.
+#[derive(ExtensionType)]
+pub enum Optional<B: Backend> {
+    /// The tensor.
+    Given(FloatTensor<B>),
+    /// None.
+    Absent,
+}
+
+impl<B: Backend> Optional<B> {
+    pub(super) fn into_option(self) -> Option<FloatTensor<B>> {
+        match self {
+            Optional::Given(tensor) => Some(tensor),
+            Optional::Absent => None,
+        }
+    }
+}
+
+impl<B: Backend> From<Option<FloatTensor<B>>> for Optional<B> {
+    fn from(tensor: Option<FloatTensor<B>>) -> Self {
+        tensor.map_or(Optional::Absent, Optional::Given)
+    }
+}
