@@ -18,6 +18,9 @@ pub enum ModelError {
     /// The device does not have a precision.
     #[error(transparent)]
     BaseDtype(#[from] mtlora_core::BaseDtypeError),
+    /// The model has a kind of attention that is not computed.
+    #[error(transparent)]
+    Attention(#[from] crate::layers::attention::AttentionError),
     /// A folder without one of the files that a model folder has.
     #[error("{} is no model folder: {missing}; {hint}", .folder.display())]
     NotAModelFolder {

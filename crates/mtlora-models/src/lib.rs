@@ -38,9 +38,7 @@ pub use error::ModelError;
 pub use families::encoder::classifier::{
     ClassificationHead, ClassifierOptions, SequenceClassifier,
 };
-pub use families::encoder::config::{
-    Activation, Architecture, EncoderConfig, EncoderSizes, ProblemType,
-};
+pub use families::encoder::config::{Architecture, EncoderConfig, EncoderSizes, ProblemType};
 pub use families::encoder::masked_lm::{LmHead, MaskedLm};
 pub use families::encoder::model::Encoder;
 pub use families::gpt2::{
@@ -58,7 +56,13 @@ pub use generation::{
     CausalDecoder, EarlyStopping, Generated, GenerationConfig, GenerationError, InvalidConfig,
     Progress, generate,
 };
+pub use layers::activation::Activation;
+pub use layers::attention::{
+    Attention, AttentionError, AttentionSpec, PositionScheme, Projections, ScoreBias,
+};
+pub use layers::feed_forward::widen;
 pub use layers::layer_norm::LayerNorm;
+pub use layers::weights::{zero_embedding, zero_linear};
 pub use packed_batch::PackedBatch;
 pub use text::causal::{CausalText, read_tokenizer};
 pub use text::encoder::{TextEncoder, Tokens};

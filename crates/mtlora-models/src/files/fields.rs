@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::{ModelError, listed, shown};
-use crate::families::encoder::config::Activation;
+use crate::layers::activation::Activation;
 
 /// The largest dropout probability that leaves anything.
 pub(crate) const MAX_DROPOUT: f64 = 0.999;

@@ -15,7 +15,8 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(crate) fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+    /// A norm over `width` values that changes neither their scale nor their shift.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> Self {
         Self {
             gamma: Initializer::Ones.init([width], device),
             beta: Initializer::Zeros.init([width], device),

@@ -1,3 +1,7 @@
-//! Layers that several model families share.
+//! Layers that several model families share. They know their own sizes, and no family's configuration.
 
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod feed_forward;
 pub(crate) mod layer_norm;
+pub(crate) mod weights;

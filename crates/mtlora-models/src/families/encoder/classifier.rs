@@ -8,9 +8,10 @@ use mtlora_core::{BaseDtype, adapted_linear, dropout};
 
 use crate::error::ModelError;
 use crate::families::encoder::config::{Architecture, EncoderConfig};
-use crate::families::encoder::model::{Encoder, Pooler, linear};
+use crate::families::encoder::model::{Encoder, Pooler};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::weights::{self, CheckpointLayout};
+use crate::layers::weights::zero_linear;
 use crate::packed_batch::PackedBatch;
 
 /// The head of `RobertaForSequenceClassification` or `BertForSequenceClassification`.
@@ -29,8 +30,8 @@ impl ClassificationHead {
         let hidden = config.hidden_size;
         let dense = config.architecture == Architecture::Roberta;
         Self {
-            dense: dense.then(|| linear(hidden, hidden, device)),
-            out_proj: linear(hidden, config.num_labels(), device),
+            dense: dense.then(|| zero_linear(hidden, hidden, device)),
+            out_proj: zero_linear(hidden, config.num_labels(), device),
             dropout: DropoutConfig::new(config.head_dropout()).init(),
         }
     }

@@ -8,6 +8,8 @@ use crate::error::{ModelError, listed, shown};
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
 use crate::files::names::CONFIG_FILE;
 use crate::files::read::{read_bounded, required_file};
+use crate::layers::activation::Activation;
+use crate::layers::attention::{Attention, AttentionSpec};
 
 /// The largest configuration that is read, in bytes: room for tens of thousands of labels.
 pub(crate) const MAX_BYTES: u64 = 8 << 20;
@@ -47,43 +49,6 @@ impl Architecture {
         match self {
             Self::Roberta => "RobertaForMaskedLM",
             Self::Bert => "BertForMaskedLM",
-        }
-    }
-}
-
-/// The nonlinearity between the two feed-forward layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// x Phi(x), by the error function: `gelu`.
-    GeluErf,
-    /// The same, approximated by tanh (Hendrycks & Gimpel, 2016): `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast`.
-    GeluTanh,
-    /// max(x, 0): `relu`.
-    Relu,
-}
-
-impl Activation {
-    pub(crate) const NAMES: [(&'static str, Self); 6] = [
-        ("gelu", Self::GeluErf),
-        ("gelu_python", Self::GeluErf),
-        ("gelu_new", Self::GeluTanh),
-        ("gelu_pytorch_tanh", Self::GeluTanh),
-        ("gelu_fast", Self::GeluTanh),
-        ("relu", Self::Relu),
-    ];
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, activation)| *activation)
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::GeluErf => "gelu",
-            Self::GeluTanh => "gelu_new",
-            Self::Relu => "relu",
         }
     }
 }
@@ -173,6 +138,8 @@ pub struct EncoderConfig {
     pub problem_type: Option<ProblemType>,
     /// The class or classes that the tensors were saved from.
     pub architectures: Vec<String>,
+    /// The attention of every layer.
+    pub(crate) attention: Attention,
     /// The file's own fields, in its order.
     original: Map<String, Value>,
 }
@@ -325,6 +292,8 @@ impl EncoderConfig {
             labels,
             problem_type,
             architectures: fields.strings("architectures")?,
+            attention: AttentionSpec::new(num_attention_heads, hidden_size / num_attention_heads)
+                .build()?,
             original: map,
         })
     }

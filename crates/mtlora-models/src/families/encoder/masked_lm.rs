@@ -7,9 +7,10 @@ use mtlora_core::{ActivationDtype, BaseDtype};
 
 use crate::error::ModelError;
 use crate::families::encoder::config::EncoderConfig;
-use crate::families::encoder::model::{Encoder, activate, layer_norm, linear};
+use crate::families::encoder::model::{Encoder, layer_norm};
 use crate::files::weights;
 use crate::layers::layer_norm::LayerNorm;
+use crate::layers::weights::zero_linear;
 use crate::packed_batch::PackedBatch;
 
 /// The head of `RobertaForMaskedLM`; its last map is the word embeddings.
@@ -38,7 +39,7 @@ impl MaskedLm {
         let model = Self {
             base: Encoder::new(config, device),
             lm_head: LmHead {
-                dense: linear(config.hidden_size, config.hidden_size, device),
+                dense: zero_linear(config.hidden_size, config.hidden_size, device),
                 layer_norm: layer_norm(config, device),
                 bias: Initializer::Zeros.init([config.vocab_size], device),
             },
@@ -54,11 +55,8 @@ impl MaskedLm {
         config: &EncoderConfig,
     ) -> Tensor<2> {
         let hidden = self.base.forward(strip).select(0, places);
-        let hidden = activate(
-            config.hidden_act,
-            self.lm_head.dense.forward(hidden),
-            ActivationDtype::F32,
-        );
+        let hidden = self.lm_head.dense.forward(hidden);
+        let hidden = config.hidden_act.forward(hidden, ActivationDtype::F32);
         let hidden = self.lm_head.layer_norm.forward(hidden);
         self.base.vocabulary(hidden) + self.lm_head.bias.val().unsqueeze()
     }

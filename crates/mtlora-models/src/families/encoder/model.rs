@@ -3,17 +3,18 @@
 //! Field names follow the modules of Hugging Face's models, so that a path ends as PEFT's users
 //! know it: `query`, `value`, `attention.output.dense`, `intermediate.dense`, ...
 
-use burn::module::{Initializer, Module};
-use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig};
-use burn::tensor::activation::{relu, tanh};
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
+use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
-use mtlora_core::{
-    ActivationDtype, Gelu, SequenceOffsets, adapted_embedding, adapted_linear, dropout, gelu,
-    segment_attention,
-};
+use mtlora_core::{ActivationDtype, SequenceOffsets, adapted_embedding, adapted_linear, dropout};
 
-use crate::families::encoder::config::{Activation, EncoderConfig};
+use crate::families::encoder::config::EncoderConfig;
+use crate::layers::activation::Activation;
+use crate::layers::attention::{Attention, Projections};
+use crate::layers::feed_forward::widen;
 use crate::layers::layer_norm::LayerNorm;
+use crate::layers::weights::{zero_embedding, zero_linear};
 use crate::packed_batch::PackedBatch;
 
 /// Token, position and type embeddings, summed and normalised.
@@ -33,11 +34,7 @@ pub struct Embeddings {
 
 impl Embeddings {
     fn new(config: &EncoderConfig, device: &Device) -> Self {
-        let embedding = |rows| {
-            EmbeddingConfig::new(rows, config.hidden_size)
-                .with_initializer(Initializer::Zeros)
-                .init(device)
-        };
+        let embedding = |rows| zero_embedding(rows, config.hidden_size, device);
         Self {
             word_embeddings: embedding(config.vocab_size),
             position_embeddings: embedding(config.max_position_embeddings),
@@ -67,8 +64,9 @@ pub struct SelfAttention {
     pub value: Linear,
     /// On the attention probabilities.
     pub dropout: Dropout,
-    /// Number of attention heads.
-    pub heads: usize,
+    /// Heads and their width.
+    #[module(skip)]
+    pub attention: Attention,
 }
 
 impl SelfAttention {
@@ -76,9 +74,10 @@ impl SelfAttention {
         let query = adapted_linear(&self.query, hidden.clone());
         let key = adapted_linear(&self.key, hidden.clone());
         let value = adapted_linear(&self.value, hidden);
-        let inputs = [query, key, value];
+        let inputs = Projections::Separate([query, key, value]);
         let saved = ActivationDtype::beside(&self.query.weight);
-        segment_attention(inputs, segments, self.heads, false, &self.dropout, saved)
+        self.attention
+            .over_batch(inputs, segments, &self.dropout, saved)
     }
 }
 
@@ -96,7 +95,7 @@ pub struct Output {
 impl Output {
     fn new(config: &EncoderConfig, input: usize, device: &Device) -> Self {
         Self {
-            dense: linear(input, config.hidden_size, device),
+            dense: zero_linear(input, config.hidden_size, device),
             dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
             layer_norm: layer_norm(config, device),
         }
@@ -110,7 +109,7 @@ impl Output {
 
 /// Attention with its output projection.
 #[derive(Module, Debug)]
-pub struct Attention {
+pub struct AttentionBlock {
     /// `self` in the checkpoint.
     pub self_: SelfAttention,
     /// From `hidden` to `hidden`.
@@ -129,8 +128,7 @@ pub struct Intermediate {
 
 impl Intermediate {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let saved = ActivationDtype::beside(&self.dense.weight);
-        activate(self.activation, adapted_linear(&self.dense, x), saved)
+        widen(&self.dense, self.activation, x)
     }
 }
 
@@ -138,7 +136,7 @@ impl Intermediate {
 #[derive(Module, Debug)]
 pub struct Layer {
     /// Attention over each sequence.
-    pub attention: Attention,
+    pub attention: AttentionBlock,
     /// First half of the feed-forward block.
     pub intermediate: Intermediate,
     /// Second half.
@@ -149,18 +147,18 @@ impl Layer {
     fn new(config: &EncoderConfig, device: &Device) -> Self {
         let hidden = config.hidden_size;
         Self {
-            attention: Attention {
+            attention: AttentionBlock {
                 self_: SelfAttention {
-                    query: linear(hidden, hidden, device),
-                    key: linear(hidden, hidden, device),
-                    value: linear(hidden, hidden, device),
+                    query: zero_linear(hidden, hidden, device),
+                    key: zero_linear(hidden, hidden, device),
+                    value: zero_linear(hidden, hidden, device),
                     dropout: DropoutConfig::new(config.attention_probs_dropout_prob).init(),
-                    heads: config.num_attention_heads,
+                    attention: config.attention,
                 },
                 output: Output::new(config, hidden, device),
             },
             intermediate: Intermediate {
-                dense: linear(hidden, config.intermediate_size, device),
+                dense: zero_linear(hidden, config.intermediate_size, device),
                 activation: config.hidden_act,
             },
             output: Output::new(config, config.intermediate_size, device),
@@ -208,7 +206,7 @@ pub struct Pooler {
 impl Pooler {
     pub(crate) fn new(config: &EncoderConfig, device: &Device) -> Self {
         Self {
-            dense: linear(config.hidden_size, config.hidden_size, device),
+            dense: zero_linear(config.hidden_size, config.hidden_size, device),
         }
     }
 
@@ -278,20 +276,6 @@ impl Encoder {
     }
 }
 
-pub(crate) fn linear(input: usize, output: usize, device: &Device) -> Linear {
-    LinearConfig::new(input, output)
-        .with_initializer(Initializer::Zeros)
-        .init(device)
-}
-
 pub(crate) fn layer_norm(config: &EncoderConfig, device: &Device) -> LayerNorm {
     LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
-}
-
-pub(crate) fn activate(activation: Activation, x: Tensor<2>, saved: ActivationDtype) -> Tensor<2> {
-    match activation {
-        Activation::GeluErf => gelu(x, Gelu::Erf, saved),
-        Activation::GeluTanh => gelu(x, Gelu::Tanh, saved),
-        Activation::Relu => relu(x),
-    }
 }

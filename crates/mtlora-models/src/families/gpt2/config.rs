@@ -5,11 +5,13 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
-use crate::families::encoder::config::{Activation, MAX_BYTES};
+use crate::families::encoder::config::MAX_BYTES;
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
 use crate::files::names::CONFIG_FILE;
 use crate::files::read::{read_bounded, required_file};
 use crate::files::weights::CheckpointLayout;
+use crate::layers::activation::Activation;
+use crate::layers::attention::{Attention, AttentionSpec};
 
 const MODEL_TYPE: &str = "gpt2";
 
@@ -69,6 +71,8 @@ pub struct Gpt2Config {
     /// different values in them has an output map of its own in any case:
     /// [`CausalLm::lm_head`](super::CausalLm::lm_head).
     pub tie_word_embeddings: bool,
+    /// The attention of every block.
+    pub(crate) attention: Attention,
     /// The file's own fields, in its order.
     original: Map<String, Value>,
 }
@@ -187,6 +191,9 @@ impl Gpt2Config {
                 .unwrap_or(0.02),
             eos_token_id: eos as u32,
             tie_word_embeddings: fields.flag_or("tie_word_embeddings", true)?,
+            attention: AttentionSpec::new(n_head, n_embd / n_head)
+                .causal()
+                .build()?,
             original: map,
         })
     }

@@ -1,14 +1,12 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mtlora_core::{
-    ActivationDtype, Contexts, SequenceOffsets, SequenceOffsetsError, cached_attention,
-    segment_attention,
-};
+use mtlora_core::{ActivationDtype, Contexts, SequenceOffsets, SequenceOffsetsError};
 
 use super::config::Gpt2Config;
 use super::model::CausalLm;
 use crate::generation::CausalDecoder;
+use crate::layers::attention::Projections;
 use crate::packed_batch::PackedBatch;
 use crate::text::encoder::Tokens;
 
@@ -151,12 +149,15 @@ impl CausalDecoder for Gpt2Decoder<'_> {
         self.cache.clear();
         for block in &transformer.h {
             let attention = &block.attn;
-            let [query, keys, values] = attention.project(block.ln_1.forward(hidden.clone()));
-            let inputs = [query, keys.clone(), values.clone()];
+            let [query, keys, values] = attention
+                .project(block.ln_1.forward(hidden.clone()))
+                .separate();
+            let inputs = Projections::Separate([query, keys.clone(), values.clone()]);
             let dropout = &attention.attn_dropout;
-            let heads = attention.heads;
-            let context =
-                segment_attention(inputs, segments, heads, true, dropout, ActivationDtype::F32);
+            let saved = ActivationDtype::F32;
+            let context = attention
+                .attention
+                .over_batch(inputs, segments, dropout, saved);
             hidden = block.feed_forward(hidden, context);
             self.cache.push(Layer { keys, values });
         }
@@ -187,10 +188,12 @@ impl CausalDecoder for Gpt2Decoder<'_> {
         let cache = std::mem::take(&mut self.cache);
         for (block, layer) in transformer.h.iter().zip(cache) {
             let attention = &block.attn;
-            let [query, keys, values] = attention.project(block.ln_1.forward(hidden.clone()));
+            let [query, keys, values] = attention
+                .project(block.ln_1.forward(hidden.clone()))
+                .separate();
             let layer = layer.append(at, keys, values);
             let caches = [layer.keys.clone(), layer.values.clone()];
-            let context = cached_attention(query, caches, &contexts, attention.heads);
+            let context = attention.attention.over_cache(query, caches, &contexts);
             hidden = block.feed_forward(hidden, context);
             self.cache.push(layer);
         }

@@ -3,22 +3,23 @@
 
 use std::path::Path;
 
-use burn::module::{Initializer, Module};
-use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear};
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{
     ActivationDtype, BaseDtype, FusedProjections, SequenceOffsets, SequenceOffsetsError,
-    adapted_embedding, adapted_linear, dropout, fused_segment_attention, tied_cross_entropy,
-    tied_logits,
+    adapted_embedding, adapted_linear, dropout, tied_cross_entropy, tied_logits,
 };
 
 use super::config::{Gpt2Config, OUTPUT_MAP, WORD_EMBEDDINGS};
 use crate::error::ModelError;
-use crate::families::encoder::config::Activation;
-use crate::families::encoder::model::{activate, linear};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::weights::{self, CheckpointLayout};
+use crate::layers::activation::Activation;
+use crate::layers::attention::{self, Projections};
+use crate::layers::feed_forward::widen;
 use crate::layers::layer_norm::LayerNorm;
+use crate::layers::weights::{zero_embedding, zero_linear};
 use crate::packed_batch::PackedBatch;
 use crate::text::encoder::Tokens;
 
@@ -33,16 +34,15 @@ pub struct Attention {
     pub attn_dropout: Dropout,
     /// On the output.
     pub resid_dropout: Dropout,
-    /// Number of attention heads.
-    pub heads: usize,
+    /// Heads and their width.
+    #[module(skip)]
+    pub attention: attention::Attention,
 }
 
 impl Attention {
-    /// Query, key and value: each `[tokens, n_embd]`.
-    pub(super) fn project(&self, x: Tensor<2>) -> [Tensor<2>; 3] {
-        let fused = adapted_linear(&self.c_attn, x);
-        let width = fused.dims()[1] / 3;
-        [0, 1, 2].map(|part| fused.clone().narrow(1, part * width, width))
+    /// Query, key and value side by side: `[tokens, 3 n_embd]`.
+    pub(super) fn project(&self, x: Tensor<2>) -> Projections {
+        Projections::Fused(adapted_linear(&self.c_attn, x))
     }
 
     pub(super) fn output(&self, context: Tensor<2>) -> Tensor<2> {
@@ -66,8 +66,7 @@ pub struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let saved = ActivationDtype::beside(&self.c_fc.weight);
-        let wide = activate(self.activation, adapted_linear(&self.c_fc, x), saved);
+        let wide = widen(&self.c_fc, self.activation, x);
         dropout(&self.dropout, adapted_linear(&self.c_proj, wide))
     }
 }
@@ -93,16 +92,16 @@ impl Block {
         Self {
             ln_1: norm(),
             attn: Attention {
-                c_attn: linear(width, 3 * width, device),
-                c_proj: linear(width, width, device),
+                c_attn: zero_linear(width, 3 * width, device),
+                c_proj: zero_linear(width, width, device),
                 attn_dropout: drop(config.attn_pdrop),
                 resid_dropout: drop(config.resid_pdrop),
-                heads: config.n_head,
+                attention: config.attention,
             },
             ln_2: norm(),
             mlp: Mlp {
-                c_fc: linear(width, config.n_inner, device),
-                c_proj: linear(config.n_inner, width, device),
+                c_fc: zero_linear(width, config.n_inner, device),
+                c_proj: zero_linear(config.n_inner, width, device),
                 dropout: drop(config.resid_pdrop),
                 activation: config.activation_function,
             },
@@ -111,12 +110,10 @@ impl Block {
 
     fn forward(&self, hidden: Tensor<2>, segments: &SequenceOffsets) -> Tensor<2> {
         let attention = &self.attn;
-        let fused = adapted_linear(&attention.c_attn, self.ln_1.forward(hidden.clone()));
-        let context = fused_segment_attention(
-            fused,
+        let projections = attention.project(self.ln_1.forward(hidden.clone()));
+        let context = attention.attention.over_batch(
+            projections,
             segments,
-            attention.heads,
-            true,
             &attention.attn_dropout,
             ActivationDtype::beside(&attention.c_attn.weight),
         );
@@ -148,8 +145,8 @@ pub struct Gpt2 {
 impl Gpt2 {
     fn new(config: &Gpt2Config, device: &Device) -> Self {
         Self {
-            wte: table(config.vocab_size, config, device),
-            wpe: table(config.n_positions, config, device),
+            wte: zero_embedding(config.vocab_size, config.n_embd, device),
+            wpe: zero_embedding(config.n_positions, config.n_embd, device),
             drop: DropoutConfig::new(config.embd_pdrop).init(),
             h: (0..config.n_layer)
                 .map(|_| Block::new(config, device))
@@ -184,13 +181,6 @@ impl Gpt2 {
         }
         states
     }
-}
-
-/// `rows` vectors of the model's width, still zero.
-fn table(rows: usize, config: &Gpt2Config, device: &Device) -> Embedding {
-    EmbeddingConfig::new(rows, config.n_embd)
-        .with_initializer(Initializer::Zeros)
-        .init(device)
 }
 
 /// GPT-2 with its output map: `GPT2LMHeadModel`.
@@ -275,7 +265,7 @@ impl CausalLm {
     fn empty(config: &Gpt2Config, tied: bool, device: &Device) -> Self {
         Self {
             transformer: Gpt2::new(config, device),
-            lm_head: (!tied).then(|| table(config.vocab_size, config, device)),
+            lm_head: (!tied).then(|| zero_embedding(config.vocab_size, config.n_embd, device)),
         }
     }
 
