@@ -29,16 +29,15 @@ pub use observe::dashboard::Dashboard;
 pub use observe::tensorboard::EventWriter;
 pub use pretrain::causal::{CausalPretrainOptions, pretrain_causal};
 pub use pretrain::masked_lm::{PretrainError, PretrainOptions, PretrainProgress, pretrain};
-pub use report::{
-    Curves, Evaluation, Report, ReportError, Results, RunReport, Section, Step, escape,
-    inspection_html,
-};
+pub use report::{Curves, Report, ReportError, RunReport, Section, escape, inspection_html};
 pub use run::adapter_settings::{AdapterSettings, MethodName};
 pub use run::checkpoints::{CheckpointContents, CheckpointError, Checkpoints};
 pub use run::folder::{LoadedClassifier, Run, RunConfig, task_config};
 pub use run::generation::GenerationRunConfig;
 pub use run::init_from::{InitFromError, settings_of};
 pub use run::load::trained_parameters;
+pub use run::log::{LoggedEvaluation, LoggedStep};
+pub use run::results::{MetricValues, ParameterCounts, RunResults};
 pub use run::saver::{SaveOptions, Saver};
 pub use run::stored::StoredConfig;
 pub use run::unfinished::{Unfinished, explain_not_a_run, is_imported, run_of_checkpoint};

@@ -13,7 +13,6 @@ use mtlora::train::{
     Dashboard, EventWriter, MetricName, Observer, Pause, Run, SaveOptions, Saver, Scores,
     StepReport, TrainError,
 };
-use serde_json::json;
 
 use crate::cli::console::output;
 use crate::cli::console::signals::{Signal, Signals};
@@ -88,7 +87,7 @@ impl<'a> Progress<'a> {
 
 impl Observer for Progress<'_> {
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-        self.run.log(report)?;
+        self.run.log_step(report)?;
         self.events.step(report)?;
         self.shown.step(report)
     }
@@ -102,7 +101,7 @@ impl Observer for Progress<'_> {
         if let Some(values) = best {
             self.run.save_state(&self.format, values)?;
         }
-        self.run.log(&json!({ "step": step, "dev": scores }))?;
+        self.run.log_evaluation(step, scores)?;
         self.events.evaluated(step, scores)?;
         self.shown.evaluated(step, scores, best)
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use mtlora::core::device;
 use mtlora::train::text_metrics::MeteorJar;
-use mtlora::train::{GenerationRunConfig, trained_parameters};
-use serde_json::{Map, Value, json};
+use mtlora::train::{GenerationRunConfig, MetricValues, RunResults, trained_parameters};
+use serde::Serialize;
 
 use crate::cli::console::output;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
@@ -50,18 +50,33 @@ pub(crate) fn run(
     let scores = GenerationScores::of(config, &parts, &split, jar.as_ref(), keep, &device)?;
     scores.say()?;
     if json {
-        let mut report = Map::new();
-        report.insert("task".to_string(), json!(name));
-        report.insert("split".to_string(), json!(split.name));
-        report.insert("metrics".to_string(), Value::Object(scores.metrics()));
-        report.insert("inputs".to_string(), json!(records.len()));
-        report.insert("trainable_parameters".to_string(), json!(trainable));
-        report.insert(
-            "total_parameters".to_string(),
-            json!(parts.model.num_params()),
-        );
-        report.extend(scores.by_category());
-        output::json(&report)?;
+        let mut results = RunResults::default();
+        scores.add_to(&mut results);
+        output::json(&Report {
+            task: name,
+            split: split.name,
+            metrics: &results.metrics,
+            inputs: records.len(),
+            trainable_parameters: trainable,
+            total_parameters: parts.model.num_params(),
+            seen: results.seen.as_ref(),
+            unseen: results.unseen.as_ref(),
+        })?;
     }
     Ok(())
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    task: &'a str,
+    split: &'a str,
+    metrics: &'a MetricValues,
+    inputs: usize,
+    trainable_parameters: usize,
+    total_parameters: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<&'a MetricValues>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unseen: Option<&'a MetricValues>,
 }

@@ -8,9 +8,8 @@ use burn::tensor::Device;
 use mtlora::train::data_to_text::{Record, Scorer};
 use mtlora::train::text_metrics::{self, MeteorJar};
 use mtlora::train::{
-    GenerationRunConfig, LoadedGenerator, MetricName, Scores, TextScores, TrainError, score_texts,
+    GenerationRunConfig, LoadedGenerator, RunResults, Scores, TextScores, TrainError, score_texts,
 };
-use serde_json::{Map, Value, json};
 
 use crate::cli::console::output;
 use crate::cli::console::progress::Counter;
@@ -73,19 +72,9 @@ impl GenerationScores {
         Ok(())
     }
 
-    /// All metrics, for `--json`.
-    pub(crate) fn metrics(&self) -> Map<String, Value> {
-        let mut metrics = object(&self.texts.all);
-        for (name, value) in self.likelihood.iter() {
-            metrics.insert(name.as_str().to_string(), json!(value));
-        }
-        metrics
-    }
-
-    /// The texts' scores by whether the train set has their category, for `--json`.
-    pub(crate) fn by_category(&self) -> Map<String, Value> {
-        let entry = |(which, scores): (&str, _)| (which.to_string(), Value::Object(object(scores)));
-        self.categories().map(entry).collect()
+    /// Puts them into a run's results.
+    pub(crate) fn add_to(&self, results: &mut RunResults) {
+        results.set_text_scores(&self.texts, &self.likelihood);
     }
 
     fn categories(&self) -> impl Iterator<Item = (&'static str, &text_metrics::Scores)> {
@@ -105,26 +94,9 @@ fn located(error: TrainError, split: &Split<'_>) -> Box<dyn Error> {
     }
 }
 
-/// Whether there is the score of a text among the metrics that `results.json` has.
-pub(crate) fn are_in(results: &Value) -> bool {
-    let metrics = results.get("metrics").and_then(Value::as_object);
-    metrics.is_some_and(|metrics| {
-        metrics
-            .keys()
-            .any(|name| name.parse::<MetricName>().is_err())
-    })
-}
-
 fn describe(scores: &text_metrics::Scores) -> String {
     let parts = scores
         .iter()
         .map(|(name, value)| format!("{name} {value:.4}"));
     parts.collect::<Vec<_>>().join(", ")
-}
-
-fn object(scores: &text_metrics::Scores) -> Map<String, Value> {
-    let entries = scores.iter();
-    entries
-        .map(|(name, value)| (name.to_string(), json!(value)))
-        .collect()
 }

@@ -5,15 +5,14 @@ use burn::module::Module;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::models::TrainedFormat;
 use mtlora::train::{
-    Example, Run, RunConfig, Scores, Snapshot, StoredConfig, Task, TrainError, Trained,
-    class_counts, class_warnings, train,
+    Example, ParameterCounts, Run, RunConfig, RunResults, Scores, Snapshot, StoredConfig, Task,
+    TrainError, class_counts, class_warnings, train,
 };
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use crate::cli::console::output;
 use crate::cli::console::progress::Progress;
-use crate::cli::eval::generation_scores::{self, GenerationScores};
+use crate::cli::eval::generation_scores::GenerationScores;
 use crate::cli::hub;
 use crate::cli::model::adapted;
 use crate::cli::model::finished;
@@ -53,93 +52,63 @@ pub(crate) struct Args {
     settings: Settings,
 }
 
-/// What `--json` says of a run.
-#[derive(Serialize)]
-pub(crate) struct Report<'a> {
-    task: &'a str,
-    /// The best state's.
-    metrics: Map<String, Value>,
-    metrics_before: Scores,
-    metrics_last: Scores,
-    best_step: usize,
-    steps: usize,
-    trainable_parameters: usize,
-    total_parameters: usize,
-    train_seconds: f64,
-    tokens_per_second: f64,
-    peak_rss_mb: Option<f64>,
-    /// Of texts, by whether the train set has their category, where that is known.
-    #[serde(flatten)]
-    by_category: Map<String, Value>,
-    /// The metrics by which the best state was chosen.
-    #[serde(skip)]
-    best: Scores,
+/// The sizes of the data and the model.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// The examples to train on.
+    pub(crate) train: usize,
+    /// The examples of the dev split.
+    pub(crate) dev: usize,
+    /// The model's values.
+    pub(crate) parameters: ParameterCounts,
 }
 
-impl<'a> Report<'a> {
-    pub(crate) fn new<M>(
-        task: &'a str,
-        trained: &Trained<M>,
-        [trainable, total]: [usize; 2],
-    ) -> Self {
-        let seconds = trained.time.as_secs_f64();
-        let metrics = trained.best.iter();
-        Self {
-            task,
-            metrics: metrics
-                .map(|(name, value)| (name.as_str().to_string(), json!(value)))
-                .collect(),
-            metrics_before: trained.before.clone(),
-            metrics_last: trained.last.clone(),
-            best_step: trained.best_step,
-            steps: trained.steps,
-            trainable_parameters: trainable,
-            total_parameters: total,
-            train_seconds: seconds,
-            tokens_per_second: trained.tokens as f64 / seconds.max(f64::MIN_POSITIVE),
-            peak_rss_mb: output::peak_rss_mb(),
-            by_category: Map::new(),
-            best: trained.best.clone(),
+impl Sizes {
+    /// Prints them, with the device that computes.
+    pub(crate) fn print(self, task: &str, device: &str) {
+        let Self {
+            train,
+            dev,
+            parameters: ParameterCounts { trainable, total },
+        } = self;
+        let share = 100.0 * trainable as f64 / total as f64;
+        note!(
+            "{task}: {train} train and {dev} dev examples; {trainable} of {total} parameters train \
+             ({share:.2} %), on {device}"
+        );
+    }
+}
+
+/// The scores of a run that has ended.
+pub(crate) struct Outcome<'a> {
+    /// Before the first step.
+    pub(crate) before: &'a Scores,
+    /// Of the best state.
+    pub(crate) best: &'a Scores,
+    /// Of the texts that the best state writes, if they were scored.
+    pub(crate) texts: Option<&'a GenerationScores>,
+    /// All, as `results.json` has them.
+    pub(crate) results: &'a RunResults,
+}
+
+impl Outcome<'_> {
+    /// Prints the scores, and where the run is.
+    pub(crate) fn print(&self, run: &Run, json: bool) -> Result<(), Box<dyn Error>> {
+        say!("dev before: {}", output::describe(self.before))?;
+        say!(
+            "dev after:  {} (step {})",
+            output::describe(self.best),
+            self.results.best_step
+        )?;
+        if let Some(texts) = self.texts {
+            texts.say()?;
         }
+        say!("the run is in {}", run.folder().display())?;
+        if json {
+            output::json(self.results)?;
+        }
+        Ok(())
     }
-
-    /// The metrics are those that `mtlora eval` gives of the run from here on.
-    pub(crate) fn add(&mut self, scores: &GenerationScores) {
-        self.metrics = scores.metrics();
-        self.by_category = scores.by_category();
-    }
-}
-
-/// How much there is to learn from, and how much learns.
-pub(crate) fn print_sizes(task: &str, [items, dev, trainable, total]: [usize; 4], device: &str) {
-    let share = 100.0 * trainable as f64 / total as f64;
-    note!(
-        "{task}: {items} train and {dev} dev examples; {trainable} of {total} parameters train \
-         ({share:.2} %), on {device}"
-    );
-}
-
-/// Tells the scores before and after, those of texts, and where the run is.
-pub(crate) fn print_scores(
-    run: &Run,
-    report: &Report<'_>,
-    texts: Option<&GenerationScores>,
-    tell: Tell,
-) -> Result<(), Box<dyn Error>> {
-    say!("dev before: {}", output::describe(&report.metrics_before))?;
-    say!(
-        "dev after:  {} (step {})",
-        output::describe(&report.best),
-        report.best_step
-    )?;
-    if let Some(texts) = texts {
-        texts.say()?;
-    }
-    say!("the run is in {}", run.folder().display())?;
-    if tell.json {
-        output::json(report)?;
-    }
-    Ok(())
 }
 
 /// The run that is trained, from its beginning or from a checkpoint.
@@ -198,7 +167,7 @@ fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn 
             StoredConfig::Classification(_) => false,
         };
         let place = folder.display();
-        let scored = !wanted || generation_scores::are_in(&results);
+        let scored = !wanted || results.has_text_scores();
         // Where its end was saved, the run goes on with the scores of its texts.
         let ended = !scored && run.checkpoints().newest()?.0.is_some();
         if !ended {
@@ -305,10 +274,15 @@ fn classify(
     let format = config.format(&parts)?;
     let (run, from) = begin.open(config, &format)?;
 
-    let trainable = trainable_parameters(&parts.model);
-    let total = parts.model.num_params();
-    let sizes = [items.len(), dev.len(), trainable, total];
-    print_sizes(task.name(), sizes, &config.device);
+    let sizes = Sizes {
+        train: items.len(),
+        dev: dev.len(),
+        parameters: ParameterCounts {
+            trainable: trainable_parameters(&parts.model),
+            total: parts.model.num_params(),
+        },
+    };
+    sizes.print(task.name(), &config.device);
     print_classes(config, task, &train_examples);
     if !fresh.is_empty() && from.is_none() {
         let why = if config.fresh_head {
@@ -333,7 +307,18 @@ fn classify(
     );
     let trained = progress.close(trained)?;
 
-    let report = Report::new(task.name(), &trained, [trainable, total]);
-    run.save_results(&report)?;
-    print_scores(&run, &report, None, tell)
+    let results = RunResults::of_training(
+        task.name(),
+        &trained,
+        sizes.parameters,
+        output::peak_rss_mb(),
+    );
+    run.save_results(&results)?;
+    let outcome = Outcome {
+        before: &trained.before,
+        best: &trained.best,
+        texts: None,
+        results: &results,
+    };
+    outcome.print(&run, tell.json)
 }

@@ -7,8 +7,8 @@ use burn::tensor::Device;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    GenerationRunConfig, LoadedGenerator, MetricName, PromptForm, Run, WriteOptions,
-    encode_records, train_causal,
+    GenerationRunConfig, LoadedGenerator, MetricName, ParameterCounts, PromptForm, Run, RunResults,
+    WriteOptions, encode_records, train_causal,
 };
 
 use crate::cli::console::output;
@@ -16,7 +16,7 @@ use crate::cli::console::progress::Progress;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
-use crate::cli::train::classification::{Begin, Report, Tell, print_scores, print_sizes};
+use crate::cli::train::classification::{Begin, Outcome, Sizes, Tell};
 
 /// Inputs whose texts are shown before and after.
 const SHOWN: usize = 3;
@@ -43,10 +43,15 @@ pub(crate) fn run(
     let format = config.format(&parts)?;
     let (run, from) = begin.open(config, &format)?;
 
-    let trainable = trainable_parameters(&parts.model);
-    let total = parts.model.num_params();
-    let sizes = [items.len(), dev.len(), trainable, total];
-    print_sizes(task.name(), sizes, &config.device);
+    let sizes = Sizes {
+        train: items.len(),
+        dev: dev.len(),
+        parameters: ParameterCounts {
+            trainable: trainable_parameters(&parts.model),
+            total: parts.model.num_params(),
+        },
+    };
+    sizes.print(task.name(), &config.device);
     if counts.cut + counts.left_out > 0 {
         note!(
             "{} inputs are cut to {} tokens, {} texts are longer than that and left out",
@@ -79,13 +84,18 @@ pub(crate) fn run(
     );
     let trained = progress.close(trained)?;
 
-    let mut report = Report::new(task.name(), &trained, [trainable, total]);
+    let mut results = RunResults::of_training(
+        task.name(),
+        &trained,
+        sizes.parameters,
+        output::peak_rss_mb(),
+    );
     let parts = LoadedGenerator {
         model: trained.model,
         ..parts
     };
     // Before anything is said: the run is complete whether or not anybody listens, or waits for its texts' scores.
-    run.save_results(&report)?;
+    run.save_results(&results)?;
     if config.final_scores {
         let place = run.folder().display();
         note!(
@@ -106,15 +116,21 @@ pub(crate) fn run(
         Err(error) => (None, Some(error)),
     };
     if let Some(scores) = &scores {
-        report.add(scores);
-        run.save_results(&report)?;
+        scores.add_to(&mut results);
+        run.save_results(&results)?;
     }
     for ((record, before), after) in shown.iter().zip(before).zip(after) {
         say!("input:  {}", output::printable(&record.input))?;
         say!("before: {}", output::printable(&before))?;
         say!("after:  {}", output::printable(&after))?;
     }
-    print_scores(&run, &report, scores.as_ref(), tell)?;
+    let outcome = Outcome {
+        before: &trained.before,
+        best: &trained.best,
+        texts: scores.as_ref(),
+        results: &results,
+    };
+    outcome.print(&run, tell.json)?;
     if let Some(error) = failure {
         let place = run.folder().display();
         return Err(format!(

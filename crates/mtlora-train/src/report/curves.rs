@@ -1,51 +1,18 @@
 //! How a run went, from its metrics log.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::ReportError;
+use crate::run::log::{LogLine, LoggedEvaluation, LoggedStep};
 
 /// A run's steps and evaluations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curves {
     /// The steps made.
-    pub steps: Vec<Step>,
+    pub steps: Vec<LoggedStep>,
     /// The evaluations.
-    pub evaluations: Vec<Evaluation>,
-}
-
-/// One step.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub struct Step {
-    /// From 1.
-    pub step: usize,
-    /// Of how many.
-    pub steps: usize,
-    /// Its loss.
-    pub loss: f64,
-    /// Its learning rate.
-    pub learning_rate: f64,
-}
-
-/// One evaluation.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Evaluation {
-    /// The steps after which it was.
-    pub step: usize,
-    /// The scores on the dev split, by the metrics' names; none where it is no number.
-    pub dev: BTreeMap<String, Option<f64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Step(Step),
-    Evaluation(Evaluation),
-    /// What a later version may say.
-    Other {},
+    pub evaluations: Vec<LoggedEvaluation>,
 }
 
 impl Curves {
@@ -66,9 +33,11 @@ impl Curves {
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for (index, line) in whole.lines().enumerate() {
             match serde_json::from_str(line) {
-                Ok(Line::Step(step)) => curves.steps.push(step),
-                Ok(Line::Evaluation(evaluation)) => curves.evaluations.push(evaluation),
-                Ok(Line::Other {}) => {}
+                // A loss that is not a number cannot be drawn.
+                Ok(LogLine::Step(step)) if step.loss.is_nan() => {}
+                Ok(LogLine::Step(step)) => curves.steps.push(step),
+                Ok(LogLine::Evaluation(evaluation)) => curves.evaluations.push(evaluation),
+                Ok(LogLine::Other {}) => {}
                 Err(error) => {
                     return Err(ReportError::Line {
                         path: path.to_path_buf(),
@@ -83,7 +52,7 @@ impl Curves {
 
     /// The values of a metric on the dev split, by step.
     pub(super) fn dev(&self, metric: &str) -> Vec<(f64, f64)> {
-        let value = |one: &Evaluation| Some((one.step as f64, (*one.dev.get(metric)?)?));
+        let value = |one: &LoggedEvaluation| Some((one.step as f64, one.dev.get(metric)?));
         self.evaluations.iter().filter_map(value).collect()
     }
 }

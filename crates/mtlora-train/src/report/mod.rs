@@ -13,14 +13,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mtlora_models::{ModelError, write_atomically};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 
-use crate::metrics::labels::{MetricName, Scores};
 use crate::run::folder::Run;
+use crate::run::results::RunResults;
 use crate::training::learners::classification::TrainError;
 
-pub use curves::{Curves, Evaluation, Step};
+pub use curves::Curves;
 pub use inspection::inspection_html;
 pub use page::escape;
 
@@ -54,61 +52,6 @@ pub enum ReportError {
     Write(#[from] ModelError),
 }
 
-/// What a complete run came to: of its `results.json`, what the report shows.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Results {
-    /// The best state's scores.
-    #[serde(deserialize_with = "scores")]
-    pub metrics: Scores,
-    /// The scores of texts that it has written, by name, in the order of the task's reports.
-    #[serde(skip)]
-    pub text_metrics: Vec<(String, f64)>,
-    /// The scores before the first step.
-    pub metrics_before: Scores,
-    /// The steps after which the best state was.
-    pub best_step: usize,
-    /// Steps made.
-    pub steps: usize,
-    /// Numbers that trained.
-    pub trainable_parameters: usize,
-    /// Numbers in the model.
-    pub total_parameters: usize,
-    /// Time of the steps, without evaluations.
-    pub train_seconds: f64,
-    /// Their speed.
-    pub tokens_per_second: f64,
-    /// The process's highest resident memory, in MiB, where the system tells it.
-    pub peak_rss_mb: Option<f64>,
-}
-
-impl Results {
-    /// Of a `results.json`, where the metrics of texts stand among the others.
-    fn of(results: Value) -> serde_json::Result<Self> {
-        let all = results.get("metrics").and_then(Value::as_object);
-        let of_texts = all.into_iter().flatten();
-        let text_metrics = of_texts
-            .filter(|(name, _)| name.parse::<MetricName>().is_err())
-            .filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)))
-            .collect();
-        Ok(Self {
-            text_metrics,
-            ..serde_json::from_value(results)?
-        })
-    }
-}
-
-/// The scores among all metrics.
-fn scores<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Scores, D::Error> {
-    let mut scores = Scores::default();
-    for (name, value) in Map::<String, Value>::deserialize(deserializer)? {
-        if let (Ok(name), Some(value)) = (name.parse(), value.as_f64()) {
-            scores.set(name, value);
-        }
-    }
-    Ok(scores)
-}
-
 /// Something more to show of a run, below its curves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Section {
@@ -129,7 +72,7 @@ pub struct RunReport {
     /// How it went.
     pub curves: Curves,
     /// What it came to; none while it is not complete.
-    pub results: Option<Results>,
+    pub results: Option<RunResults>,
     /// What else is to be shown; for a run with an adapter, what it has learned.
     pub sections: Vec<Section>,
 }
@@ -142,21 +85,13 @@ impl RunReport {
     pub fn open(folder: &Path) -> Result<Self, ReportError> {
         let (run, settings) = Run::open(folder).map_err(Box::new)?;
         let results = run.results().map_err(Box::new)?;
-        let results = results.map(|results| {
-            Results::of(results).map_err(|error| {
-                let place = folder.display();
-                Box::new(TrainError::Report(format!(
-                    "{place}: results.json: {error}"
-                )))
-            })
-        });
         let whole = folder.canonicalize();
         let named = whole.as_deref().unwrap_or(folder);
         let name = named.file_name().unwrap_or(folder.as_os_str());
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
             curves: Curves::read(&run.log_path())?,
-            results: results.transpose()?,
+            results,
             sections: inspection::section(folder, &settings).into_iter().collect(),
             settings,
         })
@@ -214,35 +149,5 @@ impl Report {
     /// What the operating system says.
     pub fn write(&self, path: &Path) -> Result<(), ReportError> {
         Ok(write_atomically(path, self.to_html().as_bytes())?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn metrics_of_texts_are_told_from_the_others() {
-        let results = serde_json::json!({
-            "metrics": {"bleu": 41.5, "chrf++": 60.25, "loss": 0.5, "perplexity": null},
-            "steps": 3,
-        });
-        let results = Results::of(results).unwrap();
-        assert_eq!(results.metrics.get(MetricName::Loss), Some(0.5));
-        assert_eq!(results.metrics.get(MetricName::Perplexity), None);
-        let expected = [("bleu", 41.5), ("chrf++", 60.25)];
-        assert_eq!(
-            results.text_metrics,
-            expected.map(|(name, value)| (name.to_string(), value))
-        );
-        assert_eq!(results.steps, 3);
-        assert!(
-            Results::of(serde_json::json!({}))
-                .unwrap()
-                .text_metrics
-                .is_empty()
-        );
-        assert!(Results::of(serde_json::json!({"metrics": 1})).is_err());
     }
 }

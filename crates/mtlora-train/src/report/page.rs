@@ -106,7 +106,7 @@ fn swatch(run: usize) -> String {
 fn metrics(runs: &[RunReport]) -> Vec<&'static str> {
     let evaluations = runs.iter().flat_map(|run| &run.curves.evaluations);
     let there: BTreeSet<&str> = evaluations
-        .flat_map(|one| one.dev.keys().map(String::as_str))
+        .flat_map(|one| one.dev.iter().map(|(name, _)| name))
         .collect();
     let all = MetricName::ALL.map(MetricName::as_str).into_iter();
     all.filter(|name| there.contains(name)).collect()
@@ -116,8 +116,8 @@ fn metrics(runs: &[RunReport]) -> Vec<&'static str> {
 fn metrics_of_texts(runs: &[RunReport]) -> Vec<&str> {
     let mut names = Vec::new();
     let results = runs.iter().filter_map(|run| run.results.as_ref());
-    for (name, _) in results.flat_map(|results| &results.text_metrics) {
-        if !names.contains(&name.as_str()) {
+    for (name, _) in results.flat_map(|results| results.metrics.of_texts()) {
+        if !names.contains(&name) {
             names.push(name);
         }
     }
@@ -235,14 +235,7 @@ fn finals(page: &mut String, runs: &[RunReport]) {
 /// A metric of the state that a run kept; of one that is not complete, the last.
 fn kept(run: &RunReport, metric: &str) -> Option<f64> {
     match &run.results {
-        Some(results) => match metric.parse() {
-            Ok(name) => results.metrics.get(name),
-            Err(_) => {
-                let mut of_texts = results.text_metrics.iter();
-                let found = of_texts.find(|(name, _)| name == metric);
-                found.map(|(_, value)| *value)
-            }
-        },
+        Some(results) => results.metrics.get(metric),
         None => run.curves.dev(metric).last().map(|last| last.1),
     }
 }
@@ -406,24 +399,21 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeMap;
-
     use quick_xml::Reader;
     use quick_xml::events::Event;
 
     use super::*;
-    use crate::metrics::labels::Scores;
-    use crate::report::{Curves, Evaluation, Results, Section, Step};
+    use crate::report::{Curves, Section};
+    use crate::run::log::{LoggedEvaluation, LoggedStep};
+    use crate::run::results::RunResults;
 
     fn run(name: &str, steps: usize, complete: bool) -> RunReport {
-        let mut metrics = Scores::default();
-        metrics.set(MetricName::Accuracy, steps as f64 / 1000.0);
-        let evaluation = |step: usize| Evaluation {
+        let metrics = [("accuracy", steps as f64 / 1000.0)].into_iter().collect();
+        let evaluation = |step: usize| LoggedEvaluation {
             step,
-            dev: BTreeMap::from([
-                ("accuracy".to_string(), Some(step as f64 / 1000.0)),
-                ("pearson".to_string(), None),
-            ]),
+            dev: [("accuracy", step as f64 / 1000.0), ("pearson", f64::NAN)]
+                .into_iter()
+                .collect(),
         };
         RunReport {
             name: name.to_string(),
@@ -432,22 +422,23 @@ mod tests {
                 .unwrap(),
             curves: Curves {
                 steps: (1..=steps)
-                    .map(|step| Step {
+                    .map(|step| LoggedStep {
                         step,
                         steps,
                         loss: 1.0 / step as f64,
                         learning_rate: 1e-4,
+                        ..LoggedStep::default()
                     })
                     .collect(),
                 evaluations: [0, steps / 2, steps].map(evaluation).into(),
             },
-            results: complete.then(|| Results {
+            results: complete.then(|| RunResults {
                 metrics,
                 best_step: steps / 2,
                 steps,
                 trainable_parameters: 12345,
                 train_seconds: 3723.0,
-                ..Results::default()
+                ..RunResults::default()
             }),
             sections: vec![Section {
                 title: "More <of> it".to_string(),
@@ -523,9 +514,9 @@ mod tests {
         let scored = |name: &str, bleu: f64, ter: f64| {
             let mut run = run(name, 100, true);
             let results = run.results.as_mut().unwrap();
-            results.text_metrics = [("bleu", bleu), ("ter", ter), ("chrf++", 50.0)]
-                .map(|(name, value)| (name.to_string(), value))
-                .to_vec();
+            results
+                .metrics
+                .extend([("bleu", bleu), ("ter", ter), ("chrf++", 50.0)]);
             run
         };
         let mut runs = vec![scored("one", 40.5, 30.25), scored("two", 41.5, 31.25)];

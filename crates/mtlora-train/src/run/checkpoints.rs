@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::metrics::labels::{MetricName, Scores};
+use crate::run::file_names::CONFIG;
 use crate::training::normalization::of_earlier_builds;
 use crate::training::optimizer_state::OptimizerState;
 use crate::training::options::TrainOptions;
@@ -27,7 +28,6 @@ use crate::training::snapshot::{Best, Snapshot};
 const PREFIX: &str = "step-";
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.toml";
-const CONFIG: &str = "run.toml";
 const SUMS: &str = "XXH128SUMS";
 /// What has a checksum, sorted.
 const SUMMED: [&str; 3] = [CONFIG, TENSORS, STATE];

@@ -1,7 +1,7 @@
 //! A run's folder: what it was told, what it learned, and how it went.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::data::example::Objective;
 use crate::observe::tensorboard::remove_event_files;
 use crate::run::adapter_settings::AdapterSettings;
 use crate::run::checkpoints::Checkpoints;
+use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
 use crate::run::init_from::{import, start};
 use crate::run::load::load;
 use crate::run::saver::SaveOptions;
@@ -30,10 +31,6 @@ use crate::training::normalization::of_earlier_builds;
 use crate::training::options::TrainOptions;
 use crate::training::snapshot::{Snapshot, changed};
 
-pub(crate) const CONFIG: &str = "run.toml";
-pub(crate) const LOG: &str = "metrics.jsonl";
-pub(crate) const RESULTS: &str = "results.json";
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// What a run writes beside its checkpoints and curves.
 const FILES: [&str; 7] = [
     CONFIG,
@@ -44,8 +41,6 @@ const FILES: [&str; 7] = [
     TRAINED_FILE,
     LOG,
 ];
-/// Locked by the process that trains the run.
-pub(crate) const LOCK: &str = ".lock";
 /// How often it is tried again where somebody holds it, and after how long.
 const LOCK_TRIES: usize = 4;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
@@ -319,11 +314,6 @@ impl Run {
         &self.folder
     }
 
-    /// Where its metrics log is.
-    pub(crate) fn log_path(&self) -> PathBuf {
-        self.path(LOG)
-    }
-
     /// Its checkpoints.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::new(self.path(CHECKPOINTS))
@@ -410,84 +400,7 @@ impl Run {
         Ok(format.write(&self.folder, values)?)
     }
 
-    /// Appends a line to the metrics log.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn log(&self, entry: &impl Serialize) -> Result<(), TrainError> {
-        let path = self.path(LOG);
-        let mut line = serde_json::to_string(entry)
-            .map_err(|error| TrainError::Report(format!("{LOG}: {error}")))?;
-        line.push('\n');
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(line.as_bytes()))
-            .map_err(|error| ModelError::write(&path, error).into())
-    }
-
-    /// Puts the metrics log on the disk and returns its length, in bytes.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn sync_log(&self) -> Result<u64, TrainError> {
-        let path = self.path(LOG);
-        let synced = File::open(&path).and_then(|file| {
-            file.sync_all()?;
-            Ok(file.metadata()?.len())
-        });
-        match synced {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            synced => Ok(synced.map_err(|error| ModelError::write(&path, error))?),
-        }
-    }
-
-    /// Cuts the metrics log to so many bytes and returns how many it has now: fewer, if it is shorter.
-    fn cut_log(&self, bytes: u64) -> Result<u64, TrainError> {
-        let path = self.path(LOG);
-        let cut = OpenOptions::new().write(true).open(&path).and_then(|file| {
-            let length = file.metadata()?.len().min(bytes);
-            file.set_len(length)?;
-            file.sync_all()?;
-            Ok(length)
-        });
-        match cut {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            cut => Ok(cut.map_err(|error| ModelError::write(&path, error))?),
-        }
-    }
-
-    /// Writes what the run came to; it is complete then.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn save_results(&self, results: &impl Serialize) -> Result<(), TrainError> {
-        let mut text = serde_json::to_string_pretty(results)
-            .map_err(|error| TrainError::Report(format!("{RESULTS}: {error}")))?;
-        text.push('\n');
-        Ok(write_atomically(&self.path(RESULTS), text.as_bytes())?)
-    }
-
-    /// What the run came to; none while it is not complete.
-    ///
-    /// # Errors
-    /// When `results.json` cannot be read.
-    pub fn results(&self) -> Result<Option<serde_json::Value>, TrainError> {
-        let path = self.path(RESULTS);
-        let at = |error: &dyn std::fmt::Display| {
-            TrainError::Report(format!("{}: {error}", path.display()))
-        };
-        match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .map_err(|error| at(&error))
-                .map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(at(&error)),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 }

@@ -74,7 +74,7 @@ impl SaveOptions {
 ///
 /// impl Observer for Keep {
 ///     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-///         self.0.log(report)
+///         self.0.log_step(report)
 ///     }
 ///
 ///     fn evaluated(&mut self, _: usize, _: &Scores, best: Option<&State>) -> Result<(), TrainError> {

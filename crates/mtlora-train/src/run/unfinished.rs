@@ -5,9 +5,9 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use mtlora_models::{ADAPTER_CONFIG_FILE, CONFIG_FILE, TRAINED_FILE, adapter_weights};
-use serde::Deserialize;
 
-use crate::run::folder::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
+use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
+use crate::run::log::LogEnd;
 
 /// The most runs that a message lists.
 const LISTED: usize = 5;
@@ -27,12 +27,6 @@ pub struct Unfinished {
     pub is_training: bool,
 }
 
-#[derive(Deserialize)]
-struct Step {
-    step: usize,
-    steps: Option<usize>,
-}
-
 impl Unfinished {
     /// The state of the run in `folder`; `None` if it has finished, was imported and never trained, or is not a run.
     pub fn find(folder: &Path) -> Option<Self> {
@@ -40,24 +34,12 @@ impl Unfinished {
         if !is_run || folder.join(RESULTS).exists() || is_imported(folder) {
             return None;
         }
-        // Lines with invalid UTF-8 are skipped below.
-        let log = fs::read(folder.join(LOG)).ok();
-        let log = log.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let has_best = has_weights(folder);
-        let log = log.unwrap_or_default();
-        let lines = log
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
-        let (mut last, mut steps) = (0, None);
-        for Step { step, steps: of } in lines {
-            last = step;
-            steps = of.or(steps);
-        }
+        let end = LogEnd::read(&folder.join(LOG));
         Some(Self {
             folder: folder.to_path_buf(),
-            step: last,
-            steps,
-            has_best,
+            step: end.step,
+            steps: end.steps,
+            has_best: has_weights(folder),
             is_training: is_locked(folder),
         })
     }
