@@ -168,9 +168,12 @@ fn shared_prefix<'a>(paths: impl Iterator<Item = &'a str>) -> usize {
 fn conjugates(values: &[Eigenvalue]) -> Vec<String> {
     let upper = values.iter().filter(|value| value.im >= 0.0);
     upper
-        .map(|value| match value.im == 0.0 {
-            true => number(value.re),
-            false => format!("{}±{}i", number(value.re), number(value.im)),
+        .map(|value| {
+            if value.im == 0.0 {
+                number(value.re)
+            } else {
+                format!("{}±{}i", number(value.re), number(value.im))
+            }
         })
         .collect()
 }

@@ -108,17 +108,19 @@ pub(crate) fn run_data(
         return Ok(data.to_path_buf());
     };
     let split = split.unwrap_or_else(|| mtlora::train::Task::dev_split(&task));
-    match task.has_hub_split(data, split) {
-        true => Ok(data.to_path_buf()),
-        false => glue_files(&id, &task, &[split]),
+    if task.has_hub_split(data, split) {
+        Ok(data.to_path_buf())
+    } else {
+        glue_files(&id, &task, &[split])
     }
 }
 
 /// The repository whose snapshot `folder` was, if it is not there any more.
 fn gone(folder: &Path) -> Option<(RepoKind, RepoId)> {
-    match folder.exists() {
-        true => None,
-        false => RepoId::of_snapshot(folder.to_str()?),
+    if folder.exists() {
+        None
+    } else {
+        RepoId::of_snapshot(folder.to_str()?)
     }
 }
 

@@ -278,9 +278,10 @@ pub(crate) fn read<M: Module>(
             return Ok(Some((start(slot, config, &mut rng), BaseDtype::F32)));
         }
         let stored = checkpoint.read_shaped(&name_of(slot), &slot.stored_shape())?;
-        let stored = match slot.transposed {
-            true => transpose(&stored, slot.shape[1], slot.shape[0]),
-            false => stored,
+        let stored = if slot.transposed {
+            transpose(&stored, slot.shape[1], slot.shape[0])
+        } else {
+            stored
         };
         Ok::<_, ModelError>(Some((
             TensorData::new(stored, slot.shape.clone()),
@@ -302,9 +303,10 @@ pub(crate) fn write<M: Module>(
         .filter_map(|slot| {
             let data = values.remove(&slot.path)?;
             let values: Vec<f32> = data.convert::<f32>().try_to_vec().ok()?;
-            let values = match slot.transposed {
-                true => transpose(&values, slot.shape[0], slot.shape[1]),
-                false => values,
+            let values = if slot.transposed {
+                transpose(&values, slot.shape[0], slot.shape[1])
+            } else {
+                values
             };
             let name = config.stored_name(&slot.path);
             Some((name, slot.stored_shape(), Cow::Owned(values)))

@@ -37,9 +37,10 @@ pub fn classifier_flops(config: &EncoderConfig, trains: &Trains, lengths: &[usiz
     }
     for layer in 0..config.num_hidden_layers {
         let is_last = layer + 1 == config.num_hidden_layers;
-        let (rows, pairs) = match is_last {
-            true => (sequences, tokens),
-            false => (tokens, sum(lengths, |length| length * length)),
+        let (rows, pairs) = if is_last {
+            (sequences, tokens)
+        } else {
+            (tokens, sum(lengths, |length| length * length))
         };
         let at = |module: &str| format!("base.encoder.layer.{layer}.{module}");
         let square = [hidden, hidden];

@@ -89,9 +89,10 @@ impl Observer for Dashboard {
     }
 
     fn between(&mut self, _: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
-        Ok(match self.interrupter.should_stop() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        Ok(if self.interrupter.should_stop() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         })
     }
 }

@@ -81,13 +81,13 @@ impl Word {
             Punctuation::Dropped => ptb::caption_tokens(text),
         };
         // As METEOR does: `mid-priced` is two words, and `u.s.` is `us`.
-        let parts =
-            tokens
-                .iter()
-                .flat_map(|token| match token.chars().any(char::is_alphanumeric) {
-                    true => token.split('-').map(|part| part.replace('.', "")).collect(),
-                    false => vec![token.clone()],
-                });
+        let parts = tokens.iter().flat_map(|token| {
+            if token.chars().any(char::is_alphanumeric) {
+                token.split('-').map(|part| part.replace('.', "")).collect()
+            } else {
+                vec![token.clone()]
+            }
+        });
         parts
             .filter(|part| !part.is_empty())
             .map(|text| Self::new(text, stemmer))

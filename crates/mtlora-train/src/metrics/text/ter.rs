@@ -185,9 +185,10 @@ impl<'a> Table<'a> {
                 continue;
             };
             let corner = above.get(before).map_or(UNREACHED, |&(cost, _)| cost);
-            let (cost, step) = match self.reference.get(before) == Some(&word) {
-                true => (corner, Step::Equal),
-                false => (corner + 1, Step::Substitute),
+            let (cost, step) = if self.reference.get(before) == Some(&word) {
+                (corner, Step::Equal)
+            } else {
+                (corner + 1, Step::Substitute)
             };
             // Of equal costs the first wins: the order is Tercom's.
             for (cost, step) in [
@@ -208,14 +209,16 @@ impl<'a> Table<'a> {
     fn beam(&self, at: usize) -> (usize, usize) {
         let columns = self.reference.len() + 1;
         let ratio = self.reference.len() as f64 / self.words.len().max(1) as f64;
-        let width = match ratio / 2.0 > BEAM_WIDTH as f64 {
-            true => (ratio / 2.0).ceil() as usize + BEAM_WIDTH,
-            false => BEAM_WIDTH,
+        let width = if ratio / 2.0 > BEAM_WIDTH as f64 {
+            (ratio / 2.0).ceil() as usize + BEAM_WIDTH
+        } else {
+            BEAM_WIDTH
         };
         let diagonal = (at as f64 * ratio).floor() as usize;
-        let to = match at == self.words.len() {
-            true => columns,
-            false => columns.min(diagonal + width),
+        let to = if at == self.words.len() {
+            columns
+        } else {
+            columns.min(diagonal + width)
         };
         (diagonal.saturating_sub(width).min(to), to)
     }
