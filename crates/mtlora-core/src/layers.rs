@@ -1,10 +1,11 @@
 use burn::backend::Dispatch;
 use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
-use burn::tensor::{DType, Distribution, FloatDType, Int, Tensor};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 
 use crate::ops::{
-    ActivationDtype, AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout, capabilities,
+    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
+    OptionalInt, SeededDropout, capabilities,
 };
 use crate::{Adapter, Contexts, SequenceOffsets, random};
 
@@ -100,12 +101,13 @@ pub fn segment_attention(
 ) -> Tensor<2> {
     let head_dim = query.dims()[1] / heads;
     let masked = masked(dropout, &query, heads * segments.score_entries());
+    let constants = constants(masked.drawn, segments, &query.device());
     let layout = layout(segments, heads, head_dim, causal, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::segment_attention(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
-        optional(masked.drawn),
+        constants,
         layout,
     ))
 }
@@ -126,12 +128,26 @@ pub fn fused_segment_attention(
 ) -> Tensor<2> {
     let head_dim = fused.dims()[1] / (3 * heads);
     let masked = masked(dropout, &fused, heads * segments.score_entries());
+    let constants = constants(masked.drawn, segments, &fused.device());
     let layout = layout(segments, heads, head_dim, causal, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::fused_segment_attention(
         fused.into_dispatch(),
-        optional(masked.drawn),
+        constants,
         layout,
     ))
+}
+
+fn constants(
+    keep: Option<Tensor<1>>,
+    segments: &SequenceOffsets,
+    device: &Device,
+) -> AttentionConstants<Dispatch> {
+    let reads_offsets = capabilities(device).reads_offsets;
+    let offsets = reads_offsets.then(|| segments.on_device(device).into_dispatch());
+    AttentionConstants {
+        keep: optional(keep),
+        offsets: offsets.map_or(OptionalInt::Absent, OptionalInt::Given),
+    }
 }
 
 fn layout(
@@ -143,7 +159,7 @@ fn layout(
     saved: ActivationDtype,
 ) -> AttentionLayout {
     AttentionLayout {
-        segments: segments.clone(),
+        segments: segments.on_host(),
         heads,
         scale: 1.0 / (head_dim as f64).sqrt(),
         causal,

@@ -1,21 +1,33 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-/// Where each sequence begins in a strip: the tokens of all sequences of a batch end to end.
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Where each sequence begins in a packed batch: the tokens of all its sequences end to end.
 ///
-/// Sequence `i` is tokens `offsets[i]..offsets[i + 1]`. Cloning is cheap.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Sequence `i` is tokens `offsets[i]..offsets[i + 1]`. Cloning is cheap, and clones share what
+/// [`on_device`](Self::on_device) makes.
+#[derive(Clone, Debug)]
 pub struct SequenceOffsets {
     offsets: Arc<[usize]>,
+    on_device: Arc<OnceLock<Tensor<1, Int>>>,
 }
 
-/// Why lengths make no strip.
+impl PartialEq for SequenceOffsets {
+    fn eq(&self, other: &Self) -> bool {
+        self.offsets == other.offsets
+    }
+}
+
+impl Eq for SequenceOffsets {}
+
+/// Why lengths make no packed batch.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SequenceOffsetsError {
     /// There is no sequence.
-    #[error("a strip needs at least one sequence")]
+    #[error("a packed batch needs at least one sequence")]
     NoSequence,
     /// A sequence has no token.
-    #[error("sequence {index} is empty: every sequence of a strip needs at least one token")]
+    #[error("sequence {index} is empty: every sequence of a packed batch needs at least one token")]
     EmptySequence {
         /// Which one, from 0.
         index: usize,
@@ -25,23 +37,23 @@ pub enum SequenceOffsetsError {
 /// Consecutive sequences of equal length: a rectangle without padding in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EqualLengthRun {
-    /// The first token's place in the strip.
+    /// The first token's place in the batch.
     pub start: usize,
-    /// How many sequences.
+    /// Number of sequences.
     pub count: usize,
-    /// Tokens in each.
+    /// Number of tokens of each.
     pub length: usize,
 }
 
 impl EqualLengthRun {
-    /// The place behind the last token.
+    /// The place after the last token.
     pub fn end(&self) -> usize {
         self.start + self.count * self.length
     }
 }
 
 impl SequenceOffsets {
-    /// A strip of sequences with these numbers of tokens.
+    /// The offsets of sequences with these numbers of tokens.
     ///
     /// # Errors
     /// When there is no sequence or one without tokens.
@@ -61,7 +73,37 @@ impl SequenceOffsets {
         }
         Ok(Self {
             offsets: offsets.into(),
+            on_device: Arc::default(),
         })
+    }
+
+    /// The offsets in `device`'s memory: `[sequences + 1]`, the last being the number of tokens.
+    ///
+    /// They are uploaded when they are first asked for, and once for all clones, so that the layers of a model share
+    /// one tensor per batch.
+    pub fn on_device(&self, device: &Device) -> Tensor<1, Int> {
+        let device = device.clone().inner();
+        let made = self.on_device.get_or_init(|| self.uploaded(&device));
+        if made.device() == device {
+            made.clone()
+        } else {
+            self.uploaded(&device)
+        }
+    }
+
+    fn uploaded(&self, device: &Device) -> Tensor<1, Int> {
+        let offsets: Vec<i32> = self.offsets.iter().map(|offset| *offset as i32).collect();
+        let count = offsets.len();
+        Tensor::from_data(TensorData::new(offsets, [count]), device)
+    }
+
+    /// The same offsets without the tensor. Operations carry these: a queue that holds an operation must not own
+    /// tensors that it does not know of.
+    pub(crate) fn on_host(&self) -> Self {
+        Self {
+            offsets: self.offsets.clone(),
+            on_device: Arc::default(),
+        }
     }
 
     /// Number of sequences.
@@ -89,7 +131,7 @@ impl SequenceOffsets {
         self.lengths().map(|length| length * length).sum()
     }
 
-    /// The strip as maximal runs of consecutive sequences of equal length.
+    /// The batch as maximal runs of consecutive sequences of equal length.
     pub fn runs(&self) -> Vec<EqualLengthRun> {
         let mut runs: Vec<EqualLengthRun> = Vec::new();
         for (length, start) in self.lengths().zip(self.starts()) {
@@ -108,10 +150,11 @@ impl SequenceOffsets {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn runs_cover_the_strip_in_order() {
+    fn runs_cover_the_batch_in_order() {
         let segments = SequenceOffsets::from_lengths(&[3, 3, 5, 1, 1, 1]).unwrap();
         let runs = segments.runs();
         let run = |start, count, length| EqualLengthRun {
@@ -123,6 +166,21 @@ mod tests {
         assert_eq!(runs[2].end(), segments.tokens());
         assert_eq!(segments.score_entries(), 9 + 9 + 25 + 3);
         assert_eq!(segments.starts(), [0, 3, 6, 11, 12, 13]);
+    }
+
+    #[test]
+    fn clones_share_one_tensor_on_the_device() {
+        for named in crate::devices() {
+            let offsets = SequenceOffsets::from_lengths(&[3, 1, 2]).unwrap();
+            let clone = offsets.clone();
+            assert!(clone.on_device.get().is_none());
+            let found = offsets.on_device(&named.device.clone().autodiff());
+            let found = found.into_data().convert::<i32>();
+            assert_eq!(found.try_to_vec::<i32>().unwrap(), [0, 3, 4, 6]);
+            assert!(clone.on_device.get().is_some());
+            assert!(offsets.on_host().on_device.get().is_none());
+            assert_eq!(offsets.on_host(), clone);
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use burn::tensor::{DType, Slice};
 use super::definitions::activation_dtype::restored;
 use super::definitions::{attention, cached, cross_entropy, dropout, gelu, linear, norm};
 use super::{
-    ActivationDtype, AttentionLayout, BackendCapabilities, Gelu, Optional, SeededDropout, Weight,
+    ActivationDtype, AttentionConstants, AttentionLayout, BackendCapabilities, Gelu, Optional,
+    SeededDropout, Weight,
 };
 use crate::Contexts;
 
@@ -116,22 +117,20 @@ pub trait MtLoraBackend: BackendCapabilities {
         Self::float_matmul(a, b)
     }
 
-    /// `softmax(scale Q Kᵀ) V` within each segment and head; with `causal`, no token sees a later
-    /// one. The probabilities are multiplied with `keep` where given (dropout: 0 or `1 / (1 - p)`),
-    /// and with the mask of `layout` where that has one.
+    /// `softmax(scale Q Kᵀ) V` within each sequence and head; with `causal`, no token sees a later
+    /// one. The probabilities are multiplied with the masks of `constants` and of `layout`, where there are any.
     ///
     /// # Shapes
     /// - `query`, `key`, `value`, output: `[tokens, heads * head_dim]`
-    /// - `keep`: `[heads * sum of squared lengths]`, segment after segment, in each head after head
     #[fusion(default)]
     fn segment_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        #[extension_type] keep: Optional<Self>,
+        #[extension_type] constants: AttentionConstants<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let inputs = attention::Inputs::new(query, key, value, keep.into_option());
+        let inputs = attention::Inputs::new(query, key, value, constants.keep.into_option());
         attention::forward::<Self>(inputs, &layout)
     }
 
@@ -139,11 +138,11 @@ pub trait MtLoraBackend: BackendCapabilities {
     #[fusion(default)]
     fn fused_segment_attention(
         fused: FloatTensor<Self>,
-        #[extension_type] keep: Optional<Self>,
+        #[extension_type] constants: AttentionConstants<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
         let [query, key, value] = attention::parts::<Self>(fused);
-        Self::segment_attention(query, key, value, keep, layout)
+        Self::segment_attention(query, key, value, constants, layout)
     }
 
     /// The gradient of [`fused_segment_attention`](Self::fused_segment_attention)'s `fused`, which may
@@ -151,12 +150,13 @@ pub trait MtLoraBackend: BackendCapabilities {
     #[fusion(default)]
     fn fused_segment_attention_backward(
         fused: FloatTensor<Self>,
-        #[extension_type] keep: Optional<Self>,
+        #[extension_type] constants: AttentionConstants<Self>,
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
         let [query, key, value] = attention::parts::<Self>(restored::<Self>(fused, &dy));
-        let (dq, dk, dv) = Self::segment_attention_backward(query, key, value, keep, dy, layout);
+        let (dq, dk, dv) =
+            Self::segment_attention_backward(query, key, value, constants, dy, layout);
         Self::float_cat(vec![dq, dk, dv], 1)
     }
 
@@ -167,12 +167,12 @@ pub trait MtLoraBackend: BackendCapabilities {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        #[extension_type] keep: Optional<Self>,
+        #[extension_type] constants: AttentionConstants<Self>,
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [query, key, value] = [query, key, value].map(|kept| restored::<Self>(kept, &dy));
-        let inputs = attention::Inputs::new(query, key, value, keep.into_option());
+        let inputs = attention::Inputs::new(query, key, value, constants.keep.into_option());
         let [dq, dk, dv] = attention::backward::<Self>(&inputs, dy, &layout);
         (dq, dk, dv)
     }

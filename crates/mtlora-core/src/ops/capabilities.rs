@@ -34,6 +34,9 @@ pub struct Capabilities {
     /// Attention rounds the factors of its products to bfloat16, in both passes, where its inputs are kept as
     /// [`ActivationDtype::Bf16`](crate::ActivationDtype::Bf16).
     pub rounds_attention: bool,
+    /// Attention's kernels read the sequence offsets from the device's memory. Otherwise the tensor of them is never
+    /// made.
+    pub reads_offsets: bool,
 }
 
 impl Capabilities {
@@ -51,6 +54,7 @@ impl Capabilities {
             stores_int8: true,
             multiplies_bf16: B::dtype_usage(device, DType::BF16).contains(DTypeUsage::Accelerated),
             rounds_attention: false,
+            reads_offsets: false,
         }
     }
 

@@ -1,12 +1,14 @@
-use burn::backend::tensor::FloatTensor;
+//! Tensors that an operation may go without.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, ExtensionType};
 
 /// A tensor that an operation may go without.
-#[derive(ExtensionType)]
+#[derive(Clone, Debug, ExtensionType)]
 pub enum Optional<B: Backend> {
     /// The tensor.
     Given(FloatTensor<B>),
-    /// None.
+    /// No tensor.
     Absent,
 }
 
@@ -23,4 +25,13 @@ impl<B: Backend> From<Option<FloatTensor<B>>> for Optional<B> {
     fn from(tensor: Option<FloatTensor<B>>) -> Self {
         tensor.map_or(Optional::Absent, Optional::Given)
     }
+}
+
+/// A tensor of integers that an operation may go without.
+#[derive(Clone, Debug, ExtensionType)]
+pub enum OptionalInt<B: Backend> {
+    /// The tensor.
+    Given(IntTensor<B>),
+    /// No tensor.
+    Absent,
 }

@@ -1,34 +1,51 @@
 //! [`MtLoraBackend::segment_attention`] and its fused form on an autodiff backend.
 
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend};
 
 use super::kept;
-use crate::ops::definitions::attention::{AttentionLayout, Inputs};
-use crate::ops::{MtLoraBackend, Optional};
+use crate::ops::{AttentionConstants, AttentionLayout, MtLoraBackend, Optional, OptionalInt};
+
+/// The constants without the autodiff backend's wrapping.
+fn inner<B: MtLoraBackend, C: CheckpointStrategy>(
+    constants: AttentionConstants<Autodiff<B, C>>,
+) -> AttentionConstants<B> {
+    let keep = constants.keep.into_option();
+    AttentionConstants {
+        keep: Optional::from(keep.map(|tensor| tensor.into_primitive())),
+        offsets: match constants.offsets {
+            OptionalInt::Given(offsets) => OptionalInt::Given(offsets),
+            OptionalInt::Absent => OptionalInt::Absent,
+        },
+    }
+}
+
+/// What the backward pass reads.
+#[derive(Clone, Debug)]
+struct Saved<B: Backend> {
+    /// Query, key and value.
+    inputs: [FloatTensor<B>; 3],
+    constants: AttentionConstants<B>,
+    layout: AttentionLayout,
+}
 
 #[derive(Debug)]
 struct SegmentAttention;
 
 /// Parents: `query`, `key`, `value`.
 impl<B: MtLoraBackend> Backward<B, 3> for SegmentAttention {
-    type State = (Inputs<FloatTensor<B>>, AttentionLayout);
+    type State = Saved<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (inputs, layout) = ops.state;
+        let saved = ops.state;
         let dy = grads.consume::<B>(&ops.node);
-        let (dq, dk, dv) = B::segment_attention_backward(
-            inputs.query,
-            inputs.key,
-            inputs.value,
-            inputs.keep.into(),
-            dy,
-            layout,
-        );
+        let [query, key, value] = saved.inputs;
+        let (constants, layout) = (saved.constants, saved.layout);
+        let (dq, dk, dv) = B::segment_attention_backward(query, key, value, constants, dy, layout);
         for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, gradient);
@@ -37,40 +54,30 @@ impl<B: MtLoraBackend> Backward<B, 3> for SegmentAttention {
     }
 }
 
-/// The operation on an autodiff backend. `keep` is a constant.
+/// The operation on an autodiff backend.
 pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
-    inputs: Inputs<FloatTensor<Autodiff<B, C>>>,
+    inputs: [FloatTensor<Autodiff<B, C>>; 3],
+    constants: AttentionConstants<Autodiff<B, C>>,
     layout: AttentionLayout,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let (query, query_node) = inputs.query.into_parts();
-    let (key, key_node) = inputs.key.into_parts();
-    let (value, value_node) = inputs.value.into_parts();
-    let inner = Inputs {
-        query,
-        key,
-        value,
-        keep: inputs.keep.map(|tensor| tensor.into_primitive()),
+    let nodes = inputs.each_ref().map(|tensor| tensor.node());
+    let inputs = inputs.map(|tensor| tensor.into_primitive());
+    let saved = Saved {
+        inputs: inputs
+            .each_ref()
+            .map(|tensor| kept::<B>(tensor, layout.saved)),
+        constants: inner(constants),
+        layout,
     };
-    let kept = |tensor: &FloatTensor<B>| kept::<B>(tensor, layout.saved);
-    let saved = Inputs {
-        query: kept(&inner.query),
-        key: kept(&inner.key),
-        value: kept(&inner.value),
-        keep: inner.keep.clone(),
-    };
-    let output = B::segment_attention(
-        inner.query,
-        inner.key,
-        inner.value,
-        inner.keep.into(),
-        layout.clone(),
-    );
+    let [query, key, value] = inputs;
+    let (constants, layout) = (saved.constants.clone(), saved.layout.clone());
+    let output = B::segment_attention(query, key, value, constants, layout);
     match SegmentAttention
-        .prepare::<C>([query_node, key_node, value_node])
+        .prepare::<C>(nodes)
         .compute_bound()
         .stateful()
     {
-        OpsKind::Tracked(prep) => prep.finish((saved, layout), output),
+        OpsKind::Tracked(prep) => prep.finish(saved, output),
         OpsKind::UnTracked(prep) => prep.finish(output),
     }
 }
@@ -78,55 +85,49 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
 #[derive(Debug)]
 struct FusedSegmentAttention;
 
-/// What the fused operation's backward pass needs.
+/// What the fused operation's backward pass reads.
 #[derive(Clone, Debug)]
-struct SavedFused<T> {
-    fused: T,
-    keep: Option<T>,
+struct SavedFused<B: Backend> {
+    fused: FloatTensor<B>,
+    constants: AttentionConstants<B>,
     layout: AttentionLayout,
 }
 
+/// Parent: `fused`.
 impl<B: MtLoraBackend> Backward<B, 1> for FusedSegmentAttention {
-    type State = SavedFused<FloatTensor<B>>;
+    type State = SavedFused<B>;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let SavedFused {
-            fused,
-            keep,
-            layout,
-        } = ops.state;
+        let saved = ops.state;
         let dy = grads.consume::<B>(&ops.node);
         if let [Some(node)] = ops.parents {
-            let gradient = B::fused_segment_attention_backward(fused, keep.into(), dy, layout);
+            let gradient =
+                B::fused_segment_attention_backward(saved.fused, saved.constants, dy, saved.layout);
             grads.register::<B>(node.id, gradient);
         }
     }
 }
 
-/// The fused operation on an autodiff backend. `keep` is a constant.
+/// The fused operation on an autodiff backend.
 pub(super) fn track_fused<B: MtLoraBackend, C: CheckpointStrategy>(
     fused: FloatTensor<Autodiff<B, C>>,
-    keep: Option<FloatTensor<Autodiff<B, C>>>,
+    constants: AttentionConstants<Autodiff<B, C>>,
     layout: AttentionLayout,
 ) -> FloatTensor<Autodiff<B, C>> {
     let (fused, node) = fused.into_parts();
-    let keep = keep.map(|tensor| tensor.into_primitive());
-    let given = Optional::from(keep.clone());
-    let saved = kept::<B>(&fused, layout.saved);
-    let output = B::fused_segment_attention(fused, given, layout.clone());
+    let saved = SavedFused {
+        fused: kept::<B>(&fused, layout.saved),
+        constants: inner(constants),
+        layout,
+    };
+    let (constants, layout) = (saved.constants.clone(), saved.layout.clone());
+    let output = B::fused_segment_attention(fused, constants, layout);
     match FusedSegmentAttention
         .prepare::<C>([node])
         .compute_bound()
         .stateful()
     {
-        OpsKind::Tracked(prep) => prep.finish(
-            SavedFused {
-                fused: saved,
-                keep,
-                layout,
-            },
-            output,
-        ),
+        OpsKind::Tracked(prep) => prep.finish(saved, output),
         OpsKind::UnTracked(prep) => prep.finish(output),
     }
 }

@@ -13,9 +13,9 @@ use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::definitions::attention::Inputs;
 use super::{
-    ActivationDtype, AttentionLayout, Gelu, MtLoraBackend, Optional, SeededDropout, Weight,
+    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
+    SeededDropout, Weight,
 };
 
 impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
@@ -53,19 +53,18 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        keep: Optional<Self>,
+        constants: AttentionConstants<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let inputs = Inputs::new(query, key, value, keep.into_option());
-        attention::track::<B, C>(inputs, layout)
+        attention::track::<B, C>([query, key, value], constants, layout)
     }
 
     fn fused_segment_attention(
         fused: FloatTensor<Self>,
-        keep: Optional<Self>,
+        constants: AttentionConstants<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        attention::track_fused::<B, C>(fused, keep.into_option(), layout)
+        attention::track_fused::<B, C>(fused, constants, layout)
     }
 
     fn activate_gelu(

@@ -11,11 +11,12 @@
 //! The backward pass makes `P` anew from `Q` and `K` rather than keep it.
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Scalar, TensorMetadata};
-use burn::tensor::{Shape, Slice, TensorData};
+use burn::backend::{Backend, ExtensionType, Scalar, TensorMetadata, get_or_init_device_settings};
+use burn::tensor::{Shape, Slice};
 
 use super::activation_dtype::ActivationDtype;
 use super::dropout::SeededDropout;
+use crate::ops::optional::{Optional, OptionalInt};
 use crate::{EqualLengthRun, SequenceOffsets};
 
 /// The operation's tensors; [`MtLoraBackend::segment_attention`](crate::ops::MtLoraBackend::segment_attention) has the shapes.
@@ -38,7 +39,20 @@ impl<T> Inputs<T> {
     }
 }
 
-/// How attention cuts a strip.
+/// What attention reads beside query, key and value. It gets no gradient.
+#[derive(Clone, Debug, ExtensionType)]
+pub struct AttentionConstants<B: Backend> {
+    /// A dropout's mask, 0 or `1 / (1 - p)`, where it was drawn: `[heads * sum of squared lengths]`, sequence after
+    /// sequence, and head after head in each.
+    #[extension_type]
+    pub keep: Optional<B>,
+    /// [`AttentionLayout::segments`] on the device: `[sequences + 1]`. Given where the backend's kernels read it,
+    /// [`Capabilities::reads_offsets`](crate::Capabilities::reads_offsets).
+    #[extension_type]
+    pub offsets: OptionalInt<B>,
+}
+
+/// How attention divides a packed batch into sequences and heads.
 #[derive(Clone, Debug)]
 pub struct AttentionLayout {
     /// Where each sequence begins.
@@ -83,7 +97,7 @@ impl<B: Backend> Block<B> {
             Scalar::from(layout.scale),
         );
         if layout.causal {
-            scores = B::float_add(scores, causal_mask::<B>(&query, run.length));
+            scores = without_later::<B>(scores, run.length);
         }
         let shape = Shape::from([run.count, layout.heads, run.length, run.length]);
         let keep = inputs.keep.as_ref().map(|keep| {
@@ -148,16 +162,20 @@ fn rows<B: Backend>(rectangle: FloatTensor<B>) -> FloatTensor<B> {
     )
 }
 
-/// `[1, 1, length, length]`: minus infinity where a column lies behind its row, else 0.
-fn causal_mask<B: Backend>(like: &FloatTensor<B>, length: usize) -> FloatTensor<B> {
-    let entries: Vec<f32> = (0..length * length)
-        .map(|entry| match entry % length > entry / length {
-            true => f32::NEG_INFINITY,
-            false => 0.0,
-        })
-        .collect();
-    let data = TensorData::new(entries, [1, 1, length, length]).convert_dtype(like.dtype());
-    B::float_from_data(data, &like.device())
+/// The scores, `[count, heads, length, length]`, with minus infinity where a column lies after its row. The mask is made on
+/// the device: nothing is uploaded.
+fn without_later<B: Backend>(scores: FloatTensor<B>, length: usize) -> FloatTensor<B> {
+    let device = scores.device();
+    let dtypes = get_or_init_device_settings::<B>(&device);
+    let places = B::int_arange(0..length as i64, &device, dtypes.int_dtype);
+    let along = |shape: [usize; 4]| {
+        let places = B::int_reshape(places.clone(), Shape::from(shape));
+        B::int_expand(places, Shape::from([1, 1, length, length]))
+    };
+    let (row, column) = (along([1, 1, length, 1]), along([1, 1, 1, length]));
+    let later = B::int_lower(row, column, dtypes.bool_dtype);
+    let later = B::bool_expand(later, scores.shape());
+    B::float_mask_fill(scores, later, Scalar::from(f32::NEG_INFINITY))
 }
 
 fn join<B: Backend>(mut runs: Vec<FloatTensor<B>>) -> FloatTensor<B> {

@@ -421,7 +421,7 @@ mod tests {
     use crate::SequenceOffsets;
     use crate::ops::definitions::attention as definition;
     use crate::ops::flex::testing::{close, random};
-    use crate::ops::{MtLoraBackend, Optional};
+    use crate::ops::{AttentionConstants, MtLoraBackend, Optional, OptionalInt};
     use burn::backend::Flex;
     use burn::backend::ops::FloatTensorOps;
     use proptest::prelude::*;
@@ -461,10 +461,13 @@ mod tests {
                 vec![inputs.query.clone(), inputs.key.clone(), inputs.value.clone()],
                 1,
             );
-            let keep = || Optional::from(inputs.keep.clone());
-            let found = Flex::fused_segment_attention(fused.clone(), keep(), layout.clone());
+            let constants = || AttentionConstants {
+                keep: Optional::from(inputs.keep.clone()),
+                offsets: OptionalInt::Absent,
+            };
+            let found = Flex::fused_segment_attention(fused.clone(), constants(), layout.clone());
             close(&found, &definition::forward::<Flex>(inputs.clone(), &layout))?;
-            let found = Flex::fused_segment_attention_backward(fused, keep(), strip(5), layout);
+            let found = Flex::fused_segment_attention_backward(fused, constants(), strip(5), layout);
             close(&found, &Flex::float_cat(expected.to_vec(), 1))?;
         }
     }

@@ -31,8 +31,8 @@ use made::{made, mapped};
 
 use super::definitions;
 use super::{
-    ActivationDtype, AttentionLayout, BackendCapabilities, Capabilities, Gelu, MtLoraBackend,
-    Optional, SeededDropout, Weight,
+    ActivationDtype, AttentionConstants, AttentionLayout, BackendCapabilities, Capabilities, Gelu,
+    MtLoraBackend, Optional, SeededDropout, Weight,
 };
 use crate::Contexts;
 
@@ -130,10 +130,11 @@ impl MtLoraBackend for Flex {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        keep: Optional<Self>,
+        constants: AttentionConstants<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let inputs = definitions::attention::Inputs::new(query, key, value, keep.into_option());
+        let inputs =
+            definitions::attention::Inputs::new(query, key, value, constants.keep.into_option());
         match suits_attention(&inputs) {
             true => attention::segment_attention(inputs, &layout),
             false => definitions::attention::forward::<Self>(inputs, &layout),
@@ -144,13 +145,14 @@ impl MtLoraBackend for Flex {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        keep: Optional<Self>,
+        constants: AttentionConstants<Self>,
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [query, key, value] =
             [query, key, value].map(|kept| activation_dtype::restored(kept, &dy));
-        let inputs = definitions::attention::Inputs::new(query, key, value, keep.into_option());
+        let inputs =
+            definitions::attention::Inputs::new(query, key, value, constants.keep.into_option());
         let [dq, dk, dv] = match suits_attention(&inputs) && suits(&[&dy]) {
             true => attention::segment_attention_backward(inputs, dy, &layout),
             false => definitions::attention::backward::<Self>(&inputs, dy, &layout),
@@ -160,13 +162,14 @@ impl MtLoraBackend for Flex {
 
     fn fused_segment_attention_backward(
         fused: FloatTensor<Self>,
-        keep: Optional<Self>,
+        constants: AttentionConstants<Self>,
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
         let fused = activation_dtype::restored(fused, &dy);
         let [query, key, value] = definitions::attention::parts::<Self>(fused);
-        let inputs = definitions::attention::Inputs::new(query, key, value, keep.into_option());
+        let inputs =
+            definitions::attention::Inputs::new(query, key, value, constants.keep.into_option());
         match suits_attention(&inputs) && suits(&[&dy]) {
             true => attention::fused_segment_attention_backward(inputs, dy, &layout),
             false => {
