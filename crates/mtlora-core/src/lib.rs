@@ -1,30 +1,79 @@
-//! MTLoRA adapters for [Burn](burn) modules.
+//! Low-rank adapters for modules of [Burn](burn): MTLoRA, and LoRA as its simplest case.
 //!
-//! MTLoRA (arXiv 2403.07440) puts a small learnable matrix `T` into LoRA's update of a frozen
-//! linear map: `y = W x + b + scale * B T A x`. This crate holds the method and nothing else: no
-//! model, no text, no data set.
+//! MTLoRA (arXiv 2403.07440) trains a small update beside the frozen weight of a linear layer,
+//! `y = W x + b + (alpha / rank) B T A x`. `A` `[rank, input]` and `B` `[output, rank]` are LoRA's factors, and the small
+//! matrix `T` `[rank, rank]` between them is what MTLoRA adds. This crate attaches such adapters to any Burn module,
+//! computes with them without ever making the dense update, merges them, and says what they have learned. It knows no
+//! model, no text and no data set; those are in `mtlora-models` and `mtlora-train`.
+//!
+//! # Attach, train, merge
 //!
 //! ```
+//! use burn::module::Module;
 //! use burn::nn::{Linear, LinearConfig};
-//! use burn::tensor::{Device, Tensor};
+//! use burn::optim::{AdamWConfig, GradientsParams};
+//! use burn::tensor::activation::relu;
+//! use burn::tensor::{Device, Distribution, Tensor};
 //! use mtlora_core::{MtLoraConfig, Structure, Targets, adapted_linear};
+//!
+//! #[derive(Module, Debug)]
+//! struct Network {
+//!     hidden: Linear,
+//!     output: Linear,
+//! }
+//!
+//! impl Network {
+//!     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+//!         // `self.hidden.forward(x)` gives the same values, but makes the dense update `B T A` to do so.
+//!         let hidden = relu(adapted_linear(&self.hidden, x));
+//!         adapted_linear(&self.output, hidden)
+//!     }
+//! }
 //!
 //! # fn main() -> Result<(), mtlora_core::AttachError> {
 //! let device = Device::flex().autodiff();
-//! let layer: Linear = LinearConfig::new(16, 4).init(&device);
-//! let layer = MtLoraConfig::new(Structure::Shim)
-//!     .with_rank(2)
-//!     .with_target_modules(Targets::AllLinear)
-//!     .attach(layer)?;
+//! let network = Network {
+//!     hidden: LinearConfig::new(16, 32).init(&device),
+//!     output: LinearConfig::new(32, 4).init(&device),
+//! };
 //!
-//! let x = Tensor::<2>::ones([3, 16], &device);
-//! // One attachment, two ways through: on the activations, and Burn's own (base + dense update).
-//! let y = adapted_linear(&layer, x.clone());
-//! let dense = layer.forward(x);
-//! # let _ = (y, dense);
+//! // Freezes the network, gives `hidden` an adapter, and leaves `output` to be trained as it is.
+//! let mut network = MtLoraConfig::new(Structure::Shim)
+//!     .with_rank(2)
+//!     .with_alpha(4.0)
+//!     .with_target_modules(Targets::names(["hidden"]))
+//!     .with_modules_to_save(vec!["output".to_string()])
+//!     .attach(network)?;
+//!
+//! // Any optimizer of Burn's trains it, since what is frozen has no gradient.
+//! let mut optimizer = AdamWConfig::new().init();
+//! let x = Tensor::<2>::random([8, 16], Distribution::Default, &device);
+//! let loss = network.forward(x.clone()).square().mean();
+//! let gradients = GradientsParams::from_grads(loss.backward(), &network);
+//! network = optimizer.step(1e-3, network, gradients);
+//!
+//! // Adds the update to the weights: the same network without adapters.
+//! let adapted = network.valid();
+//! let merged = adapted.clone().materialize();
+//! let x = x.inner();
+//! let difference = (merged.forward(x.clone()) - adapted.forward(x)).abs().max();
+//! assert!(difference.into_scalar::<f32>() < 1e-5);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Where to read next
+//!
+//! | to | read |
+//! |---|---|
+//! | choose what is adapted, and how | [`MtLoraConfig`], [`Structure`], [`Targets`] |
+//! | compute with an adapted layer | [`adapted_linear`], [`adapted_embedding`] |
+//! | save and load what was trained | [`state`], [`load_state`]; [`adapters`] and [`AdapterValues`] for the factors |
+//! | see what an adapter has learned, or add two of them up | [`inspect`], [`Spectrum`], [`combine`], [`LowRank`] |
+//! | turn an adapter into plain LoRA | [`AdapterValues::fold`], [`Fold`] |
+//! | keep the frozen weights in 16 or 8 bits | [`BaseDtype`] |
+//! | choose a device, and make runs repeatable | [`device`](fn@device), [`devices`], [`seed`] |
+//! | build a model on batches without padding | [`SequenceOffsets`], [`fused_segment_attention`], [`layer_norm`], [`gelu`] |
 
 mod adapter;
 mod analysis;

@@ -1,22 +1,60 @@
-//! RoBERTa, BERT and GPT-2 on token strips, read from and written to Hugging Face model folders.
+//! Language models for [Burn](burn) that take adapters: RoBERTa, BERT and GPT-2.
+//!
+//! Models are read from Hugging Face folders and written to them, with their tokenizers, and adapters in PEFT's format.
+//! A batch is packed: its sequences stand one after another in one tensor `[tokens, hidden]`, without padding. Every
+//! linear layer and embedding computes with the adapter that it has, if any. The method itself is in [`mtlora_core`].
+//!
+//! # Open a model, adapt it, run it, save the adapter
 //!
 //! ```no_run
 //! use std::path::Path;
+//!
+//! use burn::module::Module;
 //! use burn::tensor::Device;
-//! use mtlora_models::{EncoderConfig, SequenceClassifier, PackedBatch, TextEncoder};
+//! use mtlora_core::{Fold, MtLoraConfig, Structure, Targets};
+//! use mtlora_models::{EncoderConfig, PackedBatch, PeftAdapter, SequenceClassifier, TextEncoder};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = Path::new("roberta-base");
-//! let device = Device::flex();
+//! let device = Device::flex().autodiff();
 //! let config = EncoderConfig::from_folder(folder)?;
+//! // `fresh` names the weights that the folder lacks, such as the head's. They start at random, from seed 0.
 //! let (model, fresh) = SequenceClassifier::from_folder(folder, &config, 0, &device)?;
+//! let model = MtLoraConfig::new(Structure::Shim)
+//!     .with_rank(8)
+//!     .with_alpha(16.0)
+//!     .with_target_modules(Targets::names(["query", "value"]))
+//!     .with_modules_to_save(vec!["classifier".to_string()])
+//!     .attach(model)?;
+//!
+//! // Texts of different lengths in one batch; the logits are `[texts, labels]`.
 //! let text = TextEncoder::from_folder(folder, &config, 128)?;
-//! let tokens = text.encode("No padding anywhere.", None)?;
-//! let logits = model.forward(&PackedBatch::new(&[&tokens], &config, &device)?);
-//! # let _ = (logits, fresh);
+//! let tokens = text.encode_batch(&[("A fine film.", None), ("A long way round to nothing at all.", None)])?;
+//! let batch = PackedBatch::new(&tokens.iter().collect::<Vec<_>>(), &config, &device)?;
+//! let logits = model.forward(&batch);
+//! println!("{logits}, with random weights: {fresh:?}");
+//!
+//! // `adapter_config.json` and `adapter_model.safetensors`, as they are, and as plain LoRA, which PEFT can load.
+//! let adapter = PeftAdapter::of(&model, &config, "roberta-base", false)?;
+//! adapter.write(Path::new("my-adapter"))?;
+//! adapter.fold(Fold::Balanced)?.write(Path::new("my-adapter-for-peft"))?;
+//!
+//! // Or a whole model with the adapter merged into its weights.
+//! model.materialize().save(Path::new("merged"), &config)?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Where to read next
+//!
+//! | to | read |
+//! |---|---|
+//! | classify or score texts | [`SequenceClassifier`], [`EncoderConfig`], [`TextEncoder`], [`PackedBatch`] |
+//! | generate text | [`CausalLm`], [`Gpt2Config`], [`CausalText`], [`Gpt2Decoder`], [`generate`] |
+//! | pre-train an encoder | [`MaskedLm`], [`train_tokenizer`] |
+//! | read an adapter and attach it, or inspect and combine adapters | [`PeftAdapter`], [`AdapterConfig`] |
+//! | write what a model trains while it trains | [`TrainedFormat`] |
+//! | read a checkpoint's tensors | [`Checkpoint`], [`CheckpointLayout`] |
 
 mod adapter;
 mod error;
