@@ -191,14 +191,15 @@ impl Args {
         options.validate()?;
         let mut batches = shuffled(&lengths, size, options.seed, 0);
         batches.truncate(self.max_steps.unwrap_or(usize::MAX));
-        match batches.is_empty() {
-            true => Err("there is nothing to train on: --max-steps must be at least 1".into()),
-            false => Ok(Epoch {
+        if batches.is_empty() {
+            Err("there is nothing to train on: --max-steps must be at least 1".into())
+        } else {
+            Ok(Epoch {
                 lengths,
                 batches,
                 max_length,
                 size,
-            }),
+            })
         }
     }
 

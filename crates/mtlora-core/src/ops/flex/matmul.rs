@@ -64,9 +64,10 @@ pub(super) fn rounded_matmul(
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
-    let parallelism = match a.sides()[0] * a.sides()[1] * b.sides()[1] >= WORTH_THREADS {
-        true => Parallelism::Rayon(0),
-        false => Parallelism::None,
+    let parallelism = if a.sides()[0] * a.sides()[1] * b.sides()[1] >= WORTH_THREADS {
+        Parallelism::Rayon(0)
+    } else {
+        Parallelism::None
     };
     let out = ViewMut::new(out, [a.sides()[0], b.sides()[1]]);
     product(out, a, b, factor, true, parallelism);
@@ -189,13 +190,15 @@ mod tests {
         for row in 0..m {
             for column in 0..n {
                 let product = |at: usize| {
-                    let a = match turn_a {
-                        true => a[at * a_stride + row],
-                        false => a[row * a_stride + at],
+                    let a = if turn_a {
+                        a[at * a_stride + row]
+                    } else {
+                        a[row * a_stride + at]
                     };
-                    let b = match turn_b {
-                        true => b[column * b_stride + at],
-                        false => b[at * b_stride + column],
+                    let b = if turn_b {
+                        b[column * b_stride + at]
+                    } else {
+                        b[at * b_stride + column]
                     };
                     a * b
                 };

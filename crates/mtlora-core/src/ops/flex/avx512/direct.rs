@@ -314,9 +314,12 @@ mod tests {
                 };
                 let mut values = Vec::new();
                 for row in 0..rows {
-                    values.extend((0..columns).map(|column| match turned {
-                        true => at(column, row),
-                        false => at(row, column),
+                    values.extend((0..columns).map(|column| {
+                        if turned {
+                            at(column, row)
+                        } else {
+                            at(row, column)
+                        }
                     }));
                     values.extend(vec![f32::NAN; extra]);
                 }
@@ -326,9 +329,12 @@ mod tests {
             stored([rows, inner], turn_a, &a),
             stored([inner, columns], turn_b, &b),
         );
-        let view = |values, [rows, columns]: [usize; 2], turned: bool| match turned {
-            true => View::new(values, [columns, rows], rows + extra).t(),
-            false => View::new(values, [rows, columns], columns + extra),
+        let view = |values, [rows, columns]: [usize; 2], turned: bool| {
+            if turned {
+                View::new(values, [columns, rows], rows + extra).t()
+            } else {
+                View::new(values, [rows, columns], columns + extra)
+            }
         };
         let (left, right) = (
             view(&left, [rows, inner], turn_a),
@@ -341,9 +347,10 @@ mod tests {
             let mut out = vec![f32::NAN; (rows + 2) * (columns + 2)];
             let mut whole = ViewMut::new(&mut out, [rows + 2, columns + 2]);
             let part = whole.part(1..rows + 1, 1..columns + 1);
-            match rounds {
-                true => rounded_product(part, left, right, 0.5, triangle),
-                false => product(part, left, right, 0.5, triangle),
+            if rounds {
+                rounded_product(part, left, right, 0.5, triangle)
+            } else {
+                product(part, left, right, 0.5, triangle)
             }
             for (at, found) in out.iter().enumerate() {
                 let (row, column) = (at / (columns + 2), at % (columns + 2));

@@ -126,9 +126,10 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
         place,
         rows,
     };
-    let threads = match size * inner < WORTH_THREADS {
-        true => 1,
-        false => rayon::current_num_threads(),
+    let threads = if size * inner < WORTH_THREADS {
+        1
+    } else {
+        rayon::current_num_threads()
     };
     let panels = columns.div_ceil(COLUMNS);
     let per_task = (panels / (2 * threads)).clamp(1, PANELS);
@@ -398,9 +399,10 @@ mod tests {
     /// Enough work for threads, which share the output.
     #[test]
     fn tasks_write_beside_each_other() -> Result<(), TestCaseError> {
-        let shape = match cfg!(miri) {
-            true => [ROWS + 1, 2, 3 * COLUMNS + 1],
-            false => [8 * ROWS + 1, LANES + 1, 5 * COLUMNS + 1],
+        let shape = if cfg!(miri) {
+            [ROWS + 1, 2, 3 * COLUMNS + 1]
+        } else {
+            [8 * ROWS + 1, LANES + 1, 5 * COLUMNS + 1]
         };
         assert!(shape.iter().product::<usize>() >= WORTH_THREADS);
         for (form, turned) in FORMS.into_iter().zip([false, true, true]) {

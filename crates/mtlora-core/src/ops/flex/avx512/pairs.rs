@@ -29,9 +29,12 @@ pub(super) fn of_rows<'a>(matrix: View<'_>, pairs: &'a mut Vec<Unit>) -> View<'a
         }
         [_, stride] => {
             reserve(pairs, units * rows + LANES);
-            let column = |at: usize| match at < columns {
-                true => &matrix.values()[at * stride..][..rows],
-                false => &[],
+            let column = |at: usize| {
+                if at < columns {
+                    &matrix.values()[at * stride..][..rows]
+                } else {
+                    &[]
+                }
             };
             for unit in 0..units {
                 let out = &mut pairs[unit * rows..];

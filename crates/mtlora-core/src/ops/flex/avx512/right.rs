@@ -74,9 +74,10 @@ impl<'a> Right<'a> {
     /// How many rows it has, and columns.
     pub(super) fn sides(&self) -> [usize; 2] {
         let [rows, columns] = self.stored;
-        match self.transposed {
-            true => [columns, rows],
-            false => [rows, columns],
+        if self.transposed {
+            [columns, rows]
+        } else {
+            [rows, columns]
         }
     }
 
@@ -101,9 +102,10 @@ impl<'a> Right<'a> {
     pub(super) fn lay_out(&self, units: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
         // SAFETY: `product` asserts that the processor has the instructions.
         unsafe {
-            match self.transposed {
-                true => self.lay_out_columns(units, columns, lines),
-                false => self.lay_out_rows(units, columns, lines),
+            if self.transposed {
+                self.lay_out_columns(units, columns, lines)
+            } else {
+                self.lay_out_rows(units, columns, lines)
             }
         }
     }
@@ -146,9 +148,10 @@ impl<'a> Right<'a> {
             }
             Values::Bf16(values) => {
                 let low = &values[2 * unit * width..][columns.clone()];
-                match 2 * unit + 1 < rows {
-                    true => joined(low, &values[(2 * unit + 1) * width..][columns]),
-                    false => joined(low, &[]),
+                if 2 * unit + 1 < rows {
+                    joined(low, &values[(2 * unit + 1) * width..][columns])
+                } else {
+                    joined(low, &[])
                 }
             }
         }
