@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
-use mtlora::core::{AdapterForm, AdapterValues, Structure};
+use mtlora::core::{AdapterForm, AdapterValues, Factors, Structure};
 use mtlora::models::{
     AdaptedModule, AdapterConfig, Checkpoint, PeftAdapter, TargetModules, copy_tokenizer_files,
     write_checkpoint,
@@ -159,8 +159,7 @@ fn what_adapters_add_keeps_its_white_space() {
         values: AdapterValues {
             a: TensorData::new(vec![0.5f32; 128], [1, 128]),
             b: TensorData::new(vec![0f32; 384], [384, 1]),
-            c: None,
-            d: None,
+            further: Factors::none(),
             form: AdapterForm::new(Structure::Lora, 1.0),
         },
         embedding: false,

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::ops::capabilities;
+use crate::visit::Container;
 
 /// In which precision the frozen matrices are kept. What trains, and all sums, stay 32-bit floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,24 +80,7 @@ struct Keep {
     containers: Vec<Container>,
 }
 
-/// The module that a parameter belongs to.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Container {
-    Linear,
-    Embedding,
-    Other,
-}
-
 impl Container {
-    /// Of the type that Burn names when it goes through a module.
-    pub(crate) fn of(container_type: &str) -> Self {
-        match container_type {
-            "Struct:Linear" => Container::Linear,
-            "Struct:Embedding" => Container::Embedding,
-            _ => Container::Other,
-        }
-    }
-
     /// Whether its parameters of `dimensions` are kept in the base's precision.
     pub(crate) fn is_kept(self, dimensions: usize) -> bool {
         dimensions == 2 && self != Container::Other

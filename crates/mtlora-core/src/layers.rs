@@ -7,7 +7,7 @@ use crate::ops::{
     ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
     OptionalInt, SeededDropout, capabilities,
 };
-use crate::{Adapter, Contexts, SequenceOffsets, random};
+use crate::{Adapter, Contexts, LinearInput, SequenceOffsets, random};
 
 /// `linear` with its adapter, computed on the activations: `x W + b + scale ((x Aᵀ) Tᵀ) Bᵀ`.
 ///
@@ -29,25 +29,22 @@ pub fn adapted_linear<const D: usize>(linear: &Linear, x: Tensor<D>) -> Tensor<D
     }
     let mut shape = x.dims();
     let x: Tensor<2> = x.flatten(0, D - 2);
-    let bias = optional(linear.bias.as_ref().map(Param::val));
+    let bias = linear.bias.as_ref().map(Param::val);
     let Some(adapter) = adapter else {
         let x = x.into_dispatch();
-        let y = <Dispatch as MtLoraBackend>::mixed_linear(x, weight.into(), bias);
+        let y = <Dispatch as MtLoraBackend>::mixed_linear(x, weight.into(), optional(bias));
         let y = Tensor::<2>::from_dispatch(y);
         shape[D - 1] = y.dims()[1];
         return y.reshape(shape);
     };
     let dropped = drops(&adapter.dropout, &x).then(|| dropout(&adapter.dropout, x.clone()));
-    let y = Tensor::<2>::from_dispatch(<Dispatch as MtLoraBackend>::adapted_linear(
-        x.into_dispatch(),
-        optional(dropped),
-        weight.into(),
+    let input = LinearInput {
+        x,
+        dropped,
+        weight,
         bias,
-        adapter.a.val().into_dispatch(),
-        optional(adapter.transform()),
-        adapter.up().into_dispatch(),
-        adapter.form.scale,
-    ));
+    };
+    let y = adapter.form.method.linear(adapter.update(), input);
     shape[D - 1] = y.dims()[1];
     y.reshape(shape)
 }
@@ -73,13 +70,7 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
     let Some(adapter) = adapter else {
         return base;
     };
-    let mut hidden = adapter.a.val().select(1, ids).transpose();
-    if let Some(t) = adapter.transform() {
-        hidden = hidden.matmul(t.transpose());
-    }
-    base + hidden
-        .matmul(adapter.up().transpose())
-        .mul_scalar(adapter.form.scale)
+    adapter.form.method.embedding(adapter.update(), base, ids)
 }
 
 /// Scaled dot-product attention within each sequence of a strip:

@@ -85,15 +85,20 @@ mod ops;
 mod random;
 mod sequence_offsets;
 mod state;
+mod visit;
 
-pub use adapter::attach::{
-    AttachError, FusedProjections, MtLoraConfig, attach_adapters, trainable_parameters,
-};
-pub use adapter::factors::Adapter;
+pub use adapter::action::{LinearInput, Update};
+pub use adapter::attach::{attach_adapters, trainable_parameters};
+pub use adapter::attached::attached;
+pub use adapter::config::{FusedProjections, MtLoraConfig};
+pub use adapter::error::AttachError;
+pub use adapter::factors::Factors;
 pub use adapter::fold::Fold;
 pub use adapter::form::AdapterForm;
-pub use adapter::init::Init;
-pub use adapter::structure::Structure;
+pub use adapter::init::{Init, Start};
+pub use adapter::methods::structures::Structure;
+pub use adapter::methods::{AdapterMethod, Factor, MethodDefinition, Sizes};
+pub use adapter::module::Adapter;
 pub use adapter::targets::Targets;
 pub use adapter::values::{AdapterValues, adapters};
 pub use analysis::combine::{Combined, combine};
@@ -114,3 +119,4 @@ pub use ops::{ActivationDtype, Capabilities, Gelu, capabilities, vecmath};
 pub use random::{random_state, seed, set_random_state};
 pub use sequence_offsets::{EqualLengthRun, SequenceOffsets, SequenceOffsetsError};
 pub use state::{State, StateError, load_each, load_state, state};
+pub use visit::{Container, VisitedParameter, each_parameter};

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Shape, Tensor, TensorData};
 
-use crate::base_dtype::{BaseDtype, Container};
+use crate::base_dtype::BaseDtype;
+use crate::visit::{Container, each_parameter};
 
 /// Parameter values by path, as in `encoder.layer.0.query.weight.mtlora.a`.
 pub type State = BTreeMap<String, TensorData>;
@@ -32,13 +33,13 @@ pub enum StateError {
 /// The values of every parameter whose path `wanted` accepts; the second argument tells whether it
 /// trains.
 pub fn state<M: Module>(module: &M, wanted: impl Fn(&str, bool) -> bool) -> State {
-    let mut collect = Collect {
-        path: Vec::new(),
-        state: State::new(),
-        wanted,
-    };
-    module.visit(&mut collect);
-    collect.state
+    let mut state = State::new();
+    each_parameter(module, |parameter| {
+        if wanted(parameter.path, parameter.trains()) {
+            state.insert(parameter.path.to_string(), parameter.data());
+        }
+    });
+    state
 }
 
 /// `module` with the values of `state` in place of its own; every one must find its parameter.
@@ -75,30 +76,6 @@ pub fn load_each<M: Module, E: From<StateError>>(
     match load.error {
         Some(error) => Err(error),
         None => Ok(module),
-    }
-}
-
-struct Collect<F> {
-    path: Vec<String>,
-    state: State,
-    wanted: F,
-}
-
-impl<F: Fn(&str, bool) -> bool> ModuleVisitor for Collect<F> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
-        let value = param.base();
-        if (self.wanted)(&path, value.is_require_grad()) {
-            self.state.insert(path, value.into_data());
-        }
     }
 }
 

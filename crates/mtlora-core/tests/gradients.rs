@@ -104,8 +104,7 @@ proptest! {
             };
             let grads = (y.clone() * g.clone()).sum().backward();
             let mut all = vec![y.into_data(), x.grad(&grads).unwrap().into_data()];
-            let square = [adapter.c.as_ref(), adapter.d.as_ref()];
-            for factor in [&adapter.a, &adapter.b].into_iter().chain(square.into_iter().flatten()) {
+            for (_, factor) in adapter.factors() {
                 all.push(factor.val().grad(&grads).unwrap().into_data());
             }
             results.push(all);
@@ -138,12 +137,7 @@ proptest! {
             let path = format!("weight.mtlora.{name}");
             load_state(layer.clone(), State::from([(path, value.into_data())])).unwrap()
         };
-        let factors = [
-            ("a", Some(&adapter.a)), ("b", Some(&adapter.b)),
-            ("c", adapter.c.as_ref()), ("d", adapter.d.as_ref()),
-        ];
-        for (name, factor) in factors {
-            let Some(factor) = factor else { continue };
+        for (name, factor) in adapter.factors() {
             let direction = random::<2>(factor.val().dims(), &device);
             let at = |t: f32| {
                 let value = factor.val() + direction.clone().mul_scalar(t);

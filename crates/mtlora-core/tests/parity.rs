@@ -46,8 +46,8 @@ fn gradients(
     let named = [
         ("grad_A", Some(&adapter.a)),
         ("grad_B", Some(&adapter.b)),
-        ("grad_C", adapter.c.as_ref()),
-        ("grad_D", adapter.d.as_ref()),
+        ("grad_C", adapter.factor("c")),
+        ("grad_D", adapter.factor("d")),
     ];
     named
         .into_iter()

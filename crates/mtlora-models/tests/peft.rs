@@ -238,17 +238,13 @@ fn plain_lora_starts_every_structure() {
     let wanted = expected("roberta").floats("lora");
     let lora = PeftAdapter::from_folder(&cases("roberta")["lora"]).unwrap();
     for structure in Structure::ALL {
-        let adapter = lora.clone().in_structure(structure, 0.1).unwrap();
+        let adapter = lora.clone().in_method(structure, 0.1).unwrap();
         let Base::Encoder(model, config) = Base::new("roberta", &adapter, device) else {
             panic!("roberta is an encoder");
         };
         let model = adapter.attach(*model, &config, &[]).unwrap();
         let forms = adapters(&model);
-        assert!(
-            forms
-                .values()
-                .all(|values| values.form.structure == structure)
-        );
+        assert!(forms.values().all(|values| values.form.method == structure));
         // Adapter and head train.
         assert_eq!(trainable_parameters(&model), adapter.num_params());
         let model = Base::Encoder(Box::new(model.valid()), config);
@@ -256,7 +252,7 @@ fn plain_lora_starts_every_structure() {
         assert!(difference(&found, &wanted) < 1e-5, "{structure}");
     }
     let shim = PeftAdapter::from_folder(&cases("roberta")["mtlora_shim"]).unwrap();
-    assert!(shim.in_structure(Structure::Icfm, 0.0).is_none());
+    assert!(shim.in_method(Structure::Icfm, 0.0).is_none());
 }
 
 #[test]
@@ -311,7 +307,7 @@ fn adapted_embeddings_of_gpt2_are_two_adapters_of_pefts() {
         .collect();
     let mut tokens = module.clone();
     tokens.values.a = burn::tensor::TensorData::new(values, [rank, 120]);
-    tokens.values.form.structure = Structure::Lora;
+    tokens.values.form.method = Structure::Lora.into();
     adapter.modules = BTreeMap::from([("transformer.wte".to_string(), tokens)]);
     adapter.config.target_modules = Some(mtlora_models::TargetModules::Names(vec!["wte".into()]));
     let Base::Causal(model, config) = Base::new("gpt2", &adapter, device) else {

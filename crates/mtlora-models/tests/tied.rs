@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 use common::{Expected, difference, floats, folder};
-use mtlora_core::{AdapterForm, AdapterValues, BaseDtype, Fold, MtLoraConfig, Structure, Targets};
+use mtlora_core::{
+    AdapterForm, AdapterValues, BaseDtype, Factors, Fold, MtLoraConfig, Structure, Targets,
+};
 use mtlora_models::{
     AdaptedModule, AdapterConfig, CausalBatch, CausalLm, Checkpoint, EncoderConfig,
     GenerationConfig, Gpt2Config, Gpt2Decoder, PeftAdapter, SequenceClassifier, TargetModules,
@@ -531,8 +533,7 @@ fn factors([a, b]: [[usize; 2]; 2], embedding: bool, salt: usize) -> AdaptedModu
         values: AdapterValues {
             a: pattern(a, salt),
             b: pattern(b, salt + 1),
-            c: None,
-            d: None,
+            further: Factors::none(),
             form: AdapterForm::new(Structure::Lora, 2.0),
         },
         embedding,

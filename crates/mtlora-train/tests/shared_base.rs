@@ -54,7 +54,7 @@ fn objective(outputs: usize) -> Objective {
 fn settings() -> AdapterSettings {
     AdapterSettings {
         method: MethodName::MtLora,
-        structure: Structure::Shim,
+        structure: Structure::Shim.into(),
         rank: 2,
         alpha: 4.0,
         use_rslora: false,

@@ -38,7 +38,7 @@ pub(super) struct AdapterArgs {
     #[arg(long, default_value_t = AdapterSettings::default().method)]
     pub(super) method: MethodName,
     /// How T is made: lora, shim, icfm, ctcm, dtsm.
-    #[arg(long, default_value_t = AdapterSettings::default().structure)]
+    #[arg(long, default_value = AdapterSettings::default().structure.name())]
     pub(super) structure: Structure,
     /// Rank of the update.
     #[arg(long)]
@@ -201,7 +201,7 @@ impl AdapterArgs {
     fn settings(&self, defaults: AdapterSettings) -> AdapterSettings {
         AdapterSettings {
             method: self.method,
-            structure: self.structure,
+            structure: self.structure.into(),
             rank: self.rank.unwrap_or(defaults.rank),
             alpha: self.alpha.unwrap_or(defaults.alpha),
             use_rslora: self.use_rslora,

@@ -193,7 +193,7 @@ impl Settings {
         };
         Ok(AdapterSettings {
             method: self.method.unwrap_or(defaults.method),
-            structure: self.structure.unwrap_or(defaults.structure),
+            structure: self.structure.map_or(defaults.structure, Into::into),
             rank: self.rank.unwrap_or(defaults.rank),
             alpha: self.alpha.unwrap_or(defaults.alpha),
             use_rslora: self.use_rslora.unwrap_or(defaults.use_rslora),

@@ -1,181 +1,18 @@
 use std::collections::BTreeMap;
 
-use burn::config::Config;
-use burn::module::{Module, ModuleVisitor, Param, Reparameterizer};
-use burn::tensor::{Device, Shape, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
+use burn::module::{Module, Param, Reparameterizer};
+use burn::tensor::{Device, Shape, Tensor};
 
-use crate::adapter::init::{self, Init, Shapes};
+use crate::adapter::config::MtLoraConfig;
+use crate::adapter::error::AttachError;
+use crate::adapter::methods::Sizes;
+use crate::adapter::module::Adapter;
+use crate::adapter::survey::{parameter_of, sides, survey};
 use crate::adapter::targets::ends_with_name;
-use crate::{Adapter, AdapterForm, AdapterValues, Structure, Targets};
-
-/// A weight whose output is several projections of one width side by side, as GPT-2's `c_attn` is
-/// query, key and value; loralib's `enable_lora`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FusedProjections {
-    /// The module: its path or the ending of it.
-    pub module: String,
-    /// Which of the projections are adapted, in their order.
-    pub adapted: Vec<bool>,
-}
-
-/// What an MTLoRA adapter is and where it goes. Field names are PEFT's where PEFT has the field.
-///
-/// ```
-/// use mtlora_core::{MtLoraConfig, Structure, Targets};
-/// let config = MtLoraConfig::new(Structure::Icfm)
-///     .with_rank(4)
-///     .with_alpha(32.0)
-///     .with_target_modules(Targets::names(["query", "value"]))
-///     .with_modules_to_save(vec!["classifier".to_string()]);
-/// assert_eq!(config.scale(), 8.0);
-/// ```
-#[derive(Config, Debug, PartialEq)]
-pub struct MtLoraConfig {
-    /// How `T` is made.
-    pub structure: Structure,
-    /// Rows of `A`; from 1 to the smaller side of the smallest adapted weight.
-    #[config(default = 8)]
-    pub rank: usize,
-    /// Numerator of the update's scale.
-    #[config(default = 16.0)]
-    pub alpha: f64,
-    /// Scale by `alpha / sqrt(rank)` (arXiv 2312.03732) in place of `alpha / rank`.
-    #[config(default = false)]
-    pub use_rslora: bool,
-    /// Probability of dropout on the adapter's input while training, in `[0, 1)`.
-    #[config(default = 0.0)]
-    pub dropout: f64,
-    /// How the factors start.
-    #[config(default = "Init::Kaiming")]
-    pub init: Init,
-    /// Which weights are adapted.
-    #[config(default = "Targets::AllLinear")]
-    pub target_modules: Targets,
-    /// Which of the adapted weights are fused projections, and which of those are adapted. A weight
-    /// that is not named is one projection.
-    #[config(default = "Vec::new()")]
-    pub fused_projections: Vec<FusedProjections>,
-    /// Modules that train themselves (a task's head): paths, or endings of paths.
-    #[config(default = "Vec::new()")]
-    pub modules_to_save: Vec<String>,
-    /// Seed of the factors' start.
-    #[config(default = 0)]
-    pub seed: u64,
-}
-
-/// Why an adapter cannot be attached.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// No weight has the wanted name.
-    #[error("no weight matches the target `{target}`; the model has: {}", list(.available))]
-    NoMatch {
-        /// The name, expression or keyword.
-        target: String,
-        /// Every module that could be adapted.
-        available: Vec<String>,
-    },
-    /// The expression is none.
-    #[error("the target `{pattern}` is no regular expression: {source}")]
-    Pattern {
-        /// The text.
-        pattern: String,
-        /// What is wrong with it.
-        source: regex::Error,
-    },
-    /// The rank does not fit a weight.
-    #[error("rank {rank} does not fit {path} ({input} x {output}): choose 1 to {}", .input.min(.output))]
-    Rank {
-        /// The wanted rank.
-        rank: usize,
-        /// The weight's module.
-        path: String,
-        /// Input width.
-        input: usize,
-        /// Output width.
-        output: usize,
-    },
-    /// The weight does not hold these projections.
-    #[error(
-        "{path} (output width {output}) cannot be {projections} fused projections of which {adapted} are \
-         adapted: their number must divide the width, and one at least must be adapted"
-    )]
-    Fused {
-        /// The weight's module.
-        path: String,
-        /// Output width.
-        output: usize,
-        /// How many projections.
-        projections: usize,
-        /// How many of them are adapted.
-        adapted: usize,
-    },
-    /// A number is out of its range.
-    #[error("{name} = {value} is out of range: {wanted}")]
-    Range {
-        /// The field.
-        name: &'static str,
-        /// Its value.
-        value: f64,
-        /// What it may be.
-        wanted: &'static str,
-    },
-    /// The start has no way out, or is no zero update.
-    #[error(
-        "initialisation `zero` is not for structure `{structure}`, {}; use `kaiming` or `identity`",
-        if *.structure == Structure::Lora { "which has no C that could be zero" }
-        else { "where the gradient of C Cᵀ vanishes at C = 0, so that nothing would train" }
-    )]
-    Init {
-        /// The structure.
-        structure: Structure,
-    },
-    /// A factor does not fit its weight.
-    #[error(
-        "{path}: the adapter has {}; are adapter and model of the same kind?",
-        match (.found, .expected) {
-            (Some(found), Some(expected)) => {
-                format!("{factor} of shape {found:?}, where the model's weight needs {expected:?}")
-            }
-            (None, _) => format!("no {factor}, which its structure needs"),
-            (_, None) => format!("a {factor} that its structure does not have"),
-        }
-    )]
-    Factor {
-        /// The weight's module.
-        path: String,
-        /// Which: A, B, C or D.
-        factor: &'static str,
-        /// The shape that would fit, if it should be there.
-        expected: Option<[usize; 2]>,
-        /// Its shape, if it is there.
-        found: Option<Vec<usize>>,
-    },
-    /// A weight has a reparameterization already.
-    #[error("{path} has an adapter already: call `materialize` first to fold it in")]
-    Adapted {
-        /// The weight's module.
-        path: String,
-    },
-}
-
-/// The first names, and how many more there are.
-fn list(names: &[String]) -> String {
-    const SHOWN: usize = 40;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
-    }
-    text
-}
+use crate::adapter::values::AdapterValues;
+use crate::visit::each_parameter;
 
 impl MtLoraConfig {
-    /// The update's factor: `alpha / rank`, or `alpha / sqrt(rank)` with `use_rslora`.
-    pub fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
-    }
-
     /// Freezes `module`, hangs an adapter on each weight that `target_modules` names, and leaves
     /// `modules_to_save` trainable.
     ///
@@ -187,13 +24,10 @@ impl MtLoraConfig {
     /// its range. `module` is dropped then.
     pub fn attach<M: Module>(&self, module: M) -> Result<M, AttachError> {
         self.validate()?;
-        let mut survey = Survey::default();
-        module.visit(&mut survey);
-        let kept = |path: &str| is_kept(path, &self.modules_to_save);
-        survey.weights.retain(|weight| !kept(&weight.path));
+        let mut weights = survey(&module);
+        weights.retain(|weight| !is_kept(&weight.path, &self.modules_to_save));
 
-        let modules: Vec<(String, bool)> = survey
-            .weights
+        let modules: Vec<(String, bool)> = weights
             .iter()
             .map(|weight| (weight.path.clone(), weight.linear))
             .collect();
@@ -204,7 +38,7 @@ impl MtLoraConfig {
             .into_iter()
             .enumerate()
         {
-            let Some(weight) = survey.weights.iter().find(|weight| weight.path == path) else {
+            let Some(weight) = weights.iter().find(|weight| weight.path == path) else {
                 continue;
             };
             if weight.adapted {
@@ -220,149 +54,9 @@ impl MtLoraConfig {
             modules_to_save: &self.modules_to_save,
             plan,
             adapter: |weight: Adaptable<'_>, (index, fused): (u64, Vec<bool>)| {
-                self.adapter(weight, index, fused)
+                self.start(sides(weight.shape), index, fused, weight.device)
             },
         }))
-    }
-
-    /// Which projections of the module at `path` are adapted; empty where it is one.
-    fn fused(&self, path: &str) -> &[bool] {
-        self.fused_projections
-            .iter()
-            .find(|fused| ends_with_name(path, &fused.module))
-            .map_or(&[], |fused| &fused.adapted)
-    }
-
-    /// Whether rank and projections fit a weight.
-    fn check_fit(&self, path: &str, [input, output]: [usize; 2]) -> Result<(), AttachError> {
-        let fused = self.fused(path);
-        let adapted = fused.iter().filter(|adapted| **adapted).count();
-        if !fused.is_empty() && (adapted == 0 || !output.is_multiple_of(fused.len())) {
-            return Err(AttachError::Fused {
-                path: path.to_string(),
-                output,
-                projections: fused.len(),
-                adapted,
-            });
-        }
-        let input = input / adapted.max(1);
-        let output = output / fused.len().max(1);
-        if self.rank == 0 || self.rank > input.min(output) {
-            return Err(AttachError::Rank {
-                rank: self.rank,
-                path: path.to_string(),
-                input,
-                output,
-            });
-        }
-        Ok(())
-    }
-
-    fn validate(&self) -> Result<(), AttachError> {
-        let range = |ok, name, value, wanted| match ok {
-            true => Ok(()),
-            false => Err(AttachError::Range {
-                name,
-                value,
-                wanted,
-            }),
-        };
-        range(
-            self.alpha.is_finite() && self.alpha > 0.0,
-            "alpha",
-            self.alpha,
-            "a positive number",
-        )?;
-        range(
-            (0.0..1.0).contains(&self.dropout),
-            "dropout",
-            self.dropout,
-            "from 0 up to, but not 1",
-        )?;
-        match self.init.suits(self.structure) {
-            true => Ok(()),
-            false => Err(AttachError::Init {
-                structure: self.structure,
-            }),
-        }
-    }
-
-    fn adapter(&self, weight: Adaptable<'_>, index: u64, fused: Vec<bool>) -> Adapter {
-        let [input, output] = sides(weight.shape);
-        let form = AdapterForm {
-            fused,
-            dropout: self.dropout,
-            ..AdapterForm::new(self.structure, self.scale())
-        };
-        let square = form.groups() * self.rank;
-        let shapes = Shapes {
-            a: [square, input],
-            b: [form.groups() * output / form.fused.len().max(1), self.rank],
-            square,
-        };
-        let factors = init::draw(self.init, self.structure, shapes, self.seed, index);
-        let values = AdapterValues {
-            a: TensorData::new(factors.a, shapes.a),
-            b: TensorData::new(factors.b, shapes.b),
-            c: factors.c.map(|c| TensorData::new(c, [square, square])),
-            d: factors.d.map(|d| TensorData::new(d, [square, square])),
-            form,
-        };
-        values.to_device(weight.device)
-    }
-}
-
-/// Input and output width of a weight as Burn keeps it: `[in, out]`, or `[out, in, k...]`.
-fn sides(shape: &Shape) -> [usize; 2] {
-    match shape.num_dims() {
-        2 => [shape[0], shape[1]],
-        _ => [shape.num_elements() / shape[0].max(1), shape[0]],
-    }
-}
-
-struct Weight {
-    /// Of the module that owns the weight.
-    path: String,
-    shape: Shape,
-    linear: bool,
-    adapted: bool,
-}
-
-/// Lists every weight that can be adapted.
-#[derive(Default)]
-struct Survey {
-    path: Vec<(String, String)>,
-    weights: Vec<Weight>,
-}
-
-impl ModuleVisitor for Survey {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        // A weight is visited first, what hangs on it second.
-        if let ("Reparameterization", Some(weight)) = (container_type, self.weights.last_mut()) {
-            weight.adapted = true;
-        }
-        self.path
-            .push((name.to_string(), container_type.to_string()));
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(((name, container), module)) = self.path.split_last() else {
-            return;
-        };
-        if D < 2 || name != "weight" {
-            return;
-        }
-        let path: Vec<&str> = module.iter().map(|(name, _)| name.as_str()).collect();
-        self.weights.push(Weight {
-            path: path.join("."),
-            shape: param.lazy_shape(),
-            linear: container == "Struct:Linear",
-            adapted: false,
-        });
     }
 }
 
@@ -379,15 +73,14 @@ pub fn attach_adapters<M: Module>(
     adapters: BTreeMap<String, AdapterValues>,
     modules_to_save: &[String],
 ) -> Result<M, AttachError> {
-    let mut survey = Survey::default();
-    module.visit(&mut survey);
+    let weights = survey(&module);
     let mut plan = BTreeMap::new();
     for (path, values) in adapters {
-        let weight = survey.weights.iter().find(|weight| weight.path == path);
+        let weight = weights.iter().find(|weight| weight.path == path);
         let Some(weight) = weight else {
             return Err(AttachError::NoMatch {
                 target: path,
-                available: survey.weights.into_iter().map(|w| w.path).collect(),
+                available: weights.into_iter().map(|w| w.path).collect(),
             });
         };
         if weight.adapted {
@@ -419,30 +112,33 @@ fn check_factors(
             adapted,
         });
     }
-    let rank = values.rank();
-    // A file may say anything of the rank, also what no multiplication bears.
-    let side = adapted.saturating_mul(rank);
-    let structure = values.form.structure;
-    let square = |there: bool| there.then_some([side, side]);
-    let rows = output / fused.len().max(1) * adapted;
-    let factors = [
-        ("A", Some(&values.a), Some([side, input])),
-        ("B", Some(&values.b), Some([rows, rank])),
-        ("C", values.c.as_ref(), square(structure.has_c())),
-        ("D", values.d.as_ref(), square(structure.has_d())),
-    ];
-    for (factor, data, expected) in factors {
-        let found = data.map(|data| data.shape().to_vec());
-        if found != expected.map(|shape| shape.to_vec()) {
-            return Err(AttachError::Factor {
-                path: path.to_string(),
-                factor,
-                expected,
-                found,
-            });
+    let (method, rank) = (values.form.method, values.rank());
+    let sizes = Sizes {
+        rank,
+        // A file may say anything of the rank, also a number that is too large to be multiplied.
+        total_rank: adapted.saturating_mul(rank),
+        input,
+        output: output / fused.len().max(1) * adapted,
+    };
+    let wrong = |name: &str, expected, found| AttachError::Factor {
+        path: path.to_string(),
+        factor: name.to_uppercase(),
+        method,
+        expected,
+        found,
+    };
+    for factor in method.factors() {
+        let expected = (factor.shape)(&sizes);
+        let found = values.factor(factor.name).map(|data| data.shape().to_vec());
+        if found.as_deref() != Some(expected.as_slice()) {
+            return Err(wrong(factor.name, Some(expected), found));
         }
     }
-    Ok(())
+    let mut further = values.further.iter();
+    match further.find(|(name, _)| method.factor(name).is_none()) {
+        None => Ok(()),
+        Some((name, data)) => Err(wrong(name, None, Some(data.shape().to_vec()))),
+    }
 }
 
 /// Whether the parameter or module at `path` belongs to `modules_to_save`.
@@ -459,14 +155,6 @@ fn is_kept(path: &str, modules_to_save: &[String]) -> bool {
             Some(dot) => ancestors.truncate(dot),
             None => return false,
         }
-    }
-}
-
-/// The path of a module's weight. A bare layer is its own root: it has no path.
-fn parameter_of(module: &str) -> String {
-    match module {
-        "" => "weight".to_string(),
-        _ => format!("{module}.weight"),
     }
 }
 
@@ -509,23 +197,19 @@ impl<T, F: Fn(Adaptable<'_>, T) -> Adapter> Reparameterizer for Attach<'_, T, F>
 
 /// The number of values that training changes.
 pub fn trainable_parameters<M: Module>(module: &M) -> usize {
-    #[derive(Default)]
-    struct Count(usize);
-    impl ModuleVisitor for Count {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if param.base().is_require_grad() {
-                self.0 += param.lazy_shape().num_elements();
-            }
+    let mut count = 0;
+    each_parameter(module, |parameter| {
+        if parameter.trains() {
+            count += parameter.shape().num_elements();
         }
-    }
-    let mut count = Count::default();
-    module.visit(&mut count);
-    count.0
+    });
+    count
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Init, Structure, Targets};
     use burn::nn::conv::{Conv2d, Conv2dConfig};
     use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 
@@ -599,11 +283,5 @@ mod tests {
         assert!(refused(zero).contains("icfm"));
         let twice = config().attach(config().attach(net()).unwrap());
         assert!(twice.unwrap_err().to_string().contains("adapter already"));
-    }
-
-    #[test]
-    fn scales_are_alpha_over_rank_or_its_root() {
-        assert_eq!(config().scale(), 8.0);
-        assert_eq!(config().with_rank(4).with_use_rslora(true).scale(), 8.0);
     }
 }

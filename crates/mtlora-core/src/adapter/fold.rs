@@ -7,7 +7,7 @@ use nalgebra::{DMatrix, DVector};
 use crate::analysis::linalg::{self, MatrixError};
 use crate::analysis::low_rank::{laid_out, transform};
 use crate::analysis::svd::svd;
-use crate::{AdapterForm, AdapterValues, Structure};
+use crate::{AdapterForm, AdapterValues, Factors, Structure};
 
 /// Into which factor `T` goes when an adapter is folded to plain LoRA. The update is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +76,7 @@ impl AdapterValues {
         Ok(AdapterValues {
             a: data(&a),
             b: data(&b),
-            c: None,
-            d: None,
+            further: Factors::none(),
             form: AdapterForm {
                 dropout: self.form.dropout,
                 ..AdapterForm::new(Structure::Lora, self.form.scale)
@@ -107,6 +106,7 @@ pub(crate) fn data(matrix: &DMatrix<f64>) -> TensorData {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::AdapterMethod;
     use crate::analysis::linalg::tests::random;
     use burn::tensor::Tolerance;
     use proptest::prelude::*;
@@ -118,6 +118,10 @@ mod tests {
         TensorData::new(values, [rows, columns])
     }
 
+    fn only_c(c: TensorData) -> Factors<TensorData> {
+        Factors::from_iter([("c", c)])
+    }
+
     fn adapter(structure: Structure, fused: Vec<bool>) -> AdapterValues {
         let (rank, input, width) = (3, 7, 5);
         let groups = fused.iter().filter(|adapted| **adapted).count().max(1);
@@ -125,8 +129,8 @@ mod tests {
         AdapterValues {
             a: pattern(side, input, 1),
             b: pattern(groups * width, rank, 2),
-            c: structure.has_c().then(|| pattern(side, side, 3)),
-            d: structure.has_d().then(|| pattern(side, side, 4)),
+            further: AdapterMethod::from(structure)
+                .further(|factor| pattern(side, side, if factor.name == "c" { 3 } else { 4 })),
             form: AdapterForm {
                 fused,
                 ..AdapterForm::new(structure, 4.0)
@@ -143,7 +147,7 @@ mod tests {
                 let update = adapter.to_device(&device).delta().into_data();
                 for fold in Fold::ALL {
                     let plain = adapter.fold(fold).unwrap();
-                    assert_eq!(plain.form.structure, Structure::Lora);
+                    assert_eq!(plain.form.method, Structure::Lora);
                     assert_eq!(plain.rank(), plain.a.shape()[0]);
                     let found = plain.to_device(&device).delta().into_data();
                     found.assert_approx_eq::<f32>(&update, Tolerance::absolute(2e-4));
@@ -159,8 +163,7 @@ mod tests {
         let values = AdapterValues {
             a: identity.clone(),
             b: identity,
-            c: Some(TensorData::from([[100.0f32, 0.0], [0.0, 4.0]])),
-            d: None,
+            further: only_c(TensorData::from([[100.0f32, 0.0], [0.0, 4.0]])),
             form: AdapterForm::new(Structure::Shim, 1.0),
         };
         let folded = values.fold(Fold::Balanced).unwrap();
@@ -186,8 +189,7 @@ mod tests {
             let values = AdapterValues {
                 a: data(&DMatrix::identity(side, side)),
                 b: data(&DMatrix::identity(side, side)),
-                c: Some(t.clone()),
-                d: None,
+                further: only_c(t.clone()),
                 form: AdapterForm::new(Structure::Shim, 1.0),
             };
             let folded = values.fold(Fold::Balanced).unwrap();
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn values_that_are_no_numbers_are_an_error() {
         let mut values = adapter(Structure::Shim, vec![]);
-        values.c = Some(TensorData::new(vec![f32::NAN; 9], [3, 3]));
+        values.further = only_c(TensorData::new(vec![f32::NAN; 9], [3, 3]));
         for fold in Fold::ALL {
             assert_eq!(values.fold(fold), Err(MatrixError::NotFinite));
         }

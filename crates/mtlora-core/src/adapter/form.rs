@@ -1,17 +1,14 @@
 use std::fmt;
 
-use burn::module::{
-    Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
-};
-use burn::tensor::Device;
+use burn::module::ModuleVisitor;
 
-use crate::Structure;
+use crate::adapter::methods::AdapterMethod;
 
 /// How an adapter's factors act.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterForm {
-    /// How `T` is made.
-    pub structure: Structure,
+    /// The method: which factors there are, and what they do.
+    pub method: AdapterMethod,
     /// Which of the weight's fused projections are adapted; empty where it is one projection.
     pub fused: Vec<bool>,
     /// The update's factor: `alpha / rank`, or `alpha / sqrt(rank)` with rank-stabilised scaling.
@@ -20,14 +17,14 @@ pub struct AdapterForm {
     pub dropout: f64,
 }
 
-/// What kind of container a form says it is, to visitors.
+/// The kind of container as which a form shows itself to visitors.
 const KIND: &str = "AdapterForm";
 
 impl AdapterForm {
     /// A form without fused projections and dropout.
-    pub fn new(structure: Structure, scale: f64) -> Self {
+    pub fn new(method: impl Into<AdapterMethod>, scale: f64) -> Self {
         Self {
-            structure,
+            method: method.into(),
             fused: Vec::new(),
             scale,
             dropout: 0.0,
@@ -42,25 +39,38 @@ impl AdapterForm {
         }
     }
 
-    /// The form that a visitor has entered, where it is one.
-    pub(crate) fn entered(name: &str, container_type: &str) -> Option<Self> {
+    /// Shows the form to a visitor, as the name of an empty container.
+    ///
+    /// This is the only way there is. Burn 0.22 keeps a reparameterization behind a private trait, and a visitor of a
+    /// module sees its parameters and the names of its containers, and nothing else: no type, no field that is not a
+    /// parameter. Only [`Param::reparameterization`](burn::module::Param::reparameterization) gives an [`Adapter`]
+    /// with its form, and that needs the field of a model whose type is known. An integer parameter could hold the
+    /// form, but it would be part of records and of the parameters that a device and an optimizer see.
+    ///
+    /// [`Adapter`]: crate::Adapter
+    pub(super) fn show<V: ModuleVisitor>(&self, visitor: &mut V) {
+        let name = self.name();
+        visitor.enter_module(&name, KIND);
+        visitor.exit_module(&name, KIND);
+    }
+
+    /// The form that [`Self::show`] shows, where this container is one.
+    pub(super) fn shown(name: &str, container_type: &str) -> Option<Self> {
         if container_type != KIND {
             return None;
         }
         let mut words = name.split(' ');
-        let structure = words.next()?.parse().ok()?;
+        let method = words.next()?.parse().ok()?;
         let fused = words.next()?.bytes().skip(1).map(|byte| byte == b'1');
         let mut number = || Some(f64::from_bits(words.next()?.parse().ok()?));
         Some(Self {
-            structure,
+            method,
             fused: fused.collect(),
             scale: number()?,
             dropout: number()?,
         })
     }
 
-    /// What [`Self::entered`] reads. A module shows visitors nothing but parameters and names, so
-    /// that this is the name of an empty container.
     fn name(&self) -> String {
         let fused: String = self
             .fused
@@ -68,59 +78,15 @@ impl AdapterForm {
             .map(|adapted| if *adapted { '1' } else { '0' })
             .collect();
         let (scale, dropout) = (self.scale.to_bits(), self.dropout.to_bits());
-        format!("{} p{fused} {scale} {dropout}", self.structure)
+        format!("{} p{fused} {scale} {dropout}", self.method)
     }
 }
 
 impl fmt::Display for AdapterForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, scale {}", self.structure, self.scale)
+        write!(f, "{}, scale {}", self.method, self.scale)
     }
 }
-
-impl Module for AdapterForm {
-    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        let name = self.name();
-        visitor.enter_module(&name, KIND);
-        visitor.exit_module(&name, KIND);
-    }
-
-    fn map<M: ModuleMapper>(self, _mapper: &mut M) -> Self {
-        self
-    }
-
-    fn to_device(self, _device: &Device) -> Self {
-        self
-    }
-
-    fn fork(self, _device: &Device) -> Self {
-        self
-    }
-
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        devices
-    }
-
-    fn materialize(self) -> Self {
-        self
-    }
-
-    fn valid(&self) -> Self {
-        self.clone()
-    }
-
-    fn train(self) -> Self {
-        self
-    }
-}
-
-impl ModuleDisplayDefault for AdapterForm {
-    fn content(&self, content: Content) -> Option<Content> {
-        content.add_formatted(&self.to_string()).optional()
-    }
-}
-
-impl ModuleDisplay for AdapterForm {}
 
 #[cfg(test)]
 mod tests {
@@ -128,19 +94,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn visitors_are_told_the_form_to_the_bit() {
-        for structure in Structure::ALL {
+    fn visitors_see_the_form_to_the_bit() {
+        for method in AdapterMethod::all() {
             for fused in [vec![], vec![true], vec![true, false, true]] {
                 let form = AdapterForm {
-                    structure,
+                    method,
                     fused,
                     scale: 16.0 / 3f64.sqrt(),
                     dropout: 0.1,
                 };
-                assert_eq!(AdapterForm::entered(&form.name(), KIND), Some(form.clone()));
-                assert_eq!(AdapterForm::entered(&form.name(), "Struct:Adapter"), None);
+                assert_eq!(AdapterForm::shown(&form.name(), KIND), Some(form.clone()));
+                assert_eq!(AdapterForm::shown(&form.name(), "Struct:Adapter"), None);
             }
         }
-        assert_eq!(AdapterForm::entered("shim p1", KIND), None);
+        assert_eq!(AdapterForm::shown("shim p1", KIND), None);
     }
 }

@@ -7,12 +7,11 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
-use crate::Structure;
-
 /// Standard deviation of the Gaussian initialisations, from the authors' code.
 const GAUSSIAN_STD: f64 = 0.02;
 
-/// How `A`, `B`, `C` and `D` start. In each the update `B T A` is exactly zero at the start.
+/// How an adapter's factors start. In each the update `B T A` is exactly zero at the start. Methods with a start of their
+/// own, as AdaLoRA, have that whatever is chosen here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Init {
@@ -40,11 +39,6 @@ impl Init {
             Init::Zero => "zero",
         }
     }
-
-    /// Whether training can leave this start with that structure.
-    pub fn suits(self, structure: Structure) -> bool {
-        self != Init::Zero || !matches!(structure, Structure::Lora | Structure::Icfm)
-    }
 }
 
 impl fmt::Display for Init {
@@ -64,60 +58,45 @@ impl FromStr for Init {
     }
 }
 
-/// The starting values of one adapter, row-major.
-pub(crate) struct Factors {
-    pub a: Vec<f32>,
-    pub b: Vec<f32>,
-    pub c: Option<Vec<f32>>,
-    pub d: Option<Vec<f32>>,
+/// The values with which one factor starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// The same value everywhere.
+    Constant(f32),
+    /// This value on the diagonal, zero elsewhere.
+    Diagonal(f32),
+    /// A normal distribution around zero with the authors' standard deviation, 0.02.
+    Gaussian,
+    /// PyTorch's `kaiming_uniform_(a=sqrt(5))`, where the fan-in is the number of columns.
+    KaimingUniform,
 }
 
-/// Their shapes.
-#[derive(Clone, Copy)]
-pub(crate) struct Shapes {
-    pub a: [usize; 2],
-    pub b: [usize; 2],
-    /// The side of `C` and `D`.
-    pub square: usize,
+impl Start {
+    /// The values of a matrix of this shape, row by row.
+    pub(crate) fn values(self, rng: &mut ChaCha8Rng, [rows, columns]: [usize; 2]) -> Vec<f32> {
+        let len = rows.saturating_mul(columns);
+        match self {
+            Start::Constant(value) => vec![value; len],
+            Start::Diagonal(value) => {
+                let mut matrix = vec![0.0; len];
+                matrix
+                    .iter_mut()
+                    .step_by(columns + 1)
+                    .for_each(|x| *x = value);
+                matrix
+            }
+            Start::Gaussian => gaussian(rng, len),
+            Start::KaimingUniform => kaiming_uniform(rng, len, columns),
+        }
+    }
 }
 
-/// Draws starting values on the host, so that they depend on `seed` and `index` (which adapter of
-/// the model it is) and on nothing of the device.
-pub(crate) fn draw(
-    init: Init,
-    structure: Structure,
-    shapes: Shapes,
-    seed: u64,
-    index: u64,
-) -> Factors {
+/// The generator of an adapter's starting values. They are drawn on the host, so that they depend on `seed` and
+/// `index` (which adapter of the model it is) and on nothing of the device.
+pub(crate) fn generator(seed: u64, index: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
-
-    let size = |[rows, columns]: [usize; 2]| rows * columns;
-    let a = match init {
-        Init::Kaiming => kaiming_uniform(&mut rng, size(shapes.a), shapes.a[1]),
-        Init::Identity | Init::Zero => gaussian(&mut rng, size(shapes.a)),
-    };
-    let b = match init {
-        Init::Kaiming | Init::Identity => vec![0.0; size(shapes.b)],
-        Init::Zero => gaussian(&mut rng, size(shapes.b)),
-    };
-    let rank = shapes.square;
-    let square = rank * rank;
-    let c = structure.has_c().then(|| match init {
-        Init::Kaiming => kaiming_uniform(&mut rng, square, rank),
-        Init::Identity if structure == Structure::Dtsm => diagonal(rank, 0.5),
-        Init::Identity => diagonal(rank, 1.0),
-        Init::Zero => vec![0.0; square],
-    });
-    let d = structure.has_d().then(|| match init {
-        Init::Kaiming => kaiming_uniform(&mut rng, square, rank),
-        Init::Identity if structure == Structure::Dtsm => diagonal(rank, 0.5),
-        Init::Identity => diagonal(rank, 1.0),
-        Init::Zero if structure == Structure::Ctcm => gaussian(&mut rng, square),
-        Init::Zero => vec![0.0; square],
-    });
-    Factors { a, b, c, d }
+    rng
 }
 
 /// PyTorch's `kaiming_uniform_(a=sqrt(5))`: bound `sqrt(6 / ((1 + 5) fan_in)) = 1 / sqrt(fan_in)`.
@@ -134,49 +113,58 @@ fn gaussian(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
         .collect()
 }
 
-pub(crate) fn diagonal(rank: usize, value: f32) -> Vec<f32> {
-    let mut matrix = vec![0.0; rank * rank];
-    matrix.iter_mut().step_by(rank + 1).for_each(|x| *x = value);
-    matrix
-}
-
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
-
-    const SHAPES: Shapes = Shapes {
-        a: [8, 300],
-        b: [200, 8],
-        square: 8,
-    };
+    use crate::adapter::methods::Sizes;
+    use crate::{AdapterMethod, Structure};
 
     fn std(values: &[f32]) -> f64 {
         (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
     }
 
+    /// The starting values of a factor of an adapter of rank 8 on a weight of 300 x 200.
+    fn start(init: Init, structure: Structure, name: &str) -> Vec<f32> {
+        let sizes = Sizes {
+            rank: 8,
+            total_rank: 8,
+            input: 300,
+            output: 200,
+        };
+        let mut rng = generator(1, 0);
+        let method = AdapterMethod::from(structure);
+        let mut drawn = method.factors().iter().map(|factor| {
+            let values = (factor.start)(init).values(&mut rng, (factor.shape)(&sizes));
+            (factor.name, values)
+        });
+        drawn.find(|(known, _)| *known == name).unwrap().1
+    }
+
     #[test]
     fn kaiming_is_uniform_within_its_bound() {
-        let factors = draw(Init::Kaiming, Structure::Shim, SHAPES, 1, 0);
+        let factor = |name| start(Init::Kaiming, Structure::Shim, name);
         let bound = 1.0 / 300f64.sqrt();
-        assert!(factors.a.iter().all(|v| f64::from(v.abs()) <= bound));
-        assert!((std(&factors.a) / (bound / 3f64.sqrt()) - 1.0).abs() < 0.05);
-        assert!(factors.b.iter().all(|v| *v == 0.0));
-        assert!((std(&factors.c.unwrap()) / (1.0 / 24f64.sqrt()) - 1.0).abs() < 0.3);
+        let a = factor("a");
+        assert!(a.iter().all(|v| f64::from(v.abs()) <= bound));
+        assert!((std(&a) / (bound / 3f64.sqrt()) - 1.0).abs() < 0.05);
+        assert!(factor("b").iter().all(|v| *v == 0.0));
+        assert!((std(&factor("c")) / (1.0 / 24f64.sqrt()) - 1.0).abs() < 0.3);
     }
 
     #[test]
     fn gaussians_have_the_authors_deviation() {
-        let factors = draw(Init::Zero, Structure::Ctcm, SHAPES, 1, 0);
-        for values in [&factors.a, &factors.b] {
-            assert!((std(values) / GAUSSIAN_STD - 1.0).abs() < 0.05);
+        let factor = |name| start(Init::Zero, Structure::Ctcm, name);
+        for values in [factor("a"), factor("b")] {
+            assert!((std(&values) / GAUSSIAN_STD - 1.0).abs() < 0.05);
         }
-        assert!(factors.c.unwrap().iter().all(|v| *v == 0.0));
-        assert!(factors.d.unwrap().iter().any(|v| *v != 0.0));
+        assert!(factor("c").iter().all(|v| *v == 0.0));
+        assert!(factor("d").iter().any(|v| *v != 0.0));
     }
 
     #[test]
     fn draws_depend_on_seed_and_index_only() {
-        let a = |seed, index| draw(Init::Kaiming, Structure::Lora, SHAPES, seed, index).a;
+        let a = |seed, index| Start::KaimingUniform.values(&mut generator(seed, index), [8, 300]);
         assert_eq!(a(3, 4), a(3, 4));
         assert_ne!(a(3, 4), a(3, 5));
         assert_ne!(a(3, 4), a(4, 4));

@@ -1,11 +1,16 @@
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::nn::DropoutConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::adapter::init::diagonal;
-use crate::{Adapter, AdapterForm, Structure};
+use crate::adapter::attached::attached;
+use crate::adapter::factors::Factors;
+use crate::adapter::form::AdapterForm;
+use crate::adapter::init::generator;
+use crate::adapter::methods::structures::Structure;
+use crate::adapter::methods::{AdapterMethod, Sizes};
+use crate::adapter::module::Adapter;
 
 /// An adapter on the host: what files hold, and what is computed without a model. The factors'
 /// shapes are those of [`Adapter`].
@@ -15,15 +20,45 @@ pub struct AdapterValues {
     pub a: TensorData,
     /// `B`: `[out, rank]`; fused: `[g width, rank]`.
     pub b: TensorData,
-    /// `C`: `[rank, rank]`, where the structure has it; fused: `[g rank, g rank]`.
-    pub c: Option<TensorData>,
-    /// `D`, as `C`.
-    pub d: Option<TensorData>,
+    /// The further factors that the method declares, as `C` and `D`.
+    pub further: Factors<TensorData>,
     /// How they act.
     pub form: AdapterForm,
 }
 
 impl AdapterValues {
+    /// The values of factors given by name; what is not given is empty.
+    pub(super) fn of(
+        form: AdapterForm,
+        factors: &mut dyn Iterator<Item = (&'static str, TensorData)>,
+    ) -> Self {
+        let mut all: Factors<TensorData> = factors.collect();
+        let mut take = |name| {
+            all.remove(name)
+                .unwrap_or_else(|| TensorData::zeros::<f32, _>([0, 0]))
+        };
+        Self {
+            a: take("a"),
+            b: take("b"),
+            further: all,
+            form,
+        }
+    }
+
+    /// The factor with this name: `a`, `b`, or one of the further ones.
+    pub fn factor(&self, name: &str) -> Option<&TensorData> {
+        self.factors()
+            .find(|(known, _)| *known == name)
+            .map(|(_, data)| data)
+    }
+
+    /// Every factor with its name, in the order in which the method declares them.
+    pub fn factors(&self) -> impl Iterator<Item = (&'static str, &TensorData)> {
+        [("a", &self.a), ("b", &self.b)]
+            .into_iter()
+            .chain(self.further.iter())
+    }
+
     /// The rank of each projection's update: the number of columns of `B`.
     pub fn rank(&self) -> usize {
         self.b.shape().get(1).copied().unwrap_or(0)
@@ -35,45 +70,50 @@ impl AdapterValues {
         Adapter {
             a: param(&self.a),
             b: param(&self.b),
-            c: self.c.as_ref().map(param),
-            d: self.d.as_ref().map(param),
+            further: self.further.map_ref(|_, data| param(data)),
             dropout: DropoutConfig::new(self.form.dropout).init(),
             form: self.form.clone(),
         }
     }
 
-    /// The same update in another structure, whose `T` starts as the identity. None where this one
-    /// has a `T` of its own.
+    /// The same update in another method, whose `T` starts as the identity. `None` where this one has a `T` of its
+    /// own, or the other one's `T` cannot be the identity.
     ///
     /// ```
     /// use burn::tensor::TensorData;
-    /// use mtlora_core::{AdapterForm, AdapterValues, Structure};
+    /// use mtlora_core::{AdapterForm, AdapterValues, Factors, Structure};
     /// let lora = AdapterValues {
     ///     a: TensorData::from([[1.0f32, 2.0, 3.0]]),
     ///     b: TensorData::from([[4.0f32], [5.0]]),
-    ///     c: None,
-    ///     d: None,
+    ///     further: Factors::none(),
     ///     form: AdapterForm::new(Structure::Lora, 2.0),
     /// };
-    /// let shim = lora.in_structure(Structure::Shim).unwrap();
-    /// assert_eq!(shim.c, Some(TensorData::from([[1.0f32]])));
+    /// let shim = lora.in_method(Structure::Shim).unwrap();
+    /// assert_eq!(shim.factor("c"), Some(&TensorData::from([[1.0f32]])));
     /// ```
-    pub fn in_structure(mut self, structure: Structure) -> Option<Self> {
-        if self.form.structure == structure {
+    pub fn in_method(mut self, method: impl Into<AdapterMethod>) -> Option<Self> {
+        let method = method.into();
+        if self.form.method == method {
             return Some(self);
         }
-        if self.form.structure != Structure::Lora {
+        if self.form.method != Structure::Lora {
             return None;
         }
-        let side = self.a.shape().first().copied().unwrap_or(0);
-        let identity = match structure {
-            Structure::Dtsm => diagonal(side, 0.5),
-            _ => diagonal(side, 1.0),
+        let side = |data: &TensorData, at: usize| data.shape().get(at).copied().unwrap_or(0);
+        let sizes = Sizes {
+            rank: self.rank(),
+            total_rank: side(&self.a, 0),
+            input: side(&self.a, 1),
+            output: side(&self.b, 0),
         };
-        let matrix = || TensorData::new(identity.clone(), [side, side]);
-        self.c = structure.has_c().then(matrix);
-        self.d = structure.has_d().then(matrix);
-        self.form.structure = structure;
+        for factor in method.further_factors() {
+            let shape = (factor.shape)(&sizes);
+            // The values are not random, so that the generator's seed does not matter.
+            let values = factor.neutral?.values(&mut generator(0, 0), shape);
+            self.further
+                .insert(factor.name, TensorData::new(values, shape));
+        }
+        self.form.method = method;
         Some(self)
     }
 }
@@ -85,8 +125,7 @@ impl Adapter {
         AdapterValues {
             a: data(&self.a),
             b: data(&self.b),
-            c: self.c.as_ref().map(data),
-            d: self.d.as_ref().map(data),
+            further: self.further.map_ref(|_, factor| data(factor)),
             form: self.form.clone(),
         }
     }
@@ -94,54 +133,10 @@ impl Adapter {
 
 /// Every adapter of a module, by the path of the module whose weight it is on.
 pub fn adapters<M: Module>(module: &M) -> BTreeMap<String, AdapterValues> {
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.adapters
-}
-
-#[derive(Default)]
-struct Collect {
-    path: Vec<String>,
-    /// The adapter that is being visited.
-    factors: BTreeMap<String, TensorData>,
-    form: Option<AdapterForm>,
-    adapters: BTreeMap<String, AdapterValues>,
-}
-
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        if container_type == "Reparameterization" {
-            self.factors.clear();
-            self.form = None;
-        }
-        if let Some(form) = AdapterForm::entered(name, container_type) {
-            self.form = Some(form);
-        }
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        self.path.pop();
-        if container_type != "Reparameterization" {
-            return;
-        }
-        let mut factor = |name| self.factors.remove(name);
-        if let (Some(a), Some(b), Some(form)) = (factor("a"), factor("b"), self.form.take()) {
-            let (c, d) = (factor("c"), factor("d"));
-            // The last name is the weight's.
-            let module = &self.path[..self.path.len().saturating_sub(1)];
-            let values = AdapterValues { a, b, c, d, form };
-            self.adapters.insert(module.join("."), values);
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let [.., adapter, name] = self.path.as_slice()
-            && adapter == "mtlora"
-        {
-            self.factors.insert(name.clone(), param.val().into_data());
-        }
-    }
+    attached(module)
+        .into_iter()
+        .map(|(path, adapter)| (path, adapter.values()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -220,10 +215,12 @@ mod tests {
         });
         let text = error.to_string();
         assert!(text.contains("embed") && text.contains("[2, 9]"), "{text}");
-        let error = refused(|values| values.get_mut("embed").unwrap().c = None);
+        let error = refused(|values| {
+            values.get_mut("embed").unwrap().further = Factors::none();
+        });
         assert!(error.to_string().contains("no C"), "{error}");
         let error = refused(|values| {
-            values.get_mut("embed").unwrap().form.structure = Structure::Lora;
+            values.get_mut("embed").unwrap().form.method = Structure::Lora.into();
         });
         assert!(error.to_string().contains("a C that"), "{error}");
     }
@@ -232,14 +229,14 @@ mod tests {
     fn lora_goes_on_in_any_structure_with_the_same_update() {
         let device = crate::devices()[0].device.clone();
         let mut lora = adapters(&adapted(Structure::Shim, Init::Zero))["fused"].clone();
-        (lora.c, lora.d, lora.form.structure) = (None, None, Structure::Lora);
+        (lora.further, lora.form.method) = (Factors::none(), Structure::Lora.into());
         let update = lora.to_device(&device).delta().into_data();
         for structure in Structure::ALL {
-            let other = lora.clone().in_structure(structure).unwrap();
+            let other = lora.clone().in_method(structure).unwrap();
             let found = other.to_device(&device).delta().into_data();
             found.assert_approx_eq::<f32>(&update, burn::tensor::Tolerance::absolute(1e-7));
             if structure != Structure::Lora {
-                assert!(other.in_structure(Structure::Lora).is_none());
+                assert!(other.in_method(Structure::Lora).is_none());
             }
         }
     }

@@ -87,15 +87,15 @@ mod tests {
     use super::*;
     use crate::adapter::fold::data;
     use crate::analysis::linalg::tests::random;
-    use crate::{AdapterForm, Structure};
+    use crate::{AdapterForm, AdapterMethod, Structure};
 
     fn adapter(structure: Structure, rank: usize, seed: u64) -> AdapterValues {
         let factor = |shape, at| data(&random(shape, seed + at));
         AdapterValues {
             a: factor([rank, 6], 1),
             b: factor([5, rank], 2),
-            c: structure.has_c().then(|| factor([rank, rank], 3)),
-            d: structure.has_d().then(|| factor([rank, rank], 4)),
+            further: AdapterMethod::from(structure)
+                .further(|one| factor([rank, rank], if one.name == "c" { 3 } else { 4 })),
             form: AdapterForm::new(structure, 0.5),
         }
     }

@@ -113,14 +113,13 @@ mod tests {
     use burn::tensor::TensorData;
 
     use super::*;
-    use crate::{AdapterForm, Structure};
+    use crate::{AdapterForm, Factors, Structure};
 
     fn adapter(size: f32) -> AdapterValues {
         AdapterValues {
             a: TensorData::from([[0.0f32, 1.0]]),
             b: TensorData::from([[size], [0.0]]),
-            c: None,
-            d: None,
+            further: Factors::none(),
             form: AdapterForm::new(Structure::Lora, 1.0),
         }
     }

@@ -1,10 +1,9 @@
-use burn::tensor::TensorData;
 use nalgebra::DMatrix;
 
 use crate::adapter::fold::data;
 use crate::analysis::linalg::{self, MatrixError};
 use crate::analysis::svd;
-use crate::{AdapterForm, AdapterValues, Structure};
+use crate::{AdapterForm, AdapterValues, Factor, Factors, Sizes, Structure};
 
 /// A matrix `[out, in]` that is known by its factors: `up [out, rank] * down [rank, in]`, in double
 /// precision. The update of an adapter is one; so are weighted sums of updates.
@@ -15,13 +14,12 @@ use crate::{AdapterForm, AdapterValues, Structure};
 ///
 /// ```
 /// use burn::tensor::TensorData;
-/// use mtlora_core::{AdapterForm, AdapterValues, LowRank, Structure};
+/// use mtlora_core::{AdapterForm, AdapterValues, Factors, LowRank, Structure};
 /// # fn main() -> Result<(), mtlora_core::MatrixError> {
 /// let adapter = |b: [[f32; 1]; 2]| AdapterValues {
 ///     a: TensorData::from([[0.0f32, 1.0, 0.0]]),
 ///     b: TensorData::from(b),
-///     c: None,
-///     d: None,
+///     further: Factors::none(),
 ///     form: AdapterForm::new(Structure::Lora, 2.0),
 /// };
 /// let (first, second) = (adapter([[2.0], [0.0]]), adapter([[0.0], [1.0]]));
@@ -180,8 +178,7 @@ impl LowRank {
         AdapterValues {
             a: data(&self.down),
             b: data(&self.up),
-            c: None,
-            d: None,
+            further: Factors::none(),
             form: AdapterForm::new(Structure::Lora, 1.0),
         }
     }
@@ -194,21 +191,27 @@ impl LowRank {
 
 /// `T`, in double precision, or `None` where it is the identity.
 pub(crate) fn transform(values: &AdapterValues) -> Result<Option<DMatrix<f64>>, MatrixError> {
-    let side = values.a.shape().first().copied().unwrap_or(0);
-    let square = |data: &Option<TensorData>| -> Result<Option<DMatrix<f64>>, MatrixError> {
-        let Some(data) = data else { return Ok(None) };
-        let matrix = linalg::matrix(data)?;
-        match matrix.shape() == (side, side) {
-            true => Ok(Some(matrix)),
-            false => Err(MatrixError::Shape {
-                what: "C or D",
-                expected: vec![side, side],
-                found: data.shape().to_vec(),
-            }),
-        }
+    let sizes = Sizes {
+        rank: values.rank(),
+        total_rank: values.a.shape().first().copied().unwrap_or(0),
+        input: values.a.shape().get(1).copied().unwrap_or(0),
+        output: values.b.shape().first().copied().unwrap_or(0),
     };
-    let [c, d] = [square(&values.c)?, square(&values.d)?];
-    Ok(values.form.structure.transform_of(c, d))
+    let method = values.form.method;
+    let mut factors = Factors::none();
+    for (name, data) in values.further.iter() {
+        let expected = method.factor(name).map(|factor| (factor.shape)(&sizes));
+        let matrix = linalg::matrix(data)?;
+        if expected.is_some_and(|[rows, columns]| matrix.shape() != (rows, columns)) {
+            return Err(MatrixError::Shape {
+                what: method.factor(name).map_or("a factor", Factor::file_name),
+                expected: expected.map_or_else(Vec::new, Vec::from),
+                found: data.shape().to_vec(),
+            });
+        }
+        factors.insert(name, matrix);
+    }
+    Ok(method.transform_on_host(&factors))
 }
 
 /// `B` as it acts on all of `T A x`; [`Adapter::up`](crate::Adapter::up) on the host.
@@ -242,9 +245,11 @@ pub(crate) fn laid_out(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use burn::tensor::TensorData;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::AdapterMethod;
     use crate::analysis::linalg::tests::{close, random};
 
     fn values(
@@ -262,8 +267,8 @@ mod tests {
         AdapterValues {
             a: factor([side, input], 1),
             b: factor([form.groups() * out, rank], 2),
-            c: structure.has_c().then(|| factor([side, side], 3)),
-            d: structure.has_d().then(|| factor([side, side], 4)),
+            further: AdapterMethod::from(structure)
+                .further(|one| factor([side, side], if one.name == "c" { 3 } else { 4 })),
             form,
         }
     }
@@ -377,7 +382,11 @@ mod tests {
         };
         let error = refused(|values| values.b = TensorData::zeros::<f32, _>([4, 2]));
         assert!(error.to_string().contains('B'), "{error}");
-        let error = refused(|values| values.d = Some(TensorData::zeros::<f32, _>([3, 2])));
+        let error = refused(|values| {
+            values
+                .further
+                .insert("d", TensorData::zeros::<f32, _>([3, 2]));
+        });
         assert!(error.to_string().contains("[3, 2]"), "{error}");
         let error = refused(|values| values.a = TensorData::new(vec![f32::NAN; 18], [3, 6]));
         assert_eq!(error, MatrixError::NotFinite);

@@ -1,20 +1,19 @@
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 use serde::Serialize;
 
 use crate::analysis::linalg::{self, Eigenvalue, MatrixError};
 use crate::analysis::low_rank::transform;
 use crate::analysis::svd;
-use crate::{AdapterValues, LowRank, Structure};
+use crate::visit::each_parameter;
+use crate::{AdapterMethod, AdapterValues, LowRank};
 
 /// What an adapter has learned: its update and its `T`, in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Spectrum {
     /// How `T` is made.
-    #[serde(serialize_with = "by_name")]
-    pub structure: Structure,
+    pub structure: AdapterMethod,
     /// The rank of each projection's update.
     pub rank: usize,
     /// Output and input width of the weight.
@@ -62,14 +61,13 @@ impl Spectrum {
     ///
     /// ```
     /// use burn::tensor::TensorData;
-    /// use mtlora_core::{AdapterForm, AdapterValues, Spectrum, Structure};
+    /// use mtlora_core::{AdapterForm, AdapterValues, Factors, Spectrum, Structure};
     /// # fn main() -> Result<(), mtlora_core::MatrixError> {
     /// let spectrum = Spectrum::of(&AdapterValues {
     ///     a: TensorData::from([[1.0f32, 0.0, 0.0], [0.0, 1.0, 0.0]]),
     ///     b: TensorData::from([[1.0f32, 0.0], [0.0, 1.0]]),
     ///     // T turns by 90 degrees and stretches by 3.
-    ///     c: Some(TensorData::from([[0.0f32, -3.0], [3.0, 0.0]])),
-    ///     d: None,
+    ///     further: Factors::from_iter([("c", TensorData::from([[0.0f32, -3.0], [3.0, 0.0]]))]),
     ///     form: AdapterForm::new(Structure::Shim, 2.0),
     /// })?;
     /// let near = |found: f64, wanted: f64| (found - wanted).abs() < 1e-12;
@@ -104,7 +102,7 @@ impl Spectrum {
             }
         };
         Ok(Self {
-            structure: values.form.structure,
+            structure: values.form.method,
             rank: values.rank(),
             shape: update.shape(),
             update: UpdateSpectrum {
@@ -136,42 +134,16 @@ pub fn effective_rank(singular_values: &[f64]) -> f64 {
 /// The Frobenius norm of each weight of two or more dimensions, without its update, by the path of
 /// the module that owns it (as [`adapters`](crate::adapters) has them) for the modules in `paths`.
 pub fn weight_norms<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, f64> {
-    let mut norms = Norms {
-        path: Vec::new(),
-        wanted,
-        norms: BTreeMap::new(),
-    };
-    module.visit(&mut norms);
-    norms.norms
-}
-
-struct Norms<F> {
-    path: Vec<String>,
-    wanted: F,
-    norms: BTreeMap<String, f64>,
-}
-
-impl<F: Fn(&str) -> bool> ModuleVisitor for Norms<F> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some((name, module)) = self.path.split_last() else {
-            return;
-        };
-        let module = module.join(".");
-        if D < 2 || name != "weight" || !(self.wanted)(&module) {
-            return;
+    let mut norms = BTreeMap::new();
+    each_parameter(module, |parameter| {
+        let (path, name) = parameter.split_path();
+        if parameter.shape().num_dims() >= 2 && name == "weight" && wanted(path) {
+            let values = parameter.data();
+            let squares: f64 = values.iter::<f32>().map(|x| f64::from(x).powi(2)).sum();
+            norms.insert(path.to_string(), squares.sqrt());
         }
-        let values = param.base().into_data();
-        let squares: f64 = values.iter::<f32>().map(|x| f64::from(x).powi(2)).sum();
-        self.norms.insert(module, squares.sqrt());
-    }
+    });
+    norms
 }
 
 /// Infinite where the smallest singular value is nothing but rounding.
@@ -185,13 +157,10 @@ fn condition(singular_values: &[f64]) -> f64 {
     }
 }
 
-fn by_name<S: serde::Serializer>(structure: &Structure, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(structure.name())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use burn::module::Param;
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::TensorData;
     use nalgebra::DMatrix;
@@ -199,7 +168,7 @@ mod tests {
     use super::*;
     use crate::adapter::fold::data;
     use crate::analysis::linalg::tests::{close, random};
-    use crate::{AdapterForm, Init, MtLoraConfig, adapters};
+    use crate::{AdapterForm, Init, MtLoraConfig, Structure, adapters};
 
     fn square(side: usize, c: Option<DMatrix<f64>>, d: Option<DMatrix<f64>>) -> AdapterValues {
         let structure = match (&c, &d) {
@@ -210,8 +179,10 @@ mod tests {
         AdapterValues {
             a: data(&random([side, 9], 1)),
             b: data(&random([7, side], 2)),
-            c: c.as_ref().map(data),
-            d: d.as_ref().map(data),
+            further: [("c", c), ("d", d)]
+                .into_iter()
+                .filter_map(|(name, matrix)| Some((name, data(&matrix?))))
+                .collect(),
             form: AdapterForm::new(structure, 2.0),
         }
     }

@@ -150,7 +150,7 @@ fn one_naming<'a>(parts: impl Iterator<Item = &'a PeftAdapter>) -> Result<(), Ad
 mod tests {
     #![allow(clippy::unwrap_used)]
     use burn::tensor::{Device, TensorData, Tolerance};
-    use mtlora_core::{AdapterForm, Structure};
+    use mtlora_core::{AdapterForm, AdapterMethod, Structure};
 
     use super::*;
     use crate::{CausalLm, Gpt2Config, Gpt2Sizes};
@@ -168,8 +168,9 @@ mod tests {
                 let values = AdapterValues {
                     a: pattern(rank, 8, 1),
                     b: pattern(8, rank, 2),
-                    c: structure.has_c().then(|| pattern(rank, rank, 3)),
-                    d: structure.has_d().then(|| pattern(rank, rank, 4)),
+                    further: AdapterMethod::from(structure).further(|factor| {
+                        pattern(rank, rank, if factor.name == "c" { 3 } else { 4 })
+                    }),
                     form: AdapterForm::new(structure, 0.5),
                 };
                 let embedding = false;
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(read.modules, sum.adapter.modules);
         assert_eq!(read.modules["h.0.query"].values.rank(), 5);
         assert_eq!(read.modules["h.0.value"].values.rank(), 2);
-        assert_eq!(read.config.structure, Structure::Lora);
+        assert_eq!(read.config.method, Structure::Lora);
         let expected: Vec<f32> = update(&parts[0].1, "h.0.query")
             .iter::<f32>()
             .zip(update(&parts[1].1, "h.0.query").iter::<f32>())

@@ -5,14 +5,20 @@
 //! a `T` of its own is `peft_type` "MTLORA": the same, with `lora_C` and `lora_D` beside `lora_A` and
 //! `lora_B`, and the fields `structure` and `fused_projections`.
 
+mod attach;
 mod combine;
 mod config;
+mod describe;
 mod error;
 mod inspect;
+mod keys;
 mod peft;
+mod read;
+mod read_config;
 mod select;
 mod tied;
 mod trained;
+mod write;
 
 pub use crate::files::names::ADAPTER_CONFIG_FILE;
 pub use combine::CombinedAdapter;

@@ -10,9 +10,11 @@ use mtlora_core::{AdapterValues, State, StateError, adapters, state};
 
 use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
-use super::peft::{AdaptedModule, PeftAdapter, factor_key, saved_key, whole_modules, write_files};
+use super::keys::{factor_key, saved_key};
+use super::peft::{AdaptedModule, PeftAdapter};
 use super::select::short_names;
 use super::tied::is_output_map;
+use super::write::{whole_modules, write_files};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::save::write_checkpoint;
 use crate::files::weights::{CheckpointLayout, Kind, Slot, slots, transpose};
@@ -20,7 +22,7 @@ use crate::files::weights::{CheckpointLayout, Kind, Slot, slots, transpose};
 /// The file with what was trained, by Hugging Face's names, where no adapter was.
 pub const TRAINED_FILE: &str = "trained.safetensors";
 
-/// What in the path of a weight's factor comes before the factor's letter.
+/// The part of a factor's path between its module and the factor's name.
 const FACTOR: &str = ".weight.mtlora.";
 
 /// Where on disk each value goes that a model trains: an adapter in PEFT's format where it has one,
@@ -63,10 +65,16 @@ impl TrainedFormat {
         let mut saved = BTreeSet::new();
         for slot in all.iter().filter(|slot| trained.contains_key(&slot.path)) {
             let key = match slot.path.rsplit_once(FACTOR) {
-                Some((module, letter)) => {
+                Some((module, name)) => {
                     let embedding = is_embedding(&all, module);
-                    let letter = letter.to_uppercase().chars().next().unwrap_or('A');
-                    factor_key(&module_name(layout, module), letter, embedding)
+                    let adapter = factors.get(module);
+                    let Some(factor) = adapter.and_then(|one| one.form.method.factor(name)) else {
+                        return Err(StateError::Unknown {
+                            path: slot.path.clone(),
+                        }
+                        .into());
+                    };
+                    factor_key(&module_name(layout, module), factor, embedding)
                 }
                 None => {
                     let name = layout.stored_name(&slot.path);
@@ -248,9 +256,9 @@ fn described(
     saved: &BTreeSet<String>,
     modules: &BTreeMap<String, AdaptedModule>,
 ) -> Result<AdapterConfig, AdapterError> {
-    let mut structures = modules.values().map(|module| module.values.form.structure);
-    let first = structures.next();
-    if structures.any(|other| Some(other) != first) {
+    let mut methods = modules.values().map(|module| module.values.form.method);
+    let first = methods.next();
+    if methods.any(|other| Some(other) != first) {
         return Err(AdapterError::contradiction(
             Path::new(super::ADAPTER_CONFIG_FILE),
             "the model has adapters of different structures, which one adapter cannot be",

@@ -222,7 +222,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use burn::tensor::TensorData;
-    use mtlora_core::{AdapterForm, AdapterValues, Structure, inspect};
+    use mtlora_core::{AdapterForm, AdapterMethod, AdapterValues, Structure, inspect};
     use quick_xml::Reader;
     use quick_xml::events::Event;
 
@@ -233,8 +233,7 @@ mod tests {
         AdapterValues {
             a: TensorData::from([[1.0f32, 0.0, 0.0], [0.0, 1.0, 0.0]]),
             b: TensorData::from([[1.0f32, 0.0], [0.0, 0.5]]),
-            c: structure.has_c().then(|| turn.clone()),
-            d: structure.has_d().then_some(turn),
+            further: AdapterMethod::from(structure).further(|_| turn.clone()),
             form: AdapterForm::new(structure, 1.0),
         }
     }

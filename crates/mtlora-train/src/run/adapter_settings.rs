@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use burn::module::Module;
-use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets};
+use mtlora_core::{AdapterMethod, BaseDtype, Init, MtLoraConfig, Structure, Targets};
 use mtlora_models::{CheckpointLayout, TrainedFormat, fused_projections};
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +50,8 @@ impl FromStr for MethodName {
 pub struct AdapterSettings {
     /// What trains.
     pub method: MethodName,
-    /// How `T` is made.
-    pub structure: Structure,
+    /// The adapter's method, as `shim`: how `T` is made.
+    pub structure: AdapterMethod,
     /// The rank of the update.
     pub rank: usize,
     /// Numerator of the update's scale.
@@ -78,7 +78,7 @@ impl Default for AdapterSettings {
     fn default() -> Self {
         Self {
             method: MethodName::MtLora,
-            structure: Structure::Shim,
+            structure: Structure::Shim.into(),
             rank: 8,
             alpha: 16.0,
             use_rslora: false,

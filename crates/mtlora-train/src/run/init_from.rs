@@ -120,8 +120,8 @@ fn read(settings: &AdapterSettings, from: &Path) -> Result<PeftAdapter, TrainErr
     }
     let adapter = PeftAdapter::from_folder(from)?;
     same_settings(settings, &adapter.config, from)?;
-    let theirs = adapter.config.structure;
-    let converted = adapter.in_structure(settings.structure, settings.dropout);
+    let theirs = adapter.config.method;
+    let converted = adapter.in_method(settings.structure, settings.dropout);
     let converted = converted.ok_or_else(|| InitFromError::Differs {
         from: from.to_path_buf(),
         field: "structure",
@@ -203,7 +203,7 @@ pub fn settings_of(config: &AdapterConfig) -> AdapterSettings {
     }
     AdapterSettings {
         method: MethodName::MtLora,
-        structure: config.structure,
+        structure: config.method,
         rank: config.r,
         alpha: config.lora_alpha,
         use_rslora: config.use_rslora,

@@ -1,3 +1,5 @@
+//! The paper's five structures of `T`, plain LoRA among them.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -5,10 +7,12 @@ use burn::tensor::Tensor;
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
+use super::{Factor, MethodDefinition};
+use crate::adapter::factors::Factors;
+use crate::adapter::init::{Init, Start};
+
 /// How the transformation matrix `T` (`[rank, rank]`) is made from the learnable matrices `C` and
 /// `D` (`[rank, rank]` each). Source: arXiv 2403.07440, section 3.
-///
-/// How the factors start is in [`Init`](crate::Init); both are what a further structure changes in this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Structure {
@@ -24,6 +28,86 @@ pub enum Structure {
     Dtsm,
 }
 
+/// `A`, the down projection: `[total_rank, in]`.
+const A: Factor = Factor {
+    name: "a",
+    key: "lora_A.weight",
+    embedding_key: "lora_embedding_A",
+    shape: |sizes| [sizes.total_rank, sizes.input],
+    start: |init| match init {
+        Init::Kaiming => Start::KaimingUniform,
+        Init::Identity | Init::Zero => Start::Gaussian,
+    },
+    neutral: None,
+    decays: true,
+};
+
+/// `B`, the up projection: `[out, rank]`.
+const B: Factor = Factor {
+    name: "b",
+    key: "lora_B.weight",
+    embedding_key: "lora_embedding_B",
+    shape: |sizes| [sizes.output, sizes.rank],
+    start: |init| match init {
+        Init::Kaiming | Init::Identity => Start::Constant(0.0),
+        Init::Zero => Start::Gaussian,
+    },
+    neutral: None,
+    decays: true,
+};
+
+/// `C` with `T = C`, `T = C Cᵀ` or `T = C D`: the identity makes `T` the identity.
+const C: Factor = Factor {
+    name: "c",
+    key: "lora_C.weight",
+    embedding_key: "lora_embedding_C",
+    shape: |sizes| [sizes.total_rank, sizes.total_rank],
+    start: |init| match init {
+        Init::Kaiming => Start::KaimingUniform,
+        Init::Identity => Start::Diagonal(1.0),
+        Init::Zero => Start::Constant(0.0),
+    },
+    neutral: Some(Start::Diagonal(1.0)),
+    decays: true,
+};
+
+/// `D` with `T = C D`. With `C = 0` it may not be zero too, or nothing would train.
+const D: Factor = Factor {
+    name: "d",
+    key: "lora_D.weight",
+    embedding_key: "lora_embedding_D",
+    start: |init| match init {
+        Init::Kaiming => Start::KaimingUniform,
+        Init::Identity => Start::Diagonal(1.0),
+        Init::Zero => Start::Gaussian,
+    },
+    ..C
+};
+
+/// `C` with `T = C + D`: half of the identity.
+const HALF_C: Factor = Factor {
+    start: |init| match init {
+        Init::Kaiming => Start::KaimingUniform,
+        Init::Identity => Start::Diagonal(0.5),
+        Init::Zero => Start::Constant(0.0),
+    },
+    neutral: Some(Start::Diagonal(0.5)),
+    ..C
+};
+
+/// `D` with `T = C + D`.
+const HALF_D: Factor = Factor {
+    name: D.name,
+    key: D.key,
+    embedding_key: D.embedding_key,
+    ..HALF_C
+};
+
+static LORA: [Factor; 2] = [A, B];
+static WITH_C: [Factor; 3] = [A, B, C];
+static CTCM: [Factor; 4] = [A, B, C, D];
+static DTSM: [Factor; 4] = [A, B, HALF_C, HALF_D];
+
 impl Structure {
     /// Every structure, in the paper's order, the baseline first.
     pub const ALL: [Structure; 5] = [
@@ -34,16 +118,6 @@ impl Structure {
         Structure::Dtsm,
     ];
 
-    /// Whether the structure has a matrix `C`.
-    pub fn has_c(self) -> bool {
-        self != Structure::Lora
-    }
-
-    /// Whether the structure has a matrix `D`.
-    pub fn has_d(self) -> bool {
-        matches!(self, Structure::Ctcm | Structure::Dtsm)
-    }
-
     /// `T` (`[rank, rank]`) from `C` and `D`, or `None` where it is the identity.
     ///
     /// A matrix that the structure has but that is not given counts as the identity.
@@ -52,7 +126,7 @@ impl Structure {
     }
 
     /// [`Self::transform`] of tensors or of matrices on the host.
-    pub(crate) fn transform_of<M: Square>(self, c: Option<M>, d: Option<M>) -> Option<M> {
+    fn transform_of<M: Matrix>(self, c: Option<M>, d: Option<M>) -> Option<M> {
         match (self, c, d) {
             (Structure::Lora, _, _) | (_, None, None) => None,
             (Structure::Icfm, Some(c), _) => Some(c.clone().times(c.transposed())),
@@ -73,10 +147,53 @@ impl Structure {
             Structure::Dtsm => "dtsm",
         }
     }
+
+    pub(super) fn definition(self) -> &'static dyn MethodDefinition {
+        match self {
+            Structure::Lora => &Structure::Lora,
+            Structure::Shim => &Structure::Shim,
+            Structure::Icfm => &Structure::Icfm,
+            Structure::Ctcm => &Structure::Ctcm,
+            Structure::Dtsm => &Structure::Dtsm,
+        }
+    }
 }
 
-/// What making `T` takes.
-pub(crate) trait Square: Clone {
+impl MethodDefinition for Structure {
+    fn name(&self) -> &'static str {
+        Structure::name(*self)
+    }
+
+    fn factors(&self) -> &'static [Factor] {
+        match self {
+            Structure::Lora => &LORA,
+            Structure::Shim | Structure::Icfm => &WITH_C,
+            Structure::Ctcm => &CTCM,
+            Structure::Dtsm => &DTSM,
+        }
+    }
+
+    fn refuses(&self, init: Init) -> Option<&'static str> {
+        match (init, self) {
+            (Init::Zero, Structure::Lora) => Some("which has no C that could be zero"),
+            (Init::Zero, Structure::Icfm) => {
+                Some("where the gradient of C Cᵀ vanishes at C = 0, so that nothing would train")
+            }
+            _ => None,
+        }
+    }
+
+    fn transform(&self, factors: &Factors<Tensor<2>>) -> Option<Tensor<2>> {
+        self.transform_of(factors.get("c").cloned(), factors.get("d").cloned())
+    }
+
+    fn transform_on_host(&self, factors: &Factors<DMatrix<f64>>) -> Option<DMatrix<f64>> {
+        self.transform_of(factors.get("c").cloned(), factors.get("d").cloned())
+    }
+}
+
+/// The operations that make `T`.
+trait Matrix: Clone {
     /// The matrix product.
     fn times(self, other: Self) -> Self;
     /// The sum.
@@ -85,7 +202,7 @@ pub(crate) trait Square: Clone {
     fn transposed(self) -> Self;
 }
 
-impl Square for Tensor<2> {
+impl Matrix for Tensor<2> {
     fn times(self, other: Self) -> Self {
         self.matmul(other)
     }
@@ -99,7 +216,7 @@ impl Square for Tensor<2> {
     }
 }
 
-impl Square for DMatrix<f64> {
+impl Matrix for DMatrix<f64> {
     fn times(self, other: Self) -> Self {
         self * other
     }
@@ -145,8 +262,9 @@ mod tests {
 
     fn transform(structure: Structure) -> Option<TensorData> {
         let (c, d) = matrices();
+        let has_d = structure.factors().iter().any(|factor| factor.name == "d");
         structure
-            .transform(Some(c), structure.has_d().then_some(d))
+            .transform(Some(c), has_d.then_some(d))
             .map(Tensor::into_data)
     }
 

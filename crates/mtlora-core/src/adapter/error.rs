@@ -1,0 +1,117 @@
+use crate::adapter::init::Init;
+use crate::adapter::methods::AdapterMethod;
+
+/// Why an adapter cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No weight has the wanted name.
+    #[error("no weight matches the target `{target}`; the model has: {}", list(.available))]
+    NoMatch {
+        /// The name, expression or keyword.
+        target: String,
+        /// Every module that could be adapted.
+        available: Vec<String>,
+    },
+    /// The target is not a valid regular expression.
+    #[error("the target `{pattern}` is not a valid regular expression: {source}")]
+    Pattern {
+        /// The text.
+        pattern: String,
+        /// What is wrong with it.
+        source: regex::Error,
+    },
+    /// The rank does not fit a weight.
+    #[error("rank {rank} does not fit {path} ({input} x {output}): choose 1 to {}", .input.min(.output))]
+    Rank {
+        /// The wanted rank.
+        rank: usize,
+        /// The weight's module.
+        path: String,
+        /// Input width.
+        input: usize,
+        /// Output width.
+        output: usize,
+    },
+    /// The weight does not hold these projections.
+    #[error(
+        "{path} (output width {output}) cannot be {projections} fused projections of which {adapted} are \
+         adapted: their number must divide the width, and one at least must be adapted"
+    )]
+    Fused {
+        /// The weight's module.
+        path: String,
+        /// Output width.
+        output: usize,
+        /// How many projections.
+        projections: usize,
+        /// How many of them are adapted.
+        adapted: usize,
+    },
+    /// A number is out of its range.
+    #[error("{name} = {value} is out of range: {wanted}")]
+    Range {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// What it may be.
+        wanted: &'static str,
+    },
+    /// The method cannot train from this start.
+    #[error(
+        "initialisation `{init}` is not for structure `{method}`, {reason}; use `kaiming` or `identity`"
+    )]
+    Init {
+        /// The start.
+        init: Init,
+        /// The method.
+        method: AdapterMethod,
+        /// Why it cannot.
+        reason: &'static str,
+    },
+    /// The method has a scale of its own.
+    #[error("use_rslora is not for method `{method}`, which has a scale of its own; leave it out")]
+    Scale {
+        /// The method.
+        method: AdapterMethod,
+    },
+    /// A factor does not fit its weight.
+    #[error(
+        "{path}: the adapter has {}; are adapter and model of the same kind?",
+        match (.found, .expected) {
+            (Some(found), Some(expected)) => {
+                format!("{factor} of shape {found:?}, where the model's weight needs {expected:?}")
+            }
+            (None, _) => format!("no {factor}, which its structure `{method}` needs"),
+            (_, None) => format!("a {factor} that its structure `{method}` does not have"),
+        }
+    )]
+    Factor {
+        /// The weight's module.
+        path: String,
+        /// The factor, as A or B.
+        factor: String,
+        /// The adapter's method.
+        method: AdapterMethod,
+        /// The shape that would fit, if it should be there.
+        expected: Option<[usize; 2]>,
+        /// Its shape, if it is there.
+        found: Option<Vec<usize>>,
+    },
+    /// A weight has a reparameterization already.
+    #[error("{path} has an adapter already: call `materialize` first to fold it in")]
+    Adapted {
+        /// The weight's module.
+        path: String,
+    },
+}
+
+/// The first names, and how many more there are.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 40;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
+}

@@ -1,0 +1,82 @@
+//! The configuration that describes adapted modules.
+
+use std::collections::BTreeMap;
+
+use mtlora_core::{FusedProjections, Structure};
+
+use super::config::{AdapterConfig, PeftType};
+use super::peft::AdaptedModule;
+use super::tied::TIED;
+
+impl AdapterConfig {
+    /// With rank, alpha, dropout, structure and kind of the modules.
+    pub(super) fn describing(mut self, modules: &BTreeMap<String, AdaptedModule>) -> Self {
+        let plain = |module: &AdaptedModule| {
+            module.values.form.method == Structure::Lora && module.values.form.fused.is_empty()
+        };
+        let forms = || modules.values().map(|module| &module.values.form);
+        self.method = forms()
+            .next()
+            .map_or(Structure::Lora.into(), |form| form.method);
+        self.lora_dropout = forms().map(|form| form.dropout).fold(0.0, f64::max);
+        let [embeddings, output] = TIED.map(|name| modules.get(name));
+        let tied = self.tie_word_embeddings && embeddings.is_some() && output.is_none();
+        let turned = output.is_some_and(|module| module.embedding);
+        self.peft_type = match modules.values().all(plain) && !tied && !turned {
+            true => PeftType::Lora,
+            false => PeftType::MtLora,
+        };
+        let ranks: BTreeMap<&String, usize> = modules
+            .iter()
+            .map(|(name, module)| (name, module.values.rank()))
+            .collect();
+        self.r = commonest(ranks.values().copied()).unwrap_or(self.r);
+        let alphas: BTreeMap<&String, f64> = modules
+            .iter()
+            .map(|(name, module)| (name, self.alpha(ranks[name], module.values.form.scale)))
+            .collect();
+        let usual = commonest(alphas.values().map(|alpha| alpha.to_bits()));
+        self.lora_alpha = usual.map_or(self.lora_alpha, f64::from_bits);
+        let rank_pattern = ranks.iter().filter(|(_, rank)| **rank != self.r);
+        self.rank_pattern = rank_pattern
+            .map(|(name, rank)| (name.to_string(), *rank))
+            .collect();
+        let alpha_pattern = alphas
+            .iter()
+            .filter(|(_, alpha)| **alpha != self.lora_alpha);
+        self.alpha_pattern = alpha_pattern
+            .map(|(name, alpha)| (name.to_string(), *alpha))
+            .collect();
+        let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_string();
+        let mut fused: Vec<FusedProjections> = Vec::new();
+        for (name, module) in modules {
+            let adapted = &module.values.form.fused;
+            let same = |(other, module): (&String, &AdaptedModule)| {
+                last(other) != last(name) || module.values.form.fused == *adapted
+            };
+            // By the last name where that says it, else by the whole.
+            let module = match modules.iter().all(same) {
+                true => last(name),
+                false => name.clone(),
+            };
+            if !adapted.is_empty() && !fused.iter().any(|known| known.module == module) {
+                let adapted = adapted.clone();
+                fused.push(FusedProjections { module, adapted });
+            }
+        }
+        self.fused_projections = fused;
+        self
+    }
+}
+
+/// The value that occurs most often; of several the largest.
+fn commonest<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: BTreeMap<T, usize> = BTreeMap::new();
+    for value in values {
+        *counts.entry(value).or_default() += 1;
+    }
+    let most = counts
+        .into_iter()
+        .max_by_key(|(value, count)| (*count, *value));
+    most.map(|(value, _)| value)
+}
