@@ -211,7 +211,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     // A run of an earlier build.
     let path = run.join("run.toml");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replacen("format = 2\n", "", 1)).unwrap();
+    fs::write(&path, text.replacen("format = 3\n", "", 1)).unwrap();
     for arguments in [
         &["eval", "--run", run_text][..],
         &["predict", "--run", run_text],

@@ -53,11 +53,11 @@ fn flags_win_over_a_file_and_the_file_over_the_recipe() {
     let config = config(&run);
     let training = config["training"].as_table().unwrap();
     // Said by a flag, the file, the recipe.
-    assert_eq!(config["task"].as_str(), Some("acceptability"));
+    assert_eq!(config["data"]["task"].as_str(), Some("acceptability"));
     assert_eq!(training["epochs"].as_integer(), Some(1));
     assert_eq!(training["warmup_steps"].as_integer(), Some(3));
     assert_eq!(training["learning_rate"].as_float(), Some(2e-3));
-    assert_eq!(config["max_length"].as_integer(), Some(64));
+    assert_eq!(config["base"]["max_length"].as_integer(), Some(64));
     assert_eq!(training["seed"].as_integer(), Some(1739));
     assert_eq!(training["batch"]["sequences"].as_integer(), Some(64));
 }
@@ -100,11 +100,11 @@ fn a_run_starts_from_anothers_adapter() {
     // The head is the new run's own.
     assert!(!tensors(&second, false).is_empty());
     assert_eq!(tensors(&second, false), tensors(&third, false));
-    let recorded = config(&second)["adapter"]["init_from"]
+    let recorded = config(&second)["base"]["adapter"]["init_from"]
         .as_str()
         .map(PathBuf::from);
     assert_eq!(recorded, Some(first.canonicalize().unwrap()));
-    let adapter = config(&third)["adapter"].clone();
+    let adapter = config(&third)["base"]["adapter"].clone();
     assert!(adapter.get("init_from").is_none());
     // It can be read without the run that it started from.
     std::fs::rename(&first, folder.path().join("moved")).unwrap();

@@ -597,7 +597,10 @@ fn what_may_not_change_is_refused() {
         "{text}"
     );
     let text = changed(&config, &replaced("alpha = 16.0", "alpha = 32.0"));
-    assert!(text.contains("`adapter.alpha` was 16.0 when"), "{text}");
+    assert!(
+        text.contains("`base.adapter.alpha` was 16.0 when"),
+        "{text}"
+    );
     let text = changed(
         &setup.path("data").join("train.tsv"),
         &replaced("\t1\t", "\t0\t"),

@@ -16,7 +16,7 @@ pub use data::example::{Example, Objective, Target};
 pub use data::fingerprint::Fingerprint;
 pub use data::text_file::read_text_file;
 pub use inference::evaluation::{Item, encode, evaluate, predict};
-pub use inference::generator::{LoadedGenerator, PromptForm, WriteError, WriteOptions, Written};
+pub use inference::generator::{PromptForm, WriteError, WriteOptions, Written};
 pub use inference::inputs::{Input, InputColumns, Pairs, is_table, read_input_lines, read_inputs};
 pub use inference::several::{
     NamedAdapter, RoutedColumns, RoutedRow, load_classifiers, load_generators, predict_routed,
@@ -30,16 +30,20 @@ pub use observe::tensorboard::EventWriter;
 pub use pretrain::causal::{CausalPretrainOptions, pretrain_causal};
 pub use pretrain::masked_lm::{PretrainError, PretrainOptions, PretrainProgress, pretrain};
 pub use report::{Curves, Report, ReportError, RunReport, Section, escape, inspection_html};
-pub use run::adapter_settings::{AdapterSettings, MethodName};
 pub use run::checkpoints::{CheckpointContents, CheckpointError, Checkpoints};
-pub use run::folder::{LoadedClassifier, Run, RunConfig, task_config};
-pub use run::generation::GenerationRunConfig;
-pub use run::init_from::{InitFromError, settings_of};
-pub use run::load::trained_parameters;
+pub use run::config::settings::{
+    ClassificationRun, DataSpec, GenerationRun, ResumeChanges, RunConfig, RunKind, TypedConfig,
+};
+pub use run::folder::Run;
 pub use run::log::{LoggedEvaluation, LoggedStep};
+pub use run::model::adapter_settings::{AdapterSettings, MethodName};
+pub use run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
+pub use run::model::classifier::{ClassifierSpec, HeadSpec, LoadedClassifier, task_config};
+pub use run::model::generator::{GeneratorSpec, LoadedGenerator};
+pub use run::model::init_from::{InitFromError, settings_of};
+pub use run::model::load::trained_parameters;
 pub use run::results::{MetricValues, ParameterCounts, RunResults};
 pub use run::saver::{SaveOptions, Saver};
-pub use run::stored::StoredConfig;
 pub use run::unfinished::{Unfinished, explain_not_a_run, is_imported, run_of_checkpoint};
 pub use tasks::class_check::{ClassCount, class_counts, class_warnings};
 pub use tasks::labels::{LabelError, align_to_head, is_unnamed, with_label_order};

@@ -11,8 +11,8 @@ use burn::tensor::Device;
 use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets};
 use mtlora_models::{EncoderConfig, EncoderSizes, MaskedLm, PeftAdapter, SequenceClassifier};
 use mtlora_train::{
-    AdapterSettings, MethodName, NamedAdapter, Objective, RoutedRow, RunConfig, SaveOptions,
-    TrainOptions, load_classifiers, predict_routed, task_config,
+    AdapterSettings, BaseSpec, ClassifierSpec, HeadSpec, MethodName, NamedAdapter, Objective,
+    RoutedRow, load_classifiers, predict_routed, task_config,
 };
 
 /// Counts the bytes in use and their high-water mark.
@@ -68,7 +68,7 @@ fn settings() -> AdapterSettings {
 }
 
 /// An adapter with a head for so many outputs on the model in `base`, in a folder of its own.
-fn adapter(base: &Path, folder: &Path, outputs: usize) -> NamedAdapter<RunConfig> {
+fn adapter(base: &Path, folder: &Path, outputs: usize) -> NamedAdapter<ClassifierSpec> {
     let device = Device::flex().autodiff();
     let objective = objective(outputs);
     let config = task_config(EncoderConfig::from_folder(base).unwrap(), &objective).unwrap();
@@ -87,24 +87,19 @@ fn adapter(base: &Path, folder: &Path, outputs: usize) -> NamedAdapter<RunConfig
     std::fs::create_dir(&folder).unwrap();
     let adapter = PeftAdapter::of(&model, &config, "base", false).unwrap();
     adapter.write(&folder).unwrap();
-    let config = RunConfig {
-        model: base.to_path_buf(),
-        task: String::new(),
-        data: PathBuf::new(),
-        table: None,
-        adapter: settings(),
-        max_length: 32,
-        device: "flex".into(),
-        training: TrainOptions::default(),
-        checkpoints: SaveOptions::default(),
-        fresh_head: false,
-        objective,
+    let spec = ClassifierSpec {
+        base: BaseSpec {
+            model: base.to_path_buf(),
+            max_length: 32,
+            adapter: settings(),
+        },
+        head: HeadSpec {
+            fresh: false,
+            objective,
+        },
+        seed: 0,
     };
-    NamedAdapter {
-        name,
-        folder,
-        config,
-    }
+    NamedAdapter { name, folder, spec }
 }
 
 // One test, so that nothing else allocates meanwhile.
@@ -176,7 +171,7 @@ fn the_base_is_in_memory_once() {
     drop(models);
     let mut halved = adapters.clone();
     for one in &mut halved {
-        one.config.adapter.base_dtype = BaseDtype::Bf16;
+        one.spec.base.adapter.base_dtype = BaseDtype::Bf16;
     }
     let before = USED.load(Ordering::SeqCst);
     let models = load_classifiers(&halved, &device).unwrap();
@@ -191,11 +186,11 @@ fn the_base_is_in_memory_once() {
     }
 
     // One base model in one precision is what they must have.
-    halved[1].config.adapter.base_dtype = BaseDtype::F32;
+    halved[1].spec.base.adapter.base_dtype = BaseDtype::F32;
     let error = load_classifiers(&halved, &device).err().unwrap();
     assert!(error.to_string().contains("in bf16, of3 over"), "{error}");
     let mut strangers = adapters[..2].to_vec();
-    strangers[1].config.model = PathBuf::from(TINY);
+    strangers[1].spec.base.model = PathBuf::from(TINY);
     let error = load_classifiers(&strangers, &device).err().unwrap();
     assert!(error.to_string().contains("of2 is over"), "{error}");
 }

@@ -1,8 +1,8 @@
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mtlora::core::{device, state};
-use mtlora::train::Run;
+use mtlora::train::{ModelSpec, Run, RunConfig};
 use serde_json::json;
 
 use crate::cli::console::output;
@@ -44,23 +44,32 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let trained = adapter.num_params();
     let modules = adapter.modules.len();
     args.settings.init_from = Some(folder.clone());
-    match args.settings.resolve(HeadOf::Adapter(&folder, &adapter))? {
+    let head = HeadOf::Adapter(&folder, &adapter);
+    match args.settings.resolve(head)? {
         Resolved::Classification(config, _) => {
-            let parts = config.import(&device(&config.device)?.autodiff())?;
-            let format = config.format(&parts)?;
-            let run = Run::create(&args.out, args.overwrite, &*config)?;
-            run.save_state(&format, &state(&parts.model, |_, trains| trains))?;
+            write(config.model(), (*config).into(), &args.out, args.overwrite)?;
         }
         Resolved::Generation(config, _) => {
-            let parts = config.import(&device(&config.device)?.autodiff())?;
-            let format = config.format(&parts)?;
-            let run = Run::create(&args.out, args.overwrite, &*config)?;
-            run.save_state(&format, &state(&parts.model, |_, trains| trains))?;
+            write(config.model(), (*config).into(), &args.out, args.overwrite)?;
         }
     }
     say!("the run is in {}", args.out.display())?;
     if json {
         output::json(&json!({ "out": args.out, "modules": modules, "parameters": trained }))?;
     }
+    Ok(())
+}
+
+/// Writes a run with the adapter that its settings start from.
+fn write(
+    spec: impl ModelSpec,
+    config: RunConfig,
+    out: &Path,
+    overwrite: bool,
+) -> Result<(), Box<dyn Error>> {
+    let imported = spec.import(&device(&config.device)?.autodiff())?;
+    let format = spec.format(&imported)?;
+    let run = Run::create(out, overwrite, &config)?;
+    run.save_state(&format, &state(&imported.model, |_, trains| trains))?;
     Ok(())
 }

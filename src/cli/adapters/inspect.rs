@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use mtlora::core::{Eigenvalue, InspectedLayer, Inspection};
 use mtlora::models::{Checkpoint, PeftAdapter};
-use mtlora::train::StoredConfig;
+use mtlora::train::Run;
 
 use crate::cli::console::output;
 use crate::cli::console::table::{aligned, number};
@@ -53,11 +53,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 
 /// The base model that a run or an adapter names, if it can be read here.
 fn base_at_hand(folder: &Path, adapter: &PeftAdapter) -> Option<Checkpoint> {
-    let of_run = StoredConfig::open(folder).ok();
-    let of_run = of_run.map(|(_, stored)| match stored {
-        StoredConfig::Classification(config) => config.model,
-        StoredConfig::Generation(config) => config.model,
-    });
+    let of_run = Run::open(folder).ok();
+    let of_run = of_run.map(|(_, config)| config.base.model);
     let named = || adapter.config.base_model_name_or_path.clone();
     let model = of_run.or_else(|| named().map(PathBuf::from))?;
     Checkpoint::open(&model).ok()

@@ -3,12 +3,12 @@ use std::path::PathBuf;
 
 use mtlora::core::{BaseDtype, device};
 use mtlora::models::{copy_generation_config, copy_tokenizer_files};
-use mtlora::train::StoredConfig;
+use mtlora::train::ModelSpec;
 use serde_json::json;
 
 use crate::cli::console::output;
 use crate::cli::model::adapted;
-use crate::cli::model::adapted::Source;
+use crate::cli::model::adapted::{AnyModel, Source};
 use crate::cli::model::finished::CheckpointArgs;
 
 #[derive(clap::Args)]
@@ -39,25 +39,28 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         adapter: args.adapter,
         model: args.model,
     };
-    let (folder, stored) = adapted::source(source, None)?;
+    let trained = adapted::source(source, None)?;
+    let folder = &trained.folder;
+    let device = device(&trained.device)?;
     output::ensure_empty_dir(&args.out, args.overwrite)?;
-    match stored {
-        // The update is folded into the weights as the base model has them, whatever precision the run
-        // kept them in.
-        StoredConfig::Classification(mut config) => {
-            config.adapter.base_dtype = BaseDtype::F32;
-            let parts = config.load(&folder, &device(&config.device)?)?;
+    // The update is folded into the weights as the base model has them, whatever precision the run kept them in.
+    match trained.model {
+        AnyModel::Classifier(model) => {
+            let mut spec = model.spec;
+            spec.base.adapter.base_dtype = BaseDtype::F32;
+            let merged = spec.load(folder, &device)?;
             output::make_folder(&args.out)?;
-            copy_tokenizer_files(&config.model, &args.out)?;
-            parts.model.save(&args.out, &parts.config)?;
+            copy_tokenizer_files(&spec.base.model, &args.out)?;
+            merged.model.save(&args.out, &merged.config)?;
         }
-        StoredConfig::Generation(mut config) => {
-            config.adapter.base_dtype = BaseDtype::F32;
-            let parts = config.load(&folder, &device(&config.device)?)?;
+        AnyModel::Generator(model) => {
+            let mut spec = model.spec;
+            spec.base.adapter.base_dtype = BaseDtype::F32;
+            let merged = spec.load(folder, &device)?;
             output::make_folder(&args.out)?;
-            copy_tokenizer_files(&config.model, &args.out)?;
-            copy_generation_config(&config.model, &args.out)?;
-            parts.model.save(&args.out, &parts.config)?;
+            copy_tokenizer_files(&spec.base.model, &args.out)?;
+            copy_generation_config(&spec.base.model, &args.out)?;
+            merged.model.save(&args.out, &merged.config)?;
         }
     }
     say!("the merged model is in {}", args.out.display())?;

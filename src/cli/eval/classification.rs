@@ -5,7 +5,7 @@ use burn::module::Module;
 use mtlora::core::{device, devices};
 use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
 use mtlora::train::{
-    LoadedClassifier, StoredConfig, Task, evaluate, glue, task_config, trained_parameters,
+    LoadedClassifier, ModelSpec, Task, TypedConfig, evaluate, glue, task_config, trained_parameters,
 };
 use serde_json::json;
 
@@ -124,18 +124,18 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let trained = match (&args.run, &args.adapter) {
         (Some(run), _) => {
             args.checkpoint.check(run)?;
-            let (_, stored) = hub::open_run(run)?;
-            Some((run.clone(), stored))
+            let (_, config) = hub::open_run(run)?;
+            Some((run.clone(), config.typed()))
         }
         (None, Some(adapter)) => {
             let adapter = hub::adapter(adapter)?;
-            let stored = adapted::config_for_task(&adapter, settings)?;
-            Some((adapter, stored))
+            let config = adapted::config_for_task(&adapter, settings)?;
+            Some((adapter, config))
         }
         (None, None) => None,
     };
     let run = match trained {
-        Some((folder, StoredConfig::Generation(config))) => {
+        Some((folder, TypedConfig::Generation(config))) => {
             if args.run.is_some() && args.max_length.is_some() {
                 return Err(
                     "--max-length: a data-to-text run keeps the length that it was trained with"
@@ -152,7 +152,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             };
             return generation::run(&folder, &config, wanted, json);
         }
-        Some((folder, StoredConfig::Classification(config))) => Some((folder, config)),
+        Some((folder, TypedConfig::Classification(config))) => Some((folder, config)),
         None => None,
     };
     if args.meteor_jar.is_some() || args.texts.is_some() {
@@ -161,7 +161,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let stored = run.as_ref().map(|(_, config)| config);
     let name = args
         .task
-        .or_else(|| stored.map(|config| config.task.clone()))
+        .or_else(|| stored.map(|config| config.data.task.clone()))
         .ok_or("--task is needed")?;
     if task::find_generation(&name, None)?.is_some() {
         return Err(format!(
@@ -172,7 +172,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     let data = match (args.data, stored, glue::task(&name)) {
         (Some(data), _, _) => data,
-        (None, Some(config), _) => hub::run_data(&config.data, &name, args.split.as_deref())?,
+        (None, Some(config), _) => {
+            hub::run_data(&config.data.folder, &name, args.split.as_deref())?
+        }
         (None, None, Ok(task)) => {
             let split = args.split.as_deref().unwrap_or(task.dev_split());
             hub::glue_data(&task, &[split])?
@@ -192,9 +194,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let (task, parts, trainable) = match (run, args.model) {
         (Some((folder, config)), _) => {
             let trainable = trained_parameters(&folder)?;
-            let mut parts = config.load(&folder, &device)?;
+            let mut parts = config.model().load(&folder, &device)?;
             if let Some(length) = args.max_length {
-                parts.text = TextEncoder::from_folder(&config.model, &parts.config, length)?;
+                parts.text = TextEncoder::from_folder(&config.base.model, &parts.config, length)?;
             }
             (task, parts, trainable)
         }

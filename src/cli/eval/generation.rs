@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use mtlora::core::device;
 use mtlora::train::text_metrics::MeteorJar;
-use mtlora::train::{GenerationRunConfig, MetricValues, RunResults, trained_parameters};
+use mtlora::train::{
+    GenerationRun, MetricValues, ModelSpec, RunConfig, RunResults, trained_parameters,
+};
 use serde::Serialize;
 
 use crate::cli::console::output;
@@ -25,20 +27,20 @@ pub(crate) struct Wanted {
 
 pub(crate) fn run(
     folder: &Path,
-    config: &GenerationRunConfig,
+    config: &RunConfig<GenerationRun>,
     wanted: Wanted,
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
-    let name = wanted.task.as_ref().unwrap_or(&config.task);
-    let task = task::find_generation(name, config.pairs.clone())?
+    let name = wanted.task.as_ref().unwrap_or(&config.data.task);
+    let task = task::find_generation(name, config.kind.pairs.clone())?
         .ok_or_else(|| format!("the run is of a data-to-text task, which {name} is not"))?;
-    let data = wanted.data.as_ref().unwrap_or(&config.data);
+    let data = wanted.data.as_ref().unwrap_or(&config.data.folder);
     let split = wanted.split.as_deref().unwrap_or(task.dev_split());
     let jar = wanted.meteor_jar.map(MeteorJar::new).transpose()?;
     let device = device(wanted.device.as_ref().unwrap_or(&config.device))?;
     let records = task::read_records(task.as_ref(), data, split)?;
     let trainable = trained_parameters(folder)?;
-    let parts = config.load(folder, &device)?;
+    let parts = config.model().load(folder, &device)?;
 
     let split = Split {
         task: name,

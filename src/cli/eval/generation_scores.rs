@@ -8,7 +8,8 @@ use burn::tensor::Device;
 use mtlora::train::data_to_text::{Record, Scorer};
 use mtlora::train::text_metrics::{self, MeteorJar};
 use mtlora::train::{
-    GenerationRunConfig, LoadedGenerator, RunResults, Scores, TextScores, TrainError, score_texts,
+    GenerationRun, LoadedGenerator, RunConfig, RunResults, Scores, TextScores, TrainError,
+    score_texts,
 };
 
 use crate::cli::console::output;
@@ -38,7 +39,7 @@ impl GenerationScores {
     /// Writes a text for each record with the model of `parts`, and scores them. The texts are kept in the file
     /// `keep_texts`, if it is named, as soon as they are there.
     pub(crate) fn of(
-        config: &GenerationRunConfig,
+        config: &RunConfig<GenerationRun>,
         parts: &LoadedGenerator,
         split: &Split<'_>,
         meteor: Option<&MeteorJar>,
@@ -47,15 +48,16 @@ impl GenerationScores {
     ) -> Result<Self, Box<dyn Error>> {
         let mut counter = Counter::new("texts", split.records.len());
         let mut show = |done| counter.show(done);
-        let texts = config.write_texts(parts, split.records, device, &mut show)?;
+        let decoding = &config.kind.decoding;
+        let texts = parts.write_records(split.records, decoding, device, &mut show)?;
         if let Some(path) = keep_texts {
             std::fs::write(path, texts.join("\n") + "\n")
                 .map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(Self {
             place: format!("{} {}", split.task, split.name),
-            likelihood: config
-                .likelihood(parts, split.records, device)
+            likelihood: parts
+                .likelihood(split.records, config.base.max_length, device)
                 .map_err(|error| located(error, split))?,
             texts: score_texts(split.scorer, split.records, &texts, meteor)?,
         })

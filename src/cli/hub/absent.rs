@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::train::glue::GlueTask;
-use mtlora::train::{AdapterSettings, Run, StoredConfig};
+use mtlora::train::{AdapterSettings, Run, RunConfig};
 
 use crate::cli::model::notes;
 
@@ -38,13 +38,10 @@ pub(crate) fn glue_data(_: &GlueTask, _: &[&str]) -> Result<PathBuf, Box<dyn Err
 }
 
 /// Opens a run.
-pub(crate) fn open_run(folder: &Path) -> Result<(Run, StoredConfig), Box<dyn Error>> {
-    let (run, stored) = StoredConfig::open(folder)?;
-    notes::tell(match &stored {
-        StoredConfig::Classification(config) => &config.model,
-        StoredConfig::Generation(config) => &config.model,
-    });
-    Ok((run, stored))
+pub(crate) fn open_run(folder: &Path) -> Result<(Run, RunConfig), Box<dyn Error>> {
+    let (run, config) = Run::open(folder)?;
+    notes::tell(&config.base.model);
+    Ok((run, config))
 }
 
 /// What a run started from is where it was.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mtlora::hub::{Hub, HubError, Progress, RepoId, RepoKind};
 use mtlora::train::glue::{self, GlueTask};
-use mtlora::train::{AdapterSettings, DataError, Run, StoredConfig};
+use mtlora::train::{AdapterSettings, DataError, Run, RunConfig};
 
 use crate::cli::hub::transfers::Transfers;
 use crate::cli::model::notes;
@@ -67,15 +67,11 @@ fn glue_files(id: &RepoId, task: &GlueTask, splits: &[&str]) -> Result<PathBuf, 
 }
 
 /// Opens a run. If its model was of the Hub and is no longer in the cache, that same commit is fetched again.
-pub(crate) fn open_run(folder: &Path) -> Result<(Run, StoredConfig), Box<dyn Error>> {
-    let (run, mut stored) = StoredConfig::open(folder)?;
-    let model = match &mut stored {
-        StoredConfig::Classification(config) => &mut config.model,
-        StoredConfig::Generation(config) => &mut config.model,
-    };
-    fetch_again(model, Hub::model)?;
-    notes::tell(model);
-    Ok((run, stored))
+pub(crate) fn open_run(folder: &Path) -> Result<(Run, RunConfig), Box<dyn Error>> {
+    let (run, mut config) = Run::open(folder)?;
+    fetch_again(&mut config.base.model, Hub::model)?;
+    notes::tell(&config.base.model);
+    Ok((run, config))
 }
 
 /// What else a run that goes on needs: the adapter that it started from, if that was of the Hub and is no longer in

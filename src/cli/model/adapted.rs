@@ -1,4 +1,4 @@
-//! An adapter on a base model, in place of a run.
+//! The model that a command uses: a run's, or an adapter on a base model.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use mtlora::core::devices;
 use mtlora::models::{EncoderConfig, GenerationConfig, Gpt2Config, ModelError, PeftAdapter};
 use mtlora::train::{
-    AdapterSettings, GenerationRunConfig, Objective, Run, RunConfig, SaveOptions, StoredConfig,
-    TrainOptions, settings_of,
+    BaseSpec, ClassificationRun, ClassifierSpec, GenerationRun, GeneratorSpec, HeadSpec, Objective,
+    Run, RunConfig, TypedConfig, settings_of,
 };
 
 use crate::cli::console::output;
@@ -18,6 +18,9 @@ use crate::cli::settings::defaults::Defaults;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::resolve::Resolved;
 use crate::cli::text::encoding;
+
+/// The seed of values that nothing else says: those of a head that neither the model nor the adapter has.
+const SEED: u64 = 0;
 
 /// The device of that name, or the first.
 pub(crate) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> {
@@ -36,7 +39,7 @@ pub(crate) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
     read_finished(folder)
 }
 
-/// As [`read`], where it is known that the run whose folder it may be has ended.
+/// As [`read`], if it is known that the run whose folder it may be has ended.
 pub(crate) fn read_finished(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
     let adapter = PeftAdapter::from_folder(folder)?;
     if !adapter.config.ignored.is_empty() {
@@ -49,22 +52,22 @@ pub(crate) fn read_finished(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>
     Ok(adapter)
 }
 
-/// An error if a new run would be written where the adapter lies that it starts with: that would be gone before
-/// the new one is whole.
+/// Refuses to write a new run into the folder of the adapter that it starts with: the adapter would be gone before the
+/// new run is whole.
 pub(crate) fn refuse_own(out: &Path, adapter: Option<&Path>) -> Result<(), String> {
     let place = |folder: &Path| folder.canonicalize().ok();
-    let same =
+    let is_same =
         adapter.is_some_and(|adapter| place(adapter).is_some() && place(adapter) == place(out));
-    match same {
-        true => Err(format!(
+    if is_same {
+        return Err(format!(
             "{}: the adapter that the run starts with is there; name another folder for --out",
             out.display()
-        )),
-        false => Ok(()),
+        ));
     }
+    Ok(())
 }
 
-/// What is to be used: a run, or an adapter on a model.
+/// What a command is to use, as its flags name it: a run, or an adapter on a model.
 pub(crate) struct Source {
     /// The run's folder.
     pub(crate) run: Option<PathBuf>,
@@ -76,43 +79,125 @@ pub(crate) struct Source {
     pub(crate) model: Option<PathBuf>,
 }
 
-/// Where the trained values of `source` are and what they are.
-pub(crate) fn source(
-    source: Source,
-    device: Option<&str>,
-) -> Result<(PathBuf, StoredConfig), Box<dyn Error>> {
+/// A model with values that were trained. `M` is one of the kinds in [`AnyModel`], where only that one is of use.
+pub(crate) struct TrainedModel<M = AnyModel> {
+    /// The folder with the trained values: a run's, or an adapter's.
+    pub(crate) folder: PathBuf,
+    /// The device, unless a flag names another.
+    pub(crate) device: String,
+    /// The model.
+    pub(crate) model: M,
+}
+
+/// A model of either kind.
+pub(crate) enum AnyModel {
+    Classifier(Box<Classifier>),
+    Generator(Box<Generator>),
+}
+
+/// A model that puts out labels or numbers.
+pub(crate) struct Classifier {
+    /// How it is loaded.
+    pub(crate) spec: ClassifierSpec,
+    /// The run that trained it, which knows its task; an adapter need not have one.
+    pub(crate) run: Option<RunConfig<ClassificationRun>>,
+}
+
+/// A model that writes texts.
+pub(crate) struct Generator {
+    /// How it is loaded.
+    pub(crate) spec: GeneratorSpec,
+    /// How texts are decoded.
+    pub(crate) decoding: GenerationConfig,
+    /// The run that trained it, which knows its task; an adapter need not have one.
+    pub(crate) run: Option<RunConfig<GenerationRun>>,
+}
+
+impl TrainedModel {
+    /// The model of the run in `folder`.
+    pub(crate) fn of_run(folder: PathBuf, config: RunConfig) -> Self {
+        Self {
+            folder,
+            device: config.device.clone(),
+            model: match config.typed() {
+                TypedConfig::Classification(config) => AnyModel::Classifier(Box::new(Classifier {
+                    spec: config.model(),
+                    run: Some(*config),
+                })),
+                TypedConfig::Generation(config) => AnyModel::Generator(Box::new(Generator {
+                    spec: config.model(),
+                    decoding: config.kind.decoding.clone(),
+                    run: Some(*config),
+                })),
+            },
+        }
+    }
+
+    /// The model, which must put out labels or numbers.
+    pub(crate) fn classifier(self) -> Result<TrainedModel<Classifier>, String> {
+        match self.model {
+            AnyModel::Classifier(model) => Ok(TrainedModel {
+                folder: self.folder,
+                device: self.device,
+                model: *model,
+            }),
+            AnyModel::Generator(_) => Err(format!(
+                "{}: its task asks for texts: use `mtlora generate`",
+                self.folder.display()
+            )),
+        }
+    }
+
+    /// The model, which must write texts.
+    pub(crate) fn generator(self) -> Result<TrainedModel<Generator>, String> {
+        match self.model {
+            AnyModel::Generator(model) => Ok(TrainedModel {
+                folder: self.folder,
+                device: self.device,
+                model: *model,
+            }),
+            AnyModel::Classifier(_) => Err(format!(
+                "{}: its task asks for labels or numbers: use `mtlora predict`",
+                self.folder.display()
+            )),
+        }
+    }
+}
+
+/// Finds the model that a command is to use.
+pub(crate) fn source(source: Source, device: Option<&str>) -> Result<TrainedModel, Box<dyn Error>> {
     match (source.run, source.adapter, source.model) {
         (Some(run), ..) => {
             source.checkpoint.check(&run)?;
-            let (_, stored) = hub::open_run(&run)?;
-            Ok((run, stored))
+            let (_, config) = hub::open_run(&run)?;
+            Ok(TrainedModel::of_run(run, config))
         }
         (None, Some(adapter), Some(model)) => {
             let adapter = hub::adapter(&adapter)?;
             let model = hub::model(&model, None, |_| Ok(()))?;
-            let stored = infer_config(&adapter, &model, device)?;
-            Ok((adapter, stored))
+            on_model(adapter, model, device)
         }
         _ => Err("--run is needed, or --adapter with --model".into()),
     }
 }
 
-/// The run that the adapter in `folder` on `model` could be of, where no task is said: one with the
-/// outputs of its head.
-fn infer_config(
-    folder: &Path,
-    model: &Path,
+/// The adapter in `folder` on the base model in `model`. If the folder is a run's, the run's knowledge of texts and
+/// labels holds on this copy of its base model, too.
+fn on_model(
+    folder: PathBuf,
+    model: PathBuf,
     device: Option<&str>,
-) -> Result<StoredConfig, Box<dyn Error>> {
-    let adapter = read(folder)?;
+) -> Result<TrainedModel, Box<dyn Error>> {
+    let adapter = read(&folder)?;
     let device = device_name(device)?;
-    let settings = settings_of(&adapter.config);
-    let model = model.to_path_buf();
-    // What a run knows of its texts and labels holds on another copy of its base model, too.
-    let is_generation =
-        Run::is_in(folder) && matches!(StoredConfig::open(folder)?.1, StoredConfig::Generation(_));
+    let run = if Run::is_in(&folder) {
+        Some(Run::open(&folder)?.1.typed())
+    } else {
+        None
+    };
     let is_causal = Gpt2Config::from_folder(&model).is_ok();
-    if Run::is_in(folder) && is_generation != is_causal {
+    let is_generation = matches!(run, Some(TypedConfig::Generation(_)));
+    if run.is_some() && is_generation != is_causal {
         return Err(format!(
             "{}: is not of the kind that the run in {} was trained on, which is {}",
             model.display(),
@@ -125,96 +210,109 @@ fn infer_config(
         )
         .into());
     }
-    if Run::is_in(folder)
-        && let StoredConfig::Classification(mut config) = StoredConfig::open(folder)?.1
-    {
-        let head = Head::find(HeadOf::Adapter(folder, &adapter), &model)?;
-        config.fresh_head = head.fresh;
-        config.model = model;
-        config.device = device;
-        config.adapter = settings;
-        return Ok(StoredConfig::Classification(config));
-    }
-    match Gpt2Config::from_folder(&model) {
-        Ok(config) => generation(model, settings, &config, device),
-        Err(ModelError::UnsupportedArchitecture { .. }) => {
-            classification(folder, model, settings, &adapter, device)
+    let found = match (run, Gpt2Config::from_folder(&model)) {
+        (Some(TypedConfig::Classification(run)), _) => {
+            AnyModel::Classifier(Box::new(classifier_of_run(*run, &folder, &adapter, model)?))
         }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn generation(
-    model: PathBuf,
-    adapter: AdapterSettings,
-    config: &Gpt2Config,
-    device: String,
-) -> Result<StoredConfig, Box<dyn Error>> {
-    Ok(StoredConfig::Generation(Box::new(GenerationRunConfig {
-        task: String::new(),
-        data: PathBuf::new(),
-        train_split: String::new(),
-        max_length: config.n_positions,
-        label_smoothing: 0.0,
+        (_, Ok(config)) => AnyModel::Generator(Box::new(generator(&adapter, model, &config)?)),
+        (_, Err(ModelError::UnsupportedArchitecture { .. })) => {
+            AnyModel::Classifier(Box::new(classifier(&folder, &adapter, model)?))
+        }
+        (_, Err(error)) => return Err(error.into()),
+    };
+    Ok(TrainedModel {
+        folder,
         device,
-        final_scores: false,
-        pairs: None,
-        adapter,
-        training: TrainOptions::default(),
-        checkpoints: SaveOptions::default(),
-        decoding: GenerationConfig::from_folder(&model, config.vocab_size)?,
-        model,
-    })))
+        model: found,
+    })
 }
 
-fn classification(
+/// The classifier of a run on another copy of its base model.
+fn classifier_of_run(
+    run: RunConfig<ClassificationRun>,
     folder: &Path,
-    model: PathBuf,
-    settings: AdapterSettings,
     adapter: &PeftAdapter,
-    device: String,
-) -> Result<StoredConfig, Box<dyn Error>> {
+    model: PathBuf,
+) -> Result<Classifier, Box<dyn Error>> {
+    let head = Head::find(HeadOf::Adapter(folder, adapter), &model)?;
+    let mut spec = run.model();
+    spec.head.fresh = head.fresh;
+    spec.base.model = model;
+    spec.base.adapter = settings_of(&adapter.config);
+    Ok(Classifier {
+        spec,
+        run: Some(run),
+    })
+}
+
+/// An adapter without a run on an encoder, with the outputs of its own head, or else of the model's.
+fn classifier(
+    folder: &Path,
+    adapter: &PeftAdapter,
+    model: PathBuf,
+) -> Result<Classifier, Box<dyn Error>> {
     let config = EncoderConfig::from_folder(&model)?;
     let head = Head::find(HeadOf::Adapter(folder, adapter), &model)?;
     let labels = head.labels.unwrap_or_else(|| config.labels.clone());
-    let outputs = labels.len();
-    let objective = match outputs {
+    let objective = match labels.len() {
         1 => Objective::Regression,
         _ => Objective::Classification { labels },
     };
     let default = Defaults::classification().max_length;
     let max_length = encoding::default_length(&model, default)?.min(config.max_tokens());
-    Ok(StoredConfig::Classification(Box::new(RunConfig {
-        model,
-        task: String::new(),
-        data: PathBuf::new(),
-        table: None,
-        adapter: settings,
-        max_length,
-        device,
-        training: TrainOptions::default(),
-        checkpoints: SaveOptions::default(),
-        fresh_head: head.fresh,
-        objective,
-    })))
+    Ok(Classifier {
+        spec: ClassifierSpec {
+            base: BaseSpec {
+                model,
+                max_length,
+                adapter: settings_of(&adapter.config),
+            },
+            head: HeadSpec {
+                fresh: head.fresh,
+                objective,
+            },
+            seed: SEED,
+        },
+        run: None,
+    })
 }
 
-/// The run that the adapter in `folder` could be of, for the task of `settings`, which name its base
-/// model and its data too.
+/// An adapter on a GPT-2, which writes as its model's folder says.
+fn generator(
+    adapter: &PeftAdapter,
+    model: PathBuf,
+    config: &Gpt2Config,
+) -> Result<Generator, Box<dyn Error>> {
+    Ok(Generator {
+        decoding: GenerationConfig::from_folder(&model, config.vocab_size)?,
+        spec: GeneratorSpec {
+            base: BaseSpec {
+                model,
+                max_length: config.n_positions,
+                adapter: settings_of(&adapter.config),
+            },
+            seed: SEED,
+        },
+        run: None,
+    })
+}
+
+/// The configuration of a run that could have trained the adapter in `folder`, for the task of `settings`, which also
+/// name its base model and its data.
 pub(crate) fn config_for_task(
     folder: &Path,
     settings: Settings,
-) -> Result<StoredConfig, Box<dyn Error>> {
+) -> Result<TypedConfig, Box<dyn Error>> {
     let adapter = read(folder)?;
     let of_adapter = settings_of(&adapter.config);
     Ok(match settings.resolve(HeadOf::Adapter(folder, &adapter))? {
         Resolved::Classification(mut config, _) => {
-            config.adapter = of_adapter;
-            StoredConfig::Classification(config)
+            config.base.adapter = of_adapter;
+            TypedConfig::Classification(config)
         }
         Resolved::Generation(mut config, _) => {
-            config.adapter = of_adapter;
-            StoredConfig::Generation(config)
+            config.base.adapter = of_adapter;
+            TypedConfig::Generation(config)
         }
     })
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::models::{EncoderConfig, PeftAdapter, SequenceClassifier};
-use mtlora::train::{LabelError, Run, StoredConfig, Task, align_to_head, is_unnamed};
+use mtlora::train::{LabelError, Run, RunKind, Task, align_to_head, is_unnamed};
 
 /// Whose head a run starts with.
 #[derive(Clone, Copy)]
@@ -117,11 +117,11 @@ fn run_labels(folder: &Path, outputs: usize) -> Option<Vec<String>> {
     if !Run::is_in(folder) {
         return None;
     }
-    match StoredConfig::open(folder).ok()?.1 {
-        StoredConfig::Classification(config) => {
-            let labels = config.objective.labels();
+    match Run::open(folder).ok()?.1.kind {
+        RunKind::Classification(kind) => {
+            let labels = kind.head.objective.labels();
             (labels.len() == outputs).then(|| labels.to_vec())
         }
-        StoredConfig::Generation(_) => None,
+        RunKind::Generation(_) => None,
     }
 }

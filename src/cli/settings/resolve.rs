@@ -7,8 +7,8 @@ use mtlora::core::devices;
 use mtlora::models::{AdapterConfig, EncoderConfig, GenerationConfig, Gpt2Config};
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig};
 use mtlora::train::{
-    AdapterSettings, GenerationRunConfig, MethodName, RunConfig, SaveOptions, Task, glue,
-    settings_of,
+    AdapterSettings, BaseSpec, ClassificationRun, DataSpec, GenerationRun, HeadSpec, MethodName,
+    RunConfig, SaveOptions, Task, glue, settings_of,
 };
 
 use crate::cli::hub;
@@ -22,9 +22,9 @@ use crate::cli::text::encoding;
 /// A run with its task.
 pub(crate) enum Resolved {
     /// A classification or a regression.
-    Classification(Box<RunConfig>, Box<dyn Task>),
+    Classification(Box<RunConfig<ClassificationRun>>, Box<dyn Task>),
     /// A data-to-text task.
-    Generation(Box<GenerationRunConfig>, Box<dyn GenerationTask>),
+    Generation(Box<RunConfig<GenerationRun>>, Box<dyn GenerationTask>),
 }
 
 /// Where the model and the data are, and the device that computes.
@@ -118,17 +118,25 @@ impl Settings {
             None => encoding::default_length(&place.model, defaults.max_length)?,
         };
         let config = RunConfig {
-            model: place.model,
-            task: task.name().to_string(),
-            data: place.data,
-            table,
-            adapter,
-            max_length,
             device: place.device,
+            base: BaseSpec {
+                model: place.model,
+                max_length,
+                adapter,
+            },
+            data: DataSpec {
+                task: task.name().to_string(),
+                folder: place.data,
+            },
             training: self.training(defaults.training),
             checkpoints: self.checkpoints(SaveOptions::default()),
-            fresh_head: head.fresh,
-            objective: task.objective().clone(),
+            kind: ClassificationRun {
+                head: HeadSpec {
+                    fresh: head.fresh,
+                    objective: task.objective().clone(),
+                },
+                table,
+            },
         };
         Ok(Resolved::Classification(Box::new(config), task))
     }
@@ -148,34 +156,44 @@ impl Settings {
         };
         let max_length = max_length.min(model.n_positions);
         let decoding = defaults::decoding(task.scorer());
-        let config = GenerationRunConfig {
-            train_split: self
-                .train_split
+        let decoding = GenerationConfig {
+            num_beams: self.num_beams.unwrap_or(decoding.num_beams),
+            length_penalty: self.length_penalty.unwrap_or(decoding.length_penalty),
+            no_repeat_ngram_size: self
+                .no_repeat_ngram_size
+                .unwrap_or(decoding.no_repeat_ngram_size),
+            max_new_tokens: self.max_new_tokens.unwrap_or(decoding.max_new_tokens),
+            eos_token_ids: self
+                .eos_token_ids
                 .clone()
-                .unwrap_or_else(|| task.train_split().to_string()),
-            task: task.name().to_string(),
-            model: place.model,
-            data: place.data,
-            max_length,
-            label_smoothing: self.label_smoothing.unwrap_or(LABEL_SMOOTHING),
+                .unwrap_or(vec![model.eos_token_id]),
+            ..decoding
+        };
+        decoding.validate()?;
+        let config = RunConfig {
             device: place.device,
-            final_scores: self.final_scores().unwrap_or(true),
-            pairs,
-            adapter,
+            base: BaseSpec {
+                model: place.model,
+                max_length,
+                adapter,
+            },
+            data: DataSpec {
+                task: task.name().to_string(),
+                folder: place.data,
+            },
             training: self.training(defaults.training),
             checkpoints: self.checkpoints(SaveOptions::default()),
-            decoding: GenerationConfig {
-                num_beams: self.num_beams.unwrap_or(decoding.num_beams),
-                length_penalty: self.length_penalty.unwrap_or(decoding.length_penalty),
-                no_repeat_ngram_size: self
-                    .no_repeat_ngram_size
-                    .unwrap_or(decoding.no_repeat_ngram_size),
-                max_new_tokens: self.max_new_tokens.unwrap_or(decoding.max_new_tokens),
-                eos_token_ids: self.eos_token_ids.unwrap_or(vec![model.eos_token_id]),
-                ..decoding
+            kind: GenerationRun {
+                train_split: self
+                    .train_split
+                    .clone()
+                    .unwrap_or_else(|| task.train_split().to_string()),
+                label_smoothing: self.label_smoothing.unwrap_or(LABEL_SMOOTHING),
+                final_scores: self.final_scores().unwrap_or(true),
+                pairs,
+                decoding,
             },
         };
-        config.decoding.validate()?;
         Ok(Resolved::Generation(Box::new(config), task))
     }
 
@@ -234,7 +252,7 @@ mod tests {
         else {
             panic!("cola is a classification");
         };
-        assert_eq!(config.adapter.init_from, None);
+        assert_eq!(config.base.adapter.init_from, None);
         assert_eq!(config.training.warmup_steps, None);
     }
 }

@@ -9,7 +9,8 @@ use mtlora::train::data_to_text::{
 };
 use mtlora::train::facts::Facts;
 use mtlora::train::{
-    DataError, Example, Objective, RunConfig, TableConfig, TableTask, Task, glue, with_label_order,
+    ClassificationRun, DataError, Example, Objective, RunConfig, TableConfig, TableTask, Task,
+    glue, with_label_order,
 };
 
 /// The name of the task whose examples are the rows of the user's own table.
@@ -97,18 +98,20 @@ pub(crate) fn read(task: &dyn Task, data: &Path, split: &str) -> Result<Vec<Exam
 }
 
 /// The task of a run, with its classes as the run's head has them.
-pub(crate) fn of_run(config: &RunConfig) -> Result<Box<dyn Task>, Box<dyn Error>> {
-    for_run(&config.task, config, &config.data)
+pub(crate) fn of_run(
+    config: &RunConfig<ClassificationRun>,
+) -> Result<Box<dyn Task>, Box<dyn Error>> {
+    for_run(&config.data.task, config, &config.data.folder)
 }
 
 /// The task of that name in the folder `data`, with its classes as the head of the run `config` has them.
 pub(crate) fn for_run(
     name: &str,
-    config: &RunConfig,
+    config: &RunConfig<ClassificationRun>,
     data: &Path,
 ) -> Result<Box<dyn Task>, Box<dyn Error>> {
-    let task = find(name, config.table.clone(), data)?;
-    let labels = config.objective.labels();
+    let task = find(name, config.kind.table.clone(), data)?;
+    let labels = config.kind.head.objective.labels();
     let fits = match task.objective() {
         Objective::Regression => labels.is_empty(),
         Objective::Classification { labels: classes } => {
@@ -118,7 +121,7 @@ pub(crate) fn for_run(
     if !fits {
         return Err(format!(
             "the run was trained on {}, whose labels are not those of {name}",
-            config.task
+            config.data.task
         )
         .into());
     }
@@ -135,10 +138,13 @@ pub(crate) struct OwnedColumns {
     pub(crate) pair: Option<String>,
 }
 
-/// The columns of a run's task, in each layout that its files have; nothing where the run has no task, or one that this
-/// program does not know.
-pub(crate) fn text_columns(config: &RunConfig) -> Vec<OwnedColumns> {
-    let Ok(task) = find(&config.task, config.table.clone(), &config.data) else {
+/// The columns of a run's task, in each layout that its files have; nothing if this program does not know the task.
+pub(crate) fn text_columns(config: &RunConfig<ClassificationRun>) -> Vec<OwnedColumns> {
+    let Ok(task) = find(
+        &config.data.task,
+        config.kind.table.clone(),
+        &config.data.folder,
+    ) else {
         return Vec::new();
     };
     let columns = task.text_columns().into_iter();

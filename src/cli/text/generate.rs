@@ -6,9 +6,9 @@ use mtlora::core::{device, devices};
 use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{
-    GenerationRunConfig, InputColumns, LoadedGenerator, Pairs, PromptForm, RoutedColumns, Run,
-    WriteError, WriteOptions, Written, load_generators, read_input_lines, read_inputs, read_routed,
-    write_routed,
+    GenerationRun, InputColumns, LoadedGenerator, ModelSpec, Pairs, PromptForm, RoutedColumns, Run,
+    RunConfig, WriteError, WriteOptions, Written, load_generators, read_input_lines, read_inputs,
+    read_routed, write_routed,
 };
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use crate::cli::console::output;
 use crate::cli::console::progress::Counter;
 use crate::cli::hub;
 use crate::cli::model::adapted;
-use crate::cli::model::adapted::Source;
+use crate::cli::model::adapted::{Generator, Source, TrainedModel};
 use crate::cli::model::finished::CheckpointArgs;
 use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
@@ -91,17 +91,21 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 adapter,
                 model: model.clone(),
             };
-            let (folder, stored) = adapted::source(source, name)?;
-            let config = several::generation(&folder, stored)?;
-            let device = device(args.device.as_deref().unwrap_or(&config.device))?;
+            let trained = adapted::source(source, name)?.generator()?;
+            let device = device(args.device.as_deref().unwrap_or(&trained.device))?;
+            let Generator {
+                spec,
+                decoding,
+                run,
+            } = trained.model;
             let lines = match &args.split {
-                Some(split) => Lines::of(inputs(&config, split)?),
-                None => args.lines(run_task(&config)?.as_deref())?,
+                Some(split) => Lines::of(inputs(run.as_ref(), split)?),
+                None => args.lines(run_task(run.as_ref())?.as_deref())?,
             };
             (
                 lines,
-                config.load(&folder, &device)?,
-                config.decoding,
+                spec.load(&trained.folder, &device)?,
+                decoding,
                 device,
             )
         }
@@ -169,7 +173,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         &args.adapter,
         args.model.as_deref(),
         wanted,
-        several::generation,
+        TrainedModel::generator,
     )?;
     let columns = RoutedColumns {
         adapter: column,
@@ -179,23 +183,32 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let names: Vec<&str> = adapters.iter().map(|one| one.name.as_str()).collect();
     let table = several::table(args.input.as_deref())?;
     let mut rows = read_routed(table, columns, &names)?;
-    let tasks = adapters.iter().map(|one| run_task(&one.config));
+    let tasks = adapters
+        .iter()
+        .map(|one| run_task(one.trained.model.run.as_ref()));
     let tasks: Vec<Option<Box<dyn GenerationTask>>> = tasks.collect::<Result<_, _>>()?;
     for row in &mut rows {
         if let Some(Some(task)) = tasks.get(row.adapter) {
             row.text = task.input(table, row.line, &row.text)?;
         }
     }
-    let device = device(wanted.unwrap_or(&adapters[0].config.device))?;
+    let device = device(wanted.unwrap_or(&adapters[0].trained.device))?;
     let options = adapters.iter().map(|one| WriteOptions {
-        decoding: args.decoding.clone().over(one.config.decoding.clone()),
-        form: match args.inputs || Run::is_in(&one.folder) {
+        decoding: args
+            .decoding
+            .clone()
+            .over(one.trained.model.decoding.clone()),
+        form: match args.inputs || Run::is_in(&one.trained.folder) {
             true => PromptForm::Input,
             false => PromptForm::Beginning,
         },
         cut: args.cut_input,
     });
-    let models: Vec<(LoadedGenerator, WriteOptions)> = load_generators(&adapters, &device)?
+    let specs = adapters
+        .iter()
+        .map(|one| one.adapter(|model| model.spec.clone()));
+    let specs: Vec<_> = specs.collect();
+    let models: Vec<(LoadedGenerator, WriteOptions)> = load_generators(&specs, &device)?
         .into_iter()
         .zip(options)
         .collect();
@@ -246,10 +259,14 @@ fn json_row(input: &str, adapter: Option<&str>, one: &Written) -> Value {
 }
 
 /// The inputs of a split of the run's task.
-fn inputs(config: &GenerationRunConfig, split: &str) -> Result<Vec<String>, Box<dyn Error>> {
-    let task = task::find_generation(&config.task, config.pairs.clone())?
-        .ok_or_else(|| format!("{} is not a task of this program", config.task))?;
-    let records = task::read_records(task.as_ref(), &config.data, split)?;
+fn inputs(
+    run: Option<&RunConfig<GenerationRun>>,
+    split: &str,
+) -> Result<Vec<String>, Box<dyn Error>> {
+    let run = run.ok_or("--split is for a run, which knows its task")?;
+    let task = run_task(Some(run))?
+        .ok_or_else(|| format!("{} is not a task of this program", run.data.task))?;
+    let records = task::read_records(task.as_ref(), &run.data.folder, split)?;
     Ok(records.into_iter().map(|record| record.input).collect())
 }
 
@@ -268,11 +285,17 @@ impl Lines {
     }
 }
 
-/// The task of a run; none for an adapter without one.
+/// The task of a run, if there is a run.
 fn run_task(
-    config: &GenerationRunConfig,
+    run: Option<&RunConfig<GenerationRun>>,
 ) -> Result<Option<Box<dyn GenerationTask>>, Box<dyn Error>> {
-    Ok(task::find_generation(&config.task, config.pairs.clone())?)
+    let Some(run) = run else {
+        return Ok(None);
+    };
+    Ok(task::find_generation(
+        &run.data.task,
+        run.kind.pairs.clone(),
+    )?)
 }
 
 impl Args {

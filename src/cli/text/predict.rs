@@ -4,21 +4,21 @@ use std::path::{Path, PathBuf};
 
 use mtlora::core::device;
 use mtlora::train::{
-    DataError, Example, Input, InputColumns, NamedAdapter, Objective, Pairs, RoutedColumns,
-    RoutedRow, RunConfig, TrainError, load_classifiers, predict, predict_routed, read_input_lines,
-    read_inputs, read_routed,
+    DataError, Example, Input, InputColumns, ModelSpec, Objective, Pairs, RoutedColumns, RoutedRow,
+    TrainError, load_classifiers, predict, predict_routed, read_input_lines, read_inputs,
+    read_routed,
 };
 use serde_json::{Map, Value, json};
 
 use crate::cli::console::output;
 use crate::cli::model::adapted;
-use crate::cli::model::adapted::Source;
+use crate::cli::model::adapted::{Classifier, Source, TrainedModel};
 use crate::cli::model::finished::CheckpointArgs;
 use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
 use crate::cli::settings::task::OwnedColumns;
 use crate::cli::text::encoding;
-use crate::cli::text::several::{self, SeveralArgs};
+use crate::cli::text::several::{self, Named, SeveralArgs};
 
 /// The column with the text where nothing says otherwise.
 const TEXT: &str = "text";
@@ -81,9 +81,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         adapter,
         model: args.model.clone(),
     };
-    let (folder, stored) = adapted::source(source, args.device.as_deref())?;
-    let config = several::classification(&folder, stored)?;
-    let trained = task::text_columns(&config);
+    let model = adapted::source(source, args.device.as_deref())?.classifier()?;
+    let trained = text_columns(&model);
     let inputs = match &args.input {
         Some(path) => args.read(path, &trained)?,
         None => {
@@ -101,8 +100,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             target: None,
         })
         .collect();
-    let device = device(args.device.as_deref().unwrap_or(&config.device))?;
-    let parts = config.load(&folder, &device)?;
+    let device = device(args.device.as_deref().unwrap_or(&model.device))?;
+    let Classifier { spec, run } = &model.model;
+    let parts = spec.load(&model.folder, &device)?;
     let name = args.input.as_ref().map(|path| path.display().to_string());
     let name = name.as_deref().unwrap_or("standard input");
     let items = encoding::encoded(&parts.text, &examples, |number| {
@@ -111,11 +111,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let logits = predict(&parts.model, &parts.config, &items, &device)?;
     let count = logits.len();
     match args.format {
-        Format::Csv => write_csv(&examples, &logits, &config.objective)?,
-        Format::Jsonl => write_jsonl(&examples, &logits, &config.objective)?,
+        Format::Csv => write_csv(&examples, &logits, &spec.head.objective)?,
+        Format::Jsonl => write_jsonl(&examples, &logits, &spec.head.objective)?,
     }
     if json {
-        output::json(&json!({ "task": config.task, "examples": count }))?;
+        let task = run.as_ref().map_or("", |run| &run.data.task);
+        output::json(&json!({ "task": task, "examples": count }))?;
     }
     Ok(())
 }
@@ -166,7 +167,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         &args.adapter,
         args.model.as_deref(),
         args.device.as_deref(),
-        several::classification,
+        TrainedModel::classifier,
     )?;
     let columns = RoutedColumns {
         adapter: column,
@@ -177,8 +178,15 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let table = several::table(args.input.as_deref())?;
     let rows = read_routed(table, columns, &names)?;
     let rows = as_trained(rows, &adapters, table, columns.pair.is_some())?;
-    let device = device(args.device.as_deref().unwrap_or(&adapters[0].config.device))?;
-    let models = load_classifiers(&adapters, &device)?;
+    let device = device(
+        args.device
+            .as_deref()
+            .unwrap_or(&adapters[0].trained.device),
+    )?;
+    let specs = adapters
+        .iter()
+        .map(|one| one.adapter(|model| model.spec.clone()));
+    let models = load_classifiers(&specs.collect::<Vec<_>>(), &device)?;
     let logits = predict_routed(&models, &rows, &device).map_err(|error| match error {
         TrainError::Model(error) => encoding::located(error, |number| {
             let line = number.checked_sub(1).and_then(|at| rows.get(at));
@@ -198,7 +206,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
                 let adapter = &adapters[row.adapter];
                 let mut map = of_example(&row.text, row.pair.as_deref());
                 map.insert("adapter".into(), json!(adapter.name));
-                map.append(&mut prediction(logits, &adapter.config.objective));
+                map.append(&mut prediction(logits, objective(adapter)));
                 writeln!(out, "{}", output::json_text(&map)?)?;
             }
         }
@@ -209,17 +217,28 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The outputs of an adapter.
+fn objective(adapter: &Named<Classifier>) -> &Objective {
+    &adapter.trained.model.spec.head.objective
+}
+
+/// The columns of the task that a model was trained on, in each layout that its files have, if the task is known.
+fn text_columns(trained: &TrainedModel<Classifier>) -> Vec<OwnedColumns> {
+    let run = trained.model.run.as_ref();
+    run.map(task::text_columns).unwrap_or_default()
+}
+
 /// `rows` of the file `table`, each with one text or two as its adapter was trained. `has_pairs` says whether the table
 /// has a column for the second.
 fn as_trained(
     mut rows: Vec<RoutedRow>,
-    adapters: &[NamedAdapter<RunConfig>],
+    adapters: &[Named<Classifier>],
     table: &Path,
     has_pairs: bool,
 ) -> Result<Vec<RoutedRow>, Box<dyn Error>> {
     let trained: Vec<Option<OwnedColumns>> = adapters
         .iter()
-        .map(|adapter| task::text_columns(&adapter.config).into_iter().next())
+        .map(|adapter| text_columns(&adapter.trained).into_iter().next())
         .collect();
     for row in &mut rows {
         let Some(Some(columns)) = trained.get(row.adapter) else {
@@ -251,7 +270,7 @@ fn as_trained(
 
 /// The labels of adapters differ, so that each row has its own likeliest one and no column a label.
 fn write_several_csv(
-    adapters: &[NamedAdapter<RunConfig>],
+    adapters: &[Named<Classifier>],
     rows: &[RoutedRow],
     logits: &[Vec<f32>],
 ) -> Result<(), Box<dyn Error>> {
@@ -259,7 +278,7 @@ fn write_several_csv(
     out.write_record(["text", "pair", "adapter", "prediction", "probability"])?;
     for (row, logits) in rows.iter().zip(logits) {
         let adapter = &adapters[row.adapter];
-        let (prediction, probability) = match &adapter.config.objective {
+        let (prediction, probability) = match objective(adapter) {
             Objective::Regression => {
                 let value = logits.first().map(f32::to_string);
                 (value.unwrap_or_default(), String::new())

@@ -4,11 +4,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::models::AdapterConfig;
-use mtlora::train::{GenerationRunConfig, NamedAdapter, Run, RunConfig, StoredConfig};
+use mtlora::train::{NamedAdapter, Run};
 
 use crate::cli::hub;
 use crate::cli::model::adapted;
-use crate::cli::model::adapted::Source;
+use crate::cli::model::adapted::{Source, TrainedModel};
 use crate::cli::model::finished::{self, CheckpointArgs};
 
 /// Flags for several adapters.
@@ -20,7 +20,7 @@ pub(crate) struct SeveralArgs {
     pub(crate) adapter_column: Option<String>,
 }
 
-/// The one adapter of a command that takes one, if it is given.
+/// The adapter of a command that takes one, if it is given.
 pub(crate) fn only(adapters: &[String]) -> Result<Option<PathBuf>, String> {
     match adapters {
         [] => Ok(None),
@@ -34,42 +34,34 @@ pub(crate) fn table(input: Option<&Path>) -> Result<&Path, String> {
     input.ok_or_else(|| "--adapter-column needs a table as --input".into())
 }
 
-/// What a run or an adapter in `folder` is of, which must put out labels or numbers.
-pub(crate) fn classification(folder: &Path, stored: StoredConfig) -> Result<RunConfig, String> {
-    match stored {
-        StoredConfig::Classification(config) => Ok(*config),
-        StoredConfig::Generation(_) => Err(format!(
-            "{}: its task asks for texts: use `mtlora generate`",
-            folder.display()
-        )),
+/// An adapter by the name that rows call it.
+pub(crate) struct Named<M> {
+    pub(crate) name: String,
+    pub(crate) trained: TrainedModel<M>,
+}
+
+impl<M> Named<M> {
+    /// What loads it over the base model that the adapters share.
+    pub(crate) fn adapter<S>(&self, spec: impl Fn(&M) -> S) -> NamedAdapter<S> {
+        NamedAdapter {
+            name: self.name.clone(),
+            folder: self.trained.folder.clone(),
+            spec: spec(&self.trained.model),
+        }
     }
 }
 
-/// What a run or an adapter in `folder` is of, which must write texts.
-pub(crate) fn generation(
-    folder: &Path,
-    stored: StoredConfig,
-) -> Result<GenerationRunConfig, String> {
-    match stored {
-        StoredConfig::Generation(config) => Ok(*config),
-        StoredConfig::Classification(_) => Err(format!(
-            "{}: its task asks for labels or numbers: use `mtlora predict`",
-            folder.display()
-        )),
-    }
-}
-
-/// What `NAME=DIR` says of each adapter, and what it is a run of, which must be of one `kind`:
-/// [`classification`] or [`generation`]. `model` goes before the base models that they name themselves.
-pub(crate) fn open<C>(
+/// The adapters of the flags `NAME=DIR`, which must all be of one `kind`: [`TrainedModel::classifier`] or
+/// [`TrainedModel::generator`]. `model` takes precedence over the base models that they name themselves.
+pub(crate) fn open<M>(
     adapters: &[String],
     model: Option<&Path>,
     device: Option<&str>,
-    kind: impl Fn(&Path, StoredConfig) -> Result<C, String>,
-) -> Result<Vec<NamedAdapter<C>>, Box<dyn Error>> {
+    kind: impl Fn(TrainedModel) -> Result<TrainedModel<M>, String>,
+) -> Result<Vec<Named<M>>, Box<dyn Error>> {
     let model = model.map(|model| hub::model(model, None, |_| Ok(())));
     let model = model.transpose()?;
-    let mut found: Vec<NamedAdapter<C>> = Vec::with_capacity(adapters.len());
+    let mut found: Vec<Named<M>> = Vec::with_capacity(adapters.len());
     for flag in adapters {
         let (name, folder) = match flag.split_once('=') {
             Some((name, folder)) if !name.trim().is_empty() => (name.trim(), PathBuf::from(folder)),
@@ -83,36 +75,32 @@ pub(crate) fn open<C>(
         if found.iter().any(|known| known.name == name) {
             return Err(format!("--adapter {flag}: there is an adapter {name} already").into());
         }
-        let (folder, stored) = source(folder, model.as_deref(), device)?;
-        found.push(NamedAdapter {
+        found.push(Named {
             name: name.to_string(),
-            config: kind(&folder, stored)?,
-            folder,
+            trained: kind(source(folder, model.as_deref(), device)?)?,
         });
     }
     Ok(found)
 }
 
-/// Where an adapter is, and what it is a run of.
+/// The adapter in a folder, with its base model.
 fn source(
     folder: PathBuf,
     model: Option<&Path>,
     device: Option<&str>,
-) -> Result<(PathBuf, StoredConfig), Box<dyn Error>> {
+) -> Result<TrainedModel, Box<dyn Error>> {
     if Run::is_in(&folder) {
         finished::note_if_unfinished(&folder)?;
-        let (_, mut stored) = match model {
+        let config = match model {
             // The run's own may be gone.
-            Some(_) => StoredConfig::open(&folder)?,
-            None => hub::open_run(&folder)?,
-        };
-        if let Some(model) = model {
-            match &mut stored {
-                StoredConfig::Classification(config) => config.model = model.to_path_buf(),
-                StoredConfig::Generation(config) => config.model = model.to_path_buf(),
+            Some(model) => {
+                let mut config = Run::open(&folder)?.1;
+                config.base.model = model.to_path_buf();
+                config
             }
-        }
-        return Ok((folder, stored));
+            None => hub::open_run(&folder)?.1,
+        };
+        return Ok(TrainedModel::of_run(folder, config));
     }
     let folder = hub::adapter(&folder)?;
     let model = match model {

@@ -5,10 +5,9 @@ use burn::module::Module;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::models::TrainedFormat;
 use mtlora::train::{
-    Example, ParameterCounts, Run, RunConfig, RunResults, Scores, Snapshot, StoredConfig, Task,
-    TrainError, class_counts, class_warnings, train,
+    ClassificationRun, Example, ModelSpec, ParameterCounts, Run, RunConfig, RunKind, RunResults,
+    Scores, Snapshot, Started, Task, TrainError, TypedConfig, class_counts, class_warnings, train,
 };
-use serde::Serialize;
 
 use crate::cli::console::output;
 use crate::cli::console::progress::Progress;
@@ -114,7 +113,12 @@ impl Outcome<'_> {
 /// The run that is trained, from its beginning or from a checkpoint.
 pub(crate) enum Begin<'a> {
     /// A new one, in a folder that must be empty unless it may be overwritten.
-    New(&'a Path, bool),
+    New {
+        /// The folder.
+        out: &'a Path,
+        /// Whether it may be overwritten.
+        overwrite: bool,
+    },
     /// One that was stopped.
     Resume(Run),
 }
@@ -124,11 +128,13 @@ impl Begin<'_> {
     /// standard error.
     pub(crate) fn open(
         self,
-        config: &impl Serialize,
+        config: impl Into<RunConfig>,
         format: &TrainedFormat,
     ) -> Result<(Run, Option<Snapshot>), TrainError> {
         match self {
-            Begin::New(out, overwrite) => Ok((Run::create(out, overwrite, config)?, None)),
+            Begin::New { out, overwrite } => {
+                Ok((Run::create(out, overwrite, &config.into())?, None))
+            }
             Begin::Resume(run) => {
                 let (snapshot, notes) = run.rewind(format)?;
                 for note in notes {
@@ -147,8 +153,8 @@ pub(crate) struct Tell {
     pub(crate) json: bool,
 }
 
-fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn Error>> {
-    let (run, stored) = StoredConfig::open(folder)?;
+fn resume(folder: &Path, settings: Settings, tell: Tell) -> Result<(), Box<dyn Error>> {
+    let (run, config) = Run::open(folder)?;
     if finished::is_imported(folder) {
         return Err(format!(
             "{}: this run was imported and has not been trained, so that there is nothing to resume: train a new run \
@@ -160,11 +166,9 @@ fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn 
     }
     let run = run.lock()?;
     if let Some(results) = run.results()? {
-        let wanted = match &stored {
-            StoredConfig::Generation(config) => {
-                settings.final_scores().unwrap_or(config.final_scores)
-            }
-            StoredConfig::Classification(_) => false,
+        let wanted = match &config.kind {
+            RunKind::Generation(kind) => settings.final_scores().unwrap_or(kind.final_scores),
+            RunKind::Classification(_) => false,
         };
         let place = folder.display();
         let scored = !wanted || results.has_text_scores();
@@ -187,26 +191,23 @@ fn resume(folder: &Path, settings: &Settings, tell: Tell) -> Result<(), Box<dyn 
     }
     let begin = Begin::Resume(run);
     // What the Hub's cache has lost is fetched again.
-    let (_, stored) = hub::open_run(folder)?;
-    match stored {
-        StoredConfig::Classification(mut config) => {
-            hub::run_origin(&mut config.adapter)?;
+    let (_, mut config) = hub::open_run(folder)?;
+    hub::run_origin(&mut config.base.adapter)?;
+    config.change(settings.resume_changes(&config.checkpoints)?);
+    match config.typed() {
+        TypedConfig::Classification(mut config) => {
             let task = task::of_run(&config)?;
             for split in [task.train_split(), task.dev_split()] {
-                config.data = hub::run_data(&config.data, &config.task, Some(split))?;
+                let data = &config.data;
+                config.data.folder = hub::run_data(&data.folder, &data.task, Some(split))?;
             }
-            (config.checkpoints, config.device) =
-                settings.on_resume(&config.checkpoints, &config.device)?;
             classify(&config, task.as_ref(), begin, tell)
         }
-        StoredConfig::Generation(mut config) => {
-            hub::run_origin(&mut config.adapter)?;
-            let unknown = || format!("there is no task {} (see `mtlora tasks`)", config.task);
+        TypedConfig::Generation(config) => {
+            let name = &config.data.task;
+            let unknown = || format!("there is no task {name} (see `mtlora tasks`)");
             let task =
-                task::find_generation(&config.task, config.pairs.clone())?.ok_or_else(unknown)?;
-            (config.checkpoints, config.device) =
-                settings.on_resume(&config.checkpoints, &config.device)?;
-            config.final_scores = settings.final_scores().unwrap_or(config.final_scores);
+                task::find_generation(name, config.kind.pairs.clone())?.ok_or_else(unknown)?;
             generation::run(&config, task.as_ref(), begin, tell)
         }
     }
@@ -218,7 +219,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         json,
     };
     if let Some(folder) = &args.resume {
-        return resume(folder, &args.settings, tell);
+        return resume(folder, args.settings, tell);
     }
     let mut settings = args
         .settings
@@ -230,26 +231,29 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         args.out.get_or_insert_with(|| which.out());
     }
     let out = args.out.ok_or("--out is needed: the run's folder")?;
-    let begin = Begin::New(&out, args.overwrite);
+    let begin = Begin::New {
+        out: &out,
+        overwrite: args.overwrite,
+    };
     match settings.resolve(HeadOf::Model)? {
         Resolved::Classification(config, task) => {
-            adapted::refuse_own(&out, config.adapter.init_from.as_deref())?;
+            adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
             classify(&config, task.as_ref(), begin, tell)
         }
         Resolved::Generation(config, task) => {
-            adapted::refuse_own(&out, config.adapter.init_from.as_deref())?;
+            adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
             generation::run(&config, task.as_ref(), begin, tell)
         }
     }
 }
 
 /// How many examples each class has, and what looks like a mistake in the classes of somebody's own table.
-fn print_classes(config: &RunConfig, task: &dyn Task, examples: &[Example]) {
+fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, examples: &[Example]) {
     let counts = class_counts(task.objective(), examples);
     if let Some(classes) = output::classes(&counts) {
         note!("{classes}");
     }
-    if config.table.is_some() {
+    if config.kind.table.is_some() {
         for warning in class_warnings(&counts) {
             note!("{} {}: {warning}", task.name(), task.train_split());
         }
@@ -257,7 +261,7 @@ fn print_classes(config: &RunConfig, task: &dyn Task, examples: &[Example]) {
 }
 
 fn classify(
-    config: &RunConfig,
+    config: &RunConfig<ClassificationRun>,
     task: &dyn Task,
     begin: Begin<'_>,
     tell: Tell,
@@ -265,14 +269,18 @@ fn classify(
     config.training.validate()?;
     config.checkpoints.validate()?;
     let device = device(&config.device)?.autodiff();
-    let train_examples = task::read(task, &config.data, task.train_split())?;
-    let dev_examples = task::read(task, &config.data, task.dev_split())?;
-    let (parts, fresh) = config.start(&device)?;
-    let place = |split| encoding::of_split(&config.data, split);
+    let train_examples = task::read(task, &config.data.folder, task.train_split())?;
+    let dev_examples = task::read(task, &config.data.folder, task.dev_split())?;
+    let spec = config.model();
+    let Started {
+        loaded: parts,
+        missing,
+    } = spec.start(&device)?;
+    let place = |split| encoding::of_split(&config.data.folder, split);
     let items = encoding::encoded(&parts.text, &train_examples, place(task.train_split()))?;
     let dev = encoding::encoded(&parts.text, &dev_examples, place(task.dev_split()))?;
-    let format = config.format(&parts)?;
-    let (run, from) = begin.open(config, &format)?;
+    let format = spec.format(&parts)?;
+    let (run, from) = begin.open(config.clone(), &format)?;
 
     let sizes = Sizes {
         train: items.len(),
@@ -284,13 +292,16 @@ fn classify(
     };
     sizes.print(task.name(), &config.device);
     print_classes(config, task, &train_examples);
-    if !fresh.is_empty() && from.is_none() {
-        let why = if config.fresh_head {
+    if !missing.is_empty() && from.is_none() {
+        let why = if config.kind.head.fresh {
             "--fresh-head, or not in the model's folder"
         } else {
             "not in the model's folder"
         };
-        note!("these start with new values ({why}): {}", fresh.join(", "));
+        note!(
+            "these start with new values ({why}): {}",
+            missing.join(", ")
+        );
     }
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let metrics = task.metric_names();

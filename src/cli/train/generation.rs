@@ -7,8 +7,8 @@ use burn::tensor::Device;
 use mtlora::core::{device, trainable_parameters};
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    GenerationRunConfig, LoadedGenerator, MetricName, ParameterCounts, PromptForm, Run, RunResults,
-    WriteOptions, encode_records, train_causal,
+    GenerationRun, LoadedGenerator, MetricName, ModelSpec, ParameterCounts, PromptForm, Run,
+    RunConfig, RunResults, WriteOptions, encode_records, train_causal,
 };
 
 use crate::cli::console::output;
@@ -22,7 +22,7 @@ use crate::cli::train::classification::{Begin, Outcome, Sizes, Tell};
 const SHOWN: usize = 3;
 
 pub(crate) fn run(
-    config: &GenerationRunConfig,
+    config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
     begin: Begin<'_>,
     tell: Tell,
@@ -30,18 +30,20 @@ pub(crate) fn run(
     config.training.validate()?;
     config.checkpoints.validate()?;
     let device = device(&config.device)?.autodiff();
-    let records = task::read_records(task, &config.data, &config.train_split)?;
-    let dev_records = task::read_records(task, &config.data, task.dev_split())?;
-    let parts = config.start(&device)?;
+    let records = task::read_records(task, &config.data.folder, &config.kind.train_split)?;
+    let dev_records = task::read_records(task, &config.data.folder, task.dev_split())?;
+    let spec = config.model();
+    let parts = spec.start(&device)?.loaded;
     let encode = |records: &[Record], split: &str| {
         let end = parts.config.eos_token_id;
-        encode_records(&parts.text, end, records, config.max_length)
-            .map_err(|error| encoding::located(error, encoding::of_split(&config.data, split)))
+        encode_records(&parts.text, end, records, config.base.max_length).map_err(|error| {
+            encoding::located(error, encoding::of_split(&config.data.folder, split))
+        })
     };
-    let (items, counts) = encode(&records, &config.train_split)?;
+    let (items, counts) = encode(&records, &config.kind.train_split)?;
     let (dev, _) = encode(&dev_records, task.dev_split())?;
-    let format = config.format(&parts)?;
-    let (run, from) = begin.open(config, &format)?;
+    let format = spec.format(&parts)?;
+    let (run, from) = begin.open(config.clone(), &format)?;
 
     let sizes = Sizes {
         train: items.len(),
@@ -56,7 +58,7 @@ pub(crate) fn run(
         note!(
             "{} inputs are cut to {} tokens, {} texts are longer than that and left out",
             counts.cut,
-            config.max_length,
+            config.base.max_length,
             counts.left_out
         );
     }
@@ -76,7 +78,7 @@ pub(crate) fn run(
     let trained = train_causal(
         parts.model,
         [&items, &dev],
-        config.label_smoothing,
+        config.kind.label_smoothing,
         &config.training,
         from,
         &device,
@@ -96,7 +98,7 @@ pub(crate) fn run(
     };
     // Before anything is said: the run is complete whether or not anybody listens, or waits for its texts' scores.
     run.save_results(&results)?;
-    if config.final_scores {
+    if config.kind.final_scores {
         let place = run.folder().display();
         note!(
             "the run in {place} is complete; now what it writes for the {} inputs of the {} split is scored. If this \
@@ -109,6 +111,7 @@ pub(crate) fn run(
     // It is read anew, as `mtlora eval` reads it.
     drop(parts);
     let scored = config
+        .kind
         .final_scores
         .then(|| final_scores(config, task, &dev_records, &run));
     let (scores, failure) = match scored.transpose() {
@@ -144,13 +147,13 @@ pub(crate) fn run(
 
 /// What `mtlora eval` finds of the run's dev split.
 fn final_scores(
-    config: &GenerationRunConfig,
+    config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
     records: &[Record],
     run: &Run,
 ) -> Result<GenerationScores, Box<dyn Error>> {
     let device = device(&config.device)?;
-    let parts = config.load(run.folder(), &device)?;
+    let parts = config.model().load(run.folder(), &device)?;
     let split = Split {
         task: task.name(),
         scorer: task.scorer(),
@@ -162,13 +165,13 @@ fn final_scores(
 
 /// What the model writes for some inputs.
 fn samples(
-    config: &GenerationRunConfig,
+    config: &RunConfig<GenerationRun>,
     parts: &LoadedGenerator,
     records: &[Record],
     device: &Device,
 ) -> Result<Vec<String>, Box<dyn Error>> {
     let parts = LoadedGenerator {
-        model: config.adapter.folded(parts.model.clone().valid()),
+        model: config.base.adapter.folded(parts.model.clone().valid()),
         config: parts.config.clone(),
         text: parts.text.clone(),
     };
@@ -177,7 +180,7 @@ fn samples(
         return Ok(Vec::new());
     }
     let options = WriteOptions {
-        decoding: config.decoding.clone(),
+        decoding: config.kind.decoding.clone(),
         form: PromptForm::Input,
         cut: true,
     };

@@ -2,11 +2,15 @@
 
 use burn::tensor::Device;
 use mtlora_models::{
-    CausalLm, CausalText, DecodeError, GenerationConfig, GenerationError, Gpt2Config, Gpt2Decoder,
-    ModelError, Progress, generate,
+    DecodeError, GenerationConfig, GenerationError, Gpt2Decoder, ModelError, Progress, generate,
 };
 
 use crate::data::python;
+use crate::metrics::labels::Scores;
+use crate::run::model::generator::LoadedGenerator;
+use crate::tasks::data_to_text::Record;
+use crate::training::learners::causal::{causal_scores, encode_records};
+use crate::training::learners::classification::TrainError;
 
 /// Rows (prompts times beams) that are decoded together: what makes a matrix product of a step
 /// worthwhile without a cache larger than the model.
@@ -109,16 +113,6 @@ pub struct Written {
     pub ended: bool,
 }
 
-/// A model with what it takes to feed it.
-pub struct LoadedGenerator {
-    /// The model.
-    pub model: CausalLm,
-    /// Its sizes.
-    pub config: Gpt2Config,
-    /// From text to tokens and back.
-    pub text: CausalText,
-}
-
 impl LoadedGenerator {
     /// The tokens of a prompt, which leave room for the new ones.
     fn prompt(
@@ -214,5 +208,45 @@ impl LoadedGenerator {
         numbered
             .map(|(one, number)| one.ok_or(WriteError::Nothing { number }))
             .collect()
+    }
+
+    /// Writes a text for each record, on one line, and tells `observe` how many of them are done. The model is as
+    /// [`load`](crate::ModelSpec::load) makes it.
+    ///
+    /// # Errors
+    /// If the settings forbid every text, or the device fails.
+    pub fn write_records(
+        &self,
+        records: &[Record],
+        decoding: &GenerationConfig,
+        device: &Device,
+        observe: &mut dyn FnMut(usize),
+    ) -> Result<Vec<String>, WriteError> {
+        let inputs: Vec<&str> = records.iter().map(|record| record.input.as_str()).collect();
+        let options = WriteOptions {
+            decoding: decoding.clone(),
+            form: PromptForm::Input,
+            cut: true,
+        };
+        let written = self.write(&inputs, &options, device, observe)?;
+        // In a file that is read line by line, texts are what the scores see: words with spaces between them.
+        let one_line = |text: &str| python::split(text).collect::<Vec<_>>().join(" ");
+        Ok(written.iter().map(|one| one_line(&one.text)).collect())
+    }
+
+    /// The loss and the perplexity of the records' references, in sequences of at most `max_length` tokens. The model is
+    /// as [`load`](crate::ModelSpec::load) makes it.
+    ///
+    /// # Errors
+    /// If no reference is short enough, or the device fails.
+    pub fn likelihood(
+        &self,
+        records: &[Record],
+        max_length: usize,
+        device: &Device,
+    ) -> Result<Scores, TrainError> {
+        let end = self.config.eos_token_id;
+        let (sequences, _) = encode_records(&self.text, end, records, max_length)?;
+        causal_scores(&self.model, &sequences, device)
     }
 }

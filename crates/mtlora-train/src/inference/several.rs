@@ -10,21 +10,22 @@ use crate::data::error::{DataError, listed, shown};
 use crate::data::example::Example;
 use crate::data::table_file;
 use crate::inference::evaluation::{encode, predict};
-use crate::inference::generator::{LoadedGenerator, WriteError, WriteOptions, Written};
-use crate::run::adapter_settings::{AdapterSettings, MethodName};
-use crate::run::folder::{LoadedClassifier, RunConfig, task_config};
-use crate::run::generation::GenerationRunConfig;
+use crate::inference::generator::{WriteError, WriteOptions, Written};
+use crate::run::model::adapter_settings::MethodName;
+use crate::run::model::base::{ModelSpec, Started};
+use crate::run::model::classifier::{ClassifierSpec, LoadedClassifier, task_config};
+use crate::run::model::generator::{GeneratorSpec, LoadedGenerator};
 use crate::training::learners::classification::TrainError;
 
-/// An adapter by the name that rows call it.
+/// An adapter by the name that rows call it. `S` is a [`ClassifierSpec`] or a [`GeneratorSpec`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct NamedAdapter<C> {
+pub struct NamedAdapter<S> {
     /// The name.
     pub name: String,
     /// The run's or adapter's folder, with the trained values.
     pub folder: PathBuf,
-    /// What it is a run of: [`RunConfig`] or [`GenerationRunConfig`].
-    pub config: C,
+    /// The base model, and the adapter's settings.
+    pub spec: S,
 }
 
 /// The model of each adapter, in their order and without gradients: the base model's weights are
@@ -36,14 +37,18 @@ pub struct NamedAdapter<C> {
 ///
 /// ```no_run
 /// use std::path::{Path, PathBuf};
-/// use mtlora_train::{NamedAdapter, Run, load_classifiers};
+/// use mtlora_train::{NamedAdapter, Run, TypedConfig, load_classifiers};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let named = |name: &str, folder: &str| -> Result<_, mtlora_train::TrainError> {
+/// let named = |name: &str, folder: &str| -> Result<_, Box<dyn std::error::Error>> {
+///     let (_, config) = Run::open(Path::new(folder))?;
+///     let TypedConfig::Classification(config) = config.typed() else {
+///         return Err("the run is of a data-to-text task".into());
+///     };
 ///     Ok(NamedAdapter {
 ///         name: name.to_string(),
 ///         folder: PathBuf::from(folder),
-///         config: Run::open(Path::new(folder))?.1,
+///         spec: config.model(),
 ///     })
 /// };
 /// let adapters = [named("mood", "runs/sst2")?, named("grammar", "runs/cola")?];
@@ -54,18 +59,21 @@ pub struct NamedAdapter<C> {
 /// # }
 /// ```
 pub fn load_classifiers(
-    adapters: &[NamedAdapter<RunConfig>],
+    adapters: &[NamedAdapter<ClassifierSpec>],
     device: &Device,
 ) -> Result<Vec<LoadedClassifier>, TrainError> {
-    let first = of_one_base(adapters, |config| (&config.model, &config.adapter))?;
-    let (base, fresh) = first.config.base(device)?;
-    let frozen = first.config.adapter.keep_base(base.model.no_grad())?;
-    let fresh_head = fresh.iter().any(|name| name.starts_with("classifier."));
+    let first = of_one_base(adapters)?;
+    let Started {
+        loaded: base,
+        missing,
+    } = first.spec.read_base(device)?;
+    let frozen = first.spec.base.adapter.keep_base(base.model.no_grad())?;
+    let fresh_head = missing.iter().any(|name| name.starts_with("classifier."));
     let mut all = Vec::with_capacity(adapters.len());
     for one in adapters {
-        let adapter = open(one, one.config.adapter.method)?;
-        let objective = &one.config.objective;
-        let config = task_config(EncoderConfig::from_folder(&one.config.model)?, objective)?;
+        let adapter = open(one)?;
+        let objective = &one.spec.head.objective;
+        let config = task_config(EncoderConfig::from_folder(&one.spec.base.model)?, objective)?;
         let mut model = frozen.clone();
         let other_head = config.num_labels() != base.config.num_labels();
         if adapter.num_labels().is_none() && (fresh_head || other_head) {
@@ -80,7 +88,11 @@ pub fn load_classifiers(
         }
         all.push(LoadedClassifier {
             model: adapter.attach(model, &config, &[])?.valid(),
-            text: TextEncoder::from_folder(&one.config.model, &config, one.config.max_length)?,
+            text: TextEncoder::from_folder(
+                &one.spec.base.model,
+                &config,
+                one.spec.base.max_length,
+            )?,
             config,
         });
     }
@@ -93,15 +105,15 @@ pub fn load_classifiers(
 /// # Errors
 /// As [`load_classifiers`].
 pub fn load_generators(
-    adapters: &[NamedAdapter<GenerationRunConfig>],
+    adapters: &[NamedAdapter<GeneratorSpec>],
     device: &Device,
 ) -> Result<Vec<LoadedGenerator>, TrainError> {
-    let first = of_one_base(adapters, |config| (&config.model, &config.adapter))?;
-    let base = first.config.base(device)?;
-    let frozen = first.config.adapter.keep_base(base.model.no_grad())?;
+    let first = of_one_base(adapters)?;
+    let base = first.spec.read_base(device)?.loaded;
+    let frozen = first.spec.base.adapter.keep_base(base.model.no_grad())?;
     let mut all = Vec::with_capacity(adapters.len());
     for one in adapters {
-        let adapter = open(one, one.config.adapter.method)?;
+        let adapter = open(one)?;
         let model = adapter.attach(frozen.clone(), &base.config, &[])?;
         all.push(LoadedGenerator {
             model: model.valid(),
@@ -113,33 +125,33 @@ pub fn load_generators(
 }
 
 /// The first adapter, if all have one base model in one precision.
-fn of_one_base<C>(
-    adapters: &[NamedAdapter<C>],
-    base: impl Fn(&C) -> (&PathBuf, &AdapterSettings),
-) -> Result<&NamedAdapter<C>, TrainError> {
+fn of_one_base<S: ModelSpec>(adapters: &[NamedAdapter<S>]) -> Result<&NamedAdapter<S>, TrainError> {
     let first = adapters
         .first()
         .ok_or(TrainError::Option("there is no adapter"))?;
     let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let (model, settings) = base(&first.config);
+    let base = first.spec.base();
     for other in &adapters[1..] {
-        let (others, theirs) = base(&other.config);
-        if place(others) != place(model) || theirs.base_dtype != settings.base_dtype {
+        let theirs = other.spec.base();
+        if place(&theirs.model) != place(&base.model)
+            || theirs.adapter.base_dtype != base.adapter.base_dtype
+        {
             return Err(TrainError::Report(format!(
                 "adapters over one base model are needed: {} is over {} in {}, {} over {} in {}",
                 first.name,
-                model.display(),
-                settings.base_dtype,
+                base.model.display(),
+                base.adapter.base_dtype,
                 other.name,
-                others.display(),
-                theirs.base_dtype
+                theirs.model.display(),
+                theirs.adapter.base_dtype
             )));
         }
     }
     Ok(first)
 }
 
-fn open<C>(one: &NamedAdapter<C>, method: MethodName) -> Result<PeftAdapter, TrainError> {
+fn open<S: ModelSpec>(one: &NamedAdapter<S>) -> Result<PeftAdapter, TrainError> {
+    let method = one.spec.base().adapter.method;
     if method != MethodName::MtLora {
         return Err(TrainError::Report(format!(
             "{}: was trained with method {method} and is no adapter that could share its base model",

@@ -22,13 +22,12 @@ const BAR: [f64; 2] = [22.0, 6.0];
 
 /// What the adapter in a run's folder has learned, or why that cannot be said; none where there is no
 /// adapter, or not yet.
-pub(super) fn section(folder: &Path, settings: &toml::Table) -> Option<Section> {
+pub(super) fn section(folder: &Path, model: &Path) -> Option<Section> {
     if !folder.join(ADAPTER_CONFIG_FILE).exists() {
         return None;
     }
     // The page does without the norms of the weights where the base model is elsewhere.
-    let model = settings.get("model").and_then(toml::Value::as_str);
-    let base = model.and_then(|model| Checkpoint::open(Path::new(model)).ok());
+    let base = Checkpoint::open(model).ok();
     let found = PeftAdapter::from_folder(folder).and_then(|adapter| adapter.inspect(base.as_ref()));
     Some(Section {
         title: "What the adapter has learned".to_string(),

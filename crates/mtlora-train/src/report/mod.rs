@@ -67,7 +67,7 @@ pub struct Section {
 pub struct RunReport {
     /// What it is called.
     pub name: String,
-    /// Its settings: `run.toml`.
+    /// Its settings, as `run.toml` has them.
     pub settings: toml::Table,
     /// How it went.
     pub curves: Curves,
@@ -83,7 +83,10 @@ impl RunReport {
     /// # Errors
     /// When that is no run, or its files cannot be read.
     pub fn open(folder: &Path) -> Result<Self, ReportError> {
-        let (run, settings) = Run::open(folder).map_err(Box::new)?;
+        let (run, config) = Run::open(folder).map_err(Box::new)?;
+        let settings = toml::Table::try_from(&config).map_err(|error| {
+            Box::new(TrainError::Report(format!("{}: {error}", folder.display())))
+        })?;
         let results = run.results().map_err(Box::new)?;
         let whole = folder.canonicalize();
         let named = whole.as_deref().unwrap_or(folder);
@@ -92,7 +95,9 @@ impl RunReport {
             name: name.to_string_lossy().into_owned(),
             curves: Curves::read(&run.log_path())?,
             results,
-            sections: inspection::section(folder, &settings).into_iter().collect(),
+            sections: inspection::section(folder, &config.base.model)
+                .into_iter()
+                .collect(),
             settings,
         })
     }

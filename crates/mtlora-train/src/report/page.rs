@@ -150,7 +150,12 @@ fn finals(page: &mut String, runs: &[RunReport]) {
             Err(_) if text_metrics::higher_is_better(metric) => 1.0,
             Err(_) => -1.0,
         };
-        let task = |run: &RunReport| run.settings.get("task").cloned();
+        let task = |run: &RunReport| {
+            run.settings
+                .get("data")
+                .and_then(|data| data.get("task"))
+                .cloned()
+        };
         let peers = runs
             .iter()
             .filter(|run| run.results.is_some() && task(run) == task(of));
@@ -417,7 +422,7 @@ mod tests {
         };
         RunReport {
             name: name.to_string(),
-            settings: format!("task = '<sea> & \"land\"'\n[training]\nsteps = {steps}\n")
+            settings: format!("[data]\ntask = '<sea> & \"land\"'\n[training]\nsteps = {steps}\n")
                 .parse()
                 .unwrap(),
             curves: Curves {
@@ -492,7 +497,7 @@ mod tests {
     fn the_best_of_several_runs_stands_out() {
         let page = |runs| Report { runs }.to_html();
         let mut other = run("another task", 900, true);
-        other.settings = "task = 'land'".parse().unwrap();
+        other.settings = "data.task = 'land'".parse().unwrap();
         let all = [
             run("one", 100, true),
             run("two", 300, true),

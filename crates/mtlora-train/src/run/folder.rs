@@ -1,4 +1,4 @@
-//! A run's folder: what it was told, what it learned, and how it went.
+//! A run's folder: its configuration, what was trained, and its log.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -6,30 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use burn::tensor::Device;
 use mtlora_core::State;
 use mtlora_models::{
-    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, ClassifierOptions,
-    EncoderConfig, ModelError, ProblemType, SequenceClassifier, TRAINED_FILE, TextEncoder,
+    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, ModelError, TRAINED_FILE,
     TrainedFormat, write_atomically,
 };
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::data::example::Objective;
 use crate::observe::tensorboard::remove_event_files;
-use crate::run::adapter_settings::AdapterSettings;
 use crate::run::checkpoints::Checkpoints;
+use crate::run::config::file;
+use crate::run::config::settings::RunConfig;
 use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
-use crate::run::init_from::{import, start};
-use crate::run::load::load;
-use crate::run::saver::SaveOptions;
 use crate::run::unfinished::{explain_not_a_run, run_of_checkpoint};
-use crate::tasks::table::TableConfig;
 use crate::training::learners::classification::TrainError;
-use crate::training::normalization::of_earlier_builds;
-use crate::training::options::TrainOptions;
-use crate::training::snapshot::{Snapshot, changed};
+use crate::training::snapshot::{ResumeError, Snapshot, changed};
 
 /// What a run writes beside its checkpoints and curves.
 const FILES: [&str; 7] = [
@@ -44,146 +34,6 @@ const FILES: [&str; 7] = [
 /// How often it is tried again where somebody holds it, and after how long.
 const LOCK_TRIES: usize = 4;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
-/// What of a run's configuration may change when it goes on.
-const MAY_CHANGE: [&str; 3] = ["checkpoints", "device", "final_scores"];
-/// The field of the configuration that says how the folder is laid out.
-const FORMAT_FIELD: &str = "format";
-/// The layout that is written and read.
-const FORMAT: i64 = 2;
-
-/// All that a run is made from: with it and the same model folder and data, it can be made again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunConfig {
-    /// The base model's folder.
-    pub model: PathBuf,
-    /// The task's name.
-    pub task: String,
-    /// The data's folder.
-    pub data: PathBuf,
-    /// The columns of a table, where the task is one.
-    pub table: Option<TableConfig>,
-    /// What trains.
-    pub adapter: AdapterSettings,
-    /// The most tokens of an example; longer ones are cut.
-    pub max_length: usize,
-    /// The device's name.
-    pub device: String,
-    /// How it trains.
-    pub training: TrainOptions,
-    /// When checkpoints are made.
-    #[serde(default)]
-    pub checkpoints: SaveOptions,
-    /// Whether the head's output layer starts with new values though the base model has one.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub fresh_head: bool,
-    /// What the head puts out.
-    pub objective: Objective,
-}
-
-impl RunConfig {
-    /// The base model with this run's head and method, ready to train on an autodiff `device`, and
-    /// the names of the tensors that its folder lacks. Its adapter is new, or the one that `init_from`
-    /// names.
-    ///
-    /// # Errors
-    /// When the folder is no model, or the adapter does not fit it.
-    pub fn start(&self, device: &Device) -> Result<(LoadedClassifier, Vec<String>), TrainError> {
-        let (parts, fresh) = self.base(device)?;
-        let mut modules_to_save = vec!["classifier"];
-        // BERT's pooler, where the base model comes without one.
-        if fresh.iter().any(|name| name.contains(".pooler.")) {
-            modules_to_save.push("pooler");
-        }
-        let seed = self.training.seed;
-        let (settings, kept) = (&self.adapter, &modules_to_save);
-        let model = start(parts.model, &parts.config, settings, kept, seed)?;
-        let model = settings.keep_base(model)?;
-        Ok((LoadedClassifier { model, ..parts }, fresh))
-    }
-
-    /// The base model with the values that were trained, without gradients: those of the run, or of the
-    /// adapter, in `folder`.
-    ///
-    /// # Errors
-    /// When the base model or the trained values cannot be read or do not fit.
-    pub fn load(&self, folder: &Path, device: &Device) -> Result<LoadedClassifier, TrainError> {
-        // What needs a gradient can only be told where there are some.
-        let (parts, _) = self.base(&device.clone().autodiff())?;
-        let model = load(parts.model, &parts.config, &self.adapter, folder)?;
-        Ok(LoadedClassifier { model, ..parts })
-    }
-
-    /// As [`start`](Self::start), but with the head, too, of the adapter that `init_from` names.
-    ///
-    /// # Errors
-    /// When none is named, it does not fit the model, or differs from the settings.
-    pub fn import(&self, device: &Device) -> Result<LoadedClassifier, TrainError> {
-        let (parts, _) = self.base(device)?;
-        let model = import(parts.model, &parts.config, &self.adapter)?;
-        Ok(LoadedClassifier { model, ..parts })
-    }
-
-    /// How what `parts` trains is written.
-    ///
-    /// # Errors
-    /// When the model has adapters of different structures.
-    pub fn format(&self, parts: &LoadedClassifier) -> Result<TrainedFormat, TrainError> {
-        self.adapter
-            .format(&parts.model, &parts.config, &self.model)
-    }
-
-    /// The base model with a head for the objective, and the names of the tensors that its folder lacks.
-    pub(crate) fn base(
-        &self,
-        device: &Device,
-    ) -> Result<(LoadedClassifier, Vec<String>), TrainError> {
-        let config = task_config(EncoderConfig::from_folder(&self.model)?, &self.objective)?;
-        let text = TextEncoder::from_folder(&self.model, &config, self.max_length)?;
-        let options = ClassifierOptions {
-            base_dtype: self.adapter.base_dtype_to_read(),
-            seed: self.training.seed,
-            fresh_head: self.fresh_head,
-        };
-        let (model, fresh) =
-            SequenceClassifier::from_folder_with(options, &self.model, &config, device)?;
-        let parts = LoadedClassifier {
-            model,
-            config,
-            text,
-        };
-        Ok((parts, fresh))
-    }
-}
-
-/// The configuration with a head for `objective`.
-///
-/// # Errors
-/// When there are too many labels.
-pub fn task_config(
-    config: EncoderConfig,
-    objective: &Objective,
-) -> Result<EncoderConfig, ModelError> {
-    match objective {
-        Objective::Classification { labels } => {
-            config.with_classifier(labels.clone(), ProblemType::SingleLabelClassification)
-        }
-        Objective::Regression => {
-            config.with_classifier(vec!["LABEL_0".to_string()], ProblemType::Regression)
-        }
-    }
-}
-
-/// A model with what it takes to feed it.
-pub struct LoadedClassifier {
-    /// The model.
-    pub model: SequenceClassifier,
-    /// Its sizes and labels.
-    pub config: EncoderConfig,
-    /// From text to tokens.
-    pub text: TextEncoder,
-}
-
 /// A run's folder.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -198,11 +48,7 @@ impl Run {
     /// # Errors
     /// When the folder exists and is not empty, unless `overwrite`; when a run is being trained in it;
     /// what the operating system says.
-    pub fn create(
-        folder: &Path,
-        overwrite: bool,
-        config: &impl Serialize,
-    ) -> Result<Self, TrainError> {
+    pub fn create(folder: &Path, overwrite: bool, config: &RunConfig) -> Result<Self, TrainError> {
         let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
         if occupied && !overwrite {
             return Err(TrainError::Report(format!(
@@ -222,19 +68,17 @@ impl Run {
         run.checkpoints().clear()?;
         run.sweep()?;
         remove_event_files(folder)?;
-        let text = toml::to_string_pretty(config)
+        let text = file::write(config)
             .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))?;
-        let text = format!("{FORMAT_FIELD} = {FORMAT}\n{text}");
         write_atomically(&run.path(CONFIG), text.as_bytes())?;
         Ok(run)
     }
 
-    /// A run that is there, and its configuration, a [`RunConfig`] or what else `C` is; see
-    /// [`StoredConfig`](crate::StoredConfig) where that is not known.
+    /// The run in `folder` and its configuration.
     ///
     /// # Errors
-    /// When the folder has no readable `run.toml`, or one of another build.
-    pub fn open<C: DeserializeOwned>(folder: &Path) -> Result<(Self, C), TrainError> {
+    /// If the folder has no readable `run.toml`, or one of a build with another format.
+    pub fn open(folder: &Path) -> Result<(Self, RunConfig), TrainError> {
         let path = folder.join(CONFIG);
         // A checkpoint has a copy of the configuration.
         if run_of_checkpoint(folder).is_some() {
@@ -255,7 +99,7 @@ impl Run {
             };
             TrainError::Report(message)
         })?;
-        let config = read_config(&text)
+        let config = file::read(&text)
             .map_err(|error| TrainError::Report(format!("{}: {error}", path.display())))?;
         let run = Self {
             folder: folder.to_path_buf(),
@@ -342,13 +186,7 @@ impl Run {
             remove_event_files(&self.folder)?;
             return Ok((None, notes));
         };
-        let table = |text: &str| {
-            text.parse::<toml::Table>()
-                .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))
-        };
-        let was = table(&kept.config)?;
-        let is = table(&self.config_text()?)?;
-        if let Some(error) = changed(&was, &is, &MAY_CHANGE) {
+        if let Some(error) = self.changed(&kept.config)? {
             return Err(error.into());
         }
         let step = kept.snapshot.step;
@@ -363,6 +201,22 @@ impl Run {
             self.save_state(format, &best.values)?;
         }
         Ok((Some(kept.snapshot), notes))
+    }
+
+    /// The first setting that is not what it was when a checkpoint was made, although it may not change. `earlier` is
+    /// the checkpoint's copy of `run.toml`.
+    fn changed(&self, earlier: &str) -> Result<Option<ResumeError>, TrainError> {
+        let read = |text: &str| {
+            file::read(text).map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))
+        };
+        let table = |config: &RunConfig| {
+            toml::Table::try_from(config)
+                .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))
+        };
+        let is = read(&self.config_text()?)?;
+        let mut was = read(earlier)?;
+        was.change(is.changeable());
+        Ok(changed(&table(&was)?, &table(&is)?))
     }
 
     /// Removes what a killed program left of files that it was writing.
@@ -405,59 +259,16 @@ impl Run {
     }
 }
 
-/// Reads a configuration, whose layout must be the one that is written today.
-fn read_config<C: DeserializeOwned>(text: &str) -> Result<C, String> {
-    let mut table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
-    if table.is_empty() {
-        return Err("the file is empty: the run is damaged".to_string());
-    }
-    match table.get(FORMAT_FIELD).map(toml::Value::as_integer) {
-        Some(Some(FORMAT)) => {}
-        None => {
-            return Err(
-                "the run was made by an earlier build of mtlora, which kept adapters in another form; \
-                 train it again, or merge it with that build and use the merged folder as the model"
-                    .to_string(),
-            );
-        }
-        Some(_) => {
-            return Err(format!(
-                "`{FORMAT_FIELD}` is not {FORMAT}: the run was made by another build of mtlora; use that one"
-            ));
-        }
-    }
-    // Without that line, and with every other where it was, for the messages.
-    let is_format = |line: &&str| line.split('=').next().map(str::trim) == Some(FORMAT_FIELD);
-    let first = text.lines().position(|line| is_format(&line));
-    let rest: Vec<&str> = text
-        .lines()
-        .enumerate()
-        .map(|(at, line)| if Some(at) == first { "" } else { line })
-        .collect();
-    let config = toml::from_str(&rest.join("\n")).map_err(|error| error.to_string())?;
-    match table
-        .get_mut("training")
-        .and_then(toml::Value::as_table_mut)
-    {
-        Some(options) if !options.contains_key("loss_normalization") => {
-            of_earlier_builds(options);
-            table.remove(FORMAT_FIELD);
-            table.try_into().map_err(|error| error.to_string())
-        }
-        _ => Ok(config),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::training::normalization::LossNormalization;
+    use crate::run::config::settings::example;
 
     #[test]
     fn what_a_killed_program_was_writing_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let run = Run::create(folder.path(), false, &toml::Table::new()).unwrap();
+        let run = Run::create(folder.path(), false, &example()).unwrap();
         let put = |name: &str| fs::write(folder.path().join(name), "x").unwrap();
         put(".adapter_model.safetensors.41-0.tmp");
         put(".trained.safetensors.41-1.tmp");
@@ -477,43 +288,5 @@ mod tests {
             CONFIG,
         ];
         assert_eq!(left, expected);
-    }
-
-    #[test]
-    fn a_run_that_does_not_say_what_losses_are_divided_by_was_made_by_batches() {
-        #[derive(Debug, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Config {
-            training: TrainOptions,
-        }
-        let read = |text: &str| read_config::<Config>(&format!("format = 2\n[training]\n{text}"));
-        let normalization = |text: &str| read(text).unwrap().training.loss_normalization;
-        assert_eq!(normalization("epochs = 4"), LossNormalization::Batch);
-        let step = normalization("loss_normalization = 'step'");
-        assert_eq!(step, LossNormalization::Step);
-        let error = read("epcohs = 4").unwrap_err();
-        assert!(
-            error.contains("line 3") && error.contains("epcohs"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn runs_of_other_builds_are_refused_with_the_way_out() {
-        #[derive(Debug, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Config {
-            rank: usize,
-        }
-        let read = |text: &str| read_config::<Config>(text);
-        assert_eq!(read("format = 2\nrank = 4").unwrap().rank, 4);
-        assert!(read("rank = 4").unwrap_err().contains("earlier build"));
-        assert!(
-            read("format = 3\nrank = 4")
-                .unwrap_err()
-                .contains("another build")
-        );
-        let text = read("format = 2\nrank = 4\nrnak = 5").unwrap_err();
-        assert!(text.contains("line 3") && text.contains("rnak"), "{text}");
     }
 }

@@ -174,11 +174,13 @@ impl LogEnd {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::metrics::labels::MetricName;
+    use crate::run::config::settings::example;
 
     #[test]
     fn what_is_logged_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        let run = Run::create(folder.path(), false, &toml::Table::new()).unwrap();
+        let run = Run::create(folder.path(), false, &example()).unwrap();
         let step = StepReport {
             step: 3,
             steps: 9,
@@ -188,7 +190,7 @@ mod tests {
         };
         run.log_step(&step).unwrap();
         let mut scores = Scores::default();
-        scores.set(crate::metrics::labels::MetricName::Loss, 0.25);
+        scores.set(MetricName::Loss, 0.25);
         run.log_evaluation(4, &scores).unwrap();
         let text = fs::read_to_string(run.log_path()).unwrap();
         assert_eq!(

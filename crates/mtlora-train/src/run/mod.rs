@@ -1,14 +1,11 @@
-//! A run's folder: its configuration, its checkpoints, and what it starts from.
+//! A run's folder: its configuration, its model, its checkpoints, its log and its results.
 
-pub(crate) mod adapter_settings;
 pub(crate) mod checkpoints;
+pub(crate) mod config;
 pub(crate) mod file_names;
 pub(crate) mod folder;
-pub(crate) mod generation;
-pub(crate) mod init_from;
-pub(crate) mod load;
 pub(crate) mod log;
+pub(crate) mod model;
 pub(crate) mod results;
 pub(crate) mod saver;
-pub(crate) mod stored;
 pub(crate) mod unfinished;

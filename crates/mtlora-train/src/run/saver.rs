@@ -68,7 +68,9 @@ impl SaveOptions {
 ///
 /// use mtlora_core::State;
 /// use mtlora_models::TrainedFormat;
-/// use mtlora_train::{Observer, Pause, Run, Saver, SaveOptions, Scores, StepReport, TrainError};
+/// use mtlora_train::{
+///     ModelSpec, Observer, Pause, Run, SaveOptions, Saver, Scores, StepReport, TrainError, TypedConfig,
+/// };
 ///
 /// struct Keep(Run, TrainedFormat, Saver);
 ///
@@ -89,10 +91,14 @@ impl SaveOptions {
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // A new run is made with `Run::create`; one that was stopped goes on:
-/// let (run, config) = Run::open::<mtlora_train::RunConfig>("runs/mrpc".as_ref())?;
+/// let (run, config) = Run::open("runs/mrpc".as_ref())?;
 /// let run = run.lock()?;
-/// let (parts, _) = config.start(&mtlora_core::device("flex")?.autodiff())?;
-/// let format = config.format(&parts)?;
+/// let TypedConfig::Classification(config) = config.typed() else {
+///     return Err("the run is of a data-to-text task".into());
+/// };
+/// let spec = config.model();
+/// let started = spec.start(&mtlora_core::device("flex")?.autodiff())?;
+/// let format = spec.format(&started.loaded)?;
 /// let (from, _notes) = run.rewind(&format)?;
 /// let saver = Saver::new(&run, SaveOptions::default())?;
 /// let mut observer = Keep(run, format, saver);

@@ -162,6 +162,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::run::config::settings::example;
     use crate::run::folder::Run;
 
     const LOG_TEXT: &str = concat!(
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn a_run_that_is_being_trained_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let run = Run::create(folder.path(), false, &toml::Table::new()).unwrap();
+        let run = Run::create(folder.path(), false, &example()).unwrap();
         let text = Unfinished::find(folder.path()).unwrap().to_string();
         assert!(text.contains("wait until that ends"), "{text}");
         drop(run);

@@ -132,21 +132,16 @@ impl Snapshot {
 
 fn changed_setting(was: &TrainOptions, is: &TrainOptions) -> Option<ResumeError> {
     let [was, is] = [was, is].map(|options| toml::Table::try_from(options).unwrap_or_default());
-    changed(&was, &is, &[])
+    changed(&was, &is)
 }
 
-/// The first setting that differs between two tables, but for those in the tables of these names.
-pub(crate) fn changed(
-    was: &toml::Table,
-    is: &toml::Table,
-    ignored: &[&str],
-) -> Option<ResumeError> {
-    let names = was.keys().chain(is.keys());
-    for name in names.filter(|name| !ignored.contains(&name.as_str())) {
+/// The first setting that differs between two tables.
+pub(crate) fn changed(was: &toml::Table, is: &toml::Table) -> Option<ResumeError> {
+    for name in was.keys().chain(is.keys()) {
         match (was.get(name), is.get(name)) {
             (was, is) if was == is => {}
             (Some(toml::Value::Table(was)), Some(toml::Value::Table(is))) => {
-                return changed(was, is, &[]).map(|error| match error {
+                return changed(was, is).map(|error| match error {
                     ResumeError::Setting { setting, was, is } => ResumeError::Setting {
                         setting: format!("{name}.{setting}"),
                         was,

@@ -13,7 +13,7 @@ use crate::data::fingerprint::Fingerprint;
 use crate::inference::evaluation::{Item, evaluate};
 use crate::metrics::labels::{MetricError, MetricName, Scores};
 use crate::run::checkpoints::CheckpointError;
-use crate::run::init_from::InitFromError;
+use crate::run::model::init_from::InitFromError;
 use crate::tasks::task::Task;
 use crate::training::fit::{Learner, Observer, Trained, fit};
 use crate::training::loss::loss_sum;
@@ -259,7 +259,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::run::folder::task_config;
+    use crate::run::model::classifier::task_config;
     use crate::training::batches::{BatchSize, by_length, shuffled};
     use crate::training::normalization::LossNormalization;
     use crate::training::step::testing::made_by;

@@ -9,7 +9,7 @@ use mtlora_models::{
     adapter_weights,
 };
 
-use crate::run::adapter_settings::{AdapterSettings, MethodName};
+use crate::run::model::adapter_settings::{AdapterSettings, MethodName};
 use crate::training::learners::classification::TrainError;
 
 /// The base model with the trained values in `folder`, without gradients.

@@ -6,7 +6,7 @@ use burn::module::Module;
 use mtlora_core::{BaseDtype, Init, adapters};
 use mtlora_models::{AdapterConfig, CheckpointLayout, PeftAdapter, TargetModules};
 
-use crate::run::adapter_settings::{AdapterSettings, MethodName};
+use crate::run::model::adapter_settings::{AdapterSettings, MethodName};
 use crate::training::learners::classification::TrainError;
 
 /// Why a run cannot start from an adapter.

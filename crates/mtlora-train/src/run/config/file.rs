@@ -1,0 +1,169 @@
+//! `run.toml`: the configuration of a run as text, with the number of its format.
+
+use crate::run::config::earlier::Format2;
+use crate::run::config::settings::RunConfig;
+
+/// The key with the format's number, on the first line.
+const FORMAT_KEY: &str = "format";
+/// The format that is written. [`Format2`] is read, too.
+const FORMAT: i64 = 3;
+const EARLIER_FORMAT: i64 = 2;
+
+/// The text of `run.toml`.
+///
+/// # Errors
+/// If a value has no form in TOML, such as a path that is not Unicode.
+pub(crate) fn write(config: &RunConfig) -> Result<String, toml::ser::Error> {
+    let text = toml::to_string_pretty(config)?;
+    Ok(format!("{FORMAT_KEY} = {FORMAT}\n{text}"))
+}
+
+/// Reads the text of a `run.toml`.
+///
+/// # Errors
+/// If the text is not a configuration, with the line, or has a format that this build does not know.
+pub(crate) fn read(text: &str) -> Result<RunConfig, String> {
+    if text.trim().is_empty() {
+        return Err("the file is empty: the run is damaged".to_string());
+    }
+    let (format, rest) = split_format(text);
+    match format.as_deref().map(str::parse) {
+        Some(Ok(FORMAT)) => toml::from_str(&rest).map_err(|error| error.to_string()),
+        Some(Ok(EARLIER_FORMAT)) => Format2::read(&rest)
+            .map(RunConfig::from)
+            .map_err(|error| error.to_string()),
+        None => {
+            // A message about the syntax, if this is not TOML.
+            rest.parse::<toml::Table>()
+                .map_err(|error| error.to_string())?;
+            Err(
+                "the run was made by an earlier build of mtlora, which kept adapters in another form; \
+                 train it again, or merge it with that build and use the merged folder as the model"
+                    .to_string(),
+            )
+        }
+        Some(_) => Err(format!(
+            "`{FORMAT_KEY}` is not {FORMAT}: the run was made by another build of mtlora; use that one"
+        )),
+    }
+}
+
+/// The value of the format's key, and the text without it. The other lines keep their numbers, for the messages.
+fn split_format(text: &str) -> (Option<String>, String) {
+    let mut format = None;
+    let mut rest = String::with_capacity(text.len());
+    let mut is_top_level = true;
+    for line in text.lines() {
+        is_top_level &= !line.trim_start().starts_with('[');
+        let value = line
+            .split_once('=')
+            .filter(|(key, _)| key.trim() == FORMAT_KEY);
+        match value {
+            Some((_, value)) if is_top_level && format.is_none() => {
+                format = Some(value.trim().to_string());
+            }
+            _ => rest.push_str(line),
+        }
+        rest.push('\n');
+    }
+    (format, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::data::example::Objective;
+    use crate::run::config::settings::{ClassificationRun, GenerationRun, RunKind, example};
+    use crate::training::normalization::LossNormalization;
+    use mtlora_models::GenerationConfig;
+
+    const CLASSIFICATION: &str = include_str!("earlier/classification.toml");
+    const GENERATION: &str = include_str!("earlier/generation.toml");
+
+    #[test]
+    fn a_configuration_is_read_as_it_was_written() {
+        let mut config = example();
+        assert_eq!(read(&write(&config).unwrap()), Ok(config.clone()));
+        config.kind = RunKind::Generation(GenerationRun {
+            train_split: "train".to_string(),
+            label_smoothing: 0.1,
+            final_scores: true,
+            pairs: None,
+            decoding: GenerationConfig::default(),
+        });
+        let text = write(&config).unwrap();
+        assert!(text.starts_with("format = 3\n"), "{text}");
+        assert_eq!(read(&text), Ok(config));
+    }
+
+    #[test]
+    fn runs_of_the_format_before_can_be_read() {
+        let config = read(CLASSIFICATION).unwrap();
+        assert_eq!(config.base.model, PathBuf::from("/models/roberta-base"));
+        assert_eq!(config.base.max_length, 64);
+        assert_eq!(config.base.adapter.targets, "all-linear");
+        assert_eq!(config.data.task, "acceptability");
+        assert_eq!(config.training.epochs, 5);
+        let labels = ["unacceptable", "acceptable"].map(str::to_string).to_vec();
+        let RunKind::Classification(ClassificationRun { head, table }) = config.kind else {
+            panic!("a classification");
+        };
+        assert_eq!(head.objective, Objective::Classification { labels });
+        assert!(head.fresh && table.is_none());
+
+        let config = read(GENERATION).unwrap();
+        assert_eq!(config.base.adapter.projections.as_deref(), Some("qkv"));
+        let RunKind::Generation(kind) = config.kind else {
+            panic!("a generation");
+        };
+        assert_eq!(
+            (kind.train_split.as_str(), kind.final_scores),
+            ("train", true)
+        );
+        assert_eq!((kind.label_smoothing, kind.decoding.num_beams), (0.1, 10));
+    }
+
+    #[test]
+    fn a_run_that_does_not_say_what_losses_are_divided_by_was_made_by_batches() {
+        let read = |text: &str| read(text).unwrap().training.loss_normalization;
+        assert_eq!(read(CLASSIFICATION), LossNormalization::Step);
+        let line = "loss_normalization = \"step\"\n";
+        assert!(CLASSIFICATION.contains(line));
+        let without = CLASSIFICATION.replacen(line, "", 1);
+        assert_eq!(read(&without), LossNormalization::Batch);
+    }
+
+    #[test]
+    fn what_is_not_known_is_named_with_its_line() {
+        for text in [CLASSIFICATION, GENERATION, &write(&example()).unwrap()] {
+            let changed = text.replacen("epochs =", "epcohs =", 1);
+            let line = text
+                .lines()
+                .position(|line| line.starts_with("epochs ="))
+                .unwrap()
+                + 1;
+            let error = read(&changed).unwrap_err();
+            let place = format!("line {line}");
+            assert!(
+                error.contains(&place) && error.contains("epcohs"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn runs_of_other_builds_are_refused_with_the_way_out() {
+        let text = write(&example()).unwrap();
+        let without = text.replacen("format = 3\n", "", 1);
+        assert!(read(&without).unwrap_err().contains("earlier build"));
+        for format in ["4", "\"x\"", "1"] {
+            let other = text.replacen("format = 3", &format!("format = {format}"), 1);
+            assert!(read(&other).unwrap_err().contains("another build"));
+        }
+        assert!(read("\n").unwrap_err().contains("is damaged"));
+        assert!(read("what = is this").is_err());
+    }
+}

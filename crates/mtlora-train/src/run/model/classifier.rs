@@ -1,0 +1,103 @@
+//! An encoder with a classification head.
+
+use burn::tensor::Device;
+use mtlora_models::{
+    ClassifierOptions, EncoderConfig, ModelError, ProblemType, SequenceClassifier, TextEncoder,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::data::example::Objective;
+use crate::run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
+use crate::training::learners::classification::TrainError;
+
+/// A classifier with what it takes to feed it.
+pub type LoadedClassifier = Loaded<SequenceClassifier, EncoderConfig, TextEncoder>;
+
+/// A classification head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadSpec {
+    /// Whether its output layer starts with new values although the base model has one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
+    /// Its outputs.
+    pub objective: Objective,
+}
+
+/// An encoder with a classification head and an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassifierSpec {
+    /// The encoder and the adapter.
+    pub base: BaseSpec,
+    /// The head.
+    pub head: HeadSpec,
+    /// The seed of the head's and the adapter's new values.
+    pub seed: u64,
+}
+
+impl ModelSpec for ClassifierSpec {
+    type Model = SequenceClassifier;
+    type Config = EncoderConfig;
+    type Text = TextEncoder;
+
+    fn base(&self) -> &BaseSpec {
+        &self.base
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn read_base(
+        &self,
+        device: &Device,
+    ) -> Result<Started<SequenceClassifier, EncoderConfig, TextEncoder>, TrainError> {
+        let folder = &self.base.model;
+        let config = task_config(EncoderConfig::from_folder(folder)?, &self.head.objective)?;
+        let text = TextEncoder::from_folder(folder, &config, self.base.max_length)?;
+        let options = ClassifierOptions {
+            base_dtype: self.base.adapter.base_dtype_to_read(),
+            seed: self.seed,
+            fresh_head: self.head.fresh,
+        };
+        let (model, missing) =
+            SequenceClassifier::from_folder_with(options, folder, &config, device)?;
+        let loaded = Loaded {
+            model,
+            config,
+            text,
+        };
+        Ok(Started { loaded, missing })
+    }
+
+    fn modules_to_save(&self, missing: &[String]) -> Vec<&'static str> {
+        let mut modules = vec!["classifier"];
+        // BERT's pooler, if the base model comes without one.
+        if missing.iter().any(|name| name.contains(".pooler.")) {
+            modules.push("pooler");
+        }
+        modules
+    }
+
+    fn for_inference(&self, model: SequenceClassifier) -> SequenceClassifier {
+        model
+    }
+}
+
+/// The configuration with a head for `objective`.
+///
+/// # Errors
+/// If there are too many labels.
+pub fn task_config(
+    config: EncoderConfig,
+    objective: &Objective,
+) -> Result<EncoderConfig, ModelError> {
+    match objective {
+        Objective::Classification { labels } => {
+            config.with_classifier(labels.clone(), ProblemType::SingleLabelClassification)
+        }
+        Objective::Regression => {
+            config.with_classifier(vec!["LABEL_0".to_string()], ProblemType::Regression)
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The model of a run: its base model, its adapter, and how both are loaded.
+
+pub(crate) mod adapter_settings;
+pub(crate) mod base;
+pub(crate) mod classifier;
+pub(crate) mod generator;
+pub(crate) mod init_from;
+pub(crate) mod load;
