@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use mtlora::core::{MtLoraConfig, Structure, Targets, devices};
-use mtlora::models::{CausalBatch, CausalLm, fused_projections};
-use mtlora::train::bench::{Subject, gpt2, random_sequences};
+use mtlora::models::{CausalBatch, CausalLm, ModelConfig, ModelFamilies, fused_projections};
+use mtlora::train::bench::{Subject, random_sequences};
 use mtlora::train::{BatchLoss, Method, TrainOptions};
 
 const BATCH: usize = 4;
@@ -49,9 +49,9 @@ static ALLOCATOR: Counting = Counting;
 
 /// The sum of the batch's losses from Burn's own operations on all logits at once.
 fn whole(model: &CausalLm, batch: &CausalBatch) -> Tensor<1> {
-    let hidden = model.transformer.forward(&batch.strip);
+    let hidden = model.hidden(&batch.packed);
     let rows = hidden.select(0, batch.places.clone());
-    let embedding = model.transformer.wte.weight.val();
+    let embedding = model.model().output_map();
     let log_p = log_softmax(rows.matmul(embedding.transpose()), 1);
     let targets = batch.targets.clone().unsqueeze_dim(1);
     let nll = log_p.clone().gather(1, targets).sum().neg();
@@ -66,7 +66,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let named = devices().remove(0);
     let device = named.device.autodiff();
-    let config = gpt2()?;
+    let Some(ModelConfig::Causal(config)) = ModelFamilies::builtin().published("gpt2")? else {
+        return Err("GPT-2 is a causal model".into());
+    };
     let adapter = MtLoraConfig::new(Structure::Lora)
         .with_rank(4)
         .with_alpha(32.0)
@@ -88,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let batch = CausalBatch::new(chosen, &device)?;
         Ok(BatchLoss {
             sum: whole(model, &batch),
-            tokens: batch.strip.segments.tokens(),
+            tokens: batch.packed.segments.tokens(),
         })
     };
     let chunked = Subject::causal(model.clone(), &sequences, SMOOTHING, &options, &device);

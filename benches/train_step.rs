@@ -24,8 +24,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Int, Tensor};
 use mtlora::core::{MtLoraConfig, Structure, Targets, devices};
-use mtlora::models::{EncoderConfig, SequenceClassifier};
-use mtlora::train::bench::{Subject, random_items, roberta_base};
+use mtlora::models::{Architecture, EncoderConfig, EncoderSizes, SequenceClassifier};
+use mtlora::train::bench::{Subject, random_items};
 use mtlora::train::{Method, TrainOptions, adamw};
 
 const BATCH: usize = 16;
@@ -129,7 +129,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let named = devices().remove(0);
     let device = named.device.autodiff();
-    let config = roberta_base()?;
+    let config = EncoderConfig::new(
+        Architecture::Roberta,
+        EncoderSizes {
+            vocab_size: 50_265,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            max_tokens: 512,
+        },
+    )?;
     let model = SequenceClassifier::fresh(&config, 0, &device)?;
     let items = random_items(&config, [BATCH, LENGTH], 0);
     let options = TrainOptions::default();

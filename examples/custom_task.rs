@@ -102,7 +102,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         max_tokens: 32,
     };
     let config = task_config(
-        EncoderConfig::new(Architecture::Roberta, sizes)?,
+        &EncoderConfig::new(Architecture::Roberta, sizes)?,
         task.objective(),
     )?;
     let text = TextEncoder::new(PathBuf::from("tokenizer.json"), tokenizer, &config, 32)?;

@@ -12,12 +12,12 @@
 //! use burn::module::Module;
 //! use burn::tensor::Device;
 //! use mtlora_core::{Fold, MtLoraConfig, Structure, Targets};
-//! use mtlora_models::{EncoderConfig, PackedBatch, PeftAdapter, SequenceClassifier, TextEncoder};
+//! use mtlora_models::{ClassifierConfig, PackedBatch, PeftAdapter, SequenceClassifier, TextEncoder};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = Path::new("roberta-base");
 //! let device = Device::flex().autodiff();
-//! let config = EncoderConfig::from_folder(folder)?;
+//! let config = ClassifierConfig::from_folder(folder)?;
 //! // `fresh` names the weights that the folder lacks, such as the head's. They start at random, from seed 0.
 //! let (model, fresh) = SequenceClassifier::from_folder(folder, &config, 0, &device)?;
 //! let model = MtLoraConfig::new(Structure::Shim)
@@ -49,7 +49,7 @@
 //!
 //! | to | read |
 //! |---|---|
-//! | classify or score texts | [`SequenceClassifier`], [`EncoderConfig`], [`TextEncoder`], [`PackedBatch`] |
+//! | classify or score texts | [`SequenceClassifier`], [`ClassifierConfig`], [`TextEncoder`], [`PackedBatch`] |
 //! | generate text | [`CausalLm`], [`Gpt2Config`], [`CausalText`], [`Gpt2Decoder`], [`generate`] |
 //! | pre-train an encoder | [`MaskedLm`], [`train_tokenizer`] |
 //! | read an adapter and attach it, or inspect and combine adapters | [`PeftAdapter`], [`AdapterConfig`] |
@@ -73,16 +73,28 @@ pub use adapter::{
     TrainedFormat, adapter_weights,
 };
 pub use error::ModelError;
-pub use families::encoder::classifier::{
-    ClassificationHead, ClassifierOptions, SequenceClassifier,
+pub use families::boxed::{BoxedModule, Exposes};
+pub use families::cached_decoder::{CachedDecoder, DecodeError};
+pub use families::causal::{CausalConfig, CausalLm, CausalModel, CausalModelConfig};
+pub use families::causal_batch::CausalBatch;
+pub use families::classifier::{
+    ClassifierConfig, ClassifierModel, ClassifierModelConfig, ClassifierOptions, SequenceClassifier,
 };
-pub use families::encoder::config::{Architecture, EncoderConfig, EncoderSizes, ProblemType};
-pub use families::encoder::masked_lm::{LmHead, MaskedLm};
+pub use families::config_file::ConfigFile;
+pub use families::config_handle::ConfigHandle;
+pub use families::encoder::architecture::Architecture;
+pub use families::encoder::classifier::{ClassificationHead, EncoderClassifier};
+pub use families::encoder::config::{EncoderConfig, EncoderSizes};
+pub use families::encoder::masked_lm::{EncoderMaskedLm, LmHead};
 pub use families::encoder::model::Encoder;
-pub use families::gpt2::{
-    Block, CausalBatch, CausalLm, DecodeError, Gpt2, Gpt2Config, Gpt2Decoder, Gpt2Sizes, Mlp,
-    fused_projections,
-};
+pub use families::family::{CausalFamily, ClassifierFamily, MaskedLmFamily, ModelFamily};
+pub use families::gpt2::{Block, Gpt2, Gpt2Config, Gpt2Lm, Gpt2Sizes, Mlp, fused_projections};
+pub use families::masked_lm::{MaskedLm, MaskedLmConfig, MaskedLmModel, MaskedLmModelConfig};
+pub use families::operations::OperationCounter;
+pub use families::problem_type::ProblemType;
+pub use families::registry::{ModelConfig, ModelFamilies};
+pub use families::sizes::{ModelSizes, PublishedModel};
+pub use families::text_config::TextConfig;
 pub use files::checkpoint::Checkpoint;
 pub use files::folder_notes::{FolderNote, folder_notes};
 pub use files::names::CONFIG_FILE;
@@ -98,6 +110,7 @@ pub use layers::activation::Activation;
 pub use layers::attention::{
     Attention, AttentionError, AttentionSpec, PositionScheme, Projections, ScoreBias,
 };
+pub use layers::attention_context::{AttentionContext, BatchAttention};
 pub use layers::feed_forward::widen;
 pub use layers::layer_norm::LayerNorm;
 pub use layers::weights::{zero_embedding, zero_linear};

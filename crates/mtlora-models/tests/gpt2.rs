@@ -8,8 +8,8 @@ use burn::tensor::{Device, Tensor};
 use common::{Expected, difference, floats, folder};
 use mtlora_core::{NamedDevice, devices};
 use mtlora_models::{
-    CausalBatch, CausalDecoder, CausalLm, Checkpoint, Generated, GenerationConfig, Gpt2Config,
-    Gpt2Decoder, generate,
+    CachedDecoder, CausalBatch, CausalDecoder, CausalLm, Checkpoint, Generated, GenerationConfig,
+    Gpt2Config, generate,
 };
 
 fn model(device: &Device) -> (CausalLm, Gpt2Config) {
@@ -40,13 +40,13 @@ fn states_logits_and_loss_are_hugging_faces() {
     for NamedDevice { name, device } in devices() {
         let (model, _) = model(&device);
         let batch = batch(&sequences, &device);
-        let states = model.transformer.hidden_states(&batch.strip);
+        let states = model.hidden_states(&batch.packed);
         for (index, state) in states.into_iter().enumerate() {
             let error = difference(&floats(state), &expected.floats(&format!("hidden_{index}")));
             assert!(error < 1e-4, "{name} hidden {index}: {error}");
         }
         let error = difference(
-            &floats(model.logits(&batch.strip)),
+            &floats(model.logits(&batch.packed)),
             &expected.floats("logits"),
         );
         assert!(error < 1e-4, "{name} logits: {error}");
@@ -81,7 +81,7 @@ fn generated_tokens_are_hugging_faces() {
     for NamedDevice { name, device } in devices() {
         let (model, config) = model(&device);
         let run = |settings: &GenerationConfig| {
-            let mut decoder = Gpt2Decoder::new(&model, &config, &device);
+            let mut decoder = CachedDecoder::new(&model, &config, &device);
             let mut all = generate(&mut decoder, &prompts, settings, &mut |_| ()).unwrap();
             all.remove(0).remove(0)
         };
@@ -120,7 +120,7 @@ fn a_batch_of_prompts_gives_what_each_gives_alone() {
             ..settings()
         };
         let run = |prompts: &[Vec<u32>]| {
-            let mut decoder = Gpt2Decoder::new(&model, &config, &device);
+            let mut decoder = CachedDecoder::new(&model, &config, &device);
             generate(&mut decoder, prompts, &settings, &mut |_| ()).unwrap()
         };
         let together = run(&prompts());
@@ -137,14 +137,14 @@ fn a_batch_of_prompts_gives_what_each_gives_alone() {
 fn logits_from_the_cache_are_those_of_the_whole_sequence() {
     for NamedDevice { name, device } in devices() {
         let (model, config) = model(&device);
-        let mut decoder = Gpt2Decoder::new(&model, &config, &device);
+        let mut decoder = CachedDecoder::new(&model, &config, &device);
         let mut rows = prompts();
         let mut logits = decoder.start(&rows).unwrap();
         for step in 0..12usize {
             let last: Vec<Vec<f32>> = rows
                 .iter()
                 .map(|row| {
-                    let all = model.logits(&batch(std::slice::from_ref(row), &device).strip);
+                    let all = model.logits(&batch(std::slice::from_ref(row), &device).packed);
                     let last: Tensor<2> = all.narrow(0, row.len() - 1, 1);
                     floats(last)
                 })

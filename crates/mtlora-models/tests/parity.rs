@@ -9,7 +9,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 use common::{Expected, difference, floats, folder};
 use mtlora_core::devices;
-use mtlora_models::{EncoderConfig, PackedBatch, SequenceClassifier, Tokens};
+use mtlora_models::{EncoderClassifier, EncoderConfig, PackedBatch, SequenceClassifier, Tokens};
 
 #[test]
 fn models_agree_with_hugging_faces() {
@@ -31,6 +31,8 @@ fn models_agree_with_hugging_faces() {
             let strip = PackedBatch::new(&all, &config, &named.device).unwrap();
 
             for (layer, state) in classifier
+                .downcast_ref::<EncoderClassifier>()
+                .unwrap()
                 .base
                 .hidden_states(&strip)
                 .into_iter()

@@ -95,7 +95,7 @@ impl Base {
                 let length = ids.len() / 3;
                 let batch = ids.chunks(length).map(|ids| (ids, 0..length));
                 let batch = CausalBatch::new(batch, device).unwrap();
-                let all: Tensor<2> = model.logits(&batch.strip);
+                let all: Tensor<2> = model.logits(&batch.packed);
                 let last =
                     (1..=3).map(|end| floats(all.clone().narrow(0, end * length - LAST, LAST)));
                 last.flatten().collect()

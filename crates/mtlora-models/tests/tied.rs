@@ -18,9 +18,9 @@ use mtlora_core::{
     AdapterForm, AdapterValues, BaseDtype, Factors, Fold, MtLoraConfig, Structure, Targets,
 };
 use mtlora_models::{
-    AdaptedModule, AdapterConfig, CausalBatch, CausalLm, Checkpoint, EncoderConfig,
-    GenerationConfig, Gpt2Config, Gpt2Decoder, PeftAdapter, SequenceClassifier, TargetModules,
-    generate, write_checkpoint,
+    AdaptedModule, AdapterConfig, CachedDecoder, CausalBatch, CausalLm, Checkpoint,
+    EncoderClassifier, EncoderConfig, GenerationConfig, Gpt2Config, Gpt2Lm, PeftAdapter,
+    SequenceClassifier, TargetModules, generate, write_checkpoint,
 };
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
@@ -124,8 +124,13 @@ fn batch(sequences: &[Vec<u32>], device: &Device) -> CausalBatch {
     CausalBatch::new(all, device).unwrap()
 }
 
+/// The GPT-2 in it, of which tests see single weights.
+fn own(model: &CausalLm) -> &Gpt2Lm {
+    model.downcast_ref().unwrap()
+}
+
 fn logits(model: &CausalLm) -> Vec<f32> {
-    floats(model.logits(&batch(&sequences(), &Device::flex()).strip))
+    floats(model.logits(&batch(&sequences(), &Device::flex()).packed))
 }
 
 /// Transformers' logits of the model with one weight.
@@ -182,7 +187,7 @@ fn one_weight_is_read_by_either_of_its_names() {
             json!({"tie_word_embeddings": null}),
         ] {
             let model = read(gpt2(&tensors, &fields).path());
-            assert!(model.lm_head.is_none(), "{form} {fields}");
+            assert!(own(&model).lm_head.is_none(), "{form} {fields}");
             assert_near(&logits(&model), &tied_logits(), form);
         }
     }
@@ -333,8 +338,11 @@ fn pickles_have_one_weight_or_two() {
                 continue;
             }
             let model = read(made.path());
-            assert_eq!(model.lm_head.is_some(), form == "two" || fields == "false");
-            let all = floats(model.logits(&batch(&[vec![1, 2, 3]], &Device::flex()).strip));
+            assert_eq!(
+                own(&model).lm_head.is_some(),
+                form == "two" || fields == "false"
+            );
+            let all = floats(model.logits(&batch(&[vec![1, 2, 3]], &Device::flex()).packed));
             assert_near(&all[all.len() - 6..], &expected, form);
         }
     }
@@ -377,10 +385,10 @@ fn an_output_map_of_its_own_is_used_whatever_the_configuration_says() {
             let config = Gpt2Config::from_folder(made.path()).unwrap();
             let rounded =
                 CausalLm::from_folder_in(BaseDtype::Bf16, made.path(), &config, &device).unwrap();
-            let lm_head = rounded.lm_head.as_ref().unwrap().weight.val();
+            let lm_head = own(&rounded).lm_head.as_ref().unwrap().weight.val();
             assert_eq!(
                 lm_head.dtype(),
-                rounded.transformer.wte.weight.val().dtype()
+                own(&rounded).transformer.wte.weight.val().dtype()
             );
         }
     }
@@ -399,7 +407,7 @@ fn an_output_map_of_its_own_is_used_whatever_the_configuration_says() {
         ..GenerationConfig::default()
     };
     let prompts = [vec![34, 71, 56, 108, 42, 106]];
-    let mut decoder = Gpt2Decoder::new(&model, &config, &device);
+    let mut decoder = CachedDecoder::new(&model, &config, &device);
     let found = generate(&mut decoder, &prompts, &settings, &mut |_| ()).unwrap();
     assert_eq!(
         found[0][0].tokens,
@@ -460,9 +468,8 @@ fn what_is_written_says_what_the_model_is() {
     let fresh = |tie: bool| {
         let made = gpt2(&tensors("gpt2"), &json!({"tie_word_embeddings": tie}));
         let config = Gpt2Config::from_folder(made.path()).unwrap();
-        CausalLm::fresh(&config, 1, &Device::flex())
-            .unwrap()
-            .lm_head
+        let model = CausalLm::fresh(&config, 1, &Device::flex()).unwrap();
+        own(&model).lm_head.clone()
     };
     assert!(fresh(true).is_none());
     let map = fresh(false).unwrap().weight.val().into_data();
@@ -741,8 +748,14 @@ fn an_adapter_on_one_name_of_one_weight_is_refused_with_a_way_that_works() {
         );
         let model = adapter.attach(read(apart.path()), &config, &[]).unwrap();
         let of = |name| match name {
-            OUTPUT => model.lm_head.as_ref().unwrap().weight.val().into_data(),
-            _ => model.transformer.wte.weight.val().into_data(),
+            OUTPUT => own(&model)
+                .lm_head
+                .as_ref()
+                .unwrap()
+                .weight
+                .val()
+                .into_data(),
+            _ => own(&model).transformer.wte.weight.val().into_data(),
         };
         assert_eq!(of(name), adapter.saved[name]);
         let other = if name == OUTPUT { EMBEDDINGS } else { OUTPUT };
@@ -826,7 +839,7 @@ fn two_weights_train_apart() {
     let device = Device::flex().autodiff();
     let model = CausalLm::from_folder(made.path(), &config, &device).unwrap();
     let grads = model.loss(&batch(&sequences(), &device), 0.0).backward();
-    let head = model
+    let head = own(&model)
         .lm_head
         .as_ref()
         .unwrap()
@@ -834,7 +847,13 @@ fn two_weights_train_apart() {
         .val()
         .grad(&grads)
         .unwrap();
-    let embeddings = model.transformer.wte.weight.val().grad(&grads).unwrap();
+    let embeddings = own(&model)
+        .transformer
+        .wte
+        .weight
+        .val()
+        .grad(&grads)
+        .unwrap();
     // A token that no sequence has moves no embedding, and its logit moves its row of the output map.
     let unseen = (0..120)
         .find(|id| !sequences().concat().contains(id))
@@ -863,6 +882,7 @@ fn classifier(folder: &Path) -> Result<SequenceClassifier, String> {
 }
 
 fn words(model: &SequenceClassifier) -> Vec<f32> {
+    let model: &EncoderClassifier = model.downcast_ref().unwrap();
     floats(model.base.embeddings.word_embeddings.weight.val())
 }
 

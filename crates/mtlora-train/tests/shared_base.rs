@@ -71,7 +71,7 @@ fn settings() -> AdapterSettings {
 fn adapter(base: &Path, folder: &Path, outputs: usize) -> NamedAdapter<ClassifierSpec> {
     let device = Device::flex().autodiff();
     let objective = objective(outputs);
-    let config = task_config(EncoderConfig::from_folder(base).unwrap(), &objective).unwrap();
+    let config = task_config(&EncoderConfig::from_folder(base).unwrap(), &objective).unwrap();
     let (model, _) = SequenceClassifier::from_folder(base, &config, 7, &device).unwrap();
     let model = MtLoraConfig::new(Structure::Shim)
         .with_rank(2)

@@ -3,7 +3,10 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use mtlora::core::BaseDtype;
-use mtlora::models::{CausalText, EncoderConfig, Gpt2Config, TextEncoder};
+use mtlora::models::{
+    CausalConfig, CausalModelConfig, CausalText, ClassifierConfig, ModelConfig, TextConfig,
+    TextEncoder,
+};
 use mtlora::train::bench::{Subject, Trains, causal_flops, classifier_flops};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{
@@ -11,7 +14,7 @@ use mtlora::train::{
 };
 use serde::Serialize;
 
-use super::model::{AdapterArgs, Measured, ModelArgs};
+use super::model::{AdapterArgs, ModelArgs};
 use super::report::{self, Place, Work};
 use crate::cli::console::progress::Counter;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults, LABEL_SMOOTHING};
@@ -88,15 +91,15 @@ struct Epoch {
 
 pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     match (args.model.open()?, task::find_generation(&args.task, None)?) {
-        (Measured::Encoder(config), None) => {
+        (ModelConfig::Classifier(config), None) => {
             let task = task::find(&args.task, None, &args.data)?;
-            classifier(&args, config, task.as_ref(), json)
+            classifier(&args, &config, task.as_ref(), json)
         }
-        (Measured::Causal(config), Some(task)) => causal(&args, &config, task.as_ref(), json),
-        (Measured::Encoder(_), Some(_)) => {
+        (ModelConfig::Causal(config), Some(task)) => causal(&args, &config, task.as_ref(), json),
+        (ModelConfig::Classifier(_), Some(_)) => {
             Err(format!("{} is a data-to-text task: it needs a GPT-2", args.task).into())
         }
-        (Measured::Causal(_), None) => Err(format!(
+        (ModelConfig::Causal(_), None) => Err(format!(
             "{} asks for labels or numbers: it needs a RoBERTa or BERT",
             args.task
         )
@@ -106,7 +109,7 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 
 fn classifier(
     args: &Args,
-    config: EncoderConfig,
+    config: &ClassifierConfig,
     task: &dyn Task,
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
@@ -133,7 +136,7 @@ fn classifier(
 
 fn causal(
     args: &Args,
-    config: &Gpt2Config,
+    config: &CausalConfig,
     task: &dyn GenerationTask,
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
@@ -141,10 +144,10 @@ fn causal(
     let max_length = args
         .max_length
         .unwrap_or(defaults.max_length)
-        .min(config.n_positions);
+        .min(config.max_tokens());
     let text = CausalText::from_file(&args.tokenizer()?, config)?;
     let records = task::read_records(task, &args.data, task.train_split())?;
-    let (sequences, _) = encode_records(&text, config.eos_token_id, &records, max_length)?;
+    let (sequences, _) = encode_records(&text, config.end_of_text(), &records, max_length)?;
     let lengths = sequences.iter().map(|one| one.ids.len()).collect();
     let epoch = args.epoch(lengths, defaults.training.batch, max_length)?;
 

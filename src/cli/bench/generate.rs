@@ -3,12 +3,12 @@ use std::time::Instant;
 
 use burn::module::Module;
 use mtlora::core::BaseDtype;
-use mtlora::models::{GenerationConfig, Gpt2Decoder, generate};
+use mtlora::models::{CachedDecoder, GenerationConfig, ModelConfig, generate};
 use mtlora::train::bench::{decoding_flops, random_prompts};
 use mtlora::train::data_to_text::Scorer;
 use serde::Serialize;
 
-use super::model::{Measured, ModelArgs};
+use super::model::ModelArgs;
 use super::report::{self, Work};
 use crate::cli::settings::defaults;
 
@@ -47,7 +47,7 @@ fn default_decoding() -> GenerationConfig {
 }
 
 pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    let Measured::Causal(config) = args.model.open()? else {
+    let ModelConfig::Causal(config) = args.model.open()? else {
         return Err("only a GPT-2 writes texts: pass --model gpt2, or the folder of one".into());
     };
     if args.steps == 0 {
@@ -66,7 +66,7 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         min_new_tokens: args.new_tokens,
         ..default_decoding()
     };
-    let mut decoder = Gpt2Decoder::new(&model, &config, &place.device);
+    let mut decoder = CachedDecoder::new(&model, &config, &place.device);
     let mut step_s = Vec::with_capacity(args.steps);
     for number in 0..=args.steps {
         let start = Instant::now();

@@ -1,20 +1,18 @@
 //! What is measured: a model, and what of it trains.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use mtlora::core::{BaseDtype, Structure};
 use mtlora::models::{
-    CausalLm, ClassifierOptions, EncoderConfig, Gpt2Config, ModelError, SequenceClassifier,
+    CausalConfig, CausalLm, ClassifierConfig, ClassifierOptions, ModelConfig, ModelError,
+    ModelFamilies, SequenceClassifier,
 };
-use mtlora::train::{AdapterSettings, MethodName, TrainOptions, bench};
+use mtlora::train::{AdapterSettings, MethodName, TrainOptions};
 
 use super::report::Place;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
-
-const ROBERTA_BASE: &str = "roberta-base";
-const GPT2: &str = "gpt2";
 
 /// Which model is measured.
 #[derive(clap::Args)]
@@ -79,14 +77,6 @@ fn help_defaults() -> HelpDefaults {
     ]
 }
 
-/// A model that can be measured.
-pub(super) enum Measured {
-    /// RoBERTa or BERT, with a classification head.
-    Encoder(EncoderConfig),
-    /// GPT-2.
-    Causal(Gpt2Config),
-}
-
 impl ModelArgs {
     /// The name, as in reports.
     pub(super) fn name(&self) -> &str {
@@ -95,31 +85,28 @@ impl ModelArgs {
 
     /// The folder; none where the weights are random.
     pub(super) fn folder(&self) -> Option<PathBuf> {
-        let random = [ROBERTA_BASE, GPT2].contains(&self.model.as_str());
-        (!random).then(|| PathBuf::from(&self.model))
+        let families = ModelFamilies::builtin();
+        let is_published = families.published_names().any(|name| name == self.model);
+        (!is_published).then(|| PathBuf::from(&self.model))
     }
 
     /// The model's sizes.
-    pub(super) fn open(&self) -> Result<Measured, Box<dyn Error>> {
-        let Some(folder) = self.folder() else {
-            return Ok(match self.model.as_str() {
-                GPT2 => Measured::Causal(bench::gpt2()?),
-                _ => Measured::Encoder(bench::roberta_base()?),
-            });
-        };
+    pub(super) fn open(&self) -> Result<ModelConfig, Box<dyn Error>> {
+        let families = ModelFamilies::builtin();
+        if let Some(config) = families.published(&self.model)? {
+            return Ok(config);
+        }
+        let folder = Path::new(&self.model);
         if !folder.is_dir() {
+            let names: Vec<_> = families.published_names().collect();
             return Err(format!(
-                "--model {}: there is no such folder; it must be one, or {ROBERTA_BASE} or {GPT2}",
-                self.model
+                "--model {}: there is no such folder; it must be one, or {}",
+                self.model,
+                names.join(" or ")
             )
             .into());
         }
-        match EncoderConfig::from_folder(&folder) {
-            Err(ModelError::UnsupportedArchitecture { found, .. }) if found == GPT2 => {
-                Ok(Measured::Causal(Gpt2Config::from_folder(&folder)?))
-            }
-            config => Ok(Measured::Encoder(config?)),
-        }
+        Ok(families.open(folder)?)
     }
 
     /// The device, and what it can do with a base in that precision.
@@ -130,7 +117,7 @@ impl ModelArgs {
     /// The encoder with the head that `config` has, ready to train on an autodiff `device`.
     pub(super) fn classifier(
         &self,
-        config: &EncoderConfig,
+        config: &ClassifierConfig,
         adapter: &AdapterArgs,
         device: &Device,
     ) -> Result<SequenceClassifier, Box<dyn Error>> {
@@ -168,7 +155,7 @@ impl ModelArgs {
     pub(super) fn plain_causal(
         &self,
         base_dtype: BaseDtype,
-        config: &Gpt2Config,
+        config: &CausalConfig,
         device: &Device,
     ) -> Result<CausalLm, ModelError> {
         match self.folder() {
@@ -180,7 +167,7 @@ impl ModelArgs {
     /// The causal model, ready to train on an autodiff `device`.
     pub(super) fn causal(
         &self,
-        config: &Gpt2Config,
+        config: &CausalConfig,
         adapter: &AdapterArgs,
         device: &Device,
     ) -> Result<CausalLm, Box<dyn Error>> {

@@ -2,14 +2,14 @@ use std::error::Error;
 
 use burn::module::Module;
 use mtlora::core::BaseDtype;
-use mtlora::models::{EncoderConfig, Gpt2Config};
+use mtlora::models::{CausalConfig, ClassifierConfig, ModelConfig, TextConfig};
 use mtlora::train::TrainError;
 use mtlora::train::bench::{
     Subject, Trains, causal_flops, classifier_flops, random_items, random_sequences,
 };
 use serde::Serialize;
 
-use super::model::{AdapterArgs, Measured, ModelArgs};
+use super::model::{AdapterArgs, ModelArgs};
 use super::report::{self, Place, Work};
 use crate::cli::settings::defaults::{self, HelpDefaults, LABEL_SMOOTHING};
 
@@ -76,12 +76,12 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         return Err("--steps must be at least 1".into());
     }
     match args.model.open()? {
-        Measured::Encoder(config) => classifier(&args, &config, json),
-        Measured::Causal(config) => causal(&args, &config, json),
+        ModelConfig::Classifier(config) => classifier(&args, &config, json),
+        ModelConfig::Causal(config) => causal(&args, &config, json),
     }
 }
 
-fn classifier(args: &Args, config: &EncoderConfig, json: bool) -> Result<(), Box<dyn Error>> {
+fn classifier(args: &Args, config: &ClassifierConfig, json: bool) -> Result<(), Box<dyn Error>> {
     let size = args.size(ENCODER, config.max_tokens())?;
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
@@ -95,8 +95,8 @@ fn classifier(args: &Args, config: &EncoderConfig, json: bool) -> Result<(), Box
     args.report(&place, size, &trains, step_s, flops, json)
 }
 
-fn causal(args: &Args, config: &Gpt2Config, json: bool) -> Result<(), Box<dyn Error>> {
-    let size = args.size(GPT2, config.n_positions)?;
+fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn Error>> {
+    let size = args.size(GPT2, config.max_tokens())?;
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let model = args.model.causal(config, &args.adapter, &device)?;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use mtlora::core::{device, devices};
-use mtlora::models::{EncoderConfig, SequenceClassifier, TextEncoder};
+use mtlora::models::{ClassifierConfig, SequenceClassifier, TextEncoder};
 use mtlora::train::{
     LoadedClassifier, ModelSpec, Task, TypedConfig, evaluate, glue, task_config, trained_parameters,
 };
@@ -202,12 +202,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
         (None, Some(given)) => {
             let folder = hub::model(&given, None, |folder| {
-                drop(EncoderConfig::from_folder(folder)?);
+                drop(ClassifierConfig::from_folder(folder)?);
                 Ok(())
             })?;
             let head = Head::find(HeadOf::Model, &folder)?;
             let task = head.fit(task, args.labels.as_deref())?;
-            let config = task_config(EncoderConfig::from_folder(&folder)?, task.objective())?;
+            let config = task_config(&ClassifierConfig::from_folder(&folder)?, task.objective())?;
             let max_length = match args.max_length {
                 Some(length) => length,
                 None => {

@@ -4,7 +4,10 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::core::devices;
-use mtlora::models::{EncoderConfig, GenerationConfig, Gpt2Config, ModelError, PeftAdapter};
+use mtlora::models::{
+    CausalConfig, ClassifierConfig, ClassifierModelConfig, GenerationConfig, ModelConfig,
+    ModelFamilies, PeftAdapter, TextConfig,
+};
 use mtlora::train::{
     BaseSpec, ClassificationRun, ClassifierSpec, GenerationRun, GeneratorSpec, HeadSpec, Objective,
     Run, RunConfig, TypedConfig, settings_of,
@@ -195,7 +198,8 @@ fn on_model(
     } else {
         None
     };
-    let is_causal = Gpt2Config::from_folder(&model).is_ok();
+    let config = ModelFamilies::builtin().open(&model)?;
+    let is_causal = matches!(config, ModelConfig::Causal(_));
     let is_generation = matches!(run, Some(TypedConfig::Generation(_)));
     if run.is_some() && is_generation != is_causal {
         return Err(format!(
@@ -210,15 +214,16 @@ fn on_model(
         )
         .into());
     }
-    let found = match (run, Gpt2Config::from_folder(&model)) {
+    let found = match (run, config) {
         (Some(TypedConfig::Classification(run)), _) => {
             AnyModel::Classifier(Box::new(classifier_of_run(*run, &folder, &adapter, model)?))
         }
-        (_, Ok(config)) => AnyModel::Generator(Box::new(generator(&adapter, model, &config)?)),
-        (_, Err(ModelError::UnsupportedArchitecture { .. })) => {
-            AnyModel::Classifier(Box::new(classifier(&folder, &adapter, model)?))
+        (_, ModelConfig::Causal(config)) => {
+            AnyModel::Generator(Box::new(generator(&adapter, model, &config)?))
         }
-        (_, Err(error)) => return Err(error.into()),
+        (_, ModelConfig::Classifier(config)) => {
+            AnyModel::Classifier(Box::new(classifier(&folder, &adapter, model, &config)?))
+        }
     };
     Ok(TrainedModel {
         folder,
@@ -250,10 +255,10 @@ fn classifier(
     folder: &Path,
     adapter: &PeftAdapter,
     model: PathBuf,
+    config: &ClassifierConfig,
 ) -> Result<Classifier, Box<dyn Error>> {
-    let config = EncoderConfig::from_folder(&model)?;
     let head = Head::find(HeadOf::Adapter(folder, adapter), &model)?;
-    let labels = head.labels.unwrap_or_else(|| config.labels.clone());
+    let labels = head.labels.unwrap_or_else(|| config.labels().to_vec());
     let objective = match labels.len() {
         1 => Objective::Regression,
         _ => Objective::Classification { labels },
@@ -277,18 +282,18 @@ fn classifier(
     })
 }
 
-/// An adapter on a GPT-2, which writes as its model's folder says.
+/// An adapter on a causal model, which writes as its model's folder says.
 fn generator(
     adapter: &PeftAdapter,
     model: PathBuf,
-    config: &Gpt2Config,
+    config: &CausalConfig,
 ) -> Result<Generator, Box<dyn Error>> {
     Ok(Generator {
-        decoding: GenerationConfig::from_folder(&model, config.vocab_size)?,
+        decoding: GenerationConfig::from_folder(&model, config.vocab_size())?,
         spec: GeneratorSpec {
             base: BaseSpec {
                 model,
-                max_length: config.n_positions,
+                max_length: config.max_tokens(),
                 adapter: settings_of(&adapter.config),
             },
             seed: SEED,

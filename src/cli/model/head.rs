@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use mtlora::models::{EncoderConfig, PeftAdapter, SequenceClassifier};
+use mtlora::models::{ClassifierConfig, ClassifierModelConfig, PeftAdapter, SequenceClassifier};
 use mtlora::train::{LabelError, Run, RunKind, Task, align_to_head, is_unnamed};
 
 /// Whose head a run starts with.
@@ -30,9 +30,9 @@ pub(crate) struct Head {
 impl Head {
     /// Looks at the head of `model`, or of what else `of` names.
     pub(crate) fn find(of: HeadOf<'_>, model: &Path) -> Result<Self, Box<dyn Error>> {
-        let config = EncoderConfig::from_folder(model)?;
+        let config = ClassifierConfig::from_folder(model)?;
         let own = SequenceClassifier::head_outputs(model, &config)?;
-        let named = |outputs: usize| output_names(&config.labels, outputs);
+        let named = |outputs: usize| output_names(config.labels(), outputs);
         Ok(match of {
             HeadOf::Fresh => Self {
                 folder: model.to_path_buf(),
@@ -60,15 +60,15 @@ impl Head {
                 }
                 // The names of another number of outputs say nothing, and are not to be guessed at.
                 if let Some(outputs) = own
-                    && outputs != config.labels.len()
-                    && !is_unnamed(&config.labels)
+                    && outputs != config.labels().len()
+                    && !is_unnamed(config.labels())
                 {
                     return Err(format!(
                         "{}: config.json names {} labels ({}), and the classification head has {outputs}: correct \
                          id2label, or use the model that the file belongs to",
                         model.display(),
-                        config.labels.len(),
-                        config.labels.join(", ")
+                        config.labels().len(),
+                        config.labels().join(", ")
                     )
                     .into());
                 }

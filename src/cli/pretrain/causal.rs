@@ -5,8 +5,8 @@ use std::error::Error;
 use burn::module::Module;
 use burn::tensor::Device;
 use mtlora::models::{
-    CausalLm, CausalText, END_OF_TEXT, Gpt2Config, Gpt2Sizes, copy_tokenizer_files, read_tokenizer,
-    train_causal_tokenizer, write_causal_tokenizer,
+    CausalLm, CausalText, END_OF_TEXT, ModelFamilies, ModelSizes, TextConfig, copy_tokenizer_files,
+    read_tokenizer, train_causal_tokenizer, write_causal_tokenizer,
 };
 use mtlora::train::{CausalPretrainOptions, pretrain_causal};
 
@@ -21,14 +21,18 @@ pub(crate) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made
     let end_of_text = tokenizer.token_to_id(END_OF_TEXT).ok_or_else(|| {
         format!("the tokenizer has no {END_OF_TEXT}, which stands between texts; take GPT-2's")
     })?;
-    let config = Gpt2Config::new(Gpt2Sizes {
-        vocab_size: tokenizer.get_vocab_size(true),
-        n_embd: args.hidden_size,
-        n_layer: args.layers,
-        n_head: args.heads,
-        n_positions: args.max_length,
-        end_of_text,
-    })?;
+    let config = ModelFamilies::builtin().new_causal(
+        args.architecture.model_type(),
+        &ModelSizes {
+            vocab_size: tokenizer.get_vocab_size(true),
+            hidden_size: args.hidden_size,
+            layers: args.layers,
+            heads: args.heads,
+            intermediate_size: None,
+            max_tokens: args.max_length,
+            end_of_text: Some(end_of_text),
+        },
+    )?;
     output::make_folder(&args.out)?;
     match &args.tokenizer {
         Some(folder) => {
@@ -37,13 +41,13 @@ pub(crate) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made
         None => write_causal_tokenizer(&tokenizer, &args.out, args.max_length)?,
     }
     let path = args.out.join("tokenizer.json");
-    let text = CausalText::new(path, tokenizer, config.vocab_size)?;
+    let text = CausalText::new(path, tokenizer, config.vocab_size())?;
     let model = CausalLm::fresh(&config, args.seed, device)?;
     let parameters = model.num_params();
     note!(
         "{} lines, {} tokens in the vocabulary, {parameters} parameters",
         lines.len(),
-        config.vocab_size
+        config.vocab_size()
     );
     let options = CausalPretrainOptions {
         steps: args.steps,

@@ -6,8 +6,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use mtlora::core::{device, devices};
 use mtlora::models::{
-    Architecture, EncoderConfig, EncoderSizes, MaskedLm, TextEncoder, train_tokenizer,
-    write_tokenizer,
+    MaskedLm, ModelFamilies, ModelSizes, TextConfig, TextEncoder, train_tokenizer, write_tokenizer,
 };
 use mtlora::train::{InputColumns, Pairs, read_inputs};
 use mtlora::train::{PretrainOptions, PretrainProgress, pretrain};
@@ -26,8 +25,8 @@ const FEED_FORWARD_FACTOR: usize = 4;
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
     /// What is made.
-    #[arg(long, value_enum, default_value_t = Kind::Roberta)]
-    architecture: Kind,
+    #[arg(long, value_enum, default_value_t = Kind::MaskedLm)]
+    pub(crate) architecture: Kind,
     /// Text files, one example a line; of tables (.csv, .tsv, .jsonl) the column text.
     #[arg(long, num_args = 1.., required_unless_present = "task")]
     text: Vec<PathBuf>,
@@ -111,11 +110,23 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
-    /// An encoder that guesses hidden tokens.
-    Roberta,
-    /// A decoder that guesses each next token.
-    Gpt2,
+pub(crate) enum Kind {
+    /// An encoder that predicts masked tokens.
+    #[value(name = "roberta")]
+    MaskedLm,
+    /// A decoder that predicts each next token.
+    #[value(name = "gpt2")]
+    Causal,
+}
+
+impl Kind {
+    /// The `model_type` of the model that is made.
+    pub(crate) fn model_type(self) -> &'static str {
+        match self {
+            Self::MaskedLm => "roberta",
+            Self::Causal => "gpt2",
+        }
+    }
 }
 
 /// What came of it.
@@ -140,14 +151,14 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     .autodiff();
     let start = Instant::now();
     let made = match args.architecture {
-        Kind::Roberta if args.tokenizer.is_some() => {
+        Kind::MaskedLm if args.tokenizer.is_some() => {
             return Err("--tokenizer is for --architecture gpt2".into());
         }
-        Kind::Roberta => masked(&args, &lines, &device)?,
-        Kind::Gpt2 if args.intermediate_size.is_some() => {
+        Kind::MaskedLm => masked(&args, &lines, &device)?,
+        Kind::Causal if args.intermediate_size.is_some() => {
             return Err("--intermediate-size is for --architecture roberta".into());
         }
-        Kind::Gpt2 => causal::run(&args, &lines, &device)?,
+        Kind::Causal => causal::run(&args, &lines, &device)?,
     };
     say!("the model is in {}", args.out.display())?;
     if json {
@@ -221,17 +232,16 @@ impl Shown {
 
 fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dyn Error>> {
     let tokenizer = train_tokenizer(lines.iter(), args.vocab_size)?;
-    let sizes = EncoderSizes {
+    let sizes = ModelSizes {
         vocab_size: tokenizer.get_vocab_size(true),
         hidden_size: args.hidden_size,
-        num_hidden_layers: args.layers,
-        num_attention_heads: args.heads,
-        intermediate_size: args
-            .intermediate_size
-            .unwrap_or(FEED_FORWARD_FACTOR * args.hidden_size),
+        layers: args.layers,
+        heads: args.heads,
+        intermediate_size: args.intermediate_size,
         max_tokens: args.max_length,
+        end_of_text: None,
     };
-    let config = EncoderConfig::new(Architecture::Roberta, sizes)?.for_masked_lm();
+    let config = ModelFamilies::builtin().new_masked_lm(args.architecture.model_type(), &sizes)?;
     output::make_folder(&args.out)?;
     write_tokenizer(&tokenizer, &args.out, args.max_length)?;
     let text = TextEncoder::new(
@@ -245,7 +255,7 @@ fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dy
     note!(
         "{} lines, {} tokens in the vocabulary, {parameters} parameters",
         lines.len(),
-        config.vocab_size
+        config.vocab_size()
     );
     let options = PretrainOptions {
         steps: args.steps,

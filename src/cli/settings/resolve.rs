@@ -4,7 +4,9 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use mtlora::core::devices;
-use mtlora::models::{AdapterConfig, EncoderConfig, GenerationConfig, Gpt2Config};
+use mtlora::models::{
+    AdapterConfig, CausalConfig, CausalModelConfig, ClassifierConfig, GenerationConfig, TextConfig,
+};
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig};
 use mtlora::train::{
     AdapterSettings, BaseSpec, ClassificationRun, DataSpec, GenerationRun, HeadSpec, MethodName,
@@ -62,8 +64,8 @@ impl Settings {
         };
         let model = hub::model(&model, self.revision.as_deref(), |folder| {
             match generation {
-                Some(_) => drop(Gpt2Config::from_folder(folder)?),
-                None => drop(EncoderConfig::from_folder(folder)?),
+                Some(_) => drop(CausalConfig::from_folder(folder)?),
+                None => drop(ClassifierConfig::from_folder(folder)?),
             }
             Ok(())
         })?;
@@ -149,12 +151,12 @@ impl Settings {
     ) -> Result<Resolved, Box<dyn Error>> {
         let defaults = Defaults::data_to_text();
         let adapter = self.adapter(defaults.adapter)?;
-        let model = Gpt2Config::from_folder(&place.model)?;
+        let model = CausalConfig::from_folder(&place.model)?;
         let max_length = match self.max_length {
             Some(length) => length,
             None => encoding::default_length(&place.model, defaults.max_length)?,
         };
-        let max_length = max_length.min(model.n_positions);
+        let max_length = max_length.min(model.max_tokens());
         let decoding = defaults::decoding(task.scorer());
         let decoding = GenerationConfig {
             num_beams: self.num_beams.unwrap_or(decoding.num_beams),
@@ -166,7 +168,7 @@ impl Settings {
             eos_token_ids: self
                 .eos_token_ids
                 .clone()
-                .unwrap_or(vec![model.eos_token_id]),
+                .unwrap_or(vec![model.end_of_text()]),
             ..decoding
         };
         decoding.validate()?;

@@ -3,7 +3,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use mtlora::core::{device, devices};
-use mtlora::models::{CausalLm, CausalText, GenerationConfig, Gpt2Config};
+use mtlora::models::{CausalConfig, CausalLm, CausalText, GenerationConfig, TextConfig};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{
     GenerationRun, InputColumns, LoadedGenerator, ModelSpec, Pairs, PromptForm, RoutedColumns, Run,
@@ -118,16 +118,16 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 }
             };
             let folder = &hub::model(folder, None, |folder| {
-                drop(Gpt2Config::from_folder(folder)?);
+                drop(CausalConfig::from_folder(folder)?);
                 Ok(())
             })?;
-            let config = Gpt2Config::from_folder(folder)?;
+            let config = CausalConfig::from_folder(folder)?;
             let parts = LoadedGenerator {
                 model: CausalLm::from_folder(folder, &config, &device)?,
                 text: CausalText::from_folder(folder, &config)?,
                 config,
             };
-            let usual = GenerationConfig::from_folder(folder, parts.config.vocab_size)?;
+            let usual = GenerationConfig::from_folder(folder, parts.config.vocab_size())?;
             (args.lines(None)?, parts, usual, device)
         }
         None => return Err("--run or --model is needed".into()),

@@ -35,7 +35,7 @@ pub(crate) fn run(
     let spec = config.model();
     let parts = spec.start(&device)?.loaded;
     let encode = |records: &[Record], split: &str| {
-        let end = parts.config.eos_token_id;
+        let end = parts.config.end_of_text();
         encode_records(&parts.text, end, records, config.base.max_length).map_err(|error| {
             encoding::located(error, encoding::of_split(&config.data.folder, split))
         })

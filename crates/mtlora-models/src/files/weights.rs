@@ -13,7 +13,6 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::StandardNormal;
 
 use crate::error::ModelError;
-use crate::families::encoder::config::{Architecture, EncoderConfig};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::names::CONFIG_FILE;
 use crate::files::save::{write_atomically, write_checkpoint};
@@ -76,69 +75,6 @@ pub trait CheckpointLayout {
     fn task_type(&self) -> &'static str;
 }
 
-impl CheckpointLayout for EncoderConfig {
-    fn prefix(&self) -> String {
-        format!("{}.", self.architecture.model_type())
-    }
-
-    fn stored_name(&self, path: &str) -> String {
-        let name = match path.strip_prefix("base.") {
-            Some(rest) => {
-                let rest = rest
-                    .replace(".self_.", ".self.")
-                    .replace("layer_norm.gamma", "LayerNorm.weight")
-                    .replace("layer_norm.beta", "LayerNorm.bias");
-                format!("{}{rest}", self.prefix())
-            }
-            None => path
-                .replace("layer_norm.gamma", "layer_norm.weight")
-                .replace("layer_norm.beta", "layer_norm.bias"),
-        };
-        match self.architecture {
-            Architecture::Roberta => name,
-            Architecture::Bert => name.replace("classifier.out_proj.", "classifier."),
-        }
-    }
-
-    fn transposes_linear(&self) -> bool {
-        true
-    }
-
-    fn foreign(&self, name: &str) -> bool {
-        ["lm_head.", "cls.", "qa_outputs."]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-            || name.starts_with("pooler.")
-            || name.contains(".pooler.")
-    }
-
-    /// The word embeddings are the last map of a masked language model's head. `safetensors.torch.save_model` keeps
-    /// of a RoBERTa only that name.
-    fn tied_names(&self, name: &str) -> &'static [&'static str] {
-        match name {
-            "roberta.embeddings.word_embeddings.weight" if self.ties_word_embeddings() => {
-                &["lm_head.decoder.weight"]
-            }
-            "bert.embeddings.word_embeddings.weight" if self.ties_word_embeddings() => {
-                &["cls.predictions.decoder.weight"]
-            }
-            _ => &[],
-        }
-    }
-
-    fn init_std(&self, _path: &str) -> f64 {
-        self.initializer_range
-    }
-
-    fn to_json(&self) -> String {
-        EncoderConfig::to_json(self)
-    }
-
-    fn task_type(&self) -> &'static str {
-        "SEQ_CLS"
-    }
-}
-
 struct Slots {
     path: Vec<(String, Kind)>,
     slots: Vec<Slot>,
@@ -175,7 +111,7 @@ impl ModuleVisitor for Slots {
 }
 
 /// Every parameter of a model, those of its adapters too.
-pub(crate) fn slots<M: Module>(model: &M, config: &impl CheckpointLayout) -> Vec<Slot> {
+pub(crate) fn slots<M: Module>(model: &M, config: &(impl CheckpointLayout + ?Sized)) -> Vec<Slot> {
     let mut slots = Slots {
         path: Vec::new(),
         slots: Vec::new(),
@@ -188,7 +124,7 @@ pub(crate) fn slots<M: Module>(model: &M, config: &impl CheckpointLayout) -> Vec
 /// `model` with random values throughout; `dtype` says in which precision a weight is kept.
 pub(crate) fn fresh<M: Module>(
     model: M,
-    config: &impl CheckpointLayout,
+    config: &(impl CheckpointLayout + ?Sized),
     seed: u64,
     dtype: impl Fn(&str) -> BaseDtype,
 ) -> Result<M, ModelError> {
@@ -204,7 +140,11 @@ pub(crate) fn fresh<M: Module>(
 
 /// How a parameter starts, as Hugging Face's models do it: norms at one, biases at zero, the rest
 /// Gaussian.
-fn start(slot: &Slot, config: &impl CheckpointLayout, rng: &mut ChaCha8Rng) -> TensorData {
+fn start(
+    slot: &Slot,
+    config: &(impl CheckpointLayout + ?Sized),
+    rng: &mut ChaCha8Rng,
+) -> TensorData {
     let count = slot.shape.iter().product();
     let init_std = config.init_std(&slot.path);
     let values: Vec<f32> = match slot.shape.len() {
@@ -223,7 +163,7 @@ fn start(slot: &Slot, config: &impl CheckpointLayout, rng: &mut ChaCha8Rng) -> T
 pub(crate) fn read<M: Module>(
     model: M,
     checkpoint: &Checkpoint,
-    config: &impl CheckpointLayout,
+    config: &(impl CheckpointLayout + ?Sized),
     seed: u64,
     optional: impl Fn(&str) -> bool,
     dtype: impl Fn(&str) -> BaseDtype,
@@ -295,7 +235,7 @@ pub(crate) fn read<M: Module>(
 pub(crate) fn write<M: Module>(
     model: M,
     folder: &Path,
-    config: &impl CheckpointLayout,
+    config: &(impl CheckpointLayout + ?Sized),
 ) -> Result<(), ModelError> {
     let mut values = state(&model, |_, _| true);
     let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model, config)
@@ -336,48 +276,6 @@ pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::families::encoder::config::EncoderSizes;
-
-    #[test]
-    fn names_are_hugging_faces() {
-        let sizes = EncoderSizes {
-            vocab_size: 10,
-            hidden_size: 4,
-            num_hidden_layers: 1,
-            num_attention_heads: 1,
-            intermediate_size: 4,
-            max_tokens: 8,
-        };
-        let name = |architecture, path| {
-            let config = EncoderConfig::new(architecture, sizes);
-            config.map(|config| config.stored_name(path)).ok()
-        };
-        let cases = [
-            (
-                Architecture::Roberta,
-                "base.encoder.layer.3.attention.self_.query.weight",
-                "roberta.encoder.layer.3.attention.self.query.weight",
-            ),
-            (
-                Architecture::Roberta,
-                "base.embeddings.layer_norm.gamma",
-                "roberta.embeddings.LayerNorm.weight",
-            ),
-            (
-                Architecture::Roberta,
-                "lm_head.layer_norm.beta",
-                "lm_head.layer_norm.bias",
-            ),
-            (
-                Architecture::Bert,
-                "classifier.out_proj.weight",
-                "classifier.weight",
-            ),
-        ];
-        for (architecture, path, expected) in cases {
-            assert_eq!(name(architecture, path).as_deref(), Some(expected));
-        }
-    }
 
     #[test]
     fn transposing_twice_changes_nothing() {

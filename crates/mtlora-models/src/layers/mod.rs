@@ -2,6 +2,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod attention_context;
 pub(crate) mod feed_forward;
 pub(crate) mod layer_norm;
 pub(crate) mod weights;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 use crate::error::{ModelError, start_of};
-use crate::families::gpt2::config::Gpt2Config;
+use crate::families::text_config::TextConfig;
 use crate::files::read::read_bounded;
 use crate::text::encoder::{input, is_padded};
 use crate::text::long_text::{Cutter, End};
@@ -51,14 +51,14 @@ impl CausalText {
     /// # Errors
     /// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be; a vocabulary that is not the
     /// configuration's.
-    pub fn from_folder(folder: &Path, config: &Gpt2Config) -> Result<Self, ModelError> {
+    pub fn from_folder(folder: &Path, config: &dyn TextConfig) -> Result<Self, ModelError> {
         let of = TokenizerOf {
-            model_type: "gpt2",
+            model_type: config.model_type(),
             tokenizer_class: config.tokenizer_class(),
-            vocab_size: config.vocab_size,
+            vocab_size: config.vocab_size(),
         };
         let read = FolderTokenizer::read(folder, of)?;
-        let text = Self::new(read.path, read.tokenizer, config.vocab_size)?;
+        let text = Self::new(read.path, read.tokenizer, config.vocab_size())?;
         Ok(Self {
             cleans_up: read.cleans_up,
             ..text
@@ -69,9 +69,9 @@ impl CausalText {
     ///
     /// # Errors
     /// As [`Self::from_folder`].
-    pub fn from_file(path: &Path, config: &Gpt2Config) -> Result<Self, ModelError> {
+    pub fn from_file(path: &Path, config: &dyn TextConfig) -> Result<Self, ModelError> {
         let tokenizer = read_tokenizer_file(path)?;
-        Self::new(path.to_path_buf(), tokenizer, config.vocab_size)
+        Self::new(path.to_path_buf(), tokenizer, config.vocab_size())
     }
 
     /// Checks and sets up a tokenizer that is in memory; `path` is for the messages.
@@ -221,11 +221,12 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::families::causal::CausalConfig;
     use crate::text::vocabulary::train_causal_tokenizer;
 
     fn byte_level() -> CausalText {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-gpt2");
-        let config = Gpt2Config::from_folder(Path::new(folder)).unwrap();
+        let config = CausalConfig::from_folder(Path::new(folder)).unwrap();
         CausalText::from_folder(Path::new(folder), &config).unwrap()
     }
 

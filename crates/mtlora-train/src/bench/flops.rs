@@ -14,75 +14,45 @@
 //! `T` from `C` and `D`, the optimizer, and what a backward pass computes again instead of storing
 //! it. The share of the peak that comes out is therefore that of the useful work.
 
-use mtlora_models::{Architecture, EncoderConfig, Gpt2Config};
+use mtlora_models::{CausalModelConfig, ClassifierModelConfig, OperationCounter};
 
 use super::trains::Trains;
 
 /// The operations of a classifier's training step on sequences of these lengths, of which `trains`
 /// trains.
-pub fn classifier_flops(config: &EncoderConfig, trains: &Trains, lengths: &[usize]) -> f64 {
+pub fn classifier_flops(
+    config: &dyn ClassifierModelConfig,
+    trains: &Trains,
+    lengths: &[usize],
+) -> f64 {
     let mut count = Count::new(trains);
-    let sequences = lengths.len() as f64;
-    let tokens = sum(lengths, |length| length);
-    let [hidden, inner] = [config.hidden_size, config.intermediate_size];
-
-    let embeddings = "base.embeddings";
-    let mut tracked = trains.any(embeddings);
-    for table in [
-        "word_embeddings",
-        "position_embeddings",
-        "token_type_embeddings",
-    ] {
-        tracked |= count.embedding(&format!("{embeddings}.{table}"), tokens);
-    }
-    for layer in 0..config.num_hidden_layers {
-        let is_last = layer + 1 == config.num_hidden_layers;
-        let (rows, pairs) = if is_last {
-            (sequences, tokens)
-        } else {
-            (tokens, sum(lengths, |length| length * length))
-        };
-        let at = |module: &str| format!("base.encoder.layer.{layer}.{module}");
-        let square = [hidden, hidden];
-        let query = count.linear(&at("attention.self_.query"), rows, square, tracked);
-        let key = count.linear(&at("attention.self_.key"), tokens, square, tracked);
-        let value = count.linear(&at("attention.self_.value"), tokens, square, tracked);
-        let context = count.attention(pairs, hidden, [query, key, value]);
-        let output = count.linear(&at("attention.output.dense"), rows, square, context);
-        let attended = tracked || output;
-        let wide = count.linear(&at("intermediate.dense"), rows, [hidden, inner], attended);
-        tracked = attended | count.linear(&at("output.dense"), rows, [inner, hidden], wide);
-    }
-    let pooled = match config.architecture {
-        Architecture::Roberta => "classifier.dense",
-        Architecture::Bert => "base.pooler.dense",
-    };
-    tracked = count.linear(pooled, sequences, [hidden, hidden], tracked);
-    let labels = config.num_labels();
-    count.linear("classifier.out_proj", sequences, [hidden, labels], tracked);
+    config.count_operations(&mut count, lengths);
     count.flops
 }
 
 /// The operations of a causal model's training step on sequences of these lengths, of whose tokens
-/// `targets` are foretold, and of which `trains` trains.
+/// `targets` are predicted, and of which `trains` trains.
 pub fn causal_flops(
-    config: &Gpt2Config,
+    config: &dyn CausalModelConfig,
     trains: &Trains,
     lengths: &[usize],
     targets: usize,
 ) -> f64 {
     let mut count = Count::new(trains);
-    let tokens = sum(lengths, |length| length);
-    let pairs = sum(lengths, |length| length * (length + 1) / 2);
-    let tracked = count.blocks(config, tokens, pairs);
-    count.vocabulary(config, targets as f64, tracked);
+    let sum = |each: &dyn Fn(usize) -> usize| -> f64 {
+        lengths.iter().map(|length| each(*length) as f64).sum()
+    };
+    let tokens = sum(&|length| length);
+    let pairs = sum(&|length| length * (length + 1) / 2);
+    let tracked = config.count_layers(&mut count, tokens, pairs);
+    config.count_output_map(&mut count, targets as f64, tracked);
     count.flops
 }
 
 /// The operations of writing `new` tokens behind each of `prompts` prompts of `length` tokens with
 /// so many beams: the prompt once, then a row a beam, with keys and values kept.
 pub fn decoding_flops(
-    config: &Gpt2Config,
+    config: &dyn CausalModelConfig,
     [prompts, length]: [usize; 2],
     beams: usize,
     new: usize,
@@ -90,22 +60,17 @@ pub fn decoding_flops(
     let trains = Trains::default();
     let mut count = Count::new(&trains);
     let all = |each: usize| (prompts * each) as f64;
-    count.blocks(config, all(length), all(length * (length + 1) / 2));
-    count.vocabulary(config, all(1), false);
+    config.count_layers(&mut count, all(length), all(length * (length + 1) / 2));
+    config.count_output_map(&mut count, all(1), false);
     // The first token comes from the prompt, and the last one is never read.
     for read in 1..new {
-        count.blocks(config, all(beams), all(beams * (length + read)));
-        count.vocabulary(config, all(beams), false);
+        config.count_layers(&mut count, all(beams), all(beams * (length + read)));
+        config.count_output_map(&mut count, all(beams), false);
     }
     count.flops
 }
 
-fn sum(lengths: &[usize], each: impl Fn(usize) -> usize) -> f64 {
-    lengths.iter().map(|length| each(*length) as f64).sum()
-}
-
-/// A walk through a model, in the order of its forward pass. The functions return whether their
-/// output depends on something that trains.
+/// A walk through a model, in the order of its forward pass.
 struct Count<'a> {
     trains: &'a Trains,
     flops: f64,
@@ -115,7 +80,9 @@ impl<'a> Count<'a> {
     fn new(trains: &'a Trains) -> Self {
         Self { trains, flops: 0.0 }
     }
+}
 
+impl OperationCounter for Count<'_> {
     fn embedding(&mut self, module: &str, rows: f64) -> bool {
         let Some(factors) = self.trains.adapter(module) else {
             return self.trains.weight(module);
@@ -144,7 +111,6 @@ impl<'a> Count<'a> {
         tracked || weight || adapter.is_some()
     }
 
-    /// `pairs` of a query and a key that it sees; `width` of all heads together.
     fn attention(&mut self, pairs: f64, width: usize, [query, key, value]: [bool; 3]) -> bool {
         let product = 2.0 * pairs * width as f64;
         let backward = f64::from(query) + f64::from(key) + f64::from(value);
@@ -153,35 +119,8 @@ impl<'a> Count<'a> {
         query || key || value
     }
 
-    /// GPT-2's blocks.
-    fn blocks(&mut self, config: &Gpt2Config, tokens: f64, pairs: f64) -> bool {
-        let [width, inner] = [config.n_embd, config.n_inner];
-        let mut tracked = false;
-        for table in ["transformer.wte", "transformer.wpe"] {
-            tracked |= self.embedding(table, tokens);
-        }
-        for block in 0..config.n_layer {
-            let at = |module: &str| format!("transformer.h.{block}.{module}");
-            let fused = self.linear(&at("attn.c_attn"), tokens, [width, 3 * width], tracked);
-            let context = self.attention(pairs, width, [fused; 3]);
-            let output = self.linear(&at("attn.c_proj"), tokens, [width, width], context);
-            tracked |= output;
-            let wide = self.linear(&at("mlp.c_fc"), tokens, [width, inner], tracked);
-            tracked |= self.linear(&at("mlp.c_proj"), tokens, [inner, width], wide);
-        }
-        tracked
-    }
-
-    /// GPT-2's output map, its token embeddings unless it has one of its own.
-    fn vocabulary(&mut self, config: &Gpt2Config, rows: f64, tracked: bool) {
-        let map = [config.n_embd, config.vocab_size];
-        let is_apart = !config.tie_word_embeddings || self.trains.any("lm_head");
-        let module = if is_apart {
-            "lm_head"
-        } else {
-            "transformer.wte"
-        };
-        self.linear(module, rows, map, tracked);
+    fn trains(&self, prefix: &str) -> bool {
+        self.trains.any(prefix)
     }
 }
 
@@ -190,10 +129,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use burn::module::Module;
     use mtlora_core::{MtLoraConfig, Structure, Targets, devices};
-    use mtlora_models::{CausalLm, EncoderSizes, Gpt2Sizes, SequenceClassifier, fused_projections};
+    use mtlora_models::{
+        Architecture, CausalLm, EncoderConfig, EncoderSizes, Gpt2Config, Gpt2Sizes, ModelConfig,
+        ModelFamilies, SequenceClassifier, fused_projections,
+    };
 
     use super::*;
-    use crate::bench::roberta_base;
     use crate::training::learners::classification::Method;
 
     fn encoder() -> EncoderConfig {
@@ -301,7 +242,10 @@ mod tests {
 
     #[test]
     fn roberta_base_is_as_large_as_it_should_be() {
-        let config = roberta_base().unwrap();
+        let config = ModelFamilies::builtin().published("roberta-base");
+        let Some(ModelConfig::Classifier(config)) = config.unwrap() else {
+            panic!("RoBERTa is an encoder");
+        };
         let forward = classifier_flops(&config, &Trains::default(), &[128; 16]);
         // 85 million weights in the layers; all but keys and values of the last for first tokens.
         let layer = 12.0 * 768.0 * 768.0;

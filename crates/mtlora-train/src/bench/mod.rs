@@ -2,14 +2,16 @@
 //! processor could have made in that time.
 //!
 //! ```no_run
+//! use std::path::Path;
 //! use mtlora_core::{BaseDtype, MtLoraConfig, Structure, Targets, devices};
-//! use mtlora_models::SequenceClassifier;
-//! use mtlora_train::bench::{Subject, Trains, classifier_flops, peak_gflops, random_items, roberta_base};
+//! use mtlora_models::{ClassifierConfig, SequenceClassifier};
+//! use mtlora_train::bench::{Subject, Trains, classifier_flops, peak_gflops, random_items};
 //! use mtlora_train::{Method, TrainOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = devices().remove(0).device.autodiff();
-//! let (config, options) = (roberta_base()?, TrainOptions::default());
+//! let config = ClassifierConfig::from_folder(Path::new("roberta-base"))?;
+//! let options = TrainOptions::default();
 //! let adapter = MtLoraConfig::new(Structure::Shim)
 //!     .with_target_modules(Targets::names(["query", "value"]));
 //! let model = SequenceClassifier::fresh(&config, 0, &device)?;
@@ -29,14 +31,12 @@
 
 mod flops;
 mod peak;
-mod published;
 mod random;
 mod subject;
 mod trains;
 
 pub use flops::{causal_flops, classifier_flops, decoding_flops};
 pub use peak::peak_gflops;
-pub use published::{gpt2, roberta_base};
 pub use random::{random_items, random_prompts, random_sequences};
 pub use subject::Subject;
 pub use trains::Trains;

@@ -1,6 +1,6 @@
 //! Sequences of random tokens: time and memory depend on their lengths only.
 
-use mtlora_models::{EncoderConfig, Gpt2Config, Tokens};
+use mtlora_models::{CausalModelConfig, ClassifierModelConfig, Tokens};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -14,15 +14,19 @@ use crate::tasks::data_to_text::Sequence;
 const FIRST: u32 = 5;
 
 /// `count` sequences of `length` tokens, each with a label or a number for a head of
-/// [`EncoderConfig::num_labels`] outputs.
-pub fn random_items(config: &EncoderConfig, [count, length]: [usize; 2], seed: u64) -> Vec<Item> {
+/// [`num_labels`](ClassifierModelConfig::num_labels) outputs.
+pub fn random_items(
+    config: &dyn ClassifierModelConfig,
+    [count, length]: [usize; 2],
+    seed: u64,
+) -> Vec<Item> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let item = |_| {
         let target = match config.num_labels() {
             1 => Target::Value(rng.random_range(0.0..5.0)),
             labels => Target::Class(rng.random_range(0..labels)),
         };
-        let ids = ids(&mut rng, length, config.vocab_size);
+        let ids = ids(&mut rng, length, config.vocab_size());
         Item {
             tokens: Tokens {
                 type_ids: vec![0; ids.len()],
@@ -36,7 +40,7 @@ pub fn random_items(config: &EncoderConfig, [count, length]: [usize; 2], seed: u
 
 /// `count` sequences of `length` tokens, whose loss is over all tokens but the first.
 pub fn random_sequences(
-    config: &Gpt2Config,
+    config: &dyn CausalModelConfig,
     [count, length]: [usize; 2],
     seed: u64,
 ) -> Vec<Sequence> {
@@ -46,13 +50,13 @@ pub fn random_sequences(
 
 /// `count` sequences of `length` tokens.
 pub fn random_prompts(
-    config: &Gpt2Config,
+    config: &dyn CausalModelConfig,
     [count, length]: [usize; 2],
     seed: u64,
 ) -> Vec<Vec<u32>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // The last token of the vocabulary is the end of text.
-    let prompt = |_| ids(&mut rng, length, config.vocab_size - 1);
+    let prompt = |_| ids(&mut rng, length, config.vocab_size() - 1);
     (0..count).map(prompt).collect()
 }
 

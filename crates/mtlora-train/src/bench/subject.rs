@@ -3,7 +3,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use mtlora_core::seed;
-use mtlora_models::{CausalLm, EncoderConfig, SequenceClassifier};
+use mtlora_models::{CausalLm, ClassifierModelConfig, SequenceClassifier};
 
 use crate::data::example::{Objective, Target};
 use crate::inference::evaluation::Item;
@@ -32,7 +32,7 @@ impl<'a> Subject<'a, SequenceClassifier> {
     /// model is as [`Method::prepare`](crate::Method::prepare) has made it, on an autodiff device.
     pub fn classifier(
         model: SequenceClassifier,
-        config: &'a EncoderConfig,
+        config: &'a dyn ClassifierModelConfig,
         items: &'a [Item],
         options: &TrainOptions,
         device: &Device,
@@ -40,7 +40,7 @@ impl<'a> Subject<'a, SequenceClassifier> {
         let objective = match items.first().and_then(|item| item.target) {
             Some(Target::Value(_)) => Objective::Regression,
             _ => Objective::Classification {
-                labels: config.labels.clone(),
+                labels: config.labels().to_vec(),
             },
         };
         let on = device.clone();

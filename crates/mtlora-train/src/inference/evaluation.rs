@@ -1,5 +1,5 @@
 use burn::tensor::Device;
-use mtlora_models::{EncoderConfig, PackedBatch, SequenceClassifier, TextEncoder, Tokens};
+use mtlora_models::{ClassifierModelConfig, PackedBatch, SequenceClassifier, TextEncoder, Tokens};
 
 use crate::data::example::{Example, Target};
 use crate::metrics::labels::{MetricName, Predictions, Scores, score};
@@ -40,7 +40,7 @@ pub fn encode(text: &TextEncoder, examples: &[Example]) -> Result<Vec<Item>, Tra
 /// When the device fails.
 pub fn predict(
     model: &SequenceClassifier,
-    config: &EncoderConfig,
+    config: &dyn ClassifierModelConfig,
     items: &[Item],
     device: &Device,
 ) -> Result<Vec<Vec<f32>>, TrainError> {
@@ -48,9 +48,9 @@ pub fn predict(
     let mut logits = vec![Vec::new(); items.len()];
     for batch in by_length(&lengths, BatchSize::Tokens(8192)) {
         let tokens: Vec<&Tokens> = batch.iter().map(|index| &items[*index].tokens).collect();
-        let strip = PackedBatch::new(&tokens, config, device)?;
+        let packed = PackedBatch::new(&tokens, config, device)?;
         let values: Vec<f32> = model
-            .forward(&strip)
+            .forward(&packed)
             .into_data()
             .try_to_vec()
             .map_err(|error| TrainError::Device(format!("{error:?}")))?;
@@ -68,7 +68,7 @@ pub fn predict(
 /// When an item has no target, or the predictions are not finite.
 pub fn evaluate(
     model: &SequenceClassifier,
-    config: &EncoderConfig,
+    config: &dyn ClassifierModelConfig,
     items: &[Item],
     task: &dyn Task,
     device: &Device,

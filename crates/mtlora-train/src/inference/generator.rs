@@ -2,7 +2,8 @@
 
 use burn::tensor::Device;
 use mtlora_models::{
-    DecodeError, GenerationConfig, GenerationError, Gpt2Decoder, ModelError, Progress, generate,
+    CachedDecoder, CausalModelConfig, DecodeError, GenerationConfig, GenerationError, ModelError,
+    Progress, TextConfig, generate,
 };
 
 use crate::data::python;
@@ -121,7 +122,7 @@ impl LoadedGenerator {
         text: &str,
         options: &WriteOptions,
     ) -> Result<Vec<u32>, WriteError> {
-        let (new, most) = (options.decoding.max_new_tokens, self.config.n_positions);
+        let (new, most) = (options.decoding.max_new_tokens, self.config.max_tokens());
         // The last new token is never read.
         let room = most.saturating_sub(new.saturating_sub(1));
         let ids = if options.cut {
@@ -131,7 +132,7 @@ impl LoadedGenerator {
         };
         let mut ids = ids.map_err(|source| WriteError::Input { number, source })?;
         if options.form == PromptForm::Input {
-            ids.push(self.config.eos_token_id);
+            ids.push(self.config.end_of_text());
         }
         if ids.len() > room {
             if !options.cut || room == 0 {
@@ -170,7 +171,7 @@ impl LoadedGenerator {
         // Prompts of about one length are done at about one time.
         let mut order: Vec<usize> = (0..prompts.len()).collect();
         order.sort_by_key(|index| prompts[*index].len());
-        let mut decoder = Gpt2Decoder::new(&self.model, &self.config, device);
+        let mut decoder = CachedDecoder::new(&self.model, &self.config, device);
         let mut written: Vec<Option<Written>> = vec![None; inputs.len()];
         let mut done = 0;
         let together = (ROWS / decoding.num_beams.max(1)).max(1);
@@ -245,7 +246,7 @@ impl LoadedGenerator {
         max_length: usize,
         device: &Device,
     ) -> Result<Scores, TrainError> {
-        let end = self.config.eos_token_id;
+        let end = self.config.end_of_text();
         let (sequences, _) = encode_records(&self.text, end, records, max_length)?;
         causal_scores(&self.model, &sequences, device)
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use mtlora_models::{EncoderConfig, PeftAdapter, TextEncoder};
+use mtlora_models::{ClassifierConfig, ClassifierModelConfig, PeftAdapter, TextEncoder};
 
 use crate::data::error::{DataError, listed, shown};
 use crate::data::example::Example;
@@ -73,7 +73,10 @@ pub fn load_classifiers(
     for one in adapters {
         let adapter = open(one)?;
         let objective = &one.spec.head.objective;
-        let config = task_config(EncoderConfig::from_folder(&one.spec.base.model)?, objective)?;
+        let config = task_config(
+            &ClassifierConfig::from_folder(&one.spec.base.model)?,
+            objective,
+        )?;
         let mut model = frozen.clone();
         let other_head = config.num_labels() != base.config.num_labels();
         if adapter.num_labels().is_none() && (fresh_head || other_head) {

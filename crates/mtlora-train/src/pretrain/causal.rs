@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use mtlora_models::{CausalBatch, CausalLm, CausalText, Gpt2Config};
+use mtlora_models::{CausalBatch, CausalLm, CausalModelConfig, CausalText};
 
 use crate::pretrain::masked_lm::{PretrainError, PretrainProgress};
 use crate::pretrain::steps::{PretrainSteps, endless};
@@ -41,7 +41,7 @@ pub struct CausalPretrainOptions {
 /// When there is no text, a line cannot be encoded, or the loss stops being finite.
 pub fn pretrain_causal(
     mut model: CausalLm,
-    config: &Gpt2Config,
+    config: &dyn CausalModelConfig,
     text: &CausalText,
     lines: &[String],
     options: &CausalPretrainOptions,
@@ -49,13 +49,13 @@ pub fn pretrain_causal(
     progress: &mut dyn FnMut(PretrainProgress),
 ) -> Result<CausalLm, PretrainError> {
     mtlora_core::seed(device, options.seed);
-    let end = config.eos_token_id;
+    let end = config.end_of_text();
     let mut sequences = Vec::with_capacity(lines.len());
     for line in lines {
         let mut ids = vec![end];
-        ids.extend(text.encode_first(line, config.n_positions)?);
+        ids.extend(text.encode_first(line, config.max_tokens())?);
         ids.push(end);
-        ids.truncate(config.n_positions);
+        ids.truncate(config.max_tokens());
         // Two end marks with nothing between teach nothing.
         if ids.len() > 2 {
             sequences.push(ids);
@@ -101,7 +101,7 @@ fn loss<'a>(
     let batch = CausalBatch::new(sequences.map(|ids| (ids, 1..ids.len())), device)?;
     Ok(BatchLoss {
         sum: model.loss(&batch, 0.0),
-        tokens: batch.strip.segments.tokens(),
+        tokens: batch.packed.segments.tokens(),
     })
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use std::path::PathBuf;
 
     use mtlora_core::{State, devices, state};
-    use mtlora_models::{Gpt2Sizes, train_causal_tokenizer};
+    use mtlora_models::{Gpt2Config, Gpt2Sizes, train_causal_tokenizer};
     use proptest::prelude::*;
 
     use crate::tasks::facts::corpus;

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::SequenceOffsetsError;
-use mtlora_models::{EncoderConfig, MaskedLm, ModelError, PackedBatch, TextEncoder, Tokens};
+use mtlora_models::{MaskedLm, ModelError, PackedBatch, TextConfig, TextEncoder, Tokens};
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -105,7 +105,7 @@ pub enum PretrainError {
 /// When there is no text or no mask token, a line cannot be encoded, or the loss stops being finite.
 pub fn pretrain(
     mut model: MaskedLm,
-    config: &EncoderConfig,
+    config: &dyn TextConfig,
     text: &TextEncoder,
     lines: &[String],
     options: &PretrainOptions,
@@ -181,12 +181,12 @@ fn apart(sequences: Vec<Tokens>, mut hidden: Hidden) -> Vec<Masked> {
 /// The cross-entropies at the chosen places.
 fn loss(
     model: &MaskedLm,
-    config: &EncoderConfig,
+    config: &dyn TextConfig,
     batch: &[&Masked],
     device: &Device,
 ) -> Result<BatchLoss, PretrainError> {
     let sequences: Vec<&Tokens> = batch.iter().map(|one| &one.tokens).collect();
-    let strip = PackedBatch::new(&sequences, config, device)?;
+    let packed = PackedBatch::new(&sequences, config, device)?;
     let (mut places, mut ids, mut start) = (Vec::new(), Vec::new(), 0);
     for Masked { tokens, hidden } in batch {
         places.extend(hidden.places.iter().map(|place| start + place));
@@ -196,10 +196,10 @@ fn loss(
     let count = places.len();
     let places = Tensor::<1, Int>::from_data(TensorData::new(places, [count]), device);
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [count, 1]), device);
-    let logits = model.forward(&strip, places, config);
+    let logits = model.forward(&packed, places);
     Ok(BatchLoss {
         sum: log_softmax(logits, 1).gather(1, ids).sum().neg(),
-        tokens: strip.segments.tokens(),
+        tokens: packed.segments.tokens(),
     })
 }
 
@@ -296,7 +296,7 @@ mod tests {
     use std::path::PathBuf;
 
     use mtlora_core::{State, devices, state};
-    use mtlora_models::{Architecture, EncoderSizes, train_tokenizer};
+    use mtlora_models::{Architecture, EncoderConfig, EncoderSizes, train_tokenizer};
     use proptest::prelude::*;
 
     use crate::tasks::acceptability::corpus;

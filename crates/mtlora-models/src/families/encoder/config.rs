@@ -4,82 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{ModelError, listed, shown};
+use super::architecture::Architecture;
+use super::labels::MAX_LABELS;
+use crate::error::ModelError;
+use crate::families::config_file::ConfigFile;
+use crate::families::problem_type::ProblemType;
+use crate::families::text_config::TextConfig;
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
 use crate::files::names::CONFIG_FILE;
-use crate::files::read::{read_bounded, required_file};
 use crate::layers::activation::Activation;
 use crate::layers::attention::{Attention, AttentionSpec};
-
-/// The largest configuration that is read, in bytes: room for tens of thousands of labels.
-pub(crate) const MAX_BYTES: u64 = 8 << 20;
-const MAX_LABELS: usize = 100_000;
-
-/// The encoders that can be run. They share their layers and differ in positions, token types and heads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    /// RoBERTa (Liu et al., 2019): `model_type` "roberta".
-    Roberta,
-    /// BERT (Devlin et al., 2019): `model_type` "bert".
-    Bert,
-}
-
-impl Architecture {
-    /// Every architecture there is.
-    pub const ALL: [Self; 2] = [Self::Roberta, Self::Bert];
-
-    /// Its `model_type` in config.json, which is also the prefix of the encoder's tensor names in a model with a head.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Roberta => "roberta",
-            Self::Bert => "bert",
-        }
-    }
-
-    /// The Hugging Face class of this encoder with a classification head.
-    pub fn classification_class(self) -> &'static str {
-        match self {
-            Self::Roberta => "RobertaForSequenceClassification",
-            Self::Bert => "BertForSequenceClassification",
-        }
-    }
-
-    /// The Hugging Face class of this encoder with a masked-language-model head.
-    pub fn masked_lm_class(self) -> &'static str {
-        match self {
-            Self::Roberta => "RobertaForMaskedLM",
-            Self::Bert => "BertForMaskedLM",
-        }
-    }
-}
-
-/// What a classification head predicts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemType {
-    /// Numbers, one for each label: mean squared error.
-    Regression,
-    /// One label of several: softmax and cross entropy.
-    SingleLabelClassification,
-    /// Any number of labels: a sigmoid and binary cross entropy for each.
-    MultiLabelClassification,
-}
-
-impl ProblemType {
-    const ALL: [Self; 3] = [
-        Self::Regression,
-        Self::SingleLabelClassification,
-        Self::MultiLabelClassification,
-    ];
-
-    /// Its name in config.json.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Regression => "regression",
-            Self::SingleLabelClassification => "single_label_classification",
-            Self::MultiLabelClassification => "multi_label_classification",
-        }
-    }
-}
 
 /// The sizes that a new encoder is made from; see [`EncoderConfig::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,12 +90,7 @@ impl EncoderConfig {
     /// No folder, no such file, no JSON, an unsupported architecture, a field missing or out of range. Each names the
     /// file and the field.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
-        let path = required_file(folder, CONFIG_FILE, || {
-            "give the folder that holds config.json, model.safetensors and tokenizer.json"
-                .to_string()
-        })?;
-        let bytes = read_bounded(&path, MAX_BYTES)?;
-        Self::from_bytes(&path, &bytes)
+        Self::from_file(&ConfigFile::open(folder)?)
     }
 
     /// Reads the bytes of a `config.json`; `path` is for the messages.
@@ -169,9 +98,7 @@ impl EncoderConfig {
     /// # Errors
     /// As [`Self::from_folder`].
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
-        let map: Map<String, Value> =
-            serde_json::from_slice(bytes).map_err(|error| ModelError::json(path, &error))?;
-        Self::from_map(path, map, &String::from_utf8_lossy(bytes))
+        Self::from_file(&ConfigFile::from_bytes(path, bytes)?)
     }
 
     /// A new configuration with the published defaults of its architecture: dropout 0.1, GELU, weights drawn with a
@@ -210,16 +137,21 @@ impl EncoderConfig {
         set("position_embedding_type", json!("absolute"));
         set("type_vocab_size", json!(types));
         set("vocab_size", json!(sizes.vocab_size));
-        Self::from_map(Path::new(CONFIG_FILE), map, "")
+        Self::from_file(&ConfigFile::from_map(map))
     }
 
-    fn from_map(path: &Path, map: Map<String, Value>, text: &str) -> Result<Self, ModelError> {
-        let fields = Fields {
-            path,
-            text,
-            map: &map,
-        };
-        let architecture = fields.architecture()?;
+    /// Reads the fields of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_file(file: &ConfigFile) -> Result<Self, ModelError> {
+        let found = file.model_type()?;
+        let all = Architecture::ALL;
+        let architecture = all
+            .into_iter()
+            .find(|known| known.model_type() == found)
+            .ok_or_else(|| file.unsupported(all.map(Architecture::model_type).to_vec()))?;
+        let fields = file.fields();
         fields.refuse_variants()?;
         let vocab_size = fields.size("vocab_size", "is the number of tokens", 1..=1 << 24)?;
         let hidden_size = fields.size(
@@ -294,13 +226,8 @@ impl EncoderConfig {
             architectures: fields.strings("architectures")?,
             attention: AttentionSpec::new(num_attention_heads, hidden_size / num_attention_heads)
                 .build()?,
-            original: map,
+            original: file.map().clone(),
         })
-    }
-
-    /// The tokenizer's class, where the file names one.
-    pub(crate) fn tokenizer_class(&self) -> Option<&str> {
-        self.original.get("tokenizer_class").and_then(Value::as_str)
     }
 
     /// Outputs of the classification head.
@@ -445,25 +372,37 @@ impl EncoderConfig {
     }
 }
 
-/// What only an encoder's configuration has.
-impl Fields<'_> {
-    fn architecture(&self) -> Result<Architecture, ModelError> {
-        let value = self
-            .get("model_type")
-            .ok_or_else(|| self.missing("model_type", "says which architecture the model has"))?;
-        let found = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_string);
-        let all = Architecture::ALL;
-        all.into_iter()
-            .find(|known| known.model_type() == found)
-            .ok_or_else(|| ModelError::UnsupportedArchitecture {
-                path: self.path.to_path_buf(),
-                found,
-                supported: all.map(Architecture::model_type).to_vec(),
-            })
+impl TextConfig for EncoderConfig {
+    fn model_type(&self) -> &str {
+        self.architecture.model_type()
     }
 
+    fn tokenizer_class(&self) -> Option<&str> {
+        self.original.get("tokenizer_class").and_then(Value::as_str)
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn max_tokens(&self) -> usize {
+        EncoderConfig::max_tokens(self)
+    }
+
+    fn token_types(&self) -> usize {
+        self.type_vocab_size
+    }
+
+    fn positions(&self, ids: &[u32]) -> Vec<usize> {
+        match self.architecture {
+            Architecture::Roberta => roberta_positions(ids, self.pad_token_id),
+            Architecture::Bert => (0..ids.len()).collect(),
+        }
+    }
+}
+
+/// What only an encoder's configuration has.
+impl Fields<'_> {
     /// Refuses what these architectures can also be, and what would quietly give other numbers here.
     fn refuse_variants(&self) -> Result<(), ModelError> {
         self.refuse_other_models()?;
@@ -490,94 +429,22 @@ impl Fields<'_> {
         }
         Ok(())
     }
+}
 
-    fn problem_type(&self) -> Result<Option<ProblemType>, ModelError> {
-        let Some(value) = self.get("problem_type") else {
-            return Ok(None);
-        };
-        let all = ProblemType::ALL;
-        match all.into_iter().find(|known| value == known.name()) {
-            Some(problem_type) => Ok(Some(problem_type)),
-            None => Err(self.wrong(
-                "problem_type",
-                format!(
-                    "is {}, but must be one of {}",
-                    brief(value),
-                    listed(&all.map(ProblemType::name))
-                ),
-            )),
-        }
-    }
-
-    /// The labels by number. `id2label` decides over `num_labels`, as it does for the classes that wrote the file.
-    fn labels(&self) -> Result<Vec<String>, ModelError> {
-        let Some(value) = self.get("id2label") else {
-            let field = ["num_labels", "_num_labels"]
-                .into_iter()
-                .find(|field| self.get(field).is_some());
-            let number = self.size_or(field.unwrap_or("num_labels"), 2, 1..=MAX_LABELS)?;
-            let unnamed = (0..number).map(|id| format!("LABEL_{id}")).collect();
-            return Ok(self.named_by_label2id(None).unwrap_or(unnamed));
-        };
-        let wrong = |message: String| Err(self.wrong("id2label", message));
-        let Some(map) = value.as_object() else {
-            return wrong(format!(
-                "is {}, but must be an object from label numbers to names",
-                brief(value)
-            ));
-        };
-        if map.is_empty() || map.len() > MAX_LABELS {
-            return wrong(format!(
-                "has {} labels; 1 to {MAX_LABELS} are possible",
-                map.len()
-            ));
-        }
-        let mut labels = vec![None; map.len()];
-        for (key, value) in map {
-            let slot = key.parse().ok().and_then(|id: usize| labels.get_mut(id));
-            let label = match value {
-                Value::String(name) => Some(name.clone()),
-                Value::Number(number) => Some(number.to_string()),
-                _ => None,
-            };
-            let (Some(slot @ None), Some(label)) = (slot, label) else {
-                return wrong(format!(
-                    "has the entry {}: {}, but must give a name to each number from 0 to {}",
-                    shown(key),
-                    brief(value),
-                    map.len() - 1
-                ));
-            };
-            *slot = Some(label);
-        }
-        // As many entries as places, and none took a place twice.
-        let labels: Vec<String> = labels.into_iter().flatten().collect();
-        let mut numbered = labels.iter().enumerate();
-        if numbered.all(|(id, label)| *label == format!("LABEL_{id}"))
-            && let Some(named) = self.named_by_label2id(Some(labels.len()))
-        {
-            return Ok(named);
-        }
-        Ok(labels)
-    }
-
-    /// The names that `label2id` gives to all numbers from 0, if it does, of `count` labels where that is known. For
-    /// files that name labels there and not in `id2label`.
-    fn named_by_label2id(&self, count: Option<usize>) -> Option<Vec<String>> {
-        let map = self.get("label2id")?.as_object()?;
-        if map.is_empty() || map.len() > MAX_LABELS || count.is_some_and(|count| count != map.len())
-        {
-            return None;
-        }
-        let mut labels = vec![None; map.len()];
-        for (name, id) in map {
-            let slot = labels.get_mut(usize::try_from(id.as_u64()?).ok()?)?;
-            if slot.replace(name.clone()).is_some() {
-                return None;
+/// RoBERTa's positions start at the padding token's id plus one. A padding token inside a text is not counted and gets the
+/// padding token's id as its position (`create_position_ids_from_input_ids` in `transformers`).
+fn roberta_positions(ids: &[u32], pad: usize) -> Vec<usize> {
+    let mut position = pad;
+    ids.iter()
+        .map(|id| {
+            if *id as usize == pad {
+                pad
+            } else {
+                position += 1;
+                position
             }
-        }
-        labels.into_iter().collect()
-    }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -585,6 +452,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
+
+    /// transformers 5.24: `RobertaEmbeddings.create_position_ids_from_input_ids(ids, padding_idx=1)`.
+    #[test]
+    fn a_padding_token_in_a_text_has_its_own_position() {
+        assert_eq!(roberta_positions(&[0, 5, 6, 2], 1), [2, 3, 4, 5]);
+        assert_eq!(roberta_positions(&[0, 5, 1, 6, 2], 1), [2, 3, 1, 4, 5]);
+        assert_eq!(roberta_positions(&[0, 1, 1, 2], 1), [2, 1, 1, 3]);
+        assert_eq!(roberta_positions(&[1], 1), [1]);
+        assert_eq!(roberta_positions(&[0, 3, 7], 3), [4, 3, 5]);
+    }
 
     const ROBERTA: &str = r#"{
   "architectures": ["RobertaModel"],

@@ -1,14 +1,12 @@
-use std::path::Path;
-
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor};
-use mtlora_core::{ActivationDtype, BaseDtype};
+use mtlora_core::ActivationDtype;
 
-use crate::error::ModelError;
-use crate::families::encoder::config::EncoderConfig;
-use crate::families::encoder::model::{Encoder, layer_norm};
-use crate::files::weights;
+use super::config::EncoderConfig;
+use super::model::{Encoder, layer_norm};
+use crate::families::masked_lm::MaskedLmModel;
+use crate::layers::activation::Activation;
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::weights::zero_linear;
 use crate::packed_batch::PackedBatch;
@@ -22,50 +20,44 @@ pub struct LmHead {
     pub layer_norm: LayerNorm,
     /// `[vocab_size]`
     pub bias: Param<Tensor<1>>,
+    /// The nonlinearity after the first map.
+    #[module(skip)]
+    pub activation: Activation,
 }
 
-/// An encoder that guesses masked tokens: what pre-training trains.
+/// An encoder that predicts masked tokens.
 #[derive(Module, Debug)]
-pub struct MaskedLm {
+pub struct EncoderMaskedLm {
     /// `roberta` in the checkpoint.
     pub base: Encoder,
     /// The head.
     pub lm_head: LmHead,
 }
 
-impl MaskedLm {
-    /// A model with random weights.
-    pub fn fresh(config: &EncoderConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
-        let model = Self {
+impl EncoderMaskedLm {
+    /// A model whose values are all zero.
+    pub(super) fn empty(config: &EncoderConfig, device: &Device) -> Self {
+        Self {
             base: Encoder::new(config, device),
             lm_head: LmHead {
                 dense: zero_linear(config.hidden_size, config.hidden_size, device),
                 layer_norm: layer_norm(config, device),
                 bias: Initializer::Zeros.init([config.vocab_size], device),
+                activation: config.hidden_act,
             },
-        };
-        weights::fresh(model, config, seed, |_| BaseDtype::F32)
+        }
     }
+}
 
-    /// Logits over the vocabulary at `places` of the strip: `[places, vocab_size]`.
-    pub fn forward(
-        &self,
-        strip: &PackedBatch,
-        places: Tensor<1, Int>,
-        config: &EncoderConfig,
-    ) -> Tensor<2> {
-        let hidden = self.base.forward(strip).select(0, places);
+impl MaskedLmModel for EncoderMaskedLm {
+    fn logits(&self, batch: &PackedBatch, places: Tensor<1, Int>) -> Tensor<2> {
+        let hidden = self.base.forward(batch).select(0, places);
         let hidden = self.lm_head.dense.forward(hidden);
-        let hidden = config.hidden_act.forward(hidden, ActivationDtype::F32);
+        let hidden = self
+            .lm_head
+            .activation
+            .forward(hidden, ActivationDtype::F32);
         let hidden = self.lm_head.layer_norm.forward(hidden);
         self.base.vocabulary(hidden) + self.lm_head.bias.val().unsqueeze()
-    }
-
-    /// Writes `model.safetensors` and `config.json` into `folder`.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn save(self, folder: &Path, config: &EncoderConfig) -> Result<(), ModelError> {
-        weights::write(self, folder, config)
     }
 }

@@ -5,15 +5,14 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
-use crate::families::encoder::config::MAX_BYTES;
+use crate::families::config_file::ConfigFile;
+use crate::families::text_config::TextConfig;
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
-use crate::files::names::CONFIG_FILE;
-use crate::files::read::{read_bounded, required_file};
 use crate::files::weights::CheckpointLayout;
 use crate::layers::activation::Activation;
 use crate::layers::attention::{Attention, AttentionSpec};
 
-const MODEL_TYPE: &str = "gpt2";
+pub(super) const MODEL_TYPE: &str = "gpt2";
 
 /// The token embeddings in a checkpoint.
 pub(super) const WORD_EMBEDDINGS: &str = "transformer.wte.weight";
@@ -69,7 +68,7 @@ pub struct Gpt2Config {
     pub eos_token_id: u32,
     /// Whether the output map is the token embeddings, one weight for both. A checkpoint with both tensors and
     /// different values in them has an output map of its own in any case:
-    /// [`CausalLm::lm_head`](super::CausalLm::lm_head).
+    /// [`Gpt2Lm::lm_head`](super::Gpt2Lm::lm_head).
     pub tie_word_embeddings: bool,
     /// The attention of every block.
     pub(crate) attention: Attention,
@@ -84,8 +83,7 @@ impl Gpt2Config {
     /// No folder, no such file, no JSON, another architecture, a field missing or out of range.
     /// Each names the file and the field.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
-        let (path, text, map) = read(folder)?;
-        Self::from_map(&path, map, &text)
+        Self::from_file(&ConfigFile::open(folder)?)
     }
 
     /// A new configuration with the published defaults: dropout 0.1, `gelu_new`, weights drawn with
@@ -117,26 +115,18 @@ impl Gpt2Config {
             Value::Object(map) => map,
             _ => Map::new(),
         };
-        Self::from_map(Path::new(CONFIG_FILE), map, "")
+        Self::from_file(&ConfigFile::from_map(map))
     }
 
-    fn from_map(path: &Path, map: Map<String, Value>, text: &str) -> Result<Self, ModelError> {
-        let map_ref = &map;
-        let fields = Fields {
-            path,
-            text,
-            map: map_ref,
-        };
-        let found = fields
-            .get("model_type")
-            .ok_or_else(|| fields.missing("model_type", "says which architecture the model has"))?;
-        if found != MODEL_TYPE {
-            return Err(ModelError::UnsupportedArchitecture {
-                path: path.to_path_buf(),
-                found: found.as_str().unwrap_or_default().to_string(),
-                supported: vec![MODEL_TYPE],
-            });
+    /// Reads the fields of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_file(file: &ConfigFile) -> Result<Self, ModelError> {
+        if file.model_type()? != MODEL_TYPE {
+            return Err(file.unsupported(vec![MODEL_TYPE]));
         }
+        let fields = file.fields();
         refuse_variants(&fields)?;
         let vocab_size = fields.size("vocab_size", "is the number of tokens", 1..=1 << 24)?;
         let n_embd = fields.size(
@@ -194,13 +184,17 @@ impl Gpt2Config {
             attention: AttentionSpec::new(n_head, n_embd / n_head)
                 .causal()
                 .build()?,
-            original: map,
+            original: file.map().clone(),
         })
     }
 
-    /// The tokenizer's class, where the file names one.
-    pub(crate) fn tokenizer_class(&self) -> Option<&str> {
-        self.original.get("tokenizer_class").and_then(Value::as_str)
+    /// The same with `inner` values between the feed-forward maps, where that is given.
+    pub(super) fn with_inner(mut self, inner: Option<usize>) -> Result<Self, ModelError> {
+        let Some(inner) = inner else {
+            return Ok(self);
+        };
+        self.original.insert("n_inner".to_string(), json!(inner));
+        Self::from_file(&ConfigFile::from_map(self.original))
     }
 
     /// The configuration as the text of a config.json: the fields above as they are now, all others
@@ -254,15 +248,6 @@ impl Fields<'_> {
     }
 }
 
-fn read(folder: &Path) -> Result<(std::path::PathBuf, String, Map<String, Value>), ModelError> {
-    let path = required_file(folder, CONFIG_FILE, || {
-        "give the folder that holds config.json, model.safetensors and tokenizer.json".to_string()
-    })?;
-    let bytes = read_bounded(&path, MAX_BYTES)?;
-    let map = serde_json::from_slice(&bytes).map_err(|error| ModelError::json(&path, &error))?;
-    Ok((path, String::from_utf8_lossy(&bytes).into_owned(), map))
-}
-
 /// Refuses what a GPT-2 can also be, and what would quietly give other numbers here.
 fn refuse_variants(fields: &Fields<'_>) -> Result<(), ModelError> {
     fields.refuse_other_models()?;
@@ -282,6 +267,24 @@ fn refuse_variants(fields: &Fields<'_>) -> Result<(), ModelError> {
         }
     }
     Ok(())
+}
+
+impl TextConfig for Gpt2Config {
+    fn model_type(&self) -> &str {
+        MODEL_TYPE
+    }
+
+    fn tokenizer_class(&self) -> Option<&str> {
+        self.original.get("tokenizer_class").and_then(Value::as_str)
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.n_positions
+    }
 }
 
 impl CheckpointLayout for Gpt2Config {
@@ -349,8 +352,9 @@ mod tests {
     fn parse(change: impl Fn(&mut Map<String, Value>)) -> Result<Gpt2Config, ModelError> {
         let mut map = Gpt2Config::new(SIZES).unwrap().original;
         change(&mut map);
-        let text = Value::Object(map.clone()).to_string();
-        Gpt2Config::from_map(Path::new("config.json"), map, &text)
+        let text = Value::Object(map).to_string();
+        let file = ConfigFile::from_bytes(Path::new("config.json"), text.as_bytes())?;
+        Gpt2Config::from_file(&file)
     }
 
     #[test]
@@ -360,7 +364,7 @@ mod tests {
         })
         .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(CONFIG_FILE), config.to_json()).unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_json()).unwrap();
         let again = Gpt2Config::from_folder(folder.path()).unwrap();
         assert_eq!(again, config);
         assert!(again.to_json().contains("n_ctx"));

@@ -10,7 +10,7 @@ use tokenizers::{
 };
 
 use crate::error::{ModelError, start_of};
-use crate::families::encoder::config::EncoderConfig;
+use crate::families::text_config::TextConfig;
 use crate::files::read::read_bounded;
 use crate::text::long_text::{Cutter, End, MAX_WHOLE};
 use crate::text::tokenizer::{
@@ -77,13 +77,13 @@ impl TextEncoder {
     /// tokens, or whose vocabulary is not the configuration's; a `max_length` without room for text.
     pub fn from_folder(
         folder: &Path,
-        config: &EncoderConfig,
+        config: &dyn TextConfig,
         max_length: usize,
     ) -> Result<Self, ModelError> {
         let of = TokenizerOf {
-            model_type: config.architecture.model_type(),
+            model_type: config.model_type(),
             tokenizer_class: config.tokenizer_class(),
-            vocab_size: config.vocab_size,
+            vocab_size: config.vocab_size(),
         };
         let read = FolderTokenizer::read(folder, of)?;
         let settings = TextSettings {
@@ -100,7 +100,7 @@ impl TextEncoder {
     /// As [`Self::from_folder`].
     pub fn from_file(
         path: &Path,
-        config: &EncoderConfig,
+        config: &dyn TextConfig,
         max_length: usize,
     ) -> Result<Self, ModelError> {
         let bytes = read_bounded(path, MAX_TOKENIZER_BYTES)?;
@@ -114,7 +114,7 @@ impl TextEncoder {
     pub fn from_bytes(
         path: &Path,
         bytes: &[u8],
-        config: &EncoderConfig,
+        config: &dyn TextConfig,
         max_length: usize,
     ) -> Result<Self, ModelError> {
         let value: Value =
@@ -137,7 +137,7 @@ impl TextEncoder {
     pub fn new(
         path: PathBuf,
         tokenizer: Tokenizer,
-        config: &EncoderConfig,
+        config: &dyn TextConfig,
         max_length: usize,
     ) -> Result<Self, ModelError> {
         Self::with_settings(path, tokenizer, TextSettings::default(), config, max_length)
@@ -147,7 +147,7 @@ impl TextEncoder {
         path: PathBuf,
         mut tokenizer: Tokenizer,
         settings: TextSettings,
-        config: &EncoderConfig,
+        config: &dyn TextConfig,
         max_length: usize,
     ) -> Result<Self, ModelError> {
         let refused = |message: String| ModelError::Tokenizer {
@@ -185,11 +185,11 @@ impl TextEncoder {
             .max()
             .map_or(0, |id| id as usize);
         let size = largest.saturating_add(1);
-        if size > config.vocab_size || !is_padded(size, config.vocab_size) {
+        if size > config.vocab_size() || !is_padded(size, config.vocab_size()) {
             return Err(ModelError::VocabularySize {
                 path,
                 tokenizer: size,
-                config: config.vocab_size,
+                config: config.vocab_size(),
             });
         }
         if frames.iter().any(|ids| ids.len() < 2) {
@@ -238,8 +238,8 @@ impl TextEncoder {
             },
             tokenizer,
             truncation,
-            vocab_size: config.vocab_size,
-            type_vocab_size: config.type_vocab_size,
+            vocab_size: config.vocab_size(),
+            type_vocab_size: config.token_types(),
             max_length,
             special,
             names: settings.names,

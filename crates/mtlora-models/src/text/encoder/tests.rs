@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::families::encoder::config::{Architecture, EncoderSizes};
+use crate::families::encoder::architecture::Architecture;
+use crate::families::encoder::config::{EncoderConfig, EncoderSizes};
 use crate::text::vocabulary::{train_tokenizer, write_tokenizer};
 use proptest::prelude::*;
 use serde_json::json;

@@ -2,7 +2,8 @@
 
 use burn::tensor::Device;
 use mtlora_models::{
-    ClassifierOptions, EncoderConfig, ModelError, ProblemType, SequenceClassifier, TextEncoder,
+    ClassifierConfig, ClassifierModelConfig, ClassifierOptions, ModelError, ProblemType,
+    SequenceClassifier, TextEncoder,
 };
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
 use crate::training::learners::classification::TrainError;
 
 /// A classifier with what it takes to feed it.
-pub type LoadedClassifier = Loaded<SequenceClassifier, EncoderConfig, TextEncoder>;
+pub type LoadedClassifier = Loaded<SequenceClassifier, ClassifierConfig, TextEncoder>;
 
 /// A classification head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ pub struct ClassifierSpec {
 
 impl ModelSpec for ClassifierSpec {
     type Model = SequenceClassifier;
-    type Config = EncoderConfig;
+    type Config = ClassifierConfig;
     type Text = TextEncoder;
 
     fn base(&self) -> &BaseSpec {
@@ -51,9 +52,12 @@ impl ModelSpec for ClassifierSpec {
     fn read_base(
         &self,
         device: &Device,
-    ) -> Result<Started<SequenceClassifier, EncoderConfig, TextEncoder>, TrainError> {
+    ) -> Result<Started<SequenceClassifier, ClassifierConfig, TextEncoder>, TrainError> {
         let folder = &self.base.model;
-        let config = task_config(EncoderConfig::from_folder(folder)?, &self.head.objective)?;
+        let config = task_config(
+            &ClassifierConfig::from_folder(folder)?,
+            &self.head.objective,
+        )?;
         let text = TextEncoder::from_folder(folder, &config, self.base.max_length)?;
         let options = ClassifierOptions {
             base_dtype: self.base.adapter.base_dtype_to_read(),
@@ -89,15 +93,15 @@ impl ModelSpec for ClassifierSpec {
 /// # Errors
 /// If there are too many labels.
 pub fn task_config(
-    config: EncoderConfig,
+    config: &dyn ClassifierModelConfig,
     objective: &Objective,
-) -> Result<EncoderConfig, ModelError> {
+) -> Result<ClassifierConfig, ModelError> {
     match objective {
         Objective::Classification { labels } => {
-            config.with_classifier(labels.clone(), ProblemType::SingleLabelClassification)
+            config.with_labels(labels.clone(), ProblemType::SingleLabelClassification)
         }
         Objective::Regression => {
-            config.with_classifier(vec!["LABEL_0".to_string()], ProblemType::Regression)
+            config.with_labels(vec!["LABEL_0".to_string()], ProblemType::Regression)
         }
     }
 }

@@ -1,19 +1,19 @@
 //! A model that writes texts.
 
 use burn::tensor::Device;
-use mtlora_models::{CausalLm, CausalText, Gpt2Config};
+use mtlora_models::{CausalConfig, CausalLm, CausalText};
 
 use crate::run::model::adapter_settings::MethodName;
 use crate::run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
 use crate::training::learners::classification::TrainError;
 
 /// A model that writes texts, with what it takes to feed it.
-pub type LoadedGenerator = Loaded<CausalLm, Gpt2Config, CausalText>;
+pub type LoadedGenerator = Loaded<CausalLm, CausalConfig, CausalText>;
 
-/// A GPT-2 with an adapter.
+/// A causal language model with an adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GeneratorSpec {
-    /// The GPT-2 and the adapter.
+    /// The base model and the adapter.
     pub base: BaseSpec,
     /// The seed of the adapter's new values.
     pub seed: u64,
@@ -21,7 +21,7 @@ pub struct GeneratorSpec {
 
 impl ModelSpec for GeneratorSpec {
     type Model = CausalLm;
-    type Config = Gpt2Config;
+    type Config = CausalConfig;
     type Text = CausalText;
 
     fn base(&self) -> &BaseSpec {
@@ -35,14 +35,14 @@ impl ModelSpec for GeneratorSpec {
     fn read_base(
         &self,
         device: &Device,
-    ) -> Result<Started<CausalLm, Gpt2Config, CausalText>, TrainError> {
+    ) -> Result<Started<CausalLm, CausalConfig, CausalText>, TrainError> {
         let BaseSpec { model, adapter, .. } = &self.base;
         if adapter.method == MethodName::Head {
             return Err(TrainError::Option(
                 "a GPT-2 has no head of its own to train: choose method mtlora or full",
             ));
         }
-        let config = Gpt2Config::from_folder(model)?;
+        let config = CausalConfig::from_folder(model)?;
         let text = CausalText::from_folder(model, &config)?;
         let dtype = adapter.base_dtype_to_read();
         let model = CausalLm::from_folder_in(dtype, model, &config, device)?;

@@ -4,7 +4,7 @@ use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
 use mtlora_core::{AttachError, BaseDtypeError, MtLoraConfig, SequenceOffsetsError, StateError};
 use mtlora_models::{
-    AdapterError, EncoderConfig, ModelError, PackedBatch, SequenceClassifier, Tokens,
+    AdapterError, ClassifierModelConfig, ModelError, PackedBatch, SequenceClassifier, Tokens,
 };
 
 use crate::data::error::DataError;
@@ -135,7 +135,7 @@ pub enum TrainError {
 
 /// The examples of a classification or a regression, as [`fit`] learns them.
 struct Classification<'a> {
-    config: &'a EncoderConfig,
+    config: &'a dyn ClassifierModelConfig,
     task: &'a dyn Task,
     items: &'a [Item],
     dev: &'a [Item],
@@ -195,7 +195,7 @@ pub(crate) fn classifier_divisor(examples: &[usize]) -> f64 {
 /// The losses on the items with these indices.
 pub(crate) fn classifier_loss(
     model: &SequenceClassifier,
-    config: &EncoderConfig,
+    config: &dyn ClassifierModelConfig,
     objective: &Objective,
     items: &[Item],
     batch: &[usize],
@@ -205,11 +205,11 @@ pub(crate) fn classifier_loss(
     let sequences: Vec<&Tokens> = items().map(|item| &item.tokens).collect();
     let targets: Option<Vec<Target>> = items().map(|item| item.target).collect();
     let targets = targets.ok_or(TrainError::NoTargets)?;
-    let strip = PackedBatch::new(&sequences, config, device)?;
-    let sum = loss_sum(model.forward(&strip), &targets, objective);
+    let packed = PackedBatch::new(&sequences, config, device)?;
+    let sum = loss_sum(model.forward(&packed), &targets, objective);
     Ok(BatchLoss {
         sum: sum.map_err(|error| of_item(error, batch))?,
-        tokens: strip.segments.tokens(),
+        tokens: packed.segments.tokens(),
     })
 }
 
@@ -233,7 +233,7 @@ fn of_item(error: MetricError, batch: &[usize]) -> MetricError {
 #[allow(clippy::too_many_arguments)]
 pub fn train(
     model: SequenceClassifier,
-    config: &EncoderConfig,
+    config: &dyn ClassifierModelConfig,
     task: &dyn Task,
     [items, dev]: [&[Item]; 2],
     options: &TrainOptions,
@@ -255,7 +255,7 @@ pub fn train(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use mtlora_core::devices;
-    use mtlora_models::{Architecture, EncoderSizes};
+    use mtlora_models::{Architecture, ClassifierConfig, EncoderConfig, EncoderSizes};
     use proptest::prelude::*;
 
     use super::*;
@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    fn config(objective: &Objective) -> EncoderConfig {
+    fn config(objective: &Objective) -> ClassifierConfig {
         let sizes = EncoderSizes {
             vocab_size: 50,
             hidden_size: 16,
@@ -296,11 +296,10 @@ mod tests {
             intermediate_size: 32,
             max_tokens: 40,
         };
-        let config = EncoderConfig::new(Architecture::Roberta, sizes).unwrap();
-        let mut config = task_config(config, objective).unwrap();
+        let mut config = EncoderConfig::new(Architecture::Roberta, sizes).unwrap();
         config.hidden_dropout_prob = 0.0;
         config.attention_probs_dropout_prob = 0.0;
-        config
+        task_config(&config, objective).unwrap()
     }
 
     fn items(texts: &[Vec<u32>], target: impl Fn(u32) -> Target) -> Vec<Item> {

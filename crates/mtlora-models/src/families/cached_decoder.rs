@@ -1,12 +1,15 @@
+//! Decoding with a key-value cache, for every causal model.
+
 use std::collections::BTreeSet;
 
+use burn::nn::Dropout;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::{ActivationDtype, Contexts, SequenceOffsets, SequenceOffsetsError};
 
-use super::config::Gpt2Config;
-use super::model::CausalLm;
+use super::causal::{CausalLm, CausalModelConfig};
 use crate::generation::CausalDecoder;
-use crate::layers::attention::Projections;
+use crate::layers::attention::{Attention, Projections};
+use crate::layers::attention_context::AttentionContext;
 use crate::packed_batch::PackedBatch;
 use crate::text::encoder::Tokens;
 
@@ -21,29 +24,29 @@ pub enum DecodeError {
     Device(String),
 }
 
-/// A GPT-2 with its key-value cache, for [`generate`](crate::generate).
+/// A causal model with its key-value cache, for [`generate`](crate::generate).
 ///
 /// A row is a list of places in the cache: the rows of one prompt share the prompt's places, and
 /// continuing a row copies no key and no value.
-pub struct Gpt2Decoder<'a> {
+pub struct CachedDecoder<'a> {
     model: &'a CausalLm,
     vocab_size: usize,
-    n_positions: usize,
+    max_positions: usize,
     device: Device,
-    cache: Vec<Layer>,
+    cache: Vec<LayerCache>,
     rows: Vec<Vec<u32>>,
-    /// Places that are taken, of all rows there were.
+    /// Places that are taken, by all rows so far.
     taken: usize,
 }
 
-/// Keys and values of one block: `[places, n_embd]` each.
-struct Layer {
+/// Keys and values of one layer: `[places, heads * head_width]` each.
+struct LayerCache {
     keys: Tensor<2>,
     values: Tensor<2>,
 }
 
-impl Layer {
-    /// A copy of these places in a cache of `capacity` of them.
+impl LayerCache {
+    /// A copy of these places in a cache of `capacity` places.
     fn moved(&self, places: &Tensor<1, Int>, capacity: usize) -> Self {
         let copy = |old: &Tensor<2>| {
             let [count, width] = [places.dims()[0], old.dims()[1]];
@@ -66,13 +69,67 @@ impl Layer {
     }
 }
 
-impl<'a> Gpt2Decoder<'a> {
+/// The prompts, whose keys and values are kept, layer after layer.
+struct Prompts<'a> {
+    sequences: &'a SequenceOffsets,
+    cache: Vec<LayerCache>,
+}
+
+impl AttentionContext for Prompts<'_> {
+    fn attend(
+        &mut self,
+        attention: &Attention,
+        projections: Projections,
+        dropout: &Dropout,
+        _saved: ActivationDtype,
+    ) -> Tensor<2> {
+        let [query, keys, values] = projections.separate();
+        self.cache.push(LayerCache {
+            keys: keys.clone(),
+            values: values.clone(),
+        });
+        let projections = Projections::Separate([query, keys, values]);
+        // There is no backward pass to keep anything for.
+        attention.over_batch(projections, self.sequences, dropout, ActivationDtype::F32)
+    }
+}
+
+/// One new token a row, whose keys and values are added to the cache, layer after layer.
+struct NewTokens {
+    contexts: Contexts,
+    /// The place of the first row's new token.
+    at: usize,
+    /// The layers that are still to come.
+    before: std::vec::IntoIter<LayerCache>,
+    after: Vec<LayerCache>,
+}
+
+impl AttentionContext for NewTokens {
+    fn attend(
+        &mut self,
+        attention: &Attention,
+        projections: Projections,
+        _dropout: &Dropout,
+        _saved: ActivationDtype,
+    ) -> Tensor<2> {
+        let [query, keys, values] = projections.separate();
+        let Some(layer) = self.before.next() else {
+            unreachable!("a model has as many layers in each step as it had for the prompts");
+        };
+        let layer = layer.append(self.at, keys, values);
+        let caches = [layer.keys.clone(), layer.values.clone()];
+        self.after.push(layer);
+        attention.over_cache(query, caches, &self.contexts)
+    }
+}
+
+impl<'a> CachedDecoder<'a> {
     /// A decoder of a model that is on `device`, without gradients, its adapters folded in.
-    pub fn new(model: &'a CausalLm, config: &Gpt2Config, device: &Device) -> Self {
+    pub fn new(model: &'a CausalLm, config: &dyn CausalModelConfig, device: &Device) -> Self {
         Self {
             model,
-            vocab_size: config.vocab_size,
-            n_positions: config.n_positions,
+            vocab_size: config.vocab_size(),
+            max_positions: config.max_tokens(),
             device: device.clone(),
             cache: Vec::new(),
             rows: Vec::new(),
@@ -86,10 +143,24 @@ impl<'a> Gpt2Decoder<'a> {
         Tensor::from_data(TensorData::new(values, [count]), &self.device)
     }
 
-    /// Logits from the last block's output.
+    /// The embeddings of these tokens, through all layers.
+    fn forward(
+        &self,
+        ids: Tensor<1, Int>,
+        positions: Tensor<1, Int>,
+        attention: &mut dyn AttentionContext,
+    ) -> Tensor<2> {
+        let model = self.model.model();
+        let embedded = model.embed(ids, positions);
+        (0..model.layers()).fold(embedded, |hidden, index| {
+            model.layer(index, hidden, attention)
+        })
+    }
+
+    /// Logits from the last layer's output.
     fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, DecodeError> {
-        let normed = self.model.transformer.ln_f.forward(hidden);
-        let data = self.model.vocabulary(normed).try_into_data();
+        let finished = self.model.model().finish(hidden);
+        let data = self.model.vocabulary(finished).try_into_data();
         let data = data.map_err(|error| DecodeError::Device(format!("{error:?}")))?;
         let logits = data.convert::<f32>().try_to_vec();
         logits.map_err(|error| DecodeError::Device(format!("{error:?}")))
@@ -99,7 +170,7 @@ impl<'a> Gpt2Decoder<'a> {
         self.cache.first().map_or(0, |layer| layer.keys.dims()[0])
     }
 
-    /// Makes room for `more` places, leaving behind those that no row sees any more.
+    /// Makes room for `more` places, and drops those that no row sees any more.
     fn make_room(&mut self, more: usize) {
         if self.taken + more <= self.capacity() {
             return;
@@ -123,7 +194,7 @@ impl<'a> Gpt2Decoder<'a> {
     }
 }
 
-impl CausalDecoder for Gpt2Decoder<'_> {
+impl CausalDecoder for CachedDecoder<'_> {
     type Error = DecodeError;
 
     fn vocab_size(&self) -> usize {
@@ -131,7 +202,7 @@ impl CausalDecoder for Gpt2Decoder<'_> {
     }
 
     fn max_positions(&self) -> usize {
-        self.n_positions
+        self.max_positions
     }
 
     fn start(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<f32>, DecodeError> {
@@ -142,27 +213,19 @@ impl CausalDecoder for Gpt2Decoder<'_> {
                 type_ids: vec![0; ids.len()],
             })
             .collect();
-        let strip = PackedBatch::at(&tokens.iter().collect::<Vec<_>>(), 0, &self.device)?;
-        let segments: &SequenceOffsets = &strip.segments;
-        let transformer = &self.model.transformer;
-        let mut hidden = transformer.embed(strip.ids.clone(), strip.positions.clone());
+        let batch = PackedBatch::from_zero(&tokens.iter().collect::<Vec<_>>(), &self.device)?;
+        let sequences = &batch.segments;
+        // The old cache is given back before the new one is made.
         self.cache.clear();
-        for block in &transformer.h {
-            let attention = &block.attn;
-            let [query, keys, values] = attention
-                .project(block.ln_1.forward(hidden.clone()))
-                .separate();
-            let inputs = Projections::Separate([query, keys.clone(), values.clone()]);
-            let dropout = &attention.attn_dropout;
-            let saved = ActivationDtype::F32;
-            let context = attention
-                .attention
-                .over_batch(inputs, segments, dropout, saved);
-            hidden = block.feed_forward(hidden, context);
-            self.cache.push(Layer { keys, values });
-        }
-        self.taken = segments.tokens();
-        let ranges = segments.starts().iter().zip(segments.lengths());
+        let mut attention = Prompts {
+            sequences,
+            cache: Vec::new(),
+        };
+        let (ids, positions) = (batch.ids.clone(), batch.positions.clone());
+        let hidden = self.forward(ids, positions, &mut attention);
+        self.cache = attention.cache;
+        self.taken = sequences.tokens();
+        let ranges = sequences.starts().iter().zip(sequences.lengths());
         self.rows = ranges
             .map(|(start, length)| (*start as u32..(start + length) as u32).collect())
             .collect();
@@ -180,23 +243,17 @@ impl CausalDecoder for Gpt2Decoder<'_> {
         for (row, place) in self.rows.iter_mut().zip(at..) {
             row.push(place as u32);
         }
-        let contexts = Contexts::new(self.rows.iter().map(Vec::as_slice));
         let ids = self.ints(tokens.iter().map(|token| *token as usize));
         let positions = self.ints(self.rows.iter().map(|row| row.len() - 1));
-        let transformer = &self.model.transformer;
-        let mut hidden = transformer.embed(ids, positions);
         let cache = std::mem::take(&mut self.cache);
-        for (block, layer) in transformer.h.iter().zip(cache) {
-            let attention = &block.attn;
-            let [query, keys, values] = attention
-                .project(block.ln_1.forward(hidden.clone()))
-                .separate();
-            let layer = layer.append(at, keys, values);
-            let caches = [layer.keys.clone(), layer.values.clone()];
-            let context = attention.attention.over_cache(query, caches, &contexts);
-            hidden = block.feed_forward(hidden, context);
-            self.cache.push(layer);
-        }
+        let mut attention = NewTokens {
+            contexts: Contexts::new(self.rows.iter().map(Vec::as_slice)),
+            at,
+            after: Vec::with_capacity(cache.len()),
+            before: cache.into_iter(),
+        };
+        let hidden = self.forward(ids, positions, &mut attention);
+        self.cache = attention.after;
         self.logits(hidden)
     }
 }
