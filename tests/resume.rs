@@ -380,7 +380,7 @@ fn a_damaged_checkpoint_is_told_and_an_older_one_taken() {
     }
     let text = done(&resume(&out));
     assert!(
-        text.contains("no checkpoint is whole: the run begins anew"),
+        text.contains("no checkpoint is whole: the run starts from the beginning"),
         "{text}"
     );
     Ended::of(&out).assert_same(&expected, "all damaged");

@@ -35,7 +35,7 @@ pub use run::config::settings::{
     ClassificationRun, DataSpec, GenerationRun, ResumeChanges, RunConfig, RunKind, TypedConfig,
 };
 pub use run::folder::Run;
-pub use run::log::{LoggedEvaluation, LoggedStep};
+pub use run::log::{LoggedEvaluation, LoggedStep, MetricsLog};
 pub use run::model::adapter_settings::{AdapterSettings, MethodName};
 pub use run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
 pub use run::model::classifier::{ClassifierSpec, HeadSpec, LoadedClassifier, task_config};
@@ -43,7 +43,8 @@ pub use run::model::generator::{GeneratorSpec, LoadedGenerator};
 pub use run::model::init_from::{InitFromError, settings_of};
 pub use run::model::load::trained_parameters;
 pub use run::results::{MetricValues, ParameterCounts, RunResults};
-pub use run::saver::{SaveOptions, Saver};
+pub use run::save_options::SaveOptions;
+pub use run::saver::Saver;
 pub use run::unfinished::{Unfinished, explain_not_a_run, is_imported, run_of_checkpoint};
 pub use tasks::class_check::{ClassCount, class_counts, class_warnings};
 pub use tasks::labels::{LabelError, align_to_head, is_unnamed, with_label_order};

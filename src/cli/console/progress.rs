@@ -87,7 +87,7 @@ impl<'a> Progress<'a> {
 
 impl Observer for Progress<'_> {
     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-        self.run.log_step(report)?;
+        self.run.log().step(report)?;
         self.events.step(report)?;
         self.shown.step(report)
     }
@@ -101,7 +101,7 @@ impl Observer for Progress<'_> {
         if let Some(values) = best {
             self.run.save_state(&self.format, values)?;
         }
-        self.run.log_evaluation(step, scores)?;
+        self.run.log().evaluation(step, scores)?;
         self.events.evaluated(step, scores)?;
         self.shown.evaluated(step, scores, best)
     }

@@ -1,10 +1,7 @@
 //! How a run went, from its metrics log.
 
-use std::fs;
-use std::path::Path;
-
 use super::ReportError;
-use crate::run::log::{LogLine, LoggedEvaluation, LoggedStep};
+use crate::run::log::{LogLine, LoggedEvaluation, LoggedStep, MetricsLog};
 
 /// A run's steps and evaluations.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,23 +13,16 @@ pub struct Curves {
 }
 
 impl Curves {
-    /// Reads a metrics log; none is one without lines. The end of a last line may be missing: somebody
-    /// is writing it.
-    pub(super) fn read(path: &Path) -> Result<Self, ReportError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => {
-                return Err(ReportError::Io {
-                    path: path.to_path_buf(),
-                    source,
-                });
-            }
-        };
+    /// Reads a metrics log. One that does not exist has no lines.
+    pub(super) fn read(log: &MetricsLog) -> Result<Self, ReportError> {
+        let path = log.path();
+        let lines = log.lines().map_err(|source| ReportError::Io {
+            path: path.to_path_buf(),
+            source,
+        })?;
         let mut curves = Self::default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        for (index, line) in whole.lines().enumerate() {
-            match serde_json::from_str(line) {
+        for (line, number) in lines.into_iter().zip(1..) {
+            match line {
                 // A loss that is not a number cannot be drawn.
                 Ok(LogLine::Step(step)) if step.loss.is_nan() => {}
                 Ok(LogLine::Step(step)) => curves.steps.push(step),
@@ -41,7 +31,7 @@ impl Curves {
                 Err(error) => {
                     return Err(ReportError::Line {
                         path: path.to_path_buf(),
-                        line: index + 1,
+                        line: number,
                         reason: error.to_string(),
                     });
                 }
@@ -86,13 +76,16 @@ pub(super) fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
     fn read(text: &str) -> Result<Curves, ReportError> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("metrics.jsonl");
-        fs::write(&path, text).unwrap();
-        Curves::read(&path)
+        let log = MetricsLog::of_run(folder.path());
+        fs::write(log.path(), text).unwrap();
+        Curves::read(&log)
     }
 
     #[test]
@@ -113,7 +106,7 @@ mod tests {
         assert!(curves.dev("pearson").is_empty());
         assert_eq!(read("").unwrap(), Curves::default());
         assert_eq!(
-            Curves::read(Path::new("nowhere")).unwrap(),
+            Curves::read(&MetricsLog::of_run(Path::new("nowhere"))).unwrap(),
             Curves::default()
         );
         let error = read("{}\nfoo\n").unwrap_err().to_string();

@@ -93,7 +93,7 @@ impl RunReport {
         let name = named.file_name().unwrap_or(folder.as_os_str());
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
-            curves: Curves::read(&run.log_path())?,
+            curves: Curves::read(&run.log())?,
             results,
             sections: inspection::section(folder, &config.base.model)
                 .into_iter()

@@ -17,6 +17,8 @@ use crate::run::checkpoints::Checkpoints;
 use crate::run::config::file;
 use crate::run::config::settings::RunConfig;
 use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
+use crate::run::log::MetricsLog;
+use crate::run::results::RunResults;
 use crate::run::unfinished::{explain_not_a_run, run_of_checkpoint};
 use crate::training::learners::classification::TrainError;
 use crate::training::snapshot::{ResumeError, Snapshot, changed};
@@ -158,6 +160,30 @@ impl Run {
         &self.folder
     }
 
+    /// Its metrics log.
+    pub fn log(&self) -> MetricsLog {
+        MetricsLog::of_run(&self.folder)
+    }
+
+    /// Writes the outcome of the run, which marks it as complete.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save_results(&self, results: &RunResults) -> Result<(), TrainError> {
+        Ok(results.write(&self.folder)?)
+    }
+
+    /// The outcome of the run, if it is complete.
+    ///
+    /// # Errors
+    /// If `results.json` cannot be read.
+    pub fn results(&self) -> Result<Option<RunResults>, TrainError> {
+        RunResults::read(&self.folder).map_err(|error| {
+            let path = self.path(RESULTS);
+            TrainError::Report(format!("{}: {error}", path.display()))
+        })
+    }
+
     /// Its checkpoints.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::new(self.path(CHECKPOINTS))
@@ -178,11 +204,13 @@ impl Run {
         let (kept, damages) = self.checkpoints().newest()?;
         let mut notes: Vec<String> = damages.iter().map(ToString::to_string).collect();
         let Some(kept) = kept else {
-            notes.push(match damages.is_empty() {
-                true => "there is no checkpoint yet: the run begins anew".to_string(),
-                false => "no checkpoint is whole: the run begins anew".to_string(),
-            });
-            self.cut_log(0)?;
+            let why = if damages.is_empty() {
+                "there is no checkpoint yet"
+            } else {
+                "no checkpoint is whole"
+            };
+            notes.push(format!("{why}: the run starts from the beginning"));
+            self.log().cut(0)?;
             remove_event_files(&self.folder)?;
             return Ok((None, notes));
         };
@@ -190,11 +218,12 @@ impl Run {
             return Err(error.into());
         }
         let step = kept.snapshot.step;
-        notes.push(match damages.is_empty() {
-            true => format!("goes on after step {step}"),
-            false => format!("falls back to the last whole checkpoint: goes on after step {step}"),
+        notes.push(if damages.is_empty() {
+            format!("goes on after step {step}")
+        } else {
+            format!("falls back to the last whole checkpoint: goes on after step {step}")
         });
-        if self.cut_log(kept.log_bytes)? < kept.log_bytes {
+        if self.log().cut(kept.log_bytes)? < kept.log_bytes {
             notes.push(format!("{LOG} has lost lines of before step {step}"));
         }
         if let Some(best) = &kept.snapshot.best {
@@ -254,7 +283,7 @@ impl Run {
         Ok(format.write(&self.folder, values)?)
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 }

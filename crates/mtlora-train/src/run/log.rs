@@ -9,10 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::metrics::labels::Scores;
 use crate::run::file_names::LOG;
-use crate::run::folder::Run;
 use crate::run::results::MetricValues;
 use crate::training::fit::StepReport;
-use crate::training::learners::classification::TrainError;
 
 /// The line of an optimizer step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,95 +67,103 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
     Ok(number.unwrap_or(f64::NAN))
 }
 
-impl Run {
-    /// Appends the line of a step to the log.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn log_step(&self, report: &StepReport) -> Result<(), TrainError> {
-        self.log(&LoggedStep::from(report))
+/// The metrics log of a run's folder.
+#[derive(Clone, Debug)]
+pub struct MetricsLog {
+    path: PathBuf,
+}
+
+impl MetricsLog {
+    /// The log of the run in `folder`. It need not exist yet.
+    pub(crate) fn of_run(folder: &Path) -> Self {
+        Self {
+            path: folder.join(LOG),
+        }
     }
 
-    /// Appends the line of an evaluation after `step` steps to the log.
+    /// Appends the line of a step.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn log_evaluation(&self, step: usize, scores: &Scores) -> Result<(), TrainError> {
-        self.log(&LoggedEvaluation {
+    pub fn step(&self, report: &StepReport) -> Result<(), ModelError> {
+        self.append(&LoggedStep::from(report))
+    }
+
+    /// Appends the line of an evaluation after `step` steps.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn evaluation(&self, step: usize, scores: &Scores) -> Result<(), ModelError> {
+        self.append(&LoggedEvaluation {
             step,
             dev: scores.into(),
         })
     }
 
-    fn log(&self, entry: &impl Serialize) -> Result<(), TrainError> {
-        let path = self.log_path();
-        let mut line = serde_json::to_string(entry)
-            .map_err(|error| TrainError::Report(format!("{LOG}: {error}")))?;
+    fn append(&self, entry: &impl Serialize) -> Result<(), ModelError> {
+        let at = |error| ModelError::write(&self.path, error);
+        let mut line = serde_json::to_string(entry).map_err(|error| at(error.into()))?;
         line.push('\n');
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(line.as_bytes()))
-            .map_err(|error| ModelError::write(&path, error).into())
-    }
-
-    /// The path of the log.
-    pub(crate) fn log_path(&self) -> PathBuf {
-        self.path(LOG)
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).open(&self.path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(at)
     }
 
     /// Puts the log on the disk and returns its length, in bytes.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn sync_log(&self) -> Result<u64, TrainError> {
-        let path = self.log_path();
-        let synced = File::open(&path).and_then(|file| {
+    pub fn sync(&self) -> Result<u64, ModelError> {
+        self.length_after(File::open(&self.path).and_then(|file| {
             file.sync_all()?;
             Ok(file.metadata()?.len())
-        });
-        match synced {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            synced => Ok(synced.map_err(|error| ModelError::write(&path, error))?),
-        }
+        }))
     }
 
     /// Cuts the log to at most `bytes` and returns its length then: less than `bytes`, if it was shorter.
-    pub(super) fn cut_log(&self, bytes: u64) -> Result<u64, TrainError> {
-        let path = self.log_path();
-        let cut = OpenOptions::new().write(true).open(&path).and_then(|file| {
+    pub(crate) fn cut(&self, bytes: u64) -> Result<u64, ModelError> {
+        let file = OpenOptions::new().write(true).open(&self.path);
+        self.length_after(file.and_then(|file| {
             let length = file.metadata()?.len().min(bytes);
             file.set_len(length)?;
             file.sync_all()?;
             Ok(length)
-        });
-        match cut {
+        }))
+    }
+
+    /// The length that a change left; a log that does not exist has none.
+    fn length_after(&self, change: io::Result<u64>) -> Result<u64, ModelError> {
+        match change {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            cut => Ok(cut.map_err(|error| ModelError::write(&path, error))?),
+            change => change.map_err(|error| ModelError::write(&self.path, error)),
         }
     }
-}
 
-/// How far a log got, whatever else is wrong with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LogEnd {
-    /// The last step that it has.
-    pub(crate) step: usize,
-    /// The number of steps that the run makes, if a step was logged.
-    pub(crate) steps: Option<usize>,
-}
+    /// Reads all lines.
+    ///
+    /// # Errors
+    /// If the file cannot be read. The errors of lines stand in their places.
+    pub(crate) fn lines(&self) -> io::Result<Vec<Result<LogLine, serde_json::Error>>> {
+        let text = match fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        // A last line without an end is still being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        Ok(whole.lines().map(serde_json::from_str).collect())
+    }
 
-impl LogEnd {
-    /// The end of the log at `path`. Lines that cannot be read, as when they were cut off, are skipped.
-    pub(crate) fn read(path: &Path) -> Self {
-        let bytes = fs::read(path).unwrap_or_default();
+    /// How far the log got. Lines that cannot be read, as when they were cut off, are skipped.
+    pub(crate) fn end(&self) -> LogEnd {
+        let bytes = fs::read(&self.path).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let mut end = Self::default();
+        let mut end = LogEnd::default();
         for line in text.lines() {
             match serde_json::from_str(line) {
                 Ok(LogLine::Step(line)) => {
-                    end = Self {
+                    end = LogEnd {
                         step: line.step,
                         steps: Some(line.steps),
                     };
@@ -168,6 +174,20 @@ impl LogEnd {
         }
         end
     }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// How far a log got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    /// The last step that it has.
+    pub(crate) step: usize,
+    /// The number of steps that the run makes, if a step was logged.
+    pub(crate) steps: Option<usize>,
 }
 
 #[cfg(test)]
@@ -175,12 +195,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::metrics::labels::MetricName;
-    use crate::run::config::settings::example;
 
     #[test]
     fn what_is_logged_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        let run = Run::create(folder.path(), false, &example()).unwrap();
+        let log = MetricsLog::of_run(folder.path());
+        assert_eq!((log.sync().unwrap(), log.cut(5).unwrap()), (0, 0));
         let step = StepReport {
             step: 3,
             steps: 9,
@@ -188,19 +208,18 @@ mod tests {
             loss: f64::NAN,
             learning_rate: 1e-4,
         };
-        run.log_step(&step).unwrap();
+        log.step(&step).unwrap();
         let mut scores = Scores::default();
         scores.set(MetricName::Loss, 0.25);
-        run.log_evaluation(4, &scores).unwrap();
-        let text = fs::read_to_string(run.log_path()).unwrap();
+        log.evaluation(4, &scores).unwrap();
+        let text = fs::read_to_string(log.path()).unwrap();
         assert_eq!(
             text,
             "{\"step\":3,\"steps\":9,\"epoch\":0.5,\"loss\":null,\"learning_rate\":0.0001}\n\
              {\"step\":4,\"dev\":{\"loss\":0.25}}\n"
         );
-        let read = |line: &str| serde_json::from_str::<LogLine>(line).unwrap();
-        let mut lines = text.lines();
-        let LogLine::Step(found) = read(lines.next().unwrap()) else {
+        let mut lines = log.lines().unwrap().into_iter().map(Result::unwrap);
+        let Some(LogLine::Step(found)) = lines.next() else {
             panic!("a step");
         };
         assert!(found.loss.is_nan() && found.steps == 9);
@@ -208,11 +227,13 @@ mod tests {
             step: 4,
             dev: (&scores).into(),
         };
-        assert_eq!(read(lines.next().unwrap()), LogLine::Evaluation(evaluation));
+        assert_eq!(lines.next(), Some(LogLine::Evaluation(evaluation)));
         let end = LogEnd {
             step: 4,
             steps: Some(9),
         };
-        assert_eq!(LogEnd::read(&run.log_path()), end);
+        assert_eq!(log.end(), end);
+        let length = text.len() as u64;
+        assert_eq!((log.sync().unwrap(), log.cut(3).unwrap()), (length, 3));
     }
 }

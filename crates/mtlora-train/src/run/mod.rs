@@ -7,5 +7,6 @@ pub(crate) mod folder;
 pub(crate) mod log;
 pub(crate) mod model;
 pub(crate) mod results;
+pub(crate) mod save_options;
 pub(crate) mod saver;
 pub(crate) mod unfinished;

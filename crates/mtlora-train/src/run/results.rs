@@ -5,16 +5,14 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use mtlora_models::write_atomically;
+use mtlora_models::{ModelError, write_atomically};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::metrics::labels::{MetricName, Scores};
 use crate::metrics::text_scores::TextScores;
 use crate::run::file_names::RESULTS;
-use crate::run::folder::Run;
 use crate::training::fit::Trained;
-use crate::training::learners::classification::TrainError;
 
 /// Metrics of labels and of texts by name, with their values, in the order in which they were computed.
 ///
@@ -181,35 +179,26 @@ impl RunResults {
     }
 }
 
-impl Run {
-    /// Writes the outcome of the run, which marks it as complete.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn save_results(&self, results: &RunResults) -> Result<(), TrainError> {
-        let mut text = serde_json::to_string_pretty(results)
-            .map_err(|error| TrainError::Report(format!("{RESULTS}: {error}")))?;
+impl RunResults {
+    /// Writes `results.json` into a run's folder.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), ModelError> {
+        let path = folder.join(RESULTS);
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|error| ModelError::write(&path, error.into()))?;
         text.push('\n');
-        Ok(write_atomically(&self.path(RESULTS), text.as_bytes())?)
+        write_atomically(&path, text.as_bytes())
     }
 
-    /// The outcome of the run, if it is complete.
+    /// Reads `results.json` from a run's folder, if it is there.
     ///
     /// # Errors
-    /// If `results.json` cannot be read.
-    pub fn results(&self) -> Result<Option<RunResults>, TrainError> {
-        read(&self.path(RESULTS))
-    }
-}
-
-fn read(path: &Path) -> Result<Option<RunResults>, TrainError> {
-    let at = |error: &dyn fmt::Display| TrainError::Report(format!("{}: {error}", path.display()));
-    match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text)
-            .map_err(|error| at(&error))
-            .map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(at(&error)),
+    /// If it cannot be read, or is something else.
+    pub(super) fn read(folder: &Path) -> io::Result<Option<Self>> {
+        match fs::read_to_string(folder.join(RESULTS)) {
+            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mtlora_models::{ADAPTER_CONFIG_FILE, CONFIG_FILE, TRAINED_FILE, adapter_weights};
 
 use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
-use crate::run::log::LogEnd;
+use crate::run::log::MetricsLog;
 
 /// The most runs that a message lists.
 const LISTED: usize = 5;
@@ -34,7 +34,7 @@ impl Unfinished {
         if !is_run || folder.join(RESULTS).exists() || is_imported(folder) {
             return None;
         }
-        let end = LogEnd::read(&folder.join(LOG));
+        let end = MetricsLog::of_run(folder).end();
         Some(Self {
             folder: folder.to_path_buf(),
             step: end.step,

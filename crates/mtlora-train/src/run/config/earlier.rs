@@ -12,7 +12,7 @@ use crate::run::config::settings::{
 use crate::run::model::adapter_settings::AdapterSettings;
 use crate::run::model::base::BaseSpec;
 use crate::run::model::classifier::HeadSpec;
-use crate::run::saver::SaveOptions;
+use crate::run::save_options::SaveOptions;
 use crate::tasks::data_to_text::PairsConfig;
 use crate::tasks::table::TableConfig;
 use crate::training::normalization::of_earlier_builds;

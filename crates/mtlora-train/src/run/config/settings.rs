@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::run::model::base::BaseSpec;
 use crate::run::model::classifier::{ClassifierSpec, HeadSpec};
 use crate::run::model::generator::GeneratorSpec;
-use crate::run::saver::SaveOptions;
+use crate::run::save_options::SaveOptions;
 use crate::tasks::data_to_text::PairsConfig;
 use crate::tasks::table::TableConfig;
 use crate::training::options::TrainOptions;

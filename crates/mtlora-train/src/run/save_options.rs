@@ -1,0 +1,87 @@
+//! When a run makes checkpoints, and which it keeps.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::training::learners::classification::TrainError;
+
+/// When checkpoints are made beyond those after each epoch and each best evaluation, and how many are
+/// kept. Unlike most of a run's configuration, it may change when a run is resumed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SaveOptions {
+    /// Steps between checkpoints.
+    pub save_steps: Option<usize>,
+    /// Minutes between checkpoints.
+    pub save_minutes: Option<f64>,
+    /// How many of the newest are kept, beside the one of the best evaluation.
+    pub save_total_limit: usize,
+}
+
+impl Default for SaveOptions {
+    fn default() -> Self {
+        Self {
+            save_steps: None,
+            save_minutes: None,
+            save_total_limit: 2,
+        }
+    }
+}
+
+impl SaveOptions {
+    /// Checks each number's range.
+    ///
+    /// # Errors
+    /// If a number is out of its range: names the first.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        if self.save_steps == Some(0) {
+            return Err(TrainError::Option("save_steps must be at least 1"));
+        }
+        if self.save_minutes.is_some() && self.interval().is_none() {
+            return Err(TrainError::Option("save_minutes must be a positive number"));
+        }
+        if self.save_total_limit == 0 {
+            return Err(TrainError::Option("save_total_limit must be at least 1"));
+        }
+        Ok(())
+    }
+
+    /// The time between checkpoints, if there is one and it is a positive number.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        let seconds = self.save_minutes? * 60.0;
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|interval| !interval.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn numbers_out_of_their_range_are_refused() {
+        let refused = |options: SaveOptions| options.validate().unwrap_err().to_string();
+        let default = SaveOptions::default();
+        assert!(default.validate().is_ok());
+        let none = SaveOptions {
+            save_steps: Some(0),
+            ..default.clone()
+        };
+        assert!(refused(none).starts_with("save_steps"));
+        for minutes in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let options = SaveOptions {
+                save_minutes: Some(minutes),
+                ..default.clone()
+            };
+            assert!(refused(options).starts_with("save_minutes"));
+        }
+        let none = SaveOptions {
+            save_total_limit: 0,
+            ..default
+        };
+        assert!(refused(none).starts_with("save_total_limit"));
+    }
+}
