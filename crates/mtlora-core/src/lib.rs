@@ -95,9 +95,13 @@ pub use adapter::error::AttachError;
 pub use adapter::factors::Factors;
 pub use adapter::fold::Fold;
 pub use adapter::form::AdapterForm;
+pub use adapter::hooks::{
+    Adapters, FactorChanges, HookError, TrainingHooks, change_factors, check_hooks, factor_path,
+};
 pub use adapter::init::{Init, Start};
+pub use adapter::methods::adalora::{AdaLora, AdaLoraHooks, AdaLoraSchedule};
+pub use adapter::methods::definition::{AdapterMethod, Factor, MethodDefinition, Sizes};
 pub use adapter::methods::structures::Structure;
-pub use adapter::methods::{AdapterMethod, Factor, MethodDefinition, Sizes};
 pub use adapter::module::Adapter;
 pub use adapter::targets::Targets;
 pub use adapter::values::{AdapterValues, adapters};

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use common::{Expected, difference, floats, folder};
-use mtlora_core::{Fold, Structure, adapters, devices, state, trainable_parameters};
+use mtlora_core::{
+    AdapterMethod, Fold, MtLoraConfig, Structure, Targets, adapters, devices, state,
+    trainable_parameters,
+};
 use mtlora_models::{
-    AdapterConfig, CausalBatch, CausalLm, EncoderConfig, Gpt2Config, PackedBatch, PeftAdapter,
-    PeftType, ProblemType, SequenceClassifier, Tokens, TrainedFormat,
+    AdapterConfig, CausalBatch, CausalLm, Checkpoint, EncoderConfig, Gpt2Config, PackedBatch,
+    PeftAdapter, PeftType, ProblemType, SequenceClassifier, Tokens, TrainedFormat,
 };
 
 const MODELS: [&str; 3] = ["roberta", "bert", "gpt2"];
@@ -231,13 +234,43 @@ fn through_state<M: Module>(
     PeftAdapter::from_folder(out).unwrap()
 }
 
+/// Each method's factors, by the keys that it declares.
+#[test]
+fn an_adapter_of_every_method_comes_back_from_its_folder() {
+    let device = devices().remove(0).device.autodiff();
+    let source = folder("roberta");
+    let config = EncoderConfig::from_folder(&source).unwrap();
+    for method in AdapterMethod::all() {
+        let (model, _) = SequenceClassifier::from_folder(&source, &config, 0, &device).unwrap();
+        let model = MtLoraConfig::new(method)
+            .with_rank(3)
+            .with_alpha(0.7)
+            .with_target_modules(Targets::names(["query", "word_embeddings"]))
+            .attach(model)
+            .unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let back = through_state(&model, &config, false, out.path());
+        let taken = PeftAdapter::of(&model, &config, "base", false).unwrap();
+        assert_eq!(back.modules, taken.modules, "{method}");
+        assert_eq!(back.config.method, method);
+        let file = Checkpoint::open_file(&out.path().join("adapter_model.safetensors")).unwrap();
+        for (name, module) in &back.modules {
+            for factor in method.factors() {
+                let key = factor.key(module.embedding);
+                let key = format!("base_model.model.{name}.{key}");
+                assert!(file.contains(&key), "{method}: {key}");
+            }
+        }
+    }
+}
+
 #[test]
 fn plain_lora_starts_every_structure() {
     let device = &devices().remove(0).device.autodiff();
     let inputs = inputs("roberta");
     let wanted = expected("roberta").floats("lora");
     let lora = PeftAdapter::from_folder(&cases("roberta")["lora"]).unwrap();
-    for structure in Structure::ALL {
+    for structure in AdapterMethod::all() {
         let adapter = lora.clone().in_method(structure, 0.1).unwrap();
         let Base::Encoder(model, config) = Base::new("roberta", &adapter, device) else {
             panic!("roberta is an encoder");

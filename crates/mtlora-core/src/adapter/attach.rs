@@ -5,7 +5,7 @@ use burn::tensor::{Device, Shape, Tensor};
 
 use crate::adapter::config::MtLoraConfig;
 use crate::adapter::error::AttachError;
-use crate::adapter::methods::Sizes;
+use crate::adapter::methods::definition::Sizes;
 use crate::adapter::module::Adapter;
 use crate::adapter::survey::{parameter_of, sides, survey};
 use crate::adapter::targets::ends_with_name;

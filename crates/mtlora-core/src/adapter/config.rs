@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::error::AttachError;
 use crate::adapter::form::AdapterForm;
 use crate::adapter::init::{Init, generator};
-use crate::adapter::methods::{AdapterMethod, Sizes};
+use crate::adapter::methods::definition::{AdapterMethod, Sizes};
 use crate::adapter::module::Adapter;
 use crate::adapter::targets::{Targets, ends_with_name};
 use crate::adapter::values::AdapterValues;
@@ -129,7 +129,7 @@ impl MtLoraConfig {
     /// The update's factor: `alpha / rank`, or `alpha / sqrt(rank)` with `use_rslora`, unless the method has a scale of
     /// its own.
     pub fn scale(&self) -> f64 {
-        self.method.scale(self.alpha, self.rank, self.use_rslora)
+        self.alpha / self.method.alpha_divisor(self.rank, self.use_rslora)
     }
 
     /// Which projections of the module at `path` are adapted; empty where it is one.

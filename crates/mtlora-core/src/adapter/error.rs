@@ -1,5 +1,5 @@
 use crate::adapter::init::Init;
-use crate::adapter::methods::AdapterMethod;
+use crate::adapter::methods::definition::AdapterMethod;
 
 /// Why an adapter cannot be attached.
 #[derive(Debug, thiserror::Error)]

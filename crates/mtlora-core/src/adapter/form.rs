@@ -2,7 +2,7 @@ use std::fmt;
 
 use burn::module::ModuleVisitor;
 
-use crate::adapter::methods::AdapterMethod;
+use crate::adapter::methods::definition::AdapterMethod;
 
 /// How an adapter's factors act.
 #[derive(Clone, Debug, PartialEq)]

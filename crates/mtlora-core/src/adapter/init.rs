@@ -117,7 +117,7 @@ fn gaussian(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::adapter::methods::Sizes;
+    use crate::adapter::methods::definition::Sizes;
     use crate::{AdapterMethod, Structure};
 
     fn std(values: &[f32]) -> f64 {

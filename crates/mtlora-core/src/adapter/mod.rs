@@ -10,6 +10,7 @@ pub(crate) mod error;
 pub(crate) mod factors;
 pub(crate) mod fold;
 pub(crate) mod form;
+pub(crate) mod hooks;
 pub(crate) mod init;
 pub(crate) mod methods;
 pub(crate) mod module;

@@ -8,8 +8,8 @@ use crate::adapter::attached::attached;
 use crate::adapter::factors::Factors;
 use crate::adapter::form::AdapterForm;
 use crate::adapter::init::generator;
+use crate::adapter::methods::definition::{AdapterMethod, Sizes};
 use crate::adapter::methods::structures::Structure;
-use crate::adapter::methods::{AdapterMethod, Sizes};
 use crate::adapter::module::Adapter;
 
 /// An adapter on the host: what files hold, and what is computed without a model. The factors'

@@ -99,18 +99,13 @@ impl AdapterConfig {
 
     /// The update's factor for a rank and a numerator.
     pub(super) fn scale(&self, rank: usize, alpha: f64) -> f64 {
-        let rank = rank as f64;
-        alpha / if self.use_rslora { rank.sqrt() } else { rank }
+        alpha / self.method.alpha_divisor(rank, self.use_rslora)
     }
 
     /// The numerator that makes this scale: the shortest of those that [`Self::scale`] turns into it
     /// to the bit, if there is one.
     pub(super) fn alpha(&self, rank: usize, scale: f64) -> f64 {
-        let factor = match self.use_rslora {
-            true => (rank as f64).sqrt(),
-            false => rank as f64,
-        };
-        let near = scale * factor;
+        let near = scale * self.method.alpha_divisor(rank, self.use_rslora);
         let short = (near * 1e6).round() / 1e6;
         let candidates = [short, near, near.next_up(), near.next_down()];
         let exact = |alpha: &f64| self.scale(rank, *alpha) == scale;

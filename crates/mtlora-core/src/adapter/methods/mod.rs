@@ -1,218 +1,40 @@
-//! The adapter methods: what they declare, and the list of them.
+//! The adapter methods.
 //!
 //! A method is one file here that implements [`MethodDefinition`], and one line in [`DEFINITIONS`]. Everything
 //! else (attaching, parameter paths, checkpoints, PEFT's files, folding, analysis) follows from what it declares.
 
+pub(crate) mod adalora;
+pub(crate) mod definition;
 pub(crate) mod structures;
 
-use std::fmt;
-use std::ops::Deref;
 use std::str::FromStr;
 
-use burn::tensor::{Int, Tensor};
-use nalgebra::DMatrix;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 
-use crate::adapter::action::{self, LinearInput, Update};
-use crate::adapter::factors::Factors;
-use crate::adapter::init::{Init, Start};
+use adalora::AdaLora;
+use definition::{AdapterMethod, MethodDefinition};
 use structures::Structure;
 
 /// Every method, in the order in which messages list them.
-static DEFINITIONS: [&dyn MethodDefinition; 5] = [
+static DEFINITIONS: [&dyn MethodDefinition; 6] = [
     &Structure::Lora,
     &Structure::Shim,
     &Structure::Icfm,
     &Structure::Ctcm,
     &Structure::Dtsm,
+    &AdaLora,
 ];
-
-/// The widths and ranks from which the shapes of an adapter's factors follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// The rank of each projection's update.
-    pub rank: usize,
-    /// The rank of the whole update: the rank times the number of adapted projections.
-    pub total_rank: usize,
-    /// The input width of the weight.
-    pub input: usize,
-    /// The output width of the adapted projections together.
-    pub output: usize,
-}
-
-/// A trainable factor of an adapter, as its method declares it.
-#[derive(Debug)]
-pub struct Factor {
-    /// The last name of the parameter's path, as in `query.weight.mtlora.a`. A name means the same in every
-    /// method that has it.
-    pub name: &'static str,
-    /// The key of a linear layer's factor in PEFT's files, without the module's name: `lora_A.weight`.
-    pub key: &'static str,
-    /// The key of an embedding's factor in PEFT's files: `lora_embedding_A`.
-    pub embedding_key: &'static str,
-    /// The factor's shape, `[rows, columns]`.
-    pub shape: fn(&Sizes) -> [usize; 2],
-    /// The values that the factor starts with.
-    pub start: fn(Init) -> Start,
-    /// The values with which `T` is the identity, so that `A` and `B` of a plain LoRA can be taken over. `A` and
-    /// `B` themselves have none.
-    pub neutral: Option<Start>,
-    /// Whether weight decay applies to it.
-    pub decays: bool,
-}
-
-impl Factor {
-    /// The name by which messages call the factor in a file: `lora_C`.
-    pub fn file_name(&self) -> &'static str {
-        self.key.strip_suffix(".weight").unwrap_or(self.key)
-    }
-
-    /// The factor's key in PEFT's files, without the module's name.
-    pub fn key(&self, embedding: bool) -> &'static str {
-        if embedding {
-            self.embedding_key
-        } else {
-            self.key
-        }
-    }
-}
-
-/// What an adapter method is: the factors that it trains, and what they do to a frozen weight.
-///
-/// The frozen weight `W` acts as `W + delta`, with `delta = scale * B T A` unless a method says otherwise. All
-/// methods have `A` and `B`; `T` is made of the further factors.
-pub trait MethodDefinition: fmt::Debug + Send + Sync + 'static {
-    /// The lower-case name in files and flags; one word, without spaces.
-    fn name(&self) -> &'static str;
-
-    /// The trainable factors: `A`, `B`, and the further ones. Starting values are drawn in this order.
-    fn factors(&self) -> &'static [Factor];
-
-    /// The update's factor.
-    fn scale(&self, alpha: f64, rank: usize, use_rslora: bool) -> f64 {
-        let rank = rank as f64;
-        alpha / if use_rslora { rank.sqrt() } else { rank }
-    }
-
-    /// Why the method cannot train from this start, as the end of the sentence "initialisation `zero` is not for
-    /// structure `icfm`, ...".
-    fn refuses(&self, _init: Init) -> Option<&'static str> {
-        None
-    }
-
-    /// `T` (`[total_rank, total_rank]`) from the further factors, or `None` where it is the identity.
-    fn transform(&self, factors: &Factors<Tensor<2>>) -> Option<Tensor<2>>;
-
-    /// [`Self::transform`] on the host, in double precision.
-    fn transform_on_host(&self, factors: &Factors<DMatrix<f64>>) -> Option<DMatrix<f64>>;
-
-    /// The update of the dense weight: `[out, in]`. `base` gives the frozen weight, `[out, in]`, to methods whose
-    /// update depends on it.
-    fn delta(&self, update: &Update, _base: &dyn Fn() -> Tensor<2>) -> Tensor<2> {
-        action::delta(update)
-    }
-
-    /// A linear layer's output, `[tokens, out]`.
-    fn linear(&self, update: Update, input: LinearInput) -> Tensor<2> {
-        action::linear(update, input)
-    }
-
-    /// An embedding's output, `[tokens, out]`, for token numbers, `[tokens]`, whose frozen rows are `base`.
-    fn embedding(&self, update: Update, base: Tensor<2>, ids: Tensor<1, Int>) -> Tensor<2> {
-        action::embedding(update, base, ids)
-    }
-
-    /// Whether the scale may be `alpha / sqrt(rank)`, as with `use_rslora`.
-    fn scales_by_root(&self) -> bool {
-        true
-    }
-
-    /// Whether the method needs its [`TrainingHooks`](crate::TrainingHooks) in order to train.
-    fn needs_hooks(&self) -> bool {
-        false
-    }
-}
-
-/// One of the adapter methods: a handle that is compared, written and read by its name.
-///
-/// ```
-/// use mtlora_core::{AdapterMethod, Structure};
-/// let method: AdapterMethod = "icfm".parse().unwrap();
-/// assert_eq!(method, Structure::Icfm);
-/// let keys: Vec<&str> = method.factors().iter().map(|factor| factor.key).collect();
-/// assert_eq!(keys, ["lora_A.weight", "lora_B.weight", "lora_C.weight"]);
-/// ```
-#[derive(Clone, Copy)]
-pub struct AdapterMethod(&'static dyn MethodDefinition);
 
 impl AdapterMethod {
     /// Every method.
     pub fn all() -> impl Iterator<Item = AdapterMethod> {
-        DEFINITIONS.into_iter().map(AdapterMethod)
+        DEFINITIONS.into_iter().map(AdapterMethod::new)
     }
 
     /// The names of all methods, with commas between them, for messages.
     pub fn names() -> String {
-        let names: Vec<&str> = Self::all().map(|method| method.0.name()).collect();
+        let names: Vec<&str> = Self::all().map(|method| method.name()).collect();
         names.join(", ")
-    }
-
-    /// The factors beyond `A` and `B`.
-    pub fn further_factors(self) -> impl Iterator<Item = &'static Factor> {
-        let factors = self.0.factors().iter();
-        factors.filter(|factor| !["a", "b"].contains(&factor.name))
-    }
-
-    /// The factor with this name.
-    pub fn factor(self, name: &str) -> Option<&'static Factor> {
-        self.0.factors().iter().find(|factor| factor.name == name)
-    }
-
-    /// A value for each of the factors beyond `A` and `B`.
-    pub fn further<T>(self, mut value: impl FnMut(&'static Factor) -> T) -> Factors<T> {
-        self.further_factors()
-            .map(|factor| (factor.name, value(factor)))
-            .collect()
-    }
-}
-
-impl Deref for AdapterMethod {
-    type Target = dyn MethodDefinition;
-
-    fn deref(&self) -> &Self::Target {
-        self.0
-    }
-}
-
-impl From<Structure> for AdapterMethod {
-    fn from(structure: Structure) -> Self {
-        AdapterMethod(structure.definition())
-    }
-}
-
-impl PartialEq for AdapterMethod {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name() == other.0.name()
-    }
-}
-
-impl Eq for AdapterMethod {}
-
-impl PartialEq<Structure> for AdapterMethod {
-    fn eq(&self, other: &Structure) -> bool {
-        *self == AdapterMethod::from(*other)
-    }
-}
-
-impl fmt::Debug for AdapterMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AdapterMethod({})", self.0.name())
-    }
-}
-
-impl fmt::Display for AdapterMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name())
     }
 }
 
@@ -221,14 +43,8 @@ impl FromStr for AdapterMethod {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::all()
-            .find(|method| method.0.name() == name)
+            .find(|method| method.name() == name)
             .ok_or_else(|| format!("unknown structure `{name}`: one of {}", Self::names()))
-    }
-}
-
-impl Serialize for AdapterMethod {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(self.0.name())
     }
 }
 
@@ -249,11 +65,14 @@ mod tests {
     #[test]
     fn names_and_keys_tell_methods_and_factors_apart() {
         let mut keys: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut decays: BTreeMap<&str, bool> = BTreeMap::new();
         for method in AdapterMethod::all() {
             assert_eq!(method.to_string().parse(), Ok(method));
             let names: Vec<&str> = method.factors().iter().map(|one| one.name).collect();
             assert_eq!(names[..2], ["a", "b"], "{method}");
             for factor in method.factors() {
+                let decays = decays.entry(factor.name).or_insert(factor.decays);
+                assert_eq!(*decays, factor.decays, "{}", factor.name);
                 for key in [factor.key, factor.embedding_key] {
                     assert_eq!(*keys.entry(key).or_insert(factor.name), factor.name);
                 }

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
-use super::{Factor, MethodDefinition};
+use super::definition::{AdapterMethod, Factor, MethodDefinition};
 use crate::adapter::factors::Factors;
 use crate::adapter::init::{Init, Start};
 
@@ -148,7 +148,7 @@ impl Structure {
         }
     }
 
-    pub(super) fn definition(self) -> &'static dyn MethodDefinition {
+    fn definition(self) -> &'static dyn MethodDefinition {
         match self {
             Structure::Lora => &Structure::Lora,
             Structure::Shim => &Structure::Shim,
@@ -156,6 +156,18 @@ impl Structure {
             Structure::Ctcm => &Structure::Ctcm,
             Structure::Dtsm => &Structure::Dtsm,
         }
+    }
+}
+
+impl From<Structure> for AdapterMethod {
+    fn from(structure: Structure) -> Self {
+        AdapterMethod::new(structure.definition())
+    }
+}
+
+impl PartialEq<Structure> for AdapterMethod {
+    fn eq(&self, other: &Structure) -> bool {
+        *self == AdapterMethod::from(*other)
     }
 }
 
