@@ -52,7 +52,7 @@ pub use tasks::table::{TableConfig, TableTask};
 pub use tasks::task::{Task, TextColumns};
 pub use tasks::{acceptability, data_to_text, facts, glue};
 pub use training::batches::{BatchSize, by_length, shuffled};
-pub use training::fit::{Learner, Observer, Pause, StepReport, Trained, fit};
+pub use training::fit::{Learner, Observer, Pause, StepReport, Trained, fit, fit_with_hooks};
 pub use training::learners::causal::{Encoded, causal_scores, encode_records, train_causal};
 pub use training::learners::classification::{Method, TrainError, train};
 pub use training::loss::loss_sum;

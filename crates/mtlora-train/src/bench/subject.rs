@@ -20,7 +20,7 @@ type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + '
 /// does not change.
 pub struct Subject<'a, M> {
     model: M,
-    stepper: Stepper,
+    stepper: Stepper<'a>,
     learning_rate: f64,
     divisor: Divisor<'a>,
     loss: Loss<'a, M>,

@@ -81,7 +81,7 @@ impl<'a> PretrainSteps<'a> {
         self.done += 1;
         let divisors = Divisors::step(terms as f64);
         let batches = batches.into_iter().map(|batch| (batch, divisors));
-        let (gradients, made) = accumulate(self.done, &model, batches, loss_of)?;
+        let (gradients, made) = accumulate(self.done, &model, batches, None, loss_of)?;
         let model = self.optimizer.step(rate, model, gradients);
         (self.progress)(PretrainProgress {
             step: self.done,

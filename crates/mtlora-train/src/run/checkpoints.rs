@@ -39,6 +39,8 @@ const EARLIER_FORMAT: u32 = 2;
 const MODEL: &str = "model/";
 const BEST: &str = "best/";
 const OPTIMIZER: &str = "optimizer/";
+/// Only in runs whose adapter method keeps a state; a program from before there were such methods refuses it.
+const HOOKS: &str = "hooks/";
 /// Bytes that are hashed at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -362,7 +364,8 @@ fn tensors(snapshot: &Snapshot) -> Result<Vec<Named<'_>>, String> {
     let all = best
         .map(|best| (BEST, &best.values))
         .chain([(MODEL, &snapshot.model)])
-        .chain([(OPTIMIZER, &snapshot.optimizer.tensors)]);
+        .chain([(OPTIMIZER, &snapshot.optimizer.tensors)])
+        .chain([(HOOKS, &snapshot.hooks)]);
     let mut tensors = Vec::new();
     for (prefix, state) in all {
         for (path, data) in state {
@@ -447,7 +450,7 @@ impl Written {
     }
 
     fn kept(self, config: String, tensors: &[u8]) -> Result<CheckpointContents, String> {
-        let [mut model, mut best, mut moments] = [State::new(), State::new(), State::new()];
+        let [mut model, mut best, mut moments, mut hooks] = [const { State::new() }; 4];
         let file = SafeTensors::deserialize(tensors).map_err(|error| error.to_string())?;
         for (name, view) in file.iter() {
             if view.dtype() != Dtype::F32 {
@@ -456,7 +459,7 @@ impl Written {
             let parts = [(MODEL, &mut model), (BEST, &mut best)];
             let place = parts
                 .into_iter()
-                .chain([(OPTIMIZER, &mut moments)])
+                .chain([(OPTIMIZER, &mut moments), (HOOKS, &mut hooks)])
                 .find_map(|(prefix, state)| Some((name.strip_prefix(prefix)?, state)));
             let Some((path, state)) = place else {
                 return Err(format!("`{name}` is unknown"));
@@ -493,6 +496,7 @@ impl Written {
                 tensors: moments,
                 counters: self.optimizer,
             },
+            hooks,
             data: self.data,
             base: self.base,
         };
@@ -552,6 +556,7 @@ mod tests {
                 }),
                 model,
                 optimizer,
+                hooks: State::new(),
                 data: "d".into(),
                 base: "b".into(),
             },

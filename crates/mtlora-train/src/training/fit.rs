@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use mtlora_core::{State, load_state, random_state, seed, set_random_state, state};
+use mtlora_core::{State, TrainingHooks, load_state, random_state, seed, set_random_state, state};
 use serde::Serialize;
 
 use crate::data::fingerprint::Fingerprint;
 use crate::metrics::labels::{MetricName, Scores};
+use crate::training::hooks::StepHooks;
 use crate::training::learners::classification::TrainError;
 use crate::training::optimizer::adamw_on;
 use crate::training::optimizer_state::OptimizerState;
@@ -175,15 +176,60 @@ pub fn fit<L: Learner>(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trained<L::Model>, TrainError> {
+    fit_with_hooks(model, learner, options, from, device, observer, None)
+}
+
+/// [`fit`] with the training hooks of the model's adapter method, for methods that have them, as AdaLoRA. Their state is
+/// part of the snapshots.
+///
+/// # Errors
+/// As [`fit`], and when the hooks do not suit the model or the number of steps.
+///
+/// ```no_run
+/// use burn::module::Module;
+/// use burn::tensor::Device;
+/// use mtlora_core::{AdaLora, AdaLoraHooks, AdaLoraSchedule, MtLoraConfig};
+/// use mtlora_train::{Learner, Observer, TrainError, TrainOptions, fit_with_hooks};
+///
+/// fn adalora<L: Learner>(
+///     model: L::Model,
+///     learner: &L,
+///     device: &Device,
+///     observer: &mut dyn Observer,
+/// ) -> Result<L::Model, TrainError> {
+///     let model = MtLoraConfig::new(AdaLora).with_rank(12).attach(model)?;
+///     let mut hooks = AdaLoraHooks::new(AdaLoraSchedule {
+///         initial_steps: 600,
+///         final_steps: 1800,
+///         ..AdaLoraSchedule::default()
+///     });
+///     let options = TrainOptions::default();
+///     let trained = fit_with_hooks(
+///         model, learner, &options, None, device, observer, Some(&mut hooks),
+///     )?;
+///     Ok(trained.model)
+/// }
+/// ```
+pub fn fit_with_hooks<'a, L: Learner>(
+    model: L::Model,
+    learner: &'a L,
+    options: &'a TrainOptions,
+    from: Option<Snapshot>,
+    device: &'a Device,
+    observer: &mut dyn Observer,
+    hooks: Option<&'a mut dyn TrainingHooks>,
+) -> Result<Trained<L::Model>, TrainError> {
     options.validate()?;
     if learner.lengths().is_empty() {
         return Err(TrainError::NoExamples);
     }
     let mut plan = Plan::new(learner.lengths(), options);
+    let mut hooks = StepHooks::new(hooks);
+    hooks.begin(&model, plan.steps())?;
     let begins = from.is_none();
     let mut fit = match from {
-        None => Fit::begin(model, learner, options, device)?,
-        Some(snapshot) => Fit::resume(model, learner, options, snapshot, device)?,
+        None => Fit::begin(model, learner, options, hooks, device)?,
+        Some(snapshot) => Fit::resume(model, learner, options, hooks, snapshot, device)?,
     };
     if begins {
         observer.evaluated(0, &fit.before, None)?;
@@ -198,7 +244,7 @@ pub fn fit<L: Learner>(
 /// A training, between two steps.
 struct Fit<'a, L: Learner> {
     model: L::Model,
-    stepper: Stepper,
+    stepper: Stepper<'a>,
     learner: &'a L,
     options: &'a TrainOptions,
     device: &'a Device,
@@ -218,13 +264,14 @@ impl<'a, L: Learner> Fit<'a, L> {
         model: L::Model,
         learner: &'a L,
         options: &'a TrainOptions,
+        hooks: StepHooks<'a>,
         device: &'a Device,
     ) -> Result<Self, TrainError> {
         seed(device, options.seed);
         let before = learner.evaluate(&model.valid(), &device.clone().inner())?;
         Ok(Self {
             model,
-            stepper: Stepper::new(options),
+            stepper: Stepper::new(options).with_hooks(hooks),
             learner,
             options,
             device,
@@ -243,6 +290,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         model: L::Model,
         learner: &'a L,
         options: &'a TrainOptions,
+        mut hooks: StepHooks<'a>,
         snapshot: Snapshot,
         device: &'a Device,
     ) -> Result<Self, TrainError> {
@@ -253,10 +301,11 @@ impl<'a, L: Learner> Fit<'a, L> {
         let optimizer = snapshot
             .optimizer
             .restore(adamw_on(options.weight_decay, device), &model)?;
+        hooks.load_state(snapshot.hooks, &model)?;
         set_random_state(device, snapshot.random);
         Ok(Self {
             model,
-            stepper: Stepper::resumed(optimizer, options, snapshot.step),
+            stepper: Stepper::resumed(optimizer, options, snapshot.step).with_hooks(hooks),
             learner,
             options,
             device,
@@ -400,6 +449,7 @@ impl<'a, L: Learner> Fit<'a, L> {
             best: self.best.clone(),
             model: state(&self.model, |_, trains| trains),
             optimizer: OptimizerState::of(&self.stepper.optimizer)?,
+            hooks: self.stepper.hooks.state(),
             data: data.clone(),
             base: base.clone(),
         })

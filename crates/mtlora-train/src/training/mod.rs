@@ -2,6 +2,7 @@
 
 pub(crate) mod batches;
 pub(crate) mod fit;
+pub(crate) mod hooks;
 pub(crate) mod learners;
 pub(crate) mod loss;
 pub(crate) mod normalization;

@@ -6,9 +6,17 @@ use burn::optim::{
 };
 use burn::tensor::kind::BridgeTensor;
 use burn::tensor::{Device, FloatDType, Tensor};
+use mtlora_core::{AdapterMethod, factor_path};
 
-/// LoadedClassifier of the paths of parameters that weight decay leaves alone: biases, and a layer norm's two.
-const UNDECAYED: [&str; 3] = ["bias", "gamma", "beta"];
+/// The parameters that weight decay leaves alone, by parts of their paths: biases, a layer norm's two, and the factors
+/// of which an adapter method declares it.
+fn undecayed() -> ParamGroup {
+    let factors = AdapterMethod::all().flat_map(|method| method.factors());
+    let factors = factors.filter(|factor| !factor.decays);
+    let factors = factors.map(|factor| factor_path("", factor.name));
+    let names = ["bias", "gamma", "beta"].map(String::from);
+    ParamGroup::from_any_predicates(names.into_iter().chain(factors).collect())
+}
 
 /// AdamW (arXiv 1711.05101) as PyTorch's defaults have it, with the authors' decay rule: no weight
 /// decay on a parameter with `bias` in its name, nor on those of a layer norm.
@@ -37,7 +45,7 @@ pub(crate) fn adamw_on(weight_decay: f64, device: &Device) -> ModuleOptimizer {
             None::<GradientClipping>,
         )
         .with_group(
-            ParamGroup::from_any_predicates(UNDECAYED.to_vec()),
+            undecayed(),
             on(config.with_weight_decay(0.0).build()),
             None::<GradientClipping>,
         )
@@ -89,12 +97,10 @@ fn config(beta_2: f32, epsilon: f32, weight_decay: f64) -> AdamWConfig {
 
 fn adamw_of(beta_2: f32, epsilon: f32, weight_decay: f64) -> ModuleOptimizer {
     let config = config(beta_2, epsilon, weight_decay);
-    let undecayed = config.clone().with_weight_decay(0.0);
-    config.init().with_group(
-        ParamGroup::from_any_predicates(UNDECAYED.to_vec()),
-        undecayed.build(),
-        None::<GradientClipping>,
-    )
+    let without_decay = config.clone().with_weight_decay(0.0);
+    config
+        .init()
+        .with_group(undecayed(), without_decay.build(), None::<GradientClipping>)
 }
 
 /// Scales the gradients so that their norm over all parameters is at most `most`, as PyTorch's

@@ -1,6 +1,6 @@
 //! All that a training needs to go on as if it had never stopped.
 
-use mtlora_core::State;
+use mtlora_core::{HookError, State};
 
 use crate::metrics::labels::Scores;
 use crate::training::optimizer_state::OptimizerState;
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub model: State,
     /// What the optimizer remembers.
     pub optimizer: OptimizerState,
+    /// What the adapter method's [`TrainingHooks`](mtlora_core::TrainingHooks) keep, by name. Most methods keep nothing.
+    pub hooks: State,
     /// [`Fingerprint`](crate::Fingerprint) of the examples.
     pub data: String,
     /// [`Fingerprint`](crate::Fingerprint) of what does not train.
@@ -80,6 +82,15 @@ pub enum ResumeError {
          or start a new run"
     )]
     Base,
+    /// The adapter method's hooks do not take up the state that they had.
+    #[error(transparent)]
+    Hooks(#[from] HookError),
+    /// The adapter method had hooks.
+    #[error(
+        "the run was stopped with a state of its adapter method's training hooks, and now trains without them: pass the \
+         same hooks again"
+    )]
+    NoHooks,
     /// Something else trains.
     #[error(
         "what trains has changed: {}. Put the run's settings and its model's folder back as they were, or start a \

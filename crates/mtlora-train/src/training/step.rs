@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 
+use crate::training::hooks::StepHooks;
 use crate::training::learners::classification::TrainError;
 use crate::training::normalization::Divisors;
 use crate::training::optimizer::{adamw, clip_gradient_norm};
@@ -48,7 +49,8 @@ impl From<StepError> for TrainError {
     }
 }
 
-/// The gradients of the losses of the batches of a step (from 1), each over its divisors, added up.
+/// The gradients of the losses of the batches of a step (from 1), each over its divisors, added up. A `penalty` is added
+/// to the loss once.
 ///
 /// # Errors
 /// Those of `loss_of`, and a [`StepError`].
@@ -56,6 +58,7 @@ pub(crate) fn accumulate<M: Module, B, E: From<StepError>>(
     step: usize,
     model: &M,
     batches: impl IntoIterator<Item = (B, Divisors)>,
+    mut penalty: Option<Tensor<1>>,
     loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
 ) -> Result<(GradientsParams, Made), E> {
     let mut accumulator = GradientsAccumulator::new();
@@ -66,27 +69,42 @@ pub(crate) fn accumulate<M: Module, B, E: From<StepError>>(
     for (batch, divisors) in batches {
         let BatchLoss { sum, tokens } = loss_of(model, batch)?;
         let loss = sum.div_scalar(divisors.terms);
-        let value = loss.clone().try_into_scalar::<f32>();
-        let value = value.map_err(|error| StepError::Device(error.to_string()))?;
-        if !value.is_finite() {
-            return Err(StepError::NotFinite { step, loss: value }.into());
-        }
         made.tokens += tokens;
-        made.loss += f64::from(value) / divisors.batches;
-        let gradients = loss.div_scalar(divisors.batches).backward();
+        made.loss += f64::from(finite(step, &loss)?) / divisors.batches;
+        let mut loss = loss.div_scalar(divisors.batches);
+        if let Some(penalty) = penalty.take() {
+            made.loss += f64::from(finite(step, &penalty)?);
+            loss = loss + penalty;
+        }
+        let gradients = loss.backward();
         accumulator.accumulate(model, GradientsParams::from_grads(gradients, model));
     }
     Ok((accumulator.grads(), made))
 }
 
+/// The value of a loss.
+///
+/// # Errors
+/// When it is not finite, or the device fails.
+fn finite(step: usize, loss: &Tensor<1>) -> Result<f32, StepError> {
+    let value = loss.clone().try_into_scalar::<f32>();
+    let value = value.map_err(|error| StepError::Device(error.to_string()))?;
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(StepError::NotFinite { step, loss: value })
+    }
+}
+
 /// Makes optimizer steps.
-pub(crate) struct Stepper {
+pub(crate) struct Stepper<'a> {
     pub(crate) optimizer: ModuleOptimizer,
+    pub(crate) hooks: StepHooks<'a>,
     options: TrainOptions,
     made: usize,
 }
 
-impl Stepper {
+impl<'a> Stepper<'a> {
     pub(crate) fn new(options: &TrainOptions) -> Self {
         Self::resumed(adamw(options.weight_decay), options, 0)
     }
@@ -95,9 +113,15 @@ impl Stepper {
     pub(crate) fn resumed(optimizer: ModuleOptimizer, options: &TrainOptions, made: usize) -> Self {
         Self {
             optimizer,
+            hooks: StepHooks::default(),
             options: options.clone(),
             made,
         }
+    }
+
+    /// The same with the hooks of an adapter method.
+    pub(crate) fn with_hooks(self, hooks: StepHooks<'a>) -> Self {
+        Self { hooks, ..self }
     }
 
     /// One step down the losses of the batches, and the model after it. `loss_of` sums the losses of a batch;
@@ -118,12 +142,14 @@ impl Stepper {
             return Err(TrainError::NothingToLearn { step });
         }
         let parts = batches.iter().map(Vec::as_slice).zip(divisors);
-        let (mut gradients, made) = accumulate(step, &model, parts, loss_of)?;
+        let (mut gradients, made) =
+            accumulate(step, &model, parts, self.hooks.penalty(&model), loss_of)?;
         if let Some(most) = self.options.max_grad_norm {
             clip_gradient_norm(&model, &mut gradients, most);
         }
+        self.hooks.after_backward(step, &model, &gradients);
         let model = self.optimizer.step(learning_rate, model, gradients);
-        Ok((model, made))
+        Ok((self.hooks.after_step(step, model), made))
     }
 }
 
@@ -172,7 +198,7 @@ pub(crate) mod testing {
         batches: impl IntoIterator<Item = (B, Divisors)>,
         loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
     ) -> MadeFrom {
-        let (params, Made { loss, tokens }) = accumulate(1, model, batches, loss_of).unwrap();
+        let (params, Made { loss, tokens }) = accumulate(1, model, batches, None, loss_of).unwrap();
         let mut found = Found {
             params,
             gradients: Vec::new(),

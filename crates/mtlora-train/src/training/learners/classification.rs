@@ -2,7 +2,9 @@
 
 use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
-use mtlora_core::{AttachError, BaseDtypeError, MtLoraConfig, SequenceOffsetsError, StateError};
+use mtlora_core::{
+    AttachError, BaseDtypeError, HookError, MtLoraConfig, SequenceOffsetsError, StateError,
+};
 use mtlora_models::{
     AdapterError, ClassifierModelConfig, ModelError, PackedBatch, SequenceClassifier, Tokens,
 };
@@ -84,6 +86,9 @@ pub enum TrainError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The adapter's method cannot train so.
+    #[error(transparent)]
+    Hooks(#[from] HookError),
     /// A run that was stopped cannot go on.
     #[error(transparent)]
     Resume(#[from] ResumeError),
