@@ -61,7 +61,7 @@ fn settings() -> AdapterSettings {
         dropout: 0.0,
         init: Init::Zero,
         init_from: None,
-        targets: "query,value".into(),
+        targets: Some("query,value".into()),
         projections: None,
         base_dtype: BaseDtype::F32,
     }

@@ -72,7 +72,7 @@ fn help_defaults() -> HelpDefaults {
         ("rank", both(|of| of.rank.to_string())),
         ("alpha", both(|of| of.alpha.to_string())),
         ("adapter_dropout", both(|of| of.dropout.to_string())),
-        ("targets", both(|of| of.targets.clone())),
+        ("targets", both(|of| of.targets.clone().unwrap_or_default())),
         ("projections", gpt2.adapter.projections.unwrap_or_default()),
     ]
 }
@@ -193,7 +193,7 @@ impl AdapterArgs {
             alpha: self.alpha.unwrap_or(defaults.alpha),
             use_rslora: self.use_rslora,
             dropout: self.adapter_dropout.unwrap_or(defaults.dropout),
-            targets: self.targets.clone().unwrap_or(defaults.targets),
+            targets: self.targets.clone().or(defaults.targets),
             projections: self.projections.clone().or(defaults.projections),
             base_dtype: self.base_dtype,
             init: defaults.init,

@@ -37,7 +37,7 @@ impl Defaults {
                 rank: 4,
                 alpha: 32.0,
                 dropout: 0.1,
-                targets: "c_attn,c_fc".to_string(),
+                targets: Some("c_attn,c_fc".to_string()),
                 projections: Some("qkv".to_string()),
                 ..AdapterSettings::default()
             },
@@ -125,7 +125,7 @@ pub(crate) fn of_settings() -> HelpDefaults {
         ("adapter_dropout", both(|of| of.adapter.dropout.to_string())),
         ("init", both(|of| of.adapter.init.to_string())),
         ("init_from", NONE.to_string()),
-        ("targets", both(|of| of.adapter.targets.clone())),
+        ("targets", both(|of| of.adapter.targets.clone().unwrap_or_default())),
         ("base_dtype", both(|of| of.adapter.base_dtype.to_string())),
         ("lr", both(|of| format!("{:e}", of.training.learning_rate))),
         ("batch", both(|of| of.batch_sequences().to_string())),

@@ -220,7 +220,7 @@ impl Settings {
             dropout: self.adapter_dropout.unwrap_or(defaults.dropout),
             init: self.init.unwrap_or(defaults.init),
             init_from,
-            targets: self.targets.clone().unwrap_or(defaults.targets),
+            targets: self.targets.clone().or(defaults.targets),
             projections: self.projections.clone().or(defaults.projections),
             base_dtype: self.base_dtype.unwrap_or_default(),
         })

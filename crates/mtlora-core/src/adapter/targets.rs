@@ -1,3 +1,5 @@
+use std::fmt;
+
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -66,18 +68,21 @@ impl Targets {
         };
         if selected.is_empty() {
             return Err(AttachError::NoMatch {
-                target: self.describe(),
+                target: self.to_string(),
                 available: available(),
             });
         }
         Ok(selected)
     }
+}
 
-    fn describe(&self) -> String {
+/// As [`Targets::parse`] reads it.
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Targets::Names(names) => names.join(","),
-            Targets::Pattern(pattern) => pattern.clone(),
-            Targets::AllLinear => "all-linear".to_string(),
+            Targets::Names(names) => f.write_str(&names.join(",")),
+            Targets::Pattern(pattern) => f.write_str(pattern),
+            Targets::AllLinear => f.write_str("all-linear"),
         }
     }
 }

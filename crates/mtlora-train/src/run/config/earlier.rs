@@ -78,7 +78,21 @@ impl Format2 {
             of_earlier_builds(&mut options);
             *config.training() = options.try_into()?;
         }
+        // The targets of some adapters had no form in settings, and were described.
+        let adapter = config.adapter();
+        let is_described =
+            |targets: &String| targets == "the adapter's" || targets.ends_with(" of some layers");
+        if adapter.init_from.is_some() && adapter.targets.as_ref().is_some_and(is_described) {
+            adapter.targets = None;
+        }
         Ok(config)
+    }
+
+    fn adapter(&mut self) -> &mut AdapterSettings {
+        match self {
+            Self::Classification(config) => &mut config.adapter,
+            Self::Generation(config) => &mut config.adapter,
+        }
     }
 
     fn training(&mut self) -> &mut TrainOptions {

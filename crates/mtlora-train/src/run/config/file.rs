@@ -104,7 +104,7 @@ mod tests {
         let config = read(CLASSIFICATION).unwrap();
         assert_eq!(config.base.model, PathBuf::from("/models/roberta-base"));
         assert_eq!(config.base.max_length, 64);
-        assert_eq!(config.base.adapter.targets, "all-linear");
+        assert_eq!(config.base.adapter.targets.as_deref(), Some("all-linear"));
         assert_eq!(config.data.task, "acceptability");
         assert_eq!(config.training.epochs, 5);
         let labels = ["unacceptable", "acceptable"].map(str::to_string).to_vec();
@@ -113,6 +113,14 @@ mod tests {
         };
         assert_eq!(head.objective, Objective::Classification { labels });
         assert!(head.fresh && table.is_none());
+
+        // A run that started from an adapter whose targets could not be set was said to have them.
+        let described = CLASSIFICATION.replacen(
+            "targets = \"all-linear\"",
+            "init_from = \"a\"\ntargets = \"query of some layers\"",
+            1,
+        );
+        assert_eq!(read(&described).unwrap().base.adapter.targets, None);
 
         let config = read(GENERATION).unwrap();
         assert_eq!(config.base.adapter.projections.as_deref(), Some("qkv"));

@@ -64,8 +64,9 @@ pub struct AdapterSettings {
     pub init: Init,
     /// The folder of the adapter (a run, or one of PEFT's) that it starts with instead.
     pub init_from: Option<PathBuf>,
-    /// Which weights are adapted, as [`Targets::parse`] reads it.
-    pub targets: String,
+    /// Which weights are adapted, as [`Targets::parse`] reads it. `None` stands for those of the adapter that
+    /// `init_from` names, or that was loaded.
+    pub targets: Option<String>,
     /// GPT-2: which of the query, key and value in `c_attn` are adapted, as letters of `qkv`.
     pub projections: Option<String>,
     /// In which precision the frozen weights are kept.
@@ -85,7 +86,7 @@ impl Default for AdapterSettings {
             dropout: 0.0,
             init: Init::Kaiming,
             init_from: None,
-            targets: "query,value".to_string(),
+            targets: Some("query,value".to_string()),
             projections: None,
             base_dtype: BaseDtype::F32,
         }
@@ -138,7 +139,7 @@ impl AdapterSettings {
     /// What trains, with `modules_to_save` trained beside the adapter and its start from `seed`.
     ///
     /// # Errors
-    /// When the projections are no letters of `qkv`.
+    /// If no targets are set, or the projections are not letters of `qkv`.
     pub fn method(&self, modules_to_save: &[&str], seed: u64) -> Result<Method, TrainError> {
         let adapter = match self.method {
             MethodName::Full => return Ok(Method::Full),
@@ -150,6 +151,9 @@ impl AdapterSettings {
             Some(Some(fused)) => vec![fused],
             Some(None) => return Err(TrainError::Option("projections must be letters of qkv")),
         };
+        let targets = self.targets.as_deref().ok_or(TrainError::Option(
+            "targets must be set: nothing says which weights are adapted",
+        ))?;
         let modules_to_save = modules_to_save.iter().map(|name| name.to_string());
         Ok(Method::MtLora(
             adapter
@@ -158,7 +162,7 @@ impl AdapterSettings {
                 .with_use_rslora(self.use_rslora)
                 .with_dropout(self.dropout)
                 .with_init(self.init)
-                .with_target_modules(Targets::parse(&self.targets))
+                .with_target_modules(Targets::parse(targets))
                 .with_fused_projections(fused)
                 .with_modules_to_save(modules_to_save.collect())
                 .with_seed(seed),

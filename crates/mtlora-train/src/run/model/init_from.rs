@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use mtlora_core::{BaseDtype, Init, adapters};
+use mtlora_core::{BaseDtype, Init, Targets, adapters};
 use mtlora_models::{AdapterConfig, CheckpointLayout, PeftAdapter, TargetModules};
 
 use crate::run::model::adapter_settings::{AdapterSettings, MethodName};
@@ -75,8 +75,8 @@ pub fn start<M: Module>(
     };
     let adapter = read(settings, from)?.without_head();
     let also: Vec<String> = modules_to_save.iter().map(ToString::to_string).collect();
-    // Where the same words say which weights are adapted there is nothing to compare.
-    if settings.targets != settings_of(&adapter.config).targets {
+    // With the same targets there is nothing to compare.
+    if !has_same_targets(settings, &adapter.config) {
         let own = settings
             .method(modules_to_save, seed)?
             .prepare(model.clone())?;
@@ -99,13 +99,13 @@ pub(crate) fn import<M: Module>(
     let from = settings.init_from.as_deref();
     let from = from.ok_or(TrainError::Option("there is no adapter to import"))?;
     let adapter = read(settings, from)?;
-    let theirs = settings_of(&adapter.config).targets;
-    if settings.targets != theirs {
+    if !has_same_targets(settings, &adapter.config) {
+        let theirs = targets_of(&adapter.config).map(|targets| targets.to_string());
         return Err(InitFromError::Differs {
             from: from.to_path_buf(),
             field: "targets",
-            theirs,
-            ours: settings.targets.clone(),
+            theirs: theirs.unwrap_or_else(|| "of its own".to_string()),
+            ours: settings.targets.clone().unwrap_or_default(),
         }
         .into());
     }
@@ -133,7 +133,7 @@ fn read(settings: &AdapterSettings, from: &Path) -> Result<PeftAdapter, TrainErr
 
 /// An error if one of two models has an adapter where the other has none.
 fn same_places<M: Module>(own: &M, theirs: &M, from: &Path) -> Result<(), InitFromError> {
-    let [own, theirs] = [own, theirs].map(adapters);
+    let (own, theirs) = (adapters(own), adapters(theirs));
     for (is_theirs, these, those) in [(true, &theirs, &own), (false, &own, &theirs)] {
         let mut without = these.keys().filter(|path| !those.contains_key(*path));
         if let Some(path) = without.next() {
@@ -148,59 +148,75 @@ fn same_places<M: Module>(own: &M, theirs: &M, from: &Path) -> Result<(), InitFr
     Ok(())
 }
 
+/// The targets of an adapter, unless they are in only some of the layers, which [`Targets`] cannot express.
+fn targets_of(config: &AdapterConfig) -> Option<Targets> {
+    if !config.layers_to_transform.is_empty() {
+        return None;
+    }
+    Some(match config.target_modules.as_ref()? {
+        TargetModules::Names(names) => Targets::names(names.iter().cloned()),
+        TargetModules::Pattern(pattern) => Targets::Pattern(pattern.clone()),
+        TargetModules::AllLinear => Targets::AllLinear,
+    })
+}
+
+/// Whether the settings have the adapter's targets.
+fn has_same_targets(settings: &AdapterSettings, config: &AdapterConfig) -> bool {
+    match settings.targets.as_deref().map(Targets::parse) {
+        Some(ours) => targets_of(config) == Some(ours),
+        None => true,
+    }
+}
+
 fn same_settings(
     settings: &AdapterSettings,
     config: &AdapterConfig,
     from: &Path,
 ) -> Result<(), InitFromError> {
     let theirs = settings_of(config);
-    let word = |rslora: bool| rslora.to_string();
-    let none = || "none".to_string();
-    let fields = [
-        ("rank", theirs.rank.to_string(), settings.rank.to_string()),
+    let projections = |settings: &AdapterSettings| {
+        let letters = settings.projections.clone();
+        letters.unwrap_or_else(|| "none".to_string())
+    };
+    let (field, theirs, ours) = if theirs.rank != settings.rank {
+        ("rank", theirs.rank.to_string(), settings.rank.to_string())
+    } else if theirs.alpha != settings.alpha {
         (
             "alpha",
             theirs.alpha.to_string(),
             settings.alpha.to_string(),
-        ),
+        )
+    } else if theirs.use_rslora != settings.use_rslora {
         (
             "use-rslora",
-            word(theirs.use_rslora),
-            word(settings.use_rslora),
-        ),
-        (
-            "projections",
-            theirs.projections.unwrap_or_else(none),
-            settings.projections.clone().unwrap_or_else(none),
-        ),
-    ];
-    match fields.into_iter().find(|(_, theirs, ours)| theirs != ours) {
-        None => Ok(()),
-        Some((field, theirs, ours)) => Err(InitFromError::Differs {
-            from: from.to_path_buf(),
-            field,
-            theirs,
-            ours,
-        }),
-    }
+            theirs.use_rslora.to_string(),
+            settings.use_rslora.to_string(),
+        )
+    } else if theirs.projections != settings.projections {
+        ("projections", projections(&theirs), projections(settings))
+    } else {
+        return Ok(());
+    };
+    Err(InitFromError::Differs {
+        from: from.to_path_buf(),
+        field,
+        theirs,
+        ours,
+    })
 }
 
-/// What an adapter's folder says of the settings that it was, or could have been, trained with.
+/// The settings that an adapter was, or could have been, trained with.
 pub fn settings_of(config: &AdapterConfig) -> AdapterSettings {
     let letters = |adapted: &[bool]| {
         let named = "qkv".chars().zip(adapted);
         let letters = named.filter(|(_, adapted)| **adapted);
         letters.map(|(letter, _)| letter).collect::<String>()
     };
-    let mut targets = match &config.target_modules {
-        Some(TargetModules::Names(names)) => names.join(","),
-        Some(TargetModules::Pattern(pattern)) => pattern.clone(),
-        Some(TargetModules::AllLinear) => "all-linear".to_string(),
-        None => "the adapter's".to_string(),
-    };
-    if !config.layers_to_transform.is_empty() {
-        targets.push_str(" of some layers");
-    }
+    // In words only if they mean the same.
+    let targets = targets_of(config).and_then(|targets| {
+        let text = targets.to_string();
+        (Targets::parse(&text) == targets).then_some(text)
+    });
     AdapterSettings {
         method: MethodName::MtLora,
         structure: config.method,
