@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::module::Module;
 use burn::tensor::TensorData;
-use mtlora_core::{State, attach_adapters, load_state};
+use mtlora_core::{Container, State, attach_adapters, load_state};
 
 use super::config::MERGE;
 use super::error::AdapterError;
@@ -13,7 +13,7 @@ use super::select::Candidate;
 use super::tied::{BARE_EMBEDDINGS, TIED, is_output_map};
 use crate::error::{ModelError, listed, shown};
 use crate::files::names::ADAPTER_CONFIG_FILE;
-use crate::files::weights::{CheckpointLayout, Kind, Slot, slots, transpose};
+use crate::files::weights::{CheckpointLayout, Slot, slots, transpose};
 
 impl PeftAdapter {
     /// `model`, frozen, with this adapter on it and the trained tensors in it. What the adapter brings
@@ -35,7 +35,7 @@ impl PeftAdapter {
         let mut strangers = Vec::new();
         for (name, module) in &own {
             match places.modules.get(name.as_str()) {
-                Some(slot) if (slot.kind == Kind::Embedding) == module.embedding => {
+                Some(slot) if (slot.kind == Container::Embedding) == module.embedding => {
                     let path = slot.path.trim_end_matches(".weight").to_string();
                     adapters.insert(path, module.values.clone());
                 }
@@ -65,7 +65,7 @@ impl PeftAdapter {
             .iter()
             .map(|(name, slot)| Candidate {
                 name,
-                linear: slot.kind == Kind::Linear,
+                linear: slot.kind == Container::Linear,
             })
             .collect();
         let mut without: Vec<&str> = self
@@ -180,7 +180,7 @@ impl Places {
                 Some(rest) if bare => rest.to_string(),
                 _ => name,
             };
-            if slot.kind != Kind::Other
+            if slot.kind != Container::Other
                 && let Some(module) = name.strip_suffix(".weight")
             {
                 places.modules.insert(module.to_string(), slot.clone());

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::TensorData;
-use mtlora_core::{AdapterValues, State, StateError, adapters, state};
+use mtlora_core::{AdapterValues, Container, State, StateError, adapters, state};
 
 use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
@@ -17,7 +17,7 @@ use super::tied::is_output_map;
 use super::write::{whole_modules, write_files};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::save::write_checkpoint;
-use crate::files::weights::{CheckpointLayout, Kind, Slot, slots, transpose};
+use crate::files::weights::{CheckpointLayout, Slot, slots, transpose};
 
 /// The file with what was trained, by Hugging Face's names, where no adapter was.
 pub const TRAINED_FILE: &str = "trained.safetensors";
@@ -231,7 +231,7 @@ fn module_name(layout: &impl CheckpointLayout, path: &str) -> String {
 fn is_embedding(all: &[Slot], module: &str) -> bool {
     let weight = format!("{module}.weight");
     let slot = all.iter().find(|slot| slot.path == weight);
-    slot.is_some_and(|slot| slot.kind == Kind::Embedding)
+    slot.is_some_and(|slot| slot.kind == Container::Embedding)
 }
 
 fn named(

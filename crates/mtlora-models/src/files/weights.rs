@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
-use mtlora_core::{BaseDtype, load_each, state};
+use burn::module::Module;
+use burn::tensor::TensorData;
+use mtlora_core::{BaseDtype, Container, each_parameter, load_each, state};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -16,17 +16,6 @@ use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::names::CONFIG_FILE;
 use crate::files::save::{write_atomically, write_checkpoint};
-
-/// What kind of weight a parameter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A linear map's.
-    Linear,
-    /// An embedding's.
-    Embedding,
-    /// A bias, a norm's, an adapter's.
-    Other,
-}
 
 /// One parameter of a model.
 #[derive(Clone, Debug)]
@@ -38,7 +27,7 @@ pub(crate) struct Slot {
     /// Whether the checkpoint keeps it transposed: PyTorch's linear weights are `[out, in]`.
     pub(crate) transposed: bool,
     /// What kind of weight it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: Container,
 }
 
 impl Slot {
@@ -75,50 +64,25 @@ pub trait CheckpointLayout {
     fn task_type(&self) -> &'static str;
 }
 
-struct Slots {
-    path: Vec<(String, Kind)>,
-    slots: Vec<Slot>,
-    transposes_linear: bool,
-}
-
-impl ModuleVisitor for Slots {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        let kind = match container_type {
-            "Struct:Linear" => Kind::Linear,
-            "Struct:Embedding" => Kind::Embedding,
-            _ => Kind::Other,
-        };
-        self.path.push((name.to_string(), kind));
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
-        let kind = match self.path.last() {
-            Some((_, kind)) if D == 2 => *kind,
-            _ => Kind::Other,
-        };
-        self.slots.push(Slot {
-            path: names.join("."),
-            shape: param.lazy_shape().to_vec(),
-            transposed: self.transposes_linear && kind == Kind::Linear,
-            kind,
-        });
-    }
-}
-
 /// Every parameter of a model, those of its adapters too.
 pub(crate) fn slots<M: Module>(model: &M, config: &(impl CheckpointLayout + ?Sized)) -> Vec<Slot> {
-    let mut slots = Slots {
-        path: Vec::new(),
-        slots: Vec::new(),
-        transposes_linear: config.transposes_linear(),
-    };
-    model.visit(&mut slots);
-    slots.slots
+    let transposes_linear = config.transposes_linear();
+    let mut slots = Vec::new();
+    each_parameter(model, |parameter| {
+        let shape = parameter.shape().to_vec();
+        let kind = if shape.len() == 2 {
+            parameter.container
+        } else {
+            Container::Other
+        };
+        slots.push(Slot {
+            path: parameter.path.to_string(),
+            shape,
+            transposed: transposes_linear && kind == Container::Linear,
+            kind,
+        });
+    });
+    slots
 }
 
 /// `model` with random values throughout; `dtype` says in which precision a weight is kept.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
+use mtlora_core::{each_parameter, factor_path};
 
 /// What of a model trains: the paths of the parameters, and their shapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,16 +12,21 @@ pub struct Trains(BTreeMap<String, Vec<usize>>);
 pub(super) struct Factors {
     pub a: f64,
     pub b: f64,
-    /// Of `T`; none where it is the identity.
+    /// Of `T`; 0 where it is the identity.
     pub t: f64,
 }
 
 impl Trains {
     /// What trains of `model`, once a [`Method`](crate::Method) has prepared it.
     pub fn of<M: Module>(model: &M) -> Self {
-        let mut collect = Collect::default();
-        model.visit(&mut collect);
-        Self(collect.trains)
+        let mut trains = BTreeMap::new();
+        each_parameter(model, |parameter| {
+            if parameter.trains() {
+                let shape = parameter.shape().to_vec();
+                trains.insert(parameter.path.to_string(), shape);
+            }
+        });
+        Self(trains)
     }
 
     /// The number of values.
@@ -41,41 +46,20 @@ impl Trains {
 
     /// The adapter on the module's weight.
     pub(super) fn adapter(&self, module: &str) -> Option<Factors> {
-        let factor = |name: &str| {
-            let shape = self.0.get(&format!("{module}.weight.mtlora.{name}"))?;
-            Some(entries(shape) as f64)
-        };
+        let factor = |name: &str| self.0.get(&factor_path(module, name));
+        let (a, b) = (factor("a")?, factor("b")?);
+        // With further factors there is a `T`, as high and as wide as `A` is high.
+        let prefix = factor_path(module, "");
+        let own = self.0.keys().filter(|path| path.starts_with(&prefix));
+        let rank = a.first().copied().unwrap_or(0) as f64;
         Some(Factors {
-            a: factor("a")?,
-            b: factor("b")?,
-            t: factor("c").unwrap_or_default(),
+            a: entries(a) as f64,
+            b: entries(b) as f64,
+            t: if own.count() > 2 { rank * rank } else { 0.0 },
         })
     }
 }
 
 fn entries(shape: &[usize]) -> usize {
     shape.iter().product()
-}
-
-#[derive(Default)]
-struct Collect {
-    path: Vec<String>,
-    trains: BTreeMap<String, Vec<usize>>,
-}
-
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if param.base().is_require_grad() {
-            let shape = param.lazy_shape().to_vec();
-            self.trains.insert(self.path.join("."), shape);
-        }
-    }
 }

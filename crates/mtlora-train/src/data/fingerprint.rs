@@ -1,7 +1,7 @@
 //! Telling whether something is what it was.
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
+use mtlora_core::each_parameter;
 use xxhash_rust::xxh3::Xxh3;
 
 /// A running XXH3 hash (128 bits) of what a run is made from. It finds what changed by mistake; it is no
@@ -36,40 +36,18 @@ impl Fingerprint {
 
     /// The fingerprint of every parameter of `module` that does not train: its path, shape and values.
     pub fn of_frozen<M: Module>(module: &M) -> Self {
-        let mut frozen = Frozen {
-            path: Vec::new(),
-            fingerprint: Self::default(),
-        };
-        module.visit(&mut frozen);
-        frozen.fingerprint
-    }
-}
-
-struct Frozen {
-    path: Vec<String>,
-    fingerprint: Fingerprint,
-}
-
-impl ModuleVisitor for Frozen {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.base();
-        if value.is_require_grad() {
-            return;
-        }
-        self.fingerprint.bytes(self.path.join(".").as_bytes());
-        let data = value.into_data();
-        let shape = data.shape().to_vec();
-        self.fingerprint
-            .numbers(shape.iter().map(|size| *size as u64));
-        self.fingerprint.bytes(data.as_bytes());
+        let mut fingerprint = Self::default();
+        each_parameter(module, |parameter| {
+            if parameter.trains() {
+                return;
+            }
+            fingerprint.bytes(parameter.path.as_bytes());
+            let data = parameter.data();
+            let shape = data.shape().to_vec();
+            fingerprint.numbers(shape.iter().map(|size| *size as u64));
+            fingerprint.bytes(data.as_bytes());
+        });
+        fingerprint
     }
 }
 

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::TensorData;
 use burn_pack::{Reader, Scalar, Writer};
-use mtlora_core::State;
+use mtlora_core::{State, each_parameter};
 
 /// Burn's own name for the rank of a parameter, which it can tell from the tensors, too.
 const RANK: &str = "__rank";
@@ -88,11 +88,13 @@ impl OptimizerState {
         optimizer: ModuleOptimizer,
         model: &M,
     ) -> Result<ModuleOptimizer, OptimizerStateError> {
-        let mut ids = Ids::default();
-        model.visit(&mut ids);
+        let mut ids = BTreeMap::new();
+        each_parameter(model, |parameter| {
+            ids.insert(parameter.path.to_string(), parameter.id().val());
+        });
         let place = |key: &str| {
             let (path, name) = key.split_once(SEPARATOR).unwrap_or((key, ""));
-            match ids.found.get(path) {
+            match ids.get(path) {
                 Some(id) => Ok((*id, format!("{id}.{name}"))),
                 None => Err(OptimizerStateError::Unknown {
                     name: key.to_string(),
@@ -110,7 +112,7 @@ impl OptimizerState {
             let (_, name) = place(&key)?;
             writer = writer.with_scalar(&name, Scalar::from(value));
         }
-        for (path, id) in &ids.found {
+        for (path, id) in &ids {
             // Decides which of the optimizer's groups a parameter is of.
             writer = writer.with_metadata(&id.to_string(), path);
         }
@@ -120,33 +122,12 @@ impl OptimizerState {
     }
 }
 
-/// The identities of a model's parameters, by path.
-#[derive(Default)]
-struct Ids {
-    path: Vec<String>,
-    found: BTreeMap<String, u64>,
-}
-
-impl ModuleVisitor for Ids {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.found.insert(self.path.join("."), param.id.val());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use burn::nn::{Linear, LinearConfig};
     use burn::optim::GradientsParams;
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Tensor};
     use mtlora_core::{load_state, state};
 
     use super::*;
