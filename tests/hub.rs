@@ -235,7 +235,7 @@ fn errors_say_what_was_asked_for_and_what_to_do() {
     assert!(text.contains("no such revision"), "{text}");
     let text = refused("no/such/folder", &[]);
     assert!(
-        text.contains("no/such/folder is no model folder: it does not exist"),
+        text.contains("no/such/folder is not a model folder: it does not exist"),
         "{text}"
     );
     let text = refused("org/other", &[("HF_HUB_OFFLINE", "1")]);

@@ -1,4 +1,4 @@
-//! What can be wrong with a model folder, and where.
+//! The errors of reading and writing model folders and of encoding texts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,21 +8,21 @@ const LISTED: usize = 8;
 /// How many characters of a name or value a message shows.
 const SHOWN: usize = 80;
 
-/// Why a model folder could not be read or written, or a text not be encoded.
+/// Why a model folder could not be read or written, or why a text could not be encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// Values do not fit the model that they are meant for.
+    /// Values do not fit the model that they are loaded into.
     #[error(transparent)]
     State(#[from] mtlora_core::StateError),
-    /// The device does not have a precision.
+    /// The device does not support the precision of the base model.
     #[error(transparent)]
     BaseDtype(#[from] mtlora_core::BaseDtypeError),
-    /// The model has a kind of attention that is not computed.
+    /// The model needs an attention variant that is not supported.
     #[error(transparent)]
     Attention(#[from] crate::layers::attention::AttentionError),
-    /// A folder without one of the files that a model folder has.
-    #[error("{} is no model folder: {missing}; {hint}", .folder.display())]
+    /// A folder that lacks a file that every model folder has.
+    #[error("{} is not a model folder: {missing}; {hint}", .folder.display())]
     NotAModelFolder {
         /// The folder.
         folder: PathBuf,
@@ -31,7 +31,7 @@ pub enum ModelError {
         /// What to do.
         hint: String,
     },
-    /// The operating system refused to read.
+    /// The operating system reported an error while reading.
     #[error("{}: cannot read: {source}", .path.display())]
     Io {
         /// The file or folder.
@@ -39,16 +39,17 @@ pub enum ModelError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The operating system refused to write, for instance because the disk is full. Nothing half-written is left.
-    #[error("{}: cannot write: {source}; nothing was left there half-written", .path.display())]
+    /// The operating system reported an error while writing, for instance because the disk is full. No partial file is
+    /// left behind.
+    #[error("{}: cannot write: {source}; no partial file was left behind", .path.display())]
     Write {
         /// The file that was to be written.
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
     },
-    /// A file larger than any of its kind.
-    #[error("{}: has {bytes} bytes, more than the {limit} that such a file can have; is it the right file?", .path.display())]
+    /// A file that is larger than any valid file of its kind.
+    #[error("{}: has {bytes} bytes, but at most {limit} are allowed for such a file; is it the right file?", .path.display())]
     FileTooLarge {
         /// The file.
         path: PathBuf,
@@ -57,51 +58,51 @@ pub enum ModelError {
         /// The largest size that is read, in bytes.
         limit: u64,
     },
-    /// A file that is not the JSON it should be.
+    /// A file that is not valid JSON, or whose JSON has an unexpected form.
     #[error("{}:{line}:{column}: invalid JSON: {message}; correct the file or download it again", .path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// The line of the mistake, from 1.
+        /// The line of the error, counted from 1.
         line: usize,
-        /// The column of the mistake, from 1 (0: at the line's end).
+        /// The column of the error, counted from 1 (0: at the end of the line).
         column: usize,
         /// What is wrong.
         message: String,
     },
-    /// A field that the configuration needs and does not have.
+    /// A required field that is missing from the configuration.
     #[error("{}: has no field `{field}`, which {wanted}; add it, or download the file again", .path.display())]
     MissingField {
         /// The configuration file.
         path: PathBuf,
         /// The field's name.
         field: &'static str,
-        /// What the field is, such as "is the number of attention heads".
+        /// The field's meaning, such as "is the number of attention heads".
         wanted: &'static str,
     },
-    /// A field of the configuration with a value that cannot be.
+    /// A field of the configuration with an invalid value.
     #[error("{}: field `{field}` {message}", at(.path, *.line))]
     Field {
         /// The configuration file.
         path: PathBuf,
-        /// The line of the field, where it is certain.
+        /// The line of the field, if it could be determined.
         line: Option<usize>,
         /// The field's name.
         field: String,
-        /// What is wrong with its value, and what it may be.
+        /// What is wrong with its value, and which values are allowed.
         message: String,
     },
-    /// A model of a kind that this crate cannot run.
-    #[error("{}: the architecture {} is not supported, only {}; choose a model of one of these", .path.display(), shown(.found), listed(.supported))]
+    /// A model whose architecture this crate does not support.
+    #[error("{}: the architecture {} is not supported, only {}; choose a model with one of these architectures", .path.display(), shown(.found), listed(.supported))]
     UnsupportedArchitecture {
         /// The configuration file.
         path: PathBuf,
         /// Its `model_type`.
         found: String,
-        /// The `model_type`s there are.
+        /// The supported `model_type`s.
         supported: Vec<&'static str>,
     },
-    /// A tensor file that ends too early, or whose header cannot be true.
+    /// A tensor file that ends too early, or whose header is invalid.
     #[error("{}: corrupt tensor file: {message}; download or save it again", .path.display())]
     Corrupt {
         /// The file.
@@ -109,7 +110,7 @@ pub enum ModelError {
         /// What is wrong.
         message: String,
     },
-    /// The list of the parts of a checkpoint does not fit the parts.
+    /// The index of a sharded checkpoint does not match its shards.
     #[error("{}: {message}; download the folder again", .path.display())]
     Index {
         /// The index file.
@@ -117,50 +118,50 @@ pub enum ModelError {
         /// What is wrong.
         message: String,
     },
-    /// A tensor file that lacks tensors.
-    #[error("{}: {} missing: {}; are config.json and the tensors of the same model?", .path.display(), counted(.names.len(), "tensor is", "tensors are"), listed(.names))]
+    /// A tensor file without some of the model's tensors.
+    #[error("{}: {} missing: {}; do config.json and the tensors belong to the same model?", .path.display(), counted(.names.len(), "tensor is", "tensors are"), listed(.names))]
     MissingTensors {
         /// The file or folder.
         path: PathBuf,
-        /// The names of the tensors that are not there.
+        /// The names of the missing tensors.
         names: Vec<String>,
     },
-    /// A tensor file with tensors that the model has no place for.
-    #[error("{}: {} unexpected: {}; are config.json and the tensors of the same model?", .path.display(), counted(.names.len(), "tensor is", "tensors are"), listed(.names))]
+    /// A tensor file with tensors that the model does not have.
+    #[error("{}: {} unexpected: {}; do config.json and the tensors belong to the same model?", .path.display(), counted(.names.len(), "tensor is", "tensors are"), listed(.names))]
     UnexpectedTensors {
         /// The file or folder.
         path: PathBuf,
-        /// The names of the tensors that have no place.
+        /// The names of the unexpected tensors.
         names: Vec<String>,
     },
-    /// A classification head with another number of outputs than the labels that it should have.
+    /// A classification head whose number of outputs differs from the number of labels.
     #[error(
-        "{}: the model's classification head has {found} outputs, and {wanted} are needed; start with a new output \
+        "{}: the model's classification head has {found} outputs, but {wanted} are needed; start with a new output \
          layer (--fresh-head), or use a model that was trained on these labels",
         .folder.display()
     )]
     HeadSize {
         /// The model folder.
         folder: PathBuf,
-        /// The outputs of the head in the folder.
+        /// The number of outputs of the head in the folder.
         found: usize,
-        /// The outputs that are needed.
+        /// The number of outputs that are needed.
         wanted: usize,
     },
-    /// A tensor of another shape than the configuration says.
-    #[error("{}: tensor {} has shape {found:?}, but config.json asks for {expected:?}; are both of the same model?", .path.display(), shown(.name))]
+    /// A tensor whose shape differs from the one that the configuration gives.
+    #[error("{}: tensor {} has shape {found:?}, but config.json asks for {expected:?}; do both belong to the same model?", .path.display(), shown(.name))]
     WrongShape {
         /// The file.
         path: PathBuf,
         /// The tensor's name.
         name: String,
-        /// The shape by the configuration.
+        /// The shape that follows from the configuration.
         expected: Vec<usize>,
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor whose elements are of a type that weights here cannot have.
-    #[error("{}: tensor {} is of type {dtype}, but only F32, F16 and BF16 are read; save the model in one of these (quantized weights: take the original model)", .path.display(), shown(.name))]
+    /// A tensor with an element type that is not supported for weights.
+    #[error("{}: tensor {} is of type {dtype}, but only F32, F16 and BF16 are supported; save the model in one of these types (for quantized weights, use the original model)", .path.display(), shown(.name))]
     UnsupportedDtype {
         /// The file.
         path: PathBuf,
@@ -169,19 +170,20 @@ pub enum ModelError {
         /// The type, as the file names it.
         dtype: String,
     },
-    /// A weight that is infinite or not a number.
-    #[error("{}: tensor {} holds {value} at element {index}: the model is damaged; download it again", .path.display(), shown(.name))]
+    /// A weight that is infinite or NaN.
+    #[error("{}: tensor {} holds {value} at element {index}; the model is damaged, download it again", .path.display(), shown(.name))]
     NonFinite {
         /// The file.
         path: PathBuf,
         /// The tensor's name.
         name: String,
-        /// Which element, in row-major order, from 0.
+        /// The element's index in row-major order, counted from 0.
         index: usize,
-        /// The value there.
+        /// Its value.
         value: f32,
     },
-    /// A tensor to be written whose shape and number of elements disagree, or whose name was used already.
+    /// A tensor that cannot be written, because its shape and number of elements disagree or its name is already in
+    /// use.
     #[error("{}: cannot write tensor {}: {message}", .path.display(), shown(.name))]
     BadTensor {
         /// The file that was to be written.
@@ -191,7 +193,7 @@ pub enum ModelError {
         /// What is wrong.
         message: String,
     },
-    /// A tokenizer file that the tokenizer library refuses.
+    /// A tokenizer file that the tokenizer library rejects.
     #[error("{}: cannot use the tokenizer: {message}", .path.display())]
     Tokenizer {
         /// The file.
@@ -199,24 +201,24 @@ pub enum ModelError {
         /// What is wrong, and what to do.
         message: String,
     },
-    /// A tokenizer made for another model.
+    /// A tokenizer that was made for another model.
     #[error("{}: the tokenizer has {tokenizer} tokens, but config.json says vocab_size {config}; take both files from the same model", .path.display())]
     VocabularySize {
         /// The tokenizer's file.
         path: PathBuf,
-        /// How many token ids the tokenizer needs: its largest id and one.
+        /// The number of token ids that the tokenizer needs: its largest id plus one.
         tokenizer: usize,
         /// The configuration's `vocab_size`.
         config: usize,
     },
-    /// A sequence length that leaves no room for text.
+    /// A maximum sequence length that leaves no room for text.
     #[error(
-        "max_length {asked} is too short: {special} special tokens and some text must fit; use {least} or more"
+        "max_length {asked} is too short: it must fit {special} special tokens and some text; use {least} or more"
     )]
     MaxLength {
         /// The length asked for, in tokens.
         asked: usize,
-        /// How many special tokens a pair of texts gets.
+        /// The number of special tokens around a pair of texts.
         special: usize,
         /// The shortest length that works.
         least: usize,
@@ -224,13 +226,13 @@ pub enum ModelError {
     /// One of several texts that cannot be encoded.
     #[error("text number {number}: {source}")]
     OneOf {
-        /// Its position among the texts, counted from 1.
+        /// Its position in the list of texts, counted from 1.
         number: usize,
-        /// Why it cannot.
+        /// Why it cannot be encoded.
         source: Box<ModelError>,
     },
     /// A text that is too long to be tokenised in one piece.
-    #[error("a text of {bytes} bytes is too long to be tokenised: the limit is {limit} for a pair, or for a text with few spaces; it begins {}; shorten it", shown(.start))]
+    #[error("a text of {bytes} bytes that begins {} is too long to be tokenised; the limit is {limit} bytes for a pair, or for a text with few spaces; shorten it", shown(.start))]
     TextTooLong {
         /// Its size, in bytes.
         bytes: usize,
@@ -256,7 +258,8 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// The same of another text: `number` gives its number for the one that is named.
+    /// Replaces the number of the text in [`Self::OneOf`] by what `place` returns for it; other errors stay as they
+    /// are.
     pub fn renumbered(mut self, place: impl Fn(usize) -> usize) -> Self {
         if let Self::OneOf { number, .. } = &mut self {
             *number = place(*number);
@@ -264,7 +267,7 @@ impl ModelError {
         self
     }
 
-    /// What the operating system said when `path` was read.
+    /// An error of the operating system while reading `path`.
     pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io {
             path: path.to_path_buf(),
@@ -272,7 +275,7 @@ impl ModelError {
         }
     }
 
-    /// What the operating system said when `path` was written.
+    /// An error of the operating system while writing `path`.
     pub fn write(path: &Path, source: io::Error) -> Self {
         Self::Write {
             path: path.to_path_buf(),
@@ -280,9 +283,9 @@ impl ModelError {
         }
     }
 
-    /// What the JSON reader said about `path`.
+    /// An error of the JSON parser about `path`.
     pub(crate) fn json(path: &Path, error: &serde_json::Error) -> Self {
-        // The reader's text ends in " at line L column C", which the message says already.
+        // The parser's message ends in " at line L column C", which our message already gives.
         let text = error.to_string();
         let end = text.rfind(" at line ").unwrap_or(text.len());
         Self::Json {
@@ -293,7 +296,7 @@ impl ModelError {
         }
     }
 
-    /// A tensor file that is not what it should be.
+    /// A damaged tensor file.
     pub(crate) fn corrupt(path: &Path, message: impl Into<String>) -> Self {
         Self::Corrupt {
             path: path.to_path_buf(),
@@ -302,7 +305,7 @@ impl ModelError {
     }
 }
 
-/// A place in a file: with the line, where it is known.
+/// A file's path, with the line number if it is known.
 fn at(path: &Path, line: Option<usize>) -> String {
     match line {
         Some(line) => format!("{}:{line}", path.display()),
@@ -314,7 +317,7 @@ fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// A name or value of a file, in backticks and cut to a length that a message bears.
+/// A name or value from a file, in backticks and truncated so that it cannot flood a message.
 pub(crate) fn shown(value: &str) -> String {
     let mut characters = value.chars();
     let head: String = characters
@@ -330,7 +333,7 @@ pub(crate) fn shown(value: &str) -> String {
     format!("`{head}{rest}`")
 }
 
-/// Names, separated by commas; a long list is cut.
+/// Names, separated by commas; a long list is truncated.
 pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     let mut text = names
         .iter()
@@ -344,7 +347,7 @@ pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     text
 }
 
-/// The first characters of a text, for a message.
+/// The first characters of a text, for use in a message.
 pub(crate) fn start_of(text: &str) -> String {
     text.chars().take(SHOWN + 1).collect()
 }
@@ -364,7 +367,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "m/model.safetensors: 11 tensors are missing: `t0`, `t1`, `t2`, `t3`, `t4`, `t5`, `t6`, `t7` and 3 more; \
-             are config.json and the tensors of the same model?"
+             do config.json and the tensors belong to the same model?"
         );
         let error = ModelError::UnexpectedTensors {
             path: "m".into(),

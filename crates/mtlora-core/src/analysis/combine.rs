@@ -6,28 +6,27 @@ use crate::{AdapterValues, LowRank, MatrixError, Truncation};
 /// A weighted sum of adapters, as plain LoRA.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Combined {
-    /// The sum's adapter of each module that one of the parts adapts.
+    /// The adapter of the sum for each module that at least one of the adapters adapts.
     pub adapters: BTreeMap<String, AdapterValues>,
-    /// What each leaves out of the sum; nothing where it has all ranks.
+    /// The approximation error of each module; zero if its rank was not reduced.
     pub truncations: BTreeMap<String, Truncation>,
 }
 
 impl Combined {
-    /// What all of them leave out together.
+    /// The approximation error over all modules.
     pub fn truncation(&self) -> Truncation {
         Truncation::of_all(self.truncations.values().copied())
     }
 }
 
-/// The weighted sum of adapters on one base model: `sum of weight * update` for each weight, where
-/// an adapter without the layer counts as a zero update.
-///
-/// Without a `rank` it is exact: the ranks of a layer add up. With one, each layer's sum becomes the
-/// nearest matrix of that rank (if its own is higher).
+/// The weighted sum of adapters on one base model: for each adapted weight the sum of `coefficient * update`, where an
+/// adapter that does not adapt the weight counts as a zero update. Without a `rank` the result is exact, and the ranks
+/// of a layer add up. With a `rank`, each layer's sum is replaced by the nearest matrix of that rank (if its own rank
+/// is higher).
 ///
 /// # Errors
-/// When there is no part, a weight is not finite, the rank is 0, or an adapter is not of one shape
-/// with another or not finite, with the layer.
+/// When there is no adapter, a coefficient is not finite, the rank is 0, or a layer's adapters differ in shape or are
+/// not finite; the error names the layer.
 pub fn combine(
     parts: &[(f64, BTreeMap<String, AdapterValues>)],
     rank: Option<usize>,
@@ -132,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn a_given_rank_is_kept_to_and_its_error_is_said() {
+    fn a_given_rank_is_not_exceeded_and_its_error_is_reported() {
         let parts = parts();
         let exact = combine(&parts, None).unwrap();
         let small = combine(&parts, Some(2)).unwrap();
         assert_eq!(small.adapters["q"].rank(), 2);
-        // What is of that rank already stays.
+        // An adapter that has this rank already stays the same.
         assert_eq!(small.adapters["v"], exact.adapters["v"]);
         assert_eq!(small.truncations["v"].error, 0.0);
         let made: f64 = update(&small.adapters["q"])
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_sum_is_named() {
+    fn an_error_names_the_layer_that_has_no_sum() {
         let mut parts = parts();
         let error = combine(&parts, Some(0)).unwrap_err();
         assert_eq!(

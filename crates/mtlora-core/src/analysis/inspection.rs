@@ -5,28 +5,28 @@ use serde::Serialize;
 use crate::analysis::linalg::{MatrixError, norm};
 use crate::{AdapterValues, Spectrum};
 
-/// What the adapters of a model have learned, layer by layer.
+/// Measures of what the adapters of a model have learned, layer by layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
-    /// Every adapted layer, in the order of a model: numbers in paths count as numbers.
+    /// Every adapted layer, in the order of the model: numbers in paths are compared as numbers.
     pub layers: Vec<InspectedLayer>,
-    /// The Frobenius norm of all updates together.
+    /// The Frobenius norm over all updates.
     pub norm: f64,
-    /// That over the norm of all adapted weights; none if one's norm is not known.
+    /// `norm` divided by the Frobenius norm over all adapted weights; `None` if a weight's norm is unknown.
     pub relative_norm: Option<f64>,
 }
 
-/// What one adapter has learned.
+/// Measures of what one adapter has learned.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InspectedLayer {
-    /// The module whose weight is adapted.
+    /// The path of the module whose weight is adapted.
     pub path: String,
-    /// The update and `T`.
+    /// The measures of its update and of `T`.
     #[serde(flatten)]
     pub spectrum: Spectrum,
-    /// The frozen weight's Frobenius norm, where the base model is at hand.
+    /// The Frobenius norm of the frozen weight, if the base model is available.
     pub weight_norm: Option<f64>,
-    /// The update's norm over the weight's.
+    /// The norm of the update divided by the norm of the weight.
     pub relative_norm: Option<f64>,
 }
 
@@ -34,18 +34,17 @@ pub struct InspectedLayer {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("the adapter of {path}: {source}")]
 pub struct LayerError {
-    /// The module whose weight is adapted.
+    /// The path of the module whose weight is adapted.
     pub path: String,
     /// What is wrong.
     pub source: MatrixError,
 }
 
-/// Says what adapters (as [`adapters`](crate::adapters) takes them off a model) have learned.
-/// `weight_norms` has the norms of the frozen weights by the same paths, as
-/// [`weight_norms`](crate::weight_norms) makes them; it may be empty.
+/// Measures what adapters (as returned by [`adapters`](crate::adapters)) have learned. `weight_norms` has the norms of
+/// the frozen weights by the same paths, as returned by [`weight_norms`](crate::weight_norms); it may be empty.
 ///
 /// # Errors
-/// As [`Spectrum::of`], with the layer.
+/// As [`Spectrum::of`]; the error names the layer.
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
@@ -97,7 +96,7 @@ pub fn inspect(
     })
 }
 
-/// A path's components, numbers before names and in their own order.
+/// A path's components as a sort key: numbers come before names and are compared as numbers.
 fn parts(path: &str) -> Vec<(u64, String)> {
     path.split('.')
         .map(|part| match part.parse() {
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_stand_as_in_the_model_and_norms_add_up() {
+    fn layers_are_in_the_order_of_the_model_and_norms_add_up() {
         let adapters: BTreeMap<String, AdapterValues> = [("layer.10.q", 4.0), ("layer.9.q", 3.0)]
             .into_iter()
             .map(|(path, size)| (path.to_string(), adapter(size)))

@@ -1,39 +1,39 @@
-//! Decompositions on the host, in double precision, of matrices that come from files: none of them
-//! may hang or panic, whatever the values.
+//! Decompositions in double precision on the host. The matrices come from files, so that no values may cause a hang or
+//! a panic.
 
 use burn::tensor::TensorData;
 use nalgebra::{DMatrix, DVector, Schur, SymmetricEigen};
 use serde::Serialize;
 
-/// Why nothing can be computed from factors.
+/// Why a computation on factors failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MatrixError {
-    /// A factor's shape is not what the others ask for.
-    #[error("{what} has shape {found:?}, where the other factors ask for {expected:?}")]
+    /// A factor's shape does not match the other factors.
+    #[error("{what} has shape {found:?}, but the other factors need {expected:?}")]
     Shape {
-        /// Which factor.
+        /// The name of the factor.
         what: &'static str,
-        /// The shape that would fit.
+        /// The shape that would match.
         expected: Vec<usize>,
         /// The shape that it has.
         found: Vec<usize>,
     },
-    /// Two updates are of different weights.
-    #[error("updates of different shapes have no sum: {one:?} and {other:?}")]
+    /// Two updates have different shapes.
+    #[error("cannot add updates of different shapes: {one:?} and {other:?}")]
     Sum {
-        /// Output and input width of the first.
+        /// Output and input width of the first update.
         one: [usize; 2],
-        /// Of the other.
+        /// Output and input width of the other update.
         other: [usize; 2],
     },
-    /// There is nothing.
+    /// There is nothing to compute with.
     #[error("the rank is zero, or there is no update")]
     Empty,
-    /// A value is infinite or no number.
+    /// A value is infinite or NaN.
     #[error("a value is infinite or not a number")]
     NotFinite,
-    /// An iteration went on too long.
+    /// An iteration did not converge.
     #[error("the decomposition of a {side} x {side} matrix does not converge")]
     NoConvergence {
         /// The matrix's larger side.
@@ -46,7 +46,7 @@ pub enum MatrixError {
 pub struct Eigenvalue {
     /// The real part.
     pub re: f64,
-    /// The imaginary part; exactly 0 where the eigenvalue is real.
+    /// The imaginary part; exactly 0 if the eigenvalue is real.
     pub im: f64,
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn matrix(data: &TensorData) -> Result<DMatrix<f64>, MatrixError> {
     ))
 }
 
-/// The matrix, if every value is finite.
+/// Returns the matrix if every value is finite.
 pub(crate) fn finite(matrix: DMatrix<f64>) -> Result<DMatrix<f64>, MatrixError> {
     match matrix.iter().all(|value| value.is_finite()) {
         true => Ok(matrix),
@@ -91,13 +91,13 @@ pub(crate) fn r_of(matrix: &DMatrix<f64>) -> DMatrix<f64> {
     matrix.clone().qr().unpack_r()
 }
 
-/// The root of the sum of squares.
+/// The square root of the sum of squares.
 pub(crate) fn norm(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |sum: f64, value| sum.hypot(*value))
 }
 
-/// The eigenvalues of a square matrix, the largest absolute value first; pairs of conjugates stand
-/// together, the one above the real axis first.
+/// The eigenvalues of a square matrix, the largest absolute value first. Conjugate pairs are adjacent, the one with the
+/// positive imaginary part first.
 pub(crate) fn eigenvalues(matrix: &DMatrix<f64>) -> Result<Vec<Eigenvalue>, MatrixError> {
     let matrix = finite(matrix.clone())?;
     let side = matrix.nrows();
@@ -109,8 +109,8 @@ pub(crate) fn eigenvalues(matrix: &DMatrix<f64>) -> Result<Vec<Eigenvalue>, Matr
         let real = eigen.eigenvalues.iter();
         real.map(|re| Eigenvalue { re: *re, im: 0.0 }).collect()
     } else {
-        // The shifted QR iteration stands still on some orthogonal matrices, cyclic permutations
-        // among them. A reflected basis has the same eigenvalues and another iteration.
+        // The shifted QR iteration stalls on some orthogonal matrices, such as cyclic permutations. In a reflected
+        // basis the eigenvalues are the same, but the iteration is different.
         let schur = |matrix| Schur::try_new(matrix, f64::EPSILON, iterations(side));
         let (_, triangular) = schur(matrix.clone())
             .or_else(|| schur(reflected(&matrix)))
@@ -122,18 +122,18 @@ pub(crate) fn eigenvalues(matrix: &DMatrix<f64>) -> Result<Vec<Eigenvalue>, Matr
     Ok(values)
 }
 
-/// How many steps an iteration may take: 30 a value is usual (LAPACK), and most take 2.
+/// The limit on the steps of an iteration: LAPACK allows 30 for each eigenvalue, and most take 2.
 fn iterations(side: usize) -> usize {
     100 * side.max(10)
 }
 
-/// Whether a matrix is its own transpose, but for rounding.
+/// Whether a matrix is symmetric up to rounding.
 fn is_symmetric(matrix: &DMatrix<f64>) -> bool {
     let odd = matrix - matrix.transpose();
     odd.norm() <= 1e-14 * matrix.nrows() as f64 * matrix.norm()
 }
 
-/// `H M H` with a Householder reflection `H` that mixes all of the basis.
+/// `H M H` with a Householder reflection `H` that mixes all basis vectors.
 fn reflected(matrix: &DMatrix<f64>) -> DMatrix<f64> {
     let side = matrix.nrows();
     let axis = DVector::from_fn(side, |at, _| 1.0 + ((at * 7 + 3) % 11) as f64 / 11.0);
@@ -141,7 +141,7 @@ fn reflected(matrix: &DMatrix<f64>) -> DMatrix<f64> {
     &h * matrix * &h
 }
 
-/// The eigenvalues of a real Schur form: those of the blocks of side 1 or 2 on its diagonal.
+/// The eigenvalues of a real Schur form, which are those of the 1 x 1 and 2 x 2 blocks on its diagonal.
 fn of_blocks(schur: &DMatrix<f64>) -> Vec<Eigenvalue> {
     let side = schur.nrows();
     let mut values = Vec::with_capacity(side);
@@ -188,7 +188,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::analysis::svd::singular_values;
 
-    /// Values from -1 to 1, single precision.
+    /// Random values from -1 to 1, in single precision.
     pub(crate) fn random([rows, columns]: [usize; 2], seed: u64) -> DMatrix<f64> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         DMatrix::from_fn(rows, columns, |_, _| {
@@ -196,7 +196,7 @@ pub(crate) mod tests {
         })
     }
 
-    /// Whether values agree, relative to the largest.
+    /// Whether values agree, relative to the largest value.
     pub(crate) fn close(found: &[f64], expected: &[f64], tolerance: f64) {
         assert_eq!(found.len(), expected.len());
         let size = expected
@@ -235,7 +235,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn iterations_that_stand_still_are_started_elsewhere() {
+    fn a_stalled_iteration_starts_again_in_another_basis() {
         // The eigenvalues of a cyclic permutation are the roots of unity.
         for side in [3, 4, 5, 8, 17, 64] {
             let cycle = DMatrix::from_fn(side, side, |row, column| {
@@ -253,7 +253,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn values_that_are_no_numbers_are_refused() {
+    fn values_that_are_not_finite_are_refused() {
         let bad = DMatrix::from_element(3, 3, f64::INFINITY);
         assert_eq!(eigenvalues(&bad), Err(MatrixError::NotFinite));
         assert_eq!(singular_values(bad), Err(MatrixError::NotFinite));

@@ -5,12 +5,10 @@ use crate::analysis::linalg::{self, MatrixError};
 use crate::analysis::svd;
 use crate::{AdapterForm, AdapterValues, Factor, Factors, Sizes, Structure};
 
-/// A matrix `[out, in]` that is known by its factors: `up [out, rank] * down [rank, in]`, in double
-/// precision. The update of an adapter is one; so are weighted sums of updates.
-///
-/// Nothing here makes the dense matrix: norms, singular values and approximations come from QR
-/// decompositions of the factors and the singular value decomposition of a core with the rank as
-/// its sides.
+/// A matrix `[out, in]` given by its factors, `up [out, rank] * down [rank, in]`, in double precision. The update of an
+/// adapter has this form, and so have weighted sums of updates. The dense matrix is never computed: norms, singular
+/// values and approximations come from QR decompositions of the factors and the singular value decomposition of a core
+/// of `[rank, rank]`.
 ///
 /// ```
 /// use burn::tensor::TensorData;
@@ -25,7 +23,7 @@ use crate::{AdapterForm, AdapterValues, Factor, Factors, Sizes, Structure};
 /// let (first, second) = (adapter([[2.0], [0.0]]), adapter([[0.0], [1.0]]));
 /// let sum = LowRank::sum(&[(0.5, LowRank::of(&first)?), (3.0, LowRank::of(&second)?)])?;
 /// assert_eq!(sum.rank(), 2);
-/// // Both update the same column, so that rank 1 says it all.
+/// // Both update the same column, so rank 1 is enough.
 /// let (small, error) = sum.truncate(1)?;
 /// assert!((small.norm()? - 40f64.sqrt()).abs() < 1e-12);
 /// assert!(error.relative() < 1e-12);
@@ -40,17 +38,17 @@ pub struct LowRank {
     down: DMatrix<f64>,
 }
 
-/// What an approximation leaves out, in Frobenius norms.
+/// The error of an approximation, in Frobenius norms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Truncation {
-    /// Of what is left out.
+    /// The norm of the part that the approximation leaves out.
     pub error: f64,
-    /// Of the whole.
+    /// The norm of the approximated matrix.
     pub norm: f64,
 }
 
 impl Truncation {
-    /// The error over the whole's norm; 0 where that is 0.
+    /// The error divided by the norm of the approximated matrix; 0 if that norm is 0.
     pub fn relative(self) -> f64 {
         match self.norm > 0.0 {
             true => self.error / self.norm,
@@ -58,7 +56,7 @@ impl Truncation {
         }
     }
 
-    /// That of several matrices as if they were the blocks of one.
+    /// The error of several matrices, taken as the blocks of one matrix.
     pub fn of_all(parts: impl IntoIterator<Item = Truncation>) -> Self {
         let none = Self {
             error: 0.0,
@@ -72,7 +70,7 @@ impl Truncation {
 }
 
 impl LowRank {
-    /// The update of an adapter: `scale * B T A`; of rank `g rank` where `g` projections are fused.
+    /// The update of an adapter, `scale * B T A`. If `g` projections are fused, its rank is `g * rank`.
     ///
     /// # Errors
     /// When the factors' shapes do not multiply, or a value is not finite.
@@ -90,10 +88,10 @@ impl LowRank {
         })
     }
 
-    /// The weighted sum of matrices of one shape, exactly: the ranks add up.
+    /// The exact weighted sum of matrices of the same shape; the ranks add up.
     ///
     /// # Errors
-    /// When there is none, or two have different shapes.
+    /// When there is no matrix, or two have different shapes.
     pub fn sum(parts: &[(f64, LowRank)]) -> Result<Self, MatrixError> {
         let (_, first) = parts.first().ok_or(MatrixError::Empty)?;
         let [out, input] = first.shape();
@@ -121,7 +119,7 @@ impl LowRank {
         [self.up.nrows(), self.down.ncols()]
     }
 
-    /// The factors' rank; the matrix's own may be lower.
+    /// The rank of the factors; the rank of the matrix itself may be lower.
     pub fn rank(&self) -> usize {
         self.up.ncols()
     }
@@ -135,8 +133,8 @@ impl LowRank {
         Ok(core.norm())
     }
 
-    /// The singular values that the factors leave room for (as many as the rank, or as the smaller
-    /// side where that is less), the largest first.
+    /// The singular values that can differ from zero, the largest first: as many as the rank of the factors or the
+    /// smaller side of the matrix, whichever is less.
     ///
     /// # Errors
     /// When a value is not finite, or the decomposition does not converge.
@@ -144,9 +142,8 @@ impl LowRank {
         svd::singular_values(linalg::r_of(&self.up) * self.down_r().transpose())
     }
 
-    /// The nearest matrix of that rank in the Frobenius norm (Eckart and Young 1936), and how near
-    /// that is. Both factors bear the roots of the singular values. A rank beyond the factors' own
-    /// gives theirs.
+    /// The nearest matrix of that rank in the Frobenius norm (Eckart and Young 1936), and the error. Both factors are
+    /// scaled by the square roots of the singular values. A rank above that of the factors is reduced to it.
     ///
     /// # Errors
     /// When `rank` is 0, a value is not finite, or the decomposition does not converge.
@@ -189,7 +186,7 @@ impl LowRank {
     }
 }
 
-/// `T`, in double precision, or `None` where it is the identity.
+/// `T` in double precision, or `None` if it is the identity.
 pub(crate) fn transform(values: &AdapterValues) -> Result<Option<DMatrix<f64>>, MatrixError> {
     let sizes = Sizes {
         rank: values.rank(),
@@ -214,7 +211,7 @@ pub(crate) fn transform(values: &AdapterValues) -> Result<Option<DMatrix<f64>>, 
     Ok(method.transform_on_host(&factors))
 }
 
-/// `B` as it acts on all of `T A x`; [`Adapter::up`](crate::Adapter::up) on the host.
+/// `B` as it acts on all of `T A x`; this is [`Adapter::up`](crate::Adapter::up) on the host.
 pub(crate) fn laid_out(
     b: DMatrix<f64>,
     form: &AdapterForm,
@@ -292,7 +289,7 @@ mod tests {
             prop_assert_eq!(found.len(), rank.min(out).min(input));
             close(&found, &expected[..found.len()], 1e-12);
 
-            // The error that is said is the one that is made, and nothing of that rank is nearer.
+            // The reported error is the actual one, and no matrix of that rank is nearer.
             let (small, truncation) = low.truncate(kept).unwrap();
             prop_assert!(small.rank() <= kept);
             let made = (whole - dense(&small)).norm();
@@ -321,7 +318,7 @@ mod tests {
             let sum = LowRank::sum(&parts).unwrap();
             prop_assert_eq!(sum.rank(), ranks.iter().sum::<usize>());
             close(dense(&sum).as_slice(), expected.as_slice(), 1e-12);
-            // At full rank nothing is lost, also where the ranks are beyond the sides.
+            // At full rank nothing is lost, even if the ranks exceed the sides of the matrix.
             let (all, truncation) = sum.truncate(sum.rank()).unwrap();
             close(dense(&all).as_slice(), expected.as_slice(), 1e-11);
             prop_assert!(truncation.relative() < 1e-12);
@@ -329,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_are_those_of_the_adapter_on_a_device() {
+    fn updates_equal_those_of_the_adapter_on_a_device() {
         let device = crate::devices()[0].device.clone();
         for structure in Structure::ALL {
             for fused in [vec![], vec![true, false, true], vec![false, true]] {
@@ -373,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn mismatched_shapes_are_refused() {
         let good = || values([4, 6, 3], Structure::Dtsm, vec![], 3);
         let refused = |change: fn(&mut AdapterValues)| {
             let mut values = good();

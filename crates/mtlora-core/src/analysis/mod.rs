@@ -1,4 +1,4 @@
-//! What an adapter has learned: decompositions of low-rank updates, in double precision on the host.
+//! Measures what an adapter has learned, by decompositions of low-rank updates in double precision on the host.
 
 pub(crate) mod combine;
 pub(crate) mod inspection;

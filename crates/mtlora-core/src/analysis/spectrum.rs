@@ -9,55 +9,54 @@ use crate::analysis::svd;
 use crate::visit::each_parameter;
 use crate::{AdapterMethod, AdapterValues, LowRank};
 
-/// What an adapter has learned: its update and its `T`, in numbers.
+/// Measures of what an adapter has learned: of its update and of its `T`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Spectrum {
-    /// How `T` is made.
+    /// The structure of `T`.
     pub structure: AdapterMethod,
-    /// The rank of each projection's update.
+    /// The rank of the update of each projection.
     pub rank: usize,
     /// Output and input width of the weight.
     pub shape: [usize; 2],
-    /// Of the update `scale * B T A`.
+    /// The measures of the update `scale * B T A`.
     pub update: UpdateSpectrum,
-    /// Of `T`; none where it is the identity, as in `lora`.
+    /// The measures of `T`; `None` if it is always the identity, as in `lora`.
     pub transform: Option<TransformSpectrum>,
 }
 
-/// The update `scale * B T A`.
+/// The measures of an update `scale * B T A`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct UpdateSpectrum {
     /// Its Frobenius norm.
     pub norm: f64,
-    /// Its singular values that are not zero by its shape, the largest first: as many as the rank
-    /// (fused: `g` times that).
+    /// The singular values that can differ from zero, the largest first: as many as the rank, or `g * rank` if `g`
+    /// projections are fused.
     pub singular_values: Vec<f64>,
-    /// Along how many directions it acts, as [`effective_rank`] counts.
+    /// The number of directions along which it acts, as measured by [`effective_rank`].
     pub effective_rank: f64,
 }
 
-/// The matrix `T`: `[rank, rank]`, fused `[g rank, g rank]`.
+/// The measures of the matrix `T`, which is `[rank, rank]`, or `[g * rank, g * rank]` if `g` projections are fused.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TransformSpectrum {
-    /// Its eigenvalues, the largest absolute value first; conjugates stand together.
+    /// Its eigenvalues, the largest absolute value first; conjugates are adjacent.
     pub eigenvalues: Vec<Eigenvalue>,
     /// Its singular values, the largest first.
     pub singular_values: Vec<f64>,
-    /// The largest singular value over the smallest; infinite where `T` is singular (`null` in
-    /// JSON).
+    /// The largest singular value divided by the smallest; infinite if `T` is singular (`null` in JSON).
     pub condition: f64,
-    /// How far it is from what LoRA has in its place: `||T - I||_F`.
+    /// The distance from the identity, which plain LoRA has in its place: `||T - I||_F`.
     pub distance: f64,
-    /// That over `||I||_F`, the root of `T`'s side.
+    /// The distance divided by `||I||_F`, which is the square root of `T`'s side.
     pub relative_distance: f64,
 }
 
 impl Spectrum {
-    /// Of an adapter.
+    /// Measures an adapter.
     ///
     /// # Errors
-    /// When the factors do not fit each other, a value is not finite, or (which no matrix is known
-    /// to do) an iteration does not converge.
+    /// When the shapes of the factors do not match, a value is not finite, or an iteration does not converge (no such
+    /// matrix is known).
     ///
     /// ```
     /// use burn::tensor::TensorData;
@@ -66,7 +65,7 @@ impl Spectrum {
     /// let spectrum = Spectrum::of(&AdapterValues {
     ///     a: TensorData::from([[1.0f32, 0.0, 0.0], [0.0, 1.0, 0.0]]),
     ///     b: TensorData::from([[1.0f32, 0.0], [0.0, 1.0]]),
-    ///     // T turns by 90 degrees and stretches by 3.
+    ///     // T rotates by 90 degrees and scales by 3.
     ///     further: Factors::from_iter([("c", TensorData::from([[0.0f32, -3.0], [3.0, 0.0]]))]),
     ///     form: AdapterForm::new(Structure::Shim, 2.0),
     /// })?;
@@ -115,9 +114,9 @@ impl Spectrum {
     }
 }
 
-/// The exponential of the entropy of the singular values over their sum (Roy and Vetterli 2007, "The
-/// effective rank"): `r` where `r` are equal and the others zero, less the more unequal they are; 0
-/// where all are zero.
+/// The exponential of the entropy of the singular values divided by their sum (Roy and Vetterli 2007, "The effective
+/// rank"). It is `r` if `r` values are equal and the others zero, less the more the values differ, and 0 if all are
+/// zero.
 pub fn effective_rank(singular_values: &[f64]) -> f64 {
     let sum: f64 = singular_values.iter().sum();
     if sum <= 0.0 {
@@ -131,8 +130,8 @@ pub fn effective_rank(singular_values: &[f64]) -> f64 {
     entropy.exp()
 }
 
-/// The Frobenius norm of each weight of two or more dimensions, without its update, by the path of
-/// the module that owns it (as [`adapters`](crate::adapters) has them) for the modules in `paths`.
+/// The Frobenius norm of each weight of two or more dimensions, without its update, for the modules that `paths`
+/// accepts. The keys are the paths of the modules, as in [`adapters`](crate::adapters).
 pub fn weight_norms<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, f64> {
     let mut norms = BTreeMap::new();
     each_parameter(module, |parameter| {
@@ -146,7 +145,7 @@ pub fn weight_norms<M: Module>(module: &M, wanted: impl Fn(&str) -> bool) -> BTr
     norms
 }
 
-/// Infinite where the smallest singular value is nothing but rounding.
+/// Infinite if the smallest singular value is not distinguishable from rounding.
 fn condition(singular_values: &[f64]) -> f64 {
     let largest = singular_values.first().copied().unwrap_or(0.0);
     let smallest = singular_values.last().copied().unwrap_or(0.0);
@@ -193,7 +192,7 @@ mod tests {
         assert_eq!(effective_rank(&[0.0, 0.0]), 0.0);
         close(&[effective_rank(&[3.0, 0.0, 0.0])], &[1.0], 1e-15);
         close(&[effective_rank(&[2.0; 5])], &[5.0], 1e-15);
-        // By hand: shares 1/2, 1/4, 1/4 have the entropy 3/2 ln 2.
+        // Computed by hand: the shares 1/2, 1/4, 1/4 have the entropy 3/2 ln 2.
         close(
             &[effective_rank(&[2.0, 1.0, 1.0])],
             &[2f64.powf(1.5)],
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn lora_has_no_transform_and_its_update_is_the_factors() {
+    fn lora_has_no_transform_and_its_update_is_the_product_of_the_factors() {
         let spectrum = Spectrum::of(&square(3, None, None)).unwrap();
         assert_eq!(spectrum.transform, None);
         assert_eq!((spectrum.rank, spectrum.shape), (3, [7, 9]));
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_identity_is_at_no_distance_and_dtsm_adds_up() {
+    fn the_identity_has_distance_zero_and_dtsm_adds_up() {
         let half = DMatrix::identity(4, 4) * 0.5;
         let spectrum = Spectrum::of(&square(4, Some(half.clone()), Some(half))).unwrap();
         let t = spectrum.transform.unwrap();
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn known_transforms_have_their_numbers() {
+    fn measures_of_known_transforms_are_exact() {
         // T = diag(3, 1, -1): distances 2, 0 and 2 from the identity.
         let diagonal = DMatrix::from_diagonal(&nalgebra::DVector::from_vec(vec![3.0, 1.0, -1.0]));
         let t = Spectrum::of(&square(3, Some(diagonal), None)).unwrap();
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn norms_are_of_frozen_weights_by_module() {
+    fn norms_are_those_of_the_frozen_weights_of_each_module() {
         let device = crate::devices()[0].device.clone().autodiff();
         let mut layer: Linear = LinearConfig::new(2, 3).init(&device);
         let weight = TensorData::from([[1.0f32, 2.0, 2.0], [0.0, 4.0, 0.0]]);

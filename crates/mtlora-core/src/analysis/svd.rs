@@ -1,14 +1,16 @@
-//! Singular values and vectors of small matrices: one-sided Jacobi, whose errors are a few roundings of the largest value
-//! (Demmel and Veselić 1992). nalgebra's iteration is off by more than a thousandth for some matrices near to rank one.
+//! Singular values and vectors of small matrices by the one-sided Jacobi method, whose error is a few rounding errors
+//! of the largest value (Demmel and Veselić 1992). nalgebra's iteration is off by more than a thousandth for some
+//! matrices that are close to rank one.
 
 use nalgebra::DMatrix;
 
 use crate::analysis::linalg::{MatrixError, finite};
 
-/// Times that all pairs of columns are turned; ten do for most matrices.
+/// The limit on sweeps over all pairs of columns; ten are enough for most matrices.
 const MOST_SWEEPS: usize = 100;
 
-/// A singular value decomposition, the largest value first. The vectors of a value that is zero may be zero.
+/// A singular value decomposition, the largest value first. The vectors that belong to a zero singular value may be
+/// zero.
 pub(crate) struct Svd {
     pub u: DMatrix<f64>,
     pub values: Vec<f64>,
@@ -33,7 +35,7 @@ pub(crate) fn svd(matrix: DMatrix<f64>) -> Result<Svd, MatrixError> {
             v_t: DMatrix::zeros(side, columns),
         });
     }
-    // Squares of what is left neither overflow nor vanish.
+    // After this scaling, squares neither overflow nor underflow to zero.
     let matrix = matrix / size;
     let wide = matrix.ncols() > matrix.nrows();
     let mut columns = if wide { matrix.transpose() } else { matrix };
@@ -60,7 +62,7 @@ pub(crate) fn svd(matrix: DMatrix<f64>) -> Result<Svd, MatrixError> {
     })
 }
 
-/// Turns columns, pair by pair, until each is orthogonal to each, and those of `turns` with them.
+/// Rotates the columns pair by pair until all are orthogonal to each other, and applies the same rotations to `turns`.
 fn make_orthogonal(
     columns: &mut DMatrix<f64>,
     turns: &mut DMatrix<f64>,
@@ -77,7 +79,7 @@ fn make_orthogonal(
                     continue;
                 }
                 turned = true;
-                // The smaller of the two angles after which the product is nought: Golub and Van Loan, Matrix
+                // The smaller of the two angles that make the columns orthogonal: Golub and Van Loan, Matrix
                 // Computations, 8.5.2.
                 let cotangent = (other.norm_squared() - one.norm_squared()) / (2.0 * product);
                 let tangent = cotangent.signum() / (cotangent.abs() + cotangent.hypot(1.0));
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
     use crate::analysis::linalg::tests::{close, random};
 
-    /// The product of the parts, and how far from orthonormal the vectors are.
+    /// The product of the parts, and the deviation of the vectors from orthonormality.
     fn check(matrix: &DMatrix<f64>) -> Result<Svd, TestCaseError> {
         let svd = svd(matrix.clone()).unwrap();
         let size = matrix.norm();
@@ -139,7 +141,7 @@ mod tests {
             check(&(random([rows, columns], seed) * 10f64.powi(exponent)))?;
         }
 
-        /// Near to a lower rank, to equal values, and of columns of many sizes.
+        /// Matrices close to a lower rank or to equal singular values, and with columns of very different sizes.
         #[test]
         fn hard_matrices_are_the_product_of_their_parts(side in 2usize..7, seed in 0..u64::MAX, exponent in 1i32..16) {
             let little = 10f64.powi(-exponent);
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_zero_or_no_number() {
+    fn zero_matrices_and_nan_are_handled() {
         let zero = svd(DMatrix::zeros(2, 3)).unwrap();
         assert_eq!(zero.values, [0.0, 0.0]);
         assert_eq!((zero.u.shape(), zero.v_t.shape()), ((2, 2), (2, 3)));

@@ -748,7 +748,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("tensor `embeddings.position_ids` is of type I64, but only F32, F16 and BF16 are read"),
+                .contains("tensor `embeddings.position_ids` is of type I64, but only F32, F16 and BF16 are supported"),
             "{error}"
         );
     }
@@ -1034,7 +1034,7 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let text = Checkpoint::open(empty.path()).unwrap_err().to_string();
         assert!(
-            text.contains("is no model folder: it has no model.safetensors; "),
+            text.contains("is not a model folder: it has no model.safetensors; "),
             "{text}"
         );
         assert!(Checkpoint::open(&empty.path().join("nowhere")).is_err());

@@ -1,4 +1,4 @@
-//! The fields of a config.json, and what is wrong with them.
+//! Reads and checks the fields of a config.json.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 use crate::error::{ModelError, listed, shown};
 use crate::layers::activation::Activation;
 
-/// The largest dropout probability that leaves anything.
+/// The largest dropout probability that is accepted; 1 would drop everything.
 pub(crate) const MAX_DROPOUT: f64 = 0.999;
 
-/// The fields of one file, with what a message about them needs.
+/// The fields of one file, with the context that error messages need.
 pub(crate) struct Fields<'a> {
     pub path: &'a Path,
     pub text: &'a str,
@@ -19,13 +19,13 @@ pub(crate) struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// A field's value; `null` counts as absent, as it does for the classes that wrote the file.
+    /// A field's value. `null` counts as absent, as it does in transformers.
     pub(crate) fn get(&self, field: &str) -> Option<&Value> {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
     pub(crate) fn wrong(&self, field: &str, message: String) -> ModelError {
-        // The JSON reader does not keep places. A name that the text has once has one place.
+        // The JSON parser does not keep positions, so the line is certain only if the name occurs once in the text.
         let quoted = format!("\"{field}\"");
         let mut places = self.text.match_indices(&quoted).map(|(at, _)| at);
         let line = match (places.next(), places.next()) {
@@ -128,7 +128,7 @@ impl Fields<'_> {
         }
     }
 
-    /// The nonlinearity that `field` names; `default` where it is absent.
+    /// The activation function that `field` names; `default` if it is absent.
     pub(crate) fn activation(
         &self,
         field: &str,
@@ -147,17 +147,19 @@ impl Fields<'_> {
             })
     }
 
-    /// Refuses what transformers makes another model of, for every architecture.
+    /// Refuses settings that change the model in transformers for every architecture and are not supported here.
     pub(crate) fn refuse_other_models(&self) -> Result<(), ModelError> {
         for (field, what) in [
             (
                 "quantization_config",
-                "says that the weights are quantized, which are not read; take the original model (--base-dtype keeps it \
+                "says that the weights are quantized, which is not supported; use the original model (--base-dtype \
+                 keeps it \
                  in fewer bits)",
             ),
             (
                 "per_layer_config",
-                "gives layers sizes of their own, which is not supported; take a model whose layers are alike",
+                "gives single layers a size of their own, which is not supported; use a model whose layers all have \
+                 the same size",
             ),
         ] {
             if self.get(field).is_some() {
@@ -186,7 +188,7 @@ impl Fields<'_> {
     }
 }
 
-/// A JSON value as a message shows it.
+/// A JSON value in the form that messages show.
 pub(crate) fn brief(value: &Value) -> String {
     match value {
         Value::Array(values) => format!("a list of {}", values.len()),

@@ -1,4 +1,4 @@
-//! What a model's folder has that changes results in transformers, and is not read here.
+//! Finds contents of a model folder that change results in transformers and are ignored here.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use crate::text::tokenizer::{
     JsonFile, MAX_TOKENIZER_BYTES, TOKENIZER_CONFIG_FILE, is_known_class,
 };
 
-/// A file of a model's folder, or a setting in one, that is not read or not done here.
+/// A file of a model folder, or a setting in one, that is ignored here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FolderNote {
     /// The file.
     pub path: PathBuf,
-    /// What of it is not read, and what that changes.
+    /// What is ignored, and what that changes.
     pub message: String,
 }
 
@@ -28,11 +28,11 @@ impl fmt::Display for FolderNote {
     }
 }
 
-/// What the user of a model's folder should know: what transformers would use of it to other results, and is not used
-/// here. There is nothing of an ordinary folder of RoBERTa, BERT or GPT-2; docs/MODEL_FILES.md has all that is read.
+/// Lists the contents of a model folder that would change results in transformers and are ignored here. For ordinary
+/// folders of RoBERTa, BERT and GPT-2 the list is empty; docs/MODEL_FILES.md describes everything that is read.
 ///
 /// # Errors
-/// A settings file that cannot be read or is no JSON.
+/// When a settings file cannot be read or is not valid JSON.
 pub fn folder_notes(folder: &Path) -> Result<Vec<FolderNote>, ModelError> {
     let mut notes = Notes {
         folder,
@@ -44,8 +44,8 @@ pub fn folder_notes(folder: &Path) -> Result<Vec<FolderNote>, ModelError> {
     if config.is_some() && folder.join(ADAPTER_CONFIG_FILE).exists() {
         notes.add(
             ADAPTER_CONFIG_FILE,
-            "is not read with the model, on which transformers puts this adapter if it has PEFT; name the folder as the \
-             adapter, too, to have it",
+            "is not read with the model, while transformers would add this adapter to the model if PEFT is \
+             installed; to use it, name the folder as the adapter, too",
         );
     }
     if let Some(file) = &config
@@ -53,14 +53,14 @@ pub fn folder_notes(folder: &Path) -> Result<Vec<FolderNote>, ModelError> {
     {
         notes.add(
             CONFIG_FILE,
-            "`auto_map` names code of the model's own, which is not run (nor does transformers without \
-             trust_remote_code): the model is taken for one of its `model_type`",
+            "`auto_map` names custom code of the model, which is not run (nor does transformers run it without \
+             trust_remote_code); the model is read as an ordinary one of its `model_type`",
         );
     }
     if folder.join("modules.json").exists() {
         notes.add(
             "modules.json",
-            "is not read: the layers that sentence-transformers puts behind the model are not computed",
+            "is not read: the layers that sentence-transformers adds after the model are not computed",
         );
     }
     notes.of_tokenizer(config.as_ref(), writes)?;
@@ -92,8 +92,8 @@ impl Notes<'_> {
         {
             self.add(
                 name,
-                "`auto_map` names code of the tokenizer's own, which is not run (nor does transformers without \
-                 trust_remote_code): tokenizer.json is read instead",
+                "`auto_map` names custom code of the tokenizer, which is not run (nor does transformers run it without \
+                 trust_remote_code); tokenizer.json is read instead",
             );
         } else {
             let class = |file: Option<&JsonFile>| {
@@ -106,8 +106,8 @@ impl Notes<'_> {
                 self.add(
                     name,
                     format!(
-                        "the tokenizer class {} is not known here, so tokenizer.json is read as it is; if transformers has \
-                         a class of that name, it may split texts otherwise",
+                        "the tokenizer class {} is not known here, so tokenizer.json is read as it is; if transformers \
+                         has a class of that name, it may split texts differently",
                         shown(&class)
                     ),
                 );
@@ -120,7 +120,7 @@ impl Notes<'_> {
         if inputs.is_some_and(|inputs| !inputs.is_empty()) {
             self.add(
                 name,
-                "`init_inputs` is not read, which transformers gives the tokenizer's class",
+                "`init_inputs` is not read, while transformers passes it to the tokenizer's class",
             );
         }
         let template = file.get("chat_template").is_some();
@@ -132,7 +132,7 @@ impl Notes<'_> {
             };
             self.add(
                 name,
-                "the chat template is not read: prompts are taken as they are, not as conversations",
+                "the chat template is not used: prompts are read as plain text, not as conversations",
             );
         }
         Ok(())
@@ -142,17 +142,18 @@ impl Notes<'_> {
         if self.folder.join("custom_generate/generate.py").exists() {
             self.add(
                 "custom_generate/generate.py",
-                "is not run, nor by transformers without trust_remote_code: texts are written as `mtlora generate` does",
+                "is not run (nor does transformers run it without trust_remote_code); `mtlora generate` uses its own \
+                 decoding",
             );
         }
         if let Some((file, settings)) = ignored_settings(self.folder)? {
             let are = if settings.len() == 1 { "is" } else { "are" };
             let mut message = format!(
-                "texts are written without {}, which transformers' generate uses and which {are} not supported here",
+                "texts are generated without {}, which transformers' generate uses and which {are} not supported here",
                 listed(&settings)
             );
             if settings.contains(&"max_length") {
-                message.push_str(" (for the length of a text there is max_new_tokens)");
+                message.push_str(" (max_new_tokens limits the length of a text)");
             }
             self.add(file, message);
         }
@@ -168,8 +169,8 @@ impl Notes<'_> {
             self.add(
                 TOKENIZER_FILE,
                 format!(
-                    "its post_processor puts {} around a text, which is not done here: a GPT-2 gets the tokens of a text \
-                     alone",
+                    "its post_processor adds {} around a text, which is not done here: a GPT-2 model reads only the \
+                     tokens of the text itself",
                     listed(&tokens)
                 ),
             );
@@ -178,7 +179,7 @@ impl Notes<'_> {
     }
 }
 
-/// The special tokens that a post-processor puts around a single text.
+/// The special tokens that a post-processor adds around a single text.
 fn tokens_around(processor: Option<&Value>) -> Vec<String> {
     let Some(processor) = processor else {
         return Vec::new();
@@ -224,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_ordinary_folders() {
-        // Files that the published folders have, with their fields.
+    fn ordinary_folders_have_no_notes() {
+        // These are files of the published folders, with their fields.
         let roberta = [
             (
                 "config.json",
@@ -265,7 +266,7 @@ mod tests {
         assert_eq!(notes(&bert), Vec::<String>::new());
         assert_eq!(notes(&gpt2), Vec::<String>::new());
         assert_eq!(notes(&[]), Vec::<String>::new());
-        // An adapter's folder is no model's.
+        // An adapter folder without a model has no notes.
         assert_eq!(
             notes(&[("adapter_config.json", json!({}))]),
             Vec::<String>::new()
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_change_results_is_named() {
+    fn ignored_contents_that_would_change_results_are_listed() {
         let bert = ("config.json", json!({"model_type": "bert"}));
         let gpt2 = ("config.json", json!({"model_type": "gpt2"}));
         let template = json!({"post_processor": {"type": "TemplateProcessing",
@@ -313,7 +314,7 @@ mod tests {
                 &gpt2,
                 "generation_config.json",
                 json!({"bad_words_ids": [[1]], "max_length": 50}),
-                "generation_config.json: texts are written without `bad_words_ids`, `max_length`",
+                "generation_config.json: texts are generated without `bad_words_ids`, `max_length`",
             ),
             (
                 &gpt2,
@@ -325,7 +326,7 @@ mod tests {
                 &gpt2,
                 "tokenizer.json",
                 template,
-                "tokenizer.json: its post_processor puts `<s>`",
+                "tokenizer.json: its post_processor adds `<s>`",
             ),
             (
                 &gpt2,
@@ -341,7 +342,7 @@ mod tests {
         let code = json!({"model_type": "bert", "auto_map": {"AutoModel": "x.Y"}});
         let found = notes(&[("config.json", code)]);
         assert!(found[0].starts_with("config.json: `auto_map`"), "{found:?}");
-        // A classifier has no use for a chat template.
+        // A chat template does not matter to a classifier.
         let chat = ("tokenizer_config.json", json!({"chat_template": "x"}));
         assert_eq!(notes(&[bert, chat]), Vec::<String>::new());
         let older = json!({"model_type": "gpt2", "max_length": 20});

@@ -1,7 +1,6 @@
-//! `pytorch_model.bin`: tensors in a pickle.
-//!
-//! A pickle is a program, and Python runs it. `pytorch-reader` interprets what tensors are rebuilt with and knows
-//! nothing that could be called; here its results are held against the file's size.
+//! Reads `pytorch_model.bin`, which holds tensors in a pickle. A pickle is a program, and Python runs it.
+//! `pytorch-reader` interprets only the instructions that rebuild tensors and cannot call anything; this module checks
+//! its results against the file's size.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -14,12 +13,12 @@ use zip::{CompressionMethod, ZipArchive};
 use crate::error::{ModelError, shown};
 use crate::files::read::open_file;
 
-/// The most bytes of the pickle in a ZIP: that of a model with ten thousand tensors has one million.
+/// The largest pickle in a ZIP archive, in bytes. The pickle of a model with ten thousand tensors has one million.
 const MOST_PICKLE: u64 = 4 << 20;
-/// Where a TAR's header has its mark.
+/// The position of the magic bytes in a TAR header.
 const TAR_MARK: usize = 257;
 
-/// A tensor of a pickle, not yet read.
+/// A tensor of a pickle whose elements have not been read yet.
 pub(crate) struct Pickled(Tensor);
 
 impl Pickled {
@@ -38,7 +37,7 @@ impl Pickled {
         self.0.shape()
     }
 
-    /// Its elements' bytes, little-endian, in row-major order.
+    /// The bytes of its elements, little-endian, in row-major order.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, ModelError> {
         self.0
             .read()
@@ -49,29 +48,29 @@ impl Pickled {
 /// The tensors of a file.
 ///
 /// # Errors
-/// No file that `torch.save` wrote; one that holds something which only running it could make; a tensor of more bytes
-/// than the file.
+/// When the file was not written by `torch.save`, when it holds objects that could only be made by running code, or
+/// when a tensor has more bytes than the file.
 pub(crate) fn open(path: &Path) -> Result<Vec<Pickled>, ModelError> {
     let corrupt = |message: String| ModelError::corrupt(path, message);
     if cfg!(target_endian = "big") {
         return Err(corrupt(
-            "PyTorch's files are not read on big-endian machines".to_string(),
+            "PyTorch files are not supported on big-endian machines".to_string(),
         ));
     }
     let (file, length) = open_file(path)?;
     refuse_inflated(file).map_err(corrupt)?;
     let reader = PytorchReader::new(path).map_err(|error| {
         corrupt(format!(
-            "it holds something other than tensors, or is damaged: {}; nothing in it was run, and nothing will be",
+            "it holds something other than tensors, or is damaged: {}; no code in it was run",
             shown(&error.to_string())
         ))
     })?;
     let mut tensors = Vec::with_capacity(reader.len());
     for tensor in reader.into_tensors().into_values() {
-        // A view may repeat an element as often as it likes.
+        // A view can repeat an element any number of times.
         if tensor.byte_len() as u64 > length {
             return Err(corrupt(format!(
-                "tensor {} would have {} bytes, more than the file's {length}",
+                "tensor {} would have {} bytes, more than the {length} of the whole file",
                 shown(&tensor.name),
                 tensor.byte_len()
             )));
@@ -81,7 +80,7 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Pickled>, ModelError> {
     Ok(tensors)
 }
 
-/// An error if reading the file could take far more memory than it has bytes: `torch.save` compresses nothing.
+/// Refuses a file whose contents could take far more memory than the file has bytes; `torch.save` does not compress.
 fn refuse_inflated(mut file: File) -> Result<(), String> {
     let mut header = Vec::new();
     let read = Read::by_ref(&mut file).take(512).read_to_end(&mut header);
@@ -92,7 +91,8 @@ fn refuse_inflated(mut file: File) -> Result<(), String> {
         .is_some_and(|mark| mark.starts_with(b"ustar"))
     {
         return Err(
-            "it is a TAR, as the first versions of PyTorch wrote; load it in PyTorch and save it again".to_string(),
+            "it is a TAR archive, which only the first versions of PyTorch wrote; load it in PyTorch and save it \
+             again".to_string(),
         );
     }
     if !header.starts_with(b"PK") {
@@ -106,13 +106,13 @@ fn refuse_inflated(mut file: File) -> Result<(), String> {
         let name = entry.name().map_err(|error| error.to_string())?;
         if entry.compression() != CompressionMethod::Stored {
             return Err(format!(
-                "{} in it is compressed, which torch.save never does",
+                "its entry {} is compressed, which torch.save never does",
                 shown(&name)
             ));
         }
         if name.ends_with("data.pkl") && entry.size() > MOST_PICKLE {
             return Err(format!(
-                "{} in it has {} bytes; no model needs more than {MOST_PICKLE}",
+                "its entry {} has {} bytes; no model needs more than {MOST_PICKLE}",
                 shown(&name),
                 entry.size()
             ));
@@ -148,7 +148,7 @@ mod tests {
     use crate::Checkpoint;
     use crate::testing::allocations::peak_of;
 
-    /// Files that torch.save wrote: see make.py there.
+    /// Files that torch.save wrote; make.py in the same folder made them.
     fn fixture(name: &str) -> PathBuf {
         PathBuf::from(concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn both_of_pytorchs_formats_are_read() {
+    fn both_pytorch_formats_are_read() {
         for file in ["zip.bin", "legacy.bin"] {
             let checkpoint = Checkpoint::open_file(&fixture(file)).unwrap();
             let grid = vec![-0.5, -0.25, 0.0, 0.25, 0.5, 0.75];
@@ -199,8 +199,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_run() {
-        // What a call would have made is passed over; the tensors beside it are there.
+    fn no_code_is_run() {
+        // Results of function calls are skipped; the tensors next to them are read.
         for (file, expected) in [("evil.bin", vec!["weight"]), ("evil-plain.bin", vec![])] {
             let checkpoint = Checkpoint::open_file(&fixture(file)).unwrap();
             assert_eq!(checkpoint.names().collect::<Vec<_>>(), expected, "{file}");
@@ -209,29 +209,29 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_takes_no_more_than_its_file() {
+    fn a_tensor_larger_than_its_file_is_refused() {
         let (text, peak) = peak_of(|| refusal("wide.bin"));
         assert!(
-            text.contains("tensor `wide` would have 4294967296 bytes, more than the file's"),
+            text.contains("tensor `wide` would have 4294967296 bytes, more than the"),
             "{text}"
         );
         assert!(peak < 1 << 18, "{peak}");
     }
 
     #[test]
-    fn what_would_take_more_memory_than_its_bytes_is_refused() {
+    fn a_file_that_would_take_more_memory_than_its_size_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pytorch_model.bin");
         let refused = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
             Checkpoint::open_file(&path).unwrap_err().to_string()
         };
-        // A TAR's entry may say that it goes on for 2^40 bytes of zeros.
+        // An entry of a TAR can claim to have 2^40 bytes of zeros.
         let mut tar = vec![0; 1024];
         tar[257..262].copy_from_slice(b"ustar");
         assert!(refused(&tar).contains("it is a TAR"));
 
-        // 100 MiB of nothing are 100 KiB, compressed.
+        // 100 MiB of zeros compress to 100 KiB.
         let zipped = |method, size| {
             let mut bytes = std::io::Cursor::new(Vec::new());
             let mut writer = zip::ZipWriter::new(&mut bytes);
@@ -243,7 +243,7 @@ mod tests {
         };
         let text = refused(&zipped(zip::CompressionMethod::Deflated, 1 << 20));
         assert!(
-            text.contains("`archive/data.pkl` in it is compressed"),
+            text.contains("its entry `archive/data.pkl` is compressed"),
             "{text}"
         );
         let text = refused(&zipped(zip::CompressionMethod::Stored, (4 << 20) + 1));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_with_it_is_a_model_folder() {
+    fn a_folder_with_a_pickle_is_a_model_folder() {
         let folder = tempfile::tempdir().unwrap();
         let copy = |from: &str, to: &str| {
             fs::copy(fixture(from), folder.path().join(to))
@@ -273,14 +273,14 @@ mod tests {
         let index = format!("{{\"weight_map\":{{{}}}}}", map.join(","));
         fs::write(folder.path().join("pytorch_model.bin.index.json"), index).unwrap();
         assert!(Checkpoint::open(folder.path()).unwrap().contains("scalar"));
-        // Beside safetensors it is not looked at.
+        // The pickle is not read if there is a safetensors file.
         fs::write(folder.path().join("model.safetensors"), b"damaged").unwrap();
         let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("model.safetensors"), "{error}");
     }
 
     #[test]
-    fn a_file_cut_anywhere_is_refused_or_read_as_far_as_it_is_there() {
+    fn a_truncated_file_is_refused_or_gives_only_complete_tensors() {
         for file in ["zip.bin", "legacy.bin"] {
             let bytes = fs::read(fixture(file)).unwrap();
             let folder = tempfile::tempdir().unwrap();

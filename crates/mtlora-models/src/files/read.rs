@@ -1,4 +1,4 @@
-//! Reading the small files of a model folder, within bounds.
+//! Reads the small files of a model folder, with limits on their size.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use crate::error::ModelError;
 use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE};
 
-/// Opens `path` for reading and tells its length in bytes. Anything but a plain file is refused before it is
-/// opened, for opening a pipe waits for its other end.
+/// Opens `path` for reading and returns its length in bytes as well. Anything but a regular file is refused before it
+/// is opened, because opening a pipe would wait for its other end.
 pub(crate) fn open_file(path: &Path) -> Result<(File, u64), ModelError> {
     let metadata = fs::metadata(path).map_err(|source| ModelError::io(path, source))?;
     if !metadata.is_file() {
-        let source = std::io::Error::other("not a plain file");
+        let source = std::io::Error::other("not a regular file");
         return Err(ModelError::io(path, source));
     }
     let file = File::open(path).map_err(|source| ModelError::io(path, source))?;
     Ok((file, metadata.len()))
 }
 
-/// The bytes of a file that has no more than `limit` of them.
+/// The contents of a file of at most `limit` bytes.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
     let (file, length) = open_file(path)?;
     if length > limit {
@@ -30,14 +30,14 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelErro
         });
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-    // A file can grow between the look at its length and the reading.
+    // The file can grow after its length was checked.
     file.take(limit)
         .read_to_end(&mut bytes)
         .map_err(|source| ModelError::io(path, source))?;
     Ok(bytes)
 }
 
-/// The path of a file that a model folder must have. `hint` says what to do if it isn't there.
+/// The path of a file that a model folder must have. `hint` says what to do if it is missing.
 pub(crate) fn required_file(
     folder: &Path,
     name: &str,
@@ -54,7 +54,7 @@ pub(crate) fn required_file(
         missing: format!("it has no {name}"),
         hint: if is_adapter {
             "it is a run or an adapter: use it as --run or --adapter, or fold it into its base model with `mtlora \
-             merge` and use the folder that this writes"
+             merge` and use the folder that it writes"
                 .to_string()
         } else {
             hint()
@@ -62,7 +62,7 @@ pub(crate) fn required_file(
     })
 }
 
-/// Refuses a path that is no folder.
+/// Refuses a path that is not a folder.
 pub(crate) fn require_folder(folder: &Path) -> Result<(), ModelError> {
     if folder.is_dir() {
         return Ok(());
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_plain_file_of_a_bearable_size_is_refused() {
+    fn only_regular_files_up_to_the_limit_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         fs::write(&path, [0; 10]).unwrap();

@@ -1,4 +1,4 @@
-//! Writing model folders, so that a file is either complete or not there.
+//! Writes the files of model folders so that a file is either complete or absent.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ use crate::error::ModelError;
 use crate::files::names::GENERATION_CONFIG_FILE;
 use crate::files::read::open_file;
 
-/// The files that together are a tokenizer; a folder has some of them.
+/// The files that can belong to a tokenizer; a folder has some of them.
 pub const TOKENIZER_FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -26,19 +26,19 @@ pub const TOKENIZER_FILES: [&str; 7] = [
     "merges.txt",
 ];
 
-/// Elements that are turned into bytes at a time.
+/// The number of elements that are converted to bytes at a time.
 const CHUNK: usize = 4096;
 
-/// Writes `bytes` to `path` so that at any moment, also when the program is killed or the disk is full, the file is
-/// there completely or as it was before: under a temporary name beside it, then renamed.
+/// Writes `bytes` to a temporary file next to `path` and then renames it. At any moment, even if the program is killed
+/// or the disk is full, the file at `path` is either complete or as it was before.
 ///
 /// # Errors
-/// [`ModelError::Write`]; the temporary file is gone then.
+/// [`ModelError::Write`]; the temporary file has been removed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     write_through(path, |file| file.write_all(bytes))
 }
 
-/// As [`write_atomically`], with the bytes that `write` produces; for files too large to hold in memory twice.
+/// Like [`write_atomically`], with the bytes that `write` produces; for files that are too large to be in memory twice.
 ///
 /// # Errors
 /// [`ModelError::Write`], for `write`'s own errors too.
@@ -50,7 +50,7 @@ pub fn write_through(
         create_beside(path).map_err(|source| ModelError::write(path, source))?;
     let written = fill(file, write).and_then(|()| fs::rename(&temporary, path));
     if let Err(source) = written {
-        // The reason to report is the first one; that the removal fails too can be seen in the folder.
+        // The first error is the one to report. If the removal fails too, the file is visible in the folder.
         let _ = fs::remove_file(&temporary);
         return Err(ModelError::write(path, source));
     }
@@ -58,7 +58,7 @@ pub fn write_through(
     Ok(())
 }
 
-/// A new file in the folder of `path`, under a name that nobody else has.
+/// A new file in the folder of `path`, under a name that no other process uses.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let Some(name) = path.file_name() else {
@@ -80,7 +80,7 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
             .open(&temporary)
         {
             Ok(file) => return Ok((temporary, file)),
-            // Left by a killed program that had the same process number.
+            // A killed program with the same process id may have left this file.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -93,11 +93,11 @@ fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io:
     let file = buffered
         .into_inner()
         .map_err(io::IntoInnerError::into_error)?;
-    // Before the rename, or a power failure could leave the new name with none of the bytes.
+    // Without this before the rename, a power failure could leave an empty file under the new name.
     file.sync_all()
 }
 
-/// Makes a rename durable, where the system can; the file is complete either way.
+/// Makes a rename durable if the system supports it; the file is complete in any case.
 fn sync_folder_of(path: &Path) {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -108,12 +108,11 @@ fn sync_folder_of(path: &Path) {
     }
 }
 
-/// Writes a safetensors file of F32 tensors, atomically as [`write_atomically`], with the metadata that tells
-/// Python's tools its layout (`"format": "pt"`). Tensors are written in the order of their names, so that the same
-/// tensors give the same bytes.
+/// Writes a safetensors file of F32 tensors, like [`write_atomically`], with the metadata that Python's tools expect
+/// (`"format": "pt"`). Tensors are written in the order of their names, so that the same tensors give the same bytes.
 ///
 /// # Errors
-/// A shape that does not match its number of elements, a name used twice, or what the operating system says.
+/// When a shape does not match the number of elements, a name is used twice, or the file cannot be written.
 pub fn write_checkpoint<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Vec<usize>, Cow<'a, [f32]>)>,
@@ -139,7 +138,7 @@ pub fn write_checkpoint<'a>(
             )));
         }
         if !used.insert(name.as_str()) || name == "__metadata__" {
-            return Err(wrong("the name is used twice, or reserved".to_string()));
+            return Err(wrong("the name is used twice or is reserved".to_string()));
         }
         let end = position + size_of_val(values.as_ref());
         let info = TensorInfo {
@@ -155,7 +154,7 @@ pub fn write_checkpoint<'a>(
         .map_err(io::Error::other)
         .and_then(|metadata| Ok(serde_json::to_vec(&metadata)?))
         .map_err(|source| ModelError::write(path, source))?;
-    // The data begins at a multiple of 8, so that other readers can use it where it lies.
+    // The data begins at a multiple of 8, so that other readers can map it into memory and use it in place.
     header.resize(header.len().next_multiple_of(8), b' ');
     write_through(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -172,11 +171,11 @@ pub fn write_checkpoint<'a>(
     })
 }
 
-/// Copies a tokenizer from one model folder to another: what there is of tokenizer.json, its settings and the
-/// vocabulary files, each atomically. Returns the names that were copied.
+/// Copies a tokenizer from one model folder to another: those of tokenizer.json, its settings files and the vocabulary
+/// files that exist, each atomically. Returns the names of the copied files.
 ///
 /// # Errors
-/// What the operating system says on reading or writing.
+/// When a file cannot be read or written.
 pub fn copy_tokenizer_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, ModelError> {
     let mut copied = Vec::new();
     for name in TOKENIZER_FILES {
@@ -187,10 +186,10 @@ pub fn copy_tokenizer_files(from: &Path, to: &Path) -> Result<Vec<&'static str>,
     Ok(copied)
 }
 
-/// Copies what a folder says of how its model decodes, `generation_config.json`, if it is there.
+/// Copies a folder's decoding settings, `generation_config.json`, if the file exists.
 ///
 /// # Errors
-/// What the operating system says.
+/// When the file cannot be read or written.
 pub fn copy_generation_config(from: &Path, to: &Path) -> Result<(), ModelError> {
     copy_if_there(from, to, GENERATION_CONFIG_FILE).map(|_| ())
 }
@@ -240,7 +239,7 @@ mod tests {
         let nowhere = folder.path().join("no/f");
         assert!(write_atomically(&nowhere, b"").is_err());
         assert!(write_atomically(Path::new("/"), b"").is_err());
-        // A folder in the place cannot be replaced by a file.
+        // A folder of the same name cannot be replaced by a file.
         fs::create_dir(folder.path().join("g")).unwrap();
         fs::write(folder.path().join("g/h"), "").unwrap();
         assert!(write_atomically(&folder.path().join("g"), b"").is_err());
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_tensors_are_refused_before_anything_is_written() {
+    fn invalid_tensors_are_refused_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         let tensor = |name: &str, shape: &[usize]| {
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_what_the_format_asks_for_whatever_the_order() {
+    fn the_file_follows_the_format_and_does_not_depend_on_the_order_of_the_tensors() {
         let folder = tempfile::tempdir().unwrap();
         let tensors = vec![
             ("b".to_string(), vec![3], Cow::Owned(vec![1.0, 2.0, 3.0])),
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tokenizer_that_is_there_is_copied() {
+    fn the_existing_files_of_the_tokenizer_are_copied() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for name in ["tokenizer.json", "vocab.txt", "notes.txt"] {
             fs::write(from.path().join(name), name).unwrap();
@@ -302,7 +301,7 @@ mod tests {
         assert_eq!(copied, ["tokenizer.json", "vocab.txt"]);
         assert_eq!(names_in(to.path()), copied);
         assert_eq!(fs::read(to.path().join("vocab.txt")).unwrap(), b"vocab.txt");
-        // Onto itself: the reader keeps the old file while the new one takes its name.
+        // A folder can be copied onto itself: the open old file stays readable while the new one takes its name.
         copy_tokenizer_files(from.path(), from.path()).unwrap();
         assert_eq!(
             fs::read(from.path().join("vocab.txt")).unwrap(),

@@ -7,10 +7,11 @@ use super::softmax::log_softmax;
 use super::strategy::{Generated, Search};
 use super::top::TopCandidates;
 
-/// Beam search over the continuations of one prompt, as Hugging Face transformers 5 does it: in each step the running
-/// sequences' continuations compete by log-probability. Of those that end, the ones among the best `num_beams` are
-/// finished, and finished sequences compete by log-probability / generated length ^ `length_penalty`, where the end
-/// token counts. Of those that do not end, the best `num_beams` run on.
+/// Beam search over the continuations of one prompt, as in Hugging Face transformers 5. In each step the continuations
+/// of the running sequences compete by log-probability. A continuation that ends becomes a finished sequence if it is
+/// among the best `num_beams` of the step. The best `num_beams` continuations that do not end keep running. Finished
+/// sequences compete by log-probability divided by the generated length (the end token included) to the power of
+/// `length_penalty`.
 #[derive(Debug)]
 pub(super) struct Beams<'a> {
     config: &'a GenerationConfig,
@@ -24,20 +25,20 @@ pub(super) struct Beams<'a> {
 
 #[derive(Debug)]
 struct Beam {
-    /// The prompt and what came after it.
+    /// The prompt and the new tokens.
     tokens: Vec<u32>,
-    /// Sum of the processed log-probabilities.
+    /// The sum of the processed log-probabilities.
     score: f32,
 }
 
 impl Beams<'_> {
-    /// What a sequence with this log-probability scores at a length, in generated tokens. In 32 bits, as in Hugging
-    /// Face's, so that ties fall alike.
+    /// The score of a sequence with this log-probability and this number of generated tokens. It is computed in 32
+    /// bits, as in Hugging Face's code, so that ties are decided in the same way.
     fn penalized(&self, score: f32, length: usize) -> f32 {
         score / (length as f64).powf(self.config.length_penalty) as f32
     }
 
-    /// Whether nothing that runs, with sequences of `length` generated tokens, is going to change the result.
+    /// Whether none of the running sequences, of `length` generated tokens each, can still change the result.
     fn is_settled(&self, length: usize) -> bool {
         let Some(best) = self.running.first() else {
             return true;
@@ -59,7 +60,7 @@ impl Beams<'_> {
 
 impl<'a> Search<'a> for Beams<'a> {
     fn new(prompt: &[u32], config: &'a GenerationConfig) -> Self {
-        // So many that, whichever of them end, `num_beams` are left that do not.
+        // Enough that `num_beams` candidates continue even if all others end.
         let candidates = (1 + config.eos_token_ids.len()).saturating_mul(config.num_beams);
         Self {
             config,
@@ -120,7 +121,7 @@ impl<'a> Search<'a> for Beams<'a> {
                 next.push((candidate.row, candidate.token));
             }
         }
-        // Stable: among equals, what was finished first stays first.
+        // The sort is stable: among equal scores, the sequence that finished first stays first.
         self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
         self.finished.truncate(config.num_beams);
         self.running = running;
@@ -194,7 +195,8 @@ mod tests {
                 })
                 .collect();
             expected.sort_by(|a, b| b.1.total_cmp(&a.1));
-            // Below the best, a sequence may be missing that was no candidate among the best nine of its step.
+            // Only the best sequence is compared: others may have been dropped when they were not among the best nine
+            // of their step.
             let best = &found[0];
             let tokens: Vec<u32> = best.tokens.iter().chain(&best.end_token).copied().collect();
             prop_assert_eq!(&tokens, &expected[0].0);
@@ -214,7 +216,7 @@ mod tests {
                 min_new_tokens,
                 no_repeat_ngram_size,
                 eos_token_ids,
-                // Without it, one beam goes on behind its first end token in search of a better one.
+                // Otherwise a single beam continues after its first end token, in search of a better sequence.
                 early_stopping: EarlyStopping::Yes,
                 length_penalty: 0.0,
                 ..GenerationConfig::default()
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn early_stopping_ends_sooner_the_more_it_allows() {
+    fn early_stopping_settings_are_ordered_by_how_soon_they_end() {
         let steps = |early_stopping| {
             let config = GenerationConfig {
                 max_new_tokens: 40,
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_vocabulary_gives_as_many_sequences_as_there_are() {
+    fn a_small_vocabulary_gives_fewer_sequences_than_requested() {
         let config = GenerationConfig {
             max_new_tokens: 1,
             num_beams: 3,

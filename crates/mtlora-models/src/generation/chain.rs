@@ -1,4 +1,4 @@
-//! Greedy decoding and sampling: sequences that grow one token at a time and never look back.
+//! Greedy decoding and sampling: each sequence grows by one token at a time, and no choice is revised.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -19,14 +19,14 @@ pub(super) struct Chains<'a> {
 
 #[derive(Debug)]
 struct Chain {
-    /// The prompt and what came after it.
+    /// The prompt and the new tokens.
     tokens: Vec<u32>,
-    /// Which of the prompt's rows it is, as long as it grows.
+    /// Its row among the prompt's rows; `None` once it has ended.
     row: Option<usize>,
-    /// What it draws with; greedy if absent.
+    /// The random numbers that sampling draws with; `None` for greedy decoding.
     random: Option<ChaCha8Rng>,
     end_token: Option<u32>,
-    /// Sum of the model's log-probabilities.
+    /// The sum of the model's log-probabilities.
     score: f64,
 }
 
@@ -92,7 +92,7 @@ impl<'a> Search<'a> for Chains<'a> {
     }
 }
 
-/// The token with the best score, the lowest among equals.
+/// The token with the best score; among equals, the lowest token id.
 fn likeliest(scores: &[f32]) -> Result<u32, Stuck> {
     let max = maximum(scores);
     (0u32..)

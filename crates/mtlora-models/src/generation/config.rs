@@ -1,12 +1,12 @@
-//! How to decode.
+//! The settings of decoding.
 
 use serde::{Deserialize, Serialize};
 
-/// The most sequences that are drawn for one prompt: they are all in the cache at a time.
+/// The largest number of sampled sequences for one prompt: all of them are in the cache at the same time.
 const MAX_SAMPLES: usize = 10_000;
 
-/// How to decode, with the field names and meanings of Hugging Face's `GenerationConfig`. Fields that a file leaves out
-/// have the values of [`Self::default`].
+/// The settings of decoding, with the field names and meanings of Hugging Face's `GenerationConfig`. Fields that a file
+/// leaves out have the values of [`Self::default`].
 ///
 /// ```
 /// # use mtlora_models::GenerationConfig;
@@ -24,43 +24,45 @@ const MAX_SAMPLES: usize = 10_000;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerationConfig {
-    /// The most tokens that are generated, the end token included. At least 1.
+    /// The largest number of generated tokens, the end token included. At least 1.
     pub max_new_tokens: usize,
-    /// No end token comes before this many tokens. At most `max_new_tokens`.
+    /// The number of tokens that must be generated before an end token is allowed. At most `max_new_tokens`.
     pub min_new_tokens: usize,
-    /// Sequences that beam search follows at a time; 1: no beam search, but greedy decoding or sampling.
+    /// The number of sequences that beam search follows in parallel; 1 means greedy decoding or sampling instead of
+    /// beam search.
     pub num_beams: usize,
     /// Beam search divides a sequence's log-probability by its number of generated tokens, the end token included, to
     /// this power. Above 0 it favours long sequences.
     pub length_penalty: f64,
     /// When beam search ends.
     pub early_stopping: EarlyStopping,
-    /// No run of this many tokens comes twice, the prompt included; 0: any may.
+    /// No n-gram of this many tokens may occur twice in the prompt and its continuation; 0 allows all repetitions.
     pub no_repeat_ngram_size: usize,
-    /// Scores of tokens that prompt or continuation already have are divided by this if positive, else multiplied
-    /// (Keskar et al., 2019). Above 0; 1 does nothing.
+    /// The score of a token that already occurs in the prompt or its continuation is divided by this if it is positive
+    /// and multiplied by it otherwise (Keskar et al., 2019). Above 0; 1 does nothing.
     pub repetition_penalty: f64,
     /// Draw each token from the distribution instead of taking the likeliest.
     pub do_sample: bool,
     /// Sampling divides the logits by this. Above 0.
     pub temperature: f64,
-    /// Sampling draws from this many likeliest tokens (Fan et al., 2018), and from those as likely as the last of them.
-    /// 0, which is the default here (Hugging Face's is 50): from all.
+    /// Sampling draws from this many of the likeliest tokens (Fan et al., 2018), and from those as likely as the last
+    /// of them. 0, which is the default here (Hugging Face's is 50), means all tokens.
     pub top_k: usize,
-    /// Sampling draws from the fewest likeliest tokens that have this much of the probability together (Holtzman et
-    /// al., 2020). From 0 to 1; 1: from all.
+    /// Sampling draws from the smallest set of likeliest tokens whose probabilities sum to at least this (Holtzman et
+    /// al., 2020). From 0 to 1; 1 means all tokens.
     pub top_p: f64,
-    /// Where sampling starts. What is drawn for a prompt depends on this and on the prompt's tokens, not on the batch.
+    /// The seed of sampling. The tokens that are drawn for a prompt depend on the seed and on the prompt's tokens, not
+    /// on the batch.
     pub seed: u64,
-    /// The tokens that end a sequence, each on its own.
+    /// The end tokens: any one of them ends a sequence.
     pub eos_token_ids: Vec<u32>,
-    /// How many sequences come back for a prompt: 1 when greedy, at most `num_beams` with beam search and 10,000 with
-    /// sampling.
+    /// The number of sequences that are returned for each prompt: 1 with greedy decoding, at most `num_beams` with beam
+    /// search, and at most 10,000 with sampling.
     pub num_return_sequences: usize,
 }
 
 impl Default for GenerationConfig {
-    /// Greedy, up to 64 tokens, with no end token.
+    /// Greedy decoding of up to 64 tokens, without an end token.
     fn default() -> Self {
         Self {
             max_new_tokens: 64,
@@ -81,21 +83,21 @@ impl Default for GenerationConfig {
     }
 }
 
-/// When beam search ends, given `num_beams` finished sequences: Hugging Face's `early_stopping`.
+/// When beam search ends once it has `num_beams` finished sequences (Hugging Face's `early_stopping`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "EarlyStoppingValue", into = "EarlyStoppingValue")]
 pub enum EarlyStopping {
-    /// `false`: when the best running sequence, scored at its present length, is no better than the worst finished one.
+    /// `false`: when the best running sequence, scored at its current length, is no better than the worst finished one.
     #[default]
     No,
     /// `true`: at once.
     Yes,
-    /// `"never"`: when no running sequence can become better than the worst finished one, as far as its length goes: it
-    /// is scored at `max_new_tokens` if `length_penalty` is above 0.
+    /// `"never"`: when no running sequence can still become better than the worst finished one. If `length_penalty` is
+    /// above 0, running sequences are scored at a length of `max_new_tokens` for this.
     Never,
 }
 
-/// The form that files have.
+/// The representation in files.
 #[derive(Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -140,15 +142,15 @@ pub struct InvalidConfig {
     pub field: &'static str,
     /// Its value.
     pub value: String,
-    /// What it may be.
+    /// The allowed values.
     pub range: String,
 }
 
 impl GenerationConfig {
-    /// Whether every field is within its range.
+    /// Checks that every field is within its range.
     ///
     /// # Errors
-    /// The first field that is not, and its range.
+    /// The first field that is out of range, and its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let most_sequences = match (self.num_beams, self.do_sample) {
@@ -198,7 +200,7 @@ impl GenerationConfig {
             "do_sample",
             self.do_sample,
             !self.do_sample || self.num_beams <= 1,
-            || "false with more than one beam: sampled beams are not supported".into(),
+            || "false with more than one beam: beam search with sampling is not supported".into(),
         )?;
         within(
             "num_return_sequences",
@@ -213,7 +215,7 @@ impl GenerationConfig {
         )
     }
 
-    /// Whether the settings suit a vocabulary.
+    /// Checks that the settings fit a vocabulary of `vocab_size` tokens.
     pub(super) fn validate_for(&self, vocab_size: usize) -> Result<(), InvalidConfig> {
         within(
             "num_beams",
@@ -321,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn early_stopping_reads_and_writes_as_hugging_face_has_it() {
+    fn early_stopping_has_hugging_faces_values_in_files() {
         for (text, value) in [
             ("false", EarlyStopping::No),
             ("true", EarlyStopping::Yes),

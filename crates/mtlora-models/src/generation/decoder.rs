@@ -1,29 +1,29 @@
-//! The model, as decoding sees it.
+//! The interface between decoding and the model.
 
 /// A causal language model with a key-value cache. A row is a sequence in that cache.
 pub trait CausalDecoder {
-    /// Why the model could not run.
+    /// The error of a model that fails.
     type Error: std::error::Error + 'static;
 
-    /// Tokens in the vocabulary: the width of the logits.
+    /// The number of tokens in the vocabulary, which is the width of the logits.
     fn vocab_size(&self) -> usize;
 
-    /// The most tokens that a row may hold, the prompt's included.
+    /// The largest number of tokens in a row, the prompt included.
     fn max_positions(&self) -> usize;
 
-    /// Reads prompts, none of them empty, into a fresh cache of a row each; what an earlier call left there is dropped.
-    /// Returns the logits behind each prompt's last token, `[prompts, vocab]`, row-major.
+    /// Discards the cache and reads the prompts, none of them empty, into a new one with one row for each. Returns the
+    /// logits after each prompt's last token, `[prompts, vocab]`, row-major.
     ///
     /// # Errors
-    /// What the model says.
+    /// When the model fails.
     fn start(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<f32>, Self::Error>;
 
-    /// One more token a row: row `i` continues what was row `parents[i]` after the call before, with `tokens[i]`. The
-    /// two slices are equally long and not empty. A row that nothing continues is dropped; a row may be continued
-    /// several times. The rows of one prompt stay together, in the order of the prompts, but in any order among
-    /// themselves. Returns the logits behind the new tokens, `[rows, vocab]`, row-major.
+    /// Appends one token to each row: the new row `i` is row `parents[i]` of the previous call, extended by
+    /// `tokens[i]`. The two slices have the same length and are not empty. A row without a successor is dropped, and a
+    /// row may have several. The rows of one prompt stay together, in the order of the prompts, but in any order among
+    /// themselves. Returns the logits after the new tokens, `[rows, vocab]`, row-major.
     ///
     /// # Errors
-    /// What the model says.
+    /// When the model fails.
     fn step(&mut self, parents: &[usize], tokens: &[u32]) -> Result<Vec<f32>, Self::Error>;
 }

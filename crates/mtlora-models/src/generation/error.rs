@@ -1,9 +1,9 @@
-//! Why nothing was generated.
+//! The errors of text generation.
 
 use super::config::InvalidConfig;
 
-/// Why [`generate`](super::generate) stopped. Prompts are counted from 0; step `n` chooses a prompt's `n`th new token,
-/// from 1.
+/// Why [`generate`](super::generate) failed. Prompts are counted from 0 and steps from 1: step `n` chooses the `n`th
+/// new token of each prompt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerationError<E: std::error::Error + 'static> {
@@ -11,88 +11,89 @@ pub enum GenerationError<E: std::error::Error + 'static> {
     #[error(transparent)]
     Config(#[from] InvalidConfig),
     /// An empty batch.
-    #[error("there is no prompt to continue; give at least one")]
+    #[error("there is no prompt to continue; pass at least one")]
     NoPrompts,
     /// A prompt without tokens.
     #[error(
-        "prompt {prompt} (from 0) has no tokens; begin it with at least one, such as the end-of-text token"
+        "prompt {prompt} (counted from 0) has no tokens; it needs at least one, such as the end-of-text token"
     )]
     EmptyPrompt {
-        /// Which prompt.
+        /// The prompt, counted from 0.
         prompt: usize,
     },
-    /// A prompt with a token that the model does not have.
+    /// A prompt with a token that is not in the model's vocabulary.
     #[error(
-        "prompt {prompt} (from 0) has the token {token}, but the model's vocabulary ends at {}; were the tokenizer and \
-         the model made for each other?", .vocab_size.saturating_sub(1)
+        "prompt {prompt} (counted from 0) has the token {token}, but the model's vocabulary ends at {}; do the \
+         tokenizer and the model belong together?", .vocab_size.saturating_sub(1)
     )]
     UnknownToken {
-        /// Which prompt.
+        /// The prompt, counted from 0.
         prompt: usize,
         /// The token.
         token: u32,
-        /// Tokens in the vocabulary.
+        /// The number of tokens in the vocabulary.
         vocab_size: usize,
     },
-    /// A prompt that leaves too little room for what is to be generated.
+    /// A prompt that leaves too few positions for the new tokens.
     #[error(
-        "prompt {prompt} (from 0) has {tokens} tokens, which with max_new_tokens {max_new_tokens} are more than the \
-         model's {max_positions} positions; shorten the prompt or ask for fewer new tokens"
+        "prompt {prompt} (counted from 0) has {tokens} tokens, which together with max_new_tokens {max_new_tokens} \
+         exceed the model's {max_positions} positions; shorten the prompt or ask for fewer new tokens"
     )]
     PromptTooLong {
-        /// Which prompt.
+        /// The prompt, counted from 0.
         prompt: usize,
         /// Its length, in tokens.
         tokens: usize,
         /// The configuration's `max_new_tokens`.
         max_new_tokens: usize,
-        /// The most tokens that the model reads.
+        /// The number of positions that the model has.
         max_positions: usize,
     },
-    /// The model could not run.
+    /// The model failed.
     #[error("the model failed at step {step}: {source}")]
     Decoder {
-        /// The step.
+        /// The step, counted from 1.
         step: usize,
-        /// The model's reason.
+        /// The model's error.
         source: E,
     },
-    /// The model returned fewer or more logits than there are rows times vocabulary.
+    /// The model did not return rows times vocabulary logits.
     #[error(
-        "the model returned {found} logits at step {step} instead of {expected}; this is a mistake in the model's code"
+        "the model returned {found} logits at step {step} instead of {expected}; this is a bug in the model's code"
     )]
     LogitsLength {
-        /// The step.
+        /// The step, counted from 1.
         step: usize,
-        /// How many were due.
+        /// The expected number of logits.
         expected: usize,
-        /// How many came.
+        /// The number of logits that the model returned.
         found: usize,
     },
-    /// Logits that are no distribution: not a number, infinite, or minus infinity everywhere.
+    /// Logits that do not define a distribution: NaN, plus infinity, or minus infinity for every token.
     #[error(
-        "the logits for prompt {prompt} (from 0) at step {step} are no distribution (NaN or infinite); the model's \
-         weights are damaged, or its computation overflowed"
+        "the logits for prompt {prompt} (counted from 0) at step {step} are NaN or infinite; the model's weights are \
+         damaged, or its computation overflowed"
     )]
     NotADistribution {
-        /// The step.
+        /// The step, counted from 1.
         step: usize,
-        /// Which prompt.
+        /// The prompt, counted from 0.
         prompt: usize,
     },
     /// Settings that forbid every token.
     #[error(
-        "no token is allowed for prompt {prompt} (from 0) at step {step}; loosen no_repeat_ngram_size or min_new_tokens"
+        "no token is allowed for prompt {prompt} (counted from 0) at step {step}; relax no_repeat_ngram_size or \
+         min_new_tokens"
     )]
     NoTokenAllowed {
-        /// The step.
+        /// The step, counted from 1.
         step: usize,
-        /// Which prompt.
+        /// The prompt, counted from 0.
         prompt: usize,
     },
 }
 
-/// Why a search cannot go on; which prompt it is and which step, the caller knows.
+/// Why a search cannot continue; the caller knows the prompt and the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stuck {
     NotADistribution,

@@ -1,4 +1,4 @@
-//! How a model's folder says that the model decodes.
+//! Reads the decoding settings of a model folder.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::files::fields::brief;
 use crate::files::names::{CONFIG_FILE, GENERATION_CONFIG_FILE};
 use crate::text::tokenizer::JsonFile;
 
-/// Likeliest tokens that sampling draws from in transformers where nothing says it.
+/// The `top_k` of transformers where no file sets it.
 const USUAL_TOP_K: usize = 50;
-/// The largest whole number that a setting may be.
+/// The largest whole number that a setting accepts.
 const MOST: usize = 1 << 24;
-/// Settings that are not computed here, and what they are where they do nothing.
+/// Settings that are not supported here, each with the value at which it has no effect.
 const WITHOUT: [(&str, Neutral); 26] = [
     ("min_length", Neutral::Number(0.0)),
     ("max_time", Neutral::Null),
@@ -38,7 +38,7 @@ const WITHOUT: [(&str, Neutral); 26] = [
     ("force_words_ids", Neutral::Null),
     ("penalty_alpha", Neutral::Null),
     ("dola_layers", Neutral::Null),
-    // From here on they are about sampling.
+    // The rest affect only sampling.
     ("min_p", Neutral::Null),
     ("typical_p", Neutral::Number(1.0)),
     ("epsilon_cutoff", Neutral::Number(0.0)),
@@ -52,7 +52,7 @@ const OF_SAMPLING: [&str; 5] = [
     "eta_cutoff",
 ];
 
-/// The value with which a setting does nothing; `null` always is one.
+/// The value at which a setting has no effect; `null` never has one.
 #[derive(Clone, Copy)]
 enum Neutral {
     Null,
@@ -71,8 +71,8 @@ impl Neutral {
     }
 }
 
-/// The file with a folder's settings: `generation_config.json`, or config.json, which has them in older folders and
-/// counts only where the former is not there.
+/// Reads a folder's decoding settings from `generation_config.json` or, if that is missing, from config.json, where
+/// older folders have them.
 fn read(folder: &Path) -> Result<Option<JsonFile>, ModelError> {
     match JsonFile::read_if_there(folder, GENERATION_CONFIG_FILE)? {
         Some(file) => Ok(Some(file)),
@@ -81,10 +81,10 @@ fn read(folder: &Path) -> Result<Option<JsonFile>, ModelError> {
 }
 
 impl GenerationConfig {
-    /// How the model in `folder`, which has `vocab_size` tokens, decodes where nothing else is said: as
-    /// `generation_config.json` says, or config.json if that is not there, as in transformers 5.24. What they leave out
-    /// is as in [`Self::default`], but that a file which samples draws from the 50 likeliest tokens. A model whose file
-    /// names no end token never ends a text.
+    /// The default decoding settings of the model in `folder`, which has `vocab_size` tokens. As in transformers 5.24
+    /// they come from `generation_config.json` or, if that is missing, from config.json. Settings that the file leaves
+    /// out are as in [`Self::default`], except that `top_k` is 50 if the file sets `do_sample`. If the file names no
+    /// end token, texts only end at `max_new_tokens`.
     ///
     /// # Errors
     /// When a setting is invalid; the error names the file and the field.
@@ -107,14 +107,14 @@ impl GenerationConfig {
             return Err(fields.wrong(
                 "do_sample",
                 format!(
-                    "is true with num_beams {num_beams}, but sampled beams are not supported; set one of the two here, \
-                     to false or to 1"
+                    "is true with num_beams {num_beams}, but beam search with sampling is not supported; set do_sample \
+                     to false or num_beams to 1"
                 ),
             ));
         }
         let positive = |field: &str, default: f64| {
             let value = number(field, default)?;
-            // Without sampling it does nothing, and files have 0 there.
+            // The setting has no effect without sampling, and some files have 0 there.
             if value > 0.0 || !do_sample {
                 Ok(if value > 0.0 { value } else { default })
             } else {
@@ -156,7 +156,7 @@ fn early_stopping(file: &JsonFile) -> Result<EarlyStopping, ModelError> {
     }
 }
 
-/// The tokens that end a text; those that the model has no row for never come.
+/// The tokens that end a text. Tokens outside of the model's vocabulary are left out, since they are never generated.
 fn end_tokens(file: &JsonFile, vocab_size: usize) -> Result<Vec<u32>, ModelError> {
     let field = "eos_token_id";
     let found = match file.get(field) {
@@ -167,7 +167,7 @@ fn end_tokens(file: &JsonFile, vocab_size: usize) -> Result<Vec<u32>, ModelError
     let ids: Vec<i64> = found.ok_or_else(|| {
         let value = file.get(field).map(Value::to_string).unwrap_or_default();
         let message = format!(
-            "is {}, but must be a token's id or a list of such",
+            "is {}, but must be a token id or a list of token ids",
             shown(&value)
         );
         file.fields().wrong(field, message)
@@ -176,7 +176,7 @@ fn end_tokens(file: &JsonFile, vocab_size: usize) -> Result<Vec<u32>, ModelError
     Ok(ids.filter(|id| (*id as usize) < vocab_size).collect())
 }
 
-/// The settings of a folder's file that change what transformers writes and are not computed here, with the file's
+/// The settings in a folder's file that change the texts of transformers and are not supported here, with the file's
 /// name.
 ///
 /// # Errors
@@ -200,7 +200,7 @@ pub(crate) fn ignored_settings(
     if acts("top_h", Neutral::Null) {
         ignored.push("top_h");
     }
-    // It counts the prompt's tokens, too, and does nothing beside the other.
+    // `max_length` includes the prompt's tokens, and has no effect next to `max_new_tokens`.
     if acts("max_length", Neutral::Null) && file.get("max_new_tokens").is_none() {
         ignored.push("max_length");
     }
@@ -233,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_settings_decodes_as_usual() {
-        // A folder's generation_config.json as transformers writes it for a GPT-2.
+    fn a_file_without_settings_gives_the_defaults() {
+        // The generation_config.json that transformers writes for a GPT-2.
         let written = json!({"_from_model_config": true, "bos_token_id": 50256, "eos_token_id": 7,
             "transformers_version": "5.24.0", "use_cache": true});
         let expected = GenerationConfig {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_is_how_the_model_decodes() {
+    fn the_settings_of_the_file_are_used() {
         let settings = json!({"max_new_tokens": 9, "min_new_tokens": 2, "num_beams": 4, "length_penalty": 2,
             "early_stopping": "never", "no_repeat_ngram_size": 3, "repetition_penalty": 1.5,
             "eos_token_id": [5, 3, 500, -1], "temperature": 0.0});
@@ -260,7 +260,7 @@ mod tests {
                 early_stopping: EarlyStopping::Never,
                 no_repeat_ngram_size: 3,
                 repetition_penalty: 1.5,
-                // 500 and -1 are no tokens of 100: they never come.
+                // 500 and -1 are not among the 100 tokens, so they are left out.
                 eos_token_ids: vec![5, 3],
                 ..GenerationConfig::default()
             };
@@ -279,10 +279,10 @@ mod tests {
         assert_eq!(drawn.top_k, 3);
     }
 
-    /// As transformers 5.24: settings in config.json count only without generation_config.json, and one that names no
-    /// end token has none, whatever config.json says.
+    /// As in transformers 5.24, settings in config.json count only if there is no generation_config.json. A
+    /// generation_config.json without an end token means that there is none, even if config.json has one.
     #[test]
-    fn the_older_place_counts_only_without_the_newer() {
+    fn config_json_counts_only_without_generation_config_json() {
         let older = json!({"num_beams": 4, "eos_token_id": 1, "max_new_tokens": 5});
         let both = of(&[(NAMES[0], json!({})), (NAMES[1], older.clone())]).unwrap();
         assert_eq!(both, GenerationConfig::default());
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_file_and_field() {
+    fn invalid_settings_are_refused_with_file_and_field() {
         for (settings, expected) in [
             (json!({"num_beams": 0}), "field `num_beams` is `0`"),
             (json!({"num_beams": 2.5}), "field `num_beams` is `2.5`"),
@@ -310,7 +310,10 @@ mod tests {
                 json!({"do_sample": true, "temperature": 0.0}),
                 "must be above 0",
             ),
-            (json!({"do_sample": true, "num_beams": 3}), "sampled beams"),
+            (
+                json!({"do_sample": true, "num_beams": 3}),
+                "beam search with sampling",
+            ),
             (json!([1]), "invalid JSON"),
         ] {
             let error = of(&[(NAMES[0], settings)]).unwrap_err().to_string();
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_computed_is_told_only_where_it_acts() {
+    fn unsupported_settings_are_reported_only_where_they_have_an_effect() {
         let ignored = |settings: Value| {
             let folder = folder(&[(NAMES[0], settings)]);
             ignored_settings(folder.path())

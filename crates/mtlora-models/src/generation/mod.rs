@@ -1,9 +1,7 @@
-//! Decoding: greedy, sampling and beam search, with the names and the semantics of `generate` in Hugging Face
-//! transformers 5.
-//!
-//! Nothing here knows a model or a device: the model is a [`CausalDecoder`], and logits are slices on the host.
-//! [`generate`] decodes a batch of prompts of different lengths. Every prompt has its own search, so that what comes
-//! out for it does not depend on what else is in the batch.
+//! Decoding by greedy search, sampling or beam search, with the names and the semantics of `generate` in Hugging Face
+//! transformers 5. This module is independent of models and devices: the model is a [`CausalDecoder`], and logits are
+//! slices on the host. [`generate`] decodes a batch of prompts of different lengths. Every prompt has its own search,
+//! so that its result does not depend on the rest of the batch.
 
 mod beam;
 mod chain;

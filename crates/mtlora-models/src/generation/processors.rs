@@ -1,12 +1,11 @@
-//! What changes the scores of single tokens before one is chosen, whatever the way of choosing.
+//! Changes to the scores of single tokens that apply before every way of choosing one.
 
 use super::config::GenerationConfig;
 
-/// Applies the configuration's processors to `scores`, `[vocab]`, of the token behind `tokens`, whose first
-/// `prompt_length` are the prompt. The order is Hugging Face's: repetition penalty, n-grams, least length.
-///
-/// The scores are log-probabilities in beam search and logits otherwise, as there. It makes a difference to the
-/// repetition penalty.
+/// Applies the configuration's processors to `scores`, `[vocab]`, of the token that follows `tokens`, whose first
+/// `prompt_length` tokens are the prompt. The order is Hugging Face's: repetition penalty, repeated n-grams, minimum
+/// length. As in Hugging Face's code, the scores are log-probabilities in beam search and logits otherwise, which makes
+/// a difference to the repetition penalty.
 pub(super) fn process(
     scores: &mut [f32],
     tokens: &[u32],
@@ -26,7 +25,7 @@ pub(super) fn process(
     }
 }
 
-/// Once a token, however often it occurs.
+/// Penalizes each token once, however often it occurs.
 fn penalize_repetition(scores: &mut [f32], tokens: &[u32], penalty: f32) {
     for (index, token) in tokens.iter().enumerate() {
         if tokens[..index].contains(token) {
@@ -42,7 +41,7 @@ fn penalize_repetition(scores: &mut [f32], tokens: &[u32], penalty: f32) {
     }
 }
 
-/// Bans every token that would make the last `size` tokens a run that occurs already.
+/// Bans every token that would complete an n-gram of `size` tokens that already occurs in `tokens`.
 fn ban_repeated_ngrams(scores: &mut [f32], tokens: &[u32], size: usize) {
     let Some(start) = (tokens.len() + 1).checked_sub(size) else {
         return;
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_token_is_penalized_once_and_away_from_its_sign() {
+    fn a_repeated_token_is_penalized_once_and_always_downwards() {
         let config = GenerationConfig {
             repetition_penalty: 2.0,
             ..GenerationConfig::default()
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn ngrams_are_banned_with_the_prompt_among_them() {
+    fn ngrams_of_the_prompt_are_banned_too() {
         let config = |no_repeat_ngram_size| GenerationConfig {
             no_repeat_ngram_size,
             ..GenerationConfig::default()
@@ -107,14 +106,14 @@ mod tests {
             processed(&[0.0; 5], &[1, 1], config(2)),
             [0.0, OUT, 0.0, 0.0, 0.0]
         );
-        // Sequences shorter than the run, or exactly one token short of it, ban nothing.
+        // Sequences shorter than the n-gram, or exactly one token short of it, ban nothing.
         for size in [3, 4, 100] {
             assert_eq!(processed(&[0.0; 5], &[1, 1], config(size)), [0.0; 5]);
         }
     }
 
     #[test]
-    fn no_end_token_before_the_least_length() {
+    fn no_end_token_comes_before_the_minimum_length() {
         let config = || GenerationConfig {
             min_new_tokens: 2,
             eos_token_ids: vec![0, 2],

@@ -9,13 +9,13 @@ use super::error::Stuck;
 use super::softmax::maximum;
 use super::top::TopCandidates;
 
-/// How many of the likeliest tokens are looked at first to find those that make up `top_p`.
+/// The number of likeliest tokens that are sorted first when looking for the set that makes up `top_p`.
 const FIRST_LOOK: usize = 64;
 
-/// The random numbers of a prompt's `index`th sequence. They depend on the prompt's tokens, not on its place, so that
-/// neither the batch nor the order of the prompts changes what is drawn.
+/// The random numbers of a prompt's `index`th sequence. They depend on the prompt's tokens, not on its position, so
+/// that neither the batch nor the order of the prompts changes what is drawn.
 pub(super) fn random_numbers(seed: u64, prompt: &[u32], index: usize) -> ChaCha8Rng {
-    // FNV-1a, which is the same in every build and on every machine; the standard library's hashes need not be.
+    // FNV-1a gives the same hash in every build and on every machine, which the standard library does not promise.
     let stream = prompt
         .iter()
         .flat_map(|token| token.to_le_bytes())
@@ -28,8 +28,8 @@ pub(super) fn random_numbers(seed: u64, prompt: &[u32], index: usize) -> ChaCha8
     random
 }
 
-/// Draws a token from the softmax of `scores`, `[vocab]`, warped by temperature, top-k and top-p in this order, as
-/// Hugging Face has it. Overwrites the scores.
+/// Draws a token from the softmax of `scores`, `[vocab]`, after temperature, top-k and top-p have been applied in this
+/// order, as in Hugging Face's code. Overwrites the scores.
 pub(super) fn draw(
     scores: &mut [f32],
     config: &GenerationConfig,
@@ -42,7 +42,7 @@ pub(super) fn draw(
     if max == f32::INFINITY {
         return Err(Stuck::NotADistribution);
     }
-    // Taking off the maximum first changes no probability, and no temperature can then overflow.
+    // Subtracting the maximum first does not change the probabilities, and keeps every temperature from overflowing.
     for score in scores.iter_mut() {
         *score = (f64::from(*score - max) / config.temperature) as f32;
     }
@@ -57,12 +57,12 @@ pub(super) fn draw(
     Ok(pick(weights, random))
 }
 
-/// A probability up to a factor.
+/// An unnormalized probability.
 fn weight(score: f32) -> f64 {
     f64::from(score.exp())
 }
 
-/// Bans what scores below the `k`th best. What scores the same stays, as in Hugging Face's.
+/// Bans the tokens with scores below the `k`th best. Ties with it stay, as in Hugging Face's code.
 fn keep_top_k(scores: &mut [f32], k: usize) {
     let mut top = TopCandidates::new(k);
     top.offer(0, 0.0, scores);
@@ -76,8 +76,7 @@ fn keep_top_k(scores: &mut [f32], k: usize) {
     }
 }
 
-/// The fewest likeliest tokens, but at least one, that have the share `p` of the probability together, with their
-/// weights.
+/// The smallest set of likeliest tokens, at least one, whose probabilities sum to at least `p`, with their weights.
 fn top_p(scores: &[f32], p: f64) -> Vec<(u32, f64)> {
     let enough = p * scores.iter().map(|score| weight(*score)).sum::<f64>();
     let mut look = FIRST_LOOK;
@@ -101,7 +100,7 @@ fn top_p(scores: &[f32], p: f64) -> Vec<(u32, f64)> {
     }
 }
 
-/// Draws one of the tokens by its weight.
+/// Draws one of the tokens with a probability proportional to its weight.
 fn pick(
     weights: impl IntoIterator<Item = (u32, f64), IntoIter: Clone>,
     random: &mut ChaCha8Rng,
@@ -111,7 +110,7 @@ fn pick(
     let mut left = random.random::<f64>() * total;
     let mut picked = 0;
     for (token, weight) in weights.filter(|(_, weight)| *weight > 0.0) {
-        // Where rounding leaves something over behind the last one, that is the one.
+        // Rounding can leave a remainder after the last token; the last token is drawn then.
         picked = token;
         if left < weight {
             break;
@@ -136,8 +135,8 @@ mod tests {
         }
     }
 
-    /// Draws often, and compares how often each token came with its probability: Pearson's statistic, which for so many
-    /// degrees of freedom is above the bound less than once in a million times.
+    /// Draws many times and compares the frequency of each token with its probability by Pearson's statistic. With this
+    /// many degrees of freedom, a correct sampler exceeds the bound less than once in a million runs.
     fn follows(scores: &[f32], config: &GenerationConfig, probabilities: &[f64]) {
         const DRAWS: usize = 40_000;
         let mut random = random_numbers(config.seed, &[1, 2, 3], 0);
@@ -192,7 +191,7 @@ mod tests {
         for (top_k, top_p, weights) in [
             (1, 1.0, [0.0, 0.0, 0.0, 0.0, 0.0, 10.0]),
             (2, 1.0, [0.0, 0.0, 0.0, 5.0, 0.0, 10.0]),
-            // Both that share the third place.
+            // The third place is a tie, so both tokens stay.
             (3, 1.0, [0.0, 2.0, 2.0, 5.0, 0.0, 10.0]),
             (100, 1.0, [1.0, 2.0, 2.0, 5.0, 0.0, 10.0]),
             (0, 0.0, [0.0, 0.0, 0.0, 0.0, 0.0, 10.0]),
@@ -200,7 +199,7 @@ mod tests {
             (0, 0.51, [0.0, 0.0, 0.0, 5.0, 0.0, 10.0]),
             (0, 0.94, [0.0, 2.0, 2.0, 5.0, 0.0, 10.0]),
             (0, 0.99, [1.0, 2.0, 2.0, 5.0, 0.0, 10.0]),
-            // Top-p is of what top-k left: 0.6 of 15.
+            // Top-p applies to the tokens that top-k left: 0.6 of 15.
             (2, 0.6, [0.0, 0.0, 0.0, 0.0, 0.0, 10.0]),
             (2, 0.7, [0.0, 0.0, 0.0, 5.0, 0.0, 10.0]),
         ] {
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_neither_panic_nor_draw_what_is_banned() {
+    fn extreme_scores_neither_panic_nor_draw_banned_tokens() {
         let mut random = random_numbers(0, &[1], 0);
         for temperature in [1e-300, 1e-10, 1e10, 1e300] {
             let config = GenerationConfig {

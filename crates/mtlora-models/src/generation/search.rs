@@ -1,4 +1,4 @@
-//! The loop around the model: a search for every prompt, and all their rows in one call.
+//! The decoding loop: every prompt has its own search, and one call of the model advances the rows of all searches.
 
 use super::beam::Beams;
 use super::chain::Chains;
@@ -12,30 +12,29 @@ use super::strategy::{Generated, Search};
 pub enum Progress<'a> {
     /// A prompt's sequences are ready.
     Finished {
-        /// Which prompt, from 0.
+        /// The prompt, counted from 0.
         prompt: usize,
         /// Its sequences, as [`generate`] returns them.
         sequences: &'a [Generated],
     },
-    /// Every prompt had a step.
+    /// Every unfinished prompt has advanced by one token.
     Step {
-        /// Which step, from 1 to `max_new_tokens`.
+        /// The step, from 1 to `max_new_tokens`.
         step: usize,
-        /// How many prompts are not finished.
+        /// The number of prompts that are not finished.
         running: usize,
     },
 }
 
-/// Continues every prompt as `config` says and tells `observe` of each step and each finished prompt. Returns each
-/// prompt's `num_return_sequences` sequences: with beam search the best first, and only as many as there are, should
-/// the settings forbid the rest.
-///
-/// With one beam this is greedy decoding, or sampling if `do_sample`. The result for a prompt is the same in every
-/// batch, provided that the model's logits for it are. It ends after `max_new_tokens` steps at the latest.
+/// Continues every prompt as `config` says, and reports each step and each finished prompt to `observe`. Returns
+/// `num_return_sequences` sequences for each prompt. Beam search returns the best first, and fewer sequences if the
+/// settings forbid the rest. With one beam this is greedy decoding, or sampling if `do_sample` is set. The result for a
+/// prompt does not depend on the rest of the batch, as long as the model's logits do not. Decoding ends after at most
+/// `max_new_tokens` steps.
 ///
 /// # Errors
-/// A setting out of range, or one that forbids every token; no prompt, an empty one, one with an unknown token or one
-/// too long; a model that fails, or whose logits are not finite.
+/// When a setting is out of range or forbids every token; when there is no prompt, or a prompt is empty, too long or
+/// has an unknown token; when the model fails or returns logits that are not finite.
 pub fn generate<D: CausalDecoder>(
     decoder: &mut D,
     prompts: &[Vec<u32>],
@@ -52,7 +51,7 @@ pub fn generate<D: CausalDecoder>(
     }
 }
 
-/// A prompt that is not finished.
+/// The search for a prompt that is not finished.
 struct Running<S> {
     prompt: usize,
     rows: usize,
@@ -153,7 +152,7 @@ fn check_prompts<D: CausalDecoder>(
                 vocab_size,
             });
         }
-        // The last new token is never read.
+        // The model never reads the last new token.
         if tokens.len().saturating_add(config.max_new_tokens - 1) > max_positions {
             return Err(GenerationError::PromptTooLong {
                 prompt,
@@ -209,7 +208,7 @@ mod tests {
                 num_beams,
                 length_penalty,
                 early_stopping,
-                // One by one, the 23 tokens are soon used up.
+                // Without any repetition, the 23 tokens are soon used up.
                 no_repeat_ngram_size: if no_repeat_ngram_size == 1 { 2 } else { no_repeat_ngram_size },
                 repetition_penalty,
                 do_sample,
@@ -258,7 +257,7 @@ mod tests {
                         let new = sequence.tokens.iter().chain(&sequence.end_token);
                         let whole: Vec<u32> = prompt.iter().chain(new).copied().collect();
                         let ngrams: Vec<&[u32]> = whole.windows(config.no_repeat_ngram_size).collect();
-                        // Runs within the prompt may repeat; none that ends behind it may occur before.
+                        // N-grams within the prompt may repeat; an n-gram that ends after the prompt must be new.
                         for (at, ngram) in ngrams.iter().enumerate() {
                             if at + config.no_repeat_ngram_size > prompt.len() {
                                 prop_assert!(!ngrams[..at].contains(ngram));
@@ -320,7 +319,7 @@ mod tests {
         let mut toy = Toy::new(VOCAB);
         generate(&mut toy, &[vec![1], vec![2, 3]], &config, &mut |_| ()).unwrap();
         assert_eq!(toy.calls, [2, 8, 8]);
-        // All tokens end a sequence: one step, whatever else.
+        // If every token ends a sequence, one step is enough.
         let config = GenerationConfig {
             eos_token_ids: (0..VOCAB as u32).collect(),
             ..config
@@ -330,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_tells_of_every_step_and_prompt() {
+    fn progress_reports_every_step_and_prompt() {
         let config = GenerationConfig {
             num_beams: 2,
             max_new_tokens: 9,
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_distribution_is_an_error_that_names_the_step() {
+    fn invalid_logits_are_an_error_that_names_the_step() {
         for (num_beams, do_sample) in [(1, false), (1, true), (3, false)] {
             let config = GenerationConfig {
                 num_beams,
@@ -439,14 +438,16 @@ mod tests {
         };
         assert!(message(&[], &config).starts_with("there is no prompt"));
         assert!(
-            message(&[vec![1], vec![]], &config).starts_with("prompt 1 (from 0) has no tokens")
+            message(&[vec![1], vec![]], &config)
+                .starts_with("prompt 1 (counted from 0) has no tokens")
         );
         assert!(message(&[vec![1, 23]], &config).starts_with(
-            "prompt 0 (from 0) has the token 23, but the model's vocabulary ends at 22"
+            "prompt 0 (counted from 0) has the token 23, but the model's vocabulary ends at 22"
         ));
         assert!(
             message(&[vec![1, 2]], &config).starts_with(
-                "prompt 0 (from 0) has 2 tokens, which with max_new_tokens 64 are more than the model's 64 positions"
+                "prompt 0 (counted from 0) has 2 tokens, which together with max_new_tokens 64 exceed the model's 64 \
+                 positions"
             )
         );
         let beams = |num_beams| GenerationConfig {

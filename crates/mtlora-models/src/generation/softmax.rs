@@ -4,13 +4,14 @@ use mtlora_core::vecmath;
 
 use super::error::Stuck;
 
-/// Sums that run side by side: one alone would make each exponential wait for the addition before.
+/// The number of independent partial sums. With a single sum, each exponential would wait for the previous addition.
 const LANES: usize = 8;
 
 /// The logarithm of the sum of the exponentials of `row`, added up in 64 bits.
 ///
 /// # Errors
-/// A NaN, plus infinity, or nothing but minus infinity. Single values of minus infinity are tokens of probability 0.
+/// When a value is NaN or plus infinity, or all values are minus infinity. A single minus infinity is a token of
+/// probability 0.
 pub(super) fn log_sum_exp(row: &[f32]) -> Result<f64, Stuck> {
     let max = maximum(row);
     let exp = |x: &f32| f64::from(vecmath::exp(x - max));
@@ -22,7 +23,7 @@ pub(super) fn log_sum_exp(row: &[f32]) -> Result<f64, Stuck> {
         }
     }
     let sum = sums.into_iter().chain(rest.iter().map(exp)).sum::<f64>();
-    // A NaN anywhere makes the sum one; so does infinity, of either sign, as the maximum.
+    // The sum is NaN if any value is NaN, or if the maximum is infinite (of either sign).
     if sum.is_finite() {
         Ok(f64::from(max) + sum.ln())
     } else {
@@ -30,7 +31,7 @@ pub(super) fn log_sum_exp(row: &[f32]) -> Result<f64, Stuck> {
     }
 }
 
-/// Writes the log-probabilities of `row` over what `out` held.
+/// Replaces the contents of `out` by the log-probabilities of `row`.
 ///
 /// # Errors
 /// As [`log_sum_exp`].
@@ -41,7 +42,7 @@ pub(super) fn log_softmax(row: &[f32], out: &mut Vec<f32>) -> Result<(), Stuck> 
     Ok(())
 }
 
-/// The largest value; NaN are passed over.
+/// The largest value; NaN values are ignored.
 pub(super) fn maximum(row: &[f32]) -> f32 {
     row.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_probabilities_add_up_to_one_whatever_is_added() {
+    fn probabilities_sum_to_one_after_any_shift_of_the_logits() {
         for shift in [-1e4, 0.0, 1e4] {
             let row: Vec<f32> = (0..1000).map(|n| (n % 17) as f32 + shift).collect();
             let mut out = vec![7.0];
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_distribution_is_an_error() {
+    fn invalid_logits_are_an_error() {
         for bad in [f32::NAN, f32::INFINITY] {
             assert_eq!(log_sum_exp(&[0.0, bad, 1.0]), Err(Stuck::NotADistribution));
         }

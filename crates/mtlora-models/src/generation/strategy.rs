@@ -1,4 +1,4 @@
-//! What every search for a prompt's continuations has in common.
+//! The interface that all search strategies share.
 
 use super::config::GenerationConfig;
 use super::error::Stuck;
@@ -8,11 +8,11 @@ use super::error::Stuck;
 pub struct Generated {
     /// The new tokens, without the prompt and without the end token.
     pub tokens: Vec<u32>,
-    /// The end token that it ended with; absent if it ended at `max_new_tokens`.
+    /// The end token that ended the sequence; `None` if it ended at `max_new_tokens`.
     pub end_token: Option<u32>,
-    /// Beam search: the sum of the log-probabilities of the new tokens, the end token among them, as the repetition
-    /// penalty left them, / their number ^ `length_penalty`. Greedy and sampling: the plain sum of the model's own
-    /// log-probabilities, before penalties and warpers. Natural logarithms.
+    /// With beam search: the sum of the log-probabilities of the new tokens (the end token included, after the
+    /// repetition penalty), divided by their number to the power of `length_penalty`. With greedy decoding and
+    /// sampling: the sum of the model's own log-probabilities, before penalties and warpers. Natural logarithms.
     pub score: f32,
 }
 
@@ -20,9 +20,10 @@ pub struct Generated {
 pub(super) trait Search<'a>: Sized {
     fn new(prompt: &[u32], config: &'a GenerationConfig) -> Self;
 
-    /// One step: `logits`, `[rows, vocab]`, are of the rows that the call before put into `next`, at first of the
-    /// prompt. Puts in the rows to go on with, each with the row that it continues and the token; none: it is done.
-    /// `scratch` has no meaning from call to call.
+    /// Performs one step. `logits`, `[rows, vocab]`, belong to the rows that the previous call put into `next`; in the
+    /// first call, to the prompt. Fills `next` with the rows to continue with, each as the row that it extends and the
+    /// new token; an empty `next` means that the search is done. `scratch` is a reusable buffer without meaning between
+    /// calls.
     fn advance(
         &mut self,
         logits: &[f32],
@@ -31,6 +32,6 @@ pub(super) trait Search<'a>: Sized {
         next: &mut Vec<(usize, u32)>,
     ) -> Result<(), Stuck>;
 
-    /// What it found.
+    /// The sequences that the search found.
     fn finish(self) -> Vec<Generated>;
 }

@@ -1,4 +1,4 @@
-//! The best of many scores, without sorting them.
+//! Selects the best of many scores without sorting all of them.
 
 use std::cmp::Ordering;
 
@@ -7,14 +7,14 @@ use std::cmp::Ordering;
 pub(super) struct Candidate {
     /// The sequence's log-probability with this token.
     pub score: f32,
-    /// Which of the prompt's rows.
+    /// The row among the prompt's rows.
     pub row: usize,
     /// The token.
     pub token: u32,
 }
 
 impl Candidate {
-    /// Best first; among equals the first row's lowest token.
+    /// Best score first; among equal scores, lower rows and then lower token ids first.
     fn order(a: &Self, b: &Self) -> Ordering {
         b.score
             .total_cmp(&a.score)
@@ -23,8 +23,8 @@ impl Candidate {
     }
 }
 
-/// The best `most` candidates of rows that are offered one after another. It keeps a buffer of twice as many and the
-/// score that a candidate must beat, so that all but a few scores cost one comparison.
+/// Keeps the best `most` candidates of rows that are offered one after another. It has a buffer of twice that size and
+/// the score that a candidate must beat, so that most scores cost only one comparison.
 #[derive(Debug)]
 pub(super) struct TopCandidates {
     most: usize,
@@ -41,12 +41,12 @@ impl TopCandidates {
         }
     }
 
-    /// Offers the tokens of a row; `base` is added to each score. Rows must come in ascending order. Tokens that are
-    /// banned, with a score of minus infinity, are no candidates.
+    /// Offers the tokens of a row; `base` is added to each score. Rows must be offered in ascending order. Banned
+    /// tokens, with a score of minus infinity, are not candidates.
     pub(super) fn offer(&mut self, row: usize, base: f32, scores: &[f32]) {
         for (token, score) in (0u32..).zip(scores) {
             let score = score + base;
-            // An equal score loses: it comes later in the order.
+            // An equal score loses, because its row or token comes later in the order.
             if score > self.threshold {
                 self.buffer.push(Candidate { score, row, token });
                 if self.buffer.len() == 2 * self.most {
@@ -56,7 +56,7 @@ impl TopCandidates {
         }
     }
 
-    /// Takes the best candidates, best first, and begins anew.
+    /// Returns the best candidates, best first, and starts over with an empty buffer.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Candidate> + '_ {
         self.buffer.sort_unstable_by(Candidate::order);
         self.buffer.truncate(self.most);

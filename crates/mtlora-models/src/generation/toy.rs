@@ -1,18 +1,18 @@
 //! A deterministic model for the tests: logits from a hash of the whole sequence.
 
-/// Like a model with a cache, it knows a row only by what it was told before.
+/// Like a model with a cache, it remembers each row's earlier tokens itself.
 pub(super) struct Toy {
     pub vocab_size: usize,
     pub max_positions: usize,
-    /// The step whose logits are replaced, and by what the first of them is.
+    /// The step whose first logit is replaced, and the replacement.
     pub spoiled: Option<(usize, f32)>,
     /// The step that fails.
     pub failing: Option<usize>,
-    /// The step that returns a logit too many.
+    /// The step that returns one logit too many.
     pub overlong: Option<usize>,
     /// Every row's tokens.
     rows: Vec<Vec<u32>>,
-    /// Rows of each call.
+    /// The number of rows in each call.
     pub calls: Vec<usize>,
 }
 
@@ -33,7 +33,7 @@ impl Toy {
         }
     }
 
-    /// The logits behind a sequence, `[vocab]`, from -4 to 4.
+    /// The logits after a sequence, `[vocab]`, from -4 to 4.
     pub fn logits(&self, tokens: &[u32]) -> Vec<f32> {
         let hash = tokens
             .iter()

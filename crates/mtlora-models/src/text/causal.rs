@@ -10,10 +10,10 @@ use crate::text::long_text::{Cutter, End};
 use crate::text::tokenizer::{FolderTokenizer, TokenizerOf};
 use crate::text::tokenizer::{MAX_TOKENIZER_BYTES, check_merges, check_template, guarded};
 
-/// Reads the tokenizer of a folder, as [`CausalText::from_folder`] does, for a model that is yet to be made.
+/// Reads the tokenizer of a folder like [`CausalText::from_folder`], for a model that does not exist yet.
 ///
 /// # Errors
-/// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be.
+/// When `tokenizer.json` is missing or invalid, or when a setting is invalid.
 pub fn read_tokenizer(folder: &Path) -> Result<Tokenizer, ModelError> {
     let of = TokenizerOf {
         model_type: "gpt2",
@@ -35,7 +35,7 @@ fn read_tokenizer_file(path: &Path) -> Result<Tokenizer, ModelError> {
     })
 }
 
-/// A causal model's tokenizer: text to tokens and back, without special tokens around it.
+/// A causal model's tokenizer: it turns text into tokens and back, without special tokens around the text.
 #[derive(Clone, Debug)]
 pub struct CausalText {
     tokenizer: Tokenizer,
@@ -45,12 +45,12 @@ pub struct CausalText {
 }
 
 impl CausalText {
-    /// Reads the tokenizer of a model folder: `tokenizer.json`, and `tokenizer_config.json`, `special_tokens_map.json`
-    /// and `added_tokens.json` where they are, as `AutoTokenizer` of transformers 5.24 does.
+    /// Reads the tokenizer of a model folder, as `AutoTokenizer` of transformers 5.24 does: `tokenizer.json`, and if
+    /// they exist `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
     ///
     /// # Errors
-    /// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be; a vocabulary that is not the
-    /// configuration's.
+    /// When `tokenizer.json` is missing or invalid, when a setting is invalid, or when the vocabulary does not match
+    /// the configuration.
     pub fn from_folder(folder: &Path, config: &dyn TextConfig) -> Result<Self, ModelError> {
         let of = TokenizerOf {
             model_type: config.model_type(),
@@ -65,7 +65,7 @@ impl CausalText {
         })
     }
 
-    /// Reads a `tokenizer.json` that lies anywhere, as it is: no file beside it is read.
+    /// Reads a `tokenizer.json` at any path, without the files next to it.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -74,7 +74,7 @@ impl CausalText {
         Self::new(path.to_path_buf(), tokenizer, config.vocab_size())
     }
 
-    /// Checks and sets up a tokenizer that is in memory; `path` is for the messages.
+    /// Checks and sets up a tokenizer that is in memory; `path` is used only in messages.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -107,16 +107,16 @@ impl CausalText {
         })
     }
 
-    /// The tokens of a text if they are no more than `most`, else its first tokens, more than `most` of them. No more
-    /// of a long text is tokenised than that takes, where the tokenizer's words end at spaces.
+    /// The tokens of a text if there are at most `most`; otherwise its first tokens, more than `most` of them. If the
+    /// tokenizer splits words at spaces, only as much of a long text is tokenised as this takes.
     ///
     /// # Errors
-    /// As [`Self::encode`], for what must be tokenised together.
+    /// As [`Self::encode`], for the part that must be tokenised together.
     pub fn encode_first(&self, text: &str, most: usize) -> Result<Vec<u32>, ModelError> {
         self.encode_end(text, most, End::First)
     }
 
-    /// The same for the end of a text and its last tokens.
+    /// Like [`Self::encode_first`], for the end of a text and its last tokens.
     ///
     /// # Errors
     /// As [`Self::encode_first`].
@@ -136,10 +136,11 @@ impl CausalText {
         }
     }
 
-    /// The tokens of a text; none for an empty one. None are put around it, whatever the tokenizer's post-processor is.
+    /// The tokens of a text, without special tokens around it even if the tokenizer has a post-processor that adds
+    /// them. An empty text has no tokens.
     ///
     /// # Errors
-    /// A text of more than 16 MiB, or one that the tokenizer refuses.
+    /// When the text has more than 16 MiB, or the tokenizer rejects it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let failed = |message| ModelError::Encode {
             start: start_of(text),
@@ -157,17 +158,16 @@ impl CausalText {
         }
     }
 
-    /// What `new` tokens add to the text of the tokens before them, special ones left out: with the text of `before`
-    /// in front it is the text of all. White space stays, also at both ends.
-    ///
-    /// The new tokens alone can have another text: some tokenizers' decoders take a space off a text's beginning, and a
-    /// token can hold the rest of a character whose first bytes are in the one before it.
+    /// The text that the tokens `new` add to the text of the tokens `before` them, without special tokens: the text of
+    /// `before` followed by the result is the text of all tokens. White space is kept, also at both ends. Decoding the
+    /// new tokens alone can give a different text: some decoders remove a space at the beginning of a text, and a token
+    /// can hold the last bytes of a character whose first bytes are in the token before.
     ///
     /// # Errors
-    /// What the tokenizer refuses.
+    /// When the tokenizer rejects the tokens.
     pub fn decode_after(&self, before: &[u32], new: &[u32]) -> Result<String, ModelError> {
         let (start, whole) = (self.decode(before)?, self.decode(&[before, new].concat())?);
-        // A character that was not complete before comes whole with what completes it.
+        // A character that was incomplete before is returned as a whole with the token that completes it.
         let complete = start.trim_end_matches(char::REPLACEMENT_CHARACTER);
         let added = whole
             .strip_prefix(start.as_str())
@@ -178,10 +178,10 @@ impl CausalText {
         }
     }
 
-    /// The text of tokens, special ones left out. Bytes that are no UTF-8 become `�`.
+    /// The text of tokens, without special tokens. Invalid UTF-8 becomes `�`.
     ///
     /// # Errors
-    /// What the tokenizer refuses.
+    /// When the tokenizer rejects the tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
         let decoded = guarded(|| self.tokenizer.decode(ids, true));
         let text = decoded.map_err(|message| ModelError::Encode {
@@ -196,7 +196,7 @@ impl CausalText {
     }
 }
 
-/// What transformers calls `clean_up_tokenization`: no space before punctuation and English endings.
+/// Removes the spaces before punctuation and English contractions, like transformers' `clean_up_tokenization`.
 fn cleaned_up(text: String) -> String {
     let pairs = [
         (" .", "."),
@@ -230,7 +230,7 @@ mod tests {
         CausalText::from_folder(Path::new(folder), &config).unwrap()
     }
 
-    /// A tokenizer of whole words, numbered as they come here, with this decoder.
+    /// A tokenizer of whole words, whose ids are their positions in `words`, with this decoder.
     fn of_words(words: &[&str], decoder: &Value) -> CausalText {
         let vocabulary: serde_json::Map<String, Value> = words
             .iter()
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_has_its_white_space() {
+    fn added_text_keeps_its_white_space() {
         let text = byte_level();
         for (before, new) in [
             ("The Black Ravens play", " football and"),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_comes_whole_with_the_token_that_completes_it() {
+    fn a_character_is_added_with_the_token_that_completes_it() {
         let text = byte_level();
         for whole in ["é", "aé😀 b", "😀", "你好", "x\u{10ffff}"] {
             let ids = text.encode(whole).unwrap();
@@ -291,15 +291,15 @@ mod tests {
                 }
             }
         }
-        // One that stays incomplete is shown as such, as transformers 5.24 shows it.
+        // A character that stays incomplete becomes `�`, as in transformers 5.24.
         let ids = text.encode("😀").unwrap();
         let start = text.encode("a").unwrap();
         assert_eq!(text.decode_after(&start, &ids[..1]).unwrap(), "\u{fffd}");
     }
 
-    /// Values: `tokenizer.decode(all)[len(tokenizer.decode(before)):]` with tokenizers 0.23.
+    /// The expected values are `tokenizer.decode(all)[len(tokenizer.decode(before)):]` of tokenizers 0.23.
     #[test]
-    fn new_tokens_alone_can_have_another_text() {
+    fn decoding_new_tokens_alone_can_give_another_text() {
         let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
         let text = of_words(&["▁The", "▁li", "brary", "▁"], &metaspace);
         assert_eq!(text.decode(&[1]).unwrap(), "li");
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_of_a_long_text_has_the_tokens_of_the_whole() {
+    fn tokenising_one_end_of_a_long_text_gives_the_tokens_of_the_whole() {
         let text = text();
         let mut long = String::new();
         for n in 0..4000 {
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(text.encode_last(&long, whole.len()).unwrap(), whole);
     }
 
-    /// transformers 5.24's `clean_up_tokenization`.
+    /// The expected text is that of transformers 5.24's `clean_up_tokenization`.
     #[test]
     fn spaces_before_punctuation_are_removed() {
         let text = "Who ? I 'm here , he 's not , they do n't . ' we 've";

@@ -1,11 +1,12 @@
-//! How much of a long text must be tokenised for the tokens at one of its ends.
+//! Finds how much of a long text must be tokenised to get the tokens at one of its ends.
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{AddedToken, Tokenizer};
 
-/// The longest text that is tokenised in one piece, in bytes. One that is a single word takes 150 times its memory.
+/// The longest text that is tokenised in one piece, in bytes. Tokenising a text that is a single word takes 150 times
+/// its memory.
 pub(crate) const MAX_WHOLE: usize = 16 << 20;
 
 /// An end of a text.
@@ -17,18 +18,17 @@ pub(crate) enum End {
     Last,
 }
 
-/// Cuts texts where that leaves all tokens as they are.
-///
-/// That is so at a space between two letters or digits, if the tokenizer treats what spaces divide as words, one by one:
-/// byte-level byte pairs with GPT-2's expression, and BERT's word pieces. Other tokenizers may do anything, so that
-/// their texts are never cut.
+/// Cuts texts at positions where cutting does not change any token. Such a position is a space between two letters or
+/// digits, if the tokenizer splits a text into words at spaces and treats each word on its own: byte-level byte pairs
+/// with GPT-2's regular expression, and BERT's word pieces. There is no such guarantee for other tokenizers, so their
+/// texts are never cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cutter {
     cuts: bool,
 }
 
 impl Cutter {
-    /// One for texts of this tokenizer.
+    /// Examines a tokenizer to find out whether its texts can be cut.
     pub(crate) fn of(tokenizer: &Tokenizer) -> Self {
         let normalizes_characters = match tokenizer.get_normalizer() {
             None => true,
@@ -48,7 +48,7 @@ impl Cutter {
             tokenizer.get_model(),
             ModelWrapper::BPE(_) | ModelWrapper::WordPiece(_)
         );
-        // A token may take the spaces before it: a cut has a letter or digit there, and the token its space.
+        // A token may include the spaces before it: no token can cross the cut, because a letter or digit precedes it.
         let reaches_on =
             |token: &AddedToken| token.rstrip || token.content.contains(char::is_whitespace);
         let added = tokenizer.get_added_tokens_decoder();
@@ -58,8 +58,8 @@ impl Cutter {
         }
     }
 
-    /// The first or last `bytes` of a text and what there is up to the next place for a cut; the whole text where there
-    /// is none. What is left out has no part in the tokens of the rest.
+    /// The first or last `bytes` of a text, extended to the next position where it can be cut, or the whole text if
+    /// there is no such position. The rest of the text has no effect on the tokens of the part.
     pub(crate) fn part(self, text: &str, bytes: usize, end: End) -> &str {
         if !self.cuts || text.len() <= bytes {
             return text;
@@ -76,7 +76,7 @@ impl Cutter {
     }
 }
 
-/// The first space at `from` or behind it that has a letter or digit on either side.
+/// The first space at or after `from` that has a letter or digit on both sides.
 fn first_place(text: &str, from: usize) -> Option<usize> {
     let bytes = text.as_bytes();
     let spaces = bytes.iter().enumerate().skip(from);
@@ -86,7 +86,7 @@ fn first_place(text: &str, from: usize) -> Option<usize> {
         .map(|(place, _)| place)
 }
 
-/// The last such space at `to` or before it.
+/// The last such space at or before `to`.
 fn last_place(text: &str, to: usize) -> Option<usize> {
     let bytes = text.as_bytes().get(..=to)?;
     let spaces = bytes.iter().enumerate().rev();
@@ -96,7 +96,7 @@ fn last_place(text: &str, to: usize) -> Option<usize> {
         .map(|(place, _)| place)
 }
 
-/// Whether the space at `place` has a letter or digit on either side.
+/// Whether the space at `place` has a letter or digit on both sides.
 fn is_place(text: &str, place: usize) -> bool {
     let before = text.get(..place).and_then(|text| text.chars().next_back());
     let behind = text.get(place + 1..).and_then(|text| text.chars().next());

@@ -1,4 +1,4 @@
-//! From texts to token ids and back.
+//! Turns texts into token ids and back.
 
 pub(crate) mod causal;
 pub(crate) mod encoder;

@@ -1,4 +1,4 @@
-//! Making a tokenizer from text, for a model that is trained from nothing.
+//! Trains a tokenizer on text, for a model that is trained from scratch.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,23 +14,21 @@ use crate::error::ModelError;
 use crate::files::names::TOKENIZER_FILE;
 use crate::files::save::write_atomically;
 
-/// RoBERTa's special tokens; a token's place is its id.
+/// RoBERTa's special tokens; a token's index is its id.
 pub const SPECIAL_TOKENS: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
-/// GPT-2's special token, between texts.
+/// GPT-2's special token, which separates texts.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// Every byte has a token.
+/// The number of byte tokens: every byte has one.
 const BYTES: usize = 256;
-/// A pair of tokens that occurs only once is not worth a token of its own.
+/// The minimum number of occurrences of a pair of tokens that is merged into one.
 const MIN_FREQUENCY: u64 = 2;
 
-/// Trains a byte-level byte-pair encoding with RoBERTa's special tokens and framing on lines of text. The same lines
-/// and size give the same tokenizer.
-///
-/// The vocabulary has `vocab_size` tokens, or fewer where the text has too few pairs of tokens that repeat: take the
-/// model's `vocab_size` from the result, `get_vocab_size(true)`.
+/// Trains a byte-level byte-pair encoding with RoBERTa's special tokens and post-processor on lines of text. The same
+/// lines and size give the same tokenizer. The vocabulary has `vocab_size` tokens, or fewer if the text has too few
+/// repeated pairs of tokens: take the model's `vocab_size` from the result, `get_vocab_size(true)`.
 ///
 /// # Errors
-/// A `vocab_size` below 261 (the special tokens and one token for each byte), or what the library says.
+/// When `vocab_size` is below 261 (the special tokens and one token for each byte), or the library fails.
 pub fn train_tokenizer<S: AsRef<str> + Send>(
     lines: impl Iterator<Item = S> + Send,
     vocab_size: usize,
@@ -42,7 +40,7 @@ pub fn train_tokenizer<S: AsRef<str> + Send>(
         special(pad),
         special(end),
         special(unknown),
-        // It stands for a word together with the space before it.
+        // The mask token replaces a word together with the space before it.
         special(mask).lstrip(true),
     ];
     let mut tokenizer = train(lines, vocab_size, special_tokens, Some(unknown))?;
@@ -53,11 +51,11 @@ pub fn train_tokenizer<S: AsRef<str> + Send>(
     Ok(tokenizer)
 }
 
-/// Trains a byte-level byte-pair encoding as GPT-2's, with [`END_OF_TEXT`] as token 0 and its only
-/// special one, and nothing put around a text. Otherwise as [`train_tokenizer`].
+/// Trains a byte-level byte-pair encoding like GPT-2's, with [`END_OF_TEXT`] as token 0 and its only special token, and
+/// without special tokens around a text. Otherwise it works like [`train_tokenizer`].
 ///
 /// # Errors
-/// A `vocab_size` below 257, or what the library says.
+/// When `vocab_size` is below 257, or the library fails.
 pub fn train_causal_tokenizer<S: AsRef<str> + Send>(
     lines: impl Iterator<Item = S> + Send,
     vocab_size: usize,
@@ -106,11 +104,11 @@ fn train<S: AsRef<str> + Send>(
     Ok(tokenizer)
 }
 
-/// Writes `tokenizer.json` and a `tokenizer_config.json` with which Python's tools open it, each atomically.
-/// `max_tokens` is the longest sequence of the model it is for.
+/// Writes `tokenizer.json` and the `tokenizer_config.json` that Python's tools need to open it, each atomically.
+/// `max_tokens` is the longest sequence that the model accepts.
 ///
 /// # Errors
-/// What the operating system says.
+/// When the operating system reports an error.
 pub fn write_tokenizer(
     tokenizer: &Tokenizer,
     folder: &Path,
@@ -132,10 +130,10 @@ pub fn write_tokenizer(
     write(tokenizer, &settings, folder)
 }
 
-/// The same for a tokenizer of [`train_causal_tokenizer`].
+/// Like [`write_tokenizer`], for a tokenizer of [`train_causal_tokenizer`].
 ///
 /// # Errors
-/// What the operating system says.
+/// When the operating system reports an error.
 pub fn write_causal_tokenizer(
     tokenizer: &Tokenizer,
     folder: &Path,
@@ -173,13 +171,13 @@ mod tests {
     /// The special tokens and the bytes.
     const MIN: usize = SPECIAL_TOKENS.len() + BYTES;
 
-    /// Lines with words that repeat and share parts, and pairs that occur equally often.
+    /// Lines with words that repeat and share parts, and with pairs that occur equally often.
     fn lines() -> impl Iterator<Item = String> + Send {
         let parts = [
             "lo", "new", "est", "wid", "er", "un", "re", "ab", "c", "bc", "abc",
         ];
         (0u32..600).map(move |n| {
-            // Knuth's multiplicative hash: the same parts in every run.
+            // Knuth's multiplicative hash chooses the same parts in every run.
             let part = |k: u32| {
                 let hash = (8 * n + k).wrapping_mul(2_654_435_761) >> 16;
                 parts[hash as usize % parts.len()]
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn special_tokens_have_robertas_ids_and_frame() {
+    fn special_tokens_have_robertas_ids_and_positions() {
         let tokenizer = train_tokenizer(lines(), 340).unwrap();
         for (id, token) in SPECIAL_TOKENS.into_iter().enumerate() {
             assert_eq!(tokenizer.token_to_id(token), Some(id as u32));
@@ -246,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_the_tokenizer() {
+    fn a_written_tokenizer_is_read_back_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = train_tokenizer(lines(), 300).unwrap();
         write_tokenizer(&tokenizer, folder.path(), 64).unwrap();

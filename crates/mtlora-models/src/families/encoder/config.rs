@@ -705,7 +705,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("is no model folder: it has no config.json; "),
+                .contains("is not a model folder: it has no config.json; "),
             "{error}"
         );
         std::fs::write(folder.path().join(CONFIG_FILE), ROBERTA).unwrap();

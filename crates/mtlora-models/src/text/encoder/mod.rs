@@ -1,4 +1,4 @@
-//! From text to token ids, as the model's own `tokenizer.json` says.
+//! Turns text into token ids with the model's own tokenizer.
 
 use std::path::{Path, PathBuf};
 
@@ -18,15 +18,16 @@ use crate::text::tokenizer::{
     check_template, guarded,
 };
 
-/// Bytes of text that are tokenised at a time: what comes out of the tokenizer takes some twenty times their memory.
+/// The bytes of text that are tokenised at a time. The tokenizer's output takes about twenty times their memory.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// A sequence of tokens as the model reads it, with its special tokens and without padding.
+/// A sequence of tokens as the model reads it, with special tokens and without padding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// Rows of the word embedding, each below the configuration's `vocab_size`.
+    /// The row of each token in the word embedding, below the configuration's `vocab_size`.
     pub ids: Vec<u32>,
-    /// Rows of the token-type embedding: 0 for the first text, 1 for the second where the model tells them apart.
+    /// The row of each token in the token-type embedding: 0 for the first text, and 1 for the second if the model
+    /// distinguishes them.
     pub type_ids: Vec<u32>,
 }
 
@@ -36,7 +37,7 @@ impl Tokens {
         self.ids.len()
     }
 
-    /// Whether there is no token; never so for what a [`TextEncoder`] returns.
+    /// Whether there are no tokens, which is never the case for the results of a [`TextEncoder`].
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -54,11 +55,11 @@ pub struct TextEncoder {
     names: TokenNames,
     token_types: bool,
     cutter: Cutter,
-    /// The end of a long text that is kept.
+    /// Which end of a long text is kept.
     kept: End,
 }
 
-/// What a folder's files say about texts beside the tokenizer itself.
+/// The settings in a folder's files that affect texts, apart from the tokenizer itself.
 #[derive(Default)]
 struct TextSettings {
     truncation_side: Option<TruncationSide>,
@@ -67,14 +68,15 @@ struct TextSettings {
 }
 
 impl TextEncoder {
-    /// Reads the tokenizer of a model folder: `tokenizer.json`, and `tokenizer_config.json`, `special_tokens_map.json`
-    /// and `added_tokens.json` where they are, as `AutoTokenizer` of transformers 5.24 does. Sequences are cut, the
-    /// longer text of a pair first and on the side that the files say (else on the right), to `max_length` tokens or
-    /// to what the model has positions for, whichever is less. They are not padded, whatever the files say.
+    /// Reads the tokenizer of a model folder, as `AutoTokenizer` of transformers 5.24 does: `tokenizer.json`, and if
+    /// they exist `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`. Sequences are truncated
+    /// to `max_length` tokens or to the number of the model's positions, whichever is less. The longer text of a pair
+    /// is truncated first, on the side that the files name, or else on the right. Sequences are not padded, even if the
+    /// files ask for it.
     ///
     /// # Errors
-    /// No `tokenizer.json`, or one that is no tokenizer; a setting that cannot be; a tokenizer that adds no special
-    /// tokens, or whose vocabulary is not the configuration's; a `max_length` without room for text.
+    /// When `tokenizer.json` is missing or invalid, when a setting is invalid, when the tokenizer adds no special
+    /// tokens or its vocabulary does not match the configuration, or when `max_length` leaves no room for text.
     pub fn from_folder(
         folder: &Path,
         config: &dyn TextConfig,
@@ -94,7 +96,7 @@ impl TextEncoder {
         Self::with_settings(read.path, read.tokenizer, settings, config, max_length)
     }
 
-    /// Reads a `tokenizer.json` that lies anywhere, as it is: no file beside it is read.
+    /// Reads a `tokenizer.json` at any path, without the files next to it.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -107,7 +109,7 @@ impl TextEncoder {
         Self::from_bytes(path, &bytes, config, max_length)
     }
 
-    /// Reads the bytes of a `tokenizer.json`; `path` is for the messages.
+    /// Reads the bytes of a `tokenizer.json`; `path` is used only in messages.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -130,7 +132,7 @@ impl TextEncoder {
         Self::new(path.to_path_buf(), tokenizer, config, max_length)
     }
 
-    /// Checks and sets up a tokenizer that is in memory; `path` is for the messages.
+    /// Checks and sets up a tokenizer that is in memory; `path` is used only in messages.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -166,7 +168,7 @@ impl TextEncoder {
         };
         tokenizer.with_padding(None);
         guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refused)?;
-        // Merges left out at random would make no two runs alike.
+        // BPE dropout skips merges at random, which would make every run different.
         let without_dropout = match tokenizer.get_model() {
             ModelWrapper::BPE(bpe) if bpe.dropout.is_some() => Some(bpe.clone()),
             _ => None,
@@ -204,7 +206,7 @@ impl TextEncoder {
             .get_post_processor()
             .map_or(0, |post| post.added_tokens(true))
             .max(pair_frame.get_ids().len());
-        // One token of each text of a pair.
+        // A pair needs at least one token of each text.
         let least = special_tokens.saturating_add(2);
         let max_length = max_length.min(config.max_tokens());
         if max_length < least {
@@ -219,8 +221,8 @@ impl TextEncoder {
             direction,
             ..TruncationParams::default()
         };
-        // The library stops tokenising a text once it has `max_length` tokens, and then truncates a pair as if the texts
-        // were no longer than that. Truncating here, with the full lengths, gives the split that transformers gives.
+        // The library stops tokenising a text after `max_length` tokens, and then truncates a pair as if the texts were
+        // no longer than that. Truncating here, with the full lengths, gives the same split as transformers.
         guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refused)?;
 
         let mut special: Vec<u32> = tokenizer
@@ -247,20 +249,19 @@ impl TextEncoder {
         })
     }
 
-    /// The tokens of one text, or of a pair of texts as one sequence.
-    ///
-    /// Of a long text only as much is tokenised as is kept, where the tokenizer's words end at spaces; the tokens are
-    /// those of the whole.
+    /// The tokens of one text, or of a pair of texts as one sequence. If the tokenizer splits words at spaces, only the
+    /// part of a long text that is kept is tokenised. The tokens are the same as if the whole text were tokenised and
+    /// truncated.
     ///
     /// # Errors
-    /// A text of which more than 16 MiB must be tokenised together (as both of a pair are), or one that the tokenizer
-    /// refuses.
+    /// When more than 16 MiB would have to be tokenised together (both texts of a pair count), or when the tokenizer
+    /// rejects the text.
     pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Tokens, ModelError> {
         let mut bytes = self.enough();
         loop {
             let part = self.part(text, pair, bytes);
             let tokens = self.encode_whole(part, pair)?;
-            // Either the whole text, or a part long enough to yield every token that is kept.
+            // This is either the whole text or a part that is long enough to yield every token that is kept.
             if part.len() == text.len() || tokens.len() == self.max_length {
                 return Ok(tokens);
             }
@@ -268,10 +269,10 @@ impl TextEncoder {
         }
     }
 
-    /// As [`Self::encode`], for many texts or pairs, in their order, on all processors.
+    /// Encodes many texts or pairs like [`Self::encode`], on all processors; the results are in the order of the texts.
     ///
     /// # Errors
-    /// [`ModelError::OneOf`], for the first text that fails.
+    /// [`ModelError::OneOf`] for the first text that fails.
     pub fn encode_batch(&self, rows: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>, ModelError> {
         let mut all = Vec::with_capacity(rows.len());
         while all.len() < rows.len() {
@@ -289,7 +290,7 @@ impl TextEncoder {
             let done = all.len();
             match self.encode_together(&together) {
                 Ok(tokens) => all.extend(tokens),
-                // The batch does not tell which text failed.
+                // The library does not say which text of the batch failed.
                 Err(_) => {
                     for (index, &(text, pair)) in rest.iter().take(together.len()).enumerate() {
                         let tokens = self.encode(text, pair);
@@ -318,7 +319,7 @@ impl TextEncoder {
         Ok(all)
     }
 
-    /// How many bytes of an ordinary text have all tokens that are kept.
+    /// How many bytes of an ordinary text contain all tokens that are kept.
     fn enough(&self) -> usize {
         self.max_length.saturating_mul(16).max(1 << 12)
     }
@@ -352,7 +353,7 @@ impl TextEncoder {
             .map_err(failed)
     }
 
-    /// The tokens of a text, or of both of a pair, cut to the most tokens and with the special ones around them.
+    /// The tokens of a text or of both texts of a pair, truncated to the maximum length and framed with special tokens.
     fn framed(&self, text: Encoding, pair: Option<Encoding>) -> tokenizers::Result<Encoding> {
         let special = self
             .tokenizer
@@ -394,7 +395,8 @@ impl TextEncoder {
         }
         if ids.len() > self.max_length {
             return Err(format!(
-                "the tokenizer gives {} tokens where {} were asked for: its special tokens contradict themselves; download it again",
+                "the tokenizer gives {} tokens instead of the {} that were asked for, because its special tokens are \
+                 inconsistent; download it again",
                 ids.len(),
                 self.max_length
             ));
@@ -409,28 +411,28 @@ impl TextEncoder {
         })
     }
 
-    /// The longest sequence that comes out, in tokens with the special ones.
+    /// The maximum length of a sequence in tokens, special tokens included.
     pub fn max_length(&self) -> usize {
         self.max_length
     }
 
-    /// The number of token ids the model has, which is what a random token is drawn from.
+    /// The number of token ids that the model has. Random tokens are drawn from these ids.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// The token that stands for a hidden one: the folder's `mask_token`, else `<mask>` or `[MASK]`.
+    /// The token that replaces a masked token: the folder's `mask_token`, else `<mask>` or `[MASK]`.
     pub fn mask_token_id(&self) -> Option<u32> {
         self.named(&["mask_token"], ["<mask>", "[MASK]"])
     }
 
-    /// The token at a sequence's beginning, whose hidden state a classifier reads: the folder's `cls_token` or
+    /// The token at the beginning of a sequence, whose hidden state a classifier reads: the folder's `cls_token` or
     /// `bos_token`, else `<s>` or `[CLS]`.
     pub fn bos_token_id(&self) -> Option<u32> {
         self.named(&["cls_token", "bos_token"], ["<s>", "[CLS]"])
     }
 
-    /// The token at a text's end: the folder's `sep_token` or `eos_token`, else `</s>` or `[SEP]`.
+    /// The token at the end of a text: the folder's `sep_token` or `eos_token`, else `</s>` or `[SEP]`.
     pub fn eos_token_id(&self) -> Option<u32> {
         self.named(&["sep_token", "eos_token"], ["</s>", "[SEP]"])
     }
@@ -440,7 +442,7 @@ impl TextEncoder {
         self.named(&["pad_token"], ["<pad>", "[PAD]"])
     }
 
-    /// All special tokens, sorted: those that masked-language-model training neither hides nor draws.
+    /// All special tokens, sorted. Masked-language-model training neither masks these nor draws them as random tokens.
     pub fn special_token_ids(&self) -> &[u32] {
         &self.special
     }
@@ -450,7 +452,8 @@ impl TextEncoder {
         &self.tokenizer
     }
 
-    /// The token that the folder names for one of these purposes, else one of the usual names.
+    /// The token that the folder names for one of these purposes, else the first of the common names that is in the
+    /// vocabulary.
     fn named(&self, purposes: &[&str], usual: [&str; 2]) -> Option<u32> {
         let named = purposes.iter().find_map(|purpose| self.names.get(purpose));
         let names = named.into_iter().chain(usual);
@@ -459,7 +462,7 @@ impl TextEncoder {
     }
 }
 
-/// One text or a pair, if not too long.
+/// Tokenises one text or a pair, if it is not too long.
 pub(crate) fn input<'a>(
     text: &'a str,
     pair: Option<&'a str>,
@@ -481,9 +484,9 @@ pub(crate) fn input<'a>(
     })
 }
 
-/// Whether a model of `config` rows can be meant for a tokenizer of `size` tokens: as many, or so many more as
-/// rounding the embedding up for the hardware's sake gives. Any other number belongs to another tokenizer, whose ids
-/// would be valid and mean nothing.
+/// Whether a model with `config` embedding rows can belong to a tokenizer with `size` tokens: the numbers are equal, or
+/// the model has a few more rows because its embedding was rounded up for the hardware. With any other number, the
+/// model belongs to another tokenizer, and the ids would be valid but meaningless.
 pub(crate) fn is_padded(size: usize, config: usize) -> bool {
     let rounded = config.is_multiple_of(8) || config.is_multiple_of(100);
     config == size || (rounded && config.saturating_sub(size) < 128)

@@ -24,7 +24,7 @@ fn roberta() -> Value {
     serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap()
 }
 
-/// A word-piece tokenizer as BERT has it, with the settings that folders for sentence embeddings carry.
+/// A word-piece tokenizer like BERT's, with the settings that folders for sentence embeddings have.
 fn bert() -> Value {
     let words = [
         "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "##s", "mat",
@@ -70,9 +70,9 @@ fn load(
 }
 
 /// transformers 5.24: `AutoTokenizer.from_pretrained(assets/tiny-roberta, truncation_side=side)(a, b,
-/// truncation=True, max_length=21)`, which leaves 17 tokens for both texts.
+/// truncation=True, max_length=21)`, which leaves 17 tokens for the two texts.
 #[test]
-fn an_odd_room_is_shared_by_the_lengths_of_the_whole_texts() {
+fn an_odd_number_of_tokens_is_split_by_the_lengths_of_the_whole_texts() {
     let assets = Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../assets/tiny-roberta"
@@ -133,7 +133,7 @@ fn bert_pairs_have_two_types_and_no_padding() {
         [Some(4), Some(2), Some(3), Some(0)]
     );
     assert_eq!(encoder.special_token_ids(), [0, 1, 2, 3, 4]);
-    // A model with one type has no row for the second.
+    // A model with a single token type has no row for the second text's type.
     let mut one_type = config;
     one_type.type_vocab_size = 1;
     let tokens = load(&bert(), &one_type, 512)
@@ -144,7 +144,7 @@ fn bert_pairs_have_two_types_and_no_padding() {
 }
 
 #[test]
-fn long_texts_are_cut_longest_first() {
+fn the_longest_text_is_truncated_first() {
     let encoder = load(&bert(), &config(Architecture::Bert, 10), 9).unwrap();
     let long = "cat ".repeat(1000);
     assert_eq!(encoder.encode(&long, None).unwrap().len(), 9);
@@ -196,7 +196,7 @@ fn roberta_reads_from_a_folder_within_its_positions() {
 }
 
 #[test]
-fn a_tokenizer_of_another_model_is_refused_with_both_numbers() {
+fn a_tokenizer_of_another_model_is_refused_with_both_vocabulary_sizes() {
     let file = bert();
     for vocab_size in [9, 5, 11, 1000] {
         let error = load(&file, &config(Architecture::Bert, vocab_size), 16).unwrap_err();
@@ -204,11 +204,11 @@ fn a_tokenizer_of_another_model_is_refused_with_both_numbers() {
             format!("the tokenizer has 10 tokens, but config.json says vocab_size {vocab_size};");
         assert!(error.to_string().contains(&text), "{error}");
     }
-    // Rounded up, as for 30,522 tokens in 30,528 rows.
+    // The model's rows are rounded up, as in models with 30,528 rows for 30,522 tokens.
     load(&file, &config(Architecture::Bert, 16), 16).unwrap();
     assert!(is_padded(30_522, 30_528) && is_padded(128_001, 128_100));
     assert!(!is_padded(50_257, 50_265) && !is_padded(30_522, 50_264));
-    // A frame's token counts too.
+    // A special token that is only in the frame counts too.
     let mut framed = bert();
     framed["post_processor"]["special_tokens"]["[SEP]"]["ids"] = json!([77]);
     let error = load(&framed, &config(Architecture::Bert, 10), 16).unwrap_err();
@@ -219,7 +219,7 @@ fn a_tokenizer_of_another_model_is_refused_with_both_numbers() {
 }
 
 #[test]
-fn a_tokenizer_that_frames_nothing_is_refused() {
+fn a_tokenizer_that_adds_no_special_tokens_is_refused() {
     let mut file = bert();
     file["post_processor"]["single"] = json!([]);
     for processor in [Value::Null, file["post_processor"].take()] {
@@ -233,7 +233,7 @@ fn a_tokenizer_that_frames_nothing_is_refused() {
 }
 
 #[test]
-fn a_frame_of_undefined_tokens_is_refused() {
+fn a_frame_of_undefined_special_tokens_is_refused() {
     let mut file = bert();
     file["post_processor"]["pair"][2]["SpecialToken"]["id"] = json!("[END]");
     let inner = file["post_processor"].take();
@@ -253,7 +253,7 @@ fn a_frame_of_undefined_tokens_is_refused() {
 }
 
 #[test]
-fn merges_that_give_no_token_are_refused() {
+fn merges_whose_result_is_not_in_the_vocabulary_are_refused() {
     let size = |file: &Value| file["model"]["vocab"].as_object().unwrap().len();
     let good = roberta();
     let config = config(Architecture::Roberta, size(&good));
@@ -282,7 +282,7 @@ fn merges_that_give_no_token_are_refused() {
 }
 
 #[test]
-fn merges_are_never_dropped_at_random() {
+fn merges_are_never_skipped_at_random() {
     let mut file = roberta();
     let config = config(
         Architecture::Roberta,
@@ -300,9 +300,9 @@ fn merges_are_never_dropped_at_random() {
     }
 }
 
-/// The side is that of transformers 5.24's `truncation=True`: what tokenizer.json says.
+/// The side is the one that transformers 5.24 uses with `truncation=True`: the direction in tokenizer.json.
 #[test]
-fn a_direction_in_the_file_says_which_side_is_cut() {
+fn the_direction_in_the_file_says_which_side_is_truncated() {
     let mut file = bert();
     for (direction, expected, pair) in [
         ("Right", [2, 5, 6, 7, 3], [2, 5, 3, 9, 3]),
@@ -317,7 +317,7 @@ fn a_direction_in_the_file_says_which_side_is_cut() {
     }
 }
 
-/// Texts of about `words` words, with all kinds of characters and of spaces between them.
+/// Texts of about `words` words, with all kinds of characters and spaces.
 fn long_texts(words: usize) -> impl Iterator<Item = String> {
     let parts = [
         "the",
@@ -372,7 +372,7 @@ fn long_texts(words: usize) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn a_long_text_has_the_tokens_of_the_whole() {
+fn tokenising_part_of_a_long_text_gives_the_tokens_of_the_whole() {
     let roberta = roberta();
     let size = roberta["model"]["vocab"].as_object().unwrap().len();
     for (mut file, config) in [
@@ -397,9 +397,9 @@ fn a_long_text_has_the_tokens_of_the_whole() {
     }
 }
 
-/// Its first word has one token only, unknown: 4 KiB of it are too little.
+/// The long first word of the text is a single unknown token, so the first 4 KiB do not yield enough tokens.
 #[test]
-fn a_text_of_few_tokens_is_read_until_there_are_enough() {
+fn more_of_a_text_is_tokenised_until_there_are_enough_tokens() {
     let word = "x".repeat(300_000);
     let few = format!("{word} the cat {word} {}", "the cat sat ".repeat(3));
     let encoder = load(&bert(), &config(Architecture::Bert, 10), 8).unwrap();
@@ -411,7 +411,7 @@ fn a_text_of_few_tokens_is_read_until_there_are_enough() {
 }
 
 #[test]
-fn texts_of_many_megabytes_are_cut() {
+fn texts_of_many_megabytes_are_truncated() {
     let encoder = load(&bert(), &config(Architecture::Bert, 10), 6).unwrap();
     let long = "the cat sat mat ".repeat((MAX_WHOLE + 100) / 16 + 1);
     assert!(long.len() > MAX_WHOLE);
@@ -419,9 +419,9 @@ fn texts_of_many_megabytes_are_cut() {
     assert_eq!(tokens.ids, [2, 5, 6, 7, 9, 3]);
 }
 
-/// A token that takes the spaces behind it, or has some in it, reaches over a place for a cut.
+/// A token that includes the spaces after it, or has spaces in it, can cross a position where the text would be cut.
 #[test]
-fn a_tokenizer_whose_tokens_reach_over_spaces_gets_whole_texts() {
+fn a_tokenizer_whose_tokens_cross_spaces_gets_whole_texts() {
     let text = "the cat ".repeat(3000);
     let cuts = |change: &dyn Fn(&mut Value)| {
         let mut file = bert();
@@ -445,7 +445,7 @@ fn a_tokenizer_whose_tokens_reach_over_spaces_gets_whole_texts() {
 }
 
 #[test]
-fn a_batch_is_its_texts_in_order() {
+fn a_batch_gives_the_same_as_its_texts_one_by_one() {
     let encoder = load(&bert(), &config(Architecture::Bert, 10), 12).unwrap();
     let texts: Vec<String> = (0..100).map(|n| "cat sats ".repeat(n % 9)).collect();
     let rows: Vec<_> = texts
@@ -480,7 +480,7 @@ fn a_batch_is_its_texts_in_order() {
     }
 }
 
-/// Replaces one value somewhere in a file.
+/// Replaces one value somewhere in a JSON file.
 fn replace(value: &mut Value, path: &[usize], new: &Value) {
     let Some((&step, rest)) = path.split_first() else {
         *value = new.clone();
@@ -503,7 +503,7 @@ fn replace(value: &mut Value, path: &[usize], new: &Value) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
-    /// No panic reaches the caller, and what is accepted keeps its promises.
+    /// No damaged file causes a panic, and every file that is accepted gives valid tokens.
     #[test]
     fn a_changed_file_is_refused_or_still_encodes_within_the_vocabulary(
         path in prop::collection::vec(0usize..400, 1..7),

@@ -1,4 +1,4 @@
-//! Making the tokenizer.
+//! Builds the tokenizer from the files and settings.
 
 use serde_json::{Value, json};
 use tokenizers::models::ModelWrapper;
@@ -13,8 +13,8 @@ use super::settings::TokenizerSettings;
 use super::token::Token;
 use crate::error::ModelError;
 
-/// Builds the tokenizer from a folder's files and settings. Tokens that the model, with `vocab_size` of them, has
-/// no row for are not added to its vocabulary.
+/// Builds the tokenizer from a folder's files and settings. Added tokens for which the model, with `vocab_size`
+/// embedding rows, has no row are left out.
 ///
 /// # Errors
 /// When `tokenizer.json` is invalid, or is not what the tokenizer class needs.
@@ -60,7 +60,7 @@ fn vocabulary(files: &TokenizerFiles) -> Result<&Value, String> {
     })
 }
 
-/// As `BertTokenizer` makes it: only the vocabulary is the file's.
+/// Builds what `BertTokenizer` builds; only the vocabulary comes from the file.
 fn word_pieces(files: &TokenizerFiles, settings: &TokenizerSettings) -> Result<Value, String> {
     let unknown = settings.names.get("unk_token").unwrap_or("None");
     Ok(json!({
@@ -88,8 +88,8 @@ fn word_pieces(files: &TokenizerFiles, settings: &TokenizerSettings) -> Result<V
     }))
 }
 
-/// As `RobertaTokenizer` and `GPT2Tokenizer` make it: vocabulary and merges are the file's, and for the latter the
-/// post-processor.
+/// Builds what `RobertaTokenizer` and `GPT2Tokenizer` build. Vocabulary and merges come from the file; for
+/// `GPT2Tokenizer` also the post-processor.
 fn byte_pairs(
     files: &TokenizerFiles,
     settings: &TokenizerSettings,
@@ -126,8 +126,8 @@ fn byte_pairs(
     }))
 }
 
-/// What is added to the tokenizer's vocabulary, in transformers' order: added tokens that it does not have just so, then
-/// special tokens that it does not have at all.
+/// The tokens to add to the tokenizer's vocabulary, in transformers' order: first the added tokens that it does not
+/// have with the same settings, then the special tokens that it does not have at all.
 fn new_tokens(
     tokenizer: &Tokenizer,
     settings: &TokenizerSettings,
@@ -181,7 +181,7 @@ fn new_tokens(
     added
 }
 
-/// The largest id that new tokens come behind.
+/// The largest id in use; new tokens get the ids after it.
 fn present_ids(tokenizer: &Tokenizer) -> Option<usize> {
     let of_model = tokenizer.get_vocab_size(false).checked_sub(1);
     let decoder = tokenizer.get_added_tokens_decoder();
@@ -189,7 +189,7 @@ fn present_ids(tokenizer: &Tokenizer) -> Option<usize> {
     of_model.max(of_added)
 }
 
-/// Puts the special tokens around a text that the class itself puts there.
+/// Sets the post-processor that adds the class's own special tokens around a text.
 fn frame(
     tokenizer: &mut Tokenizer,
     class: TokenizerClass,
@@ -206,7 +206,7 @@ fn frame(
         })?;
         let id = tokenizer.token_to_id(text).or(unknown).ok_or_else(|| {
             format!(
-                "its vocabulary lacks the {purpose}, `{}`; are the files of the same model?",
+                "its vocabulary lacks the {purpose}, `{}`; do the files belong to the same model?",
                 text.escape_debug()
             )
         })?;
@@ -227,7 +227,7 @@ fn frame(
     Ok(())
 }
 
-/// Whether a tokenizer is one of byte pairs.
+/// Whether a tokenizer is a byte-pair encoding.
 pub(super) fn is_byte_pairs(tokenizer: &Tokenizer) -> bool {
     matches!(tokenizer.get_model(), ModelWrapper::BPE(_))
 }

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use crate::error::{ModelError, shown};
 
-/// The largest tokenizer that is read, in bytes; those of the largest vocabularies have about half of that.
+/// The largest tokenizer file that is read, in bytes: about twice that of the largest published vocabularies.
 pub(crate) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
-/// Refuses merges of a byte-pair encoding whose result is not in its vocabulary: the library trusts them, and reads
-/// past the end of a buffer.
+/// Refuses byte-pair merges whose result is not in the vocabulary. The library does not check them and would read past
+/// the end of a buffer.
 pub(crate) fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> {
     let model = file.get("model");
     let field = |name| model.and_then(|model| model.get(name));
@@ -38,7 +38,7 @@ pub(crate) fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> 
             return Err(ModelError::Tokenizer {
                 path: path.to_path_buf(),
                 message: format!(
-                    "merge number {number}, {}, gives no token of its vocabulary; download the file again",
+                    "the result of merge number {number}, {}, is not in its vocabulary; download the file again",
                     shown(&merge.to_string())
                 ),
             });
@@ -47,7 +47,7 @@ pub(crate) fn check_merges(path: &Path, file: &Value) -> Result<(), ModelError> 
     Ok(())
 }
 
-/// Refuses a frame of special tokens that it does not define, on which the library panics.
+/// Refuses a post-processor that uses undefined special tokens, on which the library panics.
 pub(crate) fn check_template(path: &Path, processor: Option<&Value>) -> Result<(), ModelError> {
     let field = |name| processor.and_then(|processor| processor.get(name));
     let list = |name| field(name).and_then(Value::as_array).into_iter().flatten();
@@ -72,11 +72,11 @@ pub(crate) fn check_template(path: &Path, processor: Option<&Value>) -> Result<(
     Ok(())
 }
 
-/// Runs the tokenizer library on somebody else's file. It panics on some files that are no tokenizers, which is one
-/// more way of refusing them.
+/// Runs the tokenizer library on an untrusted file and turns a panic into an error: the library panics on some invalid
+/// files.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the file contradicts itself; download it again".to_string()),
+        Err(_) => Err("the file is inconsistent; download it again".to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! Which tokenizer class transformers makes of a folder.
+//! Finds the tokenizer class that transformers would use for a folder.
 
 use super::files::TokenizerFiles;
 use crate::error::ModelError;
@@ -6,30 +6,30 @@ use crate::error::ModelError;
 /// The settings of a model's config.json that affect its tokenizer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenizerOf<'a> {
-    /// Its `model_type`, which names the tokenizer's class where nothing else does.
+    /// Its `model_type`, which determines the tokenizer's class if nothing else names it.
     pub model_type: &'a str,
     /// Its `tokenizer_class`.
     pub tokenizer_class: Option<&'a str>,
-    /// Rows of the token embedding.
+    /// The number of rows of the token embedding.
     pub vocab_size: usize,
 }
 
-/// The classes of transformers that differ in what they take from `tokenizer.json`.
+/// The tokenizer classes of transformers, by what they take from `tokenizer.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenizerClass {
-    /// `TokenizersBackend`, which older versions call `PreTrainedTokenizerFast`: the file as it is.
+    /// `TokenizersBackend`, called `PreTrainedTokenizerFast` in older versions: uses the file as it is.
     Backend,
-    /// `BertTokenizer`: the vocabulary of the file, in BERT's own word pieces.
+    /// `BertTokenizer`: takes only the vocabulary from the file, and splits texts into BERT's word pieces.
     Bert,
-    /// `DistilBertTokenizer`: the same, without token types.
+    /// `DistilBertTokenizer`: like `BertTokenizer`, without token types.
     DistilBert,
-    /// `RobertaTokenizer`: vocabulary and merges of the file, in RoBERTa's own byte pairs.
+    /// `RobertaTokenizer`: takes vocabulary and merges from the file, for RoBERTa's byte-pair encoding.
     Roberta,
-    /// `GPT2Tokenizer`: vocabulary, merges and post-processor of the file, in GPT-2's own byte pairs.
+    /// `GPT2Tokenizer`: takes vocabulary, merges and post-processor from the file, for GPT-2's byte-pair encoding.
     Gpt2,
 }
 
-/// The names of each class in transformers 5.24, without a `Fast` at their end, which changes nothing.
+/// The names of each class in transformers 5.24, without the suffix `Fast`, which makes no difference.
 const NAMES: [(TokenizerClass, &[&str]); 5] = [
     (
         TokenizerClass::Backend,
@@ -69,8 +69,8 @@ const NAMES: [(TokenizerClass, &[&str]); 5] = [
 ];
 
 impl TokenizerClass {
-    /// The class of a folder: what tokenizer_config.json names, else what config.json names, else that of the
-    /// model's type. A class that transformers does not have either is read as `TokenizersBackend`.
+    /// The class of a folder: the one that tokenizer_config.json names, else the one that config.json names, else the
+    /// default for the model's type. As in transformers, an unknown class is read as `TokenizersBackend`.
     ///
     /// # Errors
     /// When `tokenizer_class` is not a string.
@@ -88,7 +88,7 @@ impl TokenizerClass {
         })
     }
 
-    /// The class of that name, if it is one that is read here as transformers reads it.
+    /// The class of that name, if it is supported here.
     pub(super) fn named(name: &str) -> Option<Self> {
         let name = name.strip_suffix("Fast").unwrap_or(name);
         NAMES
@@ -97,7 +97,7 @@ impl TokenizerClass {
             .map(|(class, _)| class)
     }
 
-    /// The names of special tokens that the class has where no file says them.
+    /// The class's default special tokens, for those that no file names.
     pub(super) fn default_tokens(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Backend => &[],
@@ -125,7 +125,7 @@ impl TokenizerClass {
         }
     }
 
-    /// Whether the class gives a model token types where no file says what it gives.
+    /// Whether the class's default is to give the model token type ids.
     pub(super) fn has_token_types(self) -> bool {
         self == Self::Bert
     }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_fast_at_its_end_is_the_same_class() {
+    fn the_suffix_fast_makes_no_difference() {
         for (class, names) in NAMES {
             for name in names {
                 assert_eq!(TokenizerClass::named(name), Some(class));

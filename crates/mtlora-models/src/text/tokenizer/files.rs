@@ -1,4 +1,4 @@
-//! The files that a tokenizer is made from.
+//! The files that a tokenizer is built from.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use crate::files::fields::Fields;
 use crate::files::names::TOKENIZER_FILE;
 use crate::files::read::{read_bounded, required_file};
 
-/// The settings of a tokenizer's class.
+/// The settings of the tokenizer class.
 pub(crate) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-/// The special tokens as older versions of transformers wrote them.
+/// The file in which older versions of transformers wrote the special tokens.
 const SPECIAL_TOKENS_MAP_FILE: &str = "special_tokens_map.json";
-/// Tokens that were added to a vocabulary, as older versions of transformers wrote them.
+/// The file in which older versions of transformers wrote the tokens that were added to the vocabulary.
 const ADDED_TOKENS_FILE: &str = "added_tokens.json";
-/// The largest of these files that is read, in bytes; a large one has the texts of a few thousand added tokens.
+/// The largest of these files that is read, in bytes. Even large ones hold only a few thousand added tokens.
 const MAX_SETTINGS_BYTES: u64 = 16 << 20;
 
-/// A JSON file with one object in it.
+/// A JSON file that holds one object.
 pub(crate) struct JsonFile {
     path: PathBuf,
     text: String,
@@ -28,10 +28,10 @@ pub(crate) struct JsonFile {
 }
 
 impl JsonFile {
-    /// Reads a file of `folder` if it is there.
+    /// Reads a file of `folder` if it exists.
     ///
     /// # Errors
-    /// A file that cannot be read, is too large, or is no JSON object.
+    /// When the file cannot be read, is too large, or does not hold a JSON object.
     pub(crate) fn read_if_there(folder: &Path, name: &str) -> Result<Option<Self>, ModelError> {
         let path = folder.join(name);
         if !path.exists() {
@@ -47,7 +47,7 @@ impl JsonFile {
         }))
     }
 
-    /// A file that is not there: one without fields.
+    /// Stands for a missing file: an object without fields.
     fn absent(folder: &Path, name: &str) -> Self {
         Self {
             path: folder.join(name),
@@ -56,7 +56,7 @@ impl JsonFile {
         }
     }
 
-    /// Its fields, for reading them with messages.
+    /// The fields, with the context that error messages need.
     pub(crate) fn fields(&self) -> Fields<'_> {
         Fields {
             path: &self.path,
@@ -70,10 +70,10 @@ impl JsonFile {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
-    /// A flag of the file, if it is there and not null.
+    /// The value of a boolean field, if it is present and not null.
     ///
     /// # Errors
-    /// A value that is neither true nor false.
+    /// When the value is neither true nor false.
     pub(crate) fn flag(&self, field: &str) -> Result<Option<bool>, ModelError> {
         match self.get(field) {
             None => Ok(None),
@@ -85,10 +85,10 @@ impl JsonFile {
         }
     }
 
-    /// A text of the file, if it is there and not null.
+    /// The value of a string field, if it is present and not null.
     ///
     /// # Errors
-    /// A value that is no text.
+    /// When the value is not a string.
     pub(super) fn string(&self, field: &str) -> Result<Option<&str>, ModelError> {
         match self.get(field) {
             None => Ok(None),
@@ -105,20 +105,20 @@ impl JsonFile {
     }
 }
 
-/// A value as a message shows it.
+/// A value in the form that messages show.
 pub(super) fn shown(value: &Value) -> String {
     crate::files::fields::brief(value)
 }
 
 /// The files of one folder.
 pub(super) struct TokenizerFiles {
-    /// Where `tokenizer.json` is.
+    /// The path of `tokenizer.json`.
     pub(super) tokenizer_path: PathBuf,
     /// Its bytes.
     pub(super) tokenizer_bytes: Vec<u8>,
     /// What they say.
     pub(super) tokenizer: Value,
-    /// `tokenizer_config.json`; without fields if it is not there.
+    /// `tokenizer_config.json`; without fields if the file is missing.
     pub(super) config: JsonFile,
     /// `special_tokens_map.json`.
     pub(super) special_tokens_map: Option<JsonFile>,
@@ -150,13 +150,14 @@ impl TokenizerFiles {
         })
     }
 
-    /// What `tokenizer.json` has under `field`, if that is not null.
+    /// The value of `field` in `tokenizer.json`, if it is present and not null.
     pub(super) fn of_tokenizer(&self, field: &str) -> Option<&Value> {
         self.tokenizer.get(field).filter(|value| !value.is_null())
     }
 }
 
-/// Refuses a folder with a tokenizer for newer versions of transformers, which would read that one.
+/// Refuses a folder whose settings name a different tokenizer file for newer versions of transformers, which would read
+/// that file instead.
 fn refuse_versions(folder: &Path, config: &JsonFile) -> Result<(), ModelError> {
     let field = "fast_tokenizer_files";
     for name in config.fields().strings(field)? {

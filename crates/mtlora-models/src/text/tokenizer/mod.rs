@@ -1,7 +1,6 @@
-//! A model folder's tokenizer, as `AutoTokenizer.from_pretrained` of transformers 5.24 makes it from the folder's files.
-//!
-//! A `tokenizer.json` alone does not say how texts are split: the class that `tokenizer_config.json` names may take no
-//! more than the vocabulary from it, and tokens are added from three other files. docs/MODEL_FILES.md has the tables.
+//! Builds a model folder's tokenizer as `AutoTokenizer.from_pretrained` of transformers 5.24 does. `tokenizer.json`
+//! alone does not determine how texts are split: the class that `tokenizer_config.json` names may use only its
+//! vocabulary, and three other files can add tokens. See the tables in docs/MODEL_FILES.md.
 
 mod build;
 mod checks;
@@ -32,13 +31,13 @@ pub(crate) struct FolderTokenizer {
     pub path: PathBuf,
     /// The tokenizer, with the truncation and padding of the file.
     pub tokenizer: Tokenizer,
-    /// The side that long texts are cut on; none where no file says it.
+    /// The side on which long texts are truncated, if a file names it.
     pub truncation_side: Option<TruncationSide>,
-    /// The special tokens by what they are for.
+    /// The special tokens by their purpose.
     pub names: TokenNames,
     /// Whether the model uses token type ids, which say which text of a pair a token belongs to.
     pub token_types: bool,
-    /// Whether the spaces before punctuation are removed from a text that is written.
+    /// Whether spaces before punctuation are removed from generated text.
     pub cleans_up: bool,
 }
 
@@ -67,14 +66,14 @@ impl FolderTokenizer {
     }
 }
 
-/// Whether a tokenizer class of that name is read here as transformers reads it.
+/// Whether a tokenizer class of that name is supported here.
 pub(crate) fn is_known_class(name: &str) -> bool {
     TokenizerClass::named(name).is_some()
 }
 
-/// The longest sequence that a folder's tokenizer says its model is for: `model_max_length` of tokenizer_config.json,
-/// or `max_len`, to which transformers truncates texts unless another length is given. `None` if the file sets no limit,
-/// or a number so large that it means no limit.
+/// The longest sequence that a folder's tokenizer_config.json allows (`model_max_length` or `max_len`), in tokens.
+/// transformers truncates texts to it unless another length is given. `None` if the file sets no limit, or a number so
+/// large that it means no limit.
 ///
 /// # Errors
 /// When the file is not valid JSON, or the length is not a number.

@@ -10,7 +10,7 @@ use super::files::{JsonFile, TokenizerFiles, shown};
 use super::token::{Token, added_token};
 use crate::error::ModelError;
 
-/// What a special token can be for, in the order in which they are added.
+/// The purposes of special tokens, in the order in which the tokens are added.
 const NAMED: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -20,24 +20,24 @@ const NAMED: [&str; 7] = [
     "cls_token",
     "mask_token",
 ];
-/// Special tokens without a use of their own, and what older versions call them.
+/// The field for special tokens without a purpose of their own, and its name in older versions.
 const EXTRA: &str = "extra_special_tokens";
 const ADDITIONAL: &str = "additional_special_tokens";
-/// All tokens that were added to the vocabulary, by their ids.
+/// The field for all tokens that were added to the vocabulary, by their ids.
 const ADDED_DECODER: &str = "added_tokens_decoder";
-/// What a `model_max_length` above this means: no limit.
+/// A `model_max_length` above this means that there is no limit.
 const NO_LIMIT: f64 = 1e20;
 
-/// The side that a text loses tokens on when it is too long.
+/// The side on which a text that is too long loses tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TruncationSide {
-    /// The beginning is lost.
+    /// The beginning of the text is lost.
     Left,
-    /// The end is lost.
+    /// The end of the text is lost.
     Right,
 }
 
-/// The special tokens by what they are for: `cls_token` and so on.
+/// The special tokens by their purpose: `cls_token` and so on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TokenNames(Vec<(String, String)>);
 
@@ -57,21 +57,21 @@ pub(super) struct TokenizerSettings {
     pub(super) truncation_side: Option<TruncationSide>,
     /// As [`super::FolderTokenizer::token_types`].
     pub(super) token_types: bool,
-    /// As [`super::FolderTokenizer::cleans_up`], as far as the files say it.
+    /// As [`super::FolderTokenizer::cleans_up`], if a file sets it.
     pub(super) cleans_up: bool,
-    /// The same where the tokenizer is one of byte pairs.
+    /// The same for tokenizers that are byte-pair encodings.
     pub(super) cleans_up_byte_pairs: bool,
-    /// Whether the text of a special token is split as any other text.
+    /// Whether the text of a special token is split like any other text.
     pub(super) split_special_tokens: bool,
-    /// Whether a text gets a space before it.
+    /// Whether a space is put in front of a text.
     pub(super) add_prefix_space: bool,
-    /// Whether letters become lower case, accents are removed, and Chinese characters are words.
+    /// Whether letters are lower-cased, accents are removed, and Chinese characters are separate words.
     pub(super) lower_case: bool,
     pub(super) strip_accents: Option<bool>,
     pub(super) chinese_chars: bool,
     /// The special tokens with a purpose, in the order in which they are added.
     pub(super) named: Vec<(String, Token)>,
-    /// Special tokens without one.
+    /// Special tokens without a purpose.
     pub(super) extra: Vec<Token>,
     /// Tokens by the ids that the files give them.
     pub(super) added: BTreeMap<i64, AddedToken>,
@@ -80,10 +80,10 @@ pub(super) struct TokenizerSettings {
 }
 
 impl TokenizerSettings {
-    /// Takes the files together.
+    /// Combines the settings of all files.
     ///
     /// # Errors
-    /// A setting of the wrong kind, with the file and the field.
+    /// When a setting has the wrong type; the error names the file and the field.
     pub(super) fn resolve(
         files: &TokenizerFiles,
         class: TokenizerClass,
@@ -119,16 +119,16 @@ impl TokenizerSettings {
     }
 }
 
-/// The settings about tokens, while they are put together.
+/// The settings about tokens while they are being combined.
 struct Tokens {
-    /// The fields of tokenizer_config.json, over which those of special_tokens_map.json go.
+    /// The fields of tokenizer_config.json, overridden by those of special_tokens_map.json.
     fields: Map<String, Value>,
-    /// Tokens with a purpose that only this model has.
+    /// Tokens with a purpose that is specific to this model.
     of_model: Vec<(String, Value)>,
 }
 
 impl Tokens {
-    /// What tokenizer_config.json says.
+    /// Starts with the settings in tokenizer_config.json.
     fn of(config: &JsonFile) -> Result<Self, ModelError> {
         let mut fields = config.map.clone();
         if let Some(older) = fields.get(ADDITIONAL).cloned()
@@ -151,7 +151,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Extra special tokens that have names are tokens with a purpose.
+    /// Extra special tokens that have names become tokens with a purpose.
     fn take_extra_by_name(&mut self) {
         if let Some(Value::Object(map)) = self.fields.get(EXTRA) {
             self.of_model.extend(map.clone());
@@ -159,8 +159,8 @@ impl Tokens {
         }
     }
 
-    /// The tokens that were added to the vocabulary, by their ids: those of tokenizer_config.json, or else those of
-    /// the older files, which say what special tokens are, too.
+    /// The tokens that were added to the vocabulary, by their ids. They come from tokenizer_config.json or else from
+    /// the older files, which also define special tokens.
     fn add(&mut self, files: &TokenizerFiles) -> Result<BTreeMap<i64, AddedToken>, ModelError> {
         let mut added = BTreeMap::new();
         if let Some(value) = files.config.get(ADDED_DECODER) {
@@ -173,7 +173,7 @@ impl Tokens {
                 let token = value.as_object().and_then(added_token);
                 let (Some(id), Some(token)) = (id, token) else {
                     return Err(wrong(format!(
-                        "has the entry \"{}\": {}, but must give a token with its content to each id",
+                        "has the entry \"{}\": {}, but must map each id to a token with its content",
                         key.escape_debug(),
                         shown(value)
                     )));
@@ -189,10 +189,7 @@ impl Tokens {
             let special = self.special_texts();
             for (text, id) in &file.map {
                 let id = id.as_i64().ok_or_else(|| {
-                    file.wrong(
-                        text,
-                        format!("is {}, but must be the token's id", shown(id)),
-                    )
+                    file.wrong(text, format!("is {}, but must be a token id", shown(id)))
                 })?;
                 let is_special = special.contains(text);
                 added.insert(id, AddedToken::from(text.as_str(), is_special));
@@ -206,7 +203,7 @@ impl Tokens {
                 return Err(ModelError::Tokenizer {
                     path: files.tokenizer_path.clone(),
                     message: format!(
-                        "its added_tokens have the entry {}, which is no token with an id; download the file again",
+                        "its added_tokens have the entry {}, which is not a token with an id; download the file again",
                         shown(entry)
                     ),
                 });
@@ -216,7 +213,8 @@ impl Tokens {
         Ok(added)
     }
 
-    /// special_tokens_map.json goes before tokenizer_config.json. A token with flags is special whatever they say.
+    /// special_tokens_map.json takes precedence over tokenizer_config.json. A token with flags is special even if its
+    /// flags say otherwise.
     fn override_with(&mut self, file: &JsonFile) {
         for (key, value) in &file.map {
             let value = match value {
@@ -282,7 +280,7 @@ impl Tokens {
                 None => {
                     let of_class = class.default_tokens().iter();
                     let mut of_class = of_class.filter(|(known, _)| *known == name);
-                    // A tokenizer.json that pads says with what.
+                    // A tokenizer.json with padding names the padding token.
                     let of_padding = (name == "pad_token" && class == TokenizerClass::Backend)
                         .then(|| files.tokenizer.pointer("/padding/pad_token"))
                         .flatten()
@@ -309,7 +307,7 @@ impl Tokens {
 
     /// The special tokens without a purpose.
     fn extra(&self, config: &JsonFile) -> Result<Vec<Token>, ModelError> {
-        // What special_tokens_map.json has under the older name counts if there is nothing under the new one.
+        // The older name in special_tokens_map.json counts only if the new name is absent.
         let field = if self.fields.contains_key(EXTRA) {
             EXTRA
         } else {
@@ -337,7 +335,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The side that texts are cut on: what tokenizer_config.json says goes before the direction in tokenizer.json.
+/// The side on which texts are truncated: tokenizer_config.json takes precedence over the direction in tokenizer.json.
 fn truncation_side(files: &TokenizerFiles) -> Result<Option<TruncationSide>, ModelError> {
     let field = "truncation_side";
     if let Some(value) = files.config.map.get(field) {
@@ -360,7 +358,7 @@ fn truncation_side(files: &TokenizerFiles) -> Result<Option<TruncationSide>, Mod
     }))
 }
 
-/// Whether `token_type_ids` are among what the tokenizer gives a model, where the file says it.
+/// Whether the tokenizer gives `token_type_ids` to a model, if the file says so.
 fn token_types(config: &JsonFile) -> Result<Option<bool>, ModelError> {
     let field = "model_input_names";
     if config.get(field).is_none() {

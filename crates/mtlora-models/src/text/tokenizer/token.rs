@@ -1,14 +1,14 @@
-//! Tokens as settings files give them.
+//! Tokens in settings files.
 
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-/// A special token in a settings file: its text, or the text with how it is found.
+/// A special token in a settings file: its text alone, or its text with flags for how it is matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Token {
-    /// The text only.
+    /// The text alone.
     Text(String),
-    /// The text, and how it is found in others.
+    /// The text, and how it is matched in other texts.
     Added(AddedToken),
 }
 
@@ -21,7 +21,7 @@ impl Token {
         }
     }
 
-    /// The token to add for it: a bare text is a special token, found as it is.
+    /// The token to add to the tokenizer: a bare text is a special token with default flags.
     pub(super) fn into_added(self) -> AddedToken {
         match self {
             Self::Text(text) => AddedToken::from(text, true),
@@ -29,7 +29,7 @@ impl Token {
         }
     }
 
-    /// What a file says where a special token is expected; none if that is neither a text nor a token.
+    /// Parses the value of a field for a special token; `None` if it is neither a string nor a token object.
     pub(super) fn parse(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self::Text(text.clone())),
@@ -39,8 +39,8 @@ impl Token {
     }
 }
 
-/// The token of an object with `content` and flags. Flags that it leaves out are off, but `normalized`, which is on for
-/// a token that is not special.
+/// Parses an object with `content` and flags. Missing flags are false, except that `normalized` is true for a token
+/// that is not special.
 pub(super) fn added_token(map: &Map<String, Value>) -> Option<AddedToken> {
     let content = map.get("content")?.as_str()?;
     let flag = |name: &str| match map.get(name) {
@@ -65,7 +65,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn flags_that_are_left_out_have_their_defaults() {
+    fn missing_flags_have_their_defaults() {
         let parse = |value: Value| Token::parse(&value);
         assert_eq!(parse(json!("<x>")), Some(Token::Text("<x>".into())));
         let token = parse(json!({"content": "x", "lstrip": true})).unwrap();
