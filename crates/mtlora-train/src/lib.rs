@@ -30,7 +30,8 @@ pub use observe::tensorboard::EventWriter;
 pub use pretrain::causal::{CausalPretrainOptions, pretrain_causal};
 pub use pretrain::masked_lm::{PretrainError, PretrainOptions, PretrainProgress, pretrain};
 pub use report::{Curves, Report, ReportError, RunReport, Section, escape, inspection_html};
-pub use run::checkpoints::{CheckpointContents, CheckpointError, Checkpoints};
+pub use run::checkpoints::contents::CheckpointContents;
+pub use run::checkpoints::store::{CheckpointError, Checkpoints};
 pub use run::config::settings::{
     ClassificationRun, DataSpec, GenerationRun, ResumeChanges, RunConfig, RunKind, TypedConfig,
 };

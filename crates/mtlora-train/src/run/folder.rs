@@ -13,7 +13,7 @@ use mtlora_models::{
 };
 
 use crate::observe::tensorboard::remove_event_files;
-use crate::run::checkpoints::Checkpoints;
+use crate::run::checkpoints::store::Checkpoints;
 use crate::run::config::file;
 use crate::run::config::settings::RunConfig;
 use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::run::checkpoints::CheckpointContents;
+use crate::run::checkpoints::contents::CheckpointContents;
 use crate::run::folder::Run;
 use crate::run::save_options::SaveOptions;
 use crate::training::fit::Pause;

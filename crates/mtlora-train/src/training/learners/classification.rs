@@ -14,7 +14,7 @@ use crate::data::example::{Objective, Target};
 use crate::data::fingerprint::Fingerprint;
 use crate::inference::evaluation::{Item, evaluate};
 use crate::metrics::labels::{MetricError, MetricName, Scores};
-use crate::run::checkpoints::CheckpointError;
+use crate::run::checkpoints::store::CheckpointError;
 use crate::run::model::init_from::InitFromError;
 use crate::tasks::task::Task;
 use crate::training::fit::{Learner, Observer, Trained, fit};

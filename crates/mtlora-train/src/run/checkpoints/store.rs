@@ -3,63 +3,34 @@
 //! `checkpoints/step-00000120/` holds `state.safetensors` (the tensors), `state.toml` (the rest),
 //! `run.toml` (the run's configuration) and `XXH128SUMS` (their checksums, as `xxhsum --check` reads
 //! them). It is written under another name, synced, and renamed: a folder with that name is whole
-//! unless the disk damaged it, and then the checksums tell.
+//! unless the disk damaged it, which the checksums reveal.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::TensorData;
-use mtlora_core::State;
 use mtlora_models::{ModelError, write_atomically, write_checkpoint};
-use safetensors::{Dtype, SafeTensors};
-use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::metrics::labels::{MetricName, Scores};
+use crate::run::checkpoints::contents::{
+    CheckpointContents, ContentsError, EARLIER_FORMAT, FORMAT,
+};
 use crate::run::file_names::CONFIG;
-use crate::training::normalization::of_earlier_builds;
-use crate::training::optimizer_state::OptimizerState;
-use crate::training::options::TrainOptions;
-use crate::training::snapshot::{Best, Snapshot};
 
 const PREFIX: &str = "step-";
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.toml";
 const SUMS: &str = "XXH128SUMS";
-/// What has a checksum, sorted.
+/// The files that have a checksum, sorted.
 const SUMMED: [&str; 3] = [CONFIG, TENSORS, STATE];
-/// Of what is in `state.toml` and how, and of the steps that follow from it.
-const FORMAT: u32 = 3;
-/// The one before, which is read too: its options do not say what losses are divided by.
-const EARLIER_FORMAT: u32 = 2;
-/// In `state.safetensors`, before the paths.
-const MODEL: &str = "model/";
-const BEST: &str = "best/";
-const OPTIMIZER: &str = "optimizer/";
-/// Only in runs whose adapter method keeps a state; a program from before there were such methods refuses it.
-const HOOKS: &str = "hooks/";
 /// Bytes that are hashed at a time.
 const CHUNK: usize = 1 << 20;
-
-/// What a checkpoint keeps.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CheckpointContents {
-    /// The training.
-    pub snapshot: Snapshot,
-    /// The run's configuration, as its `run.toml` has it.
-    pub config: String,
-    /// How long the metrics log was, in bytes.
-    pub log_bytes: u64,
-}
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// It is not as it was written.
+    /// It is not what was written.
     #[error("{}: is damaged: {reason}", .path.display())]
     Damaged {
         /// The checkpoint's folder.
@@ -99,7 +70,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Those in `folder`, which need not be there yet.
+    /// The checkpoints in `folder`, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
@@ -109,10 +80,10 @@ impl Checkpoints {
         self.folder.join(format!("{PREFIX}{step:08}"))
     }
 
-    /// The steps after which there is one, whole or not, ascending.
+    /// The steps after which there is a checkpoint, whole or not, ascending.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// If the operating system refuses.
     pub fn steps(&self) -> Result<Vec<usize>, CheckpointError> {
         let mut steps: Vec<usize> = self
             .names()?
@@ -146,13 +117,13 @@ impl Checkpoints {
     /// Writes a checkpoint; when this returns, it is on the disk.
     ///
     /// # Errors
-    /// What the operating system says; nothing new is left then, and every other checkpoint is as it was.
-    pub fn save(&self, kept: &CheckpointContents) -> Result<PathBuf, CheckpointError> {
-        let path = self.path(kept.snapshot.step);
+    /// If it cannot be written; then nothing new is left, and every other checkpoint is as it was.
+    pub fn save(&self, contents: &CheckpointContents) -> Result<PathBuf, CheckpointError> {
+        let path = self.path(contents.snapshot.step);
         let staged = self.hidden(&path, "new");
-        let written = self.stage(kept, &staged).and_then(|()| {
+        let written = self.stage(contents, &staged).and_then(|()| {
             if path.exists() {
-                // Damaged, or of a future that a run has fallen back from.
+                // Damaged, or made before the run fell back to an earlier step.
                 self.remove(&path)?;
             }
             fs::rename(&staged, &path).map_err(|error| ModelError::write(&path, error))?;
@@ -167,7 +138,7 @@ impl Checkpoints {
         Ok(path)
     }
 
-    fn stage(&self, kept: &CheckpointContents, staged: &Path) -> Result<(), CheckpointError> {
+    fn stage(&self, contents: &CheckpointContents, staged: &Path) -> Result<(), CheckpointError> {
         let at = |error| ModelError::write(staged, error);
         if !self.folder.exists() {
             fs::create_dir_all(&self.folder).map_err(at)?;
@@ -179,11 +150,14 @@ impl Checkpoints {
             fs::remove_dir_all(staged).map_err(at)?;
         }
         fs::create_dir(staged).map_err(at)?;
-        write_atomically(&staged.join(CONFIG), kept.config.as_bytes())?;
-        let text = toml::to_string(&Written::of(kept))
+        write_atomically(&staged.join(CONFIG), contents.config.as_bytes())?;
+        let text = contents
+            .state_text()
             .map_err(|error| at(io::Error::other(error.to_string())))?;
         write_atomically(&staged.join(STATE), text.as_bytes())?;
-        let tensors = tensors(&kept.snapshot).map_err(|error| at(io::Error::other(error)))?;
+        let tensors = contents
+            .tensors()
+            .map_err(|error| at(io::Error::other(error)))?;
         write_checkpoint(&staged.join(TENSORS), tensors)?;
         write_atomically(&staged.join(SUMS), sums(staged).map_err(at)?.as_bytes())?;
         Ok(())
@@ -192,15 +166,15 @@ impl Checkpoints {
     /// The checkpoint after `step` steps.
     ///
     /// # Errors
-    /// When it is damaged, or cannot be read.
+    /// If it is damaged, or cannot be read.
     pub fn load(&self, step: usize) -> Result<CheckpointContents, CheckpointError> {
         let path = self.path(step);
         let damaged = |reason: String| CheckpointError::Damaged {
             path: path.clone(),
             reason,
         };
-        // What may be otherwise in a minute (a network's disk, no memory, no rights) is no damage: it would
-        // cost the checkpoints that are whole.
+        // Transient errors (a network disk, no memory, no rights) are not damage: a checkpoint that may be whole would be
+        // given up.
         let unreadable = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound
             | io::ErrorKind::UnexpectedEof
@@ -226,38 +200,29 @@ impl Checkpoints {
             let bytes = read(name).map_err(unreadable)?;
             String::from_utf8(bytes).map_err(|error| damaged(format!("{name}: {error}")))
         };
-        let state = text(STATE)?;
-        let unclear = |error: toml::de::Error| damaged(format!("{STATE}: {error}"));
-        let Version { format } = toml::from_str(&state).map_err(unclear)?;
-        let written: Written = match format {
-            FORMAT => toml::from_str(&state).map_err(unclear)?,
-            EARLIER_FORMAT => {
-                let mut table: toml::Table = toml::from_str(&state).map_err(unclear)?;
-                if let Some(options) = table.get_mut("options").and_then(toml::Value::as_table_mut)
-                {
-                    of_earlier_builds(options);
-                }
-                table.try_into().map_err(unclear)?
-            }
-            found => return Err(CheckpointError::Format { path, found }),
-        };
+        let (state, config) = (text(STATE)?, text(CONFIG)?);
         let tensors = read(TENSORS).map_err(unreadable)?;
-        written
-            .kept(text(CONFIG)?, &tensors)
-            .map_err(|reason| damaged(format!("{TENSORS}: {reason}")))
+        CheckpointContents::read(&state, config, &tensors).map_err(|error| match error {
+            ContentsError::Format(found) => CheckpointError::Format {
+                path: path.clone(),
+                found,
+            },
+            ContentsError::State(reason) => damaged(format!("{STATE}: {reason}")),
+            ContentsError::Tensors(reason) => damaged(format!("{TENSORS}: {reason}")),
+        })
     }
 
     /// The newest checkpoint that is whole, and what is wrong with newer ones.
     ///
     /// # Errors
-    /// When one is whole, but of another version, or the operating system refuses.
+    /// If a checkpoint is whole but has an unknown format, or the operating system refuses.
     pub fn newest(
         &self,
     ) -> Result<(Option<CheckpointContents>, Vec<CheckpointError>), CheckpointError> {
         let mut damages = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             match self.load(step) {
-                Ok(kept) => return Ok((Some(kept), damages)),
+                Ok(contents) => return Ok((Some(contents), damages)),
                 Err(error @ CheckpointError::Damaged { .. }) => damages.push(error),
                 Err(error) => return Err(error),
             }
@@ -265,12 +230,12 @@ impl Checkpoints {
         Ok((None, damages))
     }
 
-    /// Removes all but the newest `most` up to `step`, and the one after `best` steps. Also what a killed
-    /// program left, and what is of later steps than `step`: it is damaged, or was made before a run
-    /// fell back to where it is now.
+    /// Removes all checkpoints but the newest `most` up to `step`, and the one after `best` steps. It also removes what a
+    /// killed program left, and checkpoints of later steps than `step`: they are damaged, or were made before the run
+    /// fell back to an earlier step.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// If the operating system refuses.
     pub fn prune(
         &self,
         step: usize,
@@ -288,10 +253,10 @@ impl Checkpoints {
         self.sweep()
     }
 
-    /// Removes all of them.
+    /// Removes all checkpoints.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// If the operating system refuses.
     pub fn clear(&self) -> Result<(), CheckpointError> {
         for step in self.steps()? {
             self.remove(&self.path(step))?;
@@ -311,7 +276,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes a checkpoint so that none with its name is ever there in part.
+    /// Removes a checkpoint in a way that never leaves part of it under its name.
     fn remove(&self, path: &Path) -> Result<(), CheckpointError> {
         let old = self.hidden(path, "old");
         let at = |error| ModelError::write(path, error);
@@ -355,164 +320,20 @@ fn sums(folder: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-type Named<'a> = (String, Vec<usize>, Cow<'a, [f32]>);
-
-fn tensors(snapshot: &Snapshot) -> Result<Vec<Named<'_>>, String> {
-    let best = snapshot.best.iter();
-    // What trains is the best itself right after it was found.
-    let best = best.filter(|best| best.step != snapshot.step);
-    let all = best
-        .map(|best| (BEST, &best.values))
-        .chain([(MODEL, &snapshot.model)])
-        .chain([(OPTIMIZER, &snapshot.optimizer.tensors)])
-        .chain([(HOOKS, &snapshot.hooks)]);
-    let mut tensors = Vec::new();
-    for (prefix, state) in all {
-        for (path, data) in state {
-            let values = data
-                .as_slice::<f32>()
-                .map_err(|error| format!("{path}: {error:?}"))?;
-            let shape = data.shape().to_vec();
-            tensors.push((format!("{prefix}{path}"), shape, Cow::Borrowed(values)));
-        }
-    }
-    Ok(tensors)
-}
-
-#[derive(Deserialize)]
-struct Version {
-    format: u32,
-}
-
-/// `state.toml`. Scores are lists, since a table would lose their order; TOML's numbers are 64 bits with a
-/// sign, so that the random state is hexadecimal.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    format: u32,
-    /// The program's version.
-    version: String,
-    step: usize,
-    tokens: usize,
-    seconds: f64,
-    waited: usize,
-    random: String,
-    log_bytes: u64,
-    data: String,
-    base: String,
-    before: Vec<(MetricName, f64)>,
-    last: Vec<(MetricName, f64)>,
-    best: Option<WrittenBest>,
-    options: TrainOptions,
-    optimizer: BTreeMap<String, u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WrittenBest {
-    step: usize,
-    scores: Vec<(MetricName, f64)>,
-}
-
-fn listed(scores: &Scores) -> Vec<(MetricName, f64)> {
-    scores.iter().collect()
-}
-
-fn scores(list: Vec<(MetricName, f64)>) -> Scores {
-    let mut scores = Scores::default();
-    for (name, value) in list {
-        scores.set(name, value);
-    }
-    scores
-}
-
-impl Written {
-    fn of(kept: &CheckpointContents) -> Self {
-        let snapshot = &kept.snapshot;
-        Self {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            step: snapshot.step,
-            tokens: snapshot.tokens,
-            seconds: snapshot.seconds,
-            waited: snapshot.evals_since_best,
-            random: format!("{:016x}", snapshot.random),
-            log_bytes: kept.log_bytes,
-            data: snapshot.data.clone(),
-            base: snapshot.base.clone(),
-            before: listed(&snapshot.before),
-            last: listed(&snapshot.last),
-            best: snapshot.best.as_ref().map(|best| WrittenBest {
-                step: best.step,
-                scores: listed(&best.scores),
-            }),
-            options: snapshot.options.clone(),
-            optimizer: snapshot.optimizer.counters.clone(),
-        }
-    }
-
-    fn kept(self, config: String, tensors: &[u8]) -> Result<CheckpointContents, String> {
-        let [mut model, mut best, mut moments, mut hooks] = [const { State::new() }; 4];
-        let file = SafeTensors::deserialize(tensors).map_err(|error| error.to_string())?;
-        for (name, view) in file.iter() {
-            if view.dtype() != Dtype::F32 {
-                return Err(format!("`{name}` is {:?}, not F32", view.dtype()));
-            }
-            let parts = [(MODEL, &mut model), (BEST, &mut best)];
-            let place = parts
-                .into_iter()
-                .chain([(OPTIMIZER, &mut moments), (HOOKS, &mut hooks)])
-                .find_map(|(prefix, state)| Some((name.strip_prefix(prefix)?, state)));
-            let Some((path, state)) = place else {
-                return Err(format!("`{name}` is unknown"));
-            };
-            let (chunks, _) = view.data().as_chunks::<4>();
-            let values: Vec<f32> = chunks.iter().map(|one| f32::from_le_bytes(*one)).collect();
-            state.insert(
-                path.to_string(),
-                TensorData::new(values, view.shape().to_vec()),
-            );
-        }
-        let best = self.best.map(|written| Best {
-            values: match written.step == self.step {
-                true => model.clone(),
-                false => best,
-            },
-            scores: scores(written.scores),
-            step: written.step,
-        });
-        let random = u64::from_str_radix(&self.random, 16)
-            .map_err(|_| format!("`random` is {}", self.random))?;
-        let snapshot = Snapshot {
-            options: self.options,
-            step: self.step,
-            tokens: self.tokens,
-            seconds: self.seconds,
-            evals_since_best: self.waited,
-            random,
-            before: scores(self.before),
-            last: scores(self.last),
-            best,
-            model,
-            optimizer: OptimizerState {
-                tensors: moments,
-                counters: self.optimizer,
-            },
-            hooks,
-            data: self.data,
-            base: self.base,
-        };
-        Ok(CheckpointContents {
-            snapshot,
-            config,
-            log_bytes: self.log_bytes,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use burn::tensor::TensorData;
+    use mtlora_core::State;
+
     use super::*;
+    use crate::metrics::labels::{MetricName, Scores};
     use crate::training::normalization::LossNormalization;
+    use crate::training::optimizer_state::OptimizerState;
+    use crate::training::options::TrainOptions;
+    use crate::training::snapshot::{Best, Snapshot};
 
     fn state(names: &[&str], start: f32) -> State {
         let data = |index: usize| {
@@ -531,9 +352,10 @@ mod tests {
         scores.set(MetricName::Matthews, 0.1 + 0.2);
         scores.set(MetricName::Accuracy, f64::NEG_INFINITY);
         let model = state(&["a", "b.c"], step as f32);
-        let values = match step == best {
-            true => model.clone(),
-            false => state(&["a", "b.c"], best as f32),
+        let values = if step == best {
+            model.clone()
+        } else {
+            state(&["a", "b.c"], best as f32)
         };
         let optimizer = OptimizerState {
             tensors: state(&["a/m", "b.c/m"], 7.0),

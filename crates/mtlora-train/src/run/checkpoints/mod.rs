@@ -1,0 +1,4 @@
+//! The checkpoints of a run's folder.
+
+pub(crate) mod contents;
+pub(crate) mod store;
