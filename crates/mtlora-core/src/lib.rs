@@ -81,6 +81,7 @@ mod base_dtype;
 mod contexts;
 mod devices;
 mod layers;
+mod module_pattern;
 mod ops;
 mod random;
 mod sequence_offsets;
@@ -119,6 +120,7 @@ pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
+pub use module_pattern::{ModulePattern, PatternError};
 pub use ops::{ActivationDtype, Capabilities, Gelu, capabilities, vecmath};
 pub use random::{random_state, seed, set_random_state};
 pub use sequence_offsets::{EqualLengthRun, SequenceOffsets, SequenceOffsetsError};

@@ -1,5 +1,6 @@
 use crate::adapter::init::Init;
 use crate::adapter::methods::definition::AdapterMethod;
+use crate::module_pattern::PatternError;
 
 /// Why an adapter cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -12,13 +13,13 @@ pub enum AttachError {
         /// Every module that could be adapted.
         available: Vec<String>,
     },
-    /// The target is not a valid regular expression.
-    #[error("the target `{pattern}` is not a valid regular expression: {source}")]
+    /// The target is a regular expression that is not valid, or takes too long.
+    #[error("the target `{pattern}` cannot be used as a regular expression: {source}")]
     Pattern {
         /// The text.
         pattern: String,
         /// What is wrong with it.
-        source: regex::Error,
+        source: PatternError,
     },
     /// The rank does not fit a weight.
     #[error("rank {rank} does not fit {path} ({input} x {output}): choose 1 to {}", .input.min(.output))]

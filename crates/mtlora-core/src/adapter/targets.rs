@@ -1,9 +1,9 @@
 use std::fmt;
 
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::AttachError;
+use crate::adapter::error::AttachError;
+use crate::module_pattern::ModulePattern;
 
 /// Which weights are adapted, said as PEFT's `target_modules` says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +12,7 @@ pub enum Targets {
     /// Modules whose path is one of the names or ends with `.` and one of them. Each name must
     /// match something.
     Names(Vec<String>),
-    /// Modules whose whole path matches the regular expression.
+    /// Modules whose whole path matches the regular expression, as [`ModulePattern`] reads it.
     Pattern(String),
     /// Every linear layer, but for those that are trained themselves (`modules_to_save`).
     AllLinear,
@@ -56,13 +56,18 @@ impl Targets {
                 paths(modules, |path, _| meant(path))
             }
             Targets::Pattern(pattern) => {
-                let whole = Regex::new(&format!("^(?:{pattern})$")).map_err(|source| {
-                    AttachError::Pattern {
-                        pattern: pattern.clone(),
-                        source,
+                let wrong = |source| AttachError::Pattern {
+                    pattern: pattern.clone(),
+                    source,
+                };
+                let whole = ModulePattern::whole(pattern).map_err(wrong)?;
+                let mut found = Vec::new();
+                for (path, _) in modules {
+                    if whole.is_match(path).map_err(wrong)? {
+                        found.push(path.as_str());
                     }
-                })?;
-                paths(modules, |path, _| whole.is_match(path))
+                }
+                found
             }
             Targets::AllLinear => paths(modules, |_, linear| linear),
         };

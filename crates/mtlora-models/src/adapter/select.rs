@@ -3,17 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use fancy_regex::{Regex, RegexBuilder};
+use mtlora_core::{ModulePattern, PatternError};
 
 use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
-
-/// Steps that an expression may take on one name.
-const MAX_STEPS: usize = 100_000;
-/// The largest size of a compiled expression, in bytes.
-const MAX_COMPILED: usize = 1 << 20;
-/// The longest expression.
-const MAX_LENGTH: usize = 1 << 14;
 
 /// A module as a selection sees it.
 #[derive(Clone, Copy)]
@@ -26,36 +19,23 @@ pub(super) struct Candidate<'a> {
 
 /// An expression of the configuration, compiled.
 struct Pattern<'a> {
-    regex: Regex,
+    compiled: ModulePattern,
     path: &'a Path,
     field: &'static str,
     source: &'a str,
 }
 
 impl<'a> Pattern<'a> {
+    /// The expression `source` of a field, of which `complete` makes the one that is matched.
     fn new(
         path: &'a Path,
         field: &'static str,
         source: &'a str,
-        whole: String,
+        complete: impl FnOnce(&str) -> String,
     ) -> Result<Self, AdapterError> {
-        let wrong = |message: String| AdapterError::Pattern {
-            path: path.to_path_buf(),
-            field,
-            pattern: source.to_string(),
-            message,
-        };
-        if source.len() > MAX_LENGTH {
-            return Err(wrong(format!("it is longer than {MAX_LENGTH} characters")));
-        }
-        let regex = RegexBuilder::new(&whole)
-            .backtrack_limit(MAX_STEPS)
-            .delegate_size_limit(MAX_COMPILED)
-            .delegate_dfa_size_limit(MAX_COMPILED)
-            .build()
-            .map_err(|error| wrong(error.to_string()))?;
+        let compiled = ModulePattern::new(source, complete);
         Ok(Self {
-            regex,
+            compiled: compiled.map_err(|error| wrong(path, field, source, &error))?,
             path,
             field,
             source,
@@ -63,14 +43,23 @@ impl<'a> Pattern<'a> {
     }
 
     fn matches(&self, name: &str) -> Result<bool, AdapterError> {
-        self.regex
-            .is_match(name)
-            .map_err(|error| AdapterError::Pattern {
-                path: self.path.to_path_buf(),
-                field: self.field,
-                pattern: self.source.to_string(),
-                message: error.to_string(),
-            })
+        let found = self.compiled.is_match(name);
+        found.map_err(|error| wrong(self.path, self.field, self.source, &error))
+    }
+
+    /// The text of a named group of the first match; `None` where nothing matches.
+    fn group<'n>(&self, name: &'n str, group: &str) -> Result<Option<&'n str>, AdapterError> {
+        let found = self.compiled.group(name, group);
+        found.map_err(|error| wrong(self.path, self.field, self.source, &error))
+    }
+}
+
+fn wrong(path: &Path, field: &'static str, source: &str, error: &PatternError) -> AdapterError {
+    AdapterError::Pattern {
+        path: path.to_path_buf(),
+        field,
+        pattern: source.to_string(),
+        message: error.to_string(),
     }
 }
 
@@ -143,7 +132,7 @@ impl AdapterConfig {
                 .map(|candidate| candidate.name)
                 .collect(),
             Some(TargetModules::Pattern(source)) => {
-                let pattern = Pattern::new(path, field, source, format!("^(?:{source})$"))?;
+                let pattern = Pattern::new(path, field, source, |one| format!("^(?:{one})$"))?;
                 let mut found = HashSet::new();
                 for name in names() {
                     if pattern.matches(name)? {
@@ -198,8 +187,7 @@ fn by_pattern<T: Copy>(
     let mut values = vec![None; names.len()];
     for (source, value) in patterns {
         // One at a time: thousands of compiled expressions would take a lot of memory.
-        let whole = format!("^(?:.*\\.)?(?:{source})$");
-        let pattern = Pattern::new(path, field, source, whole)?;
+        let pattern = Pattern::new(path, field, source, |one| format!("^(?:.*\\.)?(?:{one})$"))?;
         for (name, slot) in names.iter().zip(&mut values) {
             if slot.is_none() && pattern.matches(name)? {
                 *slot = Some(*value);
@@ -213,7 +201,6 @@ fn by_pattern<T: Copy>(
 struct Layers<'a> {
     wanted: HashSet<usize>,
     patterns: Vec<Pattern<'a>>,
-    path: &'a Path,
 }
 
 impl<'a> Layers<'a> {
@@ -222,15 +209,12 @@ impl<'a> Layers<'a> {
         let mut patterns = Vec::new();
         if !wanted.is_empty() {
             for source in &config.layers_pattern {
-                let whole = format!("^(?:.*?\\.)??(?:{source})\\.(?<idx>\\d+)\\.");
-                patterns.push(Pattern::new(path, "layers_pattern", source, whole)?);
+                patterns.push(Pattern::new(path, "layers_pattern", source, |one| {
+                    format!("^(?:.*?\\.)??(?:{one})\\.(?<idx>\\d+)\\.")
+                })?);
             }
         }
-        Ok(Self {
-            wanted,
-            patterns,
-            path,
-        })
+        Ok(Self { wanted, patterns })
     }
 
     fn have(&self, name: &str) -> Result<bool, AdapterError> {
@@ -238,7 +222,7 @@ impl<'a> Layers<'a> {
             return Ok(true);
         }
         if self.patterns.is_empty() {
-            // The first number that something stands before and something behind.
+            // The first number among the names, but for the first two and the last.
             let parts: Vec<&str> = name.split('.').collect();
             let inner = parts.len().saturating_sub(1);
             let digits =
@@ -250,17 +234,8 @@ impl<'a> Layers<'a> {
             return Ok(number.is_some_and(|number| self.wanted.contains(&number)));
         }
         for pattern in &self.patterns {
-            let captures = pattern.regex.captures(name);
-            let captures = captures.map_err(|error| AdapterError::Pattern {
-                path: self.path.to_path_buf(),
-                field: "layers_pattern",
-                pattern: pattern.source.to_string(),
-                message: error.to_string(),
-            })?;
-            if let Some(captures) = captures {
-                let number = captures
-                    .name("idx")
-                    .and_then(|idx| idx.as_str().parse().ok());
+            if let Some(number) = pattern.group(name, "idx")? {
+                let number = number.parse().ok();
                 return Ok(number.is_some_and(|number| self.wanted.contains(&number)));
             }
         }
