@@ -6,5 +6,6 @@ pub(crate) mod folder_notes;
 pub(crate) mod names;
 pub(crate) mod pickle;
 pub(crate) mod read;
+mod safetensors_header;
 pub(crate) mod save;
 pub(crate) mod weights;

@@ -1,4 +1,4 @@
-//! The encoder that RoBERTa and BERT share, on token strips.
+//! The encoder that RoBERTa and BERT share, on packed batches.
 //!
 //! Field names follow the modules of Hugging Face's models, so that a path ends as PEFT's users
 //! know it: `query`, `value`, `attention.output.dense`, `intermediate.dense`, ...
@@ -44,10 +44,10 @@ impl Embeddings {
         }
     }
 
-    fn forward(&self, strip: &PackedBatch) -> Tensor<2> {
-        let words = adapted_embedding(&self.word_embeddings, strip.ids.clone());
-        let positions = adapted_embedding(&self.position_embeddings, strip.positions.clone());
-        let types = adapted_embedding(&self.token_type_embeddings, strip.type_ids.clone());
+    fn forward(&self, batch: &PackedBatch) -> Tensor<2> {
+        let words = adapted_embedding(&self.word_embeddings, batch.ids.clone());
+        let positions = adapted_embedding(&self.position_embeddings, batch.positions.clone());
+        let types = adapted_embedding(&self.token_type_embeddings, batch.type_ids.clone());
         let sum = words + types + positions;
         dropout(&self.dropout, self.layer_norm.forward(sum))
     }
@@ -171,14 +171,14 @@ impl Layer {
     }
 
     /// Only the rows `starts`: all that a classifier reads of the last layer.
-    fn forward_first(&self, hidden: Tensor<2>, strip: &PackedBatch) -> Tensor<2> {
+    fn forward_first(&self, hidden: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
         let context = self
             .attention
             .self_
-            .forward(hidden.clone(), &strip.segments);
+            .forward(hidden.clone(), &batch.segments);
         self.feed_forward(
-            context.select(0, strip.starts.clone()),
-            hidden.select(0, strip.starts.clone()),
+            context.select(0, batch.starts.clone()),
+            hidden.select(0, batch.starts.clone()),
         )
     }
 
@@ -241,33 +241,33 @@ impl Encoder {
     }
 
     /// The hidden states of every token: `[tokens, hidden]`.
-    pub fn forward(&self, strip: &PackedBatch) -> Tensor<2> {
-        let embedded = self.embeddings.forward(strip);
+    pub fn forward(&self, batch: &PackedBatch) -> Tensor<2> {
+        let embedded = self.embeddings.forward(batch);
         self.encoder.layer.iter().fold(embedded, |hidden, layer| {
-            layer.forward(hidden, &strip.segments)
+            layer.forward(hidden, &batch.segments)
         })
     }
 
     /// The embeddings and the hidden states behind each layer: each `[tokens, hidden]`.
-    pub fn hidden_states(&self, strip: &PackedBatch) -> Vec<Tensor<2>> {
-        let mut states = vec![self.embeddings.forward(strip)];
+    pub fn hidden_states(&self, batch: &PackedBatch) -> Vec<Tensor<2>> {
+        let mut states = vec![self.embeddings.forward(batch)];
         for (index, layer) in self.encoder.layer.iter().enumerate() {
-            states.push(layer.forward(states[index].clone(), &strip.segments));
+            states.push(layer.forward(states[index].clone(), &batch.segments));
         }
         states
     }
 
     /// The last hidden state of each sequence's first token: `[sequences, hidden]`. The last layer
     /// computes no other row behind its attention.
-    pub fn first_tokens(&self, strip: &PackedBatch) -> Tensor<2> {
-        let embedded = self.embeddings.forward(strip);
+    pub fn first_tokens(&self, batch: &PackedBatch) -> Tensor<2> {
+        let embedded = self.embeddings.forward(batch);
         let Some((last, layers)) = self.encoder.layer.split_last() else {
-            return embedded.select(0, strip.starts.clone());
+            return embedded.select(0, batch.starts.clone());
         };
         let hidden = layers.iter().fold(embedded, |hidden, layer| {
-            layer.forward(hidden, &strip.segments)
+            layer.forward(hidden, &batch.segments)
         });
-        last.forward_first(hidden, strip)
+        last.forward_first(hidden, batch)
     }
 
     /// Logits over the vocabulary from hidden states: `hidden Wᵀ`, `W` the word embeddings.
