@@ -50,10 +50,11 @@
 //! | to | read |
 //! |---|---|
 //! | classify or score texts | [`SequenceClassifier`], [`ClassifierConfig`], [`TextEncoder`], [`PackedBatch`] |
-//! | generate text | [`CausalLm`], [`Gpt2Config`], [`CausalText`], [`Gpt2Decoder`], [`generate`] |
+//! | generate text | [`CausalLm`], [`CausalConfig`], [`CausalText`], [`CachedDecoder`], [`generate`] |
 //! | pre-train an encoder | [`MaskedLm`], [`train_tokenizer`] |
 //! | read an adapter and attach it, or inspect and combine adapters | [`PeftAdapter`], [`AdapterConfig`] |
 //! | write what a model trains while it trains | [`TrainedFormat`] |
+//! | find out what kind of model a folder has, or add a model family | [`ModelFamilies`], [`ModelFamily`] |
 //! | read a checkpoint's tensors | [`Checkpoint`], [`CheckpointLayout`] |
 
 mod adapter;
@@ -87,7 +88,9 @@ pub use families::encoder::classifier::{ClassificationHead, EncoderClassifier};
 pub use families::encoder::config::{EncoderConfig, EncoderSizes};
 pub use families::encoder::masked_lm::{EncoderMaskedLm, LmHead};
 pub use families::encoder::model::Encoder;
-pub use families::family::{CausalFamily, ClassifierFamily, MaskedLmFamily, ModelFamily};
+pub use families::family::{
+    CausalFamily, ClassifierFamily, DefaultTargets, MaskedLmFamily, ModelFamily,
+};
 pub use families::gpt2::{Block, Gpt2, Gpt2Config, Gpt2Lm, Gpt2Sizes, Mlp, fused_projections};
 pub use families::masked_lm::{MaskedLm, MaskedLmConfig, MaskedLmModel, MaskedLmModelConfig};
 pub use families::operations::OperationCounter;

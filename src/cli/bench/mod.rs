@@ -24,7 +24,7 @@ enum What {
     /// An epoch, or the beginning of one, of a task's train split: real lengths, batches as training
     /// makes them.
     Epoch(epoch::Args),
-    /// Writing texts of one length behind random prompts, by beam search, with a GPT-2.
+    /// Writing texts of one length after random prompts, by beam search, with a causal model.
     Generate(generate::Args),
 }
 

@@ -1,4 +1,4 @@
-//! What is measured: a model, and what of it trains.
+//! The model that is measured, and its adapter.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -124,7 +124,7 @@ impl ModelArgs {
         if adapter.projections.is_some() {
             return Err("--projections is for GPT-2".into());
         }
-        let settings = adapter.settings(Defaults::classification().adapter);
+        let settings = adapter.settings(Defaults::classification().on(config.model_type()).adapter);
         let options = ClassifierOptions {
             base_dtype: settings.base_dtype_to_read(),
             seed: self.seed,
@@ -172,9 +172,12 @@ impl ModelArgs {
         device: &Device,
     ) -> Result<CausalLm, Box<dyn Error>> {
         if adapter.method == MethodName::Head {
-            return Err("a GPT-2 has no head of its own to train: choose mtlora or full".into());
+            return Err(
+                "a model that writes texts has no head of its own to train: choose mtlora or full"
+                    .into(),
+            );
         }
-        let settings = adapter.settings(Defaults::data_to_text().adapter);
+        let settings = adapter.settings(Defaults::data_to_text().on(config.model_type()).adapter);
         let model = settings.method(&[], self.seed)?.prepare(self.plain_causal(
             settings.base_dtype_to_read(),
             config,

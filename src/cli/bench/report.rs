@@ -1,4 +1,4 @@
-//! What a measurement comes to.
+//! The result of a measurement.
 
 use std::error::Error;
 

@@ -15,7 +15,7 @@ use crate::cli::pretrain::masked_lm::{Args, Made, Shown};
 
 pub(crate) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dyn Error>> {
     let tokenizer = match &args.tokenizer {
-        Some(folder) => read_tokenizer(folder)?,
+        Some(folder) => read_tokenizer(folder, args.architecture.model_type())?,
         None => train_causal_tokenizer(lines.iter(), args.vocab_size)?,
     };
     let end_of_text = tokenizer.token_to_id(END_OF_TEXT).ok_or_else(|| {

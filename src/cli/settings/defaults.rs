@@ -1,7 +1,7 @@
 //! The defaults of a run's settings, each defined once: runs use them, and the help prints them.
 
 use clap::Arg;
-use mtlora::models::GenerationConfig;
+use mtlora::models::{GenerationConfig, ModelFamilies};
 use mtlora::train::data_to_text::{PairsConfig, Scorer};
 use mtlora::train::{AdapterSettings, BatchSize, SaveOptions, TableConfig, TrainOptions};
 
@@ -21,7 +21,7 @@ pub(crate) struct Defaults {
 }
 
 impl Defaults {
-    /// For labels and numbers.
+    /// For labels and numbers, with a RoBERTa.
     pub(crate) fn classification() -> Self {
         Self {
             adapter: AdapterSettings::default(),
@@ -30,15 +30,14 @@ impl Defaults {
         }
     }
 
-    /// The settings of the paper's GPT-2 runs (arXiv 2403.07440), except for the warm-up, which is a share of the steps.
+    /// For texts, with a GPT-2: the settings of the paper's runs (arXiv 2403.07440), except for the warm-up, which is a
+    /// share of the steps.
     pub(crate) fn data_to_text() -> Self {
-        Self {
+        let defaults = Self {
             adapter: AdapterSettings {
                 rank: 4,
                 alpha: 32.0,
                 dropout: 0.1,
-                targets: Some("c_attn,c_fc".to_string()),
-                projections: Some("qkv".to_string()),
                 ..AdapterSettings::default()
             },
             training: TrainOptions {
@@ -49,7 +48,16 @@ impl Defaults {
                 ..TrainOptions::default()
             },
             max_length: 512,
-        }
+        };
+        defaults.on("gpt2")
+    }
+
+    /// The same with the weights that are adapted in models of this type.
+    pub(crate) fn on(mut self, model_type: &str) -> Self {
+        let default = ModelFamilies::builtin().default_targets(model_type);
+        self.adapter.targets = Some(default.targets.to_string());
+        self.adapter.projections = default.projections.map(str::to_string);
+        self
     }
 
     /// The number of sequences in a batch.

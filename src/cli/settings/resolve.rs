@@ -113,7 +113,8 @@ impl Settings {
             // Splits may have classes that the head knows and the train split lacks.
             task = task::find(name, table.clone(), &place.data)?;
         }
-        let defaults = Defaults::classification();
+        let model = ClassifierConfig::from_folder(&place.model)?;
+        let defaults = Defaults::classification().on(model.model_type());
         let adapter = self.adapter(defaults.adapter)?;
         let max_length = match self.max_length {
             Some(length) => length,
@@ -149,9 +150,9 @@ impl Settings {
         task: Box<dyn GenerationTask>,
         pairs: Option<PairsConfig>,
     ) -> Result<Resolved, Box<dyn Error>> {
-        let defaults = Defaults::data_to_text();
-        let adapter = self.adapter(defaults.adapter)?;
         let model = CausalConfig::from_folder(&place.model)?;
+        let defaults = Defaults::data_to_text().on(model.model_type());
+        let adapter = self.adapter(defaults.adapter)?;
         let max_length = match self.max_length {
             Some(length) => length,
             None => encoding::default_length(&place.model, defaults.max_length)?,

@@ -35,12 +35,12 @@ pub struct AdaptedModule {
 /// use std::path::Path;
 /// use burn::tensor::Device;
 /// use mtlora_core::Fold;
-/// use mtlora_models::{CausalLm, Gpt2Config, PeftAdapter};
+/// use mtlora_models::{CausalConfig, CausalLm, PeftAdapter};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // Theirs, here.
 /// let device = Device::flex();
-/// let config = Gpt2Config::from_folder(Path::new("gpt2"))?;
+/// let config = CausalConfig::from_folder(Path::new("gpt2"))?;
 /// let model = CausalLm::from_folder(Path::new("gpt2"), &config, &device)?;
 /// let adapter = PeftAdapter::from_folder(Path::new("their-adapter"))?;
 /// let model = adapter.attach(model, &config, &[])?;

@@ -96,7 +96,7 @@ impl ConfigFile {
         self.fields().size(field, what, range)
     }
 
-    /// The error that the file's architecture is none of `supported`.
+    /// The error for a file whose architecture is not one of `supported`.
     pub(crate) fn unsupported(&self, supported: Vec<&'static str>) -> ModelError {
         ModelError::UnsupportedArchitecture {
             path: self.path.clone(),

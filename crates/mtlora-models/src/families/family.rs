@@ -9,7 +9,7 @@ use super::masked_lm::MaskedLmConfig;
 use super::sizes::{ModelSizes, PublishedModel};
 use crate::error::ModelError;
 
-/// Models that share an architecture, by the `model_type` in their config.json. What a family does not offer is none.
+/// Models that share an architecture, by the `model_type` in their config.json. A family offers some of the kinds of models.
 pub trait ModelFamily: fmt::Debug + Send + Sync {
     /// The `model_type`s that the family reads.
     fn model_types(&self) -> &[&'static str];
@@ -29,10 +29,32 @@ pub trait ModelFamily: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Which weights an adapter is attached to if nothing else is asked for.
+    fn default_targets(&self) -> DefaultTargets {
+        DefaultTargets::ALL_LINEAR
+    }
+
     /// Models of the family whose sizes are published, for measuring without their weights.
     fn published(&self) -> &[PublishedModel] {
         &[]
     }
+}
+
+/// Which weights an adapter is attached to if nothing else is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultTargets {
+    /// The weights, as [`Targets::parse`](mtlora_core::Targets::parse) reads them.
+    pub targets: &'static str,
+    /// Which of the query, key and value that one weight holds, as letters of `qkv`, in families that have such a weight.
+    pub projections: Option<&'static str>,
+}
+
+impl DefaultTargets {
+    /// Every linear map but the head.
+    pub const ALL_LINEAR: Self = Self {
+        targets: "all-linear",
+        projections: None,
+    };
 }
 
 /// A family of causal language models.

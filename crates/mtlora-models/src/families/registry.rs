@@ -6,7 +6,7 @@ use super::causal::CausalConfig;
 use super::classifier::ClassifierConfig;
 use super::config_file::ConfigFile;
 use super::encoder::EncoderFamily;
-use super::family::ModelFamily;
+use super::family::{DefaultTargets, ModelFamily};
 use super::gpt2::Gpt2Family;
 use super::masked_lm::MaskedLmConfig;
 use super::sizes::ModelSizes;
@@ -141,6 +141,13 @@ impl ModelFamilies {
             }
         }
         Ok(None)
+    }
+
+    /// Which weights of a model of this type an adapter is attached to if nothing else is asked for; all linear maps of
+    /// an unknown one.
+    pub fn default_targets(&self, model_type: &str) -> DefaultTargets {
+        let family = self.family(model_type);
+        family.map_or(DefaultTargets::ALL_LINEAR, ModelFamily::default_targets)
     }
 
     fn family(&self, model_type: &str) -> Option<&dyn ModelFamily> {

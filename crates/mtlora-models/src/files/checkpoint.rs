@@ -207,9 +207,10 @@ impl Checkpoint {
     /// Adds the tensors of a file.
     fn add_file(&mut self, path: &Path) -> Result<(), ModelError> {
         let is_pickle = path.extension().is_some_and(|ending| ending == "bin");
-        match is_pickle {
-            true => self.add_pickle(path),
-            false => self.add_safetensors(path),
+        if is_pickle {
+            self.add_pickle(path)
+        } else {
+            self.add_safetensors(path)
         }
     }
 

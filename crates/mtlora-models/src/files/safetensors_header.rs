@@ -65,7 +65,7 @@ pub(super) fn read_header(
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
         return Err(corrupt(format!(
-            "its header would be {length} bytes long, {MAX_HEADER_BYTES} are the most; this is no safetensors file"
+            "its header would be {length} bytes long, but {MAX_HEADER_BYTES} are the most; this is not a safetensors file"
         )));
     }
     let (header, data) = usize::try_from(length)

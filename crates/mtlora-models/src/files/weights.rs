@@ -56,7 +56,7 @@ pub trait CheckpointLayout {
     }
     /// Tensors that other models of the family have and this one does not read.
     fn foreign(&self, name: &str) -> bool;
-    /// Standard init_std of a fresh parameter's values.
+    /// Standard deviation of a fresh parameter's values.
     fn init_std(&self, path: &str) -> f64;
     /// The text of its config.json.
     fn to_json(&self) -> String;

@@ -101,7 +101,7 @@ impl AttentionSpec {
     /// The attention, if it can be computed.
     ///
     /// # Errors
-    /// [`AttentionError`] says what of it is not computed.
+    /// [`AttentionError`] names what is not computed.
     pub fn build(self) -> Result<Attention, AttentionError> {
         let Self {
             heads,

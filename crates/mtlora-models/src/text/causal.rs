@@ -10,13 +10,14 @@ use crate::text::long_text::{Cutter, End};
 use crate::text::tokenizer::{FolderTokenizer, TokenizerOf};
 use crate::text::tokenizer::{MAX_TOKENIZER_BYTES, check_merges, check_template, guarded};
 
-/// Reads the tokenizer of a folder like [`CausalText::from_folder`], for a model that does not exist yet.
+/// Reads the tokenizer of a folder like [`CausalText::from_folder`], for a model of that `model_type` that does not exist
+/// yet.
 ///
 /// # Errors
 /// When `tokenizer.json` is missing or invalid, or when a setting is invalid.
-pub fn read_tokenizer(folder: &Path) -> Result<Tokenizer, ModelError> {
+pub fn read_tokenizer(folder: &Path, model_type: &str) -> Result<Tokenizer, ModelError> {
     let of = TokenizerOf {
-        model_type: "gpt2",
+        model_type,
         tokenizer_class: None,
         // The model will have a row for every token.
         vocab_size: usize::MAX,

@@ -2,10 +2,10 @@
 //!
 //! A product of `[m, k]` and `[k, n]` is `2 m k n`. Counted are, of what a step cannot do without:
 //!
-//! - the forward pass: each linear map once for each token whose output is read (behind the last
+//! - the forward pass: each linear map once for each token whose output is read (after the last
 //!   layer's keys and values of a classifier these are the first tokens only), `Q Kᵀ` and `P V` for
 //!   each pair of tokens of which one sees the other, an adapter's `A`, `T` and `B`, the head, and
-//!   the output map of a causal model for each token that is foretold;
+//!   the output map of a causal model for each token that is predicted;
 //! - the backward pass: of each of these once more for the gradient of its input, if something that
 //!   trains lies before it, and once more for the gradient of a weight that trains. A frozen weight
 //!   has none.
@@ -49,8 +49,8 @@ pub fn causal_flops(
     count.flops
 }
 
-/// The operations of writing `new` tokens behind each of `prompts` prompts of `length` tokens with
-/// so many beams: the prompt once, then a row a beam, with keys and values kept.
+/// The operations of writing `new` tokens after each of `prompts` prompts of `length` tokens with this number of
+/// beams: the prompt once, then a row for each beam, with keys and values kept.
 pub fn decoding_flops(
     config: &dyn CausalModelConfig,
     [prompts, length]: [usize; 2],

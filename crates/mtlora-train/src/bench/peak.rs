@@ -6,12 +6,12 @@ use std::time::Instant;
 use mtlora_core::BaseDtype;
 use pulp::{Arch, Simd, WithSimd};
 
-/// Sums that run beside each other: enough to hide the latency of two units, few enough for the
+/// Sums that run side by side: enough to hide the latency of two units, few enough for the
 /// registers of every processor.
 const SUMS: usize = 12;
 /// Multiply-adds of each sum between two looks at the clock.
 const LENGTH: usize = 1 << 22;
-/// The best of so many tries counts, since other programs only ever slow it down.
+/// The best of this number of tries counts, since other programs only ever slow it down.
 const TRIES: usize = 8;
 
 /// The most multiply-adds that all threads of rayon's pool make together, as billions of operations a

@@ -84,7 +84,7 @@ impl WriteError {
 /// What a model is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptForm {
-    /// An input and the end-of-text token, behind which its text begins: what runs of data-to-text
+    /// An input and the end-of-text token, after which its text begins: what runs of data-to-text
     /// tasks have learned.
     Input,
     /// The beginning of a text, to be gone on with.

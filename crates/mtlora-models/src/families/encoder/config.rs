@@ -64,7 +64,7 @@ pub struct EncoderConfig {
     pub layer_norm_eps: f64,
     /// The padding token's id.
     pub pad_token_id: usize,
-    /// Standard init_std of the normal distribution that fresh weights are drawn from.
+    /// Standard deviation of the normal distribution that fresh weights are drawn from.
     pub initializer_range: f64,
     /// The labels' names, by label number; from `id2label`, else `LABEL_0` and so on. Never empty.
     pub labels: Vec<String>,
@@ -102,7 +102,7 @@ impl EncoderConfig {
     }
 
     /// A new configuration with the published defaults of its architecture: dropout 0.1, GELU, weights drawn with a
-    /// standard init_std of 0.02, the class with a masked-language-model head.
+    /// standard deviation of 0.02, the class with a masked-language-model head.
     ///
     /// # Errors
     /// A size out of range, or heads that do not divide the hidden size.
@@ -245,7 +245,7 @@ impl EncoderConfig {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
     }
 
-    /// The position of a sequence's first token: RoBERTa counts from behind its padding token's id, BERT from 0.
+    /// The position of a sequence's first token: RoBERTa counts from one after its padding token's id, BERT from 0.
     pub fn first_position(&self) -> usize {
         match self.architecture {
             Architecture::Roberta => self.pad_token_id + 1,

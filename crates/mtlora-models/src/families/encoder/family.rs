@@ -9,7 +9,7 @@ use super::masked_lm::EncoderMaskedLm;
 use crate::error::ModelError;
 use crate::families::classifier::{ClassifierConfig, ClassifierModelConfig, SequenceClassifier};
 use crate::families::config_file::ConfigFile;
-use crate::families::family::{ClassifierFamily, MaskedLmFamily, ModelFamily};
+use crate::families::family::{ClassifierFamily, DefaultTargets, MaskedLmFamily, ModelFamily};
 use crate::families::masked_lm::{MaskedLm, MaskedLmConfig, MaskedLmModelConfig};
 use crate::families::operations::OperationCounter;
 use crate::families::problem_type::ProblemType;
@@ -30,6 +30,14 @@ impl ModelFamily for EncoderFamily {
 
     fn masked_lm(&self) -> Option<&dyn MaskedLmFamily> {
         Some(self)
+    }
+
+    /// Those of the paper's runs (arXiv 2403.07440).
+    fn default_targets(&self) -> DefaultTargets {
+        DefaultTargets {
+            targets: "query,value",
+            projections: None,
+        }
     }
 
     /// RoBERTa-base (arXiv 1907.11692): 125 million parameters.

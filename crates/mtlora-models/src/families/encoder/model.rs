@@ -227,8 +227,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder whose weights are all zero: for a checkpoint to be read into, or to be started
-    /// anew.
+    /// An encoder whose weights are all zero: a checkpoint or random values take their place.
     pub(crate) fn new(config: &EncoderConfig, device: &Device) -> Self {
         let layers = 0..config.num_hidden_layers;
         Self {
@@ -248,7 +247,7 @@ impl Encoder {
         })
     }
 
-    /// The embeddings and the hidden states behind each layer: each `[tokens, hidden]`.
+    /// The embeddings and the hidden states after each layer: each `[tokens, hidden]`.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Vec<Tensor<2>> {
         let mut states = vec![self.embeddings.forward(batch)];
         for (index, layer) in self.encoder.layer.iter().enumerate() {
@@ -258,7 +257,7 @@ impl Encoder {
     }
 
     /// The last hidden state of each sequence's first token: `[sequences, hidden]`. The last layer
-    /// computes no other row behind its attention.
+    /// computes no other row after its attention.
     pub fn first_tokens(&self, batch: &PackedBatch) -> Tensor<2> {
         let embedded = self.embeddings.forward(batch);
         let Some((last, layers)) = self.encoder.layer.split_last() else {

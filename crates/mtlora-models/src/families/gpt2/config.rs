@@ -62,7 +62,7 @@ pub struct Gpt2Config {
     pub attn_pdrop: f64,
     /// What layer norms add to the variance.
     pub layer_norm_epsilon: f64,
-    /// Standard init_std of the normal distribution that fresh weights are drawn from.
+    /// Standard deviation of the normal distribution that fresh weights are drawn from.
     pub initializer_range: f64,
     /// The token that ends a text; where the file has a list of them, the first.
     pub eos_token_id: u32,
@@ -87,7 +87,7 @@ impl Gpt2Config {
     }
 
     /// A new configuration with the published defaults: dropout 0.1, `gelu_new`, weights drawn with
-    /// a standard init_std of 0.02.
+    /// a standard deviation of 0.02.
     ///
     /// # Errors
     /// A size out of range, or heads that do not divide the width.
@@ -319,9 +319,10 @@ impl CheckpointLayout for Gpt2Config {
 
     /// Maps into the residual stream start smaller, by the root of their number (section 2.3).
     fn init_std(&self, path: &str) -> f64 {
-        match path.contains("c_proj") {
-            true => self.initializer_range / (2.0 * self.n_layer as f64).sqrt(),
-            false => self.initializer_range,
+        if path.contains("c_proj") {
+            self.initializer_range / (2.0 * self.n_layer as f64).sqrt()
+        } else {
+            self.initializer_range
         }
     }
 

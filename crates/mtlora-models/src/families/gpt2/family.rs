@@ -7,7 +7,7 @@ use super::model::{Gpt2Lm, has_two};
 use crate::error::ModelError;
 use crate::families::causal::{CausalConfig, CausalLm, CausalModelConfig};
 use crate::families::config_file::ConfigFile;
-use crate::families::family::{CausalFamily, ModelFamily};
+use crate::families::family::{CausalFamily, DefaultTargets, ModelFamily};
 use crate::families::operations::OperationCounter;
 use crate::families::sizes::{ModelSizes, PublishedModel};
 use crate::files::checkpoint::Checkpoint;
@@ -23,6 +23,14 @@ impl ModelFamily for Gpt2Family {
 
     fn causal(&self) -> Option<&dyn CausalFamily> {
         Some(self)
+    }
+
+    /// Those of the paper's runs (arXiv 2403.07440).
+    fn default_targets(&self) -> DefaultTargets {
+        DefaultTargets {
+            targets: "c_attn,c_fc",
+            projections: Some("qkv"),
+        }
     }
 
     /// The smallest GPT-2: 124 million parameters.

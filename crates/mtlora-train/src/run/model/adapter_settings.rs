@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use burn::module::Module;
 use mtlora_core::{AdapterMethod, BaseDtype, Init, MtLoraConfig, Structure, Targets};
-use mtlora_models::{CheckpointLayout, TrainedFormat, fused_projections};
+use mtlora_models::{
+    CheckpointLayout, DefaultTargets, ModelFamilies, TrainedFormat, fused_projections,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::training::learners::classification::{Method, TrainError};
@@ -77,6 +79,10 @@ pub struct AdapterSettings {
 impl Default for AdapterSettings {
     /// The settings of the paper's RoBERTa runs (arXiv 2403.07440).
     fn default() -> Self {
+        let DefaultTargets {
+            targets,
+            projections,
+        } = ModelFamilies::builtin().default_targets("roberta");
         Self {
             method: MethodName::MtLora,
             structure: Structure::Shim.into(),
@@ -86,8 +92,8 @@ impl Default for AdapterSettings {
             dropout: 0.0,
             init: Init::Kaiming,
             init_from: None,
-            targets: Some("query,value".to_string()),
-            projections: None,
+            targets: Some(targets.to_string()),
+            projections: projections.map(str::to_string),
             base_dtype: BaseDtype::F32,
         }
     }
