@@ -4,11 +4,11 @@ use std::error::Error;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use mtlora::core::{device, trainable_parameters};
+use mtlora::core::device;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    GenerationRun, LoadedGenerator, MetricName, ModelSpec, ParameterCounts, PromptForm, Run,
-    RunConfig, RunResults, WriteOptions, encode_records, train_causal,
+    GenerationRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, Run, RunConfig, RunResults,
+    WriteOptions, encode_records, train_causal,
 };
 
 use crate::cli::console::output;
@@ -16,16 +16,17 @@ use crate::cli::console::progress::Progress;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
-use crate::cli::train::classification::{Begin, Outcome, Sizes, Tell};
+use crate::cli::train::begin::Begin;
+use crate::cli::train::outcome::{Outcome, Output, Sizes};
 
-/// Inputs whose texts are shown before and after.
+/// The number of inputs whose texts are shown before and after.
 const SHOWN: usize = 3;
 
-pub(crate) fn run(
+pub(super) fn run(
     config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
     begin: Begin<'_>,
-    tell: Tell,
+    show: Output,
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
     config.checkpoints.validate()?;
@@ -45,14 +46,7 @@ pub(crate) fn run(
     let format = spec.format(&parts)?;
     let (run, from) = begin.open(config.clone(), &format)?;
 
-    let sizes = Sizes {
-        train: items.len(),
-        dev: dev.len(),
-        parameters: ParameterCounts {
-            trainable: trainable_parameters(&parts.model),
-            total: parts.model.num_params(),
-        },
-    };
+    let sizes = Sizes::of(&items, &dev, &parts.model);
     sizes.print(task.name(), &config.device);
     if counts.cut + counts.left_out > 0 {
         note!(
@@ -73,7 +67,7 @@ pub(crate) fn run(
         &config.checkpoints,
         step,
         &metrics,
-        tell.plain,
+        show.plain,
     )?;
     let trained = train_causal(
         parts.model,
@@ -96,7 +90,7 @@ pub(crate) fn run(
         model: trained.model,
         ..parts
     };
-    // Before anything is said: the run is complete whether or not anybody listens, or waits for its texts' scores.
+    // Before anything is printed: the run is complete whether or not anybody reads that, or waits for the scores.
     run.save_results(&results)?;
     if config.kind.final_scores {
         let place = run.folder().display();
@@ -108,7 +102,7 @@ pub(crate) fn run(
         );
     }
     let after = samples(config, &parts, shown, &plain_device)?;
-    // It is read anew, as `mtlora eval` reads it.
+    // The scores are those of the files, as `mtlora eval` reads them.
     drop(parts);
     let scored = config
         .kind
@@ -133,7 +127,7 @@ pub(crate) fn run(
         texts: scores.as_ref(),
         results: &results,
     };
-    outcome.print(&run, tell.json)?;
+    outcome.print(&run, show.json)?;
     if let Some(error) = failure {
         let place = run.folder().display();
         return Err(format!(
@@ -145,7 +139,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// What `mtlora eval` finds of the run's dev split.
+/// The scores that `mtlora eval` prints of the run's dev split.
 fn final_scores(
     config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
@@ -163,7 +157,7 @@ fn final_scores(
     GenerationScores::of(config, &parts, &split, None, None, &device)
 }
 
-/// What the model writes for some inputs.
+/// The texts that the model writes for some records.
 fn samples(
     config: &RunConfig<GenerationRun>,
     parts: &LoadedGenerator,

@@ -1,6 +1,10 @@
 //! `mtlora train`.
 
-pub(crate) mod classification;
-pub(crate) mod generation;
+mod begin;
+mod classification;
+mod command;
+mod generation;
+mod outcome;
+mod resume;
 
-pub(crate) use classification::{Args, run};
+pub(crate) use command::{Args, run};

@@ -1,0 +1,75 @@
+//! The flags of `mtlora train`, and what they ask for: a new run, a first run, or one that is resumed.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use crate::cli::model::adapted;
+use crate::cli::model::head::HeadOf;
+use crate::cli::settings::flags::Settings;
+use crate::cli::settings::resolve::Resolved;
+use crate::cli::train::begin::Begin;
+use crate::cli::train::outcome::Output;
+use crate::cli::train::{classification, generation, resume};
+
+/// Flags of `mtlora train`. A TOML file may set the model, the task and all that training depends on, under
+/// the flag's name with `_` for `-`; flags win.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A TOML file with settings; flags win over it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The authors' settings for a model and a task (see `mtlora recipes`); flags and --config win
+    /// over them.
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// The run's folder; must be new or empty [needed, except for the first run].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+    /// Resume the run in this folder from its newest checkpoint, and end as if it had never been stopped. Only --device,
+    /// --threads, --save-steps, --save-minutes, --save-total-limit, --no-final-scores, --plain and --json may be given
+    /// with it.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
+    resume: Option<PathBuf>,
+    /// Plain lines in place of the dashboard.
+    #[arg(long)]
+    plain: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let output = Output {
+        plain: args.plain,
+        json,
+    };
+    if let Some(folder) = &args.resume {
+        return resume::run(folder, args.settings, output);
+    }
+    let mut settings = args
+        .settings
+        .layered(args.config.as_deref(), args.recipe.as_deref())?;
+    if let Some(which) = settings.asks_for_first_run() {
+        settings = settings.over_first_run(which)?;
+        // It may be made again and again.
+        args.overwrite |= args.out.is_none();
+        args.out.get_or_insert_with(|| which.out());
+    }
+    let out = args.out.ok_or("--out is needed: the run's folder")?;
+    let begin = Begin::New {
+        out: &out,
+        overwrite: args.overwrite,
+    };
+    match settings.resolve(HeadOf::Model)? {
+        Resolved::Classification(config, task) => {
+            adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
+            classification::run(&config, task.as_ref(), begin, output)
+        }
+        Resolved::Generation(config, task) => {
+            adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
+            generation::run(&config, task.as_ref(), begin, output)
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `mtlora train --resume`.
+
+use std::error::Error;
+use std::path::Path;
+
+use mtlora::train::{Run, RunKind, TypedConfig};
+
+use crate::cli::console::output;
+use crate::cli::hub;
+use crate::cli::model::finished;
+use crate::cli::settings::flags::Settings;
+use crate::cli::settings::task;
+use crate::cli::train::begin::Begin;
+use crate::cli::train::outcome::Output;
+use crate::cli::train::{classification, generation};
+
+pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(), Box<dyn Error>> {
+    let (run, config) = Run::open(folder)?;
+    if finished::is_imported(folder) {
+        return Err(format!(
+            "{}: this run was imported and has not been trained, so that there is nothing to resume: train a new run \
+             that starts with it (train --init-from {})",
+            folder.display(),
+            folder.display()
+        )
+        .into());
+    }
+    let run = run.lock()?;
+    if let Some(results) = run.results()? {
+        let wants_scores = match &config.kind {
+            RunKind::Generation(kind) => settings.final_scores().unwrap_or(kind.final_scores),
+            RunKind::Classification(_) => false,
+        };
+        let is_scored = !wants_scores || results.has_text_scores();
+        // The texts are scored with the model that the last checkpoint holds.
+        if is_scored || run.checkpoints().newest()?.0.is_none() {
+            let place = folder.display();
+            if is_scored {
+                say!("the run in {place} is complete")?;
+            } else {
+                say!(
+                    "the run in {place} is complete, except for the scores of its texts: these need its last checkpoint, \
+                     and that is gone; see them with: mtlora eval --run {place}"
+                )?;
+            }
+            if output.json {
+                output::json(&results)?;
+            }
+            return Ok(());
+        }
+    }
+    let begin = Begin::Resume(run);
+    // What the Hub's cache has lost is fetched again.
+    let (_, mut config) = hub::open_run(folder)?;
+    hub::run_origin(&mut config.base.adapter)?;
+    config.change(settings.resume_changes(&config.checkpoints)?);
+    match config.typed() {
+        TypedConfig::Classification(mut config) => {
+            let task = task::of_run(&config)?;
+            for split in [task.train_split(), task.dev_split()] {
+                let data = &config.data;
+                config.data.folder = hub::run_data(&data.folder, &data.task, Some(split))?;
+            }
+            classification::run(&config, task.as_ref(), begin, output)
+        }
+        TypedConfig::Generation(config) => {
+            let name = &config.data.task;
+            let unknown = || format!("there is no task {name} (see `mtlora tasks`)");
+            let task =
+                task::find_generation(name, config.kind.pairs.clone())?.ok_or_else(unknown)?;
+            generation::run(&config, task.as_ref(), begin, output)
+        }
+    }
+}
