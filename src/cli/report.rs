@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use mtlora::train::Report;
+use mtlora::train::report::Report;
 use serde_json::json;
 
 use crate::cli::console::output;

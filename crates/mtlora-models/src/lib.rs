@@ -56,6 +56,7 @@
 //! | write what a model trains while it trains | [`TrainedFormat`] |
 //! | find out what kind of model a folder has, or add a model family | [`ModelFamilies`], [`ModelFamily`] |
 //! | read a checkpoint's tensors | [`Checkpoint`], [`CheckpointLayout`] |
+//! | find out which models there are, or add a family | [`ModelFamilies`], [`ModelFamily`], [`Attention`] |
 
 mod adapter;
 mod error;

@@ -1,4 +1,111 @@
-//! Tasks, data, metrics and the training loop for MTLoRA.
+//! Fine-tuning of the models in [`mtlora_models`]: tasks, data, metrics, the training loop, and runs on disk.
+//!
+//! # Train a classifier with a task of your own
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use burn::tensor::Device;
+//! use mtlora_core::{MtLoraConfig, State, Structure, Targets};
+//! use mtlora_models::{ClassifierConfig, PeftAdapter, SequenceClassifier, TextEncoder};
+//! use mtlora_train::{
+//!     DataError, Example, Method, Objective, Observer, Scores, StepReport, Target, Task, TrainError,
+//!     TrainOptions, encode, task_config, train,
+//! };
+//!
+//! /// Is a review favourable? A task needs three methods; the others have defaults.
+//! struct Reviews(Objective);
+//!
+//! impl Task for Reviews {
+//!     fn name(&self) -> &str {
+//!         "reviews"
+//!     }
+//!
+//!     fn objective(&self) -> &Objective {
+//!         &self.0
+//!     }
+//!
+//!     fn read(&self, _data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
+//!         let rows = if split == self.train_split() {
+//!             [("A fine film.", 1), ("Two hours lost.", 0)]
+//!         } else {
+//!             [("I would see it again.", 1), ("It never ends.", 0)]
+//!         };
+//!         let example = |(text, class): (&str, usize)| Example {
+//!             text: text.to_string(),
+//!             pair: None,
+//!             target: Some(Target::Class(class)),
+//!         };
+//!         Ok(rows.map(example).to_vec())
+//!     }
+//! }
+//!
+//! /// Prints the scores of each evaluation.
+//! struct Print;
+//!
+//! impl Observer for Print {
+//!     fn step(&mut self, _: &StepReport) -> Result<(), TrainError> {
+//!         Ok(())
+//!     }
+//!
+//!     fn evaluated(&mut self, step: usize, scores: &Scores, _: Option<&State>) -> Result<(), TrainError> {
+//!         println!("after step {step}: {scores}");
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let labels = vec!["negative".to_string(), "positive".to_string()];
+//! let task = Reviews(Objective::Classification { labels });
+//! let folder = Path::new("roberta-base");
+//! let config = task_config(&ClassifierConfig::from_folder(folder)?, task.objective())?;
+//! let device = Device::flex().autodiff();
+//! let (model, _) = SequenceClassifier::from_folder(folder, &config, 0, &device)?;
+//! let adapter = MtLoraConfig::new(Structure::Shim)
+//!     .with_rank(8)
+//!     .with_target_modules(Targets::names(["query", "value"]))
+//!     .with_modules_to_save(vec!["classifier".to_string()]);
+//! let model = Method::MtLora(adapter).prepare(model)?;
+//!
+//! let text = TextEncoder::from_folder(folder, &config, 128)?;
+//! let data = Path::new("unused by this task");
+//! let train_items = encode(&text, &task.read(data, task.train_split())?)?;
+//! let dev_items = encode(&text, &task.read(data, task.dev_split())?)?;
+//! let options = TrainOptions {
+//!     learning_rate: 5e-4,
+//!     epochs: 3,
+//!     ..TrainOptions::default()
+//! };
+//! let trained = train(
+//!     model,
+//!     &config,
+//!     &task,
+//!     [&train_items, &dev_items],
+//!     &options,
+//!     None,
+//!     &device,
+//!     &mut Print,
+//! )?;
+//! println!("best after step {}: {}", trained.best_step, trained.best);
+//! PeftAdapter::of(&trained.model, &config, "roberta-base", false)?.write(Path::new("my-adapter"))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to read next
+//!
+//! | to | read |
+//! |---|---|
+//! | define a task, or use one that is here | [`Task`], [`TableTask`], [`glue`], [`acceptability`] |
+//! | train, with checkpoints and early stopping | [`train()`], [`TrainOptions`], [`Method`], [`Observer`], [`Snapshot`] |
+//! | train something else in the same loop | [`Learner`], [`fit`], [`fit_with_hooks`] |
+//! | write texts from data records | [`data_to_text`], [`facts`], [`train_causal`] |
+//! | score and apply a model | [`evaluate`], [`predict`], [`Scores`], [`text_metrics`] |
+//! | keep a run on disk, resume it, load what it trained | [`Run`], [`RunConfig`], [`Saver`], [`BaseSpec`] |
+//! | apply several adapters of one model | [`load_classifiers`], [`load_generators`], [`predict_routed`] |
+//! | pre-train a small model | [`pretrain()`], [`pretrain_causal`] |
+//! | watch and compare runs | [`Dashboard`], [`EventWriter`], [`report`] |
+//! | measure speed | [`mod@bench`] |
 
 pub mod bench;
 mod data;
@@ -6,30 +113,55 @@ mod inference;
 mod metrics;
 mod observe;
 mod pretrain;
-mod report;
+pub mod report;
 mod run;
 mod tasks;
 mod training;
 
+// Tasks and their examples.
 pub use data::error::DataError;
 pub use data::example::{Example, Objective, Target};
-pub use data::fingerprint::Fingerprint;
 pub use data::text_file::read_text_file;
+pub use tasks::class_check::{ClassCount, class_counts, class_warnings};
+pub use tasks::labels::{LabelError, align_to_head, is_unnamed, with_label_order};
+pub use tasks::table::{TableConfig, TableTask};
+pub use tasks::task::{Task, TextColumns};
+pub use tasks::{acceptability, data_to_text, facts, glue};
+
+// Training.
+pub use data::fingerprint::Fingerprint;
+pub use training::batches::{BatchSize, shuffled};
+pub use training::fit::{Learner, Observer, Pause, StepReport, Trained, fit, fit_with_hooks};
+pub use training::learners::causal::{Encoded, encode_records, train_causal};
+pub use training::learners::classification::{Method, TrainError, train};
+pub use training::loss::loss_sum;
+pub use training::normalization::LossNormalization;
+pub use training::optimizer::adamw;
+pub use training::optimizer_state::{OptimizerState, OptimizerStateError};
+pub use training::options::TrainOptions;
+pub use training::schedule::WarmupLinear;
+pub use training::snapshot::{Best, ResumeError, Snapshot};
+pub use training::step::BatchLoss;
+
+// Pre-training.
+pub use pretrain::causal::{CausalPretrainOptions, pretrain_causal};
+pub use pretrain::masked_lm::{PretrainError, PretrainOptions, PretrainProgress, pretrain};
+
+// Metrics.
+pub use metrics::labels::{MetricError, MetricName, Predictions, Scores, score};
+pub use metrics::text as text_metrics;
+pub use metrics::text_scores::{TextScores, score_texts};
+
+// Applying a model.
 pub use inference::evaluation::{Item, encode, evaluate, predict};
 pub use inference::generator::{PromptForm, WriteError, WriteOptions, Written};
-pub use inference::inputs::{Input, InputColumns, Pairs, is_table, read_input_lines, read_inputs};
+pub use inference::inputs::{Input, InputColumns, Pairs, read_input_lines, read_inputs};
 pub use inference::several::{
     NamedAdapter, RoutedColumns, RoutedRow, load_classifiers, load_generators, predict_routed,
     read_routed, write_routed,
 };
-pub use metrics::labels::{MetricError, MetricName, Predictions, Scores, score};
-pub use metrics::text as text_metrics;
-pub use metrics::text_scores::{TextScores, score_texts};
-pub use observe::dashboard::Dashboard;
-pub use observe::tensorboard::EventWriter;
-pub use pretrain::causal::{CausalPretrainOptions, pretrain_causal};
-pub use pretrain::masked_lm::{PretrainError, PretrainOptions, PretrainProgress, pretrain};
-pub use report::{Curves, Report, ReportError, RunReport, Section, escape, inspection_html};
+
+// Runs on disk, and the models and adapters that they describe.
 pub use run::checkpoints::contents::CheckpointContents;
 pub use run::checkpoints::store::{CheckpointError, Checkpoints};
 pub use run::config::settings::{
@@ -47,20 +179,7 @@ pub use run::results::{MetricValues, ParameterCounts, RunResults};
 pub use run::save_options::SaveOptions;
 pub use run::saver::Saver;
 pub use run::unfinished::{Unfinished, explain_not_a_run, is_imported, run_of_checkpoint};
-pub use tasks::class_check::{ClassCount, class_counts, class_warnings};
-pub use tasks::labels::{LabelError, align_to_head, is_unnamed, with_label_order};
-pub use tasks::table::{TableConfig, TableTask};
-pub use tasks::task::{Task, TextColumns};
-pub use tasks::{acceptability, data_to_text, facts, glue};
-pub use training::batches::{BatchSize, by_length, shuffled};
-pub use training::fit::{Learner, Observer, Pause, StepReport, Trained, fit, fit_with_hooks};
-pub use training::learners::causal::{Encoded, causal_scores, encode_records, train_causal};
-pub use training::learners::classification::{Method, TrainError, train};
-pub use training::loss::loss_sum;
-pub use training::normalization::LossNormalization;
-pub use training::optimizer::{adamw, clip_gradient_norm};
-pub use training::optimizer_state::{OptimizerState, OptimizerStateError};
-pub use training::options::TrainOptions;
-pub use training::schedule::WarmupLinear;
-pub use training::snapshot::{Best, ResumeError, Snapshot};
-pub use training::step::BatchLoss;
+
+// Watching a run.
+pub use observe::dashboard::Dashboard;
+pub use observe::tensorboard::EventWriter;

@@ -43,7 +43,7 @@ pub(super) fn section(folder: &Path, model: &Path) -> Option<Section> {
 /// all at 1.
 ///
 /// Colours are the variables `--ink`, `--muted`, `--line` and `--c0` of the page around it.
-pub fn inspection_html(found: &Inspection) -> String {
+pub(crate) fn inspection_html(found: &Inspection) -> String {
     let mut html = String::from(
         "<table>\n<thead><tr><th>layer</th><th class=\"number\">rank</th><th class=\"number\">norm</th>\
          <th class=\"number\">norm / |W|</th><th class=\"number\">effective rank</th><th style=\"padding-left: 1.5rem\">singular values</th>\

@@ -19,7 +19,6 @@ use crate::run::results::RunResults;
 use crate::training::learners::classification::TrainError;
 
 pub use curves::Curves;
-pub use inspection::inspection_html;
 pub use page::escape;
 
 /// Why there is no report.
@@ -106,9 +105,9 @@ impl RunReport {
 /// A report on runs, side by side.
 ///
 /// ```no_run
-/// use mtlora_train::{Report, Section};
+/// use mtlora_train::report::{Report, Section};
 ///
-/// # fn main() -> Result<(), mtlora_train::ReportError> {
+/// # fn main() -> Result<(), mtlora_train::report::ReportError> {
 /// let mut report = Report::open(&["runs/shim", "runs/lora"])?;
 /// report.runs[0].sections.push(Section {
 ///     title: "Notes".to_string(),
