@@ -11,6 +11,8 @@
 // burn-ndarray is deprecated upstream; it stays a second, independent CPU backend to test against.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
+#[cfg(test)]
+mod agreement;
 mod autodiff;
 mod backend;
 mod capabilities;

@@ -82,37 +82,3 @@ pub(crate) fn cached_attention(
         });
     tensor(out, shape)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::definitions::cached as definition;
-    use crate::ops::flex::testing::{close, random};
-    use burn::backend::Flex;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn agrees_with_the_definition(
-            lengths in prop::collection::vec(1usize..30, 1..6),
-            heads in 1usize..4, head_dim in 1usize..20, seed: u64,
-        ) {
-            const SLOTS: usize = 40;
-            let width = heads * head_dim;
-            let rows: Vec<Vec<u32>> = lengths
-                .iter()
-                .enumerate()
-                .map(|(row, length)| {
-                    let slot = |place| ((row * 7 + place) % SLOTS) as u32;
-                    (0..*length).map(slot).collect()
-                })
-                .collect();
-            let contexts = Contexts::new(rows.iter().map(Vec::as_slice));
-            let query = random([rows.len(), width], 2.0, seed);
-            let (keys, cached) = (random([SLOTS, width], 2.0, seed ^ 1), random([SLOTS, width], 1.0, seed ^ 2));
-            let found = cached_attention(query.clone(), keys.clone(), cached.clone(), &contexts, heads, 0.3);
-            let expected = definition::forward::<Flex>(query, keys, cached, &contexts, heads, 0.3);
-            close(&found, &expected)?;
-        }
-    }
-}

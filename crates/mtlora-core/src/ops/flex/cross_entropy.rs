@@ -97,31 +97,3 @@ pub(crate) fn cross_entropy_rows_and_gradients(
     let rows = losses.len();
     (tensor(losses, Shape::from([rows])), logits)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::definitions::cross_entropy as definition;
-    use crate::ops::flex::testing::{close, random};
-    use burn::tensor::TensorData;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn agrees_with_the_definition(
-            rows in 1usize..20, vocabulary in 1usize..600, seed: u64,
-            smoothing in prop::sample::select(vec![0.0, 0.1]),
-        ) {
-            let logits = random([rows, vocabulary], 10.0, seed);
-            let ids: Vec<i64> = (0..rows).map(|row| ((row as u64 ^ seed) % vocabulary as u64) as i64).collect();
-            let targets = FlexTensor::from_data(TensorData::new(ids, [rows]));
-            let losses = cross_entropy_rows(logits.clone(), targets.clone(), smoothing as f32);
-            close(&losses, &definition::row_losses::<Flex>(logits.clone(), targets.clone(), smoothing))?;
-            let (losses, gradients) =
-                cross_entropy_rows_and_gradients(logits.clone(), targets.clone(), smoothing as f32);
-            let expected = definition::row_losses_and_gradients::<Flex>(logits, targets, smoothing);
-            close(&losses, &expected.0)?;
-            close(&gradients, &expected.1)?;
-        }
-    }
-}

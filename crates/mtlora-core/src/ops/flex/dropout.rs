@@ -40,26 +40,3 @@ pub(super) fn drop_elements(x: &mut [f32], first: usize, dropout: SeededDropout)
         }
     });
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::definitions::dropout;
-    use crate::ops::flex::testing::random;
-    use burn::backend::Flex;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn agrees_with_the_definition(rows in 1usize..200, width in 1usize..200, seed: u64) {
-            let dropout = SeededDropout { prob: 0.3, seed };
-            let x = random([rows, width], 1.0, seed);
-            let expected = dropout::forward::<Flex>(x.clone(), dropout);
-            // Once with the input shared, once not.
-            let found = seeded_dropout(x.clone(), dropout);
-            prop_assert_eq!(values(&found), values(&expected));
-            let found = seeded_dropout(x, dropout);
-            prop_assert_eq!(values(&found), values(&expected));
-        }
-    }
-}

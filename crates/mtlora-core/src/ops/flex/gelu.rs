@@ -100,36 +100,3 @@ fn each_in_place(x: &mut [f32], f: impl Fn(f32) -> f32) {
         }
     });
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::definitions::gelu as definition;
-    use crate::ops::flex::activation_dtype;
-    use crate::ops::flex::testing::{close, random};
-    use burn::backend::Flex;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn agrees_with_the_definition(rows in 1usize..40, width in 1usize..700, seed: u64) {
-            let (x, dy) = (random([rows, width], 4.0, seed), random([rows, width], 1.0, seed ^ 1));
-            for form in [Gelu::Erf, Gelu::Tanh] {
-                let expected = definition::forward::<Flex>(x.clone(), form);
-                // Once with the input shared, once not.
-                close(&gelu(x.clone(), form), &expected)?;
-                let own = tensor(values(&x).to_vec(), x.shape());
-                close(&gelu(own, form), &expected)?;
-                let expected = definition::backward::<Flex>(x.clone(), dy.clone(), form);
-                // Once with the gradient shared, once not.
-                close(&gelu_backward(x.clone(), dy.clone(), form), &expected)?;
-                let own = tensor(values(&dy).to_vec(), dy.shape());
-                close(&gelu_backward(x.clone(), own, form), &expected)?;
-                // And with what was kept in bfloat16.
-                let kept = activation_dtype::rounded(x.clone());
-                let expected = definition::backward::<Flex>(activation_dtype::restored(kept.clone(), &dy), dy.clone(), form);
-                close(&gelu_backward(kept, dy.clone(), form), &expected)?;
-            }
-        }
-    }
-}

@@ -89,26 +89,3 @@ pub(crate) fn normalize_rows_backward(
 fn rows(width: usize) -> usize {
     (CHUNK / width).max(1) * width
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::definitions::norm;
-    use crate::ops::flex::testing::{close, random};
-    use burn::backend::Flex;
-    use proptest::prelude::*;
-
-    proptest! {
-        // Of two or three values nothing is left but the rounding of what cancels.
-        #[test]
-        fn agrees_with_the_definition(rows in 1usize..40, width in 8usize..700, seed: u64) {
-            let (x, dy) = (random([rows, width], 3.0, seed), random([rows, width], 1.0, seed ^ 1));
-            let (gamma, beta) = (random([width], 1.0, seed ^ 2), random([width], 1.0, seed ^ 3));
-            let epsilon = 1e-5;
-            let y = normalize_rows(x.clone(), gamma.clone(), beta.clone(), epsilon as f32);
-            close(&y, &norm::forward::<Flex>(x.clone(), gamma.clone(), beta, epsilon))?;
-            let dx = normalize_rows_backward(x.clone(), gamma.clone(), dy.clone(), epsilon as f32);
-            close(&dx, &norm::backward::<Flex>(x, gamma, dy, epsilon))?;
-        }
-    }
-}

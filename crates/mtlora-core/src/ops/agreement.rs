@@ -1,0 +1,494 @@
+//! Every operation against its definition, on random shapes, on every device of the build: what a kernel has to pass. A
+//! backend takes part when [`devices`] lists its devices.
+//!
+//! The definition runs on the build's first device, which is a CPU, so that a device without kernels is checked too.
+
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Dispatch, TensorMetadata};
+use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
+use proptest::prelude::*;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use super::definitions::activation_dtype::restored;
+use super::definitions::{attention, cached, cross_entropy, dropout, gelu, linear, norm};
+use super::{
+    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
+    OptionalInt, SeededDropout, Weight, capabilities,
+};
+use crate::base_dtype::Container;
+use crate::{BaseDtype, Contexts, SequenceOffsets, devices};
+
+type Floats = FloatTensor<Dispatch>;
+
+/// Where definitions are computed.
+fn reference() -> Device {
+    devices().remove(0).device
+}
+
+/// The devices that take a case. One that compiles kernels for each shape takes few.
+fn devices_for(seed: u64) -> Vec<Device> {
+    const SHARE: u64 = 32;
+    let all = devices().into_iter().map(|named| named.device);
+    all.filter(|device| !capabilities(device).compiles_per_shape || seed.is_multiple_of(SHARE))
+        .collect()
+}
+
+/// Uniform from `-size` to `size`.
+fn random<const D: usize>(shape: [usize; D], size: f32, seed: u64) -> TensorData {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count)
+        .map(|_| (2.0 * rng.random::<f32>() - 1.0) * size)
+        .collect();
+    TensorData::new(values, shape)
+}
+
+fn put<const D: usize>(data: &TensorData, device: &Device) -> Floats {
+    Tensor::<D>::from_data(data.clone(), device).into_dispatch()
+}
+
+fn put_ints(data: &TensorData, device: &Device) -> IntTensor<Dispatch> {
+    Tensor::<1, Int>::from_data(data.clone(), device).into_dispatch()
+}
+
+/// A matrix as a view of its transpose.
+fn turned(data: &TensorData, device: &Device) -> Floats {
+    let matrix = Tensor::<2>::from_data(data.clone(), device);
+    // A copy of the transpose, seen as the matrix.
+    let copy = Tensor::<2>::from_data(matrix.transpose().into_data(), device);
+    copy.transpose().into_dispatch()
+}
+
+fn read(tensor: Floats) -> Vec<f32> {
+    let count = tensor.shape().num_elements();
+    let flat = Dispatch::float_reshape(tensor, Shape::from([count]));
+    let data = Tensor::<1>::from_dispatch(flat)
+        .into_data()
+        .convert::<f32>();
+    data.try_to_vec().unwrap_or_default()
+}
+
+/// `found` is within `bound` of the largest element of `expected`, which counts as `least` at least.
+fn within(found: Floats, expected: Floats, bound: f32, least: f32) -> Result<(), TestCaseError> {
+    prop_assert_eq!(found.shape(), expected.shape());
+    let (found, expected) = (read(found), read(expected));
+    prop_assert_eq!(found.len(), expected.len());
+    let size = expected.iter().fold(least, |a, b| a.max(b.abs()));
+    for (found, expected) in found.iter().zip(&expected) {
+        prop_assert!(
+            (found - expected).abs() <= bound * size,
+            "{} and {}",
+            found,
+            expected
+        );
+    }
+    Ok(())
+}
+
+/// Equal but for the order of sums: within 1e-5 of the largest element on the host, 1e-4 on another device.
+fn close(found: Floats, expected: Floats) -> Result<(), TestCaseError> {
+    let device = Device::new(found.device());
+    let bound = if capabilities(&device).on_host {
+        1e-5
+    } else {
+        1e-4
+    };
+    within(found, expected, bound, 1e-3)
+}
+
+/// A weight on a device, in a precision.
+fn weight(data: &TensorData, dtype: BaseDtype, device: &Device) -> Weight<Dispatch> {
+    let weight = Tensor::<2>::from_data(data.clone(), device);
+    dtype.convert(weight, Container::Linear).into()
+}
+
+/// What attention is given in a test.
+struct AttentionCase {
+    query: TensorData,
+    key: TensorData,
+    value: TensorData,
+    dy: TensorData,
+    keep: Option<TensorData>,
+    layout: AttentionLayout,
+}
+
+impl AttentionCase {
+    fn inputs(&self, device: &Device) -> attention::Inputs<Floats> {
+        attention::Inputs::new(
+            put::<2>(&self.query, device),
+            put::<2>(&self.key, device),
+            put::<2>(&self.value, device),
+            self.keep.as_ref().map(|keep| put::<1>(keep, device)),
+        )
+    }
+
+    fn constants(&self, device: &Device) -> AttentionConstants<Dispatch> {
+        let offsets = self.layout.segments.on_device(device).into_dispatch();
+        AttentionConstants {
+            keep: Optional::from(self.inputs(device).keep),
+            offsets: OptionalInt::Given(offsets),
+        }
+    }
+
+    /// Both passes of both forms on `device`; `check` compares with the definition.
+    fn check(
+        &self,
+        device: &Device,
+        check: impl Fn(Floats, Floats) -> Result<(), TestCaseError>,
+    ) -> Result<(), TestCaseError> {
+        let cpu = reference();
+        let layout = || self.layout.clone();
+        let inputs = self.inputs(device);
+        let dy = || put::<2>(&self.dy, device);
+        let expected = || attention::forward::<Dispatch>(self.inputs(&cpu), &self.layout);
+        let gradients = attention::backward::<Dispatch>(
+            &self.inputs(&cpu),
+            put::<2>(&self.dy, &cpu),
+            &self.layout,
+        );
+        let attention::Inputs {
+            query, key, value, ..
+        } = inputs.clone();
+        let found =
+            Dispatch::segment_attention(query, key, value, self.constants(device), layout());
+        check(found, expected())?;
+        let attention::Inputs {
+            query, key, value, ..
+        } = inputs.clone();
+        let (dq, dk, dv) = Dispatch::segment_attention_backward(
+            query,
+            key,
+            value,
+            self.constants(device),
+            dy(),
+            layout(),
+        );
+        for (found, expected) in [dq, dk, dv].into_iter().zip(gradients.clone()) {
+            check(found, expected)?;
+        }
+        // The same, side by side.
+        let fused = Dispatch::float_cat(vec![inputs.query, inputs.key, inputs.value], 1);
+        let constants = || self.constants(device);
+        let found = Dispatch::fused_segment_attention(fused.clone(), constants(), layout());
+        check(found, expected())?;
+        let found = Dispatch::fused_segment_attention_backward(fused, constants(), dy(), layout());
+        check(found, Dispatch::float_cat(gradients.to_vec(), 1))
+    }
+}
+
+/// Sequences of these lengths, at least one of which may be alone or of one token.
+fn attention_case(
+    lengths: &[usize],
+    [heads, head_dim]: [usize; 2],
+    causal: bool,
+    saved: ActivationDtype,
+    seed: u64,
+) -> Result<AttentionCase, TestCaseError> {
+    let segments =
+        SequenceOffsets::from_lengths(lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
+    let shape = [segments.tokens(), heads * head_dim];
+    let packed = |offset: u64| random(shape, 2.0, seed ^ offset);
+    Ok(AttentionCase {
+        query: packed(1),
+        key: packed(2),
+        value: packed(3),
+        dy: packed(5),
+        keep: None,
+        layout: AttentionLayout {
+            segments,
+            heads,
+            scale: 0.3,
+            causal,
+            dropout: None,
+            saved,
+        },
+    })
+}
+
+proptest! {
+    #[test]
+    fn attention_agrees(
+        lengths in prop::collection::vec(1usize..40, 1..5),
+        heads in 1usize..4, head_dim in 1usize..20, causal: bool, dropout: bool, seeded: bool,
+        seed: u64,
+    ) {
+        let mut case = attention_case(&lengths, [heads, head_dim], causal, ActivationDtype::F32, seed)?;
+        let entries = heads * case.layout.segments.score_entries();
+        case.keep = dropout.then(|| random([entries], 1.0, seed ^ 4));
+        case.layout.dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
+        for device in devices_for(seed) {
+            case.check(&device, close)?;
+        }
+    }
+
+    /// Factors of eight bits, and sums of the rounding errors of many. Gradients are differences: where all of them
+    /// nearly cancel, their errors are still those of the terms, which are of size 1 at least.
+    #[test]
+    fn attention_rounds_to_bfloat16_and_no_further(
+        lengths in prop::collection::vec(1usize..40, 1..4),
+        heads in 1usize..3, head_dim in 1usize..20, causal: bool, seeded: bool, seed: u64,
+    ) {
+        let mut case = attention_case(&lengths, [heads, head_dim], causal, ActivationDtype::Bf16, seed)?;
+        case.layout.dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
+        for device in devices_for(seed) {
+            case.check(&device, |found, expected| within(found, expected, 0.02, 1.0))?;
+        }
+    }
+
+    #[test]
+    fn cached_attention_agrees(
+        lengths in prop::collection::vec(1usize..30, 1..6),
+        heads in 1usize..4, head_dim in 1usize..20, seed: u64,
+    ) {
+        const SLOTS: usize = 40;
+        let width = heads * head_dim;
+        let rows: Vec<Vec<u32>> = lengths
+            .iter()
+            .enumerate()
+            .map(|(row, length)| {
+                let slot = |place| ((row * 7 + place) % SLOTS) as u32;
+                (0..*length).map(slot).collect()
+            })
+            .collect();
+        let contexts = Contexts::new(rows.iter().map(Vec::as_slice));
+        let query = random([rows.len(), width], 2.0, seed);
+        let (keys, values) = (random([SLOTS, width], 2.0, seed ^ 1), random([SLOTS, width], 1.0, seed ^ 2));
+        let on = |device: &Device| [&query, &keys, &values].map(|data| put::<2>(data, device));
+        for device in devices_for(seed) {
+            let [query, keys, values] = on(&device);
+            let found = Dispatch::cached_attention(query, keys, values, contexts.clone(), heads, 0.3);
+            let [query, keys, values] = on(&reference());
+            close(found, cached::forward::<Dispatch>(query, keys, values, &contexts, heads, 0.3))?;
+        }
+    }
+
+    #[test]
+    fn gelu_agrees(rows in 1usize..40, width in 1usize..700, seed: u64) {
+        let (x, dy) = (random([rows, width], 4.0, seed), random([rows, width], 1.0, seed ^ 1));
+        let cpu = reference();
+        for device in devices_for(seed) {
+            for form in [Gelu::Erf, Gelu::Tanh] {
+                let expected = || gelu::forward::<Dispatch>(put::<2>(&x, &cpu), form);
+                let forward = |x| Dispatch::activate_gelu(x, form, ActivationDtype::F32);
+                // Once with the input shared, once not.
+                let shared = put::<2>(&x, &device);
+                close(forward(shared.clone()), expected())?;
+                close(forward(put::<2>(&x, &device)), expected())?;
+                close(forward(shared), expected())?;
+
+                let expected = || {
+                    gelu::backward::<Dispatch>(put::<2>(&x, &cpu), put::<2>(&dy, &cpu), form)
+                };
+                let backward = |dy| Dispatch::activate_gelu_backward(put::<2>(&x, &device), dy, form);
+                // Once with the gradient shared, once not.
+                let shared = put::<2>(&dy, &device);
+                close(backward(shared.clone()), expected())?;
+                close(backward(put::<2>(&dy, &device)), expected())?;
+                close(backward(shared), expected())?;
+
+                // And with the input kept in bfloat16.
+                if [&device, &cpu].iter().all(|device| capabilities(device).stores_bf16) {
+                    let kept = Dispatch::rounded(put::<2>(&x, &device));
+                    let dy_there = put::<2>(&dy, &device);
+                    let found = Dispatch::activate_gelu_backward(kept, dy_there, form);
+                    let dy_here = put::<2>(&dy, &cpu);
+                    let kept = Dispatch::float_cast(put::<2>(&x, &cpu), DType::BF16.into());
+                    let x = restored::<Dispatch>(kept, &dy_here);
+                    close(found, gelu::backward::<Dispatch>(x, dy_here, form))?;
+                }
+            }
+        }
+    }
+
+    // Of two or three values nothing is left but the rounding of what cancels.
+    #[test]
+    fn normalisation_agrees(rows in 1usize..40, width in 8usize..700, seed: u64) {
+        let (x, dy) = (random([rows, width], 3.0, seed), random([rows, width], 1.0, seed ^ 1));
+        let (gamma, beta) = (random([width], 1.0, seed ^ 2), random([width], 1.0, seed ^ 3));
+        let epsilon = 1e-5;
+        let cpu = reference();
+        for device in devices_for(seed) {
+            let vectors = |device| (put::<1>(&gamma, device), put::<1>(&beta, device));
+            let (g, b) = vectors(&device);
+            let found = Dispatch::normalize_rows(put::<2>(&x, &device), g, b, epsilon);
+            let (g, b) = vectors(&cpu);
+            close(found, norm::forward::<Dispatch>(put::<2>(&x, &cpu), g, b, epsilon))?;
+
+            let expected = || {
+                let (gamma, _) = vectors(&cpu);
+                norm::backward::<Dispatch>(put::<2>(&x, &cpu), gamma, put::<2>(&dy, &cpu), epsilon)
+            };
+            let backward = |dy| {
+                let (gamma, _) = vectors(&device);
+                Dispatch::normalize_rows_backward(put::<2>(&x, &device), gamma, dy, epsilon)
+            };
+            // Once with the gradient shared, once not.
+            let shared = put::<2>(&dy, &device);
+            close(backward(shared.clone()), expected())?;
+            close(backward(put::<2>(&dy, &device)), expected())?;
+            close(backward(shared), expected())?;
+        }
+    }
+
+    /// The same elements are dropped, and the others are the same numbers.
+    #[test]
+    fn dropout_is_equal(rows in 1usize..200, width in 1usize..200, seed: u64) {
+        let seeded = SeededDropout { prob: 0.3, seed };
+        let x = random([rows, width], 1.0, seed);
+        let expected = read(dropout::forward::<Dispatch>(put::<2>(&x, &reference()), seeded));
+        for device in devices_for(seed) {
+            // Once with the input shared, once not.
+            let shared = put::<2>(&x, &device);
+            prop_assert_eq!(&read(Dispatch::seeded_dropout(shared.clone(), seeded)), &expected);
+            prop_assert_eq!(&read(Dispatch::seeded_dropout(put::<2>(&x, &device), seeded)), &expected);
+            prop_assert_eq!(&read(Dispatch::seeded_dropout(shared, seeded)), &expected);
+        }
+    }
+
+    #[test]
+    fn rounding_is_equal(count in 1usize..20_000, seed: u64) {
+        prop_assume!(capabilities(&reference()).stores_bf16);
+        let x = random([count], 1e3, seed);
+        let expected = Dispatch::float_cast(put::<1>(&x, &reference()), DType::BF16.into());
+        let expected = read(expected);
+        for device in devices_for(seed).iter().filter(|device| capabilities(device).stores_bf16) {
+            let found = Dispatch::rounded(put::<1>(&x, device));
+            prop_assert_eq!(found.dtype(), DType::BF16);
+            prop_assert_eq!(&read(found), &expected);
+        }
+    }
+
+    #[test]
+    fn cross_entropy_agrees(
+        rows in 1usize..20, vocabulary in 1usize..600, seed: u64,
+        smoothing in prop::sample::select(vec![0.0, 0.1]),
+    ) {
+        let logits = random([rows, vocabulary], 10.0, seed);
+        let ids: Vec<i64> = (0..rows).map(|row| ((row as u64 ^ seed) % vocabulary as u64) as i64).collect();
+        let targets = TensorData::new(ids, [rows]);
+        let on = |device: &Device| (put::<2>(&logits, device), put_ints(&targets, device));
+        let cpu = reference();
+        for device in devices_for(seed) {
+            let ((x, targets), (x_cpu, targets_cpu)) = (on(&device), on(&cpu));
+            let losses = Dispatch::cross_entropy_rows(x, targets, smoothing);
+            close(losses, cross_entropy::row_losses::<Dispatch>(x_cpu, targets_cpu, smoothing))?;
+            let ((x, targets), (x_cpu, targets_cpu)) = (on(&device), on(&cpu));
+            let found = Dispatch::cross_entropy_rows_and_gradients(x, targets, smoothing);
+            let expected =
+                cross_entropy::row_losses_and_gradients::<Dispatch>(x_cpu, targets_cpu, smoothing);
+            close(found.0, expected.0)?;
+            close(found.1, expected.1)?;
+        }
+    }
+
+    /// The loss over a vocabulary, whose logits the definition makes whole.
+    #[test]
+    fn tied_cross_entropy_agrees(
+        rows in 1usize..20, hidden in 1usize..30, vocabulary in 1usize..300, seed: u64,
+        smoothing in prop::sample::select(vec![0.0, 0.1]),
+    ) {
+        let (h, e) = (random([rows, hidden], 1.0, seed), random([vocabulary, hidden], 2.0, seed ^ 1));
+        let ids: Vec<i64> = (0..rows).map(|row| ((row as u64 ^ seed) % vocabulary as u64) as i64).collect();
+        let targets = TensorData::new(ids, [rows]);
+        let cpu = reference();
+        let logits = linear::backward::<Dispatch>(put::<2>(&h, &cpu), Weight::Float(put::<2>(&e, &cpu)));
+        let losses = cross_entropy::row_losses::<Dispatch>(logits, put_ints(&targets, &cpu), smoothing);
+        let expected = Dispatch::float_sum(losses);
+        for device in devices_for(seed) {
+            let (h, e) = (put::<2>(&h, &device), put::<2>(&e, &device));
+            let found = Dispatch::tied_cross_entropy(h, e, put_ints(&targets, &device), smoothing);
+            close(found, expected.clone())?;
+        }
+    }
+
+    /// In every precision that a device keeps weights in: the factors are rounded alike, so that only the order of the
+    /// sums differs.
+    #[test]
+    fn linear_maps_agree(
+        rows in 1usize..120, inner in 1usize..80, columns in 1usize..80, biased: bool,
+        dtype in prop::sample::select(&BaseDtype::ALL[..]), seed: u64,
+    ) {
+        let (x, dy) = (random([rows, inner], 1.0, seed ^ 1), random([rows, columns], 1.0, seed ^ 2));
+        let (w, b) = (random([inner, columns], 1.0, seed), random([columns], 1.0, seed ^ 3));
+        let bias = |device: &Device| biased.then(|| put::<1>(&b, device));
+        let cpu = reference();
+        // Without the precision there is no definition to compare with.
+        prop_assume!(dtype.check(&cpu).is_ok());
+        for device in devices_for(seed).iter().filter(|device| dtype.check(device).is_ok()) {
+            let found = Dispatch::mixed_linear(
+                put::<2>(&x, device), weight(&w, dtype, device), bias(device).into(),
+            );
+            let expected = linear::forward::<Dispatch>(put::<2>(&x, &cpu), weight(&w, dtype, &cpu), bias(&cpu));
+            close(found, expected)?;
+            let found = Dispatch::mixed_linear_backward(put::<2>(&dy, device), weight(&w, dtype, device));
+            close(found, linear::backward::<Dispatch>(put::<2>(&dy, &cpu), weight(&w, dtype, &cpu)))?;
+        }
+    }
+
+    #[test]
+    fn products_agree(
+        rows in 1usize..40, inner in 1usize..20, columns in 1usize..40,
+        turn_a: bool, turn_b: bool, seed: u64,
+    ) {
+        let (a, b) = (random([rows, inner], 1.0, seed ^ 1), random([inner, columns], 1.0, seed ^ 2));
+        let sum = random([rows, columns], 1.0, seed ^ 3);
+        let matrix = |data: &TensorData, turn: bool, device: &Device| {
+            if turn { turned(data, device) } else { put::<2>(data, device) }
+        };
+        let on = |device: &Device| (matrix(&a, turn_a, device), matrix(&b, turn_b, device));
+        let cpu = reference();
+        for device in devices_for(seed) {
+            let shared = put::<2>(&sum, &device);
+            let ((a, b), (a_cpu, b_cpu)) = (on(&device), on(&cpu));
+            let found = Dispatch::add_matmul(shared.clone(), a, b, 0.5);
+            close(found, linear::add_matmul::<Dispatch>(put::<2>(&sum, &cpu), a_cpu, b_cpu, 0.5))?;
+            // What somebody else holds is not written to.
+            prop_assert_eq!(read(shared), read(put::<2>(&sum, &cpu)));
+
+            let ((a, b), (a_cpu, b_cpu)) = (on(&device), on(&cpu));
+            close(Dispatch::rank_matmul(a, b), Dispatch::float_matmul(a_cpu, b_cpu))?;
+        }
+    }
+
+    #[test]
+    fn adapted_linear_agrees(
+        rows in 1usize..40, inner in 1usize..40, columns in 1usize..40, rank in 1usize..9,
+        drops: bool, transforms: bool, biased: bool, seed: u64,
+    ) {
+        let data = |shape: [usize; 2], offset| random(shape, 1.0, seed ^ offset);
+        let (x, z) = (data([rows, inner], 1), data([rows, inner], 2));
+        let (w, a) = (data([inner, columns], 3), data([rank, inner], 4));
+        let (t, b) = (data([rank, rank], 5), data([columns, rank], 6));
+        let bias = random([columns], 1.0, seed ^ 7);
+        let scale = 0.5;
+        let cpu = reference();
+        let expected = {
+            let here = |data| put::<2>(data, &cpu);
+            let product = Dispatch::float_matmul;
+            let mut u = product(here(if drops { &z } else { &x }), Dispatch::float_transpose(here(&a)));
+            if transforms {
+                u = product(u, Dispatch::float_transpose(here(&t)));
+            }
+            let bias = biased.then(|| put::<1>(&bias, &cpu));
+            let y = linear::forward::<Dispatch>(here(&x), Weight::Float(here(&w)), bias);
+            linear::add_matmul::<Dispatch>(y, u, Dispatch::float_transpose(here(&b)), scale)
+        };
+        for device in devices_for(seed) {
+            let there = |data| put::<2>(data, &device);
+            let found = Dispatch::adapted_linear(
+                there(&x),
+                drops.then(|| there(&z)).into(),
+                Weight::Float(there(&w)),
+                biased.then(|| put::<1>(&bias, &device)).into(),
+                there(&a),
+                transforms.then(|| there(&t)).into(),
+                there(&b),
+                scale,
+            );
+            close(found, expected.clone())?;
+        }
+    }
+}
