@@ -18,7 +18,7 @@ use super::{
     ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
     OptionalInt, SeededDropout, Weight, capabilities,
 };
-use crate::base_dtype::Container;
+use crate::visit::Container;
 use crate::{BaseDtype, Contexts, SequenceOffsets, devices};
 
 type Floats = FloatTensor<Dispatch>;

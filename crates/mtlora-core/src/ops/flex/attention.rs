@@ -7,10 +7,10 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::dropout::drop_elements;
+use super::instructions::vectorized;
 use super::matmul::{rounded_matmul, small_matmul};
 use super::reduce::{largest, sum_of};
 use super::triangle::Triangle;
-use super::vectorized::vectorized;
 use super::view::{Place, View, ViewMut};
 use super::{contiguous, tensor, values};
 use crate::ops::AttentionLayout;

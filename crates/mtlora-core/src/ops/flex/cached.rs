@@ -2,8 +2,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::instructions::vectorized;
 use super::reduce::sum_of;
-use super::vectorized::vectorized;
 use super::{contiguous, tensor, values};
 use crate::Contexts;
 use crate::ops::vecmath::exp;

@@ -4,8 +4,8 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
+use super::instructions::vectorized;
 use super::reduce::{largest, sum_of};
-use super::vectorized::vectorized;
 use super::{contiguous, exclusive, tensor, values};
 use crate::ops::vecmath::exp;
 

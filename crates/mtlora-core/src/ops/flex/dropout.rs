@@ -2,6 +2,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::instructions::vectorized;
 use super::{CHUNK, contiguous, exclusive, made, tensor, values};
 use crate::ops::SeededDropout;
 
@@ -27,9 +28,9 @@ pub(crate) fn seeded_dropout(x: FlexTensor, dropout: SeededDropout) -> FlexTenso
     tensor(y, x.shape())
 }
 
-/// `x * mask`, `x` beginning at the place `first`.
-pub(super) fn drop_elements(x: &mut [f32], first: usize, dropout: SeededDropout) {
-    pulp::Arch::new().dispatch(|| {
+vectorized! {
+    /// `x * mask`, `x` beginning at the place `first`.
+    pub(super) fn drop_elements(x: &mut [f32], first: usize, dropout: SeededDropout) {
         let mut mask = [0.0; HELD];
         for (held, x) in x.chunks_mut(HELD).enumerate() {
             let mask = &mut mask[..x.len()];
@@ -38,5 +39,5 @@ pub(super) fn drop_elements(x: &mut [f32], first: usize, dropout: SeededDropout)
                 *x *= *mask;
             }
         }
-    });
+    }
 }

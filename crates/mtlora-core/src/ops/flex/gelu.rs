@@ -4,6 +4,7 @@ use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use super::activation_dtype::dense;
+use super::instructions::vectorized;
 use super::{CHUNK, contiguous, exclusive, mapped, tensor, values};
 use crate::ops::Gelu;
 use crate::ops::definitions::gelu::{TANH_CUBIC, TANH_SCALE};
@@ -84,19 +85,23 @@ fn kept(x: &FlexTensor) -> &[bf16] {
 fn multiply<X: Copy + Sync>(y: &mut [f32], x: &[X], f: impl Fn(X) -> f32 + Sync) {
     y.par_chunks_mut(CHUNK)
         .zip(x.par_chunks(CHUNK))
-        .for_each(|(y, x)| {
-            pulp::Arch::new().dispatch(|| {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y *= f(*x);
-                }
-            });
-        });
+        .for_each(|(y, x)| multiply_each(y, x, &f));
 }
 
-fn each_in_place(x: &mut [f32], f: impl Fn(f32) -> f32) {
-    pulp::Arch::new().dispatch(|| {
+vectorized! {
+    /// `y` times `f` of `x`, element by element.
+    fn multiply_each[X: Copy, F: Fn(X) -> f32](y: &mut [f32], x: &[X], f: &F) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y *= f(*x);
+        }
+    }
+}
+
+vectorized! {
+    /// Each element becomes `f` of it.
+    fn each_in_place[F: Fn(f32) -> f32](x: &mut [f32], f: F) {
         for x in x.iter_mut() {
             *x = f(*x);
         }
-    });
+    }
 }

@@ -7,6 +7,9 @@ use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
+use super::instructions::vectorized;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::{Avx512, Avx512Bf16};
 use super::matmul;
 use super::view::View;
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
@@ -166,20 +169,18 @@ impl Matrix {
     /// The matrix as the kernels for AVX-512 read it, where the processor has what they need.
     #[cfg(target_arch = "x86_64")]
     fn right(&self) -> Option<avx512::Right<'_>> {
-        if !avx512::available() {
-            return None;
-        }
+        let avx512 = Avx512::new()?;
         let [rows, columns] = self.sides();
         match self {
             Matrix::F32(weight) => {
                 let shape = weight.tensor.shape();
                 let values = avx512::Values::F32(values(&weight.tensor));
-                let right = avx512::Right::new(values, [shape[0], shape[1]]);
+                let right = avx512::Right::new(avx512, values, [shape[0], shape[1]]);
                 Some(if weight.transposed { right.t() } else { right })
             }
             Matrix::Bf16(weight) => {
-                let values = avx512::Values::Bf16(slice(weight));
-                avx512::bf16_available().then(|| avx512::Right::new(values, [rows, columns]))
+                let values = avx512::Values::Bf16(Avx512Bf16::new()?, slice(weight));
+                Some(avx512::Right::new(avx512, values, [rows, columns]))
             }
             Matrix::Int8 { weight, block } => {
                 let values = avx512::Values::Int8 {
@@ -187,7 +188,7 @@ impl Matrix {
                     scales: weight.scales(),
                     block: *block,
                 };
-                Some(avx512::Right::new(values, [rows, columns]))
+                Some(avx512::Right::new(avx512, values, [rows, columns]))
             }
         }
     }
@@ -242,19 +243,24 @@ fn dequantized(weight: &FlexQTensor, columns: usize, block: usize) -> Vec<f32> {
         .zip(integers.par_chunks(rows * columns))
         .enumerate()
         .for_each(|(chunk, (dense, integers))| {
-            pulp::Arch::new().dispatch(|| {
-                let both = dense
-                    .chunks_exact_mut(columns)
-                    .zip(integers.chunks_exact(columns));
-                for (row, (dense, integers)) in (chunk * rows..).zip(both) {
-                    let scales = &weight.scales()[row / block * columns..][..columns];
-                    for ((dense, integer), scale) in dense.iter_mut().zip(integers).zip(scales) {
-                        *dense = f32::from(*integer) * scale;
-                    }
-                }
-            });
+            let both = dense
+                .chunks_exact_mut(columns)
+                .zip(integers.chunks_exact(columns));
+            for (row, (dense, integers)) in (chunk * rows..).zip(both) {
+                let scales = &weight.scales()[row / block * columns..][..columns];
+                scale_row(dense, integers, scales);
+            }
         });
     dense
+}
+
+vectorized! {
+    /// A row of integers times their scales.
+    fn scale_row(dense: &mut [f32], integers: &[i8], scales: &[f32]) {
+        for ((dense, integer), scale) in dense.iter_mut().zip(integers).zip(scales) {
+            *dense = f32::from(*integer) * scale;
+        }
+    }
 }
 
 /// The values of a contiguous tensor.

@@ -3,6 +3,7 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::CHUNK;
+use super::instructions::vectorized;
 
 /// `length` values, made chunk after chunk by all threads. `make` gets a chunk's index and its memory,
 /// which holds default values: written where and when they are written over, not before by one thread.
@@ -21,22 +22,25 @@ pub(super) fn made<E: Copy + Default + Send>(
     out
 }
 
-/// `f` of each value, on all threads, in loops that the compiler vectorises for the processor at hand.
+/// `f` of each value, on all threads.
 pub(super) fn mapped<A: Copy + Sync, E: Send>(values: &[A], f: impl Fn(A) -> E + Sync) -> Vec<E> {
     let mut out = Vec::with_capacity(values.len());
     out.spare_capacity_mut()[..values.len()]
         .par_chunks_mut(CHUNK)
         .zip(values.par_chunks(CHUNK))
-        .for_each(|(out, values)| {
-            pulp::Arch::new().dispatch(|| {
-                for (out, value) in out.iter_mut().zip(values) {
-                    out.write(f(*value));
-                }
-            });
-        });
+        .for_each(|(out, values)| write_each(out, values, &f));
     // SAFETY: each value has one in `out`, which has been written.
     unsafe { out.set_len(values.len()) };
     out
+}
+
+vectorized! {
+    /// Writes `f` of each value.
+    fn write_each[A: Copy, E, F: Fn(A) -> E](out: &mut [MaybeUninit<E>], values: &[A], f: &F) {
+        for (out, value) in out.iter_mut().zip(values) {
+            out.write(f(*value));
+        }
+    }
 }
 
 fn defaults<E: Copy + Default>(memory: &mut [MaybeUninit<E>]) -> &mut [E] {

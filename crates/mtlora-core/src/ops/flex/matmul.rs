@@ -5,6 +5,8 @@ use gemm::{Parallelism, gemm};
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::{Avx512, Avx512Bf16};
 use super::made;
 use super::triangle::Triangle;
 use super::view::{View, ViewMut};
@@ -32,8 +34,8 @@ pub(super) fn small_matmul(
     triangle: Triangle,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if avx512::available() {
-        return avx512::direct::product(out, a, b, factor, triangle);
+    if let Some(avx512) = Avx512::new() {
+        return avx512::direct::product(avx512, out, a, b, factor, triangle);
     }
     // With what need not be multiplied.
     let _ = triangle;
@@ -53,8 +55,8 @@ pub(super) fn rounded_matmul(
     triangle: Triangle,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if avx512::bf16_available() {
-        return avx512::direct::rounded_product(out, a, b, factor, triangle);
+    if let Some(avx512) = Avx512Bf16::new() {
+        return avx512::direct::rounded_product(avx512, out, a, b, factor, triangle);
     }
     small_matmul(out, a, b, factor, triangle);
 }

@@ -1,5 +1,6 @@
-//! Kernels for burn-flex: plain loops that the compiler vectorises for the processor at hand
-//! ([`pulp`] or [`vectorized`] chooses while running), over rows or chunks that rayon's threads share.
+//! Kernels for burn-flex: plain loops that the compiler vectorises, and products in AVX-512's own instructions, over
+//! rows or chunks that rayon's threads share. [`instructions`] has the rule for which of the two, and the one place
+//! that asks what the processor has.
 //!
 //! A chunk's result depends on nothing but the chunk, so results are the same for every number of
 //! threads.
@@ -12,13 +13,13 @@ mod cached;
 mod cross_entropy;
 mod dropout;
 mod gelu;
+mod instructions;
 mod linear;
 mod made;
 mod matmul;
 mod norm;
 mod reduce;
 mod triangle;
-mod vectorized;
 mod view;
 
 use burn::backend::flex::{FlexTensor, Layout};
@@ -84,10 +85,7 @@ fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
 
 impl BackendCapabilities for Flex {
     fn capabilities(device: &Device<Self>) -> Capabilities {
-        #[cfg(target_arch = "x86_64")]
-        let multiplies_bf16 = avx512::bf16_available();
-        #[cfg(not(target_arch = "x86_64"))]
-        let multiplies_bf16 = false;
+        let multiplies_bf16 = instructions::multiplies_bf16();
         Capabilities {
             multiplies_bf16,
             rounds_attention: multiplies_bf16,

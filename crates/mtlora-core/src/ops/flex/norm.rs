@@ -2,8 +2,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::instructions::vectorized;
 use super::reduce::sum_of;
-use super::vectorized::vectorized;
 use super::{CHUNK, contiguous, exclusive, made, tensor, values};
 
 /// Mean and `1 / sqrt(variance + epsilon)`.

@@ -8,12 +8,14 @@ use std::arch::x86_64::{
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::super::instructions::{Avx512, Avx512Bf16};
 use super::super::triangle::Triangle;
 use super::super::view::{View, ViewMut};
+use super::kernel::{COLUMNS, Kernel, LANES, ROWS, Unit};
+use super::pairs;
 use super::right::padded;
 use super::tile::{masks, multiply_add, multiply_add_pairs};
 use super::transpose::transposed;
-use super::{COLUMNS, Kernel, LANES, ROWS, Unit, available, bf16_available, pairs};
 
 /// The most pairs that a thread keeps memory for (1 MiB): for those of longer sequences it asks anew.
 const KEPT: usize = 1 << 18;
@@ -28,18 +30,18 @@ thread_local! {
 /// `factor a b` into `out`.
 ///
 /// # Panics
-/// When the shapes do not fit, or the processor does not have the instructions.
+/// When the shapes do not fit.
 pub(in crate::ops::flex) fn product(
+    avx512: Avx512,
     out: ViewMut<'_>,
     a: View<'_>,
     b: View<'_>,
     factor: f32,
     triangle: Triangle,
 ) {
-    assert!(available());
     let inner = a.sides()[1];
     let [a, b] = [a, b].map(|view| view.of::<Unit>(pulp::bytemuck::cast_slice(view.values())));
-    units_product(Kernel::F32, inner, out, a, b, factor, triangle);
+    units_product(Kernel::F32(avx512), inner, out, a, b, factor, triangle);
 }
 
 /// The same of factors that are rounded to bfloat16 first. Sums are of 32-bit floats.
@@ -47,19 +49,19 @@ pub(in crate::ops::flex) fn product(
 /// # Panics
 /// As [`product`].
 pub(in crate::ops::flex) fn rounded_product(
+    avx512: Avx512Bf16,
     out: ViewMut<'_>,
     a: View<'_>,
     b: View<'_>,
     factor: f32,
     triangle: Triangle,
 ) {
-    assert!(bf16_available());
     let inner = a.sides()[1];
     assert_eq!(inner, b.sides()[0]);
     ROUNDED.with_borrow_mut(|[left, right]| {
-        let a = pairs::of_rows(a, left);
-        let b = pairs::of_rows(b.t(), right).t();
-        units_product(Kernel::Bf16, inner, out, a, b, factor, triangle);
+        let a = pairs::of_rows(avx512, a, left);
+        let b = pairs::of_rows(avx512, b.t(), right).t();
+        units_product(Kernel::Bf16(avx512), inner, out, a, b, factor, triangle);
         for pairs in [left, right] {
             if pairs.len() > KEPT {
                 *pairs = Vec::new();
@@ -90,7 +92,7 @@ fn units_product(
                 stride,
             },
             _ => {
-                // SAFETY: the processor has the instructions.
+                // SAFETY: `kernel` proves that the processor has the instructions.
                 unsafe { lay_out(b.t(), first..last, &mut lines) };
                 Right {
                     first: lines.as_ptr().cast(),
@@ -104,21 +106,21 @@ fn units_product(
             if needed <= first {
                 continue;
             }
-            // A unit of which some is needed is needed.
+            // Round outward: partially needed units are included.
             let units = inner.start / kernel.depth()..inner.end.div_ceil(kernel.depth());
             let left = Left {
                 first: a.values().as_ptr().wrapping_add(top * a.strides()[0]),
                 strides: a.strides(),
             };
             let out = out.part(block, first..last.min(needed));
-            // SAFETY: the processor has the instructions. `View` says that all elements of the two
+            // SAFETY: `kernel` proves that the processor has the instructions. `View` says that all elements of the two
             // matrices lie in their slices, and these are elements of them, or of `lines`, which have all
             // of the inner dimension: of the block's rows, and of the panel's columns, of which `out` has
             // no more.
             unsafe {
                 match kernel {
-                    Kernel::F32 => multiply_floats(units, left, right, out, factor),
-                    Kernel::Bf16 => multiply_pairs(units, left, right, out, factor),
+                    Kernel::F32(_) => multiply_floats(units, left, right, out, factor),
+                    Kernel::Bf16(_) => multiply_pairs(units, left, right, out, factor),
                 }
             }
         }
@@ -293,9 +295,9 @@ mod tests {
         turn_b: bool,
         triangle: Triangle,
     ) -> Result<(), TestCaseError> {
-        if !available() {
+        let Some(avx512) = Avx512::new() else {
             return Ok(());
-        }
+        };
         let at =
             |row: usize, column: usize, step: usize| ((row * 7 + column * step) % 17) as f32 - 8.0;
         let a = |row: usize, column: usize| match triangle {
@@ -340,17 +342,13 @@ mod tests {
             view(&left, [rows, inner], turn_a),
             view(&right, [inner, columns], turn_b),
         );
-        for rounds in [false, true] {
-            if rounds && !bf16_available() {
-                continue;
-            }
+        for rounds in [None, Avx512Bf16::new()] {
             let mut out = vec![f32::NAN; (rows + 2) * (columns + 2)];
             let mut whole = ViewMut::new(&mut out, [rows + 2, columns + 2]);
             let part = whole.part(1..rows + 1, 1..columns + 1);
-            if rounds {
-                rounded_product(part, left, right, 0.5, triangle)
-            } else {
-                product(part, left, right, 0.5, triangle)
+            match rounds {
+                Some(avx512) => rounded_product(avx512, part, left, right, 0.5, triangle),
+                None => product(avx512, part, left, right, 0.5, triangle),
             }
             for (at, found) in out.iter().enumerate() {
                 let (row, column) = (at / (columns + 2), at % (columns + 2));

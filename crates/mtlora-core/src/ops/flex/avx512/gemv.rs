@@ -10,7 +10,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{COLUMNS, LANES, ROWS, right::padded};
+use super::super::instructions::Avx512;
+use super::kernel::{COLUMNS, LANES, ROWS};
+use super::right::padded;
 
 /// The most rows of such a product: their factors stay in registers.
 pub(super) const MOST: usize = ROWS;
@@ -43,6 +45,7 @@ macro_rules! with_rows {
 
 /// `left right + bias`, where `right`, `[inner, columns]`, lies row after row.
 pub(super) fn product(
+    _avx512: Avx512,
     left: &[f32],
     right: &[f32],
     columns: usize,
@@ -60,7 +63,7 @@ pub(super) fn product(
             let (block, part) = (index / parts, index % parts);
             let columns_of = block * WIDTH..columns.min((block + 1) * WIDTH);
             let inner_of = part * height..inner.min((part + 1) * height);
-            // SAFETY: `avx512::product` asserts that the processor has the instructions.
+            // SAFETY: `_avx512` proves that the processor has the instructions.
             unsafe {
                 with_rows!(
                     rows,
@@ -76,6 +79,7 @@ pub(super) fn product(
 
 /// The same where the transpose, `[columns, inner]`, lies row after row.
 pub(super) fn turned_product(
+    avx512: Avx512,
     left: &[f32],
     right: &[f32],
     inner: usize,
@@ -86,7 +90,7 @@ pub(super) fn turned_product(
     let groups = groups(left, inner);
     let pieces: Vec<Vec<f32>> = right
         .par_chunks(TURNED_WIDTH * inner)
-        .map(|right| dots(&groups, rows, right, inner))
+        .map(|right| dots(avx512, &groups, rows, right, inner))
         .collect();
     assembled([rows, columns], TURNED_WIDTH, pieces.chunks(1), bias)
 }
@@ -202,7 +206,13 @@ fn groups(left: &[f32], inner: usize) -> Vec<Vec<Lanes>> {
 }
 
 /// The dot products of all rows with those of `right`: `[rows, rows of right]`.
-fn dots(groups: &[Vec<Lanes>], rows: usize, right: &[f32], inner: usize) -> Vec<f32> {
+fn dots(
+    _avx512: Avx512,
+    groups: &[Vec<Lanes>],
+    rows: usize,
+    right: &[f32],
+    inner: usize,
+) -> Vec<f32> {
     let width = right.len() / inner;
     let mut out = vec![0.0; rows * width];
     for (index, right) in right.chunks(TOGETHER * inner).enumerate() {
@@ -213,7 +223,7 @@ fn dots(groups: &[Vec<Lanes>], rows: usize, right: &[f32], inner: usize) -> Vec<
             let ahead = ahead(part)..ahead(part + 1);
             let rows = out.len() / width;
             let out = &mut out[index * TOGETHER..];
-            // SAFETY: `avx512::product` asserts that the processor has the instructions.
+            // SAFETY: `_avx512` proves that the processor has the instructions.
             unsafe {
                 with_rows!(
                     rows,

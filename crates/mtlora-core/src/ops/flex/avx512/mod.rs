@@ -10,6 +10,7 @@
 
 pub(super) mod direct;
 mod gemv;
+mod kernel;
 mod pairs;
 mod right;
 mod rows;
@@ -22,67 +23,13 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::view::Place;
+use kernel::{COLUMNS, Line, PANELS, ROWS, Rows, UNITS};
 pub(super) use right::{Right, Values};
 use tile::Begin;
 
-/// Rows of a tile.
-const ROWS: usize = 12;
-/// Columns of a tile: two registers.
-const COLUMNS: usize = 32;
-/// Units of the inner dimension that are summed in one pass: with fewer, the output would come from memory
-/// more often; with more, a task's panels would leave the second cache.
-const UNITS: usize = 768;
-/// The most panels of a task (384 KiB): with a block of rows they stay in the second cache, from which
-/// both come fast enough.
-const PANELS: usize = 4;
-/// Floats of a register: a cache line.
-const LANES: usize = 16;
 /// Below this many products, threads cost more than they bring. Miri, which could not do so many, looks
 /// at what threads share.
 const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
-
-/// A float's bits, or two bfloat16, the one of the even index in the low half.
-type Unit = u32;
-/// One unit of a block's rows.
-type Rows = [Unit; ROWS];
-/// One unit of a panel's columns.
-type Line = [Unit; COLUMNS];
-
-/// How units are multiplied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kernel {
-    F32,
-    Bf16,
-}
-
-impl Kernel {
-    /// Elements of the inner dimension in a unit.
-    fn depth(self) -> usize {
-        match self {
-            Kernel::F32 => 1,
-            Kernel::Bf16 => 2,
-        }
-    }
-
-    /// Units that are added up one by one, before the sum goes to the output: its error grows with them. With
-    /// bfloat16 the rounding of the factors outweighs it.
-    fn chain(self) -> usize {
-        match self {
-            Kernel::F32 => 384,
-            Kernel::Bf16 => UNITS,
-        }
-    }
-}
-
-/// Whether this processor has what 32-bit floats need.
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
-}
-
-/// Whether it multiplies pairs of bfloat16, too.
-pub(super) fn bf16_available() -> bool {
-    available() && is_x86_feature_detected!("avx512bf16")
-}
 
 thread_local! {
     /// A thread's memory for panels, from product to product.
@@ -93,10 +40,9 @@ thread_local! {
 /// is of it; `bias`: `[columns]`.
 ///
 /// # Panics
-/// When the shapes do not fit, or the processor does not have the instructions.
+/// When the shapes do not fit.
 pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> Vec<f32> {
     let kernel = right.kernel();
-    assert!(available() && (kernel == Kernel::F32 || bf16_available()));
     let [inner, columns] = right.sides();
     assert!(inner > 0 && left.len().is_multiple_of(inner));
     assert!(bias.is_none_or(|bias| bias.len() == columns));
@@ -107,10 +53,10 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
     }
     match right.floats() {
         Some((values, false)) if rows <= gemv::MOST => {
-            return gemv::product(left, values, columns, bias);
+            return gemv::product(right.avx512(), left, values, columns, bias);
         }
         Some((values, true)) if rows <= gemv::MOST => {
-            return gemv::turned_product(left, values, inner, bias);
+            return gemv::turned_product(right.avx512(), left, values, inner, bias);
         }
         _ => {}
     }
@@ -204,8 +150,7 @@ impl Work<'_> {
                         let begin = if at == 0 { begin } else { Begin::Sum };
                         let next = next.wrapping_add(at * chain / PANELS);
                         // SAFETY: no other task has these columns of these rows; where sums are begun
-                        // with what is there, a chain or a pass before has written it. `product`
-                        // asserts that the processor has the instructions.
+                        // with what is there, a chain or a pass before has written it.
                         unsafe {
                             let tile = self.place.view(rows.clone(), columns.clone());
                             tile::add(kernel, tile, begin, packed, lines, next);
@@ -228,6 +173,8 @@ fn passes(units: usize) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::instructions::{Avx512, Avx512Bf16};
+    use super::kernel::LANES;
     use super::*;
     use burn::tensor::bf16;
     use proptest::prelude::*;
@@ -258,9 +205,9 @@ mod tests {
         biased: bool,
         threads: usize,
     ) -> Result<(), TestCaseError> {
-        if !available() || form == Form::Bf16 && !bf16_available() {
+        let Some(avx512) = Avx512::new() else {
             return Ok(());
-        }
+        };
         let floats = |count, step| -> Vec<f32> { whole(count, step).map(f32::from).collect() };
         let left = floats(rows * inner, 5);
         let bias = floats(columns, 3);
@@ -289,14 +236,17 @@ mod tests {
         let halves: Vec<bf16> = dense.iter().map(|x| bf16::from_f32(*x)).collect();
         let values = match form {
             Form::F32 => Values::F32(&dense),
-            Form::Bf16 => Values::Bf16(&halves),
+            Form::Bf16 => match Avx512Bf16::new() {
+                Some(proof) => Values::Bf16(proof, &halves),
+                None => return Ok(()),
+            },
             Form::Int8 => Values::Int8 {
                 integers: &integers,
                 scales: &scales,
                 block,
             },
         };
-        let right = Right::new(values, stored);
+        let right = Right::new(avx512, values, stored);
         let right = if turned { right.t() } else { right };
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -368,9 +318,9 @@ mod tests {
     #[cfg_attr(miri, ignore = "it would take hours")]
     fn long_sums_are_close() {
         const INNER: usize = 768;
-        if !available() {
+        let Some(avx512) = Avx512::new() else {
             return;
-        }
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut random = |count| -> Vec<f32> {
             (0..count)
@@ -379,7 +329,7 @@ mod tests {
         };
         let (left, right) = (random(4 * ROWS * INNER), random(INNER * 2 * COLUMNS));
         let sides = [INNER, 2 * COLUMNS];
-        let out = product(&left, Right::new(Values::F32(&right), sides), None);
+        let out = product(&left, Right::new(avx512, Values::F32(&right), sides), None);
         let (mut errors, mut squares) = (0.0, 0.0);
         for (at, found) in out.iter().enumerate() {
             let (row, column) = (at / (2 * COLUMNS), at % (2 * COLUMNS));
@@ -414,13 +364,14 @@ mod tests {
     /// The last inputs do not fill a unit: what the memory holds behind them must not count.
     #[test]
     fn nothing_behind_the_last_input_counts() {
-        if !bf16_available() {
+        let (Some(avx512), Some(proof)) = (Avx512::new(), Avx512Bf16::new()) else {
             return;
-        }
+        };
         let values = [f32::NAN, 1.0, 2.0, 3.0, f32::NAN].map(bf16::from_f32);
         for turned in [false, true] {
             let right = Right::new(
-                Values::Bf16(&values[1..4]),
+                avx512,
+                Values::Bf16(proof, &values[1..4]),
                 if turned { [1, 3] } else { [3, 1] },
             );
             let right = if turned { right.t() } else { right };

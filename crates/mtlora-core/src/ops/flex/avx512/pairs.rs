@@ -2,15 +2,20 @@
 
 use std::arch::x86_64::{_mm512_permutexvar_epi16, _mm512_set_epi32};
 
+use super::super::instructions::Avx512Bf16;
 use super::super::view::View;
+use super::kernel::{LANES, Unit};
 use super::right::padded;
 use super::rows::rounded;
-use super::{LANES, Unit};
 
 /// Each row in pairs of neighbours, rounded to the nearest, ties to even; the partner of a lone last one
 /// is zero. `pairs` is the memory for it. The pairs lie as the elements did: side by side where these did,
 /// else each column's.
-pub(super) fn of_rows<'a>(matrix: View<'_>, pairs: &'a mut Vec<Unit>) -> View<'a, Unit> {
+pub(super) fn of_rows<'a>(
+    _avx512: Avx512Bf16,
+    matrix: View<'_>,
+    pairs: &'a mut Vec<Unit>,
+) -> View<'a, Unit> {
     let [rows, columns] = matrix.sides();
     let units = columns.div_ceil(2);
     if rows == 0 || columns == 0 {
@@ -22,7 +27,7 @@ pub(super) fn of_rows<'a>(matrix: View<'_>, pairs: &'a mut Vec<Unit>) -> View<'a
             reserve(pairs, rows * units + LANES);
             for row in 0..rows {
                 let values = &matrix.values()[row * stride..][..columns];
-                // SAFETY: `direct::rounded_product` asserts that the processor has the instructions.
+                // SAFETY: `_avx512` proves that the processor has the instructions.
                 unsafe { side_by_side(values, &mut pairs[row * units..]) };
             }
             View::new(pairs, [rows, units], units)
@@ -38,7 +43,7 @@ pub(super) fn of_rows<'a>(matrix: View<'_>, pairs: &'a mut Vec<Unit>) -> View<'a
             };
             for unit in 0..units {
                 let out = &mut pairs[unit * rows..];
-                // SAFETY: the same.
+                // SAFETY: as above.
                 unsafe { joined(column(2 * unit), column(2 * unit + 1), out) };
             }
             View::new(pairs, [units, rows], rows).t()

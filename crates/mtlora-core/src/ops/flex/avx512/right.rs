@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use burn::tensor::bf16;
 
+use super::super::instructions::{Avx512, Avx512Bf16};
+use super::kernel::{Kernel, LANES, Line};
 use super::transpose::transposed;
-use super::{Kernel, LANES, Line};
 
 /// Rows that are asked for before they are laid out.
 const AHEAD: usize = 6;
@@ -17,6 +18,7 @@ const AHEAD: usize = 6;
 /// The right matrix: `[inner, columns]`.
 #[derive(Clone, Copy)]
 pub(in crate::ops::flex) struct Right<'a> {
+    avx512: Avx512,
     values: Values<'a>,
     /// Rows and columns of `values`, row after row.
     stored: [usize; 2],
@@ -28,7 +30,8 @@ pub(in crate::ops::flex) struct Right<'a> {
 #[derive(Clone, Copy)]
 pub(in crate::ops::flex) enum Values<'a> {
     F32(&'a [f32]),
-    Bf16(&'a [bf16]),
+    /// Values for a processor that multiplies pairs of them.
+    Bf16(Avx512Bf16, &'a [bf16]),
     /// Each integer stands for itself times a scale: that of its column, and of its `block` rows.
     Int8 {
         integers: &'a [i8],
@@ -42,10 +45,14 @@ impl<'a> Right<'a> {
     ///
     /// # Panics
     /// When there are not so many values.
-    pub(in crate::ops::flex) fn new(values: Values<'a>, [inner, columns]: [usize; 2]) -> Self {
+    pub(in crate::ops::flex) fn new(
+        avx512: Avx512,
+        values: Values<'a>,
+        [inner, columns]: [usize; 2],
+    ) -> Self {
         let found = match values {
             Values::F32(values) => values.len(),
-            Values::Bf16(values) => values.len(),
+            Values::Bf16(_, values) => values.len(),
             Values::Int8 {
                 integers,
                 scales,
@@ -57,6 +64,7 @@ impl<'a> Right<'a> {
         };
         assert_eq!(found, inner * columns);
         Self {
+            avx512,
             values,
             stored: [inner, columns],
             transposed: false,
@@ -85,22 +93,27 @@ impl<'a> Right<'a> {
     pub(super) fn floats(&self) -> Option<(&'a [f32], bool)> {
         match self.values {
             Values::F32(values) => Some((values, self.transposed)),
-            Values::Bf16(_) | Values::Int8 { .. } => None,
+            Values::Bf16(..) | Values::Int8 { .. } => None,
         }
+    }
+
+    /// The proof that it was made with.
+    pub(super) fn avx512(&self) -> Avx512 {
+        self.avx512
     }
 
     /// What its units are multiplied by.
     pub(super) fn kernel(&self) -> Kernel {
         match self.values {
-            Values::Bf16(_) => Kernel::Bf16,
-            Values::F32(_) | Values::Int8 { .. } => Kernel::F32,
+            Values::Bf16(avx512, _) => Kernel::Bf16(avx512),
+            Values::F32(_) | Values::Int8 { .. } => Kernel::F32(self.avx512),
         }
     }
 
     /// Lays out some columns, the first of which begins a panel: in `lines` panel after panel, of
     /// each the `units`. Lanes behind the last column stay as they are.
     pub(super) fn lay_out(&self, units: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
-        // SAFETY: `product` asserts that the processor has the instructions.
+        // SAFETY: `self.avx512` proves that the processor has the instructions.
         unsafe {
             if self.transposed {
                 self.lay_out_columns(units, columns, lines)
@@ -146,7 +159,7 @@ impl<'a> Right<'a> {
                 let scales = &scales[unit / block * width..][columns.clone()];
                 dense(&integers[unit * width..][columns], scales)
             }
-            Values::Bf16(values) => {
+            Values::Bf16(_, values) => {
                 let low = &values[2 * unit * width..][columns.clone()];
                 if 2 * unit + 1 < rows {
                     joined(low, &values[(2 * unit + 1) * width..][columns])
@@ -189,7 +202,7 @@ impl<'a> Right<'a> {
         let at = row * self.stored[1] + column;
         let place: *const i8 = match self.values {
             Values::F32(values) => values[at..].as_ptr().cast(),
-            Values::Bf16(values) => values[at..].as_ptr().cast(),
+            Values::Bf16(_, values) => values[at..].as_ptr().cast(),
             Values::Int8 { integers, .. } => integers[at..].as_ptr(),
         };
         // SAFETY: every x86-64 processor has the instruction, and it reads nothing that counts.
@@ -211,7 +224,7 @@ impl<'a> Right<'a> {
                 let scales = &scales[column / block * width..][units.clone()];
                 dense(&integers[column * width..][units], scales)
             }
-            Values::Bf16(values) => {
+            Values::Bf16(_, values) => {
                 let values = &values[column * width..][2 * units.start..width.min(2 * units.end)];
                 pulp::cast(padded::<_, { 2 * LANES }>(values))
             }

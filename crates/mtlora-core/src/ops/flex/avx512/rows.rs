@@ -7,9 +7,9 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::kernel::{Kernel, LANES, ROWS, Rows, Unit};
 use super::right::{floats, padded};
 use super::transpose::transposed;
-use super::{Kernel, LANES, ROWS, Rows, Unit};
 
 /// Blocks of rows that a task packs.
 const TOGETHER: usize = 4;
@@ -28,11 +28,11 @@ pub(super) fn pack(left: &[f32], inner: usize, kernel: Kernel) -> Vec<Rows> {
         .zip(left.par_chunks(inner * ROWS * TOGETHER))
         .for_each(|(packed, left)| {
             for (packed, rows) in packed.chunks_mut(units).zip(left.chunks(inner * ROWS)) {
-                // SAFETY: `avx512::product` asserts that the processor has the instructions.
+                // SAFETY: `kernel` proves that the processor has the instructions.
                 unsafe {
                     match kernel {
-                        Kernel::F32 => pack_floats(packed, rows, inner),
-                        Kernel::Bf16 => pack_pairs(packed, rows, inner),
+                        Kernel::F32(_) => pack_floats(packed, rows, inner),
+                        Kernel::Bf16(_) => pack_pairs(packed, rows, inner),
                     }
                 }
             }
@@ -90,6 +90,7 @@ pub(super) fn rounded(row: &[f32; 2 * LANES]) -> [Unit; LANES] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::instructions::Avx512Bf16;
     use super::*;
     use burn::tensor::bf16;
     use proptest::prelude::*;
@@ -97,7 +98,7 @@ mod tests {
     proptest! {
         #[test]
         fn rounds_as_half_does(bits: [u32; 2 * LANES]) {
-            if !super::super::bf16_available() {
+            if Avx512Bf16::new().is_none() {
                 return Ok(());
             }
             let row = bits.map(f32::from_bits);

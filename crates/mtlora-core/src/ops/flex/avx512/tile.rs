@@ -1,7 +1,7 @@
 //! The innermost loops: a tile of sums in registers.
 
 use super::super::view::ViewMut;
-use super::{COLUMNS, Kernel, LANES, Line, PANELS, ROWS, Rows, Unit};
+use super::kernel::{COLUMNS, Kernel, LANES, Line, PANELS, ROWS, Rows, Unit};
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps,
     _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
@@ -30,8 +30,7 @@ pub(super) enum Begin<'a> {
 /// panel of what begins at `next` fetched: rows that come later.
 ///
 /// # Safety
-/// The processor has the kernel's instructions. With [`Begin::Sum`], the tile's elements have been
-/// written. It has at most [`ROWS`] rows and [`COLUMNS`] columns.
+/// With [`Begin::Sum`], the tile's elements have been written. It has at most [`ROWS`] rows and [`COLUMNS`] columns.
 #[inline]
 pub(super) unsafe fn add(
     kernel: Kernel,
@@ -42,15 +41,15 @@ pub(super) unsafe fn add(
     next: *const Rows,
 ) {
     // Few rows in fewer registers; what is beyond them would be thrown away.
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller promises; `kernel` proves that the processor has the instructions.
     unsafe {
         match (kernel, tile.sides()[0]) {
-            (Kernel::F32, 0..=4) => f32_tile::<4>(tile, begin, rows, lines, next),
-            (Kernel::F32, 5..=8) => f32_tile::<8>(tile, begin, rows, lines, next),
-            (Kernel::F32, _) => f32_tile::<ROWS>(tile, begin, rows, lines, next),
-            (Kernel::Bf16, 0..=4) => bf16_tile::<4>(tile, begin, rows, lines, next),
-            (Kernel::Bf16, 5..=8) => bf16_tile::<8>(tile, begin, rows, lines, next),
-            (Kernel::Bf16, _) => bf16_tile::<ROWS>(tile, begin, rows, lines, next),
+            (Kernel::F32(_), 0..=4) => f32_tile::<4>(tile, begin, rows, lines, next),
+            (Kernel::F32(_), 5..=8) => f32_tile::<8>(tile, begin, rows, lines, next),
+            (Kernel::F32(_), _) => f32_tile::<ROWS>(tile, begin, rows, lines, next),
+            (Kernel::Bf16(_), 0..=4) => bf16_tile::<4>(tile, begin, rows, lines, next),
+            (Kernel::Bf16(_), 5..=8) => bf16_tile::<8>(tile, begin, rows, lines, next),
+            (Kernel::Bf16(_), _) => bf16_tile::<ROWS>(tile, begin, rows, lines, next),
         }
     }
 }
@@ -59,7 +58,7 @@ pub(super) unsafe fn add(
 macro_rules! tile {
     ($name:ident, $features:literal, $multiply_add:ident) => {
         /// # Safety
-        /// As [`add`]'s; the tile has at most `R` rows.
+        /// As [`add`]'s, and the processor has the instructions; the tile has at most `R` rows.
         #[target_feature(enable = $features)]
         unsafe fn $name<const R: usize>(
             mut tile: ViewMut<'_>,

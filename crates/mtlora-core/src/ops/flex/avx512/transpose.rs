@@ -3,7 +3,7 @@ use std::arch::x86_64::{
     _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use super::LANES;
+use super::kernel::LANES;
 
 /// A square of 32-bit units, turned: in rounds that swap what lies 1, 2, and then 4 and 8 apart.
 // Loops over indices: closures would not be compiled for AVX-512.
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn rows_become_columns() {
-        if !super::super::available() {
+        if super::super::super::instructions::Avx512::new().is_none() {
             return;
         }
         let at = |row: usize, column: usize| (row * 100 + column) as u32;
