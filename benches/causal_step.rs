@@ -6,10 +6,12 @@
 //! cargo bench --bench causal_step
 //! ```
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::error::Error;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../crates/mtlora-core/tests/common/allocations.rs"]
+mod allocations;
 
+use std::error::Error;
+
+use allocations::process_peak_of;
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use mtlora::core::{MtLoraConfig, Structure, Targets, devices};
@@ -21,31 +23,6 @@ const BATCH: usize = 4;
 const LENGTH: usize = 256;
 const ROUNDS: usize = 5;
 const SMOOTHING: f64 = 0.1;
-
-/// Counts the bytes in use and their high-water mark.
-struct Counting;
-
-static USED: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged; only counters are added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let used = USED.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(used, Ordering::Relaxed);
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        USED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise about `pointer` and `layout` is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The sum of the batch's losses from Burn's own operations on all logits at once.
 fn whole(model: &CausalLm, batch: &CausalBatch) -> Tensor<1> {
@@ -96,24 +73,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let chunked = Subject::causal(model.clone(), &sequences, SMOOTHING, &options, &device);
     let whole = Subject::new(model, divisor, loss, &options, &device);
     let mut subjects = [("chunked loss", chunked), ("whole logits", whole)]
-        .map(|(name, subject)| (name, Some(subject), Vec::new(), 0));
+        .map(|(name, subject)| (name, Some(subject), Vec::new(), 0usize));
     let batch: Vec<usize> = (0..BATCH).collect();
     for round in 0..=ROUNDS {
         for (_, subject, seconds, bytes) in &mut subjects {
-            let before = USED.load(Ordering::Relaxed);
-            PEAK.store(before, Ordering::Relaxed);
-            let Some(stepped) = subject.take().map(|subject| subject.step(&batch)) else {
+            let Some(stepping) = subject.take() else {
                 continue;
             };
+            let (stepped, peak) = process_peak_of(|| stepping.step(&batch));
             let (next, took) = stepped?;
             *subject = Some(next);
             // The first round is not kept.
             if round > 0 {
                 seconds.push(took);
-                *bytes = PEAK
-                    .load(Ordering::Relaxed)
-                    .saturating_sub(before)
-                    .max(*bytes);
+                *bytes = peak.max(*bytes);
             }
         }
     }

@@ -3,38 +3,14 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "common/allocations.rs"]
+mod allocations;
 
+use allocations::process_peak_of;
 use burn::module::{Lora, Module};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Tensor};
 use mtlora_core::{MtLoraConfig, Structure, adapted_linear};
-
-/// Counts the bytes in use and their high-water mark.
-struct Counting;
-
-static USED: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged; only counters are added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let used = USED.fetch_add(layout.size(), Ordering::SeqCst) + layout.size();
-        PEAK.fetch_max(used, Ordering::SeqCst);
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        USED.fetch_sub(layout.size(), Ordering::SeqCst);
-        // SAFETY: the caller's promise about `pointer` and `layout` is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const WIDTH: usize = 2048;
 const WEIGHT_BYTES: usize = WIDTH * WIDTH * 4;
@@ -43,11 +19,11 @@ const WEIGHT_BYTES: usize = WIDTH * WIDTH * 4;
 fn step_bytes(layer: &Linear, forward: impl Fn(&Linear, Tensor<2>) -> Tensor<2>) -> usize {
     let device = Device::flex().autodiff();
     let x = Tensor::<2>::random([8, WIDTH], Distribution::Default, &device).require_grad();
-    let before = USED.load(Ordering::SeqCst);
-    PEAK.store(before, Ordering::SeqCst);
-    let grads = forward(layer, x.clone()).sum().backward();
-    assert!(x.grad(&grads).is_some());
-    PEAK.load(Ordering::SeqCst) - before
+    let step = || {
+        let grads = forward(layer, x.clone()).sum().backward();
+        assert!(x.grad(&grads).is_some());
+    };
+    process_peak_of(step).1
 }
 
 // One test, so that nothing else allocates meanwhile.

@@ -4,52 +4,15 @@
 //! MTLORA_FUZZ_CASES is the number of inputs a test makes, in place of a number that takes seconds.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../mtlora-core/tests/common/allocations.rs"]
+mod allocations;
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::Path;
 
+use allocations::thread_peak_of;
 use mtlora_models::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, AdapterConfig, PeftAdapter};
 use proptest::prelude::*;
-
-/// The system's allocator, which refuses nothing and counts what one thread holds.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator as it is; the counters are plain cells of the thread
-// that themselves allocate nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = HELD.try_with(|held| {
-            held.set(held.get().saturating_add(layout.size()));
-            let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
-        });
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(layout.size())));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most bytes that `work` held at a time.
-fn peak(work: impl FnOnce()) -> usize {
-    let before = HELD.with(Cell::get);
-    PEAK.with(|peak| peak.set(before));
-    work();
-    PEAK.with(Cell::get).saturating_sub(before)
-}
 
 fn cases(usual: u32) -> ProptestConfig {
     let asked = std::env::var("MTLORA_FUZZ_CASES").ok();
@@ -170,7 +133,7 @@ fn read_folder(folder: &Path, config: &[u8], weights: &[u8]) -> Result<(), TestC
     std::fs::write(folder.join(ADAPTER_CONFIG_FILE), config).unwrap();
     std::fs::write(folder.join(ADAPTER_WEIGHTS_FILE), weights).unwrap();
     let mut answer = None;
-    let held = peak(|| answer = Some(PeftAdapter::from_folder(folder)));
+    let ((), held) = thread_peak_of(|| answer = Some(PeftAdapter::from_folder(folder)));
     // A compiled expression may take a megabyte or a few, whatever its length.
     let bound = (16 << 20) + 40 * (config.len() + weights.len());
     prop_assert!(
@@ -245,7 +208,8 @@ proptest! {
         let (mut bytes, _) = sources().swap_remove(source);
         apply(&mut bytes, &changes, usize::MAX);
         let mut answer = None;
-        let held = peak(|| answer = Some(AdapterConfig::from_bytes(Path::new("c"), &bytes)));
+        let read = || answer = Some(AdapterConfig::from_bytes(Path::new("c"), &bytes));
+        let ((), held) = thread_peak_of(read);
         prop_assert!(held < (1 << 20) + 40 * bytes.len(), "{held} bytes for {}", bytes.len());
         if let Some(Ok(config)) = answer {
             let again = AdapterConfig::from_bytes(Path::new("c"), config.to_json().as_bytes());

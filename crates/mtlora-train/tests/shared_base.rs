@@ -2,10 +2,12 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../../mtlora-core/tests/common/allocations.rs"]
+mod allocations;
 
+use std::path::{Path, PathBuf};
+
+use allocations::{held, process_peak_of};
 use burn::module::Module;
 use burn::tensor::Device;
 use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets};
@@ -14,31 +16,6 @@ use mtlora_train::{
     AdapterSettings, BaseSpec, ClassifierSpec, HeadSpec, MethodName, NamedAdapter, Objective,
     RoutedRow, load_classifiers, predict_routed, task_config,
 };
-
-/// Counts the bytes in use and their high-water mark.
-struct Counting;
-
-static USED: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged; only counters are added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let used = USED.fetch_add(layout.size(), Ordering::SeqCst) + layout.size();
-        PEAK.fetch_max(used, Ordering::SeqCst);
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        USED.fetch_sub(layout.size(), Ordering::SeqCst);
-        // SAFETY: the caller's promise about `pointer` and `layout` is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny-roberta");
 
@@ -130,16 +107,15 @@ fn the_base_is_in_memory_once() {
         .into();
 
     let device = Device::flex();
-    let held = |count: usize| {
-        let before = USED.load(Ordering::SeqCst);
+    let loaded = |count: usize| {
+        let before = held();
         let models = load_classifiers(&adapters[..count], &device).unwrap();
-        let held = USED.load(Ordering::SeqCst) - before;
-        (models, held)
+        (models, held() - before)
     };
-    let (one, with_one) = held(1);
+    let (one, with_one) = loaded(1);
     drop(one);
     assert!(with_one > base_bytes * 9 / 10, "{with_one} of {base_bytes}");
-    let (models, with_six) = held(6);
+    let (models, with_six) = loaded(6);
     let more = with_six.saturating_sub(with_one);
     assert!(
         more < base_bytes / 2,
@@ -155,10 +131,7 @@ fn the_base_is_in_memory_once() {
             pair: None,
         })
         .into();
-    let before = USED.load(Ordering::SeqCst);
-    PEAK.store(before, Ordering::SeqCst);
-    let logits = predict_routed(&models, &rows, &device).unwrap();
-    let peak = PEAK.load(Ordering::SeqCst) - before;
+    let (logits, peak) = process_peak_of(|| predict_routed(&models, &rows, &device).unwrap());
     assert!(peak < base_bytes / 2, "predicting held {peak} bytes");
     let outputs: Vec<usize> = logits.iter().map(Vec::len).collect();
     assert_eq!(outputs, [6, 2, 1, 6, 3]);
@@ -173,9 +146,9 @@ fn the_base_is_in_memory_once() {
     for one in &mut halved {
         one.spec.base.adapter.base_dtype = BaseDtype::Bf16;
     }
-    let before = USED.load(Ordering::SeqCst);
+    let before = held();
     let models = load_classifiers(&halved, &device).unwrap();
-    let in_half = USED.load(Ordering::SeqCst) - before;
+    let in_half = held() - before;
     assert!(
         in_half < with_six - base_bytes / 3,
         "{in_half} of {with_six}"

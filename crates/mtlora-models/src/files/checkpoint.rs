@@ -517,7 +517,7 @@ struct Index {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::testing::allocations::peak_of;
+    use crate::testing::allocations::thread_peak_of;
     use proptest::prelude::*;
     use safetensors::tensor::{SafeTensors, TensorView, serialize};
     use std::fs;
@@ -832,7 +832,7 @@ mod tests {
                 .collect(),
         ] {
             let folder = folder_with(WEIGHTS_FILE, &bytes);
-            let (_, peak) = peak_of(|| Checkpoint::open(folder.path()).map(|_| ()));
+            let (_, peak) = thread_peak_of(|| Checkpoint::open(folder.path()).map(|_| ()));
             assert!(
                 peak < 10 * bytes.len() + 10_000,
                 "{peak} for {} bytes",
@@ -947,7 +947,7 @@ mod tests {
             }
             bytes.extend(std::iter::repeat_n(b'1', added));
             let folder = folder_with(WEIGHTS_FILE, &bytes);
-            let (opened, peak) = peak_of(|| Checkpoint::open(folder.path()));
+            let (opened, peak) = thread_peak_of(|| Checkpoint::open(folder.path()));
             prop_assert!(peak < 10 * bytes.len() + 10_000, "{} bytes for {}", peak, bytes.len());
             if let Ok(checkpoint) = opened {
                 let reference = SafeTensors::deserialize(&bytes).unwrap();
@@ -955,7 +955,7 @@ mod tests {
                 for (name, view) in reference.iter() {
                     let name = current_name(name);
                     prop_assert_eq!(checkpoint.shape(&name), Some(view.shape()));
-                    let (read, peak) = peak_of(|| checkpoint.read_f32(&name));
+                    let (read, peak) = thread_peak_of(|| checkpoint.read_f32(&name));
                     prop_assert!(peak <= 2 * bytes.len() + 1000);
                     if let (Ok((_, values)), Dtype::F32) = (read, view.dtype()) {
                         prop_assert_eq!(f32s(&values), view.data());

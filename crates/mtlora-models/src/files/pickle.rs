@@ -146,7 +146,7 @@ mod tests {
     use std::path::PathBuf;
 
     use crate::Checkpoint;
-    use crate::testing::allocations::peak_of;
+    use crate::testing::allocations::thread_peak_of;
 
     /// Files that torch.save wrote; make.py in the same folder made them.
     fn fixture(name: &str) -> PathBuf {
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_tensor_larger_than_its_file_is_refused() {
-        let (text, peak) = peak_of(|| refusal("wide.bin"));
+        let (text, peak) = thread_peak_of(|| refusal("wide.bin"));
         assert!(
             text.contains("tensor `wide` would have 4294967296 bytes, more than the"),
             "{text}"

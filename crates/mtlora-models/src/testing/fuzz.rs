@@ -12,7 +12,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::testing::allocations::peak_of;
+use crate::testing::allocations::thread_peak_of;
 use crate::{Checkpoint, EncoderConfig, GenerationConfig, Gpt2Config};
 
 /// What a reader takes whatever the file's size, in bytes: buffers, and the message.
@@ -135,7 +135,7 @@ impl Folder {
 thread_local!(static FOLDER: Folder = Folder::new());
 
 fn bounded<T>(length: usize, run: impl FnOnce() -> T) -> T {
-    let (result, peak) = peak_of(run);
+    let (result, peak) = thread_peak_of(run);
     assert!(
         peak < TIMES * length + FIXED,
         "{peak} bytes for a file of {length}"
