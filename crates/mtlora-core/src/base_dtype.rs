@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ops::capabilities;
 use crate::visit::Container;
 
-/// In which precision the frozen matrices are kept. What trains, and all sums, stay 32-bit floats.
+/// The precision that frozen matrices are kept in. Trained parameters, and all sums, stay 32-bit floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BaseDtype {
@@ -25,7 +25,7 @@ pub enum BaseDtype {
     Int8,
 }
 
-/// The frozen matrices cannot be kept so.
+/// The device cannot keep frozen matrices in that precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the device cannot keep a base in {dtype}: use --device flex, or a base in f32")]
 pub struct BaseDtypeError {
@@ -33,7 +33,7 @@ pub struct BaseDtypeError {
 }
 
 impl BaseDtype {
-    /// Every one, as flags list them.
+    /// All of them, in the order in which flags list them.
     pub const ALL: [BaseDtype; 3] = [BaseDtype::F32, BaseDtype::Bf16, BaseDtype::Int8];
 
     /// Whether `device` can keep a base in it.

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-/// What each row of a key-value cache sees: places in the cache, in the sequence's order.
+/// The places of a key-value cache that each row attends to, in the order of its sequence.
 ///
-/// Rows may share places (beams that begin alike do), so that continuing a row several times copies
+/// Rows may share places, as beams with a common beginning do, so that continuing a row several times copies
 /// no key and no value. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contexts {
@@ -11,7 +11,7 @@ pub struct Contexts {
 }
 
 impl Contexts {
-    /// The contexts of rows that see these places each.
+    /// Contexts from the places of each row.
     pub fn new<'a>(rows: impl IntoIterator<Item = &'a [u32]>) -> Self {
         let (mut offsets, mut slots) = (vec![0], Vec::new());
         for row in rows {
@@ -24,12 +24,12 @@ impl Contexts {
         }
     }
 
-    /// What a row sees.
+    /// The places that a row attends to.
     pub fn row(&self, row: usize) -> &[u32] {
         &self.slots[self.offsets[row]..self.offsets[row + 1]]
     }
 
-    /// The most that a row sees.
+    /// The largest number of places of a row.
     pub fn longest(&self) -> usize {
         let lengths = self.offsets.windows(2).map(|pair| pair[1] - pair[0]);
         lengths.max().unwrap_or(0)

@@ -11,7 +11,7 @@ pub struct NamedDevice {
     pub device: Device,
 }
 
-/// Every device there is here, of the backends compiled in: the first is the default.
+/// Every device of this machine that a backend of this build can use. The first is the default.
 pub fn devices() -> Vec<NamedDevice> {
     #[allow(unused_mut)]
     let mut found: Vec<NamedDevice> = Vec::new();
@@ -49,20 +49,20 @@ fn list(found: &mut Vec<NamedDevice>, name: &str, device_type: DeviceType) {
     }
 }
 
-/// There is no such device here.
+/// No device has that name here.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no device `{name}` here; there is: {}", .available.join(", "))]
 pub struct NoDevice {
-    /// What was asked for.
+    /// The name that was asked for.
     pub name: String,
-    /// What there is.
+    /// The names of the devices that there are.
     pub available: Vec<String>,
 }
 
 /// The device of that name.
 ///
 /// # Errors
-/// With the list of those that there are, when it is not among them.
+/// When no device has that name; the error lists those that there are.
 pub fn device(name: &str) -> Result<Device, NoDevice> {
     let devices = devices();
     match devices.iter().find(|device| device.name == name) {

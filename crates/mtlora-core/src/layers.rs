@@ -73,11 +73,11 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
     adapter.form.method.embedding(adapter.update(), base, ids)
 }
 
-/// Scaled dot-product attention within each sequence of a strip:
+/// Scaled dot-product attention within each sequence of a packed batch:
 /// `softmax(Q Kᵀ / sqrt(head_dim)) V`, per head; with `causal`, no token sees a later one.
 ///
-/// `dropout` acts on the attention probabilities while training; `saved` says how query, key and value are
-/// kept for the backward pass.
+/// `dropout` acts on the attention probabilities while training. `saved` says how query, key and value are
+/// kept for the backward pass; with [`ActivationDtype::Bf16`] the output may be rounded, too.
 ///
 /// # Shapes
 /// - `query`, `key`, `value`: `[tokens, heads * head_dim]`
@@ -104,7 +104,7 @@ pub fn segment_attention(
 }
 
 /// [`segment_attention`] on query, key and value that lie side by side, as one projection makes
-/// them: no copies of its parts, and one gradient.
+/// them: the parts are not copied, and there is one gradient.
 ///
 /// # Shapes
 /// - `fused`: `[tokens, 3 * heads * head_dim]`
@@ -183,8 +183,8 @@ pub fn cached_attention(
 
 /// The Gaussian error linear unit of each element.
 ///
-/// As [`burn::tensor::activation::gelu`] and `gelu_approximate`, with a kernel on a CPU and a
-/// backward pass that saves nothing but `x`, as `saved` says.
+/// As [`burn::tensor::activation::gelu`] and `gelu_approximate`, with a kernel on flex and a
+/// backward pass that saves nothing but `x`, in the precision of `saved`. The output does not depend on `saved`.
 pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu, saved: ActivationDtype) -> Tensor<D> {
     let x = x.into_dispatch();
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::activate_gelu(x, form, saved))
@@ -224,7 +224,7 @@ pub fn tied_logits(hidden: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
 /// The sum over rows of the cross-entropy between `hidden Eᵀ` and the targets. With label smoothing
 /// `s`, a row's loss is `(1 - s) nll + s * mean over the vocabulary of -log p`.
 ///
-/// The logits are never held whole, in neither pass, and a frozen embedding gets no gradient.
+/// The logits of all rows are never held at once, in either pass, and a frozen embedding gets no gradient.
 ///
 /// # Shapes
 /// - `hidden`: `[rows, hidden]`
@@ -247,8 +247,9 @@ pub fn tied_cross_entropy(
 
 /// Dropout: each element is zero with the module's probability, else divided by one minus it.
 ///
-/// As [`Dropout::forward`]; [`seed`](crate::seed) says where the masks start. On a CPU a mask is made
-/// anew where the backward pass needs it, and never held.
+/// As [`Dropout::forward`]; [`seed`](crate::seed) says where the masks start. Where the device makes masks from seeds
+/// ([`Capabilities::seeded_dropout`](crate::Capabilities::seeded_dropout)), the backward pass makes its mask again and
+/// none is held.
 pub fn dropout(dropout: &Dropout, x: Tensor<2>) -> Tensor<2> {
     let shape = x.dims();
     match masked(dropout, &x, shape[0] * shape[1]) {

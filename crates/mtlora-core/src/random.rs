@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::Device;
 
-/// How often a mask was asked for since [`seed`], from a start that the seed makes.
+/// Starts at a number made from the seed, and goes up by a constant with each mask.
 static STATE: AtomicU64 = AtomicU64::new(0);
 
 /// Starts everything random on `device`, and the masks of dropout on every device, from `seed`. The
@@ -14,15 +14,16 @@ pub fn seed(device: &Device, seed: u64) {
     STATE.store(mixed(seed), Ordering::Relaxed);
 }
 
-/// Where the masks of dropout are: what [`set_random_state`] goes on from.
+/// The state that the next masks of dropout follow from; [`set_random_state`] continues from it.
 pub fn random_state() -> u64 {
     STATE.load(Ordering::Relaxed)
 }
 
-/// Goes on from a [`random_state`]: the masks that follow on `device` are those that followed there.
+/// Continues from a [`random_state`]: the masks that follow on `device` are those that followed there.
 ///
-/// A device with a generator of its own (any but flex) starts it anew from the state; whoever wants
-/// to go on later calls this before each step, with the state as it is then.
+/// A device that draws masks with its own generator
+/// ([`Capabilities::seeded_dropout`](crate::Capabilities::seeded_dropout) is false) starts the generator again from the
+/// state. A program that wants to continue later calls this before each step, with the state as it is then.
 pub fn set_random_state(device: &Device, state: u64) {
     device.seed(mixed(state));
     STATE.store(state, Ordering::Relaxed);

@@ -98,9 +98,10 @@ proptest! {
         let mut results = Vec::new();
         for dense in [true, false] {
             let x = x.clone().detach().require_grad();
-            let y = match dense {
-                true => layer.forward(x.clone()),
-                false => adapted_linear(&layer, x.clone()),
+            let y = if dense {
+                layer.forward(x.clone())
+            } else {
+                adapted_linear(&layer, x.clone())
             };
             let grads = (y.clone() * g.clone()).sum().backward();
             let mut all = vec![y.into_data(), x.grad(&grads).unwrap().into_data()];
@@ -254,7 +255,7 @@ fn tied_cross_entropy_equals_the_whole_one() {
     let grads = tied_cross_entropy(x.clone(), w.clone(), targets, 0.1).backward();
     assert!(x.grad(&grads).is_some() && w.grad(&grads).is_none());
 
-    // Nothing to foretell: no loss, and gradients that are zero.
+    // Without a token to predict the loss and the gradients are zero.
     let (x, w) = (
         Tensor::<2>::zeros([0, 8], &device).require_grad(),
         embedding.require_grad(),

@@ -92,9 +92,10 @@ const KINDS: [Kind; 5] = [
 ];
 
 fn oriented(weight: Tensor<2>, kind: &Kind) -> Tensor<2> {
-    match kind.burns_layout {
-        true => weight,
-        false => weight.transpose(),
+    if kind.burns_layout {
+        weight
+    } else {
+        weight.transpose()
     }
 }
 
@@ -130,9 +131,10 @@ fn follow(kind: &Kind, structure: Structure, reference: &Reference, named: &Name
     let grad_y: Tensor<2> = Tensor::from_data(reference.rows("grad_y"), &device);
     for dense in [false, true] {
         let x = Tensor::<2>::from_data(reference.rows("x"), &device).require_grad();
-        let y = match dense {
-            true => layer.forward(x.clone()),
-            false => adapted_linear(&layer, x.clone()),
+        let y = if dense {
+            layer.forward(x.clone())
+        } else {
+            adapted_linear(&layer, x.clone())
         };
         check("y", y.clone().into_data());
         let grads = (y * grad_y.clone()).sum().backward();

@@ -179,7 +179,7 @@ impl AttentionCase {
     }
 }
 
-/// Sequences of these lengths, at least one of which may be alone or of one token.
+/// Random inputs for sequences of these lengths, without dropout.
 fn attention_case(
     lengths: &[usize],
     [heads, head_dim]: [usize; 2],
@@ -445,7 +445,7 @@ proptest! {
             let ((a, b), (a_cpu, b_cpu)) = (on(&device), on(&cpu));
             let found = Dispatch::add_matmul(shared.clone(), a, b, 0.5);
             close(found, linear::add_matmul::<Dispatch>(put::<2>(&sum, &cpu), a_cpu, b_cpu, 0.5))?;
-            // What somebody else holds is not written to.
+            // A tensor that shares its memory is not written to.
             prop_assert_eq!(read(shared), read(put::<2>(&sum, &cpu)));
 
             let ((a, b), (a_cpu, b_cpu)) = (on(&device), on(&cpu));

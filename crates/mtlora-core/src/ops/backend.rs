@@ -29,7 +29,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// # Shapes
     /// - `x`, `dropped`: `[tokens, in]`
     /// - `weight`: `[in, out]`, `bias`: `[out]`
-    /// - `a`: `[rank, in]`, `t`: `[rank, rank]` (none: the identity), `b`: `[out, rank]`
+    /// - `a`: `[rank, in]`, `t`: `[rank, rank]` (the identity if absent), `b`: `[out, rank]`
     /// - output: `[tokens, out]`
     #[fusion(default)]
     fn adapted_linear(
@@ -107,7 +107,7 @@ pub trait MtLoraBackend: BackendCapabilities {
         linear::add_matmul::<Self>(sum, a, b, scale)
     }
 
-    /// `a b`, one of whose sides is an adapter's rank; either may be a transpose.
+    /// `a b`, where one of the sides is an adapter's rank. Either matrix may be a view of a transpose.
     ///
     /// # Shapes
     /// - `a`: `[rows, inner]`, `b`: `[inner, columns]`
@@ -189,8 +189,8 @@ pub trait MtLoraBackend: BackendCapabilities {
         Self::float_cast(x, DType::BF16.into())
     }
 
-    /// The Gaussian error linear unit of each element. Any shape. `saved` says how the backward pass
-    /// keeps `x`.
+    /// The Gaussian error linear unit of each element, of any shape. `saved` says how `x` is kept for the backward pass;
+    /// the output does not depend on it.
     #[fusion(default)]
     fn activate_gelu(
         x: FloatTensor<Self>,
@@ -287,7 +287,7 @@ pub trait MtLoraBackend: BackendCapabilities {
         cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
     }
 
-    /// Attention of one new token a row over a key-value cache: each row sees the places of its
+    /// Attention of one new token per row over a key-value cache: each row attends to the places of its
     /// context.
     ///
     /// # Shapes

@@ -1,4 +1,4 @@
-//! What a device can do, so that nobody has to ask which backend it belongs to.
+//! What a device can do, so that code does not ask which backend it belongs to.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::Device;

@@ -16,14 +16,14 @@ impl<B: Backend> Backward<B, 1> for Probe {
     fn backward(self, _: Ops<(), 1>, _: &mut Gradients, _: &mut Checkpointer) {}
 }
 
-/// Whether a gradient is wanted for the node: what an operation with it as its only parent would
-/// be told. Nothing is registered.
+/// Whether the backward pass needs a gradient for the node. It asks the graph as an operation with this one parent
+/// would, and registers nothing.
 pub(super) fn is_tracked<B: Backend, C: CheckpointStrategy>(node: NodeGuard) -> bool {
     let prepared = Backward::<B, 1>::prepare::<C>(Probe, [node]);
     matches!(prepared.compute_bound().stateful(), OpsKind::Tracked(_))
 }
 
-/// The tensor's node, or, where there is none, that of a constant, which gets no gradient.
+/// The tensor's node. An absent tensor has the node of a constant, which gets no gradient.
 pub(super) fn node_or_constant<B: Backend, C: CheckpointStrategy>(
     tensor: Option<&FloatTensor<Autodiff<B, C>>>,
     like: &FloatTensor<Autodiff<B, C>>,

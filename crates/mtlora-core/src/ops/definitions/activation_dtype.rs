@@ -1,4 +1,4 @@
-//! What the backward pass will read, in less memory.
+//! In which precision inputs are kept for the backward pass.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -8,18 +8,20 @@ use burn::tensor::{DType, Tensor};
 /// In which precision an operation keeps its input for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ActivationDtype {
-    /// As it is: no copy.
+    /// As it is, without a copy.
     #[default]
     F32,
-    /// Rounded to bfloat16: half the memory. Attention's products may then round their factors to it in both
-    /// passes, as burn-flex does where the processor multiplies bfloat16; sums stay in 32-bit floats. Everywhere
-    /// else the forward pass reads its input as it is.
+    /// Rounded to bfloat16, in half the memory. This changes gradients by the rounding. It changes outputs of
+    /// attention alone: where [`Capabilities::rounds_attention`](crate::Capabilities::rounds_attention) holds, attention
+    /// rounds the factors of its products (query, key, value and probabilities) to bfloat16 in the forward pass as well
+    /// as in the backward pass. Sums stay in 32-bit floats. All other operations read their input as it is in the forward
+    /// pass.
     Bf16,
 }
 
 impl ActivationDtype {
-    /// What suits an input that was multiplied with this weight: where that is kept in bfloat16, the
-    /// input was rounded to it, too.
+    /// The precision for an input that was multiplied with this weight: bfloat16 if the weight is kept in it, since the
+    /// product rounded the input to it anyway.
     pub fn beside(weight: &Param<Tensor<2>>) -> Self {
         match weight.base().dtype() {
             DType::BF16 => ActivationDtype::Bf16,
@@ -28,13 +30,14 @@ impl ActivationDtype {
     }
 }
 
-/// What was kept, in the precision of the gradient.
+/// The kept input in the precision of the gradient `dy`.
 pub(in crate::ops) fn restored<B: Backend>(
     saved: FloatTensor<B>,
     dy: &FloatTensor<B>,
 ) -> FloatTensor<B> {
-    match saved.dtype() == dy.dtype() {
-        true => saved,
-        false => B::float_cast(saved, dy.dtype().into()),
+    if saved.dtype() == dy.dtype() {
+        saved
+    } else {
+        B::float_cast(saved, dy.dtype().into())
     }
 }

@@ -1,6 +1,6 @@
-//! Attention within the segments of a strip.
+//! Attention within the sequences of a packed batch.
 //!
-//! Consecutive segments of equal length are one rectangle, so no entry of a score matrix belongs
+//! Consecutive sequences of equal length are one rectangle, so no entry of a score matrix belongs
 //! to padding. With `S = scale Q Kᵀ`, `P = softmax(S)`, `M = P * keep`, `O = M V`:
 //!
 //! ```text
@@ -8,7 +8,7 @@
 //! dQ = scale dS K     dK = scale dSᵀ Q
 //! ```
 //!
-//! The backward pass makes `P` anew from `Q` and `K` rather than keep it.
+//! The backward pass computes `P` again from `Q` and `K` rather than keep it.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, Scalar, TensorMetadata, get_or_init_device_settings};
@@ -61,17 +61,17 @@ pub struct AttentionLayout {
     pub heads: usize,
     /// The scores' factor: usually `1 / sqrt(head_dim)`.
     pub scale: f64,
-    /// Whether no token sees a later one.
+    /// Whether a token sees only itself and those before it.
     pub causal: bool,
-    /// Dropout on the probabilities: the places of its mask run segment after segment, in each head
-    /// after head.
+    /// Dropout on the probabilities, whose mask has an entry for each score: sequence after sequence, and head after
+    /// head in each.
     pub dropout: Option<SeededDropout>,
-    /// How query, key and value are kept for the backward pass, and so whether products may round their
-    /// factors.
+    /// How query, key and value are kept for the backward pass. With bfloat16, products may round their factors to it in
+    /// both passes.
     pub saved: ActivationDtype,
 }
 
-/// One run of the strip as rectangles `[count, heads, length, head_dim]`, and its probabilities.
+/// One run of sequences of equal length as rectangles `[count, heads, length, head_dim]`, and its probabilities.
 struct Block<B: Backend> {
     query: FloatTensor<B>,
     key: FloatTensor<B>,
@@ -136,23 +136,22 @@ fn times_kept<B: Backend>(tensor: FloatTensor<B>, keep: &Option<FloatTensor<B>>)
 
 /// Rows of `[tokens, heads * head_dim]` as `[count, heads, length, head_dim]`.
 fn rectangle<B: Backend>(
-    strip: &FloatTensor<B>,
+    packed: &FloatTensor<B>,
     layout: &AttentionLayout,
     run: EqualLengthRun,
 ) -> FloatTensor<B> {
-    let [tokens, width] = [strip.shape()[0], strip.shape()[1]];
-    let rows = match run.count * run.length == tokens {
-        true => strip.clone(),
-        false => B::float_slice(
-            strip.clone(),
-            &[Slice::from(run.start..run.end()), Slice::from(0..width)],
-        ),
+    let [tokens, width] = [packed.shape()[0], packed.shape()[1]];
+    let rows = if run.count * run.length == tokens {
+        packed.clone()
+    } else {
+        let slices = [Slice::from(run.start..run.end()), Slice::from(0..width)];
+        B::float_slice(packed.clone(), &slices)
     };
     let shape = [run.count, run.length, layout.heads, width / layout.heads];
     B::float_permute(B::float_reshape(rows, Shape::from(shape)), &[0, 2, 1, 3])
 }
 
-/// The way back: `[count, heads, length, head_dim]` as rows of the strip.
+/// The way back: `[count, heads, length, head_dim]` as rows of the batch.
 fn rows<B: Backend>(rectangle: FloatTensor<B>) -> FloatTensor<B> {
     let shape = rectangle.shape();
     let [count, heads, length, head_dim] = [shape[0], shape[1], shape[2], shape[3]];
@@ -185,7 +184,7 @@ fn join<B: Backend>(mut runs: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     }
 }
 
-/// The blocks of the strip, one at a time, so that no more than one run's scores are held.
+/// The blocks of the batch, one at a time, so that no more than one run's scores are held.
 fn blocks<B: Backend>(
     inputs: &Inputs<FloatTensor<B>>,
     layout: &AttentionLayout,
@@ -243,7 +242,8 @@ pub(in crate::ops) fn backward<B: Backend>(
     [dq, dk, dv].map(join::<B>)
 }
 
-/// Query, key and value of a strip that has them side by side.
+/// Query, key and value of a tensor that has them side by side: `[tokens, 3 * width]` becomes three of
+/// `[tokens, width]`.
 pub(in crate::ops) fn parts<B: Backend>(fused: FloatTensor<B>) -> [FloatTensor<B>; 3] {
     let [tokens, width] = [fused.shape()[0], fused.shape()[1] / 3];
     [0, 1, 2].map(|part| {

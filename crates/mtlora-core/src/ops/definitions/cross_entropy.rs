@@ -70,12 +70,11 @@ fn losses<B: Backend>(
     let rows = log_p.shape()[0];
     let at_target = B::float_gather(1, log_p.clone(), targets);
     let loss = B::float_mul_scalar(at_target, Scalar::from(smoothing - 1.0));
-    let loss = match smoothing > 0.0 {
-        true => {
-            let mean = B::float_mean_dim(log_p.clone(), 1);
-            B::float_sub(loss, B::float_mul_scalar(mean, Scalar::from(smoothing)))
-        }
-        false => loss,
+    let loss = if smoothing > 0.0 {
+        let mean = B::float_mean_dim(log_p.clone(), 1);
+        B::float_sub(loss, B::float_mul_scalar(mean, Scalar::from(smoothing)))
+    } else {
+        loss
     };
     B::float_reshape(loss, Shape::from([rows]))
 }
@@ -91,9 +90,10 @@ pub(in crate::ops) fn row_losses_and_gradients<B: Backend>(
     let log_p = log_softmax::<B>(logits);
     let loss = losses::<B>(&log_p, targets.clone(), smoothing);
     let p = B::float_exp(log_p);
-    let p = match smoothing > 0.0 {
-        true => B::float_sub_scalar(p, Scalar::from(smoothing / vocabulary as f64)),
-        false => p,
+    let p = if smoothing > 0.0 {
+        B::float_sub_scalar(p, Scalar::from(smoothing / vocabulary as f64))
+    } else {
+        p
     };
     let (device, dtype) = (p.device(), p.dtype());
     let target = B::float_full(
@@ -106,7 +106,7 @@ pub(in crate::ops) fn row_losses_and_gradients<B: Backend>(
     (loss, gradient)
 }
 
-/// The sum of `[1]` tensors; zero where there is none.
+/// The sum of `[1]` tensors, or zero if there are no tensors.
 pub(in crate::ops) fn total<B: Backend>(
     parts: impl Iterator<Item = FloatTensor<B>>,
     like: &FloatTensor<B>,

@@ -1,5 +1,5 @@
-//! Dropout whose mask is a function of a seed and the place, so that nobody has to hold it: the
-//! backward pass makes it anew.
+//! Dropout whose mask is a function of a seed and an element's place, so that it is not held: the
+//! backward pass makes it again.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};

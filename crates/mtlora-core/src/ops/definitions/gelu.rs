@@ -6,7 +6,7 @@
 //!        u = sqrt(2 / π) (x + 0.044715 x³)
 //! ```
 //!
-//! Only `x` is saved; the backward pass makes the rest anew.
+//! The backward pass needs `x` and computes the rest again.
 
 use std::f64::consts::{FRAC_2_SQRT_PI, SQRT_2};
 

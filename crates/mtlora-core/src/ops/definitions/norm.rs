@@ -8,7 +8,7 @@
 //! dgamma = sum over rows of dy * h     dbeta = sum over rows of dy
 //! ```
 //!
-//! Only `x` is saved; mean and variance are made anew.
+//! The backward pass needs `x` and computes mean and variance again.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};

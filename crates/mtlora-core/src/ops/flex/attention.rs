@@ -1,5 +1,5 @@
-//! Attention of one head of one sequence at a time, read from and written to the strip where it
-//! lies. No score matrix outlives its task; the backward pass makes the probabilities anew.
+//! Attention of one head of one sequence at a time, read from and written to the packed batch where it
+//! lies. No score matrix outlives its task; the backward pass computes the probabilities again.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -23,10 +23,10 @@ use crate::ops::{ActivationDtype, SeededDropout};
 struct Task {
     /// The sequence's first token.
     start: usize,
-    /// Its tokens.
+    /// Number of its tokens.
     length: usize,
     head: usize,
-    /// Where its entries of the dropout's mask begin.
+    /// The index of its first entry in the dropout's mask.
     entry: usize,
 }
 
@@ -47,7 +47,7 @@ fn tasks(layout: &AttentionLayout) -> Vec<Task> {
     tasks
 }
 
-/// A strip: `[tokens, heads * head_dim]`.
+/// The rows of a packed batch: `[tokens, heads * head_dim]`.
 #[derive(Clone, Copy)]
 struct Sequences<'a> {
     values: &'a [f32],
@@ -74,14 +74,14 @@ impl<'a> Sequences<'a> {
     }
 }
 
-/// What the tasks read.
+/// The tensors and settings that all tasks read.
 struct PackedInputs<'a> {
     query: Sequences<'a>,
     key: Sequences<'a>,
     value: Sequences<'a>,
     keep: Option<&'a [f32]>,
     dropout: Option<SeededDropout>,
-    /// Of a row.
+    /// Elements of a row.
     width: usize,
     head_dim: usize,
     scale: f32,
@@ -150,7 +150,7 @@ impl ScoreBuffers {
     }
 }
 
-/// How much is seen of a row of the scores.
+/// How many columns a row of the scores sees.
 fn seen(row: usize, length: usize, causal: bool) -> usize {
     if causal { row + 1 } else { length }
 }
@@ -198,11 +198,11 @@ vectorized! {
     }
 }
 
-/// Where a strip is written, a task's part by the task.
+/// Where an output is written, each task's part by the task.
 #[derive(Clone, Copy)]
 struct Output<'a> {
     place: &'a Place<'a>,
-    /// The strip's first column.
+    /// The output's first column in the tensor that it lies in.
     first: usize,
     head_dim: usize,
 }
@@ -211,7 +211,7 @@ impl<'a> Output<'a> {
     /// `[length, head_dim]`.
     ///
     /// # Safety
-    /// It is called once for each task, and no other output has columns of this strip.
+    /// It is called once for each task, and no other output has columns of this one.
     unsafe fn of(&self, task: Task) -> ViewMut<'a> {
         let first = self.first + task.head * self.head_dim;
         let rows = task.start..task.start + task.length;
@@ -223,9 +223,10 @@ impl<'a> Output<'a> {
 /// The tensor with the elements of each row side by side.
 fn with_whole_rows(tensor: FlexTensor) -> FlexTensor {
     let layout = tensor.layout();
-    match layout.has_positive_strides() && layout.inner_stride() == 1 {
-        true => tensor,
-        false => contiguous(tensor),
+    if layout.has_positive_strides() && layout.inner_stride() == 1 {
+        tensor
+    } else {
+        contiguous(tensor)
     }
 }
 
@@ -312,13 +313,12 @@ fn backward_task(
     let [p, d] = scores.of(length);
     packed.probabilities(task, p);
     let d_out = dy.view(task);
-    let kept: &[f32] = match packed.drops() {
-        true => {
-            d.copy_from_slice(p);
-            packed.drop(task, d);
-            d
-        }
-        false => p,
+    let kept: &[f32] = if packed.drops() {
+        d.copy_from_slice(p);
+        packed.drop(task, d);
+        d
+    } else {
+        p
     };
     // The transposes of what has zeros above the diagonal have them below it.
     let below = packed.if_causal(Triangle::BelowLeft);
@@ -432,11 +432,11 @@ mod tests {
                 dropout: None,
                 saved,
             };
-            let strip = || random([3, 0], 1.0, 0);
-            let inputs = Inputs::new(strip(), strip(), strip(), None);
+            let packed = || random([3, 0], 1.0, 0);
+            let inputs = Inputs::new(packed(), packed(), packed(), None);
             let out = segment_attention(inputs.clone(), &layout);
             assert_eq!(out.shape(), Shape::from([3, 0]));
-            for gradient in segment_attention_backward(inputs, strip(), &layout) {
+            for gradient in segment_attention_backward(inputs, packed(), &layout) {
                 assert_eq!(gradient.shape(), Shape::from([3, 0]));
             }
         }

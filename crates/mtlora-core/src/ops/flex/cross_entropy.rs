@@ -28,12 +28,11 @@ fn largest_and_sum(row: &[f32]) -> (f32, f32) {
 fn row_loss(row: &[f32], target: usize, smoothing: f32, largest: f32, sum: f32) -> f32 {
     let log_sum = largest + sum.ln();
     let nll = log_sum - row[target];
-    match smoothing > 0.0 {
-        true => {
-            let mean = sum_of(row, row, |x, _| x - largest) / row.len() as f32 + largest;
-            (1.0 - smoothing) * nll + smoothing * (log_sum - mean)
-        }
-        false => nll,
+    if smoothing > 0.0 {
+        let mean = sum_of(row, row, |x, _| x - largest) / row.len() as f32 + largest;
+        (1.0 - smoothing) * nll + smoothing * (log_sum - mean)
+    } else {
+        nll
     }
 }
 

@@ -9,7 +9,7 @@ use crate::ops::SeededDropout;
 /// Elements whose mask is held at a time.
 const HELD: usize = 256;
 
-/// [`crate::ops::MtLoraBackend::seeded_dropout`], in the input's own memory where nobody else reads it.
+/// [`crate::ops::MtLoraBackend::seeded_dropout`], in the input's own memory if no other tensor shares it.
 pub(crate) fn seeded_dropout(x: FlexTensor, dropout: SeededDropout) -> FlexTensor {
     if x.is_unique() {
         let mut x = exclusive(x);

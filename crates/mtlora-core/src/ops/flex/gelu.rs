@@ -46,7 +46,7 @@ fn tanh_slope(x: f32) -> f32 {
 /// `y` of [`crate::ops::MtLoraBackend::activate_gelu`].
 pub(crate) fn gelu(x: FlexTensor, form: Gelu) -> FlexTensor {
     let mut x = contiguous(x);
-    // In the input's own memory where nobody else reads it.
+    // In the input's own memory if no other tensor shares it.
     if x.is_unique() && x.storage::<f32>().len() == values(&x).len() {
         let all = x.storage_mut::<f32>();
         all.par_chunks_mut(CHUNK).for_each(|x| match form {
@@ -63,7 +63,7 @@ pub(crate) fn gelu(x: FlexTensor, form: Gelu) -> FlexTensor {
 }
 
 /// `dx` of [`crate::ops::MtLoraBackend::activate_gelu_backward`], in the gradient's own memory
-/// where nobody else reads it. `x` is of 32-bit floats, or was kept in bfloat16.
+/// if no other tensor shares it. `x` is of 32-bit floats, or was kept in bfloat16.
 pub(crate) fn gelu_backward(x: FlexTensor, dy: FlexTensor, form: Gelu) -> FlexTensor {
     let mut dx = exclusive(dy);
     let dy = dx.storage_mut();

@@ -78,15 +78,16 @@ struct Strided {
 impl Strided {
     fn of(tensor: FlexTensor) -> Self {
         let turned = tensor.transpose(0, 1);
-        match tensor.as_slice::<f32>().is_none() && turned.as_slice::<f32>().is_some() {
-            true => Self {
+        if tensor.as_slice::<f32>().is_none() && turned.as_slice::<f32>().is_some() {
+            Self {
                 tensor: turned,
                 transposed: true,
-            },
-            false => Self {
+            }
+        } else {
+            Self {
                 tensor: contiguous(tensor),
                 transposed: false,
-            },
+            }
         }
     }
 
@@ -233,7 +234,7 @@ impl Matrix {
     }
 }
 
-/// The weight in 32-bit floats: it is made anew for each product, in a few percent of its time.
+/// The weight in 32-bit floats. It is made again for each product, which takes a few percent of the product's time.
 fn dequantized(weight: &FlexQTensor, columns: usize, block: usize) -> Vec<f32> {
     let integers = slice::<i8>(weight.tensor());
     let rows = (CHUNK / columns).max(1);
@@ -340,9 +341,10 @@ mod tests {
         fn floats_are_as_defined(
             rows in 1usize..60, inner in 1usize..40, columns in 1usize..40, turned: bool, biased: bool,
         ) {
-            let weight = match turned {
-                true => random([columns, inner], 1.0, 0).transpose(0, 1),
-                false => random([inner, columns], 1.0, 0),
+            let weight = if turned {
+                random([columns, inner], 1.0, 0).transpose(0, 1)
+            } else {
+                random([inner, columns], 1.0, 0)
             };
             check(rows, [inner, columns], Weight::Float(weight), biased)?;
         }

@@ -1,4 +1,4 @@
-//! Matrix products on strided views of slices: the `gemm` crate's, which burn-flex uses too, but for
+//! Matrix products on strided views of slices. They are the `gemm` crate's, which burn-flex uses too, except for
 //! small ones on AVX-512.
 
 use gemm::{Parallelism, gemm};
@@ -107,7 +107,7 @@ pub(super) fn in_parts(a: View<'_>, b: View<'_>) -> Vec<f32> {
     out
 }
 
-/// Rows or columns of a part, each of which takes so many products.
+/// The number of rows or columns of a part, if each takes `products` multiplications.
 fn step(products: usize) -> usize {
     PART.div_ceil(products.max(1))
         .next_multiple_of(16)

@@ -37,11 +37,11 @@ use super::{
 };
 use crate::Contexts;
 
-/// Elements that one task works on: large enough to hide what a task costs, small enough to stay
+/// Elements that one task works on: enough that the cost of a task does not matter, and few enough to stay
 /// in the first caches.
 const CHUNK: usize = 8 * 1024;
 
-/// Whether the kernels, which are for 32-bit floats, can do it.
+/// Whether all are of 32-bit floats, which the kernels are for.
 fn suits(tensors: &[&FloatTensor<Flex>]) -> bool {
     tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
 }
@@ -52,7 +52,7 @@ fn suits_attention(inputs: &definitions::attention::Inputs<FloatTensor<Flex>>) -
         && inputs.keep.as_ref().is_none_or(|keep| suits(&[keep]))
 }
 
-/// The tensor's values one after the other: itself, but where it is a view that skips.
+/// The tensor with its values one after the other: a copy only where it is a view that skips some.
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
     match tensor.as_slice::<f32>() {
         Some(_) => tensor,
@@ -65,13 +65,14 @@ fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().unwrap_or_default()
 }
 
-/// The same with memory of exactly its size, which `storage_mut` may write to: it copies what
-/// somebody else holds.
+/// The same with memory of exactly its size, which `storage_mut` may write to: that copies memory which
+/// another tensor shares.
 fn exclusive(tensor: FlexTensor) -> FlexTensor {
     let tensor = contiguous(tensor);
-    match tensor.storage::<f32>().len() == values(&tensor).len() {
-        true => tensor,
-        false => self::tensor(values(&tensor).to_vec(), tensor.shape()),
+    if tensor.storage::<f32>().len() == values(&tensor).len() {
+        tensor
+    } else {
+        self::tensor(values(&tensor).to_vec(), tensor.shape())
     }
 }
 
@@ -118,9 +119,10 @@ impl MtLoraBackend for Flex {
     }
 
     fn rank_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
-        match suits(&[&a, &b]) {
-            true => linear::rank_matmul(a, b),
-            false => Self::float_matmul(a, b),
+        if suits(&[&a, &b]) {
+            linear::rank_matmul(a, b)
+        } else {
+            Self::float_matmul(a, b)
         }
     }
 
@@ -133,9 +135,10 @@ impl MtLoraBackend for Flex {
     ) -> FloatTensor<Self> {
         let inputs =
             definitions::attention::Inputs::new(query, key, value, constants.keep.into_option());
-        match suits_attention(&inputs) {
-            true => attention::segment_attention(inputs, &layout),
-            false => definitions::attention::forward::<Self>(inputs, &layout),
+        if suits_attention(&inputs) {
+            attention::segment_attention(inputs, &layout)
+        } else {
+            definitions::attention::forward::<Self>(inputs, &layout)
         }
     }
 
@@ -151,9 +154,10 @@ impl MtLoraBackend for Flex {
             [query, key, value].map(|kept| activation_dtype::restored(kept, &dy));
         let inputs =
             definitions::attention::Inputs::new(query, key, value, constants.keep.into_option());
-        let [dq, dk, dv] = match suits_attention(&inputs) && suits(&[&dy]) {
-            true => attention::segment_attention_backward(inputs, dy, &layout),
-            false => definitions::attention::backward::<Self>(&inputs, dy, &layout),
+        let [dq, dk, dv] = if suits_attention(&inputs) && suits(&[&dy]) {
+            attention::segment_attention_backward(inputs, dy, &layout)
+        } else {
+            definitions::attention::backward::<Self>(&inputs, dy, &layout)
         };
         (dq, dk, dv)
     }
@@ -168,33 +172,35 @@ impl MtLoraBackend for Flex {
         let [query, key, value] = definitions::attention::parts::<Self>(fused);
         let inputs =
             definitions::attention::Inputs::new(query, key, value, constants.keep.into_option());
-        match suits_attention(&inputs) && suits(&[&dy]) {
-            true => attention::fused_segment_attention_backward(inputs, dy, &layout),
-            false => {
-                let gradients = definitions::attention::backward::<Self>(&inputs, dy, &layout);
-                Self::float_cat(gradients.to_vec(), 1)
-            }
+        if suits_attention(&inputs) && suits(&[&dy]) {
+            attention::fused_segment_attention_backward(inputs, dy, &layout)
+        } else {
+            let gradients = definitions::attention::backward::<Self>(&inputs, dy, &layout);
+            Self::float_cat(gradients.to_vec(), 1)
         }
     }
 
     fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
-        match suits(&[&x]) {
-            true => dropout::seeded_dropout(x, dropout),
-            false => definitions::dropout::forward::<Self>(x, dropout),
+        if suits(&[&x]) {
+            dropout::seeded_dropout(x, dropout)
+        } else {
+            definitions::dropout::forward::<Self>(x, dropout)
         }
     }
 
     fn rounded(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match suits(&[&x]) {
-            true => activation_dtype::rounded(x),
-            false => Self::float_cast(x, DType::BF16.into()),
+        if suits(&[&x]) {
+            activation_dtype::rounded(x)
+        } else {
+            Self::float_cast(x, DType::BF16.into())
         }
     }
 
     fn activate_gelu(x: FloatTensor<Self>, form: Gelu, _: ActivationDtype) -> FloatTensor<Self> {
-        match suits(&[&x]) {
-            true => gelu::gelu(x, form),
-            false => definitions::gelu::forward::<Self>(x, form),
+        if suits(&[&x]) {
+            gelu::gelu(x, form)
+        } else {
+            definitions::gelu::forward::<Self>(x, form)
         }
     }
 
@@ -204,11 +210,10 @@ impl MtLoraBackend for Flex {
         form: Gelu,
     ) -> FloatTensor<Self> {
         let kept = [DType::F32, DType::BF16].contains(&x.dtype());
-        match kept && suits(&[&dy]) {
-            true => gelu::gelu_backward(x, dy, form),
-            false => {
-                definitions::gelu::backward::<Self>(activation_dtype::restored(x, &dy), dy, form)
-            }
+        if kept && suits(&[&dy]) {
+            gelu::gelu_backward(x, dy, form)
+        } else {
+            definitions::gelu::backward::<Self>(activation_dtype::restored(x, &dy), dy, form)
         }
     }
 
@@ -218,9 +223,10 @@ impl MtLoraBackend for Flex {
         beta: FloatTensor<Self>,
         epsilon: f64,
     ) -> FloatTensor<Self> {
-        match suits(&[&x, &gamma, &beta]) {
-            true => norm::normalize_rows(x, gamma, beta, epsilon as f32),
-            false => definitions::norm::forward::<Self>(x, gamma, beta, epsilon),
+        if suits(&[&x, &gamma, &beta]) {
+            norm::normalize_rows(x, gamma, beta, epsilon as f32)
+        } else {
+            definitions::norm::forward::<Self>(x, gamma, beta, epsilon)
         }
     }
 
@@ -230,9 +236,10 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         epsilon: f64,
     ) -> FloatTensor<Self> {
-        match suits(&[&x, &gamma, &dy]) {
-            true => norm::normalize_rows_backward(x, gamma, dy, epsilon as f32),
-            false => definitions::norm::backward::<Self>(x, gamma, dy, epsilon),
+        if suits(&[&x, &gamma, &dy]) {
+            norm::normalize_rows_backward(x, gamma, dy, epsilon as f32)
+        } else {
+            definitions::norm::backward::<Self>(x, gamma, dy, epsilon)
         }
     }
 
@@ -241,9 +248,10 @@ impl MtLoraBackend for Flex {
         targets: IntTensor<Self>,
         smoothing: f64,
     ) -> FloatTensor<Self> {
-        match suits(&[&logits]) {
-            true => cross_entropy::cross_entropy_rows(logits, targets, smoothing as f32),
-            false => definitions::cross_entropy::row_losses::<Self>(logits, targets, smoothing),
+        if suits(&[&logits]) {
+            cross_entropy::cross_entropy_rows(logits, targets, smoothing as f32)
+        } else {
+            definitions::cross_entropy::row_losses::<Self>(logits, targets, smoothing)
         }
     }
 
@@ -252,13 +260,10 @@ impl MtLoraBackend for Flex {
         targets: IntTensor<Self>,
         smoothing: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        match suits(&[&logits]) {
-            true => {
-                cross_entropy::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32)
-            }
-            false => definitions::cross_entropy::row_losses_and_gradients::<Self>(
-                logits, targets, smoothing,
-            ),
+        if suits(&[&logits]) {
+            cross_entropy::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32)
+        } else {
+            definitions::cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
         }
     }
 
@@ -270,11 +275,10 @@ impl MtLoraBackend for Flex {
         heads: usize,
         scale: f64,
     ) -> FloatTensor<Self> {
-        match suits(&[&query, &keys, &values]) {
-            true => cached::cached_attention(query, keys, values, &contexts, heads, scale as f32),
-            false => {
-                definitions::cached::forward::<Self>(query, keys, values, &contexts, heads, scale)
-            }
+        if suits(&[&query, &keys, &values]) {
+            cached::cached_attention(query, keys, values, &contexts, heads, scale as f32)
+        } else {
+            definitions::cached::forward::<Self>(query, keys, values, &contexts, heads, scale)
         }
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn normalize_rows(
 }
 
 /// `dx` of [`crate::ops::MtLoraBackend::normalize_rows_backward`], in the gradient's own memory
-/// where nobody else reads it.
+/// if no other tensor shares it.
 pub(crate) fn normalize_rows_backward(
     x: FlexTensor,
     gamma: FlexTensor,

@@ -28,12 +28,12 @@ impl<'a, E> View<'a, E> {
         }
     }
 
-    /// How many rows it has, and columns.
+    /// The numbers of rows and columns.
     pub(super) fn sides(&self) -> [usize; 2] {
         self.sides
     }
 
-    /// From a row to the next, and from a column to the next.
+    /// The distance from a row to the next, and from a column to the next, in elements.
     pub(super) fn strides(&self) -> [usize; 2] {
         self.strides
     }
@@ -46,7 +46,7 @@ impl<'a, E> View<'a, E> {
     /// Some of its rows.
     ///
     /// # Panics
-    /// When it has not all of them.
+    /// When the matrix does not have all of them.
     pub(super) fn rows(self, rows: Range<usize>) -> Self {
         assert!(rows.end <= self.sides[0]);
         let sides = [rows.len(), self.sides[1]];
@@ -63,7 +63,7 @@ impl<'a, E> View<'a, E> {
     /// The same matrix in another slice of the same length.
     ///
     /// # Panics
-    /// When it is not as long.
+    /// When it has another length.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn of<F>(self, values: &'a [F]) -> View<'a, F> {
         assert_eq!(values.len(), self.values.len());
@@ -85,7 +85,7 @@ impl<'a, E> View<'a, E> {
     }
 }
 
-/// A matrix to write to, whose rows lie `stride` apart. Nobody else has its elements, which need not have
+/// A matrix to write to, whose rows lie `stride` apart. No other view has its elements, and they need not have
 /// been written yet.
 pub(super) struct ViewMut<'a> {
     first: *mut f32,
@@ -98,7 +98,7 @@ impl<'a> ViewMut<'a> {
     /// The matrix whose rows lie one after the other.
     ///
     /// # Panics
-    /// When the slice is not so long.
+    /// When the slice has another length.
     pub(super) fn new(values: &'a mut [f32], [rows, columns]: [usize; 2]) -> Self {
         assert_eq!(values.len(), rows * columns);
         Self {
@@ -109,12 +109,12 @@ impl<'a> ViewMut<'a> {
         }
     }
 
-    /// How many rows it has, and columns.
+    /// The numbers of rows and columns.
     pub(super) fn sides(&self) -> [usize; 2] {
         self.sides
     }
 
-    /// From a row to the next.
+    /// The distance from a row to the next, in elements.
     pub(super) fn stride(&self) -> usize {
         self.stride
     }
@@ -127,7 +127,7 @@ impl<'a> ViewMut<'a> {
     /// Some of its rows and columns, for as long as it itself is not used.
     ///
     /// # Panics
-    /// When it has not all of them.
+    /// When the matrix does not have all of them.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
         // SAFETY: the part lives as long as this view is borrowed, alone.
@@ -138,10 +138,10 @@ impl<'a> ViewMut<'a> {
 /// Some rows and columns of a matrix that begins at `first`.
 ///
 /// # Safety
-/// For `'a`, all elements of the matrix may be written to, and nobody else has those of the part.
+/// For `'a`, all elements of the matrix may be written to, and no other reference or view has those of the part.
 ///
 /// # Panics
-/// When the matrix has not all of them.
+/// When the matrix does not have all of them.
 unsafe fn part<'a>(
     first: *mut f32,
     sides: [usize; 2],
@@ -167,7 +167,7 @@ pub(super) struct Place<'a> {
 }
 
 // SAFETY: it is a pointer into floats that it has borrowed alone, and who asks it for a view promises that
-// nobody else has the view's elements.
+// no other view has its elements.
 unsafe impl Send for Place<'_> {}
 // SAFETY: the same.
 unsafe impl Sync for Place<'_> {}
@@ -186,10 +186,10 @@ impl<'a> Place<'a> {
     /// Some rows and columns of it.
     ///
     /// # Safety
-    /// While the view lives, nobody else has one with any of its elements.
+    /// While the view lives, no other view has any of its elements.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// When the output has fewer rows or columns.
     pub(super) unsafe fn view(&self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
         // SAFETY: as the caller promises; the elements are borrowed for longer than this is.
         unsafe { part(self.first, self.sides, self.sides[1], rows, columns) }

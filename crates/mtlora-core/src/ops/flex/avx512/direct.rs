@@ -17,7 +17,7 @@ use super::right::padded;
 use super::tile::{masks, multiply_add, multiply_add_pairs};
 use super::transpose::transposed;
 
-/// The most pairs that a thread keeps memory for (1 MiB): for those of longer sequences it asks anew.
+/// The most pairs that a thread keeps memory for (1 MiB): for those of longer sequences it allocates again.
 const KEPT: usize = 1 << 18;
 
 thread_local! {
@@ -306,7 +306,7 @@ mod tests {
             _ => at(row, column, 5),
         };
         let b = |row: usize, column: usize| at(row, column, 3);
-        // Behind each row stands what must not count.
+        // After each row stand values that must not count.
         let stored =
             |[rows, columns]: [usize; 2], turned: bool, at: &dyn Fn(usize, usize) -> f32| {
                 let [rows, columns] = if turned {

@@ -21,7 +21,7 @@ pub(super) const WIDTH: usize = 768;
 /// Tasks that such a matrix is cut into at least, whatever the number of threads, so that results do
 /// not depend on it.
 const TASKS: usize = 8;
-/// Rows of such a matrix that are multiplied while the next so many come: a panel's sums stay in registers
+/// Rows of such a matrix that are multiplied while the next ones, as many, are fetched: a panel's sums stay in registers
 /// for as long.
 const DEPTH: usize = 16;
 /// Columns of a task of a transpose.
@@ -282,7 +282,7 @@ fn group_dots<const R: usize>(
             }
         }
     }
-    // Where they are told apart by an index, they would not have stayed in registers.
+    // The sums are stored first: indexing them by a variable would not let them stay in registers above.
     let mut stored = [[[0.0f32; LANES]; TOGETHER]; R];
     for r in 0..R {
         stored[r] = pulp::cast(sums[r]);
@@ -294,7 +294,7 @@ fn group_dots<const R: usize>(
     }
 }
 
-/// Has the cache line `distance` floats behind the first of these fetched, into the second cache: the first is full
+/// Prefetches the cache line `distance` floats after the first of these into the second cache. The first cache is full
 /// of what is multiplied meanwhile.
 #[inline(always)]
 fn fetch(values: &[f32], distance: usize) {

@@ -27,8 +27,8 @@ use kernel::{COLUMNS, Line, PANELS, ROWS, Rows, UNITS};
 pub(super) use right::{Right, Values};
 use tile::Begin;
 
-/// Below this many products, threads cost more than they bring. Miri, which could not do so many, looks
-/// at what threads share.
+/// Below this many products, threads cost more than they bring. Under Miri, which is too slow for as many, threads
+/// share even small products, so that it checks them.
 const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 
 thread_local! {
@@ -80,8 +80,8 @@ pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> V
     let panels = columns.div_ceil(COLUMNS);
     let per_task = (panels / (2 * threads)).clamp(1, PANELS);
     let groups = panels.div_ceil(per_task);
-    // Each part of the rows lays the panels out for itself: where there are fewer groups of panels than
-    // threads, or so many rows that it costs little beside threads that wait for the last task.
+    // Each part of the rows lays the panels out for itself. That pays where there are fewer groups of panels than
+    // threads, and where there are enough rows that it costs less than threads that wait for the last task.
     let blocks = rows.div_ceil(ROWS);
     let needed = (2 * threads).div_ceil(groups).min(blocks.div_ceil(4));
     let wanted = (6 * threads).div_ceil(groups).min(blocks / 40);
@@ -110,7 +110,7 @@ struct Work<'a> {
     right: Right<'a>,
     bias: Option<&'a [f32]>,
     passes: Vec<Range<usize>>,
-    /// Block after block, each of so many `units`.
+    /// Block after block, each of `units` units.
     packed: Vec<Rows>,
     units: usize,
     place: Place<'a>,
@@ -361,9 +361,9 @@ mod tests {
         Ok(())
     }
 
-    /// The last inputs do not fill a unit: what the memory holds behind them must not count.
+    /// The last inputs do not fill a unit: what the memory holds after them must not count.
     #[test]
-    fn nothing_behind_the_last_input_counts() {
+    fn nothing_after_the_last_input_counts() {
         let (Some(avx512), Some(proof)) = (Avx512::new(), Avx512Bf16::new()) else {
             return;
         };

@@ -23,7 +23,7 @@ pub(super) fn of_rows<'a>(
     }
     match matrix.strides() {
         [stride, 1] => {
-            // Rows of whole registers: what is behind a row is written over by the next one.
+            // Rows of whole registers: what is written after a row's end is overwritten by the next row.
             reserve(pairs, rows * units + LANES);
             for row in 0..rows {
                 let values = &matrix.values()[row * stride..][..columns];
@@ -51,14 +51,14 @@ pub(super) fn of_rows<'a>(
     }
 }
 
-/// Makes it as long at least: what it holds will be written over.
+/// Makes it at least that long: what it holds will be overwritten.
 fn reserve(pairs: &mut Vec<Unit>, length: usize) {
     if pairs.len() < length {
         pairs.resize(length, 0);
     }
 }
 
-/// Pairs of neighbours. Whole registers are written: up to so many behind the last.
+/// Pairs of neighbours. Whole registers are written, beyond the last pair where it does not fill one.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn side_by_side(values: &[f32], out: &mut [Unit]) {
     for (values, out) in values.chunks(2 * LANES).zip(registers(out)) {
@@ -66,7 +66,7 @@ fn side_by_side(values: &[f32], out: &mut [Unit]) {
     }
 }
 
-/// Pairs of one of `low` and one of `high`, and of zeros behind its last. Whole registers, too.
+/// Pairs of one of `low` and one of `high`, with zeros after the last of `high`. Whole registers are written here too.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn joined(low: &[f32], high: &[f32], out: &mut [Unit]) {
     // Words of the lower half and of the upper one in turn.

@@ -12,7 +12,7 @@ use super::super::instructions::{Avx512, Avx512Bf16};
 use super::kernel::{Kernel, LANES, Line};
 use super::transpose::transposed;
 
-/// Rows that are asked for before they are laid out.
+/// How many rows ahead of the one that is laid out are prefetched.
 const AHEAD: usize = 6;
 
 /// The right matrix: `[inner, columns]`.
@@ -44,7 +44,7 @@ impl<'a> Right<'a> {
     /// `[inner, columns]`, row after row.
     ///
     /// # Panics
-    /// When there are not so many values.
+    /// When the number of values is another.
     pub(in crate::ops::flex) fn new(
         avx512: Avx512,
         values: Values<'a>,
@@ -79,7 +79,7 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// How many rows it has, and columns.
+    /// The numbers of rows and columns.
     pub(super) fn sides(&self) -> [usize; 2] {
         let [rows, columns] = self.stored;
         if self.transposed {
@@ -89,7 +89,7 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// Its floats, and whether they are those of the transpose, where it is of floats.
+    /// If it is of 32-bit floats, these, and whether they are those of the transpose.
     pub(super) fn floats(&self) -> Option<(&'a [f32], bool)> {
         match self.values {
             Values::F32(values) => Some((values, self.transposed)),
@@ -111,7 +111,7 @@ impl<'a> Right<'a> {
     }
 
     /// Lays out some columns, the first of which begins a panel: in `lines` panel after panel, of
-    /// each the `units`. Lanes behind the last column stay as they are.
+    /// each the `units`. Lanes after the last column stay as they are.
     pub(super) fn lay_out(&self, units: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
         // SAFETY: `self.avx512` proves that the processor has the instructions.
         unsafe {
@@ -144,7 +144,7 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// At most [`LANES`] columns of a unit; behind them zeros.
+    /// At most [`LANES`] columns of a unit, and zeros after them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn row(&self, unit: usize, columns: Range<usize>) -> __m512i {
@@ -209,7 +209,7 @@ impl<'a> Right<'a> {
         unsafe { _mm_prefetch::<HINT>(place) };
     }
 
-    /// At most [`LANES`] units of a column of a transpose; behind them zeros.
+    /// At most [`LANES`] units of a column of a transpose, and zeros after them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn column(&self, column: usize, units: Range<usize>) -> __m512i {
@@ -232,7 +232,7 @@ impl<'a> Right<'a> {
     }
 }
 
-/// The values, at most so many, and zeros behind them.
+/// The values, at most `LENGTH`, and zeros after them.
 #[inline(always)]
 pub(super) fn padded<E: Copy + Default, const LENGTH: usize>(values: &[E]) -> [E; LENGTH] {
     <[E; LENGTH]>::try_from(values).unwrap_or_else(|_| {

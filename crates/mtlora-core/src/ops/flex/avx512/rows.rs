@@ -13,7 +13,7 @@ use super::transpose::transposed;
 
 /// Blocks of rows that a task packs.
 const TOGETHER: usize = 4;
-/// Elements of a row that are asked for before they are packed: the processor does not foresee as many
+/// How many elements ahead of those that are packed are prefetched in each row: the processor does not predict as many
 /// rows as a block has.
 const AHEAD: usize = 128;
 
@@ -37,7 +37,7 @@ pub(super) fn pack(left: &[f32], inner: usize, kernel: Kernel) -> Vec<Rows> {
                 }
             }
         });
-    // SAFETY: each block has so many units, and all of them have been written.
+    // SAFETY: each block has `units` units, and all of them have been written.
     unsafe { packed.set_len(size) };
     packed
 }

@@ -90,7 +90,7 @@ macro_rules! tile {
                 }
             }
             let mut start = match begin {
-                // SAFETY: the masks have so many columns, as many as the slice has floats.
+                // SAFETY: the masks cover as many columns as the slice has floats.
                 Begin::Bias(bias) => unsafe { load(bias[..columns].as_ptr(), masks) },
                 Begin::Zero | Begin::Sum => [_mm512_setzero_ps(); 2],
             };
