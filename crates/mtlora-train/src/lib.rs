@@ -167,7 +167,7 @@ pub use run::checkpoints::store::{CheckpointError, Checkpoints};
 pub use run::config::settings::{
     ClassificationRun, DataSpec, GenerationRun, ResumeChanges, RunConfig, RunKind, TypedConfig,
 };
-pub use run::folder::Run;
+pub use run::folder::{Rewound, Run};
 pub use run::log::{LoggedEvaluation, LoggedStep, MetricsLog};
 pub use run::model::adapter_settings::{AdapterSettings, MethodName};
 pub use run::model::base::{BaseSpec, Loaded, ModelSpec, Started};

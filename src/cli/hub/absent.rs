@@ -32,7 +32,7 @@ pub(crate) fn adapter(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
     folder(given)
 }
 
-/// Nowhere: data must be named.
+/// Refuses: without the Hub the data must be named.
 pub(crate) fn glue_data(_: &GlueTask, _: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
     Err(format!("--data is needed: {WITHOUT}").into())
 }
@@ -44,7 +44,7 @@ pub(crate) fn open_run(folder: &Path) -> Result<(Run, RunConfig), Box<dyn Error>
     Ok((run, config))
 }
 
-/// What a run started from is where it was.
+/// Leaves the adapter that a run started from where it was.
 pub(crate) fn run_origin(_: &mut AdapterSettings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }

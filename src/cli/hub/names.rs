@@ -1,7 +1,7 @@
 //! Names of the Hugging Face Hub in place of folders.
 //!
-//! Wherever a folder is asked for, one that is there wins; what is none but has the form of a name is looked for on
-//! the Hub, and becomes a folder of the cache.
+//! Wherever a folder is asked for, an existing one wins; anything else that has the form of a name is looked up on the
+//! Hub, and becomes a folder of the cache.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use mtlora::train::{AdapterSettings, DataError, Run, RunConfig};
 use crate::cli::hub::transfers::Transfers;
 use crate::cli::model::notes;
 
-/// The folder of a model: `given`, or what the Hub has under that name at `revision`. `fits` is asked before the
-/// weights are fetched whether they would be of use. What the user should know of the folder goes to standard error.
+/// The folder of a model: `given`, or what the Hub has under that name at `revision`. `fits` checks the model's description
+/// before the weights are fetched. Notes for the user go to standard error.
 pub(crate) fn model(
     given: &Path,
     revision: Option<&str>,
@@ -66,7 +66,7 @@ fn glue_files(id: &RepoId, task: &GlueTask, splits: &[&str]) -> Result<PathBuf, 
     Ok(absolute(&found))
 }
 
-/// Opens a run. If its model was of the Hub and is no longer in the cache, that same commit is fetched again.
+/// Opens a run. If its model came from the Hub and is no longer in the cache, the same commit is fetched again.
 pub(crate) fn open_run(folder: &Path) -> Result<(Run, RunConfig), Box<dyn Error>> {
     let (run, mut config) = Run::open(folder)?;
     fetch_again(&mut config.base.model, Hub::model)?;
@@ -74,8 +74,7 @@ pub(crate) fn open_run(folder: &Path) -> Result<(Run, RunConfig), Box<dyn Error>
     Ok((run, config))
 }
 
-/// What else a run that goes on needs: the adapter that it started from, if that was of the Hub and is no longer in
-/// the cache.
+/// Fetches the adapter that a resumed run started from, if that came from the Hub and is no longer in the cache.
 pub(crate) fn run_origin(settings: &mut AdapterSettings) -> Result<(), Box<dyn Error>> {
     match &mut settings.init_from {
         Some(folder) => fetch_again(folder, Hub::adapter),
@@ -93,7 +92,8 @@ fn fetch_again(
     Ok(())
 }
 
-/// A run's data folder for reading `split`. If it is of the Hub, and that split is not in the cache, it is fetched.
+/// A run's data folder for reading `split`. If the data came from the Hub and that split is not in the cache, it is
+/// fetched.
 pub(crate) fn run_data(
     data: &Path,
     task: &str,
@@ -111,7 +111,7 @@ pub(crate) fn run_data(
     }
 }
 
-/// The repository whose snapshot `folder` was, if it is not there any more.
+/// The repository whose snapshot `folder` was, if the folder no longer exists.
 fn gone(folder: &Path) -> Option<(RepoKind, RepoId)> {
     if folder.exists() {
         None
@@ -120,7 +120,7 @@ fn gone(folder: &Path) -> Option<(RepoKind, RepoId)> {
     }
 }
 
-/// The name that `given` is, if it is no folder.
+/// The name that `given` stands for, unless it is a folder.
 fn name(given: &Path, revision: Option<&str>) -> Result<Option<RepoId>, Box<dyn Error>> {
     let id = match (given.exists(), given.to_str().map(str::parse::<RepoId>)) {
         (false, Some(Ok(id))) => id,
@@ -137,9 +137,7 @@ fn name(given: &Path, revision: Option<&str>) -> Result<Option<RepoId>, Box<dyn 
     };
     let named = given.to_str().is_some_and(|text| text.contains('@'));
     match revision {
-        Some(_) if named => {
-            Err("the revision is named twice: behind @, and with --revision".into())
-        }
+        Some(_) if named => Err("the revision is named twice: after @, and with --revision".into()),
         Some(revision) => Ok(Some(id.at(revision)?)),
         None => Ok(Some(id)),
     }

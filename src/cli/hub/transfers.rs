@@ -8,11 +8,12 @@ use mtlora::hub::Progress;
 use crate::cli::console::output::{printable, printable_lines};
 use crate::cli::console::terminal::is_drawable;
 
-/// Files of fewer bytes come without a word where there is no bar.
+/// Without a bar, smaller files are fetched without a message; in bytes.
 const LARGE: u64 = 1 << 20;
-/// Of a file whose size is known, and of one whose size is not.
+/// The bar of a file whose size is known.
 const BAR: &str =
     "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+/// The bar of a file whose size is not known.
 const COUNT: &str = "{msg} {spinner} {decimal_bytes} {decimal_bytes_per_sec}";
 const TICK: Duration = Duration::from_millis(200);
 
@@ -36,7 +37,7 @@ impl Progress for Transfers {
         if let Some((name, bar)) = &self.bar
             && name == file
         {
-            // Going on after a break.
+            // Resumed after an interruption.
             bar.set_position(done);
             return;
         }
@@ -64,7 +65,7 @@ impl Progress for Transfers {
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
             .with_message(printable(file).into_owned())
             .with_position(done);
-        // So that the speed is not that of what was there before.
+        // The speed must not count the bytes that were there before.
         bar.reset_eta();
         bar.enable_steady_tick(TICK);
         self.bar = Some((file.to_string(), bar));

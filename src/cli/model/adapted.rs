@@ -36,7 +36,7 @@ pub(crate) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> 
     }
 }
 
-/// Reads an adapter's folder, and tells what of it was ignored.
+/// Reads an adapter's folder, and prints which of its fields are ignored.
 pub(crate) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
     finished::note_if_unfinished(folder)?;
     read_finished(folder)

@@ -9,11 +9,11 @@ pub(crate) use mtlora::train::is_imported;
 /// Which state of a run is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Checkpoint {
-    /// The one with the best score, so far if the run is unfinished.
+    /// The state with the best score so far.
     Best,
 }
 
-/// The flag that says it.
+/// The flag that chooses the state.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct CheckpointArgs {
     /// Use a run that is unfinished, in its best state so far. Finished runs always use their best state.
@@ -22,7 +22,7 @@ pub(crate) struct CheckpointArgs {
 }
 
 impl CheckpointArgs {
-    /// An error if the run in `folder` is unfinished, unless its best state is there and asked for.
+    /// Refuses the run in `folder` if it is unfinished, unless its best state exists and is asked for.
     pub(crate) fn check(self, folder: &Path) -> Result<(), String> {
         refuse_other_folders(folder)?;
         match (Unfinished::find(folder), self.checkpoint) {
@@ -36,7 +36,7 @@ impl CheckpointArgs {
 /// Prints a note if `folder` is an unfinished run that is used as an adapter.
 ///
 /// # Errors
-/// When the run has no usable state yet.
+/// If the run has no usable state yet.
 pub(crate) fn note_if_unfinished(folder: &Path) -> Result<(), String> {
     check_usable(folder)?;
     match Unfinished::find(folder) {

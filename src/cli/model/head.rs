@@ -13,22 +13,22 @@ pub(crate) enum HeadOf<'a> {
     Model,
     /// The base model's, where it has one, with a new output layer.
     Fresh,
-    /// The one that an adapter brings; the base model's where the adapter has none.
+    /// The adapter's, or the base model's if the adapter has none.
     Adapter(&'a Path, &'a PeftAdapter),
 }
 
-/// The head's outputs, and what the base model's must become for them.
+/// A head's outputs, and whether the base model's own output layer is replaced.
 pub(crate) struct Head {
-    /// The folder that it is from.
+    /// The folder that it comes from.
     folder: PathBuf,
-    /// The names of the outputs; none where they are new.
+    /// The names of the outputs; `None` if they are new.
     pub(crate) labels: Option<Vec<String>>,
     /// Whether the base model's own output layer is not used.
     pub(crate) fresh: bool,
 }
 
 impl Head {
-    /// Looks at the head of `model`, or of what else `of` names.
+    /// Finds the head that `of` names, for the base model in `model`.
     pub(crate) fn find(of: HeadOf<'_>, model: &Path) -> Result<Self, Box<dyn Error>> {
         let config = ClassifierConfig::from_folder(model)?;
         let own = SequenceClassifier::head_outputs(model, &config)?;
@@ -58,7 +58,7 @@ impl Head {
                         folder.display()
                     );
                 }
-                // The names of another number of outputs say nothing, and are not to be guessed at.
+                // Names for another number of outputs do not belong to this head.
                 if let Some(outputs) = own
                     && outputs != config.labels().len()
                     && !is_unnamed(config.labels())
@@ -81,8 +81,8 @@ impl Head {
         })
     }
 
-    /// `task` with its classes as the head's outputs have them; what the user should know of that goes to standard
-    /// error. `given` are the classes in the order of the outputs, where the user has said them.
+    /// `task` with its classes in the order of the head's outputs; notes for the user go to standard error. `given` are
+    /// the classes in that order, if the user has named them.
     pub(crate) fn fit(
         &self,
         task: Box<dyn Task>,
@@ -102,8 +102,8 @@ impl Head {
     }
 }
 
-/// The names of a head's outputs: the model's, if they are as many. A base model that was never fine-tuned has names
-/// for another number of them.
+/// The names of a head's outputs: the model's, if there are as many. A base model that was never fine-tuned names another
+/// number of outputs.
 fn output_names(model: &[String], outputs: usize) -> Vec<String> {
     if model.len() == outputs {
         model.to_vec()
@@ -112,7 +112,7 @@ fn output_names(model: &[String], outputs: usize) -> Vec<String> {
     }
 }
 
-/// What the run in `folder`, if it is one, calls the outputs of its head.
+/// The names of the outputs of the run in `folder`, if it is a run.
 fn run_labels(folder: &Path, outputs: usize) -> Option<Vec<String>> {
     if !Run::is_in(folder) {
         return None;

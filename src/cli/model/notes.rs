@@ -1,4 +1,4 @@
-//! What the user should know of a model's folder.
+//! Notes for the user about a model's folder.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use mtlora::models::folder_notes;
 
-/// Tells what of a model's folder is not read although transformers would use it, each once. A folder that cannot be
-/// read is told by what reads it.
+/// Prints which settings in a model's folder are not read although transformers would use them, each once. If the folder
+/// cannot be read, the code that reads it reports that.
 pub(crate) fn tell(folder: &Path) {
-    static TOLD: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    static PRINTED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     for note in folder_notes(folder).unwrap_or_default() {
         let text = note.to_string();
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.get_or_insert_default().insert(text.clone()) {
+        let mut printed = PRINTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if printed.get_or_insert_default().insert(text.clone()) {
             note!("{text}");
         }
     }

@@ -29,7 +29,7 @@ const RECIPES: [(&str, &str); 11] = [
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Recipe {
-    /// One line on what it is.
+    /// A description, in one line.
     pub(crate) about: String,
     /// The recipe of the run whose adapter this one starts with.
     pub(crate) starts_from: Option<String>,

@@ -52,7 +52,7 @@ impl Settings {
         match &generation {
             Some(_) => self.refuse_labels(&name)?,
             None => {
-                task::known(&name)?;
+                task::check_name(&name)?;
                 self.refuse_data_to_text(&name)?;
             }
         }

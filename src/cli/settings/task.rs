@@ -1,4 +1,4 @@
-//! From a name to a task.
+//! Finds tasks by their names.
 
 use std::error::Error;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(crate) fn generation_tasks() -> Vec<Box<dyn GenerationTask>> {
     ]
 }
 
-/// The data-to-text task of that name, if it is one; the columns of pairs are those of `pairs`.
+/// The data-to-text task of that name, if there is one. `pairs` names the columns of the user's own pairs.
 pub(crate) fn find_generation(
     name: &str,
     pairs: Option<PairsConfig>,
@@ -41,7 +41,7 @@ pub(crate) fn find_generation(
     Ok(all.find(|task| task.name() == name))
 }
 
-/// Reads a split of a data-to-text task; what the user should know of it goes to standard error.
+/// Reads a split of a data-to-text task; notes for the user go to standard error.
 pub(crate) fn read_records(
     task: &dyn GenerationTask,
     data: &Path,
@@ -50,18 +50,18 @@ pub(crate) fn read_records(
     task.read_noting(data, split, &mut |note| note!("{note}"))
 }
 
-/// Whether a task of that name asks for labels or numbers.
+/// Checks that a task of that name exists and asks for labels or numbers.
 ///
 /// # Errors
-/// No such task, with the names there are.
-pub(crate) fn known(name: &str) -> Result<(), DataError> {
+/// If it does not: lists the names of all tasks.
+pub(crate) fn check_name(name: &str) -> Result<(), DataError> {
     match name {
         TABLE | Acceptability::NAME => Ok(()),
         _ => built_in(name).map(|_| ()),
     }
 }
 
-/// A task of GLUE's; the error has all tasks' names.
+/// A task of GLUE's; the error lists the names of all tasks.
 fn built_in(name: &str) -> Result<glue::GlueTask, DataError> {
     glue::task(name).map_err(|error| match error {
         DataError::UnknownTask { name, mut known } => {
@@ -75,7 +75,7 @@ fn built_in(name: &str) -> Result<glue::GlueTask, DataError> {
     })
 }
 
-/// The task of that name; a table's columns are those of `table`.
+/// The task of that name. `table` names the columns of the user's own table.
 pub(crate) fn find(
     name: &str,
     table: Option<TableConfig>,
@@ -92,19 +92,20 @@ pub(crate) fn find(
     }
 }
 
-/// Reads a split; what the user should know of it goes to standard error.
+/// Reads a split; notes for the user go to standard error.
 pub(crate) fn read(task: &dyn Task, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
     task.read_noting(data, split, &mut |note| note!("{note}"))
 }
 
-/// The task of a run, with its classes as the run's head has them.
+/// The task of a run, with its classes in the order of the outputs of the run's head.
 pub(crate) fn of_run(
     config: &RunConfig<ClassificationRun>,
 ) -> Result<Box<dyn Task>, Box<dyn Error>> {
     for_run(&config.data.task, config, &config.data.folder)
 }
 
-/// The task of that name in the folder `data`, with its classes as the head of the run `config` has them.
+/// The task of that name with the data in the folder `data`, and its classes in the order of the outputs of the run's
+/// head.
 pub(crate) fn for_run(
     name: &str,
     config: &RunConfig<ClassificationRun>,
@@ -134,7 +135,7 @@ pub(crate) fn for_run(
 /// The columns that the texts of a run's task are in.
 pub(crate) struct OwnedColumns {
     pub(crate) text: String,
-    /// With the second text, if the task is about pairs.
+    /// The column with the second text, if the task is about pairs.
     pub(crate) pair: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mtlora::models::TrainedFormat;
-use mtlora::train::{Run, RunConfig, Snapshot, TrainError};
+use mtlora::train::{Rewound, Run, RunConfig, Snapshot, TrainError};
 
 /// The run that is trained: a new one, or one that is resumed.
 pub(crate) enum Begin<'a> {
@@ -30,7 +30,7 @@ impl Begin<'_> {
                 Ok((Run::create(out, overwrite, &config.into())?, None))
             }
             Begin::Resume(run) => {
-                let (snapshot, notes) = run.rewind(format)?;
+                let Rewound { snapshot, notes } = run.rewind(format)?;
                 for note in notes {
                     note!("{note}");
                 }

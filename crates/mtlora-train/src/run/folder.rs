@@ -23,7 +23,7 @@ use crate::run::unfinished::{explain_not_a_run, run_of_checkpoint};
 use crate::training::learners::classification::TrainError;
 use crate::training::snapshot::{ResumeError, Snapshot, changed};
 
-/// What a run writes beside its checkpoints and curves.
+/// The files that a run writes, apart from checkpoints and curves.
 const FILES: [&str; 7] = [
     CONFIG,
     RESULTS,
@@ -33,9 +33,20 @@ const FILES: [&str; 7] = [
     TRAINED_FILE,
     LOG,
 ];
-/// How often it is tried again where somebody holds it, and after how long.
+/// How often locking is tried again while another process holds the lock.
 const LOCK_TRIES: usize = 4;
+/// The pause before each of these tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
+
+/// Where a run is resumed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rewound {
+    /// What training starts from; `None` stands for the beginning.
+    pub snapshot: Option<Snapshot>,
+    /// What the user should know, one line each.
+    pub notes: Vec<String>,
+}
+
 /// A run's folder.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -48,8 +59,7 @@ impl Run {
     /// A new folder with the resolved configuration in it, to train in.
     ///
     /// # Errors
-    /// When the folder exists and is not empty, unless `overwrite`; when a run is being trained in it;
-    /// what the operating system says.
+    /// If the folder exists and is not empty, unless `overwrite`; if a run is being trained in it; if it cannot be written.
     pub fn create(folder: &Path, overwrite: bool, config: &RunConfig) -> Result<Self, TrainError> {
         let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
         if occupied && !overwrite {
@@ -60,7 +70,7 @@ impl Run {
         }
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
         let run = Self::locked(folder)?;
-        // The configuration first: without it, what is left of an older run is none.
+        // The configuration first: without it, what is left of an older run does not count as a run.
         for old in FILES {
             let path = run.path(old);
             if path.exists() {
@@ -110,10 +120,10 @@ impl Run {
         Ok((run, config))
     }
 
-    /// The same run, to train in: until what this returns is dropped, nobody else can.
+    /// The same run, locked for training: until the result is dropped, no other process can train it.
     ///
     /// # Errors
-    /// When it is being trained.
+    /// If another process is training it.
     pub fn lock(self) -> Result<Self, TrainError> {
         Self::locked(&self.folder)
     }
@@ -160,7 +170,7 @@ impl Run {
         &self.folder
     }
 
-    /// Its metrics log.
+    /// The run's metrics log.
     pub fn log(&self) -> MetricsLog {
         MetricsLog::of_run(&self.folder)
     }
@@ -184,22 +194,17 @@ impl Run {
         })
     }
 
-    /// Its checkpoints.
+    /// The run's checkpoints.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::new(self.path(CHECKPOINTS))
     }
 
-    /// Puts the folder back to where its newest whole checkpoint was made, and returns what the run
-    /// goes on from: nothing if there is none, and then from the beginning. The second is what the
-    /// user should know, a line each.
+    /// Puts the folder back to the state of its newest whole checkpoint, or to the beginning if there is none.
     ///
     /// # Errors
-    /// When a setting in `run.toml` has changed that may not; when the checkpoint is of another
-    /// version; what the operating system says.
-    pub fn rewind(
-        &self,
-        format: &TrainedFormat,
-    ) -> Result<(Option<Snapshot>, Vec<String>), TrainError> {
+    /// If a setting in `run.toml` has changed that may not, the checkpoint has an unknown format, or the operating system
+    /// refuses.
+    pub fn rewind(&self, format: &TrainedFormat) -> Result<Rewound, TrainError> {
         self.sweep()?;
         let (kept, damages) = self.checkpoints().newest()?;
         let mut notes: Vec<String> = damages.iter().map(ToString::to_string).collect();
@@ -212,7 +217,10 @@ impl Run {
             notes.push(format!("{why}: the run starts from the beginning"));
             self.log().cut(0)?;
             remove_event_files(&self.folder)?;
-            return Ok((None, notes));
+            return Ok(Rewound {
+                snapshot: None,
+                notes,
+            });
         };
         if let Some(error) = self.changed(&kept.config)? {
             return Err(error.into());
@@ -224,12 +232,15 @@ impl Run {
             format!("falls back to the last whole checkpoint: goes on after step {step}")
         });
         if self.log().cut(kept.log_bytes)? < kept.log_bytes {
-            notes.push(format!("{LOG} has lost lines of before step {step}"));
+            notes.push(format!("{LOG} has lost lines from before step {step}"));
         }
         if let Some(best) = &kept.snapshot.best {
             self.save_state(format, &best.values)?;
         }
-        Ok((Some(kept.snapshot), notes))
+        Ok(Rewound {
+            snapshot: Some(kept.snapshot),
+            notes,
+        })
     }
 
     /// The first setting that is not what it was when a checkpoint was made, although it may not change. `earlier` is
@@ -248,7 +259,7 @@ impl Run {
         Ok(changed(&table(&was)?, &table(&is)?))
     }
 
-    /// Removes what a killed program left of files that it was writing.
+    /// Removes the unfinished files that a killed program left.
     fn sweep(&self) -> Result<(), TrainError> {
         let at = |error| ModelError::write(&self.folder, error);
         for entry in fs::read_dir(&self.folder).map_err(at)? {
@@ -266,7 +277,7 @@ impl Run {
     /// The text of `run.toml`.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// If the file cannot be read.
     pub fn config_text(&self) -> Result<String, TrainError> {
         let path = self.path(CONFIG);
         fs::read_to_string(&path).map_err(|error| {
@@ -274,11 +285,11 @@ impl Run {
         })
     }
 
-    /// Writes the trained values, replacing older ones only when they are whole: as an adapter in PEFT's
-    /// format where one is trained.
+    /// Writes the trained values: in PEFT's format, if an adapter is trained. Older values are replaced only when the new
+    /// ones are whole.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// If a file cannot be written.
     pub fn save_state(&self, format: &TrainedFormat, values: &State) -> Result<(), TrainError> {
         Ok(format.write(&self.folder, values)?)
     }

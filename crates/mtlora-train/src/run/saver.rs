@@ -47,7 +47,7 @@ use crate::training::learners::classification::TrainError;
 /// let spec = config.model();
 /// let started = spec.start(&mtlora_core::device("flex")?.autodiff())?;
 /// let format = spec.format(&started.loaded)?;
-/// let (from, _notes) = run.rewind(&format)?;
+/// let from = run.rewind(&format)?.snapshot;
 /// let saver = Saver::new(&run, SaveOptions::default())?;
 /// let mut observer = Keep(run, format, saver);
 /// // `train`, `train_causal` and `fit` take `from` and the observer.
@@ -66,7 +66,7 @@ impl Saver {
     /// For a run that begins or is resumed now.
     ///
     /// # Errors
-    /// When an option is out of its range, or the run's configuration cannot be read.
+    /// If an option is out of its range, or the run's configuration cannot be read.
     pub fn new(run: &Run, options: SaveOptions) -> Result<Self, TrainError> {
         options.validate()?;
         Ok(Self {
@@ -77,10 +77,10 @@ impl Saver {
         })
     }
 
-    /// Makes a checkpoint if one is due, or if training is to `stop` here; true if one was made.
+    /// Makes a checkpoint if one is due, or if training is about to `stop`. Returns whether it made one.
     ///
     /// # Errors
-    /// When it cannot be written; older ones are as they were.
+    /// If it cannot be written; older checkpoints stay as they were.
     pub fn between(&mut self, pause: &Pause<'_>, stop: bool) -> Result<bool, TrainError> {
         if !stop && !self.due(pause) {
             return Ok(false);

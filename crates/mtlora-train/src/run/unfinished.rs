@@ -19,9 +19,9 @@ pub struct Unfinished {
     pub folder: PathBuf,
     /// The last step that its log has.
     pub step: usize,
-    /// The steps that it is to make; none if none was made.
+    /// The number of steps that it makes, if its log has a step.
     pub steps: Option<usize>,
-    /// Whether the state with the best score so far is there.
+    /// Whether it has a state with the best score so far, which could be used.
     pub has_best: bool,
     /// Whether a process is training it now.
     pub is_training: bool,

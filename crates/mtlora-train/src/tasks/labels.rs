@@ -214,7 +214,7 @@ fn by_number(model: &[String], classes: &[String]) -> Option<Vec<String>> {
 ///
 /// # Errors
 /// When a class is missing, or named twice.
-pub(crate) fn given_labels(
+pub(crate) fn checked_order(
     given: &[String],
     classes: &[String],
 ) -> Result<Vec<String>, LabelError> {
@@ -258,7 +258,7 @@ pub fn align_to_head(
     }
     match (given, head) {
         (Some(given), head) => {
-            let labels = given_labels(given, &classes)?;
+            let labels = checked_order(given, &classes)?;
             if let Some(model) = head.filter(|model| model.len() != labels.len()) {
                 return Err(number(model));
             }

@@ -106,7 +106,7 @@ impl TableTask {
             }
             (None, true) => Objective::Regression,
             (Some(labels), false) => Objective::Classification {
-                labels: given_labels(labels)?,
+                labels: checked_classes(labels)?,
             },
             (None, false) => Objective::Classification {
                 labels: collect_labels(&config, data)?,
@@ -261,7 +261,7 @@ fn distinct_columns(config: &TableConfig) -> Result<(), DataError> {
     table_file::distinct_columns(&roles)
 }
 
-fn given_labels(labels: &[String]) -> Result<Vec<String>, DataError> {
+fn checked_classes(labels: &[String]) -> Result<Vec<String>, DataError> {
     let mut trimmed: Vec<String> = Vec::with_capacity(labels.len());
     for label in labels.iter().map(|label| label.trim().to_string()) {
         if label.is_empty() {

@@ -17,7 +17,7 @@ use crate::training::learners::classification::{Method, TrainError};
 pub enum MethodName {
     /// Adapters and the head.
     MtLora,
-    /// Everything.
+    /// All values.
     Full,
     /// The head only.
     Head,
@@ -100,11 +100,10 @@ impl Default for AdapterSettings {
 }
 
 impl AdapterSettings {
-    /// `model`, whose parameters are frozen or not as they should be, with its frozen weights in the
-    /// precision that they are kept in.
+    /// Converts the frozen weights of `model` to the precision that they are kept in.
     ///
     /// # Errors
-    /// When nothing is frozen that could be kept in less precision, or the device does not have it.
+    /// If nothing is frozen that could be kept in less precision, or the device does not support it.
     pub fn keep_base<M: Module>(&self, model: M) -> Result<M, TrainError> {
         if self.method == MethodName::Full && self.base_dtype != BaseDtype::F32 {
             return Err(TrainError::Option(
@@ -114,7 +113,7 @@ impl AdapterSettings {
         Ok(self.base_dtype.keep(model)?)
     }
 
-    /// The precision that the base model is read in: what trains is not kept in less than 32 bits.
+    /// The precision that the base model is read in. What trains is kept in 32 bits.
     pub fn base_dtype_to_read(&self) -> BaseDtype {
         match self.method {
             MethodName::Full => BaseDtype::F32,
@@ -122,8 +121,8 @@ impl AdapterSettings {
         }
     }
 
-    /// `model` for writing texts: its adapter folded into the weights where these are in f32. Others
-    /// would lose the update in their rounding, and keep it beside them.
+    /// Folds the adapter of `model` into its weights if these are in f32. Weights in less precision would lose the update
+    /// in their rounding, so that their adapter stays beside them.
     pub fn folded<M: Module>(&self, model: M) -> M {
         match self.base_dtype {
             BaseDtype::F32 => model.materialize(),
@@ -131,7 +130,7 @@ impl AdapterSettings {
         }
     }
 
-    /// How what trains of `model` is written, beside the name of its `base` model.
+    /// How the trained values of `model`, which is based on the model in `base`, are written.
     pub(crate) fn format<M: Module>(
         &self,
         model: &M,
@@ -142,7 +141,7 @@ impl AdapterSettings {
         Ok(TrainedFormat::new(model, layout, &base, self.use_rslora)?)
     }
 
-    /// What trains, with `modules_to_save` trained beside the adapter and its start from `seed`.
+    /// What trains: the adapter, whose values start from `seed`, with `modules_to_save`, or else the head or all.
     ///
     /// # Errors
     /// If no targets are set, or the projections are not letters of `qkv`.

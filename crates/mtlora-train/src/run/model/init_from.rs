@@ -1,4 +1,4 @@
-//! Starting from an adapter that is there: another run's, or one of PEFT's.
+//! Starting from an existing adapter: another run's, or one of PEFT's.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ use crate::training::learners::classification::TrainError;
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum InitFromError {
-    /// This run trains something else.
+    /// This run trains no adapter.
     #[error("method {method} has no adapter that could start from another's; choose method mtlora")]
     NoAdapterHere {
         /// What it trains.
         method: MethodName,
     },
-    /// The adapters are of different kinds.
+    /// The adapters have different settings.
     #[error(
         "{}: its adapter has {field} {theirs}, this run's has {ours}; choose {field} {theirs}, or start from an \
          adapter with {field} {ours}",
@@ -35,7 +35,7 @@ pub enum InitFromError {
         /// This run's.
         ours: String,
     },
-    /// One has an adapter where the other has none.
+    /// One has an adapter on a module where the other has none.
     #[error(
         "{}: {} an adapter on `{path}`{}, {}; leave --targets out, and the adapter's are taken",
         .from.display(),
@@ -46,7 +46,7 @@ pub enum InitFromError {
     Place {
         /// The adapter's folder.
         from: PathBuf,
-        /// Whether it is the adapter that has it.
+        /// Whether the adapter in the folder has one there; otherwise this run has.
         theirs: bool,
         /// The first such module.
         path: String,
@@ -55,14 +55,14 @@ pub enum InitFromError {
     },
 }
 
-/// `model`, ready to train as `settings` say, with the adapter that they start from if they name one,
-/// but not that adapter's head. `modules_to_save` train beside it.
+/// Prepares `model` for training as `settings` say, with the adapter that they start from if they name one, but not that
+/// adapter's head. `modules_to_save` train beside it.
 ///
 /// Plain LoRA starts any structure, with `T = I`.
 ///
 /// # Errors
-/// When that is no adapter's folder, the adapter does not fit the model, or it has another rank, scale
-/// or structure or other targets than the settings.
+/// If the folder has no adapter, or the adapter does not fit the model or differs from the settings in rank, scale,
+/// structure or targets.
 pub fn start<M: Module>(
     model: M,
     layout: &impl CheckpointLayout,
@@ -87,7 +87,7 @@ pub fn start<M: Module>(
     Ok(adapter.attach(model, layout, &also)?)
 }
 
-/// `model` with the adapter that `settings` start from, in their structure, its head included.
+/// `model` with the adapter that `settings` start from, in their structure, including its head.
 ///
 /// # Errors
 /// As [`start`].
@@ -131,7 +131,7 @@ fn read(settings: &AdapterSettings, from: &Path) -> Result<PeftAdapter, TrainErr
     Ok(converted?)
 }
 
-/// An error if one of two models has an adapter where the other has none.
+/// Checks that two models have adapters on the same modules.
 fn same_places<M: Module>(own: &M, theirs: &M, from: &Path) -> Result<(), InitFromError> {
     let (own, theirs) = (adapters(own), adapters(theirs));
     for (is_theirs, these, those) in [(true, &theirs, &own), (false, &own, &theirs)] {

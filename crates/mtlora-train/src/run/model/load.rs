@@ -1,4 +1,4 @@
-//! What was trained, back in its model.
+//! Loads trained values into their model.
 
 use std::path::Path;
 
@@ -30,16 +30,16 @@ pub(crate) fn load<M: Module>(
     Ok(settings.keep_base(load_state(model, values)?)?.valid())
 }
 
-/// How many values were trained of a run, or of an adapter, in `folder`.
+/// The number of values that were trained of the run, or of the adapter, in `folder`.
 ///
 /// # Errors
-/// When there is no file with them.
+/// If there is no file with them.
 pub fn trained_parameters(folder: &Path) -> Result<usize, TrainError> {
     let trained = folder.join(TRAINED_FILE);
     let path = match adapter_weights(folder) {
         Some(path) => path,
         None if trained.exists() => trained,
-        // What most runs have.
+        // Neither exists: the error names the file that most runs have.
         None => folder.join(ADAPTER_WEIGHTS_FILE),
     };
     let file = Checkpoint::open_file(&path)?;
