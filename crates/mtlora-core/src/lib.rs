@@ -66,7 +66,8 @@
 //!
 //! | to | read |
 //! |---|---|
-//! | choose what is adapted, and how | [`MtLoraConfig`], [`Structure`], [`Targets`] |
+//! | choose what is adapted, and how | [`MtLoraConfig`], [`Targets`], [`Structure`], [`AdaLora`] |
+//! | define an adapter method of your own | [`AdapterMethod`], [`Factor`], [`TrainingHooks`] |
 //! | compute with an adapted layer | [`adapted_linear`], [`adapted_embedding`] |
 //! | save and load what was trained | [`state`], [`load_state`]; [`adapters`] and [`AdapterValues`] for the factors |
 //! | see what an adapter has learned, or add two of them up | [`inspect`], [`Spectrum`], [`combine`], [`LowRank`] |
@@ -88,41 +89,50 @@ mod sequence_offsets;
 mod state;
 mod visit;
 
-pub use adapter::action::{LinearInput, Update};
+// Attaching adapters, and the factors that they have.
 pub use adapter::attach::{attach_adapters, trainable_parameters};
 pub use adapter::attached::attached;
 pub use adapter::config::{FusedProjections, MtLoraConfig};
 pub use adapter::error::AttachError;
 pub use adapter::factors::Factors;
-pub use adapter::fold::Fold;
 pub use adapter::form::AdapterForm;
-pub use adapter::hooks::{
-    Adapters, FactorChanges, HookError, TrainingHooks, change_factors, check_hooks, factor_path,
-};
 pub use adapter::init::{Init, Start};
-pub use adapter::methods::adalora::{AdaLora, AdaLoraHooks, AdaLoraSchedule};
-pub use adapter::methods::definition::{AdapterMethod, Factor, MethodDefinition, Sizes};
-pub use adapter::methods::structures::Structure;
 pub use adapter::module::Adapter;
 pub use adapter::targets::Targets;
 pub use adapter::values::{AdapterValues, adapters};
-pub use analysis::combine::{Combined, combine};
-pub use analysis::inspection::{InspectedLayer, Inspection, LayerError, inspect};
-pub use analysis::linalg::{Eigenvalue, MatrixError};
-pub use analysis::low_rank::{LowRank, Truncation};
-pub use analysis::spectrum::{
-    Spectrum, TransformSpectrum, UpdateSpectrum, effective_rank, weight_norms,
+pub use module_pattern::{ModulePattern, PatternError};
+
+// Adapter methods: those that are here, and what another one declares.
+pub use adapter::action::{LinearInput, Update};
+pub use adapter::hooks::{
+    Adapters, FactorChanges, HookError, TrainingHooks, change_factors, check_hooks, factor_path,
 };
-pub use base_dtype::{BaseDtype, BaseDtypeError};
+pub use adapter::methods::adalora::{AdaLora, AdaLoraHooks, AdaLoraSchedule};
+pub use adapter::methods::definition::{AdapterMethod, Factor, MethodDefinition, Sizes};
+pub use adapter::methods::structures::Structure;
+
+// Computing with adapted layers, and on batches without padding.
 pub use contexts::Contexts;
-pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
-pub use module_pattern::{ModulePattern, PatternError};
 pub use ops::{ActivationDtype, Capabilities, Gelu, capabilities, vecmath};
-pub use random::{random_state, seed, set_random_state};
-pub use sequence_offsets::{EqualLengthRun, SequenceOffsets, SequenceOffsetsError};
+pub use sequence_offsets::{SequenceOffsets, SequenceOffsetsError};
+
+// What an adapter has learned.
+pub use adapter::fold::Fold;
+pub use analysis::combine::{Combined, combine};
+pub use analysis::inspection::{InspectedLayer, Inspection, LayerError, inspect};
+pub use analysis::linalg::{Eigenvalue, MatrixError};
+pub use analysis::low_rank::{LowRank, Truncation};
+pub use analysis::spectrum::{Spectrum, TransformSpectrum, UpdateSpectrum, weight_norms};
+
+// The parameters of a module by their paths, and their precision.
+pub use base_dtype::{BaseDtype, BaseDtypeError};
 pub use state::{State, StateError, load_each, load_state, state};
 pub use visit::{Container, VisitedParameter, each_parameter};
+
+// Devices and random numbers.
+pub use devices::{NamedDevice, NoDevice, device, devices};
+pub use random::{random_state, seed, set_random_state};

@@ -36,7 +36,7 @@ pub enum SequenceOffsetsError {
 
 /// Consecutive sequences of equal length: a rectangle without padding in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EqualLengthRun {
+pub(crate) struct EqualLengthRun {
     /// The first token's place in the batch.
     pub start: usize,
     /// Number of sequences.
@@ -127,12 +127,12 @@ impl SequenceOffsets {
     }
 
     /// Number of entries of all attention matrices of one head: the sum of squared lengths.
-    pub fn score_entries(&self) -> usize {
+    pub(crate) fn score_entries(&self) -> usize {
         self.lengths().map(|length| length * length).sum()
     }
 
     /// The batch as maximal runs of consecutive sequences of equal length.
-    pub fn runs(&self) -> Vec<EqualLengthRun> {
+    pub(crate) fn runs(&self) -> Vec<EqualLengthRun> {
         let mut runs: Vec<EqualLengthRun> = Vec::new();
         for (length, start) in self.lengths().zip(self.starts()) {
             match runs.last_mut() {

@@ -40,6 +40,6 @@ mod transfer;
 pub use environment::{DEFAULT_ENDPOINT, HubConfig};
 pub use error::HubError;
 pub use hub::Hub;
-pub use name::{MAIN, RepoId, RepoKind};
+pub use name::{RepoId, RepoKind};
 pub use progress::Progress;
 pub use snapshot::Snapshot;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::error::HubError;
 
 /// The revision that is used where none is named.
-pub const MAIN: &str = "main";
+const MAIN: &str = "main";
 
 /// The longest part of a repository's name, in characters.
 const MAX_NAME: usize = 96;

@@ -32,7 +32,8 @@ pub struct UpdateSpectrum {
     /// The singular values that can differ from zero, the largest first: as many as the rank, or `g * rank` if `g`
     /// projections are fused.
     pub singular_values: Vec<f64>,
-    /// The number of directions along which it acts, as measured by [`effective_rank`].
+    /// The number of directions along which it acts: the exponential of the entropy of the singular values divided by
+    /// their sum (Roy and Vetterli 2007, "The effective rank"). It is `r` if `r` of them are equal and the others zero.
     pub effective_rank: f64,
 }
 
@@ -117,7 +118,7 @@ impl Spectrum {
 /// The exponential of the entropy of the singular values divided by their sum (Roy and Vetterli 2007, "The effective
 /// rank"). It is `r` if `r` values are equal and the others zero, less the more the values differ, and 0 if all are
 /// zero.
-pub fn effective_rank(singular_values: &[f64]) -> f64 {
+fn effective_rank(singular_values: &[f64]) -> f64 {
     let sum: f64 = singular_values.iter().sum();
     if sum <= 0.0 {
         return 0.0;

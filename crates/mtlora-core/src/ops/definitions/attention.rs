@@ -17,7 +17,7 @@ use burn::tensor::{Shape, Slice};
 use super::activation_dtype::ActivationDtype;
 use super::dropout::SeededDropout;
 use crate::ops::optional::{Optional, OptionalInt};
-use crate::{EqualLengthRun, SequenceOffsets};
+use crate::sequence_offsets::{EqualLengthRun, SequenceOffsets};
 
 /// The operation's tensors; [`MtLoraBackend::segment_attention`](crate::ops::MtLoraBackend::segment_attention) has the shapes.
 #[derive(Clone, Debug)]
