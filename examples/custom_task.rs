@@ -13,8 +13,8 @@ use mtlora::models::{
     Architecture, EncoderConfig, EncoderSizes, SequenceClassifier, TextEncoder, train_tokenizer,
 };
 use mtlora::train::{
-    BatchSize, DataError, Example, Method, Objective, Observer, Scores, StepReport, Target, Task,
-    TrainError, TrainOptions, encode, task_config, train,
+    BatchSize, DataError, Example, FitError, Method, Objective, Observer, Scores, StepReport,
+    Target, Task, TrainOptions, encode, task_config, train,
 };
 
 /// The task: three methods, the rest has defaults.
@@ -69,7 +69,7 @@ impl Task for Sea {
 struct Print;
 
 impl Observer for Print {
-    fn step(&mut self, _: &StepReport) -> Result<(), TrainError> {
+    fn step(&mut self, _: &StepReport) -> Result<(), FitError> {
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl Observer for Print {
         step: usize,
         scores: &Scores,
         _: Option<&State>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), FitError> {
         println!("after step {step}: {scores}");
         Ok(())
     }

@@ -9,7 +9,7 @@
 //! use mtlora_core::{MtLoraConfig, State, Structure, Targets};
 //! use mtlora_models::{ClassifierConfig, PeftAdapter, SequenceClassifier, TextEncoder};
 //! use mtlora_train::{
-//!     DataError, Example, Method, Objective, Observer, Scores, StepReport, Target, Task, TrainError,
+//!     DataError, Example, Method, Objective, Observer, Scores, StepReport, Target, Task, FitError,
 //!     TrainOptions, encode, task_config, train,
 //! };
 //!
@@ -44,11 +44,11 @@
 //! struct Print;
 //!
 //! impl Observer for Print {
-//!     fn step(&mut self, _: &StepReport) -> Result<(), TrainError> {
+//!     fn step(&mut self, _: &StepReport) -> Result<(), FitError> {
 //!         Ok(())
 //!     }
 //!
-//!     fn evaluated(&mut self, step: usize, scores: &Scores, _: Option<&State>) -> Result<(), TrainError> {
+//!     fn evaluated(&mut self, step: usize, scores: &Scores, _: Option<&State>) -> Result<(), FitError> {
 //!         println!("after step {step}: {scores}");
 //!         Ok(())
 //!     }
@@ -131,14 +131,16 @@ pub use tasks::{acceptability, data_to_text, facts, glue};
 // Training.
 pub use data::fingerprint::Fingerprint;
 pub use training::batches::{BatchSize, shuffled};
+pub use training::error::FitError;
 pub use training::fit::{Learner, Observer, Pause, StepReport, Trained, fit, fit_with_hooks};
 pub use training::learners::causal::{Encoded, encode_records, train_causal};
-pub use training::learners::classification::{Method, TrainError, train};
+pub use training::learners::classification::train;
 pub use training::loss::loss_sum;
+pub use training::method::Method;
 pub use training::normalization::LossNormalization;
 pub use training::optimizer::adamw;
 pub use training::optimizer_state::{OptimizerState, OptimizerStateError};
-pub use training::options::TrainOptions;
+pub use training::options::{OptionError, TrainOptions};
 pub use training::schedule::WarmupLinear;
 pub use training::snapshot::{Best, ResumeError, Snapshot};
 pub use training::step::BatchLoss;
@@ -167,6 +169,7 @@ pub use run::checkpoints::store::{CheckpointError, Checkpoints};
 pub use run::config::settings::{
     ClassificationRun, DataSpec, GenerationRun, ResumeChanges, RunConfig, RunKind, TypedConfig,
 };
+pub use run::error::RunError;
 pub use run::folder::{Rewound, Run};
 pub use run::log::{LoggedEvaluation, LoggedStep, MetricsLog};
 pub use run::model::adapter_settings::{AdapterSettings, MethodName};

@@ -10,8 +10,8 @@ use mtlora_core::{
     adapted_linear, adapters, attached, devices, load_state, state,
 };
 use mtlora_train::{
-    BatchLoss, BatchSize, CheckpointContents, Checkpoints, Learner, MetricName, Observer, Pause,
-    Scores, Snapshot, StepReport, TrainError, TrainOptions, Trained, fit, fit_with_hooks,
+    BatchLoss, BatchSize, CheckpointContents, Checkpoints, FitError, Learner, MetricName, Observer,
+    Pause, Scores, Snapshot, StepReport, TrainOptions, Trained, fit, fit_with_hooks,
 };
 
 /// Learns a fixed linear map of numbers.
@@ -45,14 +45,14 @@ impl Learner for Map {
         model: &Linear,
         batch: &[usize],
         device: &Device,
-    ) -> Result<BatchLoss, TrainError> {
+    ) -> Result<BatchLoss, FitError> {
         Ok(BatchLoss {
             sum: Self::errors(model, batch, device),
             tokens: batch.len(),
         })
     }
 
-    fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, TrainError> {
+    fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, FitError> {
         let mut scores = Scores::default();
         let sum = Self::errors(model, &[1, 2, 3], device).into_scalar::<f32>();
         scores.set(MetricName::Loss, f64::from(sum) / 3.0);
@@ -71,16 +71,16 @@ struct Keep {
 }
 
 impl Observer for Keep {
-    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+    fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
         self.losses.push(report.loss);
         Ok(())
     }
 
-    fn evaluated(&mut self, _: usize, _: &Scores, _: Option<&State>) -> Result<(), TrainError> {
+    fn evaluated(&mut self, _: usize, _: &Scores, _: Option<&State>) -> Result<(), FitError> {
         Ok(())
     }
 
-    fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+    fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
         self.snapshots.push(pause.snapshot()?);
         Ok(ControlFlow::Continue(()))
     }

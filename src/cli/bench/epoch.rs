@@ -10,7 +10,7 @@ use mtlora::models::{
 use mtlora::train::bench::{Subject, Trains, causal_flops, classifier_flops};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{
-    BatchSize, Task, TrainError, TrainOptions, encode, encode_records, shuffled, task_config,
+    BatchSize, FitError, Task, TrainOptions, encode, encode_records, shuffled, task_config,
 };
 use serde::Serialize;
 
@@ -252,7 +252,7 @@ impl Epoch {
     }
 
     /// The seconds of a step on each batch.
-    fn timed<M: Module>(&self, mut subject: Subject<'_, M>) -> Result<Vec<f64>, TrainError> {
+    fn timed<M: Module>(&self, mut subject: Subject<'_, M>) -> Result<Vec<f64>, FitError> {
         let mut counter = Counter::new("steps", self.batches.len());
         let mut step_s = Vec::with_capacity(self.batches.len());
         for (done, batch) in self.batches.iter().enumerate() {

@@ -3,7 +3,7 @@ use std::error::Error;
 use burn::module::Module;
 use mtlora::core::BaseDtype;
 use mtlora::models::{CausalConfig, ClassifierConfig, ModelConfig, TextConfig};
-use mtlora::train::TrainError;
+use mtlora::train::FitError;
 use mtlora::train::bench::{
     Subject, Trains, causal_flops, classifier_flops, random_items, random_sequences,
 };
@@ -152,7 +152,7 @@ fn timed<M: Module>(
     mut subject: Subject<'_, M>,
     batch: usize,
     steps: usize,
-) -> Result<Vec<f64>, TrainError> {
+) -> Result<Vec<f64>, FitError> {
     let batch: Vec<usize> = (0..batch).collect();
     let mut step_s = Vec::with_capacity(steps);
     for number in 0..WARM_UP + steps {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use mtlora::core::State;
 use mtlora::models::{ModelError, TrainedFormat};
 use mtlora::train::{
-    Dashboard, EventWriter, MetricName, Observer, Pause, Run, SaveOptions, Saver, Scores,
-    StepReport, TrainError,
+    Dashboard, EventWriter, FitError, MetricName, Observer, Pause, Run, RunError, SaveOptions,
+    Saver, Scores, StepReport,
 };
 
 use crate::cli::console::output;
@@ -63,17 +63,19 @@ impl<'a> Progress<'a> {
     }
 
     /// Gives the terminal back, and says of a training that was stopped how it goes on.
-    pub(crate) fn close<T>(self, trained: Result<T, TrainError>) -> Result<T, Box<dyn Error>> {
+    pub(crate) fn close<T>(self, trained: Result<T, FitError>) -> Result<T, Box<dyn Error>> {
         let signal = self.signals.heard();
         let folder = self.run.folder().to_path_buf();
         drop(self);
-        trained.map_err(|error| match error {
-            TrainError::Interrupted { step } => Box::new(Stopped {
+        trained.map_err(|error| match RunError::from(error) {
+            RunError::Fit(FitError::Interrupted { step }) => Box::new(Stopped {
                 step,
                 signal,
                 folder,
             }) as Box<dyn Error>,
-            error @ (TrainError::Checkpoint(_) | TrainError::Model(ModelError::Write { .. })) => {
+            error @ (RunError::Checkpoint(_)
+            | RunError::Model(ModelError::Write { .. })
+            | RunError::Fit(FitError::Model(ModelError::Write { .. }))) => {
                 let folder = folder.display();
                 format!(
                     "{error}. When there is room again, go on with: mtlora train --resume {folder}"
@@ -86,7 +88,7 @@ impl<'a> Progress<'a> {
 }
 
 impl Observer for Progress<'_> {
-    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+    fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
         self.run.log().step(report)?;
         self.events.step(report)?;
         self.shown.step(report)
@@ -97,7 +99,7 @@ impl Observer for Progress<'_> {
         step: usize,
         scores: &Scores,
         best: Option<&State>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), FitError> {
         if let Some(values) = best {
             self.run.save_state(&self.format, values)?;
         }
@@ -106,7 +108,7 @@ impl Observer for Progress<'_> {
         self.shown.evaluated(step, scores, best)
     }
 
-    fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+    fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
         let flow = match self.signals.heard() {
             Some(_) => ControlFlow::Break(()),
             None => self.shown.between(pause)?,
@@ -185,7 +187,7 @@ struct Lines {
 }
 
 impl Observer for Lines {
-    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+    fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
         let due = self
             .printed
             .is_none_or(|printed| printed.elapsed() >= EVERY);
@@ -208,7 +210,7 @@ impl Observer for Lines {
         step: usize,
         scores: &Scores,
         best: Option<&State>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), FitError> {
         let mark = if best.is_some() { " (best so far)" } else { "" };
         note!("dev after step {step}: {}{mark}", output::describe(scores));
         Ok(())

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use mtlora::train::data_to_text::{Record, Scorer};
 use mtlora::train::text_metrics::{self, MeteorJar};
 use mtlora::train::{
-    GenerationRun, LoadedGenerator, RunConfig, RunResults, Scores, TextScores, TrainError,
+    FitError, GenerationRun, LoadedGenerator, RunConfig, RunResults, Scores, TextScores,
     score_texts,
 };
 
@@ -87,9 +87,9 @@ impl GenerationScores {
 }
 
 /// An error about one of a split's examples, with the split.
-fn located(error: TrainError, split: &Split<'_>) -> Box<dyn Error> {
+fn located(error: FitError, split: &Split<'_>) -> Box<dyn Error> {
     match error {
-        TrainError::Model(error) => encoding::located(error, |number| {
+        FitError::Model(error) => encoding::located(error, |number| {
             format!("{} {}, example {number}", split.task, split.name)
         }),
         other => other.into(),

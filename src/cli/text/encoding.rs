@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use mtlora::models::{ModelError, TextEncoder, model_max_length};
-use mtlora::train::{Example, Item, TrainError, encode};
+use mtlora::train::{Example, FitError, Item, encode};
 
 /// The examples' tokens. `place` says where the one of a number, from 1, comes from.
 pub(crate) fn encoded(
@@ -13,7 +13,7 @@ pub(crate) fn encoded(
     place: impl Fn(usize) -> String,
 ) -> Result<Vec<Item>, Box<dyn Error>> {
     encode(text, examples).map_err(|error| match error {
-        TrainError::Model(error) => located(error, place),
+        FitError::Model(error) => located(error, place),
         other => other.into(),
     })
 }

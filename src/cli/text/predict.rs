@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use mtlora::core::device;
 use mtlora::train::{
-    DataError, Example, Input, InputColumns, ModelSpec, Objective, Pairs, RoutedColumns, RoutedRow,
-    TrainError, load_classifiers, predict, predict_routed, read_input_lines, read_inputs,
+    DataError, Example, FitError, Input, InputColumns, ModelSpec, Objective, Pairs, RoutedColumns,
+    RoutedRow, RunError, load_classifiers, predict, predict_routed, read_input_lines, read_inputs,
     read_routed,
 };
 use serde_json::{Map, Value, json};
@@ -188,7 +188,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         .map(|one| one.adapter(|model| model.spec.clone()));
     let models = load_classifiers(&specs.collect::<Vec<_>>(), &device)?;
     let logits = predict_routed(&models, &rows, &device).map_err(|error| match error {
-        TrainError::Model(error) => encoding::located(error, |number| {
+        RunError::Fit(FitError::Model(error)) => encoding::located(error, |number| {
             let line = number.checked_sub(1).and_then(|at| rows.get(at));
             format!(
                 "{}:{}",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mtlora::models::TrainedFormat;
-use mtlora::train::{Rewound, Run, RunConfig, Snapshot, TrainError};
+use mtlora::train::{Rewound, Run, RunConfig, RunError, Snapshot};
 
 /// The run that is trained: a new one, or one that is resumed.
 pub(crate) enum Begin<'a> {
@@ -24,7 +24,7 @@ impl Begin<'_> {
         self,
         config: impl Into<RunConfig>,
         format: &TrainedFormat,
-    ) -> Result<(Run, Option<Snapshot>), TrainError> {
+    ) -> Result<(Run, Option<Snapshot>), RunError> {
         match self {
             Begin::New { out, overwrite } => {
                 Ok((Run::create(out, overwrite, &config.into())?, None))

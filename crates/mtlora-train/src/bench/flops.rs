@@ -135,7 +135,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::training::learners::classification::Method;
+    use crate::training::method::Method;
 
     fn encoder() -> EncoderConfig {
         let sizes = EncoderSizes {

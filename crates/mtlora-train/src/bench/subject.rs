@@ -8,13 +8,14 @@ use mtlora_models::{CausalLm, ClassifierModelConfig, SequenceClassifier};
 use crate::data::example::{Objective, Target};
 use crate::inference::evaluation::Item;
 use crate::tasks::data_to_text::Sequence;
+use crate::training::error::FitError;
 use crate::training::learners::causal::{causal_divisor, causal_loss};
-use crate::training::learners::classification::{TrainError, classifier_divisor, classifier_loss};
+use crate::training::learners::classification::{classifier_divisor, classifier_loss};
 use crate::training::options::TrainOptions;
 use crate::training::step::{BatchLoss, Stepper};
 
 type Divisor<'a> = Box<dyn Fn(&[usize]) -> f64 + 'a>;
-type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + 'a>;
+type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, FitError> + 'a>;
 
 /// A model whose training steps are timed; they are those of [`fit`](crate::fit), at a rate that
 /// does not change.
@@ -75,7 +76,7 @@ impl<'a, M: Module> Subject<'a, M> {
     pub fn new(
         model: M,
         divisor: impl Fn(&[usize]) -> f64 + 'a,
-        loss: impl Fn(&M, &[usize]) -> Result<BatchLoss, TrainError> + 'a,
+        loss: impl Fn(&M, &[usize]) -> Result<BatchLoss, FitError> + 'a,
         options: &TrainOptions,
         device: &Device,
     ) -> Self {
@@ -95,7 +96,7 @@ impl<'a, M: Module> Subject<'a, M> {
     ///
     /// # Errors
     /// When the loss is not finite, or the device fails.
-    pub fn step(mut self, batch: &[usize]) -> Result<(Self, f64), TrainError> {
+    pub fn step(mut self, batch: &[usize]) -> Result<(Self, f64), FitError> {
         let start = Instant::now();
         let batches = [batch.to_vec()];
         let rate = self.learning_rate;
@@ -104,7 +105,7 @@ impl<'a, M: Module> Subject<'a, M> {
             .stepper
             .step(self.model, &batches, rate, divisor, loss)?;
         let synced = self.device.sync();
-        synced.map_err(|error| TrainError::Device(format!("{error:?}")))?;
+        synced.map_err(|error| FitError::Device(format!("{error:?}")))?;
         let seconds = start.elapsed().as_secs_f64();
         Ok((Self { model, ..self }, seconds))
     }

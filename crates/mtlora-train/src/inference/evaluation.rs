@@ -5,7 +5,7 @@ use crate::data::example::{Example, Target};
 use crate::metrics::labels::{MetricName, Predictions, Scores, score};
 use crate::tasks::task::Task;
 use crate::training::batches::{BatchSize, by_length};
-use crate::training::learners::classification::TrainError;
+use crate::training::error::FitError;
 
 /// An example as the model reads it.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Item {
 ///
 /// # Errors
 /// What the tokenizer says, with the example's number: [`ModelError::OneOf`](mtlora_models::ModelError::OneOf).
-pub fn encode(text: &TextEncoder, examples: &[Example]) -> Result<Vec<Item>, TrainError> {
+pub fn encode(text: &TextEncoder, examples: &[Example]) -> Result<Vec<Item>, FitError> {
     let rows: Vec<(&str, Option<&str>)> = examples
         .iter()
         .map(|example| (example.text.as_str(), example.pair.as_deref()))
@@ -43,7 +43,7 @@ pub fn predict(
     config: &dyn ClassifierModelConfig,
     items: &[Item],
     device: &Device,
-) -> Result<Vec<Vec<f32>>, TrainError> {
+) -> Result<Vec<Vec<f32>>, FitError> {
     let lengths: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
     let mut logits = vec![Vec::new(); items.len()];
     for batch in by_length(&lengths, BatchSize::Tokens(8192)) {
@@ -53,7 +53,7 @@ pub fn predict(
             .forward(&packed)
             .into_data()
             .try_to_vec()
-            .map_err(|error| TrainError::Device(format!("{error:?}")))?;
+            .map_err(|error| FitError::Device(format!("{error:?}")))?;
         for (index, row) in batch.into_iter().zip(values.chunks(config.num_labels())) {
             logits[index] = row.to_vec();
         }
@@ -72,9 +72,9 @@ pub fn evaluate(
     items: &[Item],
     task: &dyn Task,
     device: &Device,
-) -> Result<Scores, TrainError> {
+) -> Result<Scores, FitError> {
     let targets: Option<Vec<Target>> = items.iter().map(|item| item.target).collect();
-    let targets = targets.ok_or(TrainError::NoTargets)?;
+    let targets = targets.ok_or(FitError::NoTargets)?;
     let logits = predict(model, config, items, device)?;
     let mut names = task.metric_names().to_vec();
     if !names.contains(&MetricName::Loss) {

@@ -10,8 +10,8 @@ use crate::data::python;
 use crate::metrics::labels::Scores;
 use crate::run::model::generator::LoadedGenerator;
 use crate::tasks::data_to_text::Record;
+use crate::training::error::FitError;
 use crate::training::learners::causal::{causal_scores, encode_records};
-use crate::training::learners::classification::TrainError;
 
 /// Rows (prompts times beams) that are decoded together: what makes a matrix product of a step
 /// worthwhile without a cache larger than the model.
@@ -245,7 +245,7 @@ impl LoadedGenerator {
         records: &[Record],
         max_length: usize,
         device: &Device,
-    ) -> Result<Scores, TrainError> {
+    ) -> Result<Scores, FitError> {
         let end = self.config.end_of_text();
         let (sequences, _) = encode_records(&self.text, end, records, max_length)?;
         causal_scores(&self.model, &sequences, device)

@@ -11,11 +11,13 @@ use crate::data::example::Example;
 use crate::data::table_file;
 use crate::inference::evaluation::{encode, predict};
 use crate::inference::generator::{WriteError, WriteOptions, Written};
+use crate::run::error::RunError;
 use crate::run::model::adapter_settings::MethodName;
+use crate::run::model::base::BaseSpec;
 use crate::run::model::base::{ModelSpec, Started};
 use crate::run::model::classifier::{ClassifierSpec, LoadedClassifier, task_config};
 use crate::run::model::generator::{GeneratorSpec, LoadedGenerator};
-use crate::training::learners::classification::TrainError;
+use crate::training::error::FitError;
 
 /// An adapter by the name that rows call it. `S` is a [`ClassifierSpec`] or a [`GeneratorSpec`].
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +63,7 @@ pub struct NamedAdapter<S> {
 pub fn load_classifiers(
     adapters: &[NamedAdapter<ClassifierSpec>],
     device: &Device,
-) -> Result<Vec<LoadedClassifier>, TrainError> {
+) -> Result<Vec<LoadedClassifier>, RunError> {
     let first = of_one_base(adapters)?;
     let Started {
         loaded: base,
@@ -80,11 +82,13 @@ pub fn load_classifiers(
         let mut model = frozen.clone();
         let other_head = config.num_labels() != base.config.num_labels();
         if adapter.num_labels().is_none() && (fresh_head || other_head) {
-            return Err(TrainError::Report(format!(
-                "{}: has no head, and the base model has none with {} outputs",
-                one.folder.display(),
-                config.num_labels()
-            )));
+            return Err(RunError::NotShareable {
+                folder: one.folder.clone(),
+                reason: format!(
+                    "has no head, and the base model has none with {} outputs",
+                    config.num_labels()
+                ),
+            });
         }
         if other_head {
             model = model.with_head(&config, device);
@@ -110,7 +114,7 @@ pub fn load_classifiers(
 pub fn load_generators(
     adapters: &[NamedAdapter<GeneratorSpec>],
     device: &Device,
-) -> Result<Vec<LoadedGenerator>, TrainError> {
+) -> Result<Vec<LoadedGenerator>, RunError> {
     let first = of_one_base(adapters)?;
     let base = first.spec.read_base(device)?.loaded;
     let frozen = first.spec.base.adapter.keep_base(base.model.no_grad())?;
@@ -128,38 +132,42 @@ pub fn load_generators(
 }
 
 /// The first adapter, if all have one base model in one precision.
-fn of_one_base<S: ModelSpec>(adapters: &[NamedAdapter<S>]) -> Result<&NamedAdapter<S>, TrainError> {
+fn of_one_base<S: ModelSpec>(adapters: &[NamedAdapter<S>]) -> Result<&NamedAdapter<S>, RunError> {
     let first = adapters
         .first()
-        .ok_or(TrainError::Option("there is no adapter"))?;
+        .ok_or(RunError::Settings("there is no adapter"))?;
     let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let base = first.spec.base();
+    let described = |name: &str, base: &BaseSpec| {
+        format!(
+            "{name} is over {} in {}",
+            base.model.display(),
+            base.adapter.base_dtype
+        )
+    };
     for other in &adapters[1..] {
         let theirs = other.spec.base();
         if place(&theirs.model) != place(&base.model)
             || theirs.adapter.base_dtype != base.adapter.base_dtype
         {
-            return Err(TrainError::Report(format!(
-                "adapters over one base model are needed: {} is over {} in {}, {} over {} in {}",
-                first.name,
-                base.model.display(),
-                base.adapter.base_dtype,
-                other.name,
-                theirs.model.display(),
-                theirs.adapter.base_dtype
-            )));
+            return Err(RunError::DifferentBases {
+                first: described(&first.name, base),
+                other: described(&other.name, theirs),
+            });
         }
     }
     Ok(first)
 }
 
-fn open<S: ModelSpec>(one: &NamedAdapter<S>) -> Result<PeftAdapter, TrainError> {
+fn open<S: ModelSpec>(one: &NamedAdapter<S>) -> Result<PeftAdapter, RunError> {
     let method = one.spec.base().adapter.method;
     if method != MethodName::MtLora {
-        return Err(TrainError::Report(format!(
-            "{}: was trained with method {method} and is no adapter that could share its base model",
-            one.folder.display()
-        )));
+        return Err(RunError::NotShareable {
+            folder: one.folder.clone(),
+            reason: format!(
+                "was trained with method {method} and is no adapter that could share its base model"
+            ),
+        });
     }
     Ok(PeftAdapter::from_folder(&one.folder)?)
 }
@@ -250,7 +258,7 @@ pub fn predict_routed(
     models: &[LoadedClassifier],
     rows: &[RoutedRow],
     device: &Device,
-) -> Result<Vec<Vec<f32>>, TrainError> {
+) -> Result<Vec<Vec<f32>>, RunError> {
     let mut logits = vec![Vec::new(); rows.len()];
     for (parts, places) in models.iter().zip(by_adapter(rows, models.len())) {
         let examples: Vec<Example> = places
@@ -262,9 +270,9 @@ pub fn predict_routed(
             })
             .collect();
         let items = encode(&parts.text, &examples).map_err(|error| match error {
-            TrainError::Model(error) => {
+            FitError::Model(error) => {
                 let place = |number: usize| places.get(number - 1).map_or(number, |at| at + 1);
-                TrainError::Model(error.renumbered(place))
+                FitError::Model(error.renumbered(place))
             }
             other => other,
         })?;

@@ -15,8 +15,8 @@ use burn::train::renderer::{MetricState, MetricsRenderer, MetricsRendererTrainin
 use mtlora_core::State;
 
 use crate::metrics::labels::{MetricName, Scores};
+use crate::training::error::FitError;
 use crate::training::fit::{Observer, Pause, StepReport};
-use crate::training::learners::classification::TrainError;
 
 const LOSS: &str = "Loss";
 const LEARNING_RATE: &str = "Learning Rate";
@@ -59,7 +59,7 @@ impl Dashboard {
 }
 
 impl Observer for Dashboard {
-    fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+    fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
         if !self.started {
             self.renderer.start(1, 1, Some(report.steps), None);
             self.renderer.start_split("train", report.steps);
@@ -72,12 +72,7 @@ impl Observer for Dashboard {
         Ok(())
     }
 
-    fn evaluated(
-        &mut self,
-        _: usize,
-        scores: &Scores,
-        _: Option<&State>,
-    ) -> Result<(), TrainError> {
+    fn evaluated(&mut self, _: usize, scores: &Scores, _: Option<&State>) -> Result<(), FitError> {
         for (name, value) in scores.iter() {
             let name = match name {
                 MetricName::Loss => LOSS,
@@ -88,7 +83,7 @@ impl Observer for Dashboard {
         Ok(())
     }
 
-    fn between(&mut self, _: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+    fn between(&mut self, _: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
         Ok(if self.interrupter.should_stop() {
             ControlFlow::Break(())
         } else {

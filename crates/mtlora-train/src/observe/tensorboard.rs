@@ -14,8 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mtlora_models::ModelError;
 
 use crate::metrics::labels::Scores;
+use crate::training::error::FitError;
 use crate::training::fit::StepReport;
-use crate::training::learners::classification::TrainError;
 
 /// What TensorBoard looks for in a file's name.
 const PREFIX: &str = "events.out.tfevents.";
@@ -39,7 +39,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn create(folder: &Path, step: usize) -> Result<Self, TrainError> {
+    pub fn create(folder: &Path, step: usize) -> Result<Self, FitError> {
         let goes_on = step > 0 || !event_files(folder)?.is_empty();
         let seconds = now() as u64;
         let mut number = 0;
@@ -67,7 +67,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+    pub fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
         let values = [
             ("train/loss".to_string(), report.loss),
             ("train/learning_rate".to_string(), report.learning_rate),
@@ -80,7 +80,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn evaluated(&mut self, step: usize, scores: &Scores) -> Result<(), TrainError> {
+    pub fn evaluated(&mut self, step: usize, scores: &Scores) -> Result<(), FitError> {
         let values = scores.iter();
         self.scalars(
             step,
@@ -92,7 +92,7 @@ impl EventWriter {
         &mut self,
         step: usize,
         values: impl IntoIterator<Item = (String, f64)>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), FitError> {
         let mut summary = Message::default();
         for (tag, value) in values {
             let mut one = Message::default();
@@ -103,7 +103,7 @@ impl EventWriter {
         self.write(step, |event| event.bytes(SUMMARY, &summary.0))
     }
 
-    fn write(&mut self, step: usize, what: impl FnOnce(&mut Message)) -> Result<(), TrainError> {
+    fn write(&mut self, step: usize, what: impl FnOnce(&mut Message)) -> Result<(), FitError> {
         let mut event = Message::default();
         event.double(WALL_TIME, now());
         event.varint(STEP, step as u64);
@@ -115,7 +115,7 @@ impl EventWriter {
 }
 
 /// Removes the event files of an older run in `folder`.
-pub(crate) fn remove_event_files(folder: &Path) -> Result<(), TrainError> {
+pub(crate) fn remove_event_files(folder: &Path) -> Result<(), FitError> {
     for path in event_files(folder)? {
         fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
     }

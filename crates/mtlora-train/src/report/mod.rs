@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use mtlora_models::{ModelError, write_atomically};
 
+use crate::run::error::RunError;
 use crate::run::folder::Run;
 use crate::run::results::RunResults;
-use crate::training::learners::classification::TrainError;
 
 pub use curves::Curves;
 pub use page::escape;
@@ -27,7 +27,7 @@ pub use page::escape;
 pub enum ReportError {
     /// A run that cannot be read.
     #[error(transparent)]
-    Run(#[from] Box<TrainError>),
+    Run(#[from] Box<RunError>),
     /// The metrics log cannot be read.
     #[error("{}: cannot read: {source}", .path.display())]
     Io {
@@ -83,9 +83,8 @@ impl RunReport {
     /// When that is no run, or its files cannot be read.
     pub fn open(folder: &Path) -> Result<Self, ReportError> {
         let (run, config) = Run::open(folder).map_err(Box::new)?;
-        let settings = toml::Table::try_from(&config).map_err(|error| {
-            Box::new(TrainError::Report(format!("{}: {error}", folder.display())))
-        })?;
+        let settings = toml::Table::try_from(&config)
+            .map_err(|error| Box::new(RunError::invalid(folder, error)))?;
         let results = run.results().map_err(Box::new)?;
         let whole = folder.canonicalize();
         let named = whole.as_deref().unwrap_or(folder);

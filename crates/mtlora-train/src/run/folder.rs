@@ -16,11 +16,11 @@ use crate::observe::tensorboard::remove_event_files;
 use crate::run::checkpoints::store::Checkpoints;
 use crate::run::config::file;
 use crate::run::config::settings::RunConfig;
+use crate::run::error::RunError;
 use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
 use crate::run::log::MetricsLog;
 use crate::run::results::RunResults;
 use crate::run::unfinished::{explain_not_a_run, run_of_checkpoint};
-use crate::training::learners::classification::TrainError;
 use crate::training::snapshot::{ResumeError, Snapshot, changed};
 
 /// The files that a run writes, apart from checkpoints and curves.
@@ -60,13 +60,12 @@ impl Run {
     ///
     /// # Errors
     /// If the folder exists and is not empty, unless `overwrite`; if a run is being trained in it; if it cannot be written.
-    pub fn create(folder: &Path, overwrite: bool, config: &RunConfig) -> Result<Self, TrainError> {
+    pub fn create(folder: &Path, overwrite: bool, config: &RunConfig) -> Result<Self, RunError> {
         let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
         if occupied && !overwrite {
-            return Err(TrainError::Report(format!(
-                "{}: exists and is not empty; name another folder, or pass --overwrite",
-                folder.display()
-            )));
+            return Err(RunError::NotEmpty {
+                folder: folder.to_path_buf(),
+            });
         }
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
         let run = Self::locked(folder)?;
@@ -80,8 +79,7 @@ impl Run {
         run.checkpoints().clear()?;
         run.sweep()?;
         remove_event_files(folder)?;
-        let text = file::write(config)
-            .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))?;
+        let text = file::write(config).map_err(|error| RunError::invalid(CONFIG, error))?;
         write_atomically(&run.path(CONFIG), text.as_bytes())?;
         Ok(run)
     }
@@ -90,29 +88,29 @@ impl Run {
     ///
     /// # Errors
     /// If the folder has no readable `run.toml`, or one of a build with another format.
-    pub fn open(folder: &Path) -> Result<(Self, RunConfig), TrainError> {
+    pub fn open(folder: &Path) -> Result<(Self, RunConfig), RunError> {
         let path = folder.join(CONFIG);
         // A checkpoint has a copy of the configuration.
         if run_of_checkpoint(folder).is_some() {
-            let (folder, what) = (folder.display(), explain_not_a_run(folder));
-            return Err(TrainError::Report(format!(
-                "{folder} is no run folder: {what}"
-            )));
+            return Err(RunError::NotARun {
+                folder: folder.to_path_buf(),
+                reason: explain_not_a_run(folder),
+            });
         }
         let text = fs::read_to_string(&path).map_err(|error| {
-            let folder = folder.display();
-            let message = match error.kind() {
+            let reason = match error.kind() {
                 // The folder itself may be a file.
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                    let what = explain_not_a_run(path.parent().unwrap_or(&path));
-                    format!("{folder} is no run folder: {what}")
+                    explain_not_a_run(path.parent().unwrap_or(&path))
                 }
-                _ => format!("{folder} is no run folder: cannot read its {CONFIG}: {error}"),
+                _ => format!("cannot read its {CONFIG}: {error}"),
             };
-            TrainError::Report(message)
+            RunError::NotARun {
+                folder: folder.to_path_buf(),
+                reason,
+            }
         })?;
-        let config = file::read(&text)
-            .map_err(|error| TrainError::Report(format!("{}: {error}", path.display())))?;
+        let config = file::read(&text).map_err(|error| RunError::invalid(&path, error))?;
         let run = Self {
             folder: folder.to_path_buf(),
             _lock: None,
@@ -124,11 +122,11 @@ impl Run {
     ///
     /// # Errors
     /// If another process is training it.
-    pub fn lock(self) -> Result<Self, TrainError> {
+    pub fn lock(self) -> Result<Self, RunError> {
         Self::locked(&self.folder)
     }
 
-    fn locked(folder: &Path) -> Result<Self, TrainError> {
+    fn locked(folder: &Path) -> Result<Self, RunError> {
         let path = folder.join(LOCK);
         let at = |error| ModelError::write(&path, error);
         let options = OpenOptions::new().create(true).append(true).clone();
@@ -145,10 +143,9 @@ impl Run {
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(TrainError::Report(format!(
-                    "{}: another process is training this run; wait for it, or stop it",
-                    folder.display()
-                )));
+                return Err(RunError::Locked {
+                    folder: folder.to_path_buf(),
+                });
             }
             // There are file systems without locks.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
@@ -179,7 +176,7 @@ impl Run {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn save_results(&self, results: &RunResults) -> Result<(), TrainError> {
+    pub fn save_results(&self, results: &RunResults) -> Result<(), RunError> {
         Ok(results.write(&self.folder)?)
     }
 
@@ -187,10 +184,10 @@ impl Run {
     ///
     /// # Errors
     /// If `results.json` cannot be read.
-    pub fn results(&self) -> Result<Option<RunResults>, TrainError> {
+    pub fn results(&self) -> Result<Option<RunResults>, RunError> {
         RunResults::read(&self.folder).map_err(|error| {
             let path = self.path(RESULTS);
-            TrainError::Report(format!("{}: {error}", path.display()))
+            RunError::invalid(&path, error)
         })
     }
 
@@ -204,7 +201,7 @@ impl Run {
     /// # Errors
     /// If a setting in `run.toml` has changed that may not, the checkpoint has an unknown format, or the operating system
     /// refuses.
-    pub fn rewind(&self, format: &TrainedFormat) -> Result<Rewound, TrainError> {
+    pub fn rewind(&self, format: &TrainedFormat) -> Result<Rewound, RunError> {
         self.sweep()?;
         let (kept, damages) = self.checkpoints().newest()?;
         let mut notes: Vec<String> = damages.iter().map(ToString::to_string).collect();
@@ -245,13 +242,10 @@ impl Run {
 
     /// The first setting that is not what it was when a checkpoint was made, although it may not change. `earlier` is
     /// the checkpoint's copy of `run.toml`.
-    fn changed(&self, earlier: &str) -> Result<Option<ResumeError>, TrainError> {
-        let read = |text: &str| {
-            file::read(text).map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))
-        };
+    fn changed(&self, earlier: &str) -> Result<Option<ResumeError>, RunError> {
+        let read = |text: &str| file::read(text).map_err(|error| RunError::invalid(CONFIG, error));
         let table = |config: &RunConfig| {
-            toml::Table::try_from(config)
-                .map_err(|error| TrainError::Report(format!("{CONFIG}: {error}")))
+            toml::Table::try_from(config).map_err(|error| RunError::invalid(CONFIG, error))
         };
         let is = read(&self.config_text()?)?;
         let mut was = read(earlier)?;
@@ -260,7 +254,7 @@ impl Run {
     }
 
     /// Removes the unfinished files that a killed program left.
-    fn sweep(&self) -> Result<(), TrainError> {
+    fn sweep(&self) -> Result<(), RunError> {
         let at = |error| ModelError::write(&self.folder, error);
         for entry in fs::read_dir(&self.folder).map_err(at)? {
             let entry = entry.map_err(at)?;
@@ -278,10 +272,11 @@ impl Run {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn config_text(&self) -> Result<String, TrainError> {
+    pub fn config_text(&self) -> Result<String, RunError> {
         let path = self.path(CONFIG);
-        fs::read_to_string(&path).map_err(|error| {
-            TrainError::Report(format!("{}: cannot read: {error}", path.display()))
+        fs::read_to_string(&path).map_err(|error| RunError::Read {
+            path: path.clone(),
+            source: error,
         })
     }
 
@@ -290,7 +285,7 @@ impl Run {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn save_state(&self, format: &TrainedFormat, values: &State) -> Result<(), TrainError> {
+    pub fn save_state(&self, format: &TrainedFormat, values: &State) -> Result<(), RunError> {
         Ok(format.write(&self.folder, values)?)
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod checkpoints;
 pub(crate) mod config;
+pub(crate) mod error;
 pub(crate) mod file_names;
 pub(crate) mod folder;
 pub(crate) mod log;

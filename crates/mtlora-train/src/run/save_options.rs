@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::training::learners::classification::TrainError;
+use crate::training::options::OptionError;
 
 /// When checkpoints are made beyond those after each epoch and each best evaluation, and how many are
 /// kept. Unlike most of a run's configuration, it may change when a run is resumed.
@@ -34,15 +34,24 @@ impl SaveOptions {
     ///
     /// # Errors
     /// If a number is out of its range: names the first.
-    pub fn validate(&self) -> Result<(), TrainError> {
+    pub fn validate(&self) -> Result<(), OptionError> {
         if self.save_steps == Some(0) {
-            return Err(TrainError::Option("save_steps must be at least 1"));
+            return Err(OptionError {
+                option: "save_steps",
+                requirement: "be at least 1",
+            });
         }
         if self.save_minutes.is_some() && self.interval().is_none() {
-            return Err(TrainError::Option("save_minutes must be a positive number"));
+            return Err(OptionError {
+                option: "save_minutes",
+                requirement: "be a positive number",
+            });
         }
         if self.save_total_limit == 0 {
-            return Err(TrainError::Option("save_total_limit must be at least 1"));
+            return Err(OptionError {
+                option: "save_total_limit",
+                requirement: "be at least 1",
+            });
         }
         Ok(())
     }

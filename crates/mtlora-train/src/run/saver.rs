@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use crate::run::checkpoints::contents::CheckpointContents;
+use crate::run::error::RunError;
 use crate::run::folder::Run;
 use crate::run::save_options::SaveOptions;
 use crate::training::fit::Pause;
-use crate::training::learners::classification::TrainError;
 
 /// Makes a run's checkpoints while it trains: [`Observer::between`](crate::Observer::between) passes
 /// its pauses on to [`between`](Self::between).
@@ -17,21 +17,24 @@ use crate::training::learners::classification::TrainError;
 /// use mtlora_core::State;
 /// use mtlora_models::TrainedFormat;
 /// use mtlora_train::{
-///     ModelSpec, Observer, Pause, Run, SaveOptions, Saver, Scores, StepReport, TrainError, TypedConfig,
+///     ModelSpec, Observer, Pause, Run, SaveOptions, Saver, Scores, StepReport, FitError, TypedConfig,
 /// };
 ///
 /// struct Keep(Run, TrainedFormat, Saver);
 ///
 /// impl Observer for Keep {
-///     fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
-///         self.0.log().step(report)
+///     fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
+///         Ok(self.0.log().step(report)?)
 ///     }
 ///
-///     fn evaluated(&mut self, _: usize, _: &Scores, best: Option<&State>) -> Result<(), TrainError> {
-///         best.map_or(Ok(()), |values| self.0.save_state(&self.1, values))
+///     fn evaluated(&mut self, _: usize, _: &Scores, best: Option<&State>) -> Result<(), FitError> {
+///         if let Some(values) = best {
+///             self.0.save_state(&self.1, values)?;
+///         }
+///         Ok(())
 ///     }
 ///
-///     fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+///     fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
 ///         self.2.between(pause, false)?;
 ///         Ok(ControlFlow::Continue(()))
 ///     }
@@ -67,7 +70,7 @@ impl Saver {
     ///
     /// # Errors
     /// If an option is out of its range, or the run's configuration cannot be read.
-    pub fn new(run: &Run, options: SaveOptions) -> Result<Self, TrainError> {
+    pub fn new(run: &Run, options: SaveOptions) -> Result<Self, RunError> {
         options.validate()?;
         Ok(Self {
             config: run.config_text()?,
@@ -81,7 +84,7 @@ impl Saver {
     ///
     /// # Errors
     /// If it cannot be written; older checkpoints stay as they were.
-    pub fn between(&mut self, pause: &Pause<'_>, stop: bool) -> Result<bool, TrainError> {
+    pub fn between(&mut self, pause: &Pause<'_>, stop: bool) -> Result<bool, RunError> {
         if !stop && !self.due(pause) {
             return Ok(false);
         }

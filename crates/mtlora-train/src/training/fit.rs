@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use crate::data::fingerprint::Fingerprint;
 use crate::metrics::labels::{MetricName, Scores};
+use crate::training::error::FitError;
 use crate::training::hooks::StepHooks;
-use crate::training::learners::classification::TrainError;
 use crate::training::optimizer::adamw_on;
 use crate::training::optimizer_state::OptimizerState;
 use crate::training::options::TrainOptions;
@@ -51,13 +51,13 @@ pub trait Learner {
         model: &Self::Model,
         batch: &[usize],
         device: &Device,
-    ) -> Result<BatchLoss, TrainError>;
+    ) -> Result<BatchLoss, FitError>;
 
     /// The scores of `model`, which is without gradients (`model.valid()`), on a plain `device`.
     ///
     /// # Errors
     /// When there are no scores.
-    fn evaluate(&self, model: &Self::Model, device: &Device) -> Result<Scores, TrainError>;
+    fn evaluate(&self, model: &Self::Model, device: &Device) -> Result<Scores, FitError>;
 
     /// The score by which the best state is chosen.
     fn main_metric(&self) -> MetricName;
@@ -91,7 +91,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// Ends the training.
-    fn step(&mut self, report: &StepReport) -> Result<(), TrainError>;
+    fn step(&mut self, report: &StepReport) -> Result<(), FitError>;
 
     /// The model was evaluated after `step` steps (0: before the first). `best` is there when no state has been
     /// better so far, and holds its values of what trains.
@@ -103,14 +103,14 @@ pub trait Observer {
         step: usize,
         scores: &Scores,
         best: Option<&State>,
-    ) -> Result<(), TrainError>;
+    ) -> Result<(), FitError>;
 
     /// The training is between two steps, after what `step` and `evaluated` told of: the place to
     /// keep a [`Snapshot`], and to end the training early with [`ControlFlow::Break`].
     ///
     /// # Errors
     /// Ends the training.
-    fn between(&mut self, _pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+    fn between(&mut self, _pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
         Ok(ControlFlow::Continue(()))
     }
 }
@@ -125,7 +125,7 @@ pub struct Pause<'a> {
     pub best: bool,
     /// Whether it was the last of all.
     pub ended: bool,
-    snapshot: &'a dyn Fn() -> Result<Snapshot, TrainError>,
+    snapshot: &'a dyn Fn() -> Result<Snapshot, FitError>,
 }
 
 impl Pause<'_> {
@@ -133,7 +133,7 @@ impl Pause<'_> {
     ///
     /// # Errors
     /// When the optimizer's state cannot be read.
-    pub fn snapshot(&self) -> Result<Snapshot, TrainError> {
+    pub fn snapshot(&self) -> Result<Snapshot, FitError> {
         (self.snapshot)()
     }
 }
@@ -166,7 +166,7 @@ pub struct Trained<M> {
 ///
 /// # Errors
 /// When an option is out of its range, the loss stops being finite, the snapshot is of another
-/// training, or the learner or the observer says so; [`TrainError::Interrupted`] when the observer
+/// training, or the learner or the observer says so; [`FitError::Interrupted`] when the observer
 /// ended it.
 pub fn fit<L: Learner>(
     model: L::Model,
@@ -175,7 +175,7 @@ pub fn fit<L: Learner>(
     from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
-) -> Result<Trained<L::Model>, TrainError> {
+) -> Result<Trained<L::Model>, FitError> {
     fit_with_hooks(model, learner, options, from, device, observer, None)
 }
 
@@ -189,14 +189,14 @@ pub fn fit<L: Learner>(
 /// use burn::module::Module;
 /// use burn::tensor::Device;
 /// use mtlora_core::{AdaLora, AdaLoraHooks, AdaLoraSchedule, MtLoraConfig};
-/// use mtlora_train::{Learner, Observer, TrainError, TrainOptions, fit_with_hooks};
+/// use mtlora_train::{Learner, Observer, FitError, TrainOptions, fit_with_hooks};
 ///
 /// fn adalora<L: Learner>(
 ///     model: L::Model,
 ///     learner: &L,
 ///     device: &Device,
 ///     observer: &mut dyn Observer,
-/// ) -> Result<L::Model, TrainError> {
+/// ) -> Result<L::Model, FitError> {
 ///     let model = MtLoraConfig::new(AdaLora).with_rank(12).attach(model)?;
 ///     let mut hooks = AdaLoraHooks::new(AdaLoraSchedule {
 ///         initial_steps: 600,
@@ -218,10 +218,10 @@ pub fn fit_with_hooks<'a, L: Learner>(
     device: &'a Device,
     observer: &mut dyn Observer,
     hooks: Option<&'a mut dyn TrainingHooks>,
-) -> Result<Trained<L::Model>, TrainError> {
+) -> Result<Trained<L::Model>, FitError> {
     options.validate()?;
     if learner.lengths().is_empty() {
-        return Err(TrainError::NoExamples);
+        return Err(FitError::NoExamples);
     }
     let mut plan = Plan::new(learner.lengths(), options);
     let mut hooks = StepHooks::new(hooks);
@@ -266,7 +266,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         options: &'a TrainOptions,
         hooks: StepHooks<'a>,
         device: &'a Device,
-    ) -> Result<Self, TrainError> {
+    ) -> Result<Self, FitError> {
         seed(device, options.seed);
         let before = learner.evaluate(&model.valid(), &device.clone().inner())?;
         Ok(Self {
@@ -293,7 +293,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         mut hooks: StepHooks<'a>,
         snapshot: Snapshot,
         device: &'a Device,
-    ) -> Result<Self, TrainError> {
+    ) -> Result<Self, FitError> {
         let fingerprints = fingerprints(&model, learner);
         let [data, base] = &fingerprints;
         snapshot.check(options, data, base, &state(&model, |_, trains| trains))?;
@@ -327,7 +327,7 @@ impl<'a, L: Learner> Fit<'a, L> {
     }
 
     /// One step, the evaluation that is due after it, and the pause.
-    fn advance(self, plan: &mut Plan<'_>, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+    fn advance(self, plan: &mut Plan<'_>, observer: &mut dyn Observer) -> Result<Self, FitError> {
         let steps = plan.steps();
         let PlannedStep {
             batches,
@@ -357,7 +357,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         mut self,
         batches: &[Vec<usize>],
         learning_rate: f64,
-    ) -> Result<(Self, f64), TrainError> {
+    ) -> Result<(Self, f64), FitError> {
         let start = Instant::now();
         // A device's own generator cannot be read: it starts each step from what can.
         set_random_state(self.device, random_state());
@@ -374,13 +374,13 @@ impl<'a, L: Learner> Fit<'a, L> {
     }
 
     /// Scores the model; true if it is the best so far.
-    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, FitError> {
         let plain = self.device.clone().inner();
         self.last = self.learner.evaluate(&self.model.valid(), &plain)?;
         // Nothing would ever be better than it, nor worse.
         let loss = self.last.get(MetricName::Loss);
         if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
-            return Err(TrainError::NotFinite {
+            return Err(FitError::NotFinite {
                 step: self.step,
                 loss: loss as f32,
             });
@@ -418,7 +418,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         &self,
         observer: &mut dyn Observer,
         [epoch_ended, best, ended]: [bool; 3],
-    ) -> Result<(), TrainError> {
+    ) -> Result<(), FitError> {
         let flow = observer.between(&Pause {
             step: self.step,
             epoch_ended,
@@ -428,12 +428,12 @@ impl<'a, L: Learner> Fit<'a, L> {
         })?;
         // There is nothing to end after the last step.
         match flow.is_break() && !ended {
-            true => Err(TrainError::Interrupted { step: self.step }),
+            true => Err(FitError::Interrupted { step: self.step }),
             false => Ok(()),
         }
     }
 
-    fn snapshot(&self) -> Result<Snapshot, TrainError> {
+    fn snapshot(&self) -> Result<Snapshot, FitError> {
         let [data, base] = self
             .fingerprints
             .get_or_init(|| fingerprints(&self.model, self.learner));
@@ -455,8 +455,8 @@ impl<'a, L: Learner> Fit<'a, L> {
         })
     }
 
-    fn finish(self) -> Result<Trained<L::Model>, TrainError> {
-        let best = self.best.ok_or(TrainError::NoExamples)?;
+    fn finish(self) -> Result<Trained<L::Model>, FitError> {
+        let best = self.best.ok_or(FitError::NoExamples)?;
         Ok(Trained {
             model: load_state(self.model, best.values)?.valid(),
             before: self.before,
@@ -529,14 +529,14 @@ mod tests {
             model: &Linear,
             batch: &[usize],
             device: &Device,
-        ) -> Result<BatchLoss, TrainError> {
+        ) -> Result<BatchLoss, FitError> {
             Ok(BatchLoss {
                 sum: Self::errors(model, batch, device),
                 tokens: batch.len(),
             })
         }
 
-        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, TrainError> {
+        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, FitError> {
             let mut scores = Scores::default();
             let loss = match &self.worsens {
                 Some(last) => {
@@ -566,7 +566,7 @@ mod tests {
     }
 
     impl Observer for Heard {
-        fn step(&mut self, report: &StepReport) -> Result<(), TrainError> {
+        fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
             self.rates.push(report.learning_rate);
             self.losses.push(report.loss);
             Ok(())
@@ -577,7 +577,7 @@ mod tests {
             step: usize,
             _: &Scores,
             best: Option<&State>,
-        ) -> Result<(), TrainError> {
+        ) -> Result<(), FitError> {
             self.best.extend(best.map(|_| step));
             Ok(())
         }
@@ -703,11 +703,11 @@ mod tests {
             model: &Linear,
             batch: &[usize],
             device: &Device,
-        ) -> Result<BatchLoss, TrainError> {
+        ) -> Result<BatchLoss, FitError> {
             self.0.loss(model, batch, device)
         }
 
-        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, TrainError> {
+        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, FitError> {
             self.0.evaluate(model, device)
         }
 
@@ -729,7 +729,7 @@ mod tests {
                 let learner = Weightless(Double::new(false), divisor);
                 let mut heard = Heard::default();
                 let ended = fit(model, &learner, &options, None, &device, &mut heard);
-                assert!(matches!(ended, Err(TrainError::NothingToLearn { step: 1 })));
+                assert!(matches!(ended, Err(FitError::NothingToLearn { step: 1 })));
             }
         }
     }
@@ -757,7 +757,7 @@ mod tests {
         let model = LinearConfig::new(1, 1).init(&device);
         let mut heard = Heard::default();
         let ended = fit(model, &learner, &options(), None, &device, &mut heard);
-        assert!(matches!(ended, Err(TrainError::NotFinite { step: 2, .. })));
+        assert!(matches!(ended, Err(FitError::NotFinite { step: 2, .. })));
         assert!(heard.best.is_empty());
     }
 
@@ -769,15 +769,15 @@ mod tests {
     }
 
     impl Observer for Keep {
-        fn step(&mut self, _: &StepReport) -> Result<(), TrainError> {
+        fn step(&mut self, _: &StepReport) -> Result<(), FitError> {
             Ok(())
         }
 
-        fn evaluated(&mut self, _: usize, _: &Scores, _: Option<&State>) -> Result<(), TrainError> {
+        fn evaluated(&mut self, _: usize, _: &Scores, _: Option<&State>) -> Result<(), FitError> {
             Ok(())
         }
 
-        fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, TrainError> {
+        fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
             self.snapshots.push(pause.snapshot()?);
             Ok(match self.stop == Some(pause.step) {
                 true => ControlFlow::Break(()),
@@ -791,7 +791,7 @@ mod tests {
         options: &TrainOptions,
         from: Option<Snapshot>,
         keep: &mut Keep,
-    ) -> Result<Trained<Linear>, TrainError> {
+    ) -> Result<Trained<Linear>, FitError> {
         let device = mtlora_core::devices()[0].device.clone().autodiff();
         // Other values each time.
         let model = LinearConfig::new(1, 1).init(&device);
@@ -850,7 +850,7 @@ mod tests {
             ..Keep::default()
         };
         let ended = kept(&learner, &options(), None, &mut keep);
-        assert!(matches!(ended, Err(TrainError::Interrupted { step: 3 })));
+        assert!(matches!(ended, Err(FitError::Interrupted { step: 3 })));
         let snapshot = || keep.snapshots.last().cloned();
         let refused = |learner: &Double, options: &TrainOptions| {
             let error = kept(learner, options, snapshot(), &mut Keep::default());

@@ -1,10 +1,12 @@
 //! The training loop and its parts. Nothing here reads or writes a file.
 
 pub(crate) mod batches;
+pub(crate) mod error;
 pub(crate) mod fit;
 pub(crate) mod hooks;
 pub(crate) mod learners;
 pub(crate) mod loss;
+pub(crate) mod method;
 pub(crate) mod normalization;
 pub(crate) mod optimizer;
 pub(crate) mod optimizer_state;

@@ -1,7 +1,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::training::batches::BatchSize;
-use crate::training::learners::classification::TrainError;
 use crate::training::normalization::LossNormalization;
 use crate::training::schedule::WarmupLinear;
 
@@ -55,44 +54,62 @@ impl Default for TrainOptions {
     }
 }
 
+/// An option is out of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{option} must {requirement}")]
+pub struct OptionError {
+    /// The option's name, as in `run.toml`.
+    pub option: &'static str,
+    /// What holds for its values.
+    pub requirement: &'static str,
+}
+
 impl TrainOptions {
     /// Checks each number's range.
     ///
     /// # Errors
     /// With the name of the first that is out of it.
-    pub fn validate(&self) -> Result<(), TrainError> {
+    pub fn validate(&self) -> Result<(), OptionError> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let batch = match self.batch {
             BatchSize::Sequences(count) | BatchSize::Tokens(count) => count,
         };
         let checks = [
-            (batch > 0, "batch must be at least 1"),
+            (batch > 0, "batch", "be at least 1"),
             (
                 self.gradient_accumulation > 0,
-                "gradient_accumulation must be at least 1",
+                "gradient_accumulation",
+                "be at least 1",
             ),
             (
                 positive(self.learning_rate),
-                "learning_rate must be a positive number",
+                "learning_rate",
+                "be a positive number",
             ),
-            (self.epochs > 0, "epochs must be at least 1"),
+            (self.epochs > 0, "epochs", "be at least 1"),
             (
                 (0.0..=1.0).contains(&self.warmup_ratio),
-                "warmup_ratio must lie from 0 to 1",
+                "warmup_ratio",
+                "lie from 0 to 1",
             ),
             (
                 self.weight_decay.is_finite() && self.weight_decay >= 0.0,
-                "weight_decay must not be negative",
+                "weight_decay",
+                "not be negative",
             ),
             (
                 self.max_grad_norm.is_none_or(positive),
-                "max_grad_norm must be a positive number",
+                "max_grad_norm",
+                "be a positive number",
             ),
-            (self.eval_steps != Some(0), "eval_steps must be at least 1"),
-            (self.patience != Some(0), "patience must be at least 1"),
+            (self.eval_steps != Some(0), "eval_steps", "be at least 1"),
+            (self.patience != Some(0), "patience", "be at least 1"),
         ];
-        match checks.into_iter().find(|(holds, _)| !holds) {
-            Some((_, message)) => Err(TrainError::Option(message)),
+        match checks.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, option, requirement)) => Err(OptionError {
+                option,
+                requirement,
+            }),
             None => Ok(()),
         }
     }

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 
+use crate::training::error::FitError;
 use crate::training::hooks::StepHooks;
-use crate::training::learners::classification::TrainError;
 use crate::training::normalization::Divisors;
 use crate::training::optimizer::{adamw, clip_gradient_norm};
 use crate::training::options::TrainOptions;
@@ -40,11 +40,11 @@ pub(crate) enum StepError {
     Device(String),
 }
 
-impl From<StepError> for TrainError {
+impl From<StepError> for FitError {
     fn from(error: StepError) -> Self {
         match error {
-            StepError::NotFinite { step, loss } => TrainError::NotFinite { step, loss },
-            StepError::Device(reason) => TrainError::Device(reason),
+            StepError::NotFinite { step, loss } => FitError::NotFinite { step, loss },
+            StepError::Device(reason) => FitError::Device(reason),
         }
     }
 }
@@ -132,14 +132,14 @@ impl<'a> Stepper<'a> {
         batches: &[Vec<usize>],
         learning_rate: f64,
         divisor_of: impl Fn(&[usize]) -> f64,
-        loss_of: impl Fn(&M, &[usize]) -> Result<BatchLoss, TrainError>,
-    ) -> Result<(M, Made), TrainError> {
+        loss_of: impl Fn(&M, &[usize]) -> Result<BatchLoss, FitError>,
+    ) -> Result<(M, Made), FitError> {
         self.made += 1;
         let step = self.made;
         let normalization = self.options.loss_normalization;
         let divisors = normalization.divisors(batches, divisor_of);
         if divisors.iter().any(|divisors| !divisors.divide()) {
-            return Err(TrainError::NothingToLearn { step });
+            return Err(FitError::NothingToLearn { step });
         }
         let parts = batches.iter().map(Vec::as_slice).zip(divisors);
         let (mut gradients, made) =

@@ -9,7 +9,8 @@ use mtlora_models::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::training::learners::classification::{Method, TrainError};
+use crate::run::error::RunError;
+use crate::training::method::Method;
 
 /// The name of a [`Method`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,9 +105,9 @@ impl AdapterSettings {
     ///
     /// # Errors
     /// If nothing is frozen that could be kept in less precision, or the device does not support it.
-    pub fn keep_base<M: Module>(&self, model: M) -> Result<M, TrainError> {
+    pub fn keep_base<M: Module>(&self, model: M) -> Result<M, RunError> {
         if self.method == MethodName::Full && self.base_dtype != BaseDtype::F32 {
-            return Err(TrainError::Option(
+            return Err(RunError::Settings(
                 "method full trains every weight, and what trains stays in f32: leave base_dtype out",
             ));
         }
@@ -136,7 +137,7 @@ impl AdapterSettings {
         model: &M,
         layout: &impl CheckpointLayout,
         base: &Path,
-    ) -> Result<TrainedFormat, TrainError> {
+    ) -> Result<TrainedFormat, RunError> {
         let base = base.display().to_string();
         Ok(TrainedFormat::new(model, layout, &base, self.use_rslora)?)
     }
@@ -145,7 +146,7 @@ impl AdapterSettings {
     ///
     /// # Errors
     /// If no targets are set, or the projections are not letters of `qkv`.
-    pub fn method(&self, modules_to_save: &[&str], seed: u64) -> Result<Method, TrainError> {
+    pub fn method(&self, modules_to_save: &[&str], seed: u64) -> Result<Method, RunError> {
         let adapter = match self.method {
             MethodName::Full => return Ok(Method::Full),
             MethodName::Head => return Ok(Method::Head),
@@ -154,9 +155,9 @@ impl AdapterSettings {
         let fused = match self.projections.as_deref().map(fused_projections) {
             None => Vec::new(),
             Some(Some(fused)) => vec![fused],
-            Some(None) => return Err(TrainError::Option("projections must be letters of qkv")),
+            Some(None) => return Err(RunError::Settings("projections must be letters of qkv")),
         };
-        let targets = self.targets.as_deref().ok_or(TrainError::Option(
+        let targets = self.targets.as_deref().ok_or(RunError::Settings(
             "targets must be set: nothing says which weights are adapted",
         ))?;
         let modules_to_save = modules_to_save.iter().map(|name| name.to_string());

@@ -7,10 +7,10 @@ use burn::tensor::Device;
 use mtlora_models::{CheckpointLayout, TrainedFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::run::error::RunError;
 use crate::run::model::adapter_settings::AdapterSettings;
 use crate::run::model::init_from::{import, start};
 use crate::run::model::load::load;
-use crate::training::learners::classification::TrainError;
 
 /// A base model, and what of it trains or has been trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub trait ModelSpec {
     fn read_base(
         &self,
         device: &Device,
-    ) -> Result<Started<Self::Model, Self::Config, Self::Text>, TrainError>;
+    ) -> Result<Started<Self::Model, Self::Config, Self::Text>, RunError>;
 
     /// The modules that train beside the adapter, if the base model's folder lacks the tensors in `missing`.
     fn modules_to_save(&self, missing: &[String]) -> Vec<&'static str>;
@@ -93,7 +93,7 @@ pub trait ModelSpec {
     fn start(
         &self,
         device: &Device,
-    ) -> Result<Started<Self::Model, Self::Config, Self::Text>, TrainError> {
+    ) -> Result<Started<Self::Model, Self::Config, Self::Text>, RunError> {
         let Started { loaded, missing } = self.read_base(device)?;
         let settings = &self.base().adapter;
         let beside = self.modules_to_save(&missing);
@@ -111,7 +111,7 @@ pub trait ModelSpec {
         &self,
         folder: &Path,
         device: &Device,
-    ) -> Result<Loaded<Self::Model, Self::Config, Self::Text>, TrainError> {
+    ) -> Result<Loaded<Self::Model, Self::Config, Self::Text>, RunError> {
         // What requires a gradient is only visible on an autodiff device.
         let base = self.read_base(&device.clone().autodiff())?.loaded;
         base.try_map(|model, config| {
@@ -127,7 +127,7 @@ pub trait ModelSpec {
     fn import(
         &self,
         device: &Device,
-    ) -> Result<Loaded<Self::Model, Self::Config, Self::Text>, TrainError> {
+    ) -> Result<Loaded<Self::Model, Self::Config, Self::Text>, RunError> {
         let base = self.read_base(device)?.loaded;
         base.try_map(|model, config| import(model, config, &self.base().adapter))
     }
@@ -139,7 +139,7 @@ pub trait ModelSpec {
     fn format(
         &self,
         loaded: &Loaded<Self::Model, Self::Config, Self::Text>,
-    ) -> Result<TrainedFormat, TrainError> {
+    ) -> Result<TrainedFormat, RunError> {
         let base = self.base();
         base.adapter
             .format(&loaded.model, &loaded.config, &base.model)

@@ -8,8 +8,8 @@ use mtlora_models::{
 use serde::{Deserialize, Serialize};
 
 use crate::data::example::Objective;
+use crate::run::error::RunError;
 use crate::run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
-use crate::training::learners::classification::TrainError;
 
 /// A classifier with what it takes to feed it.
 pub type LoadedClassifier = Loaded<SequenceClassifier, ClassifierConfig, TextEncoder>;
@@ -52,7 +52,7 @@ impl ModelSpec for ClassifierSpec {
     fn read_base(
         &self,
         device: &Device,
-    ) -> Result<Started<SequenceClassifier, ClassifierConfig, TextEncoder>, TrainError> {
+    ) -> Result<Started<SequenceClassifier, ClassifierConfig, TextEncoder>, RunError> {
         let folder = &self.base.model;
         let config = task_config(
             &ClassifierConfig::from_folder(folder)?,

@@ -3,9 +3,9 @@
 use burn::tensor::Device;
 use mtlora_models::{CausalConfig, CausalLm, CausalText};
 
+use crate::run::error::RunError;
 use crate::run::model::adapter_settings::MethodName;
 use crate::run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
-use crate::training::learners::classification::TrainError;
 
 /// A model that writes texts, with what it takes to feed it.
 pub type LoadedGenerator = Loaded<CausalLm, CausalConfig, CausalText>;
@@ -35,10 +35,10 @@ impl ModelSpec for GeneratorSpec {
     fn read_base(
         &self,
         device: &Device,
-    ) -> Result<Started<CausalLm, CausalConfig, CausalText>, TrainError> {
+    ) -> Result<Started<CausalLm, CausalConfig, CausalText>, RunError> {
         let BaseSpec { model, adapter, .. } = &self.base;
         if adapter.method == MethodName::Head {
-            return Err(TrainError::Option(
+            return Err(RunError::Settings(
                 "a model that writes texts has no head of its own to train: choose method mtlora or full",
             ));
         }

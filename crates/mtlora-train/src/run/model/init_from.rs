@@ -6,8 +6,8 @@ use burn::module::Module;
 use mtlora_core::{BaseDtype, Init, Targets, adapters};
 use mtlora_models::{AdapterConfig, CheckpointLayout, PeftAdapter, TargetModules};
 
+use crate::run::error::RunError;
 use crate::run::model::adapter_settings::{AdapterSettings, MethodName};
-use crate::training::learners::classification::TrainError;
 
 /// Why a run cannot start from an adapter.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -69,7 +69,7 @@ pub fn start<M: Module>(
     settings: &AdapterSettings,
     modules_to_save: &[&str],
     seed: u64,
-) -> Result<M, TrainError> {
+) -> Result<M, RunError> {
     let Some(from) = &settings.init_from else {
         return Ok(settings.method(modules_to_save, seed)?.prepare(model)?);
     };
@@ -95,9 +95,9 @@ pub(crate) fn import<M: Module>(
     model: M,
     layout: &impl CheckpointLayout,
     settings: &AdapterSettings,
-) -> Result<M, TrainError> {
+) -> Result<M, RunError> {
     let from = settings.init_from.as_deref();
-    let from = from.ok_or(TrainError::Option("there is no adapter to import"))?;
+    let from = from.ok_or(RunError::Settings("there is no adapter to import"))?;
     let adapter = read(settings, from)?;
     if !has_same_targets(settings, &adapter.config) {
         let theirs = targets_of(&adapter.config).map(|targets| targets.to_string());
@@ -113,7 +113,7 @@ pub(crate) fn import<M: Module>(
 }
 
 /// The adapter that `settings` start from, in their structure and with their dropout.
-fn read(settings: &AdapterSettings, from: &Path) -> Result<PeftAdapter, TrainError> {
+fn read(settings: &AdapterSettings, from: &Path) -> Result<PeftAdapter, RunError> {
     if settings.method != MethodName::MtLora {
         let method = settings.method;
         return Err(InitFromError::NoAdapterHere { method }.into());

@@ -9,8 +9,8 @@ use mtlora_models::{
     adapter_weights,
 };
 
+use crate::run::error::RunError;
 use crate::run::model::adapter_settings::{AdapterSettings, MethodName};
-use crate::training::learners::classification::TrainError;
 
 /// The base model with the trained values in `folder`, without gradients.
 pub(crate) fn load<M: Module>(
@@ -18,7 +18,7 @@ pub(crate) fn load<M: Module>(
     layout: &impl CheckpointLayout,
     settings: &AdapterSettings,
     folder: &Path,
-) -> Result<M, TrainError> {
+) -> Result<M, RunError> {
     if settings.method == MethodName::MtLora {
         let adapter = PeftAdapter::from_folder(folder)?;
         let model = adapter.attach(model, layout, &[])?;
@@ -34,7 +34,7 @@ pub(crate) fn load<M: Module>(
 ///
 /// # Errors
 /// If there is no file with them.
-pub fn trained_parameters(folder: &Path) -> Result<usize, TrainError> {
+pub fn trained_parameters(folder: &Path) -> Result<usize, RunError> {
     let trained = folder.join(TRAINED_FILE);
     let path = match adapter_weights(folder) {
         Some(path) => path,

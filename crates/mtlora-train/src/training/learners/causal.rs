@@ -7,9 +7,9 @@ use crate::data::fingerprint::Fingerprint;
 use crate::metrics::labels::{MetricName, Scores};
 use crate::tasks::data_to_text::{Record, Sequence, target_text};
 use crate::training::batches::{BatchSize, by_length};
+use crate::training::error::FitError;
 use crate::training::fit::{Learner, Observer, Trained, fit};
-use crate::training::learners::classification::TrainError;
-use crate::training::options::TrainOptions;
+use crate::training::options::{OptionError, TrainOptions};
 use crate::training::snapshot::Snapshot;
 use crate::training::step::BatchLoss;
 
@@ -67,7 +67,7 @@ fn batch(
     sequences: &[Sequence],
     which: &[usize],
     device: &Device,
-) -> Result<CausalBatch, TrainError> {
+) -> Result<CausalBatch, FitError> {
     let chosen = which.iter().map(|index| &sequences[*index]);
     let chosen = chosen.map(|one| (one.ids.as_slice(), one.targets()));
     Ok(CausalBatch::new(chosen, device)?)
@@ -81,16 +81,16 @@ pub fn causal_scores(
     model: &CausalLm,
     sequences: &[Sequence],
     device: &Device,
-) -> Result<Scores, TrainError> {
+) -> Result<Scores, FitError> {
     let (mut sum, mut count) = (0.0, 0);
     for which in by_length(&lengths(sequences), BatchSize::Tokens(EVALUATION_TOKENS)) {
         let batch = batch(sequences, &which, device)?;
         let loss = model.loss(&batch, 0.0).try_into_scalar::<f32>();
-        sum += f64::from(loss.map_err(|error| TrainError::Device(error.to_string()))?);
+        sum += f64::from(loss.map_err(|error| FitError::Device(error.to_string()))?);
         count += batch.count;
     }
     if count == 0 {
-        return Err(TrainError::NoTargets);
+        return Err(FitError::NoTargets);
     }
     let loss = sum / count as f64;
     let mut scores = Scores::default();
@@ -112,7 +112,7 @@ pub(crate) fn causal_loss(
     label_smoothing: f64,
     which: &[usize],
     device: &Device,
-) -> Result<BatchLoss, TrainError> {
+) -> Result<BatchLoss, FitError> {
     let batch = batch(sequences, which, device)?;
     Ok(BatchLoss {
         sum: model.loss(&batch, label_smoothing),
@@ -147,11 +147,11 @@ impl Learner for Causal<'_> {
         model: &CausalLm,
         which: &[usize],
         device: &Device,
-    ) -> Result<BatchLoss, TrainError> {
+    ) -> Result<BatchLoss, FitError> {
         causal_loss(model, self.items, self.label_smoothing, which, device)
     }
 
-    fn evaluate(&self, model: &CausalLm, device: &Device) -> Result<Scores, TrainError> {
+    fn evaluate(&self, model: &CausalLm, device: &Device) -> Result<Scores, FitError> {
         causal_scores(model, self.dev, device)
     }
 
@@ -185,11 +185,13 @@ pub fn train_causal(
     from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
-) -> Result<Trained<CausalLm>, TrainError> {
+) -> Result<Trained<CausalLm>, FitError> {
     if !(0.0..1.0).contains(&label_smoothing) {
-        return Err(TrainError::Option(
-            "label_smoothing must lie from 0 up to, but not 1",
-        ));
+        return Err(OptionError {
+            option: "label_smoothing",
+            requirement: "lie from 0 up to, but not 1",
+        }
+        .into());
     }
     let learner = Causal {
         items,

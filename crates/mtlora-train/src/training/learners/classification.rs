@@ -1,142 +1,19 @@
 //! Training a classifier.
 
-use burn::module::{Module, ParamGroup};
 use burn::tensor::Device;
-use mtlora_core::{
-    AttachError, BaseDtypeError, HookError, MtLoraConfig, SequenceOffsetsError, StateError,
-};
-use mtlora_models::{
-    AdapterError, ClassifierModelConfig, ModelError, PackedBatch, SequenceClassifier, Tokens,
-};
+use mtlora_models::{ClassifierModelConfig, PackedBatch, SequenceClassifier, Tokens};
 
-use crate::data::error::DataError;
 use crate::data::example::{Objective, Target};
 use crate::data::fingerprint::Fingerprint;
 use crate::inference::evaluation::{Item, evaluate};
 use crate::metrics::labels::{MetricError, MetricName, Scores};
-use crate::run::checkpoints::store::CheckpointError;
-use crate::run::model::init_from::InitFromError;
 use crate::tasks::task::Task;
+use crate::training::error::FitError;
 use crate::training::fit::{Learner, Observer, Trained, fit};
 use crate::training::loss::loss_sum;
-use crate::training::optimizer_state::OptimizerStateError;
 use crate::training::options::TrainOptions;
-use crate::training::snapshot::{ResumeError, Snapshot};
+use crate::training::snapshot::Snapshot;
 use crate::training::step::BatchLoss;
-
-/// What trains.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Method {
-    /// Adapters, and the modules that their configuration keeps (the head).
-    MtLora(MtLoraConfig),
-    /// Everything.
-    Full,
-    /// The classification head only.
-    Head,
-}
-
-impl Method {
-    /// `model` with what the method trains trainable, and the rest frozen. A head is what is named
-    /// `classifier`.
-    ///
-    /// # Errors
-    /// When the adapter does not fit the model.
-    pub fn prepare<M: Module>(&self, model: M) -> Result<M, AttachError> {
-        match self {
-            Method::MtLora(config) => config.attach(model),
-            Method::Full => Ok(model),
-            Method::Head => Ok(model
-                .no_grad()
-                .set_require_grad_group(ParamGroup::from_predicate("classifier."), true)),
-        }
-    }
-}
-
-/// Why training or evaluation ended before its end.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrainError {
-    /// The adapter does not fit.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// The frozen weights' precision.
-    #[error(transparent)]
-    BaseDtype(#[from] BaseDtypeError),
-    /// The data.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The model folder or the tokenizer.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The metrics.
-    #[error(transparent)]
-    Metric(#[from] MetricError),
-    /// A sequence without tokens.
-    #[error(transparent)]
-    SequenceOffsets(#[from] SequenceOffsetsError),
-    /// CheckpointLayout values and model differ.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// An adapter's folder cannot be read, or does not fit the model.
-    #[error(transparent)]
-    Adapter(#[from] AdapterError),
-    /// The adapter of another run does not fit.
-    #[error(transparent)]
-    InitFrom(#[from] InitFromError),
-    /// A checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The adapter's method cannot train so.
-    #[error(transparent)]
-    Hooks(#[from] HookError),
-    /// A run that was stopped cannot go on.
-    #[error(transparent)]
-    Resume(#[from] ResumeError),
-    /// What the optimizer remembers cannot be kept or taken up again.
-    #[error(transparent)]
-    Optimizer(#[from] OptimizerStateError),
-    /// A number out of its range.
-    #[error("{0}")]
-    Option(&'static str),
-    /// Examples to train on or to score need a target.
-    #[error("examples without a label cannot be trained on or scored; choose another split")]
-    NoTargets,
-    /// There is nothing to train on.
-    #[error("there are no examples to train on")]
-    NoExamples,
-    /// The losses of a step would be divided by nothing.
-    #[error(
-        "the examples of step {step} have nothing to learn from: what their losses are divided by is not a number \
-         above 0. Leave out examples without targets, or take more into a step"
-    )]
-    NothingToLearn {
-        /// The step, from 1.
-        step: usize,
-    },
-    /// The loss is no number any more.
-    #[error(
-        "the loss is {loss} at step {step}: training has diverged; try a lower learning rate. \
-         The best state so far is kept"
-    )]
-    NotFinite {
-        /// The step, from 1.
-        step: usize,
-        /// What it is.
-        loss: f32,
-    },
-    /// The [`Observer`] ended the training, mostly because the user wants it.
-    #[error("stopped after step {step}; the best state so far is kept")]
-    Interrupted {
-        /// The last step made.
-        step: usize,
-    },
-    /// The device could not give its result.
-    #[error("the device failed: {0}")]
-    Device(String),
-    /// A report could not be written.
-    #[error("{0}")]
-    Report(String),
-}
 
 /// The examples of a classification or a regression, as [`fit`] learns them.
 struct Classification<'a> {
@@ -163,12 +40,12 @@ impl Learner for Classification<'_> {
         model: &SequenceClassifier,
         batch: &[usize],
         device: &Device,
-    ) -> Result<BatchLoss, TrainError> {
+    ) -> Result<BatchLoss, FitError> {
         let objective = self.task.objective();
         classifier_loss(model, self.config, objective, self.items, batch, device)
     }
 
-    fn evaluate(&self, model: &SequenceClassifier, device: &Device) -> Result<Scores, TrainError> {
+    fn evaluate(&self, model: &SequenceClassifier, device: &Device) -> Result<Scores, FitError> {
         evaluate(model, self.config, self.dev, self.task, device)
     }
 
@@ -205,11 +82,11 @@ pub(crate) fn classifier_loss(
     items: &[Item],
     batch: &[usize],
     device: &Device,
-) -> Result<BatchLoss, TrainError> {
+) -> Result<BatchLoss, FitError> {
     let items = || batch.iter().map(|index| &items[*index]);
     let sequences: Vec<&Tokens> = items().map(|item| &item.tokens).collect();
     let targets: Option<Vec<Target>> = items().map(|item| item.target).collect();
-    let targets = targets.ok_or(TrainError::NoTargets)?;
+    let targets = targets.ok_or(FitError::NoTargets)?;
     let packed = PackedBatch::new(&sequences, config, device)?;
     let sum = loss_sum(model.forward(&packed), &targets, objective);
     Ok(BatchLoss {
@@ -245,7 +122,7 @@ pub fn train(
     from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
-) -> Result<Trained<SequenceClassifier>, TrainError> {
+) -> Result<Trained<SequenceClassifier>, FitError> {
     let learner = Classification {
         config,
         task,
@@ -264,11 +141,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::data::error::DataError;
     use crate::run::model::classifier::task_config;
     use crate::training::batches::{BatchSize, by_length, shuffled};
     use crate::training::normalization::LossNormalization;
     use crate::training::step::testing::made_by;
     use crate::{Example, Predictions, predict, score};
+    use burn::module::Module;
 
     struct Any(Objective);
 

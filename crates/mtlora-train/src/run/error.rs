@@ -1,0 +1,144 @@
+//! Errors of runs: reading and writing their folders, and starting and resuming them.
+
+use std::io;
+use std::path::PathBuf;
+
+use mtlora_core::{AttachError, BaseDtypeError, StateError};
+use mtlora_models::{AdapterError, ModelError};
+
+use crate::data::error::DataError;
+use crate::run::checkpoints::store::CheckpointError;
+use crate::run::model::init_from::InitFromError;
+use crate::training::error::FitError;
+use crate::training::options::OptionError;
+use crate::training::snapshot::ResumeError;
+
+/// The reason why a run cannot be created, opened, trained or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Training or evaluating failed.
+    #[error(transparent)]
+    Fit(FitError),
+    /// The adapter does not fit the model.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The base model cannot be kept in the given precision.
+    #[error(transparent)]
+    BaseDtype(#[from] BaseDtypeError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model folder or the tokenizer cannot be read, or a file cannot be written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The stored values do not fit the model.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An adapter's folder cannot be read, or the adapter does not fit the model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The adapter that a run starts from does not fit its settings.
+    #[error(transparent)]
+    InitFrom(#[from] InitFromError),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A run cannot be resumed.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// An option is out of its range.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// Settings contradict each other.
+    #[error("{0}")]
+    Settings(&'static str),
+    /// The folder for a new run has files in it.
+    #[error("{}: exists and is not empty; name another folder, or pass --overwrite", .folder.display())]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder is not a run's.
+    #[error("{} is no run folder: {reason}", .folder.display())]
+    NotARun {
+        /// The folder.
+        folder: PathBuf,
+        /// What it is, or what is missing.
+        reason: String,
+    },
+    /// Another process is training the run.
+    #[error("{}: another process is training this run; wait for it, or stop it", .folder.display())]
+    Locked {
+        /// The run's folder.
+        folder: PathBuf,
+    },
+    /// A file of the run cannot be read.
+    #[error("{}: cannot read: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A file of the run is not valid.
+    #[error("{}: {source}", .path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A run that has no adapter cannot share its base model with others.
+    #[error("{}: {reason}", .folder.display())]
+    NotShareable {
+        /// The run's folder.
+        folder: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Adapters that are to be loaded together are over different base models.
+    #[error("adapters over one base model are needed: {first} and {other}")]
+    DifferentBases {
+        /// The first adapter, and its base model.
+        first: String,
+        /// The other one, and its base model.
+        other: String,
+    },
+}
+
+impl RunError {
+    /// A file of a run that is not valid.
+    pub(crate) fn invalid(
+        path: impl Into<PathBuf>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Invalid {
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// An error of a run that an observer passed through the training loop is that error again.
+impl From<FitError> for RunError {
+    fn from(error: FitError) -> Self {
+        match error {
+            FitError::Observer(source) => match source.downcast::<RunError>() {
+                Ok(error) => *error,
+                Err(source) => Self::Fit(FitError::Observer(source)),
+            },
+            error => Self::Fit(error),
+        }
+    }
+}
+
+/// An [`Observer`](crate::Observer) that writes to a run's folder reports its errors so.
+impl From<RunError> for FitError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Fit(error) => error,
+            error => Self::observer(error),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Errors of the training loop and of its learners.
+
+use std::error::Error;
+
+use mtlora_core::{AttachError, HookError, SequenceOffsetsError, StateError};
+use mtlora_models::ModelError;
+
+use crate::metrics::labels::MetricError;
+use crate::training::optimizer_state::OptimizerStateError;
+use crate::training::options::OptionError;
+use crate::training::snapshot::ResumeError;
+
+/// The reason why training, or evaluating a model, failed.
+///
+/// It knows neither run folders nor checkpoints. An error of an [`Observer`](crate::Observer), which may know them, is
+/// kept whole in [`FitError::Observer`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FitError {
+    /// The adapter does not fit the model.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A text cannot be tokenized, or a sequence does not suit the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A metric cannot be computed.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// A sequence has no tokens.
+    #[error(transparent)]
+    SequenceOffsets(#[from] SequenceOffsetsError),
+    /// The stored values do not fit the model.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The adapter method's training hooks refuse the model, the schedule or their stored state.
+    #[error(transparent)]
+    Hooks(#[from] HookError),
+    /// The snapshot is of another training.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The optimizer's state cannot be saved or restored.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerStateError),
+    /// An option is out of its range.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// Examples have no target.
+    #[error("examples without a label cannot be trained on or scored; choose another split")]
+    NoTargets,
+    /// There are no training examples.
+    #[error("there are no examples to train on")]
+    NoExamples,
+    /// The divisor of a step's loss is not above 0.
+    #[error(
+        "the examples of step {step} have nothing to learn from: what their losses are divided by is not a number \
+         above 0. Leave out examples without targets, or take more into a step"
+    )]
+    NothingToLearn {
+        /// The step, from 1.
+        step: usize,
+    },
+    /// The loss is not finite.
+    #[error(
+        "the loss is {loss} at step {step}: training has diverged; try a lower learning rate. \
+         The best state so far is kept"
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: usize,
+        /// Its loss.
+        loss: f32,
+    },
+    /// The [`Observer`](crate::Observer) ended the training, usually because the user asked for it.
+    #[error("stopped after step {step}; the best state so far is kept")]
+    Interrupted {
+        /// The last step made.
+        step: usize,
+    },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
+    /// The [`Observer`](crate::Observer) failed.
+    #[error(transparent)]
+    Observer(Box<dyn Error + Send + Sync>),
+}
+
+impl FitError {
+    /// An error of an observer.
+    pub fn observer(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Observer(error.into())
+    }
+}
