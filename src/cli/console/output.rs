@@ -52,10 +52,11 @@ pub(crate) fn json_text(object: &impl Serialize) -> serde_json::Result<String> {
     }
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        match acts(c) {
+        if acts(c) {
             // None of them needs two units of UTF-16.
-            true => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
-            false => safe.push(c),
+            safe.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            safe.push(c);
         }
     }
     Ok(safe)
@@ -139,9 +140,10 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match acts(c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
+        if acts(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
         }
     }
     Cow::Owned(shown)
@@ -193,12 +195,13 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), String> {
 /// An error if `folder` has something in it, unless it may be overwritten.
 pub(crate) fn ensure_empty_dir(folder: &Path, overwrite: bool) -> Result<(), String> {
     let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    match occupied && !overwrite {
-        true => Err(format!(
+    if occupied && !overwrite {
+        Err(format!(
             "{}: exists and is not empty; name another folder, or pass --overwrite",
             folder.display()
-        )),
-        false => Ok(()),
+        ))
+    } else {
+        Ok(())
     }
 }
 

@@ -80,9 +80,10 @@ pub(crate) fn matrix(data: &TensorData) -> Result<DMatrix<f64>, MatrixError> {
 
 /// Returns the matrix if every value is finite.
 pub(crate) fn finite(matrix: DMatrix<f64>) -> Result<DMatrix<f64>, MatrixError> {
-    match matrix.iter().all(|value| value.is_finite()) {
-        true => Ok(matrix),
-        false => Err(MatrixError::NotFinite),
+    if matrix.iter().all(|value| value.is_finite()) {
+        Ok(matrix)
+    } else {
+        Err(MatrixError::NotFinite)
     }
 }
 
@@ -161,15 +162,16 @@ fn of_blocks(schur: &DMatrix<f64>) -> Vec<Eigenvalue> {
         let discriminant = half * half + b * c;
         let root = discriminant.abs().sqrt();
         for sign in [1.0, -1.0] {
-            values.push(match discriminant < 0.0 {
-                true => Eigenvalue {
+            values.push(if discriminant < 0.0 {
+                Eigenvalue {
                     re: middle,
                     im: sign * root,
-                },
-                false => Eigenvalue {
+                }
+            } else {
+                Eigenvalue {
                     re: middle + sign * root,
                     im: 0.0,
-                },
+                }
             });
         }
         at += 2;

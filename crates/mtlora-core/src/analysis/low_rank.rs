@@ -50,9 +50,10 @@ pub struct Truncation {
 impl Truncation {
     /// The error divided by the norm of the approximated matrix; 0 if that norm is 0.
     pub fn relative(self) -> f64 {
-        match self.norm > 0.0 {
-            true => self.error / self.norm,
-            false => 0.0,
+        if self.norm > 0.0 {
+            self.error / self.norm
+        } else {
+            0.0
         }
     }
 

@@ -151,9 +151,10 @@ fn condition(singular_values: &[f64]) -> f64 {
     let largest = singular_values.first().copied().unwrap_or(0.0);
     let smallest = singular_values.last().copied().unwrap_or(0.0);
     let rounding = singular_values.len() as f64 * f64::EPSILON * largest;
-    match smallest > rounding {
-        true => largest / smallest,
-        false => f64::INFINITY,
+    if smallest > rounding {
+        largest / smallest
+    } else {
+        f64::INFINITY
     }
 }
 

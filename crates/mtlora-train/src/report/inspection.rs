@@ -103,9 +103,10 @@ fn bars(values: &[f64]) -> String {
     );
     for (at, value) in shown.iter().enumerate() {
         // One that is there is seen.
-        let tall = match largest > 0.0 && *value > 0.0 {
-            true => (height * value / largest).max(0.75),
-            false => 0.0,
+        let tall = if largest > 0.0 && *value > 0.0 {
+            (height * value / largest).max(0.75)
+        } else {
+            0.0
         };
         let _ = write!(
             svg,
@@ -188,14 +189,15 @@ fn plane(html: &mut String, found: &Inspection) {
 }
 
 fn complex(value: Eigenvalue) -> String {
-    match value.im == 0.0 {
-        true => number(value.re),
-        false => format!(
+    if value.im == 0.0 {
+        number(value.re)
+    } else {
+        format!(
             "{} {} {} i",
             number(value.re),
             if value.im < 0.0 { "−" } else { "+" },
             number(value.im.abs())
-        ),
+        )
     }
 }
 

@@ -177,10 +177,10 @@ fn finals(page: &mut String, runs: &[RunReport]) {
         );
         for metric in &metrics {
             let value = kept(run, metric);
-            let class = match run.results.is_some() && value.is_some() && value == best(metric, run)
-            {
-                true => "number top",
-                false => "number",
+            let class = if run.results.is_some() && value.is_some() && value == best(metric, run) {
+                "number top"
+            } else {
+                "number"
             };
             let before = run
                 .curves
@@ -249,13 +249,12 @@ fn curves(page: &mut String, runs: &[RunReport]) {
     let mut charts = vec![chart("training loss", runs, |run| {
         let steps = run.curves.steps.iter();
         let all: Vec<(f64, f64)> = steps.map(|one| (one.step as f64, one.loss)).collect();
-        match all.len() < SMOOTH_FROM {
-            true => (all, Vec::new()),
-            false => {
-                let smooth = smoothed(&all, all.len() / SMOOTH_PART);
-                let behind = if runs.len() > BEHIND { &[][..] } else { &all };
-                (thinned(&smooth, POINTS), thinned(behind, POINTS))
-            }
+        if all.len() < SMOOTH_FROM {
+            (all, Vec::new())
+        } else {
+            let smooth = smoothed(&all, all.len() / SMOOTH_PART);
+            let behind = if runs.len() > BEHIND { &[][..] } else { &all };
+            (thinned(&smooth, POINTS), thinned(behind, POINTS))
         }
     })];
     for metric in metrics(runs) {
