@@ -154,6 +154,6 @@ fn bad_input_is_refused_with_a_reason() {
     );
     let elsewhere = folder.path().to_str().unwrap();
     let text = refused(&["--init-from", elsewhere]);
-    assert!(text.contains("is no adapter folder"), "{text}");
+    assert!(text.contains("is not an adapter folder"), "{text}");
     assert!(!out.exists());
 }

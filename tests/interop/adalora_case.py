@@ -53,7 +53,8 @@ def main():
     optimizer = torch.optim.AdamW(factors.values(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     losses, values = [], {name: [] for name in LAYERS}
     for step in range(1, STEPS + 1):
-        loss = model(x, y).loss
+        # The bare PeftModel's own forward pass leaves the penalty out.
+        loss = model.base_model(x, y).loss
         loss.backward()
         optimizer.step()
         model.base_model.update_and_allocate(step)

@@ -9,7 +9,7 @@ use crate::analysis::low_rank::{laid_out, transform};
 use crate::analysis::svd::svd;
 use crate::{AdapterForm, AdapterValues, Factors, Structure};
 
-/// Into which factor `T` goes when an adapter is folded to plain LoRA. The update is the same.
+/// The factor that takes up `T` when an adapter is folded into plain LoRA. The update is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
     /// `A' = T A`.
@@ -17,8 +17,8 @@ pub enum Fold {
     /// `B' = B T`.
     B,
     /// With `T = U S Vᵀ` its singular value decomposition: `A' = S^½ Vᵀ A` and `B' = B U S^½`, so
-    /// that neither factor bears all of `T`'s stretch. What goes on training, or is kept in half
-    /// precision, is best folded so.
+    /// that both factors share `T`'s stretch. This is best for an adapter that is trained further or kept in half
+    /// precision.
     Balanced,
 }
 

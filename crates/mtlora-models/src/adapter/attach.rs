@@ -16,12 +16,12 @@ use crate::files::names::ADAPTER_CONFIG_FILE;
 use crate::files::weights::{CheckpointLayout, Slot, slots, transpose};
 
 impl PeftAdapter {
-    /// `model`, frozen, with this adapter on it and the trained tensors in it. What the adapter brings
-    /// trains, and so do the modules that `also` names (paths, or endings of them).
+    /// Freezes `model`, hangs this adapter on it, and sets its trained tensors. The adapter's factors and tensors
+    /// train, and so do the modules that `also` names (paths, or endings of them).
     ///
     /// # Errors
-    /// When a module or tensor has no place in the model or another shape, or one that the adapter
-    /// should have is missing.
+    /// When the model has no such module or tensor, a shape differs, or the adapter lacks a tensor that its
+    /// configuration names.
     pub fn attach<M: Module>(
         &self,
         model: M,
@@ -55,7 +55,7 @@ impl PeftAdapter {
         Ok(load_state(model, values)?)
     }
 
-    /// An error if the configuration targets a module of the model that has no tensors.
+    /// Returns an error if the configuration targets a module of the model for which the adapter has no tensors.
     fn check_targets(&self, places: &Places) -> Result<(), AdapterError> {
         if self.config.target_modules.is_none() {
             return Ok(());
@@ -85,7 +85,7 @@ impl PeftAdapter {
         Err(AdapterError::contradiction(&self.path, message))
     }
 
-    /// The trained tensors by Burn's paths and in its layout, and the paths.
+    /// Returns the trained tensors by Burn's paths and in its layout, and the paths.
     fn saved_values(
         &self,
         places: &Places,
@@ -131,7 +131,7 @@ impl PeftAdapter {
             };
             values.insert(slot.path.clone(), data);
         }
-        // A module that was saved was saved whole.
+        // PEFT saves a module as a whole: part of one means that the file is incomplete.
         let half = places.tensors.iter().find(|(name, slot)| {
             let module = name.rsplit_once('.').map_or("", |(module, _)| module);
             let sibling = |other: &String| {
@@ -159,8 +159,8 @@ impl PeftAdapter {
     }
 }
 
-/// A model's weights that can be adapted, and all its tensors, by the names that the adapter gives
-/// them: without the model's prefix, where it was trained on a model without head.
+/// A model's weights that can be adapted, and all its tensors, by the names that the adapter uses. An adapter
+/// that was trained on a model without a head uses names without the model's prefix.
 struct Places {
     modules: BTreeMap<String, Slot>,
     tensors: HashMap<String, Slot>,

@@ -14,19 +14,19 @@ use crate::error::shown;
 pub struct CombinedAdapter {
     /// The sum, a plain LoRA.
     pub adapter: PeftAdapter,
-    /// What the adapter of each module leaves out of the sum.
+    /// The part of the sum that each module's adapter leaves out.
     pub truncations: BTreeMap<String, Truncation>,
 }
 
 impl PeftAdapter {
-    /// The weighted sum of the updates of adapters on one base model, as plain LoRA: exactly, by
-    /// adding up ranks, or of a given rank, nearest in the Frobenius norm.
+    /// Computes the weighted sum of the updates of adapters on one base model, as plain LoRA. Without a `rank` the sum
+    /// is exact, and the ranks add up; with one it is the nearest update of that rank in the Frobenius norm.
     ///
-    /// Heads have no meaningful sum: the result has that of the part which `head` counts from 0, or
-    /// none.
+    /// A sum of heads would have no meaning: the result has the head of the part number `head`, counted from 0, or no
+    /// head.
     ///
     /// # Errors
-    /// When there is no part, the rank is 0, or the adapters are not on one model.
+    /// When there is no part, the rank is 0, or the adapters are not on the same model.
     ///
     /// ```no_run
     /// use std::path::Path;
@@ -100,7 +100,7 @@ impl PeftAdapter {
     }
 }
 
-/// Whether the parts' base has one weight for embeddings and output map; true where none adapts either.
+/// Whether the parts' base has one weight for embeddings and output map. True if no part adapts either of them.
 fn are_tied<'a>(parts: impl Iterator<Item = &'a PeftAdapter>) -> Result<bool, AdapterError> {
     let adapts = |part: &&PeftAdapter| TIED.iter().any(|name| part.modules.contains_key(*name));
     let mut all = parts
@@ -116,8 +116,8 @@ fn are_tied<'a>(parts: impl Iterator<Item = &'a PeftAdapter>) -> Result<bool, Ad
     Ok(first)
 }
 
-/// An error if the modules of one part have a prefix that those of another lack: their sum would
-/// pass for one over more layers.
+/// Returns an error if the modules of one part have a prefix that those of another lack: their sum would look like a
+/// sum over more layers.
 fn one_naming<'a>(parts: impl Iterator<Item = &'a PeftAdapter>) -> Result<(), AdapterError> {
     let mut by_last: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for part in parts {

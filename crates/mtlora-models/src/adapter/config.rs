@@ -1,12 +1,12 @@
-//! `adapter_config.json`.
+//! The fields of `adapter_config.json`, and writing them.
 
 use mtlora_core::{AdapterMethod, FusedProjections, Structure};
 use serde_json::{Map, Value, json};
 
-/// How PEFT folds an adapter into its base. What it writes has no tokenizer.
+/// Advice for adapters that are not computed here: fold them into the base with PEFT, which writes no tokenizer.
 pub(super) const MERGE: &str = "merge it in Python (`PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(out)`), \
                      copy the base's tokenizer files into that folder and use it as the model, or train a plain LoRA";
-/// What an adapter is, as its folder says it.
+/// The kind of an adapter, as its folder's configuration states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeftType {
     /// Plain LoRA, which PEFT reads.
@@ -15,7 +15,7 @@ pub enum PeftType {
     MtLora,
 }
 
-/// Names of modules, or an expression, as PEFT has them.
+/// A choice of modules, as PEFT's configuration states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetModules {
     /// Modules that have one of these names, or whose name ends with `.` and one of them.
@@ -35,9 +35,9 @@ pub struct AdapterConfig {
     pub task_type: Option<String>,
     /// The model that it was trained on.
     pub base_model_name_or_path: Option<String>,
-    /// The rank, but for modules that `rank_pattern` names.
+    /// The rank of all modules that `rank_pattern` does not name.
     pub r: usize,
-    /// The numerator of the scale, but for modules that `alpha_pattern` names.
+    /// The numerator of the scale of all modules that `alpha_pattern` does not name.
     pub lora_alpha: f64,
     /// Scale by `alpha / sqrt(r)` in place of `alpha / r`.
     pub use_rslora: bool,
@@ -46,17 +46,17 @@ pub struct AdapterConfig {
     /// Whether the weights are kept as `[in, out]`: GPT-2's `Conv1D`. It does not change what the
     /// factors mean.
     pub fan_in_fan_out: bool,
-    /// Which modules are adapted; None: whichever the tensors are for.
+    /// Which modules are adapted; `None`: those for which there are tensors.
     pub target_modules: Option<TargetModules>,
-    /// Which of them are not.
+    /// Modules that are not adapted although `target_modules` names them.
     pub exclude_modules: Option<TargetModules>,
-    /// Only these layers; empty: all.
+    /// The numbers of the layers that are adapted; empty: all layers.
     pub layers_to_transform: Vec<usize>,
-    /// What the list of layers is called, as `layer` or `h`; empty: anything.
+    /// The name of the list of layers, as `layer` or `h`; empty: any name.
     pub layers_pattern: Vec<String>,
-    /// Ranks of modules whose names end with a match of the expression; the first that does counts.
+    /// Ranks of modules whose names end with a match of the expression. The first expression that matches counts.
     pub rank_pattern: Vec<(String, usize)>,
-    /// Numerators of scales, as `rank_pattern`.
+    /// Numerators of scales, in the way of `rank_pattern`.
     pub alpha_pattern: Vec<(String, f64)>,
     /// Modules that were trained themselves.
     pub modules_to_save: Vec<String>,
@@ -65,9 +65,9 @@ pub struct AdapterConfig {
     /// MTLORA: which modules are fused projections, by the ends of their names.
     pub fused_projections: Vec<FusedProjections>,
     /// Whether an adapter on GPT-2's token embeddings is one on its output map too, because the base has one weight
-    /// for both. Of plain LoRA the modules say it.
+    /// for both. For plain LoRA it follows from the modules.
     pub tie_word_embeddings: bool,
-    /// Fields that are set and unknown here, as later versions of PEFT may write them.
+    /// Fields that are set and that this program does not know. Later versions of PEFT may write such fields.
     pub ignored: Vec<String>,
 }
 
@@ -102,8 +102,8 @@ impl AdapterConfig {
         alpha / self.method.alpha_divisor(rank, self.use_rslora)
     }
 
-    /// The numerator that makes this scale: the shortest of those that [`Self::scale`] turns into it
-    /// to the bit, if there is one.
+    /// The numerator that makes this scale: the shortest one from which [`Self::scale`] computes it exactly, if there
+    /// is one.
     pub(super) fn alpha(&self, rank: usize, scale: f64) -> f64 {
         let near = scale * self.method.alpha_divisor(rank, self.use_rslora);
         let short = (near * 1e6).round() / 1e6;
@@ -112,8 +112,8 @@ impl AdapterConfig {
         candidates.into_iter().find(exact).unwrap_or(near)
     }
 
-    /// The text of the file. Fields that PEFT's first versions did not have are left out where they
-    /// say nothing, so that those can read it too.
+    /// The text of the file. Fields that PEFT's first versions did not have are left out where they have their
+    /// default, so that those versions can read it too.
     pub fn to_json(&self) -> String {
         let modules = |modules: &Option<TargetModules>| match modules {
             None => Value::Null,
@@ -121,9 +121,12 @@ impl AdapterConfig {
             Some(TargetModules::Pattern(pattern)) => json!(pattern),
             Some(TargetModules::AllLinear) => json!("all-linear"),
         };
-        let list = |names: &[String]| match names.is_empty() {
-            true => Value::Null,
-            false => json!(names),
+        let list = |names: &[String]| {
+            if names.is_empty() {
+                Value::Null
+            } else {
+                json!(names)
+            }
         };
         let ranks = self.rank_pattern.iter();
         let ranks: Map<_, _> = ranks.map(|(name, r)| (name.clone(), json!(r))).collect();
@@ -153,9 +156,10 @@ impl AdapterConfig {
         let layers = &self.layers_to_transform;
         set(
             "layers_to_transform",
-            match layers.is_empty() {
-                true => Value::Null,
-                false => json!(layers),
+            if layers.is_empty() {
+                Value::Null
+            } else {
+                json!(layers)
             },
         );
         set("lora_alpha", number(self.lora_alpha));
@@ -187,11 +191,12 @@ impl AdapterConfig {
     }
 }
 
-/// A whole number without a point, as PEFT's alphas are.
+/// Writes a whole number without a decimal point, as PEFT does.
 fn number(value: f64) -> Value {
-    match value.fract() == 0.0 && value.abs() < 1e15 {
-        true => json!(value as i64),
-        false => json!(value),
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        json!(value as i64)
+    } else {
+        json!(value)
     }
 }
 

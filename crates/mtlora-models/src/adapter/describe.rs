@@ -9,7 +9,7 @@ use super::peft::AdaptedModule;
 use super::tied::TIED;
 
 impl AdapterConfig {
-    /// With rank, alpha, dropout, structure and kind of the modules.
+    /// The configuration with the rank, alpha, dropout, method and kind of these modules.
     pub(super) fn describing(mut self, modules: &BTreeMap<String, AdaptedModule>) -> Self {
         let plain = |module: &AdaptedModule| {
             module.values.form.method == Structure::Lora && module.values.form.fused.is_empty()
@@ -22,9 +22,10 @@ impl AdapterConfig {
         let [embeddings, output] = TIED.map(|name| modules.get(name));
         let tied = self.tie_word_embeddings && embeddings.is_some() && output.is_none();
         let turned = output.is_some_and(|module| module.embedding);
-        self.peft_type = match modules.values().all(plain) && !tied && !turned {
-            true => PeftType::Lora,
-            false => PeftType::MtLora,
+        self.peft_type = if modules.values().all(plain) && !tied && !turned {
+            PeftType::Lora
+        } else {
+            PeftType::MtLora
         };
         let ranks: BTreeMap<&String, usize> = modules
             .iter()
@@ -54,10 +55,11 @@ impl AdapterConfig {
             let same = |(other, module): (&String, &AdaptedModule)| {
                 last(other) != last(name) || module.values.form.fused == *adapted
             };
-            // By the last name where that says it, else by the whole.
-            let module = match modules.iter().all(same) {
-                true => last(name),
-                false => name.clone(),
+            // The last part of the name is enough if all modules that end with it are alike.
+            let module = if modules.iter().all(same) {
+                last(name)
+            } else {
+                name.clone()
             };
             if !adapted.is_empty() && !fused.iter().any(|known| known.module == module) {
                 let adapted = adapted.clone();
@@ -69,7 +71,7 @@ impl AdapterConfig {
     }
 }
 
-/// The value that occurs most often; of several the largest.
+/// The value that occurs most often; the largest of them if there are several.
 fn commonest<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
     let mut counts: BTreeMap<T, usize> = BTreeMap::new();
     for value in values {

@@ -8,7 +8,7 @@ use crate::error::{ModelError, listed, shown};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdapterError {
-    /// A file that cannot be read or written, or is not what it should be.
+    /// A file cannot be read or written, or has unexpected contents.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A factor does not fit the model's weight.
@@ -17,20 +17,20 @@ pub enum AdapterError {
     /// A trained tensor does not fit the model's parameter.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Factors that give no numbers, or updates that have no sum.
+    /// An update cannot be computed from its factors, or updates cannot be added up.
     #[error(transparent)]
     Layer(#[from] LayerError),
-    /// A folder without an adapter in it.
-    #[error("{} is no adapter folder: {missing}; {hint}", .folder.display())]
+    /// The folder has no adapter in it.
+    #[error("{} is not an adapter folder: {missing}; {hint}", .folder.display())]
     NotAnAdapter {
         /// The folder.
         folder: PathBuf,
-        /// What it lacks.
+        /// The file that it lacks.
         missing: String,
         /// What to do.
         hint: &'static str,
     },
-    /// Something of PEFT's that this crate does not compute.
+    /// The adapter uses a feature of PEFT that this crate does not compute.
     #[error("{}: {what} is not supported: {hint}", .path.display())]
     Unsupported {
         /// The file.
@@ -48,7 +48,7 @@ pub enum AdapterError {
         /// What is wrong.
         message: String,
     },
-    /// An expression of the configuration that cannot be read, or takes too long.
+    /// A regular expression in the configuration is not valid, or takes too long.
     #[error("{}: field `{field}`: the expression {} cannot be used: {message}", .path.display(), shown(.pattern))]
     Pattern {
         /// The configuration file.
@@ -60,7 +60,7 @@ pub enum AdapterError {
         /// What is wrong with it.
         message: String,
     },
-    /// Modules that the adapter is for and the model does not have.
+    /// The adapter is for modules that the model does not have.
     #[error(
         "{}: the model has no module {}; the adapter was trained on a model of another kind or size",
         .path.display(),

@@ -8,8 +8,8 @@ use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
 
 impl PeftAdapter {
-    /// What the adapter has learned, by Hugging Face's names; beside the norms of the weights that
-    /// it is on, where `base` is the model that they are in.
+    /// Describes what the adapter has learned, by Hugging Face's names, and compares it with the norms of the adapted
+    /// weights if `base`, the model's checkpoint, is given.
     ///
     /// # Errors
     /// When factors do not fit each other, a value is not finite, or `base` cannot be read.
@@ -41,8 +41,8 @@ impl PeftAdapter {
     }
 }
 
-/// The Frobenius norms of the modules' weights, as far as the checkpoint has them: under their
-/// names, or with a prefix more or less, as models with and without a head have them.
+/// The Frobenius norms of those modules' weights that the checkpoint has. Names may differ by a prefix, which models
+/// with a head have and models without a head lack.
 fn norms<'a>(
     base: &Checkpoint,
     modules: impl Iterator<Item = &'a String>,

@@ -1,9 +1,9 @@
 //! Adapters on disk, in the format of Hugging Face's PEFT: `adapter_config.json` with PEFT's fields
-//! and `adapter_model.safetensors` (of old ones `adapter_model.bin`) with PEFT's keys.
+//! and `adapter_model.safetensors` (in old folders `adapter_model.bin`) with PEFT's keys.
 //!
 //! An adapter whose `T` is folded in is plain LoRA, `peft_type` "LORA", which PEFT reads too. One with
-//! a `T` of its own is `peft_type` "MTLORA": the same, with `lora_C` and `lora_D` beside `lora_A` and
-//! `lora_B`, and the fields `structure` and `fused_projections`.
+//! a `T` of its own is `peft_type` "MTLORA": the same, with the further factors that its method declares (as `lora_C`)
+//! beside `lora_A` and `lora_B`, and the fields `structure`, which names the method, and `fused_projections`.
 
 mod attach;
 mod combine;

@@ -15,9 +15,9 @@ use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::names::ADAPTER_CONFIG_FILE;
 
-/// The name of the file with its tensors.
+/// The name of the file with an adapter's tensors.
 pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// The same of adapters from before safetensors, read where there is not the above.
+/// The name of that file in folders from before safetensors. It is read if the other one is missing.
 pub const ADAPTER_PICKLE_FILE: &str = "adapter_model.bin";
 
 /// One adapted module.

@@ -1,4 +1,4 @@
-//! An adapter from its two files.
+//! Reading an adapter's tensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::files::checkpoint::Checkpoint;
 /// The tensors of one module in the file.
 #[derive(Default)]
 struct StoredFactors {
-    /// By the factor's name, with the factor that the key declares.
+    /// The tensors by the factors' names, each with the factor whose key it has.
     tensors: BTreeMap<&'static str, (&'static Factor, TensorData)>,
     linear: bool,
     embedding: bool,
@@ -93,7 +93,7 @@ impl PeftAdapter {
         }
         let mut config = config;
         if config.peft_type == PeftType::Lora {
-            // PEFT has an adapter for each name; on a base with one weight both have the same one, or neither has one.
+            // PEFT has an adapter for each name. On a base with one weight, both names have the same adapter or no adapter.
             let [embeddings, output] = TIED.map(|name| modules.get(name));
             config.tie_word_embeddings = match (embeddings, output) {
                 (None, None) => true,
@@ -113,7 +113,7 @@ fn fused(all: &[FusedProjections], name: &str) -> Vec<bool> {
         let rest = name.strip_suffix(&fused.module);
         rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    // The longest name is the one that says it best.
+    // The longest name is the most specific one.
     let best = all
         .iter()
         .filter(means)
@@ -186,7 +186,7 @@ impl StoredFactors {
     }
 }
 
-/// An error if a tensor that is no factor is not one of `modules_to_save` either.
+/// Returns an error if a tensor that is not a factor does not belong to `modules_to_save` either.
 fn check_saved(config: &AdapterConfig, path: &Path, name: &str) -> Result<(), AdapterError> {
     let module = name.rsplit_once('.').map_or("", |(module, _)| module);
     let refused = |what: String, hint| Err(AdapterError::unsupported(path, what, hint));
@@ -194,7 +194,7 @@ fn check_saved(config: &AdapterConfig, path: &Path, name: &str) -> Result<(), Ad
     if name.contains("lora_magnitude_vector") {
         return refused("DoRA (`lora_magnitude_vector`)".to_string(), merge);
     }
-    // PEFT saves embeddings and output map whole where it adapts one of them, or the vocabulary has grown.
+    // PEFT saves embeddings and output map whole if it adapts one of them, or if the vocabulary has grown.
     let of_tied = TIED.contains(&module.trim_end_matches(".base_layer"));
     let of_base = || {
         let what = format!("an adapter that brings its base's tensor {}", shown(name));
@@ -216,7 +216,7 @@ fn check_saved(config: &AdapterConfig, path: &Path, name: &str) -> Result<(), Ad
         return of_base();
     }
     let message = format!(
-        "has the tensor {}, which is no adapter's and in none of `modules_to_save`",
+        "has the tensor {}, which is not an adapter's and does not belong to `modules_to_save`",
         shown(name)
     );
     Err(AdapterError::contradiction(path, message))

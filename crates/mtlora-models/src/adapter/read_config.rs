@@ -15,18 +15,18 @@ use crate::files::read::read_bounded;
 
 /// The largest file that is read.
 const MAX_BYTES: u64 = 8 << 20;
-/// The largest rank that is believed.
+/// The largest rank that is accepted.
 const MAX_RANK: usize = 1 << 16;
-/// The largest layer index that is believed.
+/// The largest layer index that is accepted.
 const MAX_LAYER: usize = 1 << 16;
-/// The most entries that a pattern field has: more than any model has modules.
+/// The most entries that a pattern field may have: more than any model has modules.
 const MAX_PATTERNS: usize = 1 << 14;
 
 const RETRAIN: &str = "train a plain LoRA";
 const RESIDUAL: &str = "it trains against a changed base model; save it in Python with \
                         `save_pretrained(out, path_initial_model_for_weight_conversion=...)`, which makes a plain LoRA of it";
 
-/// Methods of PEFT's that put tokens before the input, so that nothing can be merged.
+/// PEFT's methods that put tokens before the input. They cannot be merged into the weights.
 const PROMPTS: [&str; 7] = [
     "PROMPT_TUNING",
     "MULTITASK_PROMPT_TUNING",
@@ -37,7 +37,8 @@ const PROMPTS: [&str; 7] = [
     "CARTRIDGE",
 ];
 
-/// Fields of `LoraConfig` that change what the adapter computes, if they are set.
+/// Fields of `LoraConfig` that change what the adapter computes if they are set, with their names in messages and
+/// the advice to give.
 const REFUSED: [(&str, &str, &str); 14] = [
     ("use_dora", "DoRA (`use_dora`)", MERGE),
     ("lora_bias", "`lora_bias`", MERGE),
@@ -83,7 +84,7 @@ const REFUSED: [(&str, &str, &str); 14] = [
     ),
 ];
 
-/// Fields that are read, or that change nothing once an adapter is trained.
+/// Fields that are read here, or that have no effect once an adapter is trained.
 const KNOWN: [&str; 37] = [
     "peft_type",
     "task_type",
@@ -128,7 +129,7 @@ impl AdapterConfig {
     /// Reads the `adapter_config.json` of a folder.
     ///
     /// # Errors
-    /// When there is none, and as [`Self::from_bytes`].
+    /// When the folder has no such file, and as [`Self::from_bytes`].
     pub fn from_folder(folder: &Path) -> Result<Self, AdapterError> {
         let path = folder.join(ADAPTER_CONFIG_FILE);
         if !path.exists() {
@@ -149,8 +150,8 @@ impl AdapterConfig {
     /// Reads the bytes of an `adapter_config.json`; `path` is for the messages.
     ///
     /// # Errors
-    /// No JSON, a field missing or out of range, and whatever of PEFT's is not computed here, by its
-    /// name and with the way out.
+    /// When it is not JSON, a field is missing or out of range, or the adapter uses a feature of PEFT that is not
+    /// computed here; the message names the feature and says what to do.
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, AdapterError> {
         let map: Map<String, Value> =
             serde_json::from_slice(bytes).map_err(|error| ModelError::json(path, &error))?;
@@ -229,9 +230,10 @@ impl Fields<'_> {
             Some("LORA") => Ok(PeftType::Lora),
             Some("MTLORA") => Ok(PeftType::MtLora),
             Some(other) => {
-                let hint = match PROMPTS.contains(&other) {
-                    true => RETRAIN,
-                    false => self.merge(),
+                let hint = if PROMPTS.contains(&other) {
+                    RETRAIN
+                } else {
+                    self.merge()
                 };
                 let what = format!("an adapter of the type {}", shown(other));
                 Err(AdapterError::unsupported(self.path, what, hint))
@@ -243,7 +245,7 @@ impl Fields<'_> {
         }
     }
 
-    /// How to fold the adapter into its base in Python.
+    /// Advice on how to fold the adapter into its base in Python.
     fn merge(&self) -> &'static str {
         let tied = |value: &Value| {
             let name = value.as_str().unwrap_or_default();

@@ -8,7 +8,7 @@ use mtlora_core::{ModulePattern, PatternError};
 use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
 
-/// A module as a selection sees it.
+/// A module that may be selected.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate<'a> {
     /// Its Hugging Face name.
@@ -86,8 +86,8 @@ impl<'a> Endings<'a> {
 }
 
 impl AdapterConfig {
-    /// Which of the candidates are adapted; `path` is for the messages. Modules that are saved whole
-    /// are not, nor what lies in them.
+    /// Which of the candidates are adapted; `path` is for the messages. Modules that are saved whole are not adapted,
+    /// nor are the modules inside them.
     pub(super) fn targets<'a>(
         &self,
         path: &Path,
@@ -144,7 +144,7 @@ impl AdapterConfig {
         })
     }
 
-    /// Whether the module of this name is saved whole, or lies in one that is.
+    /// Whether the module with this name is saved whole, or lies inside one that is.
     pub(super) fn saves(&self, name: &str) -> bool {
         if self.modules_to_save.is_empty() {
             return false;
@@ -177,7 +177,7 @@ impl AdapterConfig {
     }
 }
 
-/// For each name the value of the first pattern that it ends with a match of.
+/// For each name, the value of the first pattern that matches the end of the name.
 fn by_pattern<T: Copy>(
     path: &Path,
     field: &'static str,
@@ -197,7 +197,7 @@ fn by_pattern<T: Copy>(
     Ok(values)
 }
 
-/// `layers_to_transform`, which acts on names, not on expressions.
+/// The choice of layers in `layers_to_transform`. It applies to `target_modules` that are names, not expressions.
 struct Layers<'a> {
     wanted: HashSet<usize>,
     patterns: Vec<Pattern<'a>>,
@@ -243,8 +243,8 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The shortest names that select exactly `wanted` among `all`: last components, or as many of the
-/// last components as it takes.
+/// The shortest names that select exactly `wanted` among `all`: the last component of each name, or as many of its
+/// last components as are needed.
 pub(super) fn short_names(wanted: &[&str], all: &[&str]) -> Vec<String> {
     let exact: HashSet<&str> = wanted.iter().copied().collect();
     let longest = wanted.iter().map(|name| name.split('.').count()).max();

@@ -13,24 +13,24 @@ use crate::files::weights::transpose;
 
 /// GPT-2's token embeddings, and its output map, which is the same tensor unless the model has two.
 pub(super) const TIED: [&str; 2] = ["transformer.wte", "lm_head"];
-/// The embeddings as a model without a head calls them.
+/// The name of the embeddings in a model without a head.
 pub(super) const BARE_EMBEDDINGS: &str = "wte";
 
-/// How to fold an adapter into its base in Python that is on one of GPT-2's two names of one weight: PEFT would change the
-/// other with it.
+/// Advice on how to fold an adapter on one of GPT-2's two names for one weight into its base in Python: PEFT would change
+/// the other with it.
 pub(super) const UNTIE_AND_MERGE: &str = "in GPT-2 `wte` and `lm_head` are one weight, and merging into one changes the other; in Python, give the base an \
                      output map of its own (`base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.detach().clone()); \
                      base.config.tie_word_embeddings = False`), merge into that (`PeftModel.from_pretrained(base, \
                      adapter).merge_and_unload().save_pretrained(out)`), copy the base's tokenizer files into that folder and use \
                      it as the model";
 
-/// What to do with an adapter whose file has a weight of its base, too, as PEFT saves those of embeddings.
+/// Advice for an adapter whose file also has a weight of its base. PEFT saves the weights of embeddings so.
 pub(super) const KEEP_BASE: &str = "if the vocabulary is the base's, save it with `save_pretrained(out, save_embedding_layers=False)`; else resize \
                          the base's (`base.resize_token_embeddings`), merge the adapter into it in Python \
                          (`PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(out)`), save the tokenizer \
                          with the new tokens into that folder and use it as the model";
 
-/// The same for GPT-2's embeddings and output map, which PEFT's merge must find apart.
+/// The same for GPT-2's embeddings and output map, which must be two weights when PEFT merges.
 pub(super) const KEEP_TIED_BASE: &str = "if the vocabulary is the base's, save it with `save_pretrained(out, save_embedding_layers=False)`; else, in \
                               Python, resize the base's (`base.resize_token_embeddings`), give it an output map of its own \
                               (`base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.detach().clone()); \
@@ -39,9 +39,9 @@ pub(super) const KEEP_TIED_BASE: &str = "if the vocabulary is the base's, save i
                               folder and use it as the model";
 
 impl PeftAdapter {
-    /// The modules as a model has them whose embeddings and output map are one weight, if `tied`, or two. One weight
-    /// has one adapter, which must be the same on both names. An output map of its own has its rows as the embeddings
-    /// have them, and so its adapter's factors.
+    /// The modules as they are on a model whose embeddings and output map are one weight (`tied`) or two. One weight
+    /// has one adapter, which must be the same on both names. An output map of its own has the embeddings' layout, and
+    /// so do its adapter's factors.
     pub(super) fn own_modules(
         &self,
         tied: bool,
@@ -96,8 +96,8 @@ impl PeftAdapter {
     }
 }
 
-/// Turns modules, plain LoRA all, as they are on a model here into those that PEFT has: a linear layer's on the output
-/// map, which is there if the embeddings' is where the two are `tied`.
+/// Turns modules that are plain LoRA, as they are on a model here, into those that PEFT has. The output map gets a linear
+/// layer's adapter, made from the embeddings' if the two are `tied`.
 pub(super) fn as_peft_has_them(modules: &mut BTreeMap<String, AdaptedModule>, tied: bool) {
     let [embeddings, output] = TIED;
     let from = if tied { embeddings } else { output };
@@ -110,13 +110,13 @@ pub(super) fn as_peft_has_them(modules: &mut BTreeMap<String, AdaptedModule>, ti
     }
 }
 
-/// Whether this is the tensor of an output map of its own.
+/// Whether this is the tensor of an output map that is a weight of its own.
 pub(super) fn is_output_map(tensor: &str) -> bool {
     tensor.strip_suffix(".weight") == Some(TIED[1])
 }
 
-/// The adapter of the same weight seen as a linear layer's, whose input is hidden states, where this one sees it as an
-/// embedding's, whose input is tokens; and the other way round.
+/// The adapter of the same weight seen the other way: as a linear layer's, whose input is hidden states, if this one is
+/// an embedding's, whose input is tokens, and the reverse.
 pub(super) fn mirrored(module: &AdaptedModule) -> AdaptedModule {
     let turned = |data: &TensorData| {
         let shape = data.shape().to_vec();

@@ -1,4 +1,4 @@
-//! How what a model trains is kept while it trains.
+//! Writing and reading the trained values of a model while it trains.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,21 +19,20 @@ use crate::files::checkpoint::Checkpoint;
 use crate::files::save::write_checkpoint;
 use crate::files::weights::{CheckpointLayout, Slot, slots, transpose};
 
-/// The file with what was trained, by Hugging Face's names, where no adapter was.
+/// The file with the trained values, by Hugging Face's names, of a model without an adapter.
 pub const TRAINED_FILE: &str = "trained.safetensors";
 
 /// The part of a factor's path between its module and the factor's name.
 const FACTOR: &str = ".weight.mtlora.";
 
-/// Where on disk each value goes that a model trains: an adapter in PEFT's format where it has one,
-/// else [`TRAINED_FILE`].
+/// The file format of the values that a model trains: PEFT's if the model has an adapter, else [`TRAINED_FILE`].
 ///
-/// Made once, of the model that is ready to train; writes any state of it.
+/// It is made once, from the model that is ready to train, and writes any state of that model.
 #[derive(Clone, Debug)]
 pub struct TrainedFormat {
-    /// What says what the adapter is, if there is one.
+    /// The adapter's configuration, if there is an adapter.
     config: Option<AdapterConfig>,
-    /// By Burn's path of each trained parameter.
+    /// Where each trained parameter goes, by Burn's path.
     places: BTreeMap<String, Place>,
 }
 
@@ -47,11 +46,11 @@ struct Place {
 }
 
 impl TrainedFormat {
-    /// The format for `model`, whose trained parameters are those that require a gradient, and whose
-    /// base is known by the name `base`. `use_rslora` says how the scale is to be written down.
+    /// The format for `model`, whose trained parameters are those that require a gradient. `base` is the name of its base
+    /// model, and `use_rslora` says how the scale is written down.
     ///
     /// # Errors
-    /// When the adapters are of different structures.
+    /// When the adapters are of different methods.
     pub fn new<M: Module>(
         model: &M,
         layout: &impl CheckpointLayout,
@@ -79,9 +78,10 @@ impl TrainedFormat {
                 None => {
                     let name = layout.stored_name(&slot.path);
                     saved.insert(name.clone());
-                    match factors.is_empty() {
-                        true => name,
-                        false => saved_key(&name),
+                    if factors.is_empty() {
+                        name
+                    } else {
+                        saved_key(&name)
                     }
                 }
             };
@@ -107,15 +107,15 @@ impl TrainedFormat {
         Ok(Self { config, places })
     }
 
-    /// What says what the adapter is, if there is one.
+    /// The adapter's configuration, if there is an adapter.
     pub fn config(&self) -> Option<&AdapterConfig> {
         self.config.as_ref()
     }
 
-    /// Writes `values` into `folder`, each file complete or as it was.
+    /// Writes `values` into `folder`. Each file is replaced as a whole or stays as it was.
     ///
     /// # Errors
-    /// When a path is none that trains, or what the operating system says.
+    /// When a path is not that of a trained parameter, or a file cannot be written.
     pub fn write(&self, folder: &Path, values: &State) -> Result<(), AdapterError> {
         let mut tensors = Vec::new();
         for (path, data) in values {
@@ -141,7 +141,7 @@ impl TrainedFormat {
         Ok(())
     }
 
-    /// Reads back what [`Self::write`] wrote, by Burn's paths.
+    /// Reads what [`Self::write`] wrote, by Burn's paths.
     ///
     /// # Errors
     /// When a tensor is missing, unexpected, damaged or of another shape.
@@ -161,9 +161,10 @@ impl TrainedFormat {
         let mut values = State::new();
         for (path, place) in &self.places {
             let stored = file.read_shaped(&place.key, &place.stored_shape())?;
-            let stored = match place.transposed {
-                true => transpose(&stored, place.shape[1], place.shape[0]),
-                false => stored,
+            let stored = if place.transposed {
+                transpose(&stored, place.shape[1], place.shape[0])
+            } else {
+                stored
             };
             values.insert(path.clone(), TensorData::new(stored, place.shape.clone()));
         }
@@ -181,23 +182,21 @@ impl Place {
     }
 
     fn stored(&self, data: &TensorData) -> TensorData {
-        match self.transposed {
-            false => data.clone(),
-            true => {
-                let values: Vec<f32> = data.iter::<f32>().collect();
-                let turned = transpose(&values, self.shape[0], self.shape[1]);
-                TensorData::new(turned, self.stored_shape())
-            }
+        if !self.transposed {
+            return data.clone();
         }
+        let values: Vec<f32> = data.iter::<f32>().collect();
+        let turned = transpose(&values, self.shape[0], self.shape[1]);
+        TensorData::new(turned, self.stored_shape())
     }
 }
 
 impl PeftAdapter {
-    /// The adapter of a model that is ready to train, or that was trained: what requires a gradient is
-    /// its own. `base` is the base model's name.
+    /// Takes the adapter off a model that is ready to train, or that was trained. Parameters that require a gradient are
+    /// the adapter's. `base` is the base model's name.
     ///
     /// # Errors
-    /// When the model has no adapter, or adapters of different structures.
+    /// When the model has no adapter, or adapters of different methods.
     pub fn of<M: Module>(
         model: &M,
         layout: &impl CheckpointLayout,
@@ -249,7 +248,7 @@ fn named(
     modules.collect()
 }
 
-/// Of the configuration of a model's adapters, what does not depend on ranks and scales.
+/// The part of the configuration of a model's adapters that does not depend on ranks and scales.
 fn described(
     all: &[Slot],
     layout: &impl CheckpointLayout,
@@ -261,7 +260,7 @@ fn described(
     if methods.any(|other| Some(other) != first) {
         return Err(AdapterError::contradiction(
             Path::new(super::ADAPTER_CONFIG_FILE),
-            "the model has adapters of different structures, which one adapter cannot be",
+            "the model has adapters of different methods, which one adapter cannot be",
         ));
     }
     let tensors: Vec<String> = all
@@ -274,7 +273,7 @@ fn described(
         let mut saved = modules_to_save.iter();
         saved.any(|saved| name == saved || name.starts_with(&format!("{saved}.")))
     };
-    // PEFT looks at every module, also at those that only hold others, but for what is saved whole.
+    // PEFT looks at every module that is not saved whole, also at those that only hold others.
     let mut names: BTreeSet<&str> = BTreeSet::new();
     for tensor in &tensors {
         let ancestors = tensor.match_indices('.').map(|(at, _)| &tensor[..at]);

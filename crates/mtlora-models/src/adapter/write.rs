@@ -30,7 +30,7 @@ pub(super) fn write_files(
     write_checkpoint(&folder.join(ADAPTER_WEIGHTS_FILE), tensors)
 }
 
-/// The modules under which every tensor of the model is one of `trained`, the topmost of each.
+/// The modules all of whose tensors were trained. Of modules inside one another only the outermost is listed.
 pub(super) fn whole_modules(trained: &BTreeSet<String>, all: &[String]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for name in trained {
