@@ -14,19 +14,17 @@ use mtlora::models::{
 };
 use mtlora::train::{
     BatchSize, DataError, Example, FitError, Method, Objective, Observer, Scores, StepReport,
-    Target, Task, TrainOptions, encode, task_config, train,
+    Target, Task, TaskData, TrainOptions, encode, task_config, train,
 };
 
-/// The task: three methods, the rest has defaults.
+/// The task: a name, an objective and a way to read examples; everything else has defaults.
 struct Sea(Objective);
 
-impl Task for Sea {
+impl TaskData for Sea {
+    type Item = Example;
+
     fn name(&self) -> &str {
         "sea"
-    }
-
-    fn objective(&self) -> &Objective {
-        &self.0
     }
 
     fn read(&self, _data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
@@ -63,6 +61,12 @@ impl Task for Sea {
             }
         }
         Ok(examples)
+    }
+}
+
+impl Task for Sea {
+    fn objective(&self) -> &Objective {
+        &self.0
     }
 }
 

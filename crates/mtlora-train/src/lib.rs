@@ -9,20 +9,18 @@
 //! use mtlora_core::{MtLoraConfig, State, Structure, Targets};
 //! use mtlora_models::{ClassifierConfig, PeftAdapter, SequenceClassifier, TextEncoder};
 //! use mtlora_train::{
-//!     DataError, Example, Method, Objective, Observer, Scores, StepReport, Target, Task, FitError,
-//!     TrainOptions, encode, task_config, train,
+//!     DataError, Example, Method, Objective, Observer, Scores, StepReport, Target, Task, TaskData,
+//!     FitError, TrainOptions, encode, task_config, train,
 //! };
 //!
-//! /// Is a review favourable? A task needs three methods; the others have defaults.
+//! /// Is a review favourable? A task needs a name, an objective and a way to read examples; the rest has defaults.
 //! struct Reviews(Objective);
 //!
-//! impl Task for Reviews {
+//! impl TaskData for Reviews {
+//!     type Item = Example;
+//!
 //!     fn name(&self) -> &str {
 //!         "reviews"
-//!     }
-//!
-//!     fn objective(&self) -> &Objective {
-//!         &self.0
 //!     }
 //!
 //!     fn read(&self, _data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
@@ -37,6 +35,12 @@
 //!             target: Some(Target::Class(class)),
 //!         };
 //!         Ok(rows.map(example).to_vec())
+//!     }
+//! }
+//!
+//! impl Task for Reviews {
+//!     fn objective(&self) -> &Objective {
+//!         &self.0
 //!     }
 //! }
 //!
@@ -96,7 +100,7 @@
 //!
 //! | to | read |
 //! |---|---|
-//! | define a task, or use one that is here | [`Task`], [`TableTask`], [`glue`], [`acceptability`] |
+//! | define a task, or use one that is here | [`Task`], [`TaskData`], [`TableTask`], [`glue`], [`acceptability`], [`registry`] |
 //! | train, with checkpoints and early stopping | [`train()`], [`TrainOptions`], [`Method`], [`Observer`], [`Snapshot`] |
 //! | train something else in the same loop | [`Learner`], [`fit`], [`fit_with_hooks`] |
 //! | write texts from data records | [`data_to_text`], [`facts`], [`train_causal`] |
@@ -125,8 +129,8 @@ pub use data::text_file::read_text_file;
 pub use tasks::class_check::{ClassCount, class_counts, class_warnings};
 pub use tasks::labels::{LabelError, align_to_head, is_unnamed, with_label_order};
 pub use tasks::table::{TableConfig, TableTask};
-pub use tasks::task::{Task, TextColumns};
-pub use tasks::{acceptability, data_to_text, facts, glue};
+pub use tasks::task::{Task, TaskData, TextColumns};
+pub use tasks::{acceptability, data_to_text, facts, glue, registry};
 
 // Training.
 pub use data::fingerprint::Fingerprint;

@@ -9,6 +9,7 @@ use mtlora::models::{
 };
 use mtlora::train::bench::{Subject, Trains, causal_flops, classifier_flops};
 use mtlora::train::data_to_text::GenerationTask;
+use mtlora::train::registry;
 use mtlora::train::{
     BatchSize, FitError, Task, TrainOptions, encode, encode_records, shuffled, task_config,
 };
@@ -90,9 +91,12 @@ struct Epoch {
 }
 
 pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    match (args.model.open()?, task::find_generation(&args.task, None)?) {
+    match (
+        args.model.open()?,
+        registry::open_generation(&args.task, None)?,
+    ) {
         (ModelConfig::Classifier(config), None) => {
-            let task = task::find(&args.task, None, &args.data)?;
+            let task = registry::open_classification(&args.task, None, &args.data)?;
             classifier(&args, &config, task.as_ref(), json)
         }
         (ModelConfig::Causal(config), Some(task)) => causal(&args, &config, task.as_ref(), json),

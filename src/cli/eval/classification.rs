@@ -5,7 +5,8 @@ use burn::module::Module;
 use mtlora::core::{device, devices};
 use mtlora::models::{ClassifierConfig, SequenceClassifier, TextEncoder};
 use mtlora::train::{
-    LoadedClassifier, ModelSpec, Task, TypedConfig, evaluate, glue, task_config, trained_parameters,
+    LoadedClassifier, ModelSpec, TaskData, TypedConfig, evaluate, glue, registry, task_config,
+    trained_parameters,
 };
 use serde_json::json;
 
@@ -163,7 +164,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .task
         .or_else(|| stored.map(|config| config.data.task.clone()))
         .ok_or("--task is needed")?;
-    if task::find_generation(&name, None)?.is_some() {
+    if registry::open_generation(&name, None)?.is_some() {
         return Err(format!(
             "{name} is a data-to-text task: score a run with --run, an adapter with --adapter, or what `mtlora \
              generate` writes with `mtlora score`"
@@ -183,7 +184,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let task = match stored {
         Some(config) => task::for_run(&name, config, &data)?,
-        None => task::find(&name, Some(table), &data)?,
+        None => registry::open_classification(&name, Some(table), &data)?,
     };
     let device_name = args
         .device

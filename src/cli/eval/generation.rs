@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use mtlora::core::device;
+use mtlora::train::registry;
 use mtlora::train::text_metrics::MeteorJar;
 use mtlora::train::{
     GenerationRun, MetricValues, ModelSpec, RunConfig, RunResults, trained_parameters,
@@ -32,7 +33,7 @@ pub(crate) fn run(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     let name = wanted.task.as_ref().unwrap_or(&config.data.task);
-    let task = task::find_generation(name, config.kind.pairs.clone())?
+    let task = registry::open_generation(name, config.kind.pairs.clone())?
         .ok_or_else(|| format!("the run is of a data-to-text task, which {name} is not"))?;
     let data = wanted.data.as_ref().unwrap_or(&config.data.folder);
     let split = wanted.split.as_deref().unwrap_or(task.dev_split());

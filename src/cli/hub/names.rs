@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mtlora::hub::{Hub, HubError, Progress, RepoId, RepoKind};
 use mtlora::train::glue::{self, GlueTask};
-use mtlora::train::{AdapterSettings, DataError, Run, RunConfig};
+use mtlora::train::{AdapterSettings, DataError, Run, RunConfig, TaskData};
 
 use crate::cli::hub::transfers::Transfers;
 use crate::cli::model::notes;
@@ -103,7 +103,7 @@ pub(crate) fn run_data(
     let (Some((RepoKind::Dataset, id)), Ok(task)) = (of_hub, glue::task(task)) else {
         return Ok(data.to_path_buf());
     };
-    let split = split.unwrap_or_else(|| mtlora::train::Task::dev_split(&task));
+    let split = split.unwrap_or_else(|| task.dev_split());
     if task.has_hub_split(data, split) {
         Ok(data.to_path_buf())
     } else {

@@ -8,6 +8,7 @@ use mtlora::core::{device, devices};
 use mtlora::models::{
     MaskedLm, ModelFamilies, ModelSizes, TextConfig, TextEncoder, train_tokenizer, write_tokenizer,
 };
+use mtlora::train::registry;
 use mtlora::train::{InputColumns, Pairs, read_inputs};
 use mtlora::train::{PretrainOptions, PretrainProgress, pretrain};
 use serde_json::json;
@@ -176,7 +177,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 /// The text to learn from.
 fn lines(args: &Args) -> Result<Vec<String>, Box<dyn Error>> {
     if let (Some(name), Some(data)) = (&args.task, &args.data) {
-        let task = task::find_generation(name, None)?
+        let task = registry::open_generation(name, None)?
             .ok_or_else(|| format!("--task is for data-to-text tasks, which {name} is not"))?;
         let records = task::read_records(task.as_ref(), data, task.train_split())?;
         return Ok(records

@@ -7,10 +7,10 @@ use mtlora::core::devices;
 use mtlora::models::{
     AdapterConfig, CausalConfig, CausalModelConfig, ClassifierConfig, GenerationConfig, TextConfig,
 };
-use mtlora::train::data_to_text::{GenerationTask, PairsConfig};
+use mtlora::train::data_to_text::{GenerationTask, PairsConfig, PairsTask};
 use mtlora::train::{
     AdapterSettings, BaseSpec, ClassificationRun, DataSpec, GenerationRun, HeadSpec, MethodName,
-    RunConfig, SaveOptions, Task, glue, settings_of,
+    RunConfig, SaveOptions, TableTask, Task, TaskData, glue, registry, settings_of,
 };
 
 use crate::cli::hub;
@@ -18,7 +18,6 @@ use crate::cli::model::finished;
 use crate::cli::model::head::{Head, HeadOf};
 use crate::cli::settings::defaults::{self, Defaults, LABEL_SMOOTHING, NONE};
 use crate::cli::settings::flags::Settings;
-use crate::cli::settings::task;
 use crate::cli::text::encoding;
 
 /// A run with its task.
@@ -46,13 +45,13 @@ impl Settings {
         let needed = |name| format!("--{name} is needed");
         let name = self.task.clone().ok_or_else(|| needed("task"))?;
         let model = self.model.clone().ok_or_else(|| needed("model"))?;
-        let pairs = (name == task::PAIRS).then(|| self.pairs());
-        let generation = task::find_generation(&name, pairs.clone())?;
+        let pairs = (name == PairsTask::NAME).then(|| self.pairs());
+        let generation = registry::open_generation(&name, pairs.clone())?;
         // Before anything is fetched.
         match &generation {
             Some(_) => self.refuse_labels(&name)?,
             None => {
-                task::check_name(&name)?;
+                registry::find(&name)?;
                 self.refuse_data_to_text(&name)?;
             }
         }
@@ -93,7 +92,7 @@ impl Settings {
         place: Place,
         head: HeadOf<'_>,
     ) -> Result<Resolved, Box<dyn Error>> {
-        let table = (name == task::TABLE).then(|| self.table());
+        let table = (name == TableTask::NAME).then(|| self.table());
         let head = match (self.fresh_head, head) {
             (Some(true), HeadOf::Adapter(folder, adapter)) if adapter.num_labels().is_some() => {
                 return Err(format!(
@@ -105,13 +104,13 @@ impl Settings {
             (Some(true), _) => HeadOf::Fresh,
             (_, head) => head,
         };
-        let mut task = task::find(name, table.clone(), &place.data)?;
+        let mut task = registry::open_classification(name, table.clone(), &place.data)?;
         let head = Head::find(head, &place.model)?;
         task = head.fit(task, self.labels.as_deref())?;
         let table = table.map(|table| table.with_classes_of(task.as_ref()));
         if table.is_some() {
             // Splits may have classes that the head knows and the train split lacks.
-            task = task::find(name, table.clone(), &place.data)?;
+            task = registry::open_classification(name, table.clone(), &place.data)?;
         }
         let model = ClassifierConfig::from_folder(&place.model)?;
         let defaults = Defaults::classification().on(model.model_type());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use mtlora::core::{device, devices};
 use mtlora::models::{CausalConfig, CausalLm, CausalText, GenerationConfig, TextConfig};
 use mtlora::train::data_to_text::GenerationTask;
+use mtlora::train::registry;
 use mtlora::train::{
     GenerationRun, InputColumns, LoadedGenerator, ModelSpec, Pairs, PromptForm, RoutedColumns, Run,
     RunConfig, WriteError, WriteOptions, Written, load_generators, read_input_lines, read_inputs,
@@ -292,7 +293,7 @@ fn run_task(
     let Some(run) = run else {
         return Ok(None);
     };
-    Ok(task::find_generation(
+    Ok(registry::open_generation(
         &run.data.task,
         run.kind.pairs.clone(),
     )?)

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use mtlora::train::{Run, RunKind, TypedConfig};
+use mtlora::train::{Run, RunKind, TypedConfig, registry};
 
 use crate::cli::console::output;
 use crate::cli::hub;
@@ -67,7 +67,7 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
             let name = &config.data.task;
             let unknown = || format!("there is no task {name} (see `mtlora tasks`)");
             let task =
-                task::find_generation(name, config.kind.pairs.clone())?.ok_or_else(unknown)?;
+                registry::open_generation(name, config.kind.pairs.clone())?.ok_or_else(unknown)?;
             generation::run(&config, task.as_ref(), begin, output)
         }
     }

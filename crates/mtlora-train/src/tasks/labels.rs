@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::data::error::{DataError, listed};
 use crate::data::example::{Example, Objective, Target};
 use crate::metrics::labels::{self as metrics, MetricName};
-use crate::tasks::task::{Task, TextColumns};
+use crate::tasks::task::{Task, TaskData, TextColumns};
 
 /// The prefix of the default names that `transformers` gives to outputs.
 const UNNAMED: &str = "LABEL_";
@@ -332,13 +332,11 @@ impl Reordered {
     }
 }
 
-impl Task for Reordered {
+impl TaskData for Reordered {
+    type Item = Example;
+
     fn name(&self) -> &str {
         self.task.name()
-    }
-
-    fn objective(&self) -> &Objective {
-        &self.objective
     }
 
     fn read(&self, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
@@ -372,6 +370,12 @@ impl Task for Reordered {
 
     fn splits(&self) -> Vec<&str> {
         self.task.splits()
+    }
+}
+
+impl Task for Reordered {
+    fn objective(&self) -> &Objective {
+        &self.objective
     }
 
     fn metric_names(&self) -> &[MetricName] {
@@ -542,13 +546,13 @@ mod tests {
 
     struct Two(Objective);
 
-    impl Task for Two {
+    impl TaskData for Two {
+        type Item = Example;
+
         fn name(&self) -> &str {
             "two"
         }
-        fn objective(&self) -> &Objective {
-            &self.0
-        }
+
         fn read(&self, _: &Path, _: &str) -> Result<Vec<Example>, DataError> {
             let example = |class| Example {
                 text: "x".into(),
@@ -557,6 +561,13 @@ mod tests {
             };
             Ok(vec![example(0), example(1)])
         }
+    }
+
+    impl Task for Two {
+        fn objective(&self) -> &Objective {
+            &self.0
+        }
+
         fn metric_names(&self) -> &[MetricName] {
             &[MetricName::F1, MetricName::Accuracy]
         }

@@ -6,6 +6,7 @@ pub mod data_to_text;
 pub mod facts;
 pub mod glue;
 pub(crate) mod labels;
+pub mod registry;
 pub(crate) mod synthetic;
 pub(crate) mod table;
 pub(crate) mod task;

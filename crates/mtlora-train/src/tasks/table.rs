@@ -21,7 +21,7 @@ use crate::data::example::{Example, Objective, Target};
 use crate::data::rows;
 use crate::data::table_file::{self, RawRow};
 use crate::metrics::labels::{self as metrics, MetricName};
-use crate::tasks::task::{Task, TextColumns};
+use crate::tasks::task::{Task, TaskData, TextColumns};
 
 const TRAIN: &str = "train";
 const DEV: &str = "dev";
@@ -93,6 +93,9 @@ pub struct TableTask {
 }
 
 impl TableTask {
+    /// The name on the command line of the task with the user's own table.
+    pub const NAME: &'static str = "table";
+
     /// The task of that name in the folder `data`. Reads the train split if the classes have to be collected from it.
     ///
     /// # Errors
@@ -211,13 +214,11 @@ impl TableTask {
     }
 }
 
-impl Task for TableTask {
+impl TaskData for TableTask {
+    type Item = Example;
+
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn objective(&self) -> &Objective {
-        &self.objective
     }
 
     /// Splits other than `train` and `dev` need no labels.
@@ -232,6 +233,12 @@ impl Task for TableTask {
 
     fn splits(&self) -> Vec<&str> {
         table_file::splits(&self.config.files)
+    }
+}
+
+impl Task for TableTask {
+    fn objective(&self) -> &Objective {
+        &self.objective
     }
 
     fn metric_names(&self) -> &[MetricName] {

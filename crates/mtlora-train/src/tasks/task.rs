@@ -1,4 +1,5 @@
-//! A task: where its examples come from, what is predicted about them, and how that is scored.
+//! The interface of a task: where its examples come from, what the model predicts for them, and how predictions are
+//! scored.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use crate::data::error::DataError;
 use crate::data::example::{Example, Objective};
 use crate::metrics::labels::MetricName;
 
-/// The columns of a table that a task's texts are in.
+/// The columns of a table that hold a task's texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextColumns<'a> {
     /// The column with the text.
@@ -15,25 +16,94 @@ pub struct TextColumns<'a> {
     pub pair: Option<&'a str>,
 }
 
-/// A task to fine-tune on.
+/// What every kind of task has: a name, and splits of examples that are read from the user's data folder.
+pub trait TaskData: Send + Sync {
+    /// An example: [`Example`] for a [`Task`], and [`Record`](crate::data_to_text::Record) for a
+    /// [`GenerationTask`](crate::data_to_text::GenerationTask).
+    type Item;
+
+    /// The name in reports and on the command line.
+    fn name(&self) -> &str;
+
+    /// The examples of one split, in the order of the file.
+    ///
+    /// `data` is the folder that the user names, and `split` one of [`splits`](Self::splits).
+    ///
+    /// # Errors
+    /// Whatever keeps the file from being read, with the file and the line.
+    fn read(&self, data: &Path, split: &str) -> Result<Vec<Self::Item>, DataError>;
+
+    /// Reads a split like [`read`](Self::read), and passes to `note` what the user should know about the data although
+    /// it is not an error.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_noting(
+        &self,
+        data: &Path,
+        split: &str,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Self::Item>, DataError> {
+        let _ = note;
+        self.read(data, split)
+    }
+
+    /// A description of the task in one line; empty by default.
+    fn describe(&self) -> &str {
+        ""
+    }
+
+    /// The split to train on.
+    fn train_split(&self) -> &str {
+        "train"
+    }
+
+    /// The split that decides which checkpoint is the best.
+    fn dev_split(&self) -> &str {
+        "dev"
+    }
+
+    /// The split to report final scores on, if the task has one.
+    fn test_split(&self) -> Option<&str> {
+        None
+    }
+
+    /// The names of all splits.
+    fn splits(&self) -> Vec<&str> {
+        let mut splits = vec![self.train_split(), self.dev_split()];
+        splits.extend(self.test_split());
+        splits
+    }
+}
+
+/// The error for a split that a task does not have.
+pub(crate) fn unknown_split<T: TaskData + ?Sized>(task: &T, split: &str) -> DataError {
+    DataError::UnknownSplit {
+        task: task.name().to_string(),
+        split: split.to_string(),
+        known: task.splits().into_iter().map(String::from).collect(),
+    }
+}
+
+/// A task whose examples have a class or a number to predict.
 ///
-/// Built in are the [GLUE tasks](crate::tasks::glue) and [tables of one's own](crate::TableTask). A task defined elsewhere
-/// says its name, its objective and how its examples are read; the rest has defaults:
+/// The [GLUE tasks](crate::tasks::glue) and [the user's own tables](crate::TableTask) are built in. A task defined
+/// elsewhere needs a name, an objective and a way to read its examples; everything else has defaults:
 ///
 /// ```
 /// use std::path::Path;
 ///
-/// use mtlora_train::{DataError, Example, Objective, Target, Task};
+/// use mtlora_train::{DataError, Example, Objective, Target, Task, TaskData};
 ///
 /// struct Parity(Objective);
 ///
-/// impl Task for Parity {
+/// impl TaskData for Parity {
+///     type Item = Example;
+///
 ///     fn name(&self) -> &str {
 ///         "parity"
 ///     }
-///     fn objective(&self) -> &Objective {
-///         &self.0
-///     }
+///
 ///     fn read(&self, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
 ///         let path = data.join(format!("{split}.txt"));
 ///         let text = std::fs::read_to_string(&path).map_err(|error| DataError::io(&path, error))?;
@@ -47,58 +117,18 @@ pub struct TextColumns<'a> {
 ///             .collect())
 ///     }
 /// }
+///
+/// impl Task for Parity {
+///     fn objective(&self) -> &Objective {
+///         &self.0
+///     }
+/// }
 /// ```
-pub trait Task: Send + Sync {
-    /// The name in reports and on the command line.
-    fn name(&self) -> &str;
-
-    /// What is asked of the model.
+pub trait Task: TaskData<Item = Example> {
+    /// What the model predicts. A class in an example's target is below the number of labels, and a value is finite.
     fn objective(&self) -> &Objective;
 
-    /// The examples of one split, in the file's order.
-    ///
-    /// `data` is the folder the user names, `split` one of [`splits`](Self::splits). A class in a target is smaller
-    /// than the number of labels, and a value is finite.
-    ///
-    /// # Errors
-    /// Whatever keeps the file from being read, with the file and line it is about.
-    fn read(&self, data: &Path, split: &str) -> Result<Vec<Example>, DataError>;
-
-    /// The same, and tells `note` what the user should know about the data though it is no error.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    fn read_noting(
-        &self,
-        data: &Path,
-        split: &str,
-        note: &mut dyn FnMut(&str),
-    ) -> Result<Vec<Example>, DataError> {
-        let _ = note;
-        self.read(data, split)
-    }
-
-    /// One line on what the task is; empty if there is nothing to say.
-    fn describe(&self) -> &str {
-        ""
-    }
-
-    /// The split to train on.
-    fn train_split(&self) -> &str {
-        "train"
-    }
-
-    /// The split to choose the best checkpoint by.
-    fn dev_split(&self) -> &str {
-        "dev"
-    }
-
-    /// The splits there may be.
-    fn splits(&self) -> Vec<&str> {
-        vec![self.train_split(), self.dev_split()]
-    }
-
-    /// What is reported, the most important first: accuracy, or for regression the two correlations.
+    /// The reported metrics, the most important first. By default accuracy, or for a regression the two correlations.
     fn metric_names(&self) -> &[MetricName] {
         match self.objective() {
             Objective::Classification { .. } => &[MetricName::Accuracy],
@@ -106,18 +136,18 @@ pub trait Task: Send + Sync {
         }
     }
 
-    /// The class that F1 is about: of two, the second.
+    /// The class that F1 is about. By default the second of two classes.
     fn positive_class(&self) -> usize {
         1
     }
 
-    /// The columns of a table with texts for this task; several where its files are published in several layouts, and
-    /// nothing if it does not say.
+    /// The columns that hold the texts of a table for this task. There are several entries if its files are published
+    /// in several layouts, and none by default.
     fn text_columns(&self) -> Vec<TextColumns<'_>> {
         Vec::new()
     }
 
-    /// The metric that the best checkpoint is best in: the first of [`metric_names`](Self::metric_names).
+    /// The metric that decides which checkpoint is the best: the first of [`metric_names`](Self::metric_names).
     fn main_metric(&self) -> MetricName {
         self.metric_names()
             .first()
@@ -132,15 +162,21 @@ mod tests {
 
     struct Bare(Objective);
 
-    impl Task for Bare {
+    impl TaskData for Bare {
+        type Item = Example;
+
         fn name(&self) -> &str {
             "bare"
         }
-        fn objective(&self) -> &Objective {
-            &self.0
-        }
+
         fn read(&self, _: &Path, split: &str) -> Result<Vec<Example>, DataError> {
             Err(DataError::other(format!("no {split}")))
+        }
+    }
+
+    impl Task for Bare {
+        fn objective(&self) -> &Objective {
+            &self.0
         }
     }
 

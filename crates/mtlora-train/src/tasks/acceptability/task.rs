@@ -4,7 +4,7 @@ use crate::data::error::DataError;
 use crate::data::example::{Example, Objective};
 use crate::metrics::labels::MetricName;
 use crate::tasks::glue::{self, GlueTask};
-use crate::tasks::task::{Task, TextColumns};
+use crate::tasks::task::{Task, TaskData, TextColumns};
 
 /// The acceptability task as [`write_tsv`](super::write_tsv) writes it: CoLA's format and classes.
 #[derive(Clone, Debug)]
@@ -17,22 +17,22 @@ impl Acceptability {
     pub const NAME: &'static str = "acceptability";
 
     /// The task.
-    ///
-    /// # Errors
-    /// None while there is a task `cola`.
-    pub fn new() -> Result<Self, DataError> {
-        let cola = glue::task("cola")?;
-        Ok(Self { cola })
+    pub fn new() -> Self {
+        Self { cola: glue::cola() }
     }
 }
 
-impl Task for Acceptability {
+impl Default for Acceptability {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TaskData for Acceptability {
+    type Item = Example;
+
     fn name(&self) -> &str {
         Self::NAME
-    }
-
-    fn objective(&self) -> &Objective {
-        self.cola.objective()
     }
 
     fn read(&self, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
@@ -41,6 +41,12 @@ impl Task for Acceptability {
 
     fn describe(&self) -> &str {
         "is the sentence well formed? made by this project; the first run's"
+    }
+}
+
+impl Task for Acceptability {
+    fn objective(&self) -> &Objective {
+        self.cola.objective()
     }
 
     fn metric_names(&self) -> &[MetricName] {

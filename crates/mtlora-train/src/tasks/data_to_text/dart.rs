@@ -4,10 +4,11 @@ use serde::Deserialize;
 
 use super::entry::{Collected, Entry, Text};
 use super::record::Record;
-use super::task::{GenerationTask, Scorer, unknown_split};
+use super::task::{GenerationTask, Scorer};
 use super::{json, xml};
 use crate::data::error::DataError;
 use crate::data::text_file::read_text;
+use crate::tasks::task::{TaskData, unknown_split};
 
 /// The folder that the files may be in, inside of the data folder.
 const FOLDER: &str = "dart";
@@ -18,13 +19,11 @@ const FOLDER: &str = "dart";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dart;
 
-impl GenerationTask for Dart {
+impl TaskData for Dart {
+    type Item = Record;
+
     fn name(&self) -> &str {
         "dart"
-    }
-
-    fn scorer(&self) -> Scorer {
-        Scorer::Dart
     }
 
     fn read(&self, data: &Path, split: &str) -> Result<Vec<Record>, DataError> {
@@ -74,6 +73,16 @@ impl GenerationTask for Dart {
 
     fn describe(&self) -> &str {
         "triples from tables of all kinds in a sentence or two; DART"
+    }
+
+    fn test_split(&self) -> Option<&str> {
+        Some("test")
+    }
+}
+
+impl GenerationTask for Dart {
+    fn scorer(&self) -> Scorer {
+        Scorer::Dart
     }
 }
 

@@ -2,11 +2,12 @@ use std::path::Path;
 
 use super::linearise;
 use super::record::{Grouped, Record};
-use super::task::{GenerationTask, Scorer, unknown_split};
+use super::task::{GenerationTask, Scorer};
 use crate::data::error::{DataError, shown};
 use crate::data::python;
 use crate::data::rows::{check_width, csv, need_column};
 use crate::data::text_file::read_text;
+use crate::tasks::task::{TaskData, unknown_split};
 
 /// The folder that the files may be in, inside of the data folder.
 const FOLDER: &str = "e2e";
@@ -18,7 +19,9 @@ const FOLDER: &str = "e2e";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct E2e;
 
-impl GenerationTask for E2e {
+impl TaskData for E2e {
+    type Item = Record;
+
     fn name(&self) -> &str {
         "e2e"
     }
@@ -76,11 +79,17 @@ impl GenerationTask for E2e {
         "a restaurant's attributes in a sentence or two; the E2E challenge"
     }
 
+    fn test_split(&self) -> Option<&str> {
+        Some("test")
+    }
+}
+
+impl GenerationTask for E2e {
     fn input_column(&self) -> &str {
         "mr"
     }
 
-    /// A cell with a meaning representation, or an input as [`read`](GenerationTask::read) makes it.
+    /// A cell with a meaning representation, or an input as [`read`](TaskData::read) makes it.
     fn input(&self, path: &Path, line: usize, cell: &str) -> Result<String, DataError> {
         if cell.contains('[') && !cell.contains(" : ") {
             Ok(linearise::slots(slots(path, line, cell)?))

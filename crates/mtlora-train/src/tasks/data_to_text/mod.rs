@@ -33,7 +33,6 @@ pub use task::{GenerationTask, Scorer};
 pub use webnlg::WebNlg;
 
 pub(crate) use record::Grouped;
-pub(crate) use task::unknown_split;
 
 /// What a damaged file of a reader's format makes of it: an error with the file's name, or records.
 #[cfg(test)]

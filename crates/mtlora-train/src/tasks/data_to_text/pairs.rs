@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Grouped, Record};
-use super::task::{GenerationTask, unknown_split};
+use super::task::GenerationTask;
 use crate::data::error::{DataError, shown};
 use crate::data::python;
 use crate::data::table_file;
+use crate::tasks::task::{TaskData, unknown_split};
 
 /// What the columns of a table of pairs mean.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct PairsTask {
 }
 
 impl PairsTask {
+    /// The name on the command line of the task with the user's own pairs.
+    pub const NAME: &'static str = "pairs";
+
     /// The task of that name.
     ///
     /// # Errors
@@ -100,7 +104,9 @@ impl PairsTask {
     }
 }
 
-impl GenerationTask for PairsTask {
+impl TaskData for PairsTask {
+    type Item = Record;
+
     fn name(&self) -> &str {
         &self.name
     }
@@ -118,16 +124,18 @@ impl GenerationTask for PairsTask {
         self.read_file(&path)
     }
 
-    fn input_column(&self) -> &str {
-        &self.config.prompt
-    }
-
     fn describe(&self) -> &str {
         "prompts and completions of one's own: CSV, TSV or JSONL"
     }
 
     fn splits(&self) -> Vec<&str> {
         table_file::splits(&self.config.files)
+    }
+}
+
+impl GenerationTask for PairsTask {
+    fn input_column(&self) -> &str {
+        &self.config.prompt
     }
 }
 

@@ -2,25 +2,30 @@ use std::path::Path;
 
 use super::record::Record;
 use crate::data::error::DataError;
+use crate::tasks::task::TaskData;
 
-/// A data-to-text task: where its records come from, and how what a model writes is scored.
+/// A data-to-text task, for which a model writes a text about an input.
 ///
-/// The sibling of [`Task`](crate::Task). Built in are [`E2e`](super::E2e), [`WebNlg`](super::WebNlg),
-/// [`Dart`](super::Dart), [pairs of one's own](super::PairsTask) and [`Facts`](crate::tasks::facts::Facts). A task defined
-/// elsewhere says its name and how its records are read; the rest has defaults:
+/// [`E2e`](super::E2e), [`WebNlg`](super::WebNlg), [`Dart`](super::Dart), [the user's own pairs](super::PairsTask) and
+/// [`Facts`](crate::facts::Facts) are built in. [`read`](TaskData::read) returns the distinct inputs of a split in the
+/// order in which they first appear: at least one record, each with at least one reference. A task defined elsewhere
+/// needs a name and a way to read its records; everything else has defaults:
 ///
 /// ```
 /// use std::path::Path;
 ///
-/// use mtlora_train::DataError;
+/// use mtlora_train::{DataError, TaskData};
 /// use mtlora_train::data_to_text::{GenerationTask, Record};
 ///
 /// struct Shout;
 ///
-/// impl GenerationTask for Shout {
+/// impl TaskData for Shout {
+///     type Item = Record;
+///
 ///     fn name(&self) -> &str {
 ///         "shout"
 ///     }
+///
 ///     fn read(&self, data: &Path, split: &str) -> Result<Vec<Record>, DataError> {
 ///         let path = data.join(format!("{split}.txt"));
 ///         let text = std::fs::read_to_string(&path).map_err(|error| DataError::io(&path, error))?;
@@ -33,99 +38,55 @@ use crate::data::error::DataError;
 ///             })
 ///             .collect())
 ///     }
+///
+///     fn test_split(&self) -> Option<&str> {
+///         Some("test")
+///     }
 /// }
+///
+/// impl GenerationTask for Shout {}
 /// ```
-pub trait GenerationTask: Send + Sync {
-    /// The name in reports and on the command line.
-    fn name(&self) -> &str;
-
-    /// The records of one split: its distinct inputs, in the order in which they first appear.
-    ///
-    /// `data` is the folder the user names, `split` one of [`splits`](Self::splits). There is at least one record, and
-    /// each has at least one reference.
-    ///
-    /// # Errors
-    /// Whatever keeps the file from being read, with the file and line it is about.
-    fn read(&self, data: &Path, split: &str) -> Result<Vec<Record>, DataError>;
-
-    /// The same, and tells `note` what the user should know about the data though it is no error.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    fn read_noting(
-        &self,
-        data: &Path,
-        split: &str,
-        note: &mut dyn FnMut(&str),
-    ) -> Result<Vec<Record>, DataError> {
-        let _ = note;
-        self.read(data, split)
-    }
-
-    /// One line on what the task is; empty if there is nothing to say.
-    fn describe(&self) -> &str {
-        ""
-    }
-
-    /// The split to train on.
-    fn train_split(&self) -> &str {
-        "train"
-    }
-
-    /// The split to choose the best checkpoint by.
-    fn dev_split(&self) -> &str {
-        "dev"
-    }
-
-    /// The split to report scores of.
-    fn test_split(&self) -> &str {
-        "test"
-    }
-
-    /// The splits there may be.
-    fn splits(&self) -> Vec<&str> {
-        vec![self.train_split(), self.dev_split(), self.test_split()]
-    }
-
-    /// The column of a table with inputs for this task.
+pub trait GenerationTask: TaskData<Item = Record> {
+    /// The column of a table that holds this task's inputs.
     fn input_column(&self) -> &str {
         "prompt"
     }
 
-    /// The input that a cell of that column, or a line of text, on `line` of the file `path`, stands for.
+    /// Converts a cell of that column, or a line of text, to the input that the model reads. The cell is on `line` of
+    /// the file `path`.
     ///
     /// # Errors
-    /// When the cell is not as the task has it.
+    /// When the cell does not have the task's format.
     fn input(&self, path: &Path, line: usize, cell: &str) -> Result<String, DataError> {
         let _ = (path, line);
         Ok(cell.to_string())
     }
 
-    /// Whose script scores what a model writes.
+    /// The evaluation script that scores the written texts.
     fn scorer(&self) -> Scorer {
         Scorer::WebNlg
     }
 
-    /// What is reported, the most important first.
+    /// The reported metrics, the most important first.
     fn metric_names(&self) -> &'static [&'static str] {
         self.scorer().metric_names()
     }
 }
 
-/// Whose script scores texts: which metrics there are, and on which scales.
+/// The evaluation script that texts are scored like. It determines the metrics and their scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scorer {
     /// The E2E challenge's `measure_scores.py`, on its own scales.
     E2e,
     /// The WebNLG 2020 evaluation's, from 0 to 100.
     WebNlg,
-    /// The same, for texts that are tokenized already.
+    /// The WebNLG 2020 evaluation's, for texts that are already tokenized.
     Dart,
 }
 
 impl Scorer {
-    /// The metrics' names in reports, the most important first. `meteor` is the official program's; without it
-    /// `meteor_exact_stem` stands in its place.
+    /// The metrics' names in reports, the most important first. `meteor` is the official program's; without it,
+    /// `meteor_exact_stem` takes its place.
     pub fn metric_names(self) -> &'static [&'static str] {
         match self {
             Self::E2e => &["bleu", "nist", "meteor", "rouge_l", "cider"],
@@ -134,29 +95,30 @@ impl Scorer {
     }
 }
 
-/// What to say of a split that a task does not have.
-pub(crate) fn unknown_split(task: &dyn GenerationTask, split: &str) -> DataError {
-    DataError::UnknownSplit {
-        task: task.name().to_string(),
-        split: split.to_string(),
-        known: task.splits().into_iter().map(String::from).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::task::unknown_split;
 
     struct Bare;
 
-    impl GenerationTask for Bare {
+    impl TaskData for Bare {
+        type Item = Record;
+
         fn name(&self) -> &str {
             "bare"
         }
+
         fn read(&self, _: &Path, split: &str) -> Result<Vec<Record>, DataError> {
             Err(unknown_split(self, split))
         }
+
+        fn test_split(&self) -> Option<&str> {
+            Some("test")
+        }
     }
+
+    impl GenerationTask for Bare {}
 
     #[test]
     fn a_task_needs_two_methods_and_works_as_an_object() {

@@ -6,10 +6,11 @@ use serde::Deserialize;
 
 use super::entry::{Collected, Entry, Text};
 use super::record::Record;
-use super::task::{GenerationTask, unknown_split};
+use super::task::GenerationTask;
 use super::{json, xml};
 use crate::data::error::DataError;
 use crate::data::text_file::read_text;
+use crate::tasks::task::{TaskData, unknown_split};
 
 /// The folder that the splits may be in, inside of the data folder.
 const FOLDER: &str = "webnlg";
@@ -38,7 +39,9 @@ const SEEN: [&str; 10] = [
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WebNlg;
 
-impl GenerationTask for WebNlg {
+impl TaskData for WebNlg {
+    type Item = Record;
+
     fn name(&self) -> &str {
         "webnlg"
     }
@@ -80,7 +83,13 @@ impl GenerationTask for WebNlg {
     fn describe(&self) -> &str {
         "triples from DBpedia in a sentence or two; the WebNLG challenge of 2017"
     }
+
+    fn test_split(&self) -> Option<&str> {
+        Some("test")
+    }
 }
+
+impl GenerationTask for WebNlg {}
 
 /// Where a split is.
 struct Files {

@@ -5,7 +5,8 @@ use crate::data::error::DataError;
 use crate::data::python;
 use crate::data::rows::{json_reason, lines};
 use crate::data::text_file::read_text;
-use crate::tasks::data_to_text::{GenerationTask, Grouped, Record, unknown_split};
+use crate::tasks::data_to_text::{GenerationTask, Grouped, Record};
+use crate::tasks::task::{TaskData, unknown_split};
 
 /// The task as [`write_jsonl`](super::write_jsonl) writes it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,7 +17,9 @@ impl Facts {
     pub const NAME: &'static str = "facts";
 }
 
-impl GenerationTask for Facts {
+impl TaskData for Facts {
+    type Item = Record;
+
     fn name(&self) -> &str {
         Self::NAME
     }
@@ -57,7 +60,13 @@ impl GenerationTask for Facts {
     fn describe(&self) -> &str {
         "one to four facts in a sentence or two; made by this project; the first run's"
     }
+
+    fn test_split(&self) -> Option<&str> {
+        Some("test")
+    }
 }
+
+impl GenerationTask for Facts {}
 
 #[cfg(test)]
 mod tests {

@@ -194,7 +194,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::tasks::glue::{task, tasks};
-    use crate::tasks::task::Task;
+    use crate::tasks::task::TaskData;
 
     /// Files that pyarrow wrote: see make.py there.
     fn fixtures() -> PathBuf {

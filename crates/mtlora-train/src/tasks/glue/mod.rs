@@ -6,7 +6,7 @@
 //!
 //! A line with too few or too many columns is an error. The one exception is QQP, whose published files have a few
 //! questions with a line break in them (some 24 of 363,870 lines of the train set): up to one such line in 1,000 is
-//! left out there, as the Hugging Face data set does, and [`Task::read_noting`] says how many.
+//! left out there, as the Hugging Face data set does, and [`TaskData::read_noting`] says how many.
 //!
 //! Where there are none, Parquet files as the Hugging Face Hub has them ([`HUB_DATASET`]) are read: `rte/` with
 //! `validation-00000-of-00001.parquet` and so on, or that folder itself.
@@ -21,7 +21,7 @@ use crate::data::example::{Example, Objective, Target};
 use crate::data::rows::{check_width, find_column, need_column, number, tsv};
 use crate::data::text_file::read_text;
 use crate::metrics::labels::MetricName::{self, Accuracy, F1, Matthews, Pearson, Spearman};
-use crate::tasks::task::{Task, TextColumns};
+use crate::tasks::task::{Task, TaskData, TextColumns, unknown_split};
 
 pub use hub::{HUB_DATASET, is_hub_file};
 
@@ -49,20 +49,22 @@ struct Spec {
 
 const SPLITS: &[&str] = &["train", "dev", "test"];
 
+const COLA: Spec = Spec {
+    name: "cola",
+    folder: "CoLA",
+    describe: "is the sentence acceptable English?",
+    text: "sentence",
+    pair: None,
+    label: "label",
+    classes: &[("0", "unacceptable"), ("1", "acceptable")],
+    metrics: &[Matthews],
+    splits: SPLITS,
+    headerless: Some(&["source", "label", "mark", "sentence"]),
+    may_break: false,
+};
+
 static SPECS: [Spec; 9] = [
-    Spec {
-        name: "cola",
-        folder: "CoLA",
-        describe: "is the sentence acceptable English?",
-        text: "sentence",
-        pair: None,
-        label: "label",
-        classes: &[("0", "unacceptable"), ("1", "acceptable")],
-        metrics: &[Matthews],
-        splits: SPLITS,
-        headerless: Some(&["source", "label", "mark", "sentence"]),
-        may_break: false,
-    },
+    COLA,
     Spec {
         name: "sst2",
         folder: "SST-2",
@@ -203,6 +205,11 @@ pub fn tasks() -> Vec<GlueTask> {
     SPECS.iter().map(GlueTask::new).collect()
 }
 
+/// CoLA, whose files and classes the acceptability task of this project shares.
+pub(crate) fn cola() -> GlueTask {
+    GlueTask::new(&COLA)
+}
+
 /// The task of that name; case, `-` and `_` do not matter, so that `SST-2` is `sst2`.
 ///
 /// # Errors
@@ -254,16 +261,7 @@ impl GlueTask {
             .iter()
             .find(|known| **known == name)
             .copied()
-            .ok_or_else(|| DataError::UnknownSplit {
-                task: self.spec.name.to_string(),
-                split: split.to_string(),
-                known: self
-                    .spec
-                    .splits
-                    .iter()
-                    .map(|known| known.to_string())
-                    .collect(),
-            })
+            .ok_or_else(|| unknown_split(self, split))
     }
 
     /// The text of a split, and the file it is from.
@@ -335,13 +333,11 @@ impl GlueTask {
     }
 }
 
-impl Task for GlueTask {
+impl TaskData for GlueTask {
+    type Item = Example;
+
     fn name(&self) -> &str {
         self.spec.name
-    }
-
-    fn objective(&self) -> &Objective {
-        &self.objective
     }
 
     fn read(&self, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
@@ -440,6 +436,12 @@ impl Task for GlueTask {
 
     fn splits(&self) -> Vec<&str> {
         self.spec.splits.to_vec()
+    }
+}
+
+impl Task for GlueTask {
+    fn objective(&self) -> &Objective {
+        &self.objective
     }
 
     fn metric_names(&self) -> &[MetricName] {

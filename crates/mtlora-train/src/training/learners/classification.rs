@@ -141,6 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::TaskData;
     use crate::data::error::DataError;
     use crate::run::model::classifier::task_config;
     use crate::training::batches::{BatchSize, by_length, shuffled};
@@ -151,17 +152,21 @@ mod tests {
 
     struct Any(Objective);
 
-    impl Task for Any {
+    impl TaskData for Any {
+        type Item = Example;
+
         fn name(&self) -> &str {
             "any"
         }
 
-        fn objective(&self) -> &Objective {
-            &self.0
-        }
-
         fn read(&self, _: &std::path::Path, _: &str) -> Result<Vec<Example>, DataError> {
             Ok(Vec::new())
+        }
+    }
+
+    impl Task for Any {
+        fn objective(&self) -> &Objective {
+            &self.0
         }
     }
 
