@@ -106,7 +106,7 @@ fn of_item(error: MetricError, batch: &[usize]) -> MetricError {
     }
 }
 
-/// Trains `model`, which [`Method::prepare`] has made ready on an autodiff `device`, and keeps the
+/// Trains `model`, which [`Method::prepare`](crate::Method::prepare) has made ready on an autodiff `device`, and keeps the
 /// state with the best score on `dev`; from the beginning, or from where a [`Snapshot`] was made.
 ///
 /// # Errors
