@@ -20,11 +20,9 @@ mod tied;
 mod trained;
 mod write;
 
-pub use crate::files::names::ADAPTER_CONFIG_FILE;
+pub use crate::files::names::{ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE};
 pub use combine::CombinedAdapter;
 pub use config::{AdapterConfig, PeftType, TargetModules};
 pub use error::AdapterError;
-pub use peft::{
-    ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, PeftAdapter, adapter_weights,
-};
+pub use peft::{AdaptedModule, PeftAdapter, adapter_weights};
 pub use trained::{TRAINED_FILE, TrainedFormat};

@@ -13,12 +13,7 @@ use super::tied::{TIED, as_peft_has_them};
 use super::write::write_files;
 use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
-use crate::files::names::ADAPTER_CONFIG_FILE;
-
-/// The name of the file with an adapter's tensors.
-pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// The name of that file in folders from before safetensors. It is read if the other one is missing.
-pub const ADAPTER_PICKLE_FILE: &str = "adapter_model.bin";
+use crate::files::names::{ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE};
 
 /// One adapted module.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,9 +7,8 @@ use std::path::Path;
 use burn::tensor::TensorData;
 
 use super::config::AdapterConfig;
-use super::peft::ADAPTER_WEIGHTS_FILE;
 use crate::error::ModelError;
-use crate::files::names::ADAPTER_CONFIG_FILE;
+use crate::files::names::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use crate::files::save::{write_atomically, write_checkpoint};
 
 /// Writes an adapter's folder.

@@ -4,6 +4,10 @@
 pub const CONFIG_FILE: &str = "config.json";
 /// The name of the file that says what the adapter is.
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
+/// The name of the file with an adapter's tensors.
+pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// The name of that file in folders from before safetensors. It is read if the other one is missing.
+pub const ADAPTER_PICKLE_FILE: &str = "adapter_model.bin";
 /// The tokenizer's file name in a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The settings of transformers' `generate`.
