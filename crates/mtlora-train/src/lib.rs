@@ -176,12 +176,14 @@ pub use run::config::settings::{
 pub use run::error::RunError;
 pub use run::folder::{Rewound, Run};
 pub use run::log::{LoggedEvaluation, LoggedStep, MetricsLog};
-pub use run::model::adapter_settings::{AdapterSettings, MethodName};
+pub use run::model::adapter_settings::AdapterSettings;
 pub use run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
 pub use run::model::classifier::{ClassifierSpec, HeadSpec, LoadedClassifier, task_config};
 pub use run::model::generator::{GeneratorSpec, LoadedGenerator};
-pub use run::model::init_from::{InitFromError, settings_of};
+pub use run::model::init_from::settings_of;
+pub use run::model::init_from_error::InitFromError;
 pub use run::model::load::trained_parameters;
+pub use run::model::method_name::MethodName;
 pub use run::results::{MetricValues, ParameterCounts, RunResults};
 pub use run::save_options::SaveOptions;
 pub use run::saver::Saver;

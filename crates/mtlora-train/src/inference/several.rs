@@ -12,11 +12,11 @@ use crate::data::table_file;
 use crate::inference::evaluation::{encode, predict};
 use crate::inference::generator::{WriteError, WriteOptions, Written};
 use crate::run::error::RunError;
-use crate::run::model::adapter_settings::MethodName;
 use crate::run::model::base::BaseSpec;
 use crate::run::model::base::{ModelSpec, Started};
 use crate::run::model::classifier::{ClassifierSpec, LoadedClassifier, task_config};
 use crate::run::model::generator::{GeneratorSpec, LoadedGenerator};
+use crate::run::model::method_name::MethodName;
 use crate::training::error::FitError;
 
 /// An adapter by the name that rows call it. `S` is a [`ClassifierSpec`] or a [`GeneratorSpec`].

@@ -8,7 +8,7 @@ use mtlora_models::{AdapterError, ModelError};
 
 use crate::data::error::DataError;
 use crate::run::checkpoints::store::CheckpointError;
-use crate::run::model::init_from::InitFromError;
+use crate::run::model::init_from_error::InitFromError;
 use crate::training::error::FitError;
 use crate::training::options::OptionError;
 use crate::training::snapshot::ResumeError;

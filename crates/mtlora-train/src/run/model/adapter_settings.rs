@@ -1,6 +1,4 @@
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use burn::module::Module;
 use mtlora_core::{AdapterMethod, BaseDtype, Init, MtLoraConfig, Structure, Targets};
@@ -10,42 +8,8 @@ use mtlora_models::{
 use serde::{Deserialize, Serialize};
 
 use crate::run::error::RunError;
+use crate::run::model::method_name::MethodName;
 use crate::training::method::Method;
-
-/// The name of a [`Method`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MethodName {
-    /// Adapters and the head.
-    MtLora,
-    /// All values.
-    Full,
-    /// The head only.
-    Head,
-}
-
-impl fmt::Display for MethodName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            MethodName::MtLora => "mtlora",
-            MethodName::Full => "full",
-            MethodName::Head => "head",
-        })
-    }
-}
-
-impl FromStr for MethodName {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match s {
-            "mtlora" => Ok(MethodName::MtLora),
-            "full" => Ok(MethodName::Full),
-            "head" => Ok(MethodName::Head),
-            _ => Err(format!("unknown method `{s}`: one of mtlora, full, head")),
-        }
-    }
-}
 
 /// What of a run's model trains, and how its adapter is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

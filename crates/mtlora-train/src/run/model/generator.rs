@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use mtlora_models::{CausalConfig, CausalLm, CausalText};
 
 use crate::run::error::RunError;
-use crate::run::model::adapter_settings::MethodName;
 use crate::run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
+use crate::run::model::method_name::MethodName;
 
 /// A model that writes texts, with what it takes to feed it.
 pub type LoadedGenerator = Loaded<CausalLm, CausalConfig, CausalText>;

@@ -1,59 +1,15 @@
 //! Starting from an existing adapter: another run's, or one of PEFT's.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Module;
 use mtlora_core::{BaseDtype, Init, Targets, adapters};
 use mtlora_models::{AdapterConfig, CheckpointLayout, PeftAdapter, TargetModules};
 
 use crate::run::error::RunError;
-use crate::run::model::adapter_settings::{AdapterSettings, MethodName};
-
-/// Why a run cannot start from an adapter.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[non_exhaustive]
-pub enum InitFromError {
-    /// This run trains no adapter.
-    #[error("method {method} has no adapter that could start from another's; choose method mtlora")]
-    NoAdapterHere {
-        /// What it trains.
-        method: MethodName,
-    },
-    /// The adapters have different settings.
-    #[error(
-        "{}: its adapter has {field} {theirs}, this run's has {ours}; choose {field} {theirs}, or start from an \
-         adapter with {field} {ours}",
-        .from.display()
-    )]
-    Differs {
-        /// The adapter's folder.
-        from: PathBuf,
-        /// The setting.
-        field: &'static str,
-        /// The adapter's.
-        theirs: String,
-        /// This run's.
-        ours: String,
-    },
-    /// One has an adapter on a module where the other has none.
-    #[error(
-        "{}: {} an adapter on `{path}`{}, {}; leave --targets out, and the adapter's are taken",
-        .from.display(),
-        if *.theirs { "has" } else { "has no" },
-        match .more { 0 => String::new(), more => format!(" (and {more} more)") },
-        if *.theirs { "which --targets leaves out" } else { "which --targets names" }
-    )]
-    Place {
-        /// The adapter's folder.
-        from: PathBuf,
-        /// Whether the adapter in the folder has one there; otherwise this run has.
-        theirs: bool,
-        /// The first such module.
-        path: String,
-        /// How many others there are.
-        more: usize,
-    },
-}
+use crate::run::model::adapter_settings::AdapterSettings;
+use crate::run::model::init_from_error::InitFromError;
+use crate::run::model::method_name::MethodName;
 
 /// Prepares `model` for training as `settings` say, with the adapter that they start from if they name one, but not that
 /// adapter's head. `modules_to_save` train beside it.

@@ -10,7 +10,8 @@ use mtlora_models::{
 };
 
 use crate::run::error::RunError;
-use crate::run::model::adapter_settings::{AdapterSettings, MethodName};
+use crate::run::model::adapter_settings::AdapterSettings;
+use crate::run::model::method_name::MethodName;
 
 /// The base model with the trained values in `folder`, without gradients.
 pub(crate) fn load<M: Module>(

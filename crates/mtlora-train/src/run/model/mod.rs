@@ -5,4 +5,6 @@ pub(crate) mod base;
 pub(crate) mod classifier;
 pub(crate) mod generator;
 pub(crate) mod init_from;
+pub(crate) mod init_from_error;
 pub(crate) mod load;
+pub(crate) mod method_name;

@@ -1,0 +1,41 @@
+//! The names of what a run can train.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of a [`Method`](crate::Method).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// Adapters and the head.
+    MtLora,
+    /// All values.
+    Full,
+    /// The head only.
+    Head,
+}
+
+impl fmt::Display for MethodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MethodName::MtLora => "mtlora",
+            MethodName::Full => "full",
+            MethodName::Head => "head",
+        })
+    }
+}
+
+impl FromStr for MethodName {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "mtlora" => Ok(MethodName::MtLora),
+            "full" => Ok(MethodName::Full),
+            "head" => Ok(MethodName::Head),
+            _ => Err(format!("unknown method `{s}`: one of mtlora, full, head")),
+        }
+    }
+}
