@@ -36,7 +36,7 @@ fn signed(bytes: usize) -> isize {
 }
 
 // SAFETY: every call is passed on to the system's allocator unchanged; the counters are atomics and plain cells, which
-// neither allocate nor have destructors. Growing is left to the trait: it counts the old memory and the new one.
+// neither allocate nor have destructors.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(signed(layout.size()));
@@ -54,6 +54,12 @@ unsafe impl GlobalAlloc for Counting {
         count(-signed(layout.size()));
         // SAFETY: the pointer came from the system's allocator, with this layout.
         unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(signed(size) - signed(layout.size()));
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
     }
 }
 
