@@ -69,36 +69,67 @@ mod packed_batch;
 mod testing;
 mod text;
 
-pub use adapter::{
-    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, AdapterConfig,
-    AdapterError, CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE, TargetModules,
-    TrainedFormat, adapter_weights,
-};
-pub use error::ModelError;
-pub use families::boxed::{BoxedModule, Exposes};
+// Models by their task: any family's, found by the `model_type` of a folder's `config.json`.
 pub use families::cached_decoder::{CachedDecoder, DecodeError};
 pub use families::causal::{CausalConfig, CausalLm, CausalModel, CausalModelConfig};
 pub use families::causal_batch::CausalBatch;
 pub use families::classifier::{
     ClassifierConfig, ClassifierModel, ClassifierModelConfig, ClassifierOptions, SequenceClassifier,
 };
-pub use families::config_file::ConfigFile;
-pub use families::config_handle::ConfigHandle;
+pub use families::masked_lm::{MaskedLm, MaskedLmConfig, MaskedLmModel, MaskedLmModelConfig};
+pub use families::problem_type::ProblemType;
+pub use families::registry::{ModelConfig, ModelFamilies};
+pub use families::sizes::{ModelSizes, PublishedModel};
+pub use families::text_config::TextConfig;
+pub use packed_batch::PackedBatch;
+
+// The families: RoBERTa and BERT, and GPT-2.
 pub use families::encoder::architecture::Architecture;
 pub use families::encoder::classifier::{ClassificationHead, EncoderClassifier};
 pub use families::encoder::config::{EncoderConfig, EncoderSizes};
 pub use families::encoder::masked_lm::{EncoderMaskedLm, LmHead};
 pub use families::encoder::model::Encoder;
+pub use families::gpt2::{Block, Gpt2, Gpt2Config, Gpt2Lm, Gpt2Sizes, Mlp, fused_projections};
+
+// What another family is made of.
+pub use families::boxed::{BoxedModule, Exposes};
+pub use families::config_file::ConfigFile;
+pub use families::config_handle::ConfigHandle;
 pub use families::family::{
     CausalFamily, ClassifierFamily, DefaultTargets, MaskedLmFamily, ModelFamily,
 };
-pub use families::gpt2::{Block, Gpt2, Gpt2Config, Gpt2Lm, Gpt2Sizes, Mlp, fused_projections};
-pub use families::masked_lm::{MaskedLm, MaskedLmConfig, MaskedLmModel, MaskedLmModelConfig};
 pub use families::operations::OperationCounter;
-pub use families::problem_type::ProblemType;
-pub use families::registry::{ModelConfig, ModelFamilies};
-pub use families::sizes::{ModelSizes, PublishedModel};
-pub use families::text_config::TextConfig;
+pub use layers::activation::Activation;
+pub use layers::attention::{
+    Attention, AttentionError, AttentionSpec, PositionScheme, Projections, ScoreBias,
+};
+pub use layers::attention_context::{AttentionContext, BatchAttention};
+pub use layers::layer_norm::LayerNorm;
+pub use layers::weights::{zero_embedding, zero_linear};
+
+// Texts and their tokens.
+pub use text::causal::{CausalText, read_tokenizer};
+pub use text::encoder::{TextEncoder, Tokens};
+pub use text::tokenizer::model_max_length;
+pub use text::vocabulary::{
+    END_OF_TEXT, train_causal_tokenizer, train_tokenizer, write_causal_tokenizer, write_tokenizer,
+};
+
+// Writing texts.
+pub use generation::{
+    CausalDecoder, EarlyStopping, Generated, GenerationConfig, GenerationError, InvalidConfig,
+    Progress, generate,
+};
+
+// Adapters in PEFT's format.
+pub use adapter::{
+    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, AdapterConfig,
+    AdapterError, CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE, TargetModules,
+    TrainedFormat, adapter_weights,
+};
+
+// Files of models.
+pub use error::ModelError;
 pub use files::checkpoint::Checkpoint;
 pub use files::folder_notes::{FolderNote, folder_notes};
 pub use files::names::CONFIG_FILE;
@@ -106,22 +137,3 @@ pub use files::save::{
     copy_generation_config, copy_tokenizer_files, write_atomically, write_checkpoint,
 };
 pub use files::weights::CheckpointLayout;
-pub use generation::{
-    CausalDecoder, EarlyStopping, Generated, GenerationConfig, GenerationError, InvalidConfig,
-    Progress, generate,
-};
-pub use layers::activation::Activation;
-pub use layers::attention::{
-    Attention, AttentionError, AttentionSpec, PositionScheme, Projections, ScoreBias,
-};
-pub use layers::attention_context::{AttentionContext, BatchAttention};
-pub use layers::feed_forward::widen;
-pub use layers::layer_norm::LayerNorm;
-pub use layers::weights::{zero_embedding, zero_linear};
-pub use packed_batch::PackedBatch;
-pub use text::causal::{CausalText, read_tokenizer};
-pub use text::encoder::{TextEncoder, Tokens};
-pub use text::tokenizer::model_max_length;
-pub use text::vocabulary::{
-    END_OF_TEXT, train_causal_tokenizer, train_tokenizer, write_causal_tokenizer, write_tokenizer,
-};

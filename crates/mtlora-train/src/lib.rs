@@ -137,7 +137,7 @@ pub use data::fingerprint::Fingerprint;
 pub use training::batches::{BatchSize, shuffled};
 pub use training::error::FitError;
 pub use training::fit::{Learner, Observer, Pause, StepReport, Trained, fit, fit_with_hooks};
-pub use training::learners::causal::{Encoded, encode_records, train_causal};
+pub use training::learners::causal::{Encoded, causal_scores, encode_records, train_causal};
 pub use training::learners::classification::train;
 pub use training::loss::loss_sum;
 pub use training::method::Method;

@@ -37,7 +37,7 @@ impl<C: ?Sized + 'static> BoxedModule<C> {
     }
 
     /// The same, to be changed.
-    pub fn model_mut(&mut self) -> &mut C {
+    pub(crate) fn model_mut(&mut self) -> &mut C {
         self.0.exposed_mut()
     }
 

@@ -22,7 +22,7 @@ impl Architecture {
     }
 
     /// The Hugging Face class of this encoder with a classification head.
-    pub fn classification_class(self) -> &'static str {
+    pub(crate) fn classification_class(self) -> &'static str {
         match self {
             Self::Roberta => "RobertaForSequenceClassification",
             Self::Bert => "BertForSequenceClassification",
@@ -30,7 +30,7 @@ impl Architecture {
     }
 
     /// The Hugging Face class of this encoder with a masked-language-model head.
-    pub fn masked_lm_class(self) -> &'static str {
+    pub(crate) fn masked_lm_class(self) -> &'static str {
         match self {
             Self::Roberta => "RobertaForMaskedLM",
             Self::Bert => "BertForMaskedLM",

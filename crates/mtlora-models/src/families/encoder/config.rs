@@ -246,7 +246,7 @@ impl EncoderConfig {
     }
 
     /// The position of a sequence's first token: RoBERTa counts from one after its padding token's id, BERT from 0.
-    pub fn first_position(&self) -> usize {
+    pub(crate) fn first_position(&self) -> usize {
         match self.architecture {
             Architecture::Roberta => self.pad_token_id + 1,
             Architecture::Bert => 0,
