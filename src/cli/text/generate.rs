@@ -135,9 +135,10 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let options = WriteOptions {
         decoding: args.decoding.over(usual),
-        form: match args.run.is_some() || args.inputs {
-            true => PromptForm::Input,
-            false => PromptForm::Beginning,
+        form: if args.run.is_some() || args.inputs {
+            PromptForm::Input
+        } else {
+            PromptForm::Beginning
         },
         cut: args.cut_input,
     };
@@ -199,9 +200,10 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
             .decoding
             .clone()
             .over(one.trained.model.decoding.clone()),
-        form: match args.inputs || Run::is_in(&one.trained.folder) {
-            true => PromptForm::Input,
-            false => PromptForm::Beginning,
+        form: if args.inputs || Run::is_in(&one.trained.folder) {
+            PromptForm::Input
+        } else {
+            PromptForm::Beginning
         },
         cut: args.cut_input,
     });

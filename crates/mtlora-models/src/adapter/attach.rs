@@ -121,13 +121,12 @@ impl PeftAdapter {
                 }
                 .into());
             }
-            let data = match slot.transposed {
-                false => data.clone(),
-                true => {
-                    let stored: Vec<f32> = data.iter::<f32>().collect();
-                    let turned = transpose(&stored, slot.shape[1], slot.shape[0]);
-                    TensorData::new(turned, slot.shape.clone())
-                }
+            let data = if slot.transposed {
+                let stored: Vec<f32> = data.iter::<f32>().collect();
+                let turned = transpose(&stored, slot.shape[1], slot.shape[0]);
+                TensorData::new(turned, slot.shape.clone())
+            } else {
+                data.clone()
             };
             values.insert(slot.path.clone(), data);
         }

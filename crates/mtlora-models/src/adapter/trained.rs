@@ -92,17 +92,16 @@ impl TrainedFormat {
             };
             places.insert(slot.path.clone(), place);
         }
-        let config = match factors.is_empty() {
-            true => None,
-            false => {
-                let modules = named(&all, layout, factors);
-                let config = AdapterConfig {
-                    use_rslora,
-                    base_model_name_or_path: Some(base.to_string()),
-                    ..described(&all, layout, &saved, &modules)?
-                };
-                Some(config.describing(&modules))
-            }
+        let config = if factors.is_empty() {
+            None
+        } else {
+            let modules = named(&all, layout, factors);
+            let config = AdapterConfig {
+                use_rslora,
+                base_model_name_or_path: Some(base.to_string()),
+                ..described(&all, layout, &saved, &modules)?
+            };
+            Some(config.describing(&modules))
         };
         Ok(Self { config, places })
     }

@@ -35,7 +35,7 @@ impl Fingerprint {
     }
 
     /// The fingerprint of every parameter of `module` that does not train: its path, shape and values.
-    pub fn of_frozen<M: Module>(module: &M) -> Self {
+    pub(crate) fn of_frozen<M: Module>(module: &M) -> Self {
         let mut fingerprint = Self::default();
         each_parameter(module, |parameter| {
             if parameter.trains() {

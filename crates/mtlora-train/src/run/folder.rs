@@ -272,7 +272,7 @@ impl Run {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn config_text(&self) -> Result<String, RunError> {
+    pub(crate) fn config_text(&self) -> Result<String, RunError> {
         let path = self.path(CONFIG);
         fs::read_to_string(&path).map_err(|error| RunError::Read {
             path: path.clone(),

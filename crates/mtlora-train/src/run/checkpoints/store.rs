@@ -236,7 +236,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If the operating system refuses.
-    pub fn prune(
+    pub(crate) fn prune(
         &self,
         step: usize,
         best: Option<usize>,
