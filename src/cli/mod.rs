@@ -35,8 +35,8 @@ struct Cli {
     /// End standard output with one JSON object on a line of its own.
     #[arg(long, global = true)]
     json: bool,
-    /// Threads that compute on a CPU [default: one a core]. Results are the same each time for the
-    /// same number.
+    /// Number of threads for computations on a CPU [default: one for each core]. The same number of threads
+    /// always gives the same results.
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
 }
@@ -47,29 +47,30 @@ enum Command {
     Train(Box<train::Args>),
     /// Score a run, or a model, on a task.
     Eval(eval::Args),
-    /// Predict labels or numbers for lines of text.
+    /// Predict labels or numbers for texts.
     Predict(predict::Args),
-    /// Write texts: for the inputs of a data-to-text run, or on from the beginnings of texts.
+    /// Generate texts: for the inputs of a data-to-text run, or as continuations of given beginnings.
     Generate(Box<generate::Args>),
-    /// Write one HTML page about runs: curves, settings and final metrics, side by side.
+    /// Write an HTML page that compares runs: curves, settings and final metrics.
     Report(report::Args),
-    /// Fold a run's adapter into its model: a plain Hugging Face folder.
+    /// Merge a run's adapter into its model and write a plain Hugging Face folder.
     Merge(merge::Args),
-    /// Write a run's adapter as plain LoRA, which PEFT and what reads its format can load.
+    /// Write a run's adapter as plain LoRA, for PEFT and other programs that read its format.
     Export(export::Args),
-    /// Make a run of an adapter that PEFT, or another run, has saved.
+    /// Make a run from an adapter that PEFT or another run saved.
     Import(Box<import::Args>),
-    /// Show what an adapter has learned: how large, along how many directions, and how far from LoRA.
+    /// Show what an adapter has learned: the size of its updates, their effective rank, and the distance of T
+    /// from LoRA.
     Inspect(inspect::Args),
-    /// Add adapters up: exactly, or at a given rank with the error that this makes.
+    /// Add adapters: exactly, or at a given rank with the error that this causes.
     Combine(combine::Args),
     /// Pre-train a small RoBERTa (masked language modelling) or GPT-2 (causal) on text.
     Pretrain(pretrain::Args),
     /// Score generated text against references.
     Score(score::Args),
-    /// Measure what training and writing take on this machine.
+    /// Measure the speed of training and generation on this machine.
     Bench(bench::Args),
-    /// List the devices that this build can compute on here.
+    /// List the devices that this build can use on this machine.
     Devices,
     /// List the tasks.
     Tasks,

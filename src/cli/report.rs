@@ -8,10 +8,10 @@ use crate::cli::console::output;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The runs' folders, complete or not.
+    /// The folders of the runs, finished or not.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The page to write; an older one is replaced.
+    /// The page to write; an existing file is replaced.
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
 }

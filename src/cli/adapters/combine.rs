@@ -19,7 +19,7 @@ const NONE: &str = "none";
 /// wherever a run is a `--run`, and PEFT reads.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// An adapter: a run's folder, one of PEFT's, or a name on the Hub; once for each.
+    /// An adapter: a run's folder, one of PEFT's, or a name on the Hub. Repeat it for each adapter.
     #[arg(long = "adapter", value_name = "DIR", required = true)]
     adapters: Vec<PathBuf>,
     /// Their weights, separated by commas [default: one for each adapter].
@@ -28,8 +28,8 @@ pub(crate) struct Args {
     /// The rank of the result [default: the ranks add up].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rank: Option<u32>,
-    /// Which of the adapters the head is from, or none: heads have no meaningful sum [default: the one
-    /// that has a head].
+    /// The adapter whose head is kept, or none: heads cannot be added in a meaningful way [default: the one that
+    /// has a head].
     #[arg(long, value_name = "DIR")]
     head: Option<PathBuf>,
     /// The folder to write; must be new or empty.

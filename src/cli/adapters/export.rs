@@ -22,13 +22,13 @@ pub(crate) struct Args {
     /// The folder to write; must be new or empty.
     #[arg(long)]
     out: PathBuf,
-    /// Where T goes: a (A becomes T A), b (B becomes B T), or balanced: with T = U S V' its singular
-    /// value decomposition A becomes S^1/2 V' A and B becomes B U S^1/2, so that both bear the same
-    /// share of T's stretch; the better start where training goes on, and for half precision.
+    /// The factor that T is folded into: a (A becomes T A), b (B becomes B T), or balanced. With the singular
+    /// value decomposition T = U S V', balanced makes A into S^1/2 V' A and B into B U S^1/2, so that both get
+    /// the same share of T's scale. This is better for further training and for half precision.
     #[arg(long, default_value_t = Fold::Balanced)]
     fold: Fold,
-    /// The base model's name in the adapter's configuration, such as its id on the Hub [default: the
-    /// run's model folder].
+    /// The base model's name in the adapter's configuration, for example its id on the Hub [default: the run's
+    /// model folder].
     #[arg(long, value_name = "NAME")]
     base_model_name: Option<String>,
     /// Write into a folder that is not empty.

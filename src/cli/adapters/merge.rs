@@ -13,15 +13,15 @@ use crate::cli::model::finished::CheckpointArgs;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The run whose adapter is folded in.
+    /// The run whose adapter is merged.
     #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// In place of a run: an adapter (PEFT's LoRA, or a run's) ...
+    /// Instead of a run: an adapter (PEFT's LoRA, or a run's) ...
     #[arg(long, value_name = "DIR", requires = "model")]
     adapter: Option<PathBuf>,
-    /// ... and the model that it is for.
+    /// ... and its base model.
     #[arg(long, requires = "adapter")]
     model: Option<PathBuf>,
     /// The folder to write; must be new or empty.

@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// Tokens in a batch, in place of --batch.
     #[arg(long, conflicts_with = "batch")]
     batch_tokens: Option<usize>,
-    /// The most tokens of an example; longer ones are cut.
+    /// Maximum number of tokens of an example; longer examples are cut.
     #[arg(long)]
     max_length: Option<usize>,
     /// Stop after this many steps [default: at the epoch's end].

@@ -22,13 +22,13 @@ pub(super) struct Args {
     /// Tokens of each prompt.
     #[arg(long, default_value_t = 32)]
     seq: usize,
-    /// Sequences that beam search follows at a time; 1: greedy.
+    /// Number of beams; 1 means greedy decoding.
     #[arg(long, default_value_t = default_decoding().num_beams)]
     beams: usize,
     /// Tokens that are written after each prompt: no fewer, no more.
     #[arg(long, default_value_t = default_decoding().max_new_tokens)]
     new_tokens: usize,
-    /// Times that it is done and timed, after one that is not.
+    /// Number of timed repetitions, after one that is not timed.
     #[arg(long, default_value_t = 5)]
     steps: usize,
 }

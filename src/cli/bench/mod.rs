@@ -19,10 +19,9 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Training steps on sequences of one length: forward, backward, and the optimizer.
+    /// Time training steps on sequences of one length: forward, backward and optimizer.
     Step(step::Args),
-    /// An epoch, or the beginning of one, of a task's train split: real lengths, batches as training
-    /// makes them.
+    /// Time an epoch, or its beginning, of a task's train split, with real lengths and the batches of training.
     Epoch(epoch::Args),
     /// Writing texts of one length after random prompts, by beam search, with a causal model.
     Generate(generate::Args),

@@ -17,7 +17,7 @@ use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
 /// Which model is measured.
 #[derive(clap::Args)]
 pub(super) struct ModelArgs {
-    /// roberta-base or gpt2, with random weights, or a Hugging Face folder; what generates is a GPT-2.
+    /// roberta-base or gpt2 with random weights, or a Hugging Face folder; generation needs a causal model.
     #[arg(long, value_name = "NAME|DIR")]
     model: String,
     /// Seed of random weights, tokens, the data's order and dropout.
@@ -57,7 +57,7 @@ pub(super) struct AdapterArgs {
     /// GPT-2: which of the query, key and value that one weight holds are adapted: letters of qkv.
     #[arg(long)]
     projections: Option<String>,
-    /// In which precision the frozen weights are kept: f32, bf16, int8.
+    /// Precision of the frozen weights: f32, bf16, int8.
     #[arg(long, default_value_t = AdapterSettings::default().base_dtype)]
     pub(super) base_dtype: BaseDtype,
 }

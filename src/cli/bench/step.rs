@@ -46,7 +46,7 @@ pub(super) struct Args {
     /// Tokens of each sequence.
     #[arg(long)]
     seq: Option<usize>,
-    /// Steps that are timed, after two that are not.
+    /// Number of timed steps, after two that are not timed.
     #[arg(long, default_value_t = 5)]
     steps: usize,
 }

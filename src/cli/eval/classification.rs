@@ -29,8 +29,8 @@ pub(crate) struct Args {
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// A model to score as it is (labels and numbers only), or with --adapter: a folder, or a name on the
-    /// Hub.
+    /// A model to score without a run (labels and numbers only), or the base model of --adapter: a folder, or a
+    /// name on the Hub.
     #[arg(long, requires = "task")]
     model: Option<PathBuf>,
     /// An adapter for that model: PEFT's LoRA, or a run's.
@@ -73,10 +73,10 @@ pub(crate) struct Args {
     /// The device [default: the run's, or the first].
     #[arg(long)]
     device: Option<String>,
-    /// For data-to-text: METEOR 1.5's program, in place of the two stages that are built in.
+    /// For data-to-text: METEOR 1.5's program, which is used instead of the two stages that are built in.
     #[arg(long, value_name = "FILE")]
     meteor_jar: Option<PathBuf>,
-    /// For data-to-text: write the texts into this file, one a line.
+    /// For data-to-text: write the texts into this file, one on each line.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
 }

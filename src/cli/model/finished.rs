@@ -16,7 +16,7 @@ pub(crate) enum Checkpoint {
 /// The flag that chooses the state.
 #[derive(Clone, Copy, clap::Args)]
 pub(crate) struct CheckpointArgs {
-    /// Use a run that is unfinished, in its best state so far. Finished runs always use their best state.
+    /// Use an unfinished run in its best state so far. Finished runs always use their best state.
     #[arg(long, value_enum, value_name = "WHICH", requires = "run")]
     pub(crate) checkpoint: Option<Checkpoint>,
 }

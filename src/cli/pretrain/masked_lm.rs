@@ -25,13 +25,13 @@ const FEED_FORWARD_FACTOR: usize = 4;
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
-    /// What is made.
+    /// What to pre-train.
     #[arg(long, value_enum, default_value_t = Kind::MaskedLm)]
     pub(crate) architecture: Kind,
-    /// Text files, one example a line; of tables (.csv, .tsv, .jsonl) the column text.
+    /// Text files with one example on each line, or tables (.csv, .tsv, .jsonl) with a column text.
     #[arg(long, num_args = 1.., required_unless_present = "task")]
     text: Vec<PathBuf>,
-    /// In place of --text: the references of a data-to-text task's train split are the text.
+    /// Instead of --text: use the references of this data-to-text task's train split.
     #[arg(long, conflicts_with = "text", requires = "data")]
     task: Option<String>,
     /// That task's data folder.
@@ -43,49 +43,49 @@ pub(crate) struct Args {
     /// Write into a folder that is not empty.
     #[arg(long)]
     overwrite: bool,
-    /// For gpt2: the folder of a tokenizer.json to take, in place of one made from the text.
+    /// For gpt2: the folder of a tokenizer.json to use instead of one made from the text.
     #[arg(long, value_name = "DIR")]
     pub(crate) tokenizer: Option<PathBuf>,
-    /// The most tokens in the vocabulary, which is made from the text.
+    /// Maximum size of the vocabulary, which is made from the text.
     #[arg(long, default_value_t = 8000)]
     pub(crate) vocab_size: usize,
-    /// Width of the hidden states.
+    /// Size of the hidden states.
     #[arg(long, default_value_t = 128)]
     pub(crate) hidden_size: usize,
-    /// Transformer layers.
+    /// Number of transformer layers.
     #[arg(long, default_value_t = 4)]
     pub(crate) layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     #[arg(long, default_value_t = 4)]
     pub(crate) heads: usize,
-    /// Width between the two feed-forward maps; for roberta only.
+    /// Size between the two feed-forward layers; for roberta only.
     #[arg(long)]
     intermediate_size: Option<usize>,
-    /// The most tokens of an example; longer ones are cut.
+    /// Maximum number of tokens of an example; longer examples are cut.
     #[arg(long, default_value_t = 128)]
     pub(crate) max_length: usize,
-    /// Optimizer steps.
+    /// Number of optimizer steps.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) steps: usize,
     /// Sequences in a batch.
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     pub(crate) batch: usize,
-    /// Batches to a step.
+    /// Batches in a step.
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub(crate) gradient_accumulation: usize,
     /// The highest learning rate.
     #[arg(long, default_value_t = 1e-3)]
     pub(crate) lr: f64,
-    /// The part of all steps over which the learning rate climbs.
+    /// The fraction of all steps over which the learning rate rises.
     #[arg(long, default_value_t = 0.06)]
     pub(crate) warmup_ratio: f64,
     /// AdamW's weight decay.
     #[arg(long, default_value_t = 0.01)]
     pub(crate) weight_decay: f64,
-    /// For roberta: the part of the tokens to be guessed.
+    /// For roberta: the fraction of tokens to predict.
     #[arg(long, default_value_t = 0.15)]
     mask_probability: f64,
-    /// Seed of the weights, the order, the masks and dropout.
+    /// Seed of the weights, the data's order, the masks and dropout.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// The device [default: the first].

@@ -106,7 +106,7 @@ pub(crate) struct Settings {
     /// Tokens in a batch, in place of --batch.
     #[arg(long, conflicts_with = "batch")]
     pub(crate) batch_tokens: Option<usize>,
-    /// Batches to a step.
+    /// Batches in a step.
     #[arg(long)]
     pub(crate) gradient_accumulation: Option<usize>,
     /// What the losses of a step's batches are divided by. step: the number of tokens (or of examples) in all of
@@ -116,7 +116,7 @@ pub(crate) struct Settings {
     /// Passes over the training data.
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
-    /// The part of all steps over which the learning rate climbs.
+    /// The fraction of all steps over which the learning rate rises.
     #[arg(long)]
     pub(crate) warmup_ratio: Option<f64>,
     /// Steps over which the learning rate climbs, in place of --warmup-ratio.
@@ -143,8 +143,9 @@ pub(crate) struct Settings {
     /// How many of the newest checkpoints are kept, beside that of the best evaluation.
     #[arg(long)]
     pub(crate) save_total_limit: Option<usize>,
-    /// The most tokens of an example; longer ones are cut, on the side that the model's tokenizer says. Of data-to-text
-    /// examples only the input is cut, on the left, and examples whose text is too long are left out.
+    /// Maximum number of tokens of an example; longer examples are cut, on the side that the model's tokenizer
+    /// says. Of data-to-text examples only the input is cut, on the left, and examples whose text is too long are
+    /// left out.
     #[arg(long)]
     pub(crate) max_length: Option<usize>,
     /// Seed of the head, the adapter, the data's order and dropout.
@@ -168,10 +169,10 @@ pub(crate) struct Settings {
     /// The share of each token's loss that is spread over the vocabulary.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) label_smoothing: Option<f64>,
-    /// Sequences that beam search follows at a time.
+    /// Number of beams.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) num_beams: Option<usize>,
-    /// The power of a sequence's length that its log-probability is divided by.
+    /// A sequence's log-probability is divided by its length to this power.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) length_penalty: Option<f64>,
     /// No sequence of this many tokens is written twice; 0: any may be.
@@ -180,7 +181,7 @@ pub(crate) struct Settings {
     /// The tokens that end a text, separated by commas.
     #[arg(long, value_delimiter = ',', help_heading = DATA_TO_TEXT)]
     pub(crate) eos_token_ids: Option<Vec<u32>>,
-    /// The most tokens that are written.
+    /// Maximum number of generated tokens.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) max_new_tokens: Option<usize>,
     /// End without writing a text for each input of the dev split and scoring them (BLEU and the like), which `mtlora

@@ -6,40 +6,40 @@ use mtlora::models::GenerationConfig;
 #[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Decoding")]
 pub(crate) struct DecodingArgs {
-    /// Sequences that beam search follows at a time; 1: greedy, or sampling with --do-sample.
+    /// Number of beams; 1 means greedy decoding, or sampling with --do-sample.
     #[arg(long)]
     num_beams: Option<usize>,
-    /// The power of a sequence's length that its log-probability is divided by.
+    /// A sequence's log-probability is divided by its length to this power.
     #[arg(long, allow_hyphen_values = true)]
     length_penalty: Option<f64>,
-    /// No run of this many tokens is written twice; 0: any may be.
+    /// No sequence of this many tokens is generated twice; 0 allows all.
     #[arg(long)]
     no_repeat_ngram_size: Option<usize>,
-    /// Scores of tokens that are there already are divided by this.
+    /// The scores of tokens that occur already are divided by this.
     #[arg(long)]
     repetition_penalty: Option<f64>,
-    /// The fewest tokens that are written.
+    /// Minimum number of generated tokens.
     #[arg(long)]
     min_new_tokens: Option<usize>,
-    /// The most tokens that are written.
+    /// Maximum number of generated tokens.
     #[arg(long)]
     max_new_tokens: Option<usize>,
     /// The tokens that end a text, with commas between.
     #[arg(long, value_delimiter = ',')]
     eos_token_ids: Option<Vec<u32>>,
-    /// Draw each token in place of taking the likeliest; --do-sample=false: do not, whatever the model's folder says.
+    /// Sample each token instead of taking the likeliest; --do-sample=false overrides the model's folder.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     do_sample: Option<bool>,
-    /// Divide the logits by this before drawing.
+    /// Divide the logits by this before sampling.
     #[arg(long)]
     temperature: Option<f64>,
-    /// Draw from this many likeliest tokens; 0: from all.
+    /// Sample from this many of the likeliest tokens; 0 means all.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Draw from the fewest likeliest tokens that have this much of the probability.
+    /// Sample from the fewest likeliest tokens that together have this probability.
     #[arg(long)]
     top_p: Option<f64>,
-    /// Where drawing starts.
+    /// Seed of the sampling.
     #[arg(long)]
     seed: Option<u64>,
 }

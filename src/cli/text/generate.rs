@@ -32,27 +32,27 @@ const PROMPT: &str = "prompt";
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
-    /// The run that writes: it is given inputs, one a line, as its task has them.
+    /// The run to generate with. Its inputs, one on each line, have the form of its task.
     #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// A GPT-2, as a folder or a name on the Hub. Each line is the beginning of a text, which the model continues:
-    /// `input` followed by `text` is the whole text.
+    /// A causal model, as a folder or a name on the Hub. Each line is the beginning of a text, which the model
+    /// continues: `input` followed by `text` is the whole text.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// An adapter for that model: PEFT's LoRA, or a run's. With --adapter-column once for each adapter,
-    /// with the name that the rows call it.
+    /// An adapter for that model: PEFT's LoRA, or a run's. With --adapter-column, give it once for each adapter,
+    /// with the name that the rows use.
     #[arg(long, value_name = "[NAME=]DIR")]
     adapter: Vec<String>,
-    /// With --model or --adapter: lines are inputs, as those of a run; for a folder that `mtlora merge`
-    /// made.
+    /// With --model or --adapter: the lines are inputs, as for a run, and not beginnings of texts. For folders
+    /// that `mtlora merge` made.
     #[arg(long, conflicts_with = "run")]
     inputs: bool,
-    /// The lines, or a table with them (.csv, .tsv, .jsonl) [default: lines on standard input].
+    /// A file of lines, or a table (.csv, .tsv, .jsonl) [default: lines on standard input].
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// With --run: the lines are the inputs of this split of its task.
+    /// With --run: use the inputs of this split of its task.
     #[arg(long, conflicts_with_all = ["input", "model"])]
     split: Option<String>,
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// The column of a table with the inputs.
     #[arg(long, requires = "input")]
     prompt_column: Option<String>,
-    /// Cut lines that are too long for the model from the left.
+    /// Cut lines that are too long for the model, on the left.
     #[arg(long)]
     cut_input: bool,
     /// The device [default: the run's, or the first].

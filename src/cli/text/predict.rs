@@ -26,20 +26,20 @@ const TEXT: &str = "text";
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
-    /// The run that predicts.
+    /// The run to predict with.
     #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// In place of a run: an adapter (PEFT's LoRA, or a run's) ... With --adapter-column once for each
-    /// adapter, with the name that the rows call it.
+    /// Instead of a run: an adapter (PEFT's LoRA, or a run's) ... With --adapter-column, give it once for each
+    /// adapter, with the name that the rows use.
     #[arg(long, value_name = "[NAME=]DIR")]
     adapter: Vec<String>,
     /// ... and its base model, whose config.json names the labels.
     #[arg(long, requires = "adapter")]
     model: Option<PathBuf>,
-    /// The texts: a table (.csv, .tsv, .jsonl), or lines with an example each, where the two texts of a pair have
-    /// a tab between [default: lines on standard input].
+    /// The texts: a table (.csv, .tsv, .jsonl), or one example on each line, with a tab between the two texts of
+    /// a pair [default: lines on standard input].
     #[arg(long)]
     input: Option<PathBuf>,
     #[command(flatten)]
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// The device [default: the run's, or the first].
     #[arg(long)]
     device: Option<String>,
-    /// What comes out, on standard output.
+    /// The format of the output, on standard output.
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
 }

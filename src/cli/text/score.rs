@@ -12,18 +12,18 @@ use crate::cli::console::output;
 /// Flags of `mtlora score`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Whose metrics and tokenization, and how references are laid out.
+    /// The benchmark whose metrics, tokenization and layout of references are used.
     #[arg(long)]
     task: TextTask,
-    /// The generated texts, one a line.
+    /// The generated texts, one on each line.
     #[arg(long, value_name = "FILE")]
     hypotheses: PathBuf,
-    /// The references. For e2e one file, with a block of lines for each hypothesis and blank lines
-    /// between; else files that run parallel to the hypotheses, a blank line meaning no reference.
+    /// The references. For e2e: one file, with a block of lines for each hypothesis, separated by blank lines.
+    /// Otherwise: files with a line for each hypothesis, where a blank line means no reference.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     references: Vec<PathBuf>,
-    /// METEOR 1.5's program, with its data folder beside it: all of METEOR's stages, in place of the
-    /// two that are built in. It needs Java.
+    /// METEOR 1.5's program, with its data folder beside it. It computes all of METEOR's stages instead of the
+    /// two that are built in, and needs Java.
     #[arg(long, value_name = "FILE")]
     meteor_jar: Option<PathBuf>,
 }
@@ -31,16 +31,16 @@ pub(crate) struct Args {
 /// What was written.
 #[derive(Clone, Copy, ValueEnum)]
 enum TextTask {
-    /// The E2E challenge: bleu, nist, rouge_l, cider, meteor on its script's scales
+    /// The E2E challenge: bleu, nist, rouge_l, cider, meteor on the scales of its script
     #[value(name = "e2e")]
     E2e,
     /// WebNLG: bleu, sacrebleu, ter, chrf, chrf++ from 0 to 100; meteor
     #[value(name = "webnlg")]
     WebNlg,
-    /// DART, whose texts are tokenized already: as webnlg
+    /// DART, whose texts are tokenized already; otherwise as webnlg
     #[value(name = "dart")]
     Dart,
-    /// Any other text: as webnlg
+    /// Any other text, as webnlg
     #[value(name = "text")]
     Text,
 }

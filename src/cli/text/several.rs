@@ -14,8 +14,8 @@ use crate::cli::model::finished::{self, CheckpointArgs};
 /// Flags for several adapters.
 #[derive(clap::Args)]
 pub(crate) struct SeveralArgs {
-    /// Each row of --input, a table (.csv, .tsv or .jsonl), is for the adapter that this column names;
-    /// the base model is in memory once.
+    /// The column of --input, a table (.csv, .tsv or .jsonl), that names each row's adapter. All adapters share
+    /// one base model in memory.
     #[arg(long, value_name = "COLUMN", requires = "adapter", requires = "input")]
     pub(crate) adapter_column: Option<String>,
 }
