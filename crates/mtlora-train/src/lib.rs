@@ -177,7 +177,7 @@ pub use run::error::RunError;
 pub use run::folder::{Rewound, Run};
 pub use run::log::{LoggedEvaluation, LoggedStep, MetricsLog};
 pub use run::model::adapter_settings::AdapterSettings;
-pub use run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
+pub use run::model::base::{BaseSpec, Loaded, LoadedFor, ModelSpec, Started, StartedFor};
 pub use run::model::classifier::{ClassifierSpec, HeadSpec, LoadedClassifier, task_config};
 pub use run::model::generator::{GeneratorSpec, LoadedGenerator};
 pub use run::model::init_from::settings_of;

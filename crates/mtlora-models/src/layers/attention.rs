@@ -128,6 +128,10 @@ impl AttentionSpec {
 
 /// Query, key and value of some tokens: each `[tokens, heads * head_width]`.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a layer and matched at once, so a box would only add an allocation"
+)]
 pub enum Projections {
     /// Query, key and value, from a linear map each.
     Separate([Tensor<2>; 3]),

@@ -56,8 +56,16 @@ pub struct Started<M, C, T> {
     pub missing: Vec<String>,
 }
 
+/// What a [`ModelSpec`] loads.
+pub type LoadedFor<S> =
+    Loaded<<S as ModelSpec>::Model, <S as ModelSpec>::Config, <S as ModelSpec>::Text>;
+
+/// What a [`ModelSpec`] makes ready to train.
+pub type StartedFor<S> =
+    Started<<S as ModelSpec>::Model, <S as ModelSpec>::Config, <S as ModelSpec>::Text>;
+
 /// What loads a base model of one kind, with its adapter.
-pub trait ModelSpec {
+pub trait ModelSpec: Sized {
     /// The model.
     type Model: Module;
     /// Its configuration.
@@ -75,10 +83,7 @@ pub trait ModelSpec {
     ///
     /// # Errors
     /// If the folder has no such model.
-    fn read_base(
-        &self,
-        device: &Device,
-    ) -> Result<Started<Self::Model, Self::Config, Self::Text>, RunError>;
+    fn read_base(&self, device: &Device) -> Result<StartedFor<Self>, RunError>;
 
     /// The modules that train beside the adapter, if the base model's folder lacks the tensors in `missing`.
     fn modules_to_save(&self, missing: &[String]) -> Vec<&'static str>;
@@ -90,10 +95,7 @@ pub trait ModelSpec {
     ///
     /// # Errors
     /// If the folder has no such model, the adapter does not fit it, or nothing could train.
-    fn start(
-        &self,
-        device: &Device,
-    ) -> Result<Started<Self::Model, Self::Config, Self::Text>, RunError> {
+    fn start(&self, device: &Device) -> Result<StartedFor<Self>, RunError> {
         let Started { loaded, missing } = self.read_base(device)?;
         let settings = &self.base().adapter;
         let beside = self.modules_to_save(&missing);
@@ -107,11 +109,7 @@ pub trait ModelSpec {
     ///
     /// # Errors
     /// If the base model or the trained values cannot be read or do not fit each other.
-    fn load(
-        &self,
-        folder: &Path,
-        device: &Device,
-    ) -> Result<Loaded<Self::Model, Self::Config, Self::Text>, RunError> {
+    fn load(&self, folder: &Path, device: &Device) -> Result<LoadedFor<Self>, RunError> {
         // What requires a gradient is only visible on an autodiff device.
         let base = self.read_base(&device.clone().autodiff())?.loaded;
         base.try_map(|model, config| {
@@ -124,10 +122,7 @@ pub trait ModelSpec {
     ///
     /// # Errors
     /// If no adapter is named, it does not fit the model, or differs from the settings.
-    fn import(
-        &self,
-        device: &Device,
-    ) -> Result<Loaded<Self::Model, Self::Config, Self::Text>, RunError> {
+    fn import(&self, device: &Device) -> Result<LoadedFor<Self>, RunError> {
         let base = self.read_base(device)?.loaded;
         base.try_map(|model, config| import(model, config, &self.base().adapter))
     }
@@ -136,10 +131,7 @@ pub trait ModelSpec {
     ///
     /// # Errors
     /// If the model has adapters of different structures.
-    fn format(
-        &self,
-        loaded: &Loaded<Self::Model, Self::Config, Self::Text>,
-    ) -> Result<TrainedFormat, RunError> {
+    fn format(&self, loaded: &LoadedFor<Self>) -> Result<TrainedFormat, RunError> {
         let base = self.base();
         base.adapter
             .format(&loaded.model, &loaded.config, &base.model)
