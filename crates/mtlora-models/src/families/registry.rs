@@ -143,6 +143,12 @@ impl ModelFamilies {
         Ok(None)
     }
 
+    /// Whether models of this type write texts.
+    pub fn writes_texts(&self, model_type: &str) -> bool {
+        let family = self.family(model_type);
+        family.is_some_and(|family| family.causal().is_some())
+    }
+
     /// Which weights of a model of this type an adapter is attached to if nothing else is asked for; all linear maps of
     /// an unknown one.
     pub fn default_targets(&self, model_type: &str) -> DefaultTargets {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{ModelError, listed, shown};
+use crate::families::registry::ModelFamilies;
 use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE, TOKENIZER_FILE};
 use crate::files::read::read_bounded;
 use crate::generation::ignored_settings;
@@ -40,7 +41,8 @@ pub fn folder_notes(folder: &Path) -> Result<Vec<FolderNote>, ModelError> {
     };
     let config = JsonFile::read_if_there(folder, CONFIG_FILE)?;
     let model_type = config.as_ref().and_then(|file| file.get("model_type"));
-    let writes = model_type.and_then(Value::as_str) == Some("gpt2");
+    let model_type = model_type.and_then(Value::as_str);
+    let writes = model_type.is_some_and(|one| ModelFamilies::builtin().writes_texts(one));
     if config.is_some() && folder.join(ADAPTER_CONFIG_FILE).exists() {
         notes.add(
             ADAPTER_CONFIG_FILE,
