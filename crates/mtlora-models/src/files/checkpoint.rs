@@ -778,7 +778,7 @@ mod tests {
             (raw(r#"{"w":1}"#, 0), "tensor `w`"),
             (
                 u64::MAX.to_le_bytes().to_vec(),
-                "18446744073709551615 bytes long, 100000000 are the most",
+                "18446744073709551615 bytes long, but 100000000 are the most",
             ),
         ] {
             let text = refusal(&bytes);
