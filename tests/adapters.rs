@@ -226,7 +226,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     fs::write(run.join("adapter_model.bin"), "").unwrap();
     let text = refused(&["export", "--run", run_text, "--out", "nowhere"]);
     assert!(
-        text.contains("adapter_model.bin") && text.contains("nothing in it was run"),
+        text.contains("adapter_model.bin") && text.contains("no code in it was run"),
         "{text}"
     );
     fs::remove_file(run.join("adapter_model.bin")).unwrap();
