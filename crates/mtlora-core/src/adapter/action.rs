@@ -1,7 +1,7 @@
 //! How a low-rank update acts, on the dense weight and on activations.
 
 use burn::backend::Dispatch;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
 
 use crate::adapter::factors::Factors;
 use crate::ops::{MtLoraBackend, Optional};
@@ -32,6 +32,23 @@ pub struct LinearInput {
     pub weight: Tensor<2>,
     /// The layer's bias: `[out]`.
     pub bias: Option<Tensor<1>>,
+}
+
+/// A weight as a matrix, `[out, in]`, in floats of at least 32 bits. Burn keeps linear and embedding weights as
+/// `[in, out]`, and convolutions as `[out, in, k...]`.
+pub(crate) fn matrix<const D: usize>(weight: Tensor<D>) -> Tensor<2> {
+    let weight = match weight.dtype() {
+        DType::QFloat(_) => weight.dequantize(),
+        DType::BF16 | DType::F16 => weight.cast(FloatDType::F32),
+        _ => weight,
+    };
+    let shape = weight.shape();
+    if D == 2 {
+        weight.reshape([shape[0], shape[1]]).transpose()
+    } else {
+        let columns = shape.num_elements() / shape[0].max(1);
+        weight.reshape([shape[0], columns])
+    }
 }
 
 /// The dense update `scale * B T A`: `[out, in]`.

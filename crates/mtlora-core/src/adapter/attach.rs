@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param, Reparameterizer};
-use burn::tensor::{Device, Shape, Tensor};
+use burn::tensor::Tensor;
 
+use crate::adapter::action::matrix;
 use crate::adapter::config::MtLoraConfig;
 use crate::adapter::error::AttachError;
 use crate::adapter::methods::definition::Sizes;
 use crate::adapter::module::Adapter;
-use crate::adapter::survey::{parameter_of, sides, survey};
+use crate::adapter::survey::{Adaptable, parameter_of, sides, survey};
 use crate::adapter::targets::ends_with_name;
 use crate::adapter::values::AdapterValues;
 use crate::visit::each_parameter;
@@ -54,7 +55,7 @@ impl MtLoraConfig {
             modules_to_save: &self.modules_to_save,
             plan,
             adapter: |weight: Adaptable<'_>, (index, fused): (u64, Vec<bool>)| {
-                self.start(sides(weight.shape), index, fused, weight.device)
+                self.start(weight, index, fused)
             },
         }))
     }
@@ -158,13 +159,6 @@ fn is_kept(path: &str, modules_to_save: &[String]) -> bool {
     }
 }
 
-/// What an adapter is made for.
-#[derive(Clone, Copy)]
-struct Adaptable<'a> {
-    shape: &'a Shape,
-    device: &'a Device,
-}
-
 struct Attach<'a, T, F> {
     modules_to_save: &'a [String],
     /// By the path of each weight to adapt, what its adapter is made from.
@@ -188,6 +182,7 @@ impl<T, F: Fn(Adaptable<'_>, T) -> Adapter> Reparameterizer for Attach<'_, T, F>
             let weight = Adaptable {
                 shape: &param.lazy_shape(),
                 device: &param.lazy_device(),
+                matrix: &|| matrix(param.base()),
             };
             (self.adapter)(weight, from)
         });

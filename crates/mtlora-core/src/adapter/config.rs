@@ -1,4 +1,4 @@
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::error::AttachError;
@@ -6,6 +6,7 @@ use crate::adapter::form::AdapterForm;
 use crate::adapter::init::{Init, generator};
 use crate::adapter::methods::definition::{AdapterMethod, Sizes};
 use crate::adapter::module::Adapter;
+use crate::adapter::survey::{Adaptable, sides};
 use crate::adapter::targets::{Targets, ends_with_name};
 use crate::adapter::values::AdapterValues;
 
@@ -206,14 +207,9 @@ impl MtLoraConfig {
         Ok(())
     }
 
-    /// The adapter number `index` of the model, as it starts, for a weight with these input and output widths.
-    pub(super) fn start(
-        &self,
-        [input, output]: [usize; 2],
-        index: u64,
-        fused: Vec<bool>,
-        device: &Device,
-    ) -> Adapter {
+    /// The adapter number `index` of the model, as it starts on `weight`.
+    pub(super) fn start(&self, weight: Adaptable<'_>, index: u64, fused: Vec<bool>) -> Adapter {
+        let [input, output] = sides(weight.shape);
         let form = AdapterForm {
             fused,
             dropout: self.dropout,
@@ -228,11 +224,24 @@ impl MtLoraConfig {
         let mut rng = generator(self.seed, index);
         let mut drawn = self.method.factors().iter().map(|factor| {
             let shape = (factor.shape)(&sizes);
-            let values = (factor.start)(self.init).values(&mut rng, shape);
+            let norms = || adapted_norms((weight.matrix)(), &form.fused);
+            let values = (factor.start)(self.init).values(&mut rng, shape, &norms);
             (factor.name, TensorData::new(values, shape))
         });
-        AdapterValues::of(form, &mut drawn).to_device(device)
+        let form = form.clone();
+        AdapterValues::of(form, &mut drawn).to_device(weight.device)
     }
+}
+
+/// The Euclidean norms of the rows of a weight, `[out, in]`, that belong to adapted projections.
+fn adapted_norms(weight: Tensor<2>, fused: &[bool]) -> Vec<f32> {
+    let norms = weight.square().sum_dim(1).sqrt().into_data();
+    let width = norms.num_elements() / fused.len().max(1);
+    let adapted = |row: usize| fused.get(row / width.max(1)).copied().unwrap_or(true);
+    let rows = norms.iter::<f32>().enumerate();
+    rows.filter(|(row, _)| adapted(*row))
+        .map(|(_, norm)| norm)
+        .collect()
 }
 
 #[cfg(test)]

@@ -69,11 +69,18 @@ pub enum Start {
     Gaussian,
     /// PyTorch's `kaiming_uniform_(a=sqrt(5))`, where the fan-in is the number of columns.
     KaimingUniform,
+    /// For a factor `[output, 1]`: the Euclidean norms of the adapted rows of the frozen weight, `[out, in]`.
+    OutputNorms,
 }
 
 impl Start {
-    /// The values of a matrix of this shape, row by row.
-    pub(crate) fn values(self, rng: &mut ChaCha8Rng, [rows, columns]: [usize; 2]) -> Vec<f32> {
+    /// The values of a matrix of this shape, row by row. `norms` gives the norms of the weight's adapted rows.
+    pub(crate) fn values(
+        self,
+        rng: &mut ChaCha8Rng,
+        [rows, columns]: [usize; 2],
+        norms: &dyn Fn() -> Vec<f32>,
+    ) -> Vec<f32> {
         let len = rows.saturating_mul(columns);
         match self {
             Start::Constant(value) => vec![value; len],
@@ -87,6 +94,7 @@ impl Start {
             }
             Start::Gaussian => gaussian(rng, len),
             Start::KaimingUniform => kaiming_uniform(rng, len, columns),
+            Start::OutputNorms => norms(),
         }
     }
 }
@@ -135,7 +143,7 @@ mod tests {
         let mut rng = generator(1, 0);
         let method = AdapterMethod::from(structure);
         let mut drawn = method.factors().iter().map(|factor| {
-            let values = (factor.start)(init).values(&mut rng, (factor.shape)(&sizes));
+            let values = (factor.start)(init).values(&mut rng, (factor.shape)(&sizes), &Vec::new);
             (factor.name, values)
         });
         drawn.find(|(known, _)| *known == name).unwrap().1
@@ -164,7 +172,10 @@ mod tests {
 
     #[test]
     fn draws_depend_on_seed_and_index_only() {
-        let a = |seed, index| Start::KaimingUniform.values(&mut generator(seed, index), [8, 300]);
+        let a = |seed, index| {
+            let mut rng = generator(seed, index);
+            Start::KaimingUniform.values(&mut rng, [8, 300], &Vec::new)
+        };
         assert_eq!(a(3, 4), a(3, 4));
         assert_ne!(a(3, 4), a(3, 5));
         assert_ne!(a(3, 4), a(4, 4));

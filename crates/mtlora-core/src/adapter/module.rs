@@ -132,15 +132,7 @@ impl Reparameterization for Adapter {
     /// Base plus dense update. A base of rank 2 is read as Burn keeps linear and embedding
     /// weights, `[in, out]`; a base of higher rank as Burn keeps convolutions, `[out, in, k...]`.
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        let matrix = || {
-            let shape = base.shape();
-            if D == 2 {
-                base.clone().reshape([shape[0], shape[1]]).transpose()
-            } else {
-                let columns = shape.num_elements() / shape[0].max(1);
-                base.clone().reshape([shape[0], columns])
-            }
-        };
+        let matrix = || action::matrix(base.clone());
         let delta = self.form.method.delta(&self.update(), &matrix);
         let delta = if D == 2 { delta.transpose() } else { delta };
         // The sum is made in the factors' precision, as in Burn's own LoRA: a packed base is

@@ -1,7 +1,7 @@
 //! The weights of a module that can be adapted.
 
 use burn::module::Module;
-use burn::tensor::Shape;
+use burn::tensor::{Device, Shape, Tensor};
 
 use crate::visit::{Container, each_parameter};
 
@@ -37,6 +37,15 @@ pub(super) fn survey<M: Module>(module: &M) -> Vec<Weight> {
         }
     });
     weights
+}
+
+/// A weight for which an adapter is made.
+#[derive(Clone, Copy)]
+pub(super) struct Adaptable<'a> {
+    pub shape: &'a Shape,
+    pub device: &'a Device,
+    /// Gives the weight as a matrix, `[out, in]`.
+    pub matrix: &'a dyn Fn() -> Tensor<2>,
 }
 
 /// Input and output width of a weight as Burn keeps it: `[in, out]`, or `[out, in, k...]`.

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::adapter::attached::attached;
 use crate::adapter::factors::Factors;
 use crate::adapter::form::AdapterForm;
-use crate::adapter::init::generator;
+use crate::adapter::init::{Start, generator};
 use crate::adapter::methods::definition::{AdapterMethod, Sizes};
 use crate::adapter::methods::structures::Structure;
 use crate::adapter::module::Adapter;
@@ -109,7 +109,10 @@ impl AdapterValues {
         for factor in method.further_factors() {
             let shape = (factor.shape)(&sizes);
             // The values are not random, so that the generator's seed does not matter.
-            let values = factor.neutral?.values(&mut generator(0, 0), shape);
+            let start = factor
+                .neutral
+                .filter(|start| *start != Start::OutputNorms)?;
+            let values = start.values(&mut generator(0, 0), shape, &Vec::new);
             self.further
                 .insert(factor.name, TensorData::new(values, shape));
         }

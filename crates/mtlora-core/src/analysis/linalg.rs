@@ -27,6 +27,14 @@ pub enum MatrixError {
         /// Output and input width of the other update.
         other: [usize; 2],
     },
+    /// The update does not follow from the factors alone.
+    #[error(
+        "an update of method {method} depends on the frozen weight: merge the adapter into the model instead"
+    )]
+    NotLowRank {
+        /// The adapter's method.
+        method: &'static str,
+    },
     /// There is nothing to compute with.
     #[error("the rank is zero, or there is no update")]
     Empty,

@@ -196,6 +196,10 @@ pub(crate) fn transform(values: &AdapterValues) -> Result<Option<DMatrix<f64>>, 
         output: values.b.shape().first().copied().unwrap_or(0),
     };
     let method = values.form.method;
+    if !method.is_low_rank() {
+        let method = method.name();
+        return Err(MatrixError::NotLowRank { method });
+    }
     let mut factors = Factors::none();
     for (name, data) in values.further.iter() {
         let expected = method.factor(name).map(|factor| (factor.shape)(&sizes));

@@ -106,6 +106,12 @@ pub trait MethodDefinition: fmt::Debug + Send + Sync + 'static {
         action::embedding(update, base, ids)
     }
 
+    /// Whether the update is `scale * B T A`, so that it can be folded into plain LoRA, added up and described without the
+    /// frozen weight.
+    fn is_low_rank(&self) -> bool {
+        true
+    }
+
     /// Whether the scale may be `alpha / sqrt(rank)`, as with `use_rslora`.
     fn scales_by_root(&self) -> bool {
         true

@@ -6,6 +6,8 @@
 pub(crate) mod adalora;
 pub(crate) mod definition;
 pub(crate) mod structures;
+#[cfg(test)]
+mod testing;
 
 use std::str::FromStr;
 
@@ -16,19 +18,21 @@ use definition::{AdapterMethod, MethodDefinition};
 use structures::Structure;
 
 /// Every method, in the order in which messages list them.
-static DEFINITIONS: [&dyn MethodDefinition; 6] = [
+static DEFINITIONS: &[&dyn MethodDefinition] = &[
     &Structure::Lora,
     &Structure::Shim,
     &Structure::Icfm,
     &Structure::Ctcm,
     &Structure::Dtsm,
     &AdaLora,
+    #[cfg(test)]
+    &testing::Magnitude,
 ];
 
 impl AdapterMethod {
     /// Every method.
     pub fn all() -> impl Iterator<Item = AdapterMethod> {
-        DEFINITIONS.into_iter().map(AdapterMethod::new)
+        DEFINITIONS.iter().copied().map(AdapterMethod::new)
     }
 
     /// The names of all methods, with commas between them, for messages.

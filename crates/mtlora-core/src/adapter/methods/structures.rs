@@ -103,7 +103,7 @@ const HALF_D: Factor = Factor {
     ..HALF_C
 };
 
-static LORA: [Factor; 2] = [A, B];
+pub(super) const LORA: [Factor; 2] = [A, B];
 static WITH_C: [Factor; 3] = [A, B, C];
 static CTCM: [Factor; 4] = [A, B, C, D];
 static DTSM: [Factor; 4] = [A, B, HALF_C, HALF_D];
@@ -178,7 +178,7 @@ impl MethodDefinition for Structure {
 
     fn factors(&self) -> &'static [Factor] {
         match self {
-            Structure::Lora => &LORA,
+            Structure::Lora => const { &LORA },
             Structure::Shim | Structure::Icfm => &WITH_C,
             Structure::Ctcm => &CTCM,
             Structure::Dtsm => &DTSM,
