@@ -134,7 +134,7 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
     assert!(refuse(&single, "x.txt", "fine\na\tb\n").contains("x.txt:2: the line has a tab"));
     assert!(
         refuse(&single, "x.csv", "text\nx\n")
-            .contains("x.csv:1: no column `words`; there are `text`")
+            .contains("x.csv:1: no column `words`; the columns are `text`")
     );
     assert!(refuse(&single, "x.jsonl", "{\"words\": 3}\n").contains("x.jsonl:1: "));
     assert!(refuse(&single, "x.json", "[]").contains("convert it"));
@@ -294,5 +294,7 @@ fn generate_reads_the_column_that_the_run_knows() {
     assert!(refuse("z.txt", "tea\n\nsoup\n", &of_run).contains("z.txt:2: the line is empty"));
     assert!(refuse("z.txt", "", &of_run).contains("there is no line"));
     assert!(refuse("z.json", "[]", &of_run).contains("convert it"));
-    assert!(refuse("z.jsonl", "plain\n", &["--model", GPT2]).contains("z.jsonl:1: no JSON object"));
+    assert!(
+        refuse("z.jsonl", "plain\n", &["--model", GPT2]).contains("z.jsonl:1: not a JSON object")
+    );
 }

@@ -1,5 +1,5 @@
-//! Measuring: what steps take, how many floating-point operations they need, and how many the
-//! processor could have made in that time.
+//! Benchmarks: measures the time of training steps, the floating-point operations that they need, and the peak rate of
+//! the processor.
 //!
 //! ```no_run
 //! use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the processor can do at most.
+//! Measures the peak floating-point rate of the processor.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -6,17 +6,18 @@ use std::time::Instant;
 use mtlora_core::BaseDtype;
 use pulp::{Arch, Simd, WithSimd};
 
-/// Sums that run side by side: enough to hide the latency of two units, few enough for the
-/// registers of every processor.
+/// The number of independent sums: enough to hide the latency of two units, and few enough for the registers of every
+/// processor.
 const SUMS: usize = 12;
-/// Multiply-adds of each sum between two looks at the clock.
+/// The number of multiply-adds of each sum between two readings of the clock.
 const LENGTH: usize = 1 << 22;
-/// The best of this number of tries counts, since other programs only ever slow it down.
+/// The number of measurements, of which the fastest counts, because other programs can only slow it down.
 const TRIES: usize = 8;
 
-/// The most multiply-adds that all threads of rayon's pool make together, as billions of operations a
-/// second (each is two): a loop that does nothing else, on registers. In bfloat16 for a base in it,
-/// where the processor multiplies pairs of them (`vdpbf16ps`); else in 32-bit floats.
+/// The peak rate of multiply-adds of all threads in rayon's pool, in billions of operations per second (a multiply-add
+/// is two operations). It is measured with a loop of multiply-adds on registers. If the base model is in bfloat16 and
+/// the processor can multiply pairs of bfloat16 values (`vdpbf16ps`), the rate of these is measured, and otherwise that
+/// of 32-bit floats.
 pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
     #[cfg(target_arch = "x86_64")]
     if base_dtype == BaseDtype::Bf16 && pairs::available() {
@@ -25,8 +26,8 @@ pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
     best_of(multiply_add)
 }
 
-/// `work`, on each thread, makes `LENGTH` multiply-adds of `SUMS` registers, and says of how many
-/// products a register is.
+/// Measures `work`, which performs `LENGTH` multiply-adds on `SUMS` registers in each thread and returns the number of
+/// products in a register.
 fn best_of(work: fn() -> usize) -> f64 {
     let tries = (0..TRIES).map(|_| {
         let start = Instant::now();
@@ -49,8 +50,8 @@ impl WithSimd for MultiplyAdd {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
-        // Each goes to 1; nothing overflows, and no number is too small to be normal. They start
-        // apart, or the compiler would make one of them for all.
+        // Each sum converges to 1, so that nothing overflows or becomes subnormal. The sums start with different
+        // values; otherwise the compiler would merge them.
         let (factor, added) = (simd.splat_f32s(0.5), simd.splat_f32s(0.5));
         let mut sums: [S::f32s; SUMS] =
             std::array::from_fn(|which| simd.splat_f32s(black_box(which as f32)));
@@ -66,7 +67,7 @@ impl WithSimd for MultiplyAdd {
     }
 }
 
-/// The same with pairs of bfloat16, which pulp does not have.
+/// The same with pairs of bfloat16 values, which pulp does not support.
 #[cfg(target_arch = "x86_64")]
 mod pairs {
     use std::arch::x86_64::{
@@ -77,7 +78,7 @@ mod pairs {
 
     use super::{LENGTH, SUMS};
 
-    /// Pairs in a register.
+    /// The number of pairs in a register.
     pub(super) const LANES: usize = 16;
 
     pub(super) fn available() -> bool {
@@ -93,10 +94,10 @@ mod pairs {
 
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn sum() -> f32 {
-        // 1 and -1, which add nothing to a sum.
+        // Pairs of 1 and -1, which leave a sum unchanged.
         let [ones, signs] = [0x3f80_3f80_u32, 0xbf80_3f80].map(|pair| {
             let pairs = _mm512_set1_epi32(black_box(pair).cast_signed());
-            // SAFETY: both are 512 bits wide, and every pattern of them is a value.
+            // SAFETY: both types are 512 bits wide, and every bit pattern is a valid value.
             unsafe { std::mem::transmute::<__m512i, __m512bh>(pairs) }
         });
         let mut sums: [_; SUMS] =
@@ -114,36 +115,36 @@ mod pairs {
 mod tests {
     use super::*;
 
-    /// How fast a processor is is measured, and not tested: some multiply pairs no faster than single numbers.
+    /// Only the order of magnitude is tested: some processors multiply pairs no faster than single numbers.
     #[test]
-    fn a_rate_is_found_in_each_precision() {
+    fn the_rate_is_measured_in_each_precision() {
         for base_dtype in BaseDtype::ALL {
             let found = peak_gflops(base_dtype);
             assert!(found.is_finite() && found > 0.0, "{base_dtype}: {found}");
         }
     }
 
-    /// Halved and raised by a half again and again, each sum goes to 1.
+    /// Each sum is repeatedly halved and increased by a half, so that it converges to 1.
     #[test]
-    fn the_products_of_single_numbers_are_made() {
+    fn products_of_single_numbers_are_computed() {
         let (lanes, sum) = Arch::new().dispatch(MultiplyAdd);
         assert!(lanes.is_power_of_two(), "{lanes}");
         assert_eq!(sum, (lanes * SUMS) as f32);
         assert_eq!(multiply_add(), lanes);
     }
 
-    /// Each lane of sum `n` starts at `n`, and pairs that cancel add nothing to it.
+    /// Each lane of sum `n` starts at `n` and does not change, because the pairs cancel.
     #[test]
     #[cfg(target_arch = "x86_64")]
-    fn the_products_of_pairs_are_made() {
+    fn products_of_pairs_are_computed() {
         if !pairs::available() {
-            // There is nothing to run on this processor, whose rate is that of single numbers.
+            // This processor has no such instruction; its rate is that of single numbers.
             return;
         }
         // SAFETY: the processor has the instructions.
         let sum = unsafe { pairs::sum() };
         assert_eq!(sum, (pairs::LANES * SUMS * (SUMS - 1) / 2) as f32);
-        // A pair is two products.
+        // A pair counts as two products.
         assert_eq!(pairs::multiply_add(), 2 * pairs::LANES);
     }
 }

@@ -1,4 +1,4 @@
-//! Sequences of random tokens: time and memory depend on their lengths only.
+//! Makes sequences of random tokens for benchmarks: time and memory depend only on their lengths.
 
 use mtlora_models::{CausalModelConfig, ClassifierModelConfig, Tokens};
 use rand::RngExt;
@@ -9,8 +9,7 @@ use crate::data::example::Target;
 use crate::inference::evaluation::Item;
 use crate::tasks::data_to_text::Sequence;
 
-/// Tokens below this are special ones in RoBERTa's vocabulary (and, but for the end of text, in no
-/// way special in GPT-2's).
+/// Token ids below this are special tokens in RoBERTa's vocabulary. In GPT-2's vocabulary they are ordinary tokens.
 const FIRST: u32 = 5;
 
 /// `count` sequences of `length` tokens, each with a label or a number for a head of
@@ -62,7 +61,7 @@ pub fn random_prompts(
 
 fn ids(rng: &mut ChaCha8Rng, length: usize, vocab_size: usize) -> Vec<u32> {
     let end = vocab_size as u32;
-    // A vocabulary may be too small for special tokens to be left out.
+    // The vocabulary can be too small to leave out the special tokens.
     let first = FIRST.min(end.saturating_sub(1));
     (0..length)
         .map(|_| rng.random_range(first..end.max(1)))

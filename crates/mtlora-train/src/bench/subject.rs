@@ -17,8 +17,7 @@ use crate::training::step::{BatchLoss, Stepper};
 type Divisor<'a> = Box<dyn Fn(&[usize]) -> f64 + 'a>;
 type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, FitError> + 'a>;
 
-/// A model whose training steps are timed; they are those of [`fit`](crate::fit), at a rate that
-/// does not change.
+/// A model whose training steps are timed. The steps are those of [`fit`](crate::fit) at a constant learning rate.
 pub struct Subject<'a, M> {
     model: M,
     stepper: Stepper<'a>,
@@ -29,8 +28,8 @@ pub struct Subject<'a, M> {
 }
 
 impl<'a> Subject<'a, SequenceClassifier> {
-    /// A classifier, or with one label a regression, that learns `items`, which have targets. The
-    /// model is as [`Method::prepare`](crate::Method::prepare) has made it, on an autodiff device.
+    /// A classifier (or, with one label, a regression) that learns `items`, all of which have targets. The model must
+    /// come from [`Method::prepare`](crate::Method::prepare), on an autodiff device.
     pub fn classifier(
         model: SequenceClassifier,
         config: &'a dyn ClassifierModelConfig,
@@ -71,8 +70,8 @@ impl<'a> Subject<'a, CausalLm> {
 }
 
 impl<'a, M: Module> Subject<'a, M> {
-    /// A model with losses of one's own on the examples with some indices: their sum, and before it what that is
-    /// divided by, as a [`Learner`](crate::Learner) has them.
+    /// A model with custom losses. As in a [`Learner`](crate::Learner), the functions return the divisor of a step's
+    /// loss and the sum of the losses for the examples with the given indices.
     pub fn new(
         model: M,
         divisor: impl Fn(&[usize]) -> f64 + 'a,
@@ -91,8 +90,8 @@ impl<'a, M: Module> Subject<'a, M> {
         }
     }
 
-    /// One step on the examples with these indices: from tokens on the host to changed parameters.
-    /// Returns the model after it, and the seconds it took.
+    /// Runs one training step on the examples with these indices, from tokens on the host to updated parameters.
+    /// Returns the model after the step and the time in seconds.
     ///
     /// # Errors
     /// When the loss is not finite, or the device fails.

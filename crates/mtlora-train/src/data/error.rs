@@ -1,4 +1,4 @@
-//! What can be wrong with a data set, and where.
+//! The errors of reading data sets.
 
 use std::error::Error;
 use std::io;
@@ -9,11 +9,11 @@ const LISTED: usize = 20;
 /// How many characters of a cell a message shows.
 const SHOWN: usize = 60;
 
-/// Why a data set could not be read. Lines count from 1, as editors count them.
+/// Why a data set could not be read. Lines are counted from 1, as in editors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A file or folder that is not there.
+    /// A file or folder does not exist.
     #[error("{}: no such file; {hint}", .path.display())]
     NotFound {
         /// The file that was looked for.
@@ -21,7 +21,7 @@ pub enum DataError {
         /// Where else it was looked for, and what to do.
         hint: String,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{}: cannot read: {source}", .path.display())]
     Io {
         /// The file.
@@ -29,7 +29,7 @@ pub enum DataError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// A row that does not have the form it should have.
+    /// A row with an invalid format.
     #[error("{}:{line}: {message}", .path.display())]
     Row {
         /// The file.
@@ -39,22 +39,22 @@ pub enum DataError {
         /// What is wrong with it and what to do.
         message: String,
     },
-    /// A class that the task does not have.
+    /// A label that is not one of the task's classes.
     #[error("{}:{line}: unknown label {}, expected one of {}; {hint}", .path.display(), shown(.label), listed(.known))]
     UnknownLabel {
         /// The file.
         path: PathBuf,
         /// The line on which the row begins.
         line: usize,
-        /// The label as the file has it.
+        /// The label in the file.
         label: String,
-        /// The labels there are, as a file spells them.
+        /// The labels of the task, as files spell them.
         known: Vec<String>,
         /// What to do.
         hint: String,
     },
-    /// A column that the header does not name.
-    #[error("{}:{line}: no column {}; there are {}", .path.display(), shown(.column), listed(.header))]
+    /// A column that the header lacks.
+    #[error("{}:{line}: no column {}; the columns are {}", .path.display(), shown(.column), listed(.header))]
     UnknownColumn {
         /// The file.
         path: PathBuf,
@@ -62,10 +62,10 @@ pub enum DataError {
         line: usize,
         /// The column that is needed.
         column: String,
-        /// The columns there are.
+        /// The columns of the file.
         header: Vec<String>,
     },
-    /// Bytes that are no UTF-8.
+    /// Bytes that are not valid UTF-8.
     #[error("{}:{line}: invalid UTF-8; save the file as UTF-8", .path.display())]
     Utf8 {
         /// The file.
@@ -73,46 +73,46 @@ pub enum DataError {
         /// The line of the first such byte.
         line: usize,
     },
-    /// A file of a format that is not read.
+    /// A file in a format that is not supported.
     #[error("{}: {message}", .path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What it should be, and what to do.
+        /// The supported formats, and what to do.
         message: String,
     },
-    /// A text in another encoding than UTF-8 or UTF-16 with a byte order mark.
+    /// A text in an encoding other than UTF-8 or UTF-16 with a byte order mark.
     #[error("{}:{line}: {message}", .path.display())]
     Encoding {
         /// The file.
         path: PathBuf,
-        /// The line that shows it.
+        /// The line where this is detected.
         line: usize,
-        /// Which it is, and what to do.
+        /// The encoding, and what to do.
         message: String,
     },
-    /// A file without a single example.
+    /// A file without examples.
     #[error("{}: holds no examples; at least one row is needed below the header", .path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// A task that is not built in.
+    /// There is no task of this name.
     #[error("unknown task {}, expected one of {}", shown(.name), listed(.known))]
     UnknownTask {
-        /// The name asked for.
+        /// The given name.
         name: String,
-        /// The names there are.
+        /// The names of the tasks.
         known: Vec<String>,
     },
-    /// A split that the task does not have.
+    /// The task has no split of this name.
     #[error("task {task} has no split {}, expected one of {}", shown(.split), listed(.known))]
     UnknownSplit {
         /// The task.
         task: String,
-        /// The split asked for.
+        /// The given split.
         split: String,
-        /// The splits there are.
+        /// The splits of the task.
         known: Vec<String>,
     },
     /// A setting of a task that contradicts another one or the data.
@@ -123,13 +123,13 @@ pub enum DataError {
         /// What is wrong with it and what to do.
         message: String,
     },
-    /// What a task defined outside of this crate has to report.
+    /// An error of a task that is defined outside of this crate.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
 }
 
 impl DataError {
-    /// A row that is not as it should be.
+    /// An invalid row.
     pub fn row(path: &Path, line: usize, message: impl Into<String>) -> Self {
         Self::Row {
             path: path.to_path_buf(),
@@ -144,7 +144,7 @@ impl DataError {
         Self::Setting { setting, message }
     }
 
-    /// What the operating system said about `path`.
+    /// An error of the operating system about `path`.
     pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io {
             path: path.to_path_buf(),
@@ -152,13 +152,13 @@ impl DataError {
         }
     }
 
-    /// Any other error, or a message, of a task defined outside of this crate.
+    /// Any other error, or a message, of a task that is defined outside of this crate.
     pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Other(error.into())
     }
 }
 
-/// A cell of a file, in backticks and cut to a length that a message bears.
+/// A cell of a file, in backticks and truncated so that it cannot flood a message.
 pub(crate) fn shown(cell: &str) -> String {
     let mut characters = cell.chars();
     let head: String = characters
@@ -174,7 +174,7 @@ pub(crate) fn shown(cell: &str) -> String {
     format!("`{head}{rest}`")
 }
 
-/// Names, separated by commas; a long list is cut.
+/// Names, separated by commas; a long list is truncated.
 pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     if names.is_empty() {
         return "none".to_string();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn long_cells_and_long_lists_are_cut() {
+    fn long_cells_and_long_lists_are_truncated() {
         assert_eq!(shown("a\tb"), "`a\\tb`");
         let long = "x".repeat(1000);
         assert!(shown(&long).chars().count() < SHOWN + 5);

@@ -1,19 +1,19 @@
-//! One example of a task, and what is to be predicted about it.
+//! The examples of classification and regression tasks.
 
 use serde::{Deserialize, Serialize};
 
-/// One text, or a pair of texts, and what is to be predicted about it.
+/// A text or a pair of texts, and the target to predict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// The text, exactly as the file has it.
+    /// The text, exactly as in the file.
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
-    /// What is to be predicted; none where the file does not say, as in GLUE's test sets.
+    /// The target; `None` if the file has none, as in GLUE's test sets.
     pub target: Option<Target>,
 }
 
-/// What a model should predict about one example.
+/// The target of one example.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
     /// The index of a class in [`Objective::Classification`]'s labels.
@@ -22,13 +22,13 @@ pub enum Target {
     Value(f32),
 }
 
-/// What a task asks a model for.
+/// What a model predicts in a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Objective {
     /// One class of several.
     Classification {
-        /// The classes' names; a class is its index in them.
+        /// The names of the classes; a class is an index in this list.
         labels: Vec<String>,
     },
     /// One number.
@@ -36,7 +36,7 @@ pub enum Objective {
 }
 
 impl Objective {
-    /// The number of values a head puts out: one a class, or one.
+    /// The number of outputs of a head: one for each class, or one for a regression.
     pub fn num_labels(&self) -> usize {
         match self {
             Self::Classification { labels } => labels.len(),
@@ -44,7 +44,7 @@ impl Objective {
         }
     }
 
-    /// The classes' names; empty for regression.
+    /// The names of the classes; empty for a regression.
     pub fn labels(&self) -> &[String] {
         match self {
             Self::Classification { labels } => labels,

@@ -1,27 +1,27 @@
-//! Telling whether something is what it was.
+//! Detects whether the inputs of a run have changed.
 
 use burn::module::Module;
 use mtlora_core::each_parameter;
 use xxhash_rust::xxh3::Xxh3;
 
-/// A running XXH3 hash (128 bits) of what a run is made from. It finds what changed by mistake; it is no
-/// protection against somebody who wants it not to.
+/// A running XXH3 hash (128 bits) of the inputs of a run. It detects accidental changes, but gives no protection
+/// against deliberate ones.
 #[derive(Clone, Default)]
 pub struct Fingerprint(Xxh3);
 
 impl Fingerprint {
-    /// Takes in a number.
+    /// Adds a number.
     pub fn number(&mut self, number: u64) {
         self.0.update(&number.to_le_bytes());
     }
 
-    /// Takes in bytes, and how many there are.
+    /// Adds bytes and their count.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.update(bytes);
     }
 
-    /// Takes in numbers, and how many there are.
+    /// Adds numbers and their count.
     pub fn numbers(&mut self, numbers: impl ExactSizeIterator<Item = u64>) {
         self.number(numbers.len() as u64);
         for number in numbers {
@@ -29,12 +29,12 @@ impl Fingerprint {
         }
     }
 
-    /// Of all that was taken in, 32 hexadecimal digits.
+    /// The fingerprint of everything that was added, as 32 hexadecimal digits.
     pub fn digest(&self) -> String {
         format!("{:032x}", self.0.digest128())
     }
 
-    /// The fingerprint of every parameter of `module` that does not train: its path, shape and values.
+    /// The fingerprint of the frozen parameters of `module`: their paths, shapes and values.
     pub(crate) fn of_frozen<M: Module>(module: &M) -> Self {
         let mut fingerprint = Self::default();
         each_parameter(module, |parameter| {

@@ -1,4 +1,4 @@
-//! Reading examples from files: texts, tables, Parquet. Nothing here knows a task.
+//! Reads examples from text files, tables and Parquet files. This module does not depend on tasks.
 
 pub(crate) mod error;
 pub(crate) mod example;

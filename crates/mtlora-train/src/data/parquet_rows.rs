@@ -1,4 +1,4 @@
-//! Rows of Parquet files, a few columns of them.
+//! Reads single columns of Parquet files, row by row.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -12,10 +12,11 @@ use parquet::schema::types::Type;
 
 use crate::data::error::DataError;
 
-/// Gives `each` the rows of a Parquet file, counted from 1, with the values of these columns in this order.
+/// Calls `each` for every row of a Parquet file with the row's number, counted from 1, and the values of these columns
+/// in this order.
 ///
 /// # Errors
-/// A file that is not there, is no Parquet or is damaged; a column that it lacks; those of `each`.
+/// When the file is missing, damaged or not Parquet, when it lacks a column, and the errors of `each`.
 pub(crate) fn each_row(
     path: &Path,
     columns: &[&str],
@@ -71,11 +72,11 @@ pub(crate) fn each_row(
     Ok(())
 }
 
-/// Runs the Parquet library on somebody else's file. It panics on some that are damaged (apache/arrow-rs, issue 9742),
-/// which is one more way of refusing them. What panicked must not be used again.
+/// Runs the Parquet library on an untrusted file and turns a panic into an error: the library panics on some damaged
+/// files (apache/arrow-rs, issue 9742). A reader that panicked must not be used again.
 fn guarded<T, E: Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the file contradicts itself".to_string()),
+        Err(_) => Err("the file is inconsistent".to_string()),
     }
 }

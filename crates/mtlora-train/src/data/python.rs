@@ -1,11 +1,10 @@
-//! Text as Python's `str` sees it, for what reproduces a Python script.
-//!
-//! Python and Rust agree on what is lower case (`str::to_lowercase` is `str.lower`, final sigma included; letters that
-//! Unicode added after a Python's own version apart), but not on white space and lines. What is here was compared with
-//! CPython 3.11 over all characters.
+//! Python's string functions, for code that reproduces a Python script. Python and Rust agree on lower case
+//! (`str::to_lowercase` is `str.lower`, final sigma included, except for letters that are newer than Python's Unicode
+//! version), but not on white space and line ends. The functions here were compared with CPython 3.11 for all
+//! characters.
 
-/// Whether `str.isspace` says so, `str.split` splits there and `\s` matches: Unicode's white space, which is Rust's,
-/// and the information separators U+001C to U+001F.
+/// Whether `str.isspace` is true for a character; `str.split` splits at the same characters and `\s` matches them.
+/// These are Unicode's white space, as in Rust, and the information separators U+001C to U+001F.
 pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
@@ -30,8 +29,8 @@ pub(crate) fn is_blank(text: &str) -> bool {
     text.chars().all(is_space)
 }
 
-/// `text.splitlines()`, which is also how a file that `codecs.open` has opened is read line by line. A file that `open`
-/// has opened has fewer ends of lines.
+/// `text.splitlines()`. Files opened with `codecs.open` are split into lines in the same way; files opened with `open`
+/// have fewer line ends.
 pub(crate) fn split_lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -48,7 +47,7 @@ pub(crate) fn split_lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether `str.splitlines` ends a line there.
+/// Whether `str.splitlines` ends a line at this character.
 fn ends_line(c: char) -> bool {
     matches!(
         c,
@@ -60,14 +59,14 @@ fn ends_line(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// The characters that `is` says, as numbers.
+    /// The code points of the characters for which `is` is true.
     fn all(is: impl Fn(char) -> bool) -> Vec<u32> {
         let characters = (0..=u32::from(char::MAX)).filter_map(char::from_u32);
         characters.filter(|&c| is(c)).map(u32::from).collect()
     }
 
     #[test]
-    fn white_space_is_pythons_for_every_character() {
+    fn white_space_is_that_of_python_for_every_character() {
         // CPython 3.11: [c for c in range(0x110000) if chr(c).isspace()]; the same for re.match(r"\s", chr(c)) and for
         // len(("a" + chr(c) + "b").split()) == 2.
         let expected = [
@@ -79,15 +78,15 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_lines_are_pythons_for_every_character() {
+    fn line_ends_are_those_of_python_for_every_character() {
         // CPython 3.11: [c for c in range(0x110000) if len(("a" + chr(c) + "b").splitlines()) == 2].
         let expected = [0xa, 0xb, 0xc, 0xd, 0x1c, 0x1d, 0x1e, 0x85, 0x2028, 0x2029];
         assert_eq!(all(ends_line), expected);
     }
 
     #[test]
-    fn words_and_lines_are_pythons() {
-        // Each as CPython 3.11 says.
+    fn words_and_lines_are_those_of_python() {
+        // The expected values are those of CPython 3.11.
         let words = |text| split(text).collect::<Vec<_>>();
         assert_eq!(
             words("\u{1f}a\u{1c}\u{1d}b\u{a0}c\u{200b}d "),
@@ -106,8 +105,8 @@ mod tests {
     }
 
     #[test]
-    fn lower_case_is_pythons() {
-        // Each as CPython 3.11 says.
+    fn lower_case_is_that_of_python() {
+        // The expected values are those of CPython 3.11.
         for (text, lower) in [
             ("ΟΔΟΣ ΣΑΣ.", "οδος σας."),
             ("Α.Σ ΑΣ'Β Σ", "α.ς ασ'β σ"),

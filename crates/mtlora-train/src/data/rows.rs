@@ -1,10 +1,10 @@
-//! Text files as rows with line numbers: what the readers of tasks share.
+//! Splits text files into rows with line numbers; all readers of tasks use this.
 
 use std::path::Path;
 
 use crate::data::error::{DataError, listed, shown};
 
-/// The lines that are not empty, numbered from 1, without their ends (`\n` or `\r\n`).
+/// The lines that are not empty, numbered from 1, without their line ends (`\n` or `\r\n`).
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split('\n')
         .enumerate()
@@ -12,15 +12,15 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, line)| !line.is_empty())
 }
 
-/// The rows of tab-separated text: a quotation mark is a character like any other, a line is a row.
+/// The rows of tab-separated text. Every line is a row, and quotation marks have no special meaning.
 pub(crate) fn tsv(text: &str) -> impl Iterator<Item = (usize, Vec<&str>)> {
     lines(text).map(|(line, row)| (line, row.split('\t').collect()))
 }
 
-/// Gives `each` the rows of comma-separated text (RFC 4180), each with the line on which it begins.
+/// Calls `each` for every row of comma-separated text (RFC 4180) with the line on which the row begins.
 ///
 /// # Errors
-/// Those of `each`, and a quotation mark that is never closed.
+/// When a quotation mark is never closed, and the errors of `each`.
 pub(crate) fn csv(
     path: &Path,
     text: &str,
@@ -36,12 +36,12 @@ pub(crate) fn csv(
     loop {
         let more = reader
             .read_record(&mut record)
-            .map_err(|error| DataError::row(path, line, format!("no CSV: {error}")))?;
+            .map_err(|error| DataError::row(path, line, format!("invalid CSV: {error}")))?;
         if !more {
             return Ok(());
         }
-        // The reader takes a record's position before it skips empty lines and the `\n` of a preceding `\r\n`, so
-        // its line number is too low there; its byte is what can be relied on.
+        // The reader notes a record's position before it skips empty lines and the `\n` of a preceding `\r\n`, so its
+        // line number can be too low; its byte position is reliable.
         let from = record
             .position()
             .and_then(|position| usize::try_from(position.byte()).ok())
@@ -52,8 +52,8 @@ pub(crate) fn csv(
         line += newlines(bytes.get(counted..start).unwrap_or_default());
         counted = start;
 
-        // The reader takes an open quotation up to the next mark, or to the end of the file, without a word: rows
-        // would be lost in one cell. Then the marks of a row that spans lines do not pair up.
+        // The reader silently extends an open quotation to the next mark or to the end of the file, so that rows would
+        // be lost in one cell. In that case the marks of the row, which spans several lines, do not pair up.
         if record.iter().any(|cell| cell.contains('\n')) {
             let end = usize::try_from(reader.position().byte()).unwrap_or(bytes.len());
             let raw = bytes.get(start..end).unwrap_or_default();
@@ -71,10 +71,10 @@ fn newlines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&byte| byte == b'\n').count()
 }
 
-/// Where the header on `line` has `column`, if it does. White space around a name does not matter.
+/// The index of `column` in the header on `line`, if it is there. White space around a name does not matter.
 ///
 /// # Errors
-/// [`DataError::Row`] if it is there twice.
+/// [`DataError::Row`] if the header has the column twice.
 pub(crate) fn find_column(
     path: &Path,
     line: usize,
@@ -96,10 +96,10 @@ pub(crate) fn find_column(
     Ok(first.map(|(index, _)| index))
 }
 
-/// Where the header on `line` has `column`.
+/// The index of `column` in the header on `line`.
 ///
 /// # Errors
-/// [`DataError::UnknownColumn`] if nowhere, [`DataError::Row`] if it is there twice.
+/// [`DataError::UnknownColumn`] if the header lacks the column, [`DataError::Row`] if it has the column twice.
 pub(crate) fn need_column(
     path: &Path,
     line: usize,
@@ -114,10 +114,10 @@ pub(crate) fn need_column(
     })
 }
 
-/// Checks that a row has as many columns as it should.
+/// Checks that a row has as many columns as the header.
 ///
 /// # Errors
-/// [`DataError::Row`], with the columns it should have.
+/// [`DataError::Row`], which lists the columns of the header.
 pub(crate) fn check_width<S: AsRef<str>>(
     path: &Path,
     line: usize,
@@ -133,10 +133,10 @@ pub(crate) fn check_width<S: AsRef<str>>(
             "a column is missing, or a line break splits the row",
         )
     } else {
-        ("", "a text may hold a separator")
+        ("", "a text may contain a separator")
     };
     let message = format!(
-        "{many}{} column{} where there should be {} ({}); {hint}: correct the row or delete it",
+        "{many}{} column{} instead of {} ({}); {hint}: correct the row or delete it",
         row.len(),
         if row.len() == 1 { "" } else { "s" },
         columns.len(),
@@ -153,7 +153,8 @@ pub(crate) fn number(cell: &str) -> Option<f32> {
         .filter(|value: &f32| value.is_finite())
 }
 
-/// What is wrong with JSON, without the place that the parser adds: of a line, it counts from the line's beginning.
+/// The message of a JSON error without the position that the parser adds, which would be relative to the single line
+/// that was parsed.
 pub(crate) fn json_reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.split(" at line ").next();
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_counted_as_an_editor_counts_them() {
+    fn lines_are_numbered_as_in_an_editor() {
         let found: Vec<_> = tsv("a\tb\r\n\r\n\"c\t\n\nd").collect();
         assert_eq!(
             found,
@@ -201,7 +202,7 @@ mod tests {
             error.to_string().starts_with("t.csv:3: a quotation mark"),
             "{error}"
         );
-        // A mark inside of a bare cell opens nothing.
+        // A quotation mark inside an unquoted cell has no special meaning.
         assert_eq!(csv_rows("a,b\n5\" disk,6\n7,8").unwrap().len(), 3);
         for open in [
             "a\n\"b\n",

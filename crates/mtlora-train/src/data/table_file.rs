@@ -1,4 +1,4 @@
-//! Tables of the user's own, CSV, TSV or JSONL: finding a split's file, and reading its rows.
+//! The user's own tables in CSV, TSV or JSONL: finds the file of a split and reads its rows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use crate::data::error::{DataError, shown};
 use crate::data::rows;
 use crate::data::text_file::read_text_file;
 
-/// The endings of the files that can be read.
+/// The extensions of the supported formats.
 pub(crate) const FORMATS: [&str; 3] = ["csv", "tsv", "jsonl"];
-/// The splits that need no file named.
+/// The splits whose files are found by name.
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
 
-/// The splits there may be where `files` names those of some.
+/// All splits: the standard ones and those for which `files` names a file.
 pub(crate) fn splits(files: &BTreeMap<String, PathBuf>) -> Vec<&str> {
     let mut splits = SPLITS.to_vec();
     let others = files.keys().map(String::as_str);
@@ -22,10 +22,11 @@ pub(crate) fn splits(files: &BTreeMap<String, PathBuf>) -> Vec<&str> {
     splits
 }
 
-/// The file of a split: the one that `files` names, seen from `data`, or the one of its name there.
+/// The file of a split: the one that `files` names (relative to `data`), or the one in `data` that is called like the
+/// split.
 ///
 /// # Errors
-/// [`DataError::Setting`] if there are two, [`DataError::NotFound`] with what `advice` says to do if there is none.
+/// [`DataError::Setting`] if there are two such files, [`DataError::NotFound`] with the hint `advice` if there is none.
 pub(crate) fn split_file(
     files: &BTreeMap<String, PathBuf>,
     data: &Path,
@@ -41,7 +42,7 @@ pub(crate) fn split_file(
         (Some(path), None) => Ok(path.clone()),
         (Some(one), Some(other)) => {
             let message = format!(
-                "both {} and {} are there for the split {}; remove one of them",
+                "both {} and {} exist for the split {}; remove one of them",
                 one.display(),
                 other.display(),
                 shown(split)
@@ -55,10 +56,10 @@ pub(crate) fn split_file(
     }
 }
 
-/// Refuses settings that name one column in two roles. `roles` are the settings and what they name.
+/// Refuses settings that use one column in two roles. `roles` are the settings with their column names.
 ///
 /// # Errors
-/// [`DataError::Setting`] with both settings.
+/// [`DataError::Setting`], which names both settings.
 pub(crate) fn distinct_columns(roles: &[(&'static str, Option<&str>)]) -> Result<(), DataError> {
     let named: Vec<(&'static str, &str)> = roles
         .iter()
@@ -80,18 +81,19 @@ pub(crate) fn distinct_columns(roles: &[(&'static str, Option<&str>)]) -> Result
     Ok(())
 }
 
-/// A row as its file has it.
+/// A row in the form of its file.
 pub(crate) enum RawRow<'a, Columns> {
-    /// As many cells as the header has, and what was made of the header.
+    /// As many cells as the header has, and the result of `columns` for the header.
     Cells(&'a Columns, &'a [&'a str]),
-    /// An object, whose keys are the columns.
+    /// A JSON object, whose keys are the columns.
     Object(&'a Map<String, Value>),
 }
 
-/// Gives `columns` the header of a CSV or TSV file, and `each` the rows of any file, each with its line.
+/// Calls `columns` for the header of a CSV or TSV file, and `each` for every row of a file of any format, with the line
+/// of the row.
 ///
 /// # Errors
-/// Those of both, and whatever keeps the file from being read; [`DataError::Empty`] if it has no row.
+/// The errors of both functions, [`DataError::Empty`] if the file has no rows, and whatever keeps it from being read.
 pub(crate) fn each_row<Columns>(
     path: &Path,
     columns: impl Fn(usize, &[&str]) -> Result<Columns, DataError>,
@@ -103,7 +105,7 @@ pub(crate) fn each_row<Columns>(
         .find(|format| ending.as_deref().is_some_and(|ending| ending == *format))
         .ok_or_else(|| {
             let message = format!(
-                "{} is of a format that cannot be told from its name, which should end in .csv, .tsv or .jsonl",
+                "cannot recognize the format of {} by its name; it should end in .csv, .tsv or .jsonl",
                 path.display()
             );
             DataError::setting("files", message)
@@ -145,10 +147,10 @@ pub(crate) fn each_row<Columns>(
     Ok(())
 }
 
-/// Gives `each` the cells of these columns, row by row, each with its line.
+/// Calls `each` for every row with its line and the cells of these columns.
 ///
 /// # Errors
-/// As [`each_row`], and a column that is not there.
+/// As [`each_row`], and when a column is missing.
 pub(crate) fn each_cells<const N: usize>(
     path: &Path,
     columns: [&str; N],
@@ -184,7 +186,7 @@ pub(crate) fn each_cells<const N: usize>(
 fn object(path: &Path, line: usize, json: &str) -> Result<Map<String, Value>, DataError> {
     serde_json::from_str(json).map_err(|error| {
         let message = format!(
-            "no JSON object, at column {}: {}; a row is one object on one line",
+            "not a JSON object, at column {}: {}; each row must be one object on one line",
             error.column(),
             rows::json_reason(&error)
         );
@@ -192,10 +194,10 @@ fn object(path: &Path, line: usize, json: &str) -> Result<Map<String, Value>, Da
     })
 }
 
-/// The text under a key of a row's object.
+/// The string value of a key in a row's object.
 ///
 /// # Errors
-/// [`DataError::UnknownColumn`] if it is not there, [`DataError::Row`] if it is no string.
+/// [`DataError::UnknownColumn`] if the key is missing, [`DataError::Row`] if its value is not a string.
 pub(crate) fn text_of(
     path: &Path,
     line: usize,
@@ -209,7 +211,7 @@ pub(crate) fn text_of(
     }
 }
 
-/// That an object lacks a key.
+/// The error for a key that an object lacks.
 pub(crate) fn missing(
     path: &Path,
     line: usize,
@@ -224,16 +226,16 @@ pub(crate) fn missing(
     }
 }
 
-/// That a value under a key is not what it `should` be.
+/// The error for a value that does not have the type `should`.
 pub(crate) fn wrong_type(path: &Path, line: usize, column: &str, should: &str) -> DataError {
     let message = format!(
-        "the column {} is no {should}; correct the row",
+        "the column {} is not a {should}; correct the row",
         shown(column)
     );
     DataError::row(path, line, message)
 }
 
-/// That a cell which has to say something is empty.
+/// The error for an empty cell that must not be empty.
 pub(crate) fn empty_cell(path: &Path, line: usize, column: &str) -> DataError {
     let message = format!(
         "the column {} is empty; fill it in or delete the row",

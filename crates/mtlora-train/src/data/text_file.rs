@@ -9,7 +9,7 @@ use crate::data::error::DataError;
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16_LITTLE: &[u8] = b"\xff\xfe";
 const UTF16_BIG: &[u8] = b"\xfe\xff";
-/// Before those of UTF-16, with one of which it begins.
+/// The byte order marks of UTF-32. They must be checked before those of UTF-16, because one begins with the other.
 const UTF32: [&[u8]; 2] = [b"\xff\xfe\0\0", b"\0\0\xfe\xff"];
 
 /// The text in a file, without a byte order mark: UTF-8, or UTF-16 with a mark.
@@ -20,7 +20,7 @@ pub fn read_text_file(path: &Path) -> Result<String, DataError> {
     read_text(path, || "check its name".to_string())
 }
 
-/// As [`read_text_file`], with what to do where there is no such file.
+/// Like [`read_text_file`], with a hint for the case that the file does not exist.
 ///
 /// # Errors
 /// As [`read_text_file`].
@@ -35,10 +35,10 @@ pub(crate) fn read_text(path: &Path, hint: impl FnOnce() -> String) -> Result<St
     decode_text(path, bytes)
 }
 
-/// As [`read_text_file`], from a stream; `name` is for the messages.
+/// Like [`read_text_file`], from a stream; `name` is used only in messages.
 ///
 /// # Errors
-/// [`DataError::Io`], and those of [`decode_text`].
+/// [`DataError::Io`], and the errors of [`decode_text`].
 pub(crate) fn read_text_from(name: &Path, mut stream: impl Read) -> Result<String, DataError> {
     let mut bytes = Vec::new();
     stream
@@ -47,12 +47,12 @@ pub(crate) fn read_text_from(name: &Path, mut stream: impl Read) -> Result<Strin
     decode_text(name, bytes)
 }
 
-/// The text that the bytes of the file `name` are: UTF-8, with or without a byte order mark, or UTF-16 with one. The
-/// mark is no part of the text.
+/// Decodes the bytes of the file `name`: UTF-8 with or without a byte order mark, or UTF-16 with one. The mark is not
+/// part of the text.
 ///
 /// # Errors
-/// [`DataError::Utf8`] for other bytes, [`DataError::Encoding`] for UTF-32, for UTF-16 without a mark and for broken
-/// UTF-16.
+/// [`DataError::Encoding`] for UTF-32, for UTF-16 without a mark and for invalid UTF-16, and [`DataError::Utf8`] for
+/// all other bytes.
 pub(crate) fn decode_text(name: &Path, mut bytes: Vec<u8>) -> Result<String, DataError> {
     let wrong = |message: &str| DataError::Encoding {
         path: name.to_path_buf(),
@@ -70,7 +70,7 @@ pub(crate) fn decode_text(name: &Path, mut bytes: Vec<u8>) -> Result<String, Dat
             let (pairs, rest) = units.as_chunks::<2>();
             if !rest.is_empty() {
                 return Err(wrong(
-                    "is UTF-16, but ends within a character; save it as UTF-8",
+                    "is UTF-16, but ends in the middle of a character; save it as UTF-8",
                 ));
             }
             return utf16(name, pairs.iter().map(|pair| unit(*pair)));
@@ -81,7 +81,7 @@ pub(crate) fn decode_text(name: &Path, mut bytes: Vec<u8>) -> Result<String, Dat
     }
     if looks_like_utf16(&bytes) {
         return Err(wrong(
-            "looks like UTF-16 without a byte order mark, for many of its bytes are zero; save it as UTF-8",
+            "looks like UTF-16 without a byte order mark, because many of its bytes are zero; save it as UTF-8",
         ));
     }
     String::from_utf8(bytes).map_err(|error| {
@@ -102,7 +102,7 @@ fn utf16(name: &Path, units: impl Iterator<Item = u16>) -> Result<String, DataEr
             return Err(DataError::Encoding {
                 path: name.to_path_buf(),
                 line,
-                message: "is UTF-16 with half a character; save it as UTF-8".to_string(),
+                message: "is UTF-16 with an incomplete character; save it as UTF-8".to_string(),
             });
         };
         line += usize::from(character == '\n');
@@ -111,8 +111,8 @@ fn utf16(name: &Path, units: impl Iterator<Item = u16>) -> Result<String, DataEr
     Ok(text)
 }
 
-/// Whether many pairs of bytes at the beginning have a zero in the same place, as they have in UTF-16 of Latin letters,
-/// whatever other characters there are.
+/// Whether many byte pairs at the beginning have a zero in the same position. This is typical of Latin letters in
+/// UTF-16, even among other characters.
 fn looks_like_utf16(bytes: &[u8]) -> bool {
     let (pairs, _) = bytes
         .get(..bytes.len().min(256))
@@ -124,7 +124,7 @@ fn looks_like_utf16(bytes: &[u8]) -> bool {
 
 /// All lines of a text, numbered from 1, without their line endings (`\n` or `\r\n`).
 pub(crate) fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    // `str::lines` takes just these two for ends.
+    // `str::lines` splits at exactly these two line ends.
     text.lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line))
@@ -143,9 +143,9 @@ mod tests {
         text.encode_utf16().flat_map(unit).collect()
     }
 
-    /// The values are Python's: `open(..., encoding="utf-8-sig")` and `encoding="utf-16"`.
+    /// The expected values are those of Python's `open(..., encoding="utf-8-sig")` and `encoding="utf-16"`.
     #[test]
-    fn marks_are_no_part_of_the_text() {
+    fn byte_order_marks_are_not_part_of_the_text() {
         let text = "tea, thé, 茶 🍵\r\nsecond";
         let little = [UTF16_LITTLE, &utf16_bytes(text, u16::to_le_bytes)].concat();
         let big = [UTF16_BIG, &utf16_bytes(text, u16::to_be_bytes)].concat();
@@ -153,17 +153,17 @@ mod tests {
         for bytes in [text.as_bytes(), &marked, &little, &big] {
             assert_eq!(decode(bytes).unwrap(), text);
         }
-        // Only the first is a mark.
+        // Only the first one is a byte order mark.
         assert_eq!(decode(b"\xef\xbb\xbf\xef\xbb\xbfx").unwrap(), "\u{feff}x");
         assert_eq!(decode(b"").unwrap(), "");
-        // A zero in a text is a character.
+        // A single zero byte in a text is a character.
         assert_eq!(decode(b"fine\n\0 text").unwrap(), "fine\n\0 text");
         assert_eq!(decode(UTF8_MARK).unwrap(), "");
         assert_eq!(decode(UTF16_LITTLE).unwrap(), "");
     }
 
     #[test]
-    fn what_is_not_read_is_refused_by_name() {
+    fn unsupported_encodings_are_refused_by_name() {
         let words = "two words";
         let cases: [(Vec<u8>, &str); 10] = [
             (
@@ -186,11 +186,11 @@ mod tests {
             (b"\0\0\xfe\xff\0\0\0t".to_vec(), "t.txt:1: is UTF-32"),
             (
                 b"\xff\xfet\0w".to_vec(),
-                "t.txt:1: is UTF-16, but ends within",
+                "t.txt:1: is UTF-16, but ends in the middle",
             ),
             (
                 b"\xff\xfet\0\n\0\x00\xd8x\0".to_vec(),
-                "t.txt:2: is UTF-16 with half",
+                "t.txt:2: is UTF-16 with an incomplete",
             ),
             (b"fine\nthen \xe9\n".to_vec(), "t.txt:2: invalid UTF-8"),
             (b"\xef\xbb\xbf\xff".to_vec(), "t.txt:1: invalid UTF-8"),

@@ -7,19 +7,19 @@ use crate::tasks::task::Task;
 use crate::training::batches::{BatchSize, by_length};
 use crate::training::error::FitError;
 
-/// An example as the model reads it.
+/// A tokenised example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     /// The tokens of the text, or of both texts of a pair.
     pub tokens: Tokens,
-    /// What is to be predicted.
+    /// The target to predict.
     pub target: Option<Target>,
 }
 
 /// Tokenises examples, in their order.
 ///
 /// # Errors
-/// What the tokenizer says, with the example's number: [`ModelError::OneOf`](mtlora_models::ModelError::OneOf).
+/// [`ModelError::OneOf`](mtlora_models::ModelError::OneOf), with the example's number, when the tokenizer fails.
 pub fn encode(text: &TextEncoder, examples: &[Example]) -> Result<Vec<Item>, FitError> {
     let rows: Vec<(&str, Option<&str>)> = examples
         .iter()
@@ -34,7 +34,7 @@ pub fn encode(text: &TextEncoder, examples: &[Example]) -> Result<Vec<Item>, Fit
         .collect())
 }
 
-/// The logits of each item, in the items' order: `[items][labels]`.
+/// The logits of each item, in the order of the items: `[items][labels]`.
 ///
 /// # Errors
 /// When the device fails.
@@ -61,8 +61,8 @@ pub fn predict(
     Ok(logits)
 }
 
-/// The scores of a model without gradients (`model.valid()`) on items that all have targets: the
-/// task's metrics, and the loss.
+/// Evaluates a model without gradients (`model.valid()`) on items that all have targets. The scores are the task's
+/// metrics and the loss.
 ///
 /// # Errors
 /// When an item has no target, or the predictions are not finite.

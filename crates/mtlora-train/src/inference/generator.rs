@@ -1,4 +1,4 @@
-//! Writing texts with a trained causal model.
+//! Writes texts with a trained causal model.
 
 use burn::tensor::Device;
 use mtlora_models::{
@@ -13,53 +13,53 @@ use crate::tasks::data_to_text::Record;
 use crate::training::error::FitError;
 use crate::training::learners::causal::{causal_scores, encode_records};
 
-/// Rows (prompts times beams) that are decoded together: what makes a matrix product of a step
-/// worthwhile without a cache larger than the model.
+/// The number of rows (prompts times beams) that are decoded together: enough for efficient matrix products, without a
+/// cache that is larger than the model.
 const ROWS: usize = 160;
 
-/// Why no text was written.
+/// Why a text could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// What the tokenizer says of a text that was written.
+    /// The tokenizer failed to decode a written text.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// What the tokenizer says of an input.
+    /// The tokenizer failed to encode an input.
     #[error("input {number}: {source}")]
     Input {
-        /// Which input, from 1.
+        /// The number of the input, counted from 1.
         number: usize,
-        /// The tokenizer's reason.
+        /// The tokenizer's error.
         source: ModelError,
     },
-    /// The decoding.
+    /// Decoding failed.
     #[error(transparent)]
     Decoding(#[from] GenerationError<DecodeError>),
-    /// A search that found no text.
-    #[error("nothing can be written for input {number}: the settings forbid every text")]
+    /// The search found no text.
+    #[error("no text can be written for input {number}, because the settings forbid every text")]
     Nothing {
-        /// Which input, from 1.
+        /// The number of the input, counted from 1.
         number: usize,
     },
-    /// A prompt that leaves no room for a text.
+    /// The prompt leaves no room for a text.
     #[error(
         "input {number} is {tokens} tokens long, and with {new} new ones more than the {most} that \
          the model reads; shorten it, or pass --cut-input to cut inputs from the left"
     )]
     TooLong {
-        /// Which input, from 1.
+        /// The number of the input, counted from 1.
         number: usize,
-        /// Its tokens, with the end mark.
+        /// The length of the prompt in tokens, with the end-of-text token.
         tokens: usize,
         /// `max_new_tokens`.
         new: usize,
-        /// The model's positions.
+        /// The number of positions that the model has.
         most: usize,
     },
 }
 
 impl WriteError {
-    /// The number of the input that it is about, from 1, if it is about one.
+    /// The number of the input that the error is about, counted from 1, if it is about a single one.
     pub fn input(&self) -> Option<usize> {
         match self {
             Self::Nothing { number }
@@ -69,7 +69,7 @@ impl WriteError {
         }
     }
 
-    /// The same of another input: `number` gives its number for the one that is named.
+    /// Replaces the number of the input in the error by what the function returns for it.
     pub(crate) fn renumbered(mut self, place: impl Fn(usize) -> usize) -> Self {
         match &mut self {
             Self::Nothing { number }
@@ -81,41 +81,41 @@ impl WriteError {
     }
 }
 
-/// What a model is given.
+/// The form of the prompts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptForm {
-    /// An input and the end-of-text token, after which its text begins: what runs of data-to-text
-    /// tasks have learned.
+    /// An input followed by the end-of-text token, after which the text begins. Runs of data-to-text tasks are trained
+    /// on this form.
     Input,
-    /// The beginning of a text, to be gone on with.
+    /// The beginning of a text, which the model continues.
     Beginning,
 }
 
-/// How texts are written.
+/// The options of writing texts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WriteOptions {
-    /// How to decode.
+    /// The settings of decoding.
     pub decoding: GenerationConfig,
-    /// What the prompts are.
+    /// The form of the prompts.
     pub form: PromptForm,
-    /// Cut prompts that are too long from the left, rather than refuse them.
+    /// Truncate prompts that are too long on the left instead of refusing them.
     pub cut: bool,
 }
 
 /// A text that a model wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
-    /// The text. Of an [`Input`](PromptForm::Input) it is without white space around it; what continues a
-    /// [`Beginning`](PromptForm::Beginning) is as it was written, so that the two together are the whole text.
+    /// The text. For an [`Input`](PromptForm::Input), white space around it is removed. For a
+    /// [`Beginning`](PromptForm::Beginning) it is kept, so that the beginning followed by this text is the whole text.
     pub text: String,
     /// As [`Generated::score`](mtlora_models::Generated::score).
     pub score: f32,
-    /// Whether it ended by an end token, not by its length.
+    /// Whether the text ended with an end token and not because of its length.
     pub ended: bool,
 }
 
 impl LoadedGenerator {
-    /// The tokens of a prompt, which leave room for the new ones.
+    /// The tokens of a prompt, truncated if necessary to leave room for the new tokens.
     fn prompt(
         &self,
         number: usize,
@@ -123,7 +123,7 @@ impl LoadedGenerator {
         options: &WriteOptions,
     ) -> Result<Vec<u32>, WriteError> {
         let (new, most) = (options.decoding.max_new_tokens, self.config.max_tokens());
-        // The last new token is never read.
+        // The model never reads the last new token.
         let room = most.saturating_sub(new.saturating_sub(1));
         let ids = if options.cut {
             self.text.encode_last(text, room)
@@ -148,13 +148,12 @@ impl LoadedGenerator {
         Ok(ids)
     }
 
-    /// Writes a text for each input, in their order, and tells `observe` how many of them are done.
-    ///
-    /// The model is without gradients on `device`. With its adapter folded in it is faster.
+    /// Writes a text for each input, in the order of the inputs, and reports the number of finished texts to `observe`.
+    /// The model must be without gradients on `device`. It is faster if its adapter is folded in.
     ///
     /// # Errors
-    /// When an input is too long for the model (and not to be cut), a setting is out of its
-    /// range, or the device fails.
+    /// When an input is too long for the model (and is not to be truncated), a setting is out of range, or the device
+    /// fails.
     pub fn write(
         &self,
         inputs: &[&str],
@@ -168,7 +167,7 @@ impl LoadedGenerator {
             .map(|(index, input)| self.prompt(index + 1, input, options))
             .collect::<Result<Vec<_>, _>>()?;
         let decoding = &options.decoding;
-        // Prompts of about one length are done at about one time.
+        // Prompts of similar lengths finish at about the same time.
         let mut order: Vec<usize> = (0..prompts.len()).collect();
         order.sort_by_key(|index| prompts[*index].len());
         let mut decoder = CachedDecoder::new(&self.model, &self.config, device);
@@ -191,7 +190,7 @@ impl LoadedGenerator {
                             python::strip(&self.text.decode(&best.tokens)?).to_string()
                         }
                         PromptForm::Beginning => {
-                            // A token that ends a text is part of it, unless it is a special one, which has no text.
+                            // The end token is part of the text unless it is a special token, which has no text.
                             let end = best.end_token.as_slice();
                             let tokens = [best.tokens.as_slice(), end].concat();
                             self.text.decode_after(&prompts[*index], &tokens)?
@@ -211,11 +210,11 @@ impl LoadedGenerator {
             .collect()
     }
 
-    /// Writes a text for each record, on one line, and tells `observe` how many of them are done. The model is as
-    /// [`load`](crate::ModelSpec::load) makes it.
+    /// Writes a text for each record, each on one line, and reports the number of finished texts to `observe`. The
+    /// model is in the state in which [`load`](crate::ModelSpec::load) returns it.
     ///
     /// # Errors
-    /// If the settings forbid every text, or the device fails.
+    /// When the settings forbid every text, or the device fails.
     pub fn write_records(
         &self,
         records: &[Record],
@@ -230,16 +229,16 @@ impl LoadedGenerator {
             cut: true,
         };
         let written = self.write(&inputs, &options, device, observe)?;
-        // In a file that is read line by line, texts are what the scores see: words with spaces between them.
+        // The scores read texts line by line as words with spaces between them, so the texts are kept in this form.
         let one_line = |text: &str| python::split(text).collect::<Vec<_>>().join(" ");
         Ok(written.iter().map(|one| one_line(&one.text)).collect())
     }
 
-    /// The loss and the perplexity of the records' references, in sequences of at most `max_length` tokens. The model is
-    /// as [`load`](crate::ModelSpec::load) makes it.
+    /// The loss and the perplexity of the records' references, in sequences of at most `max_length` tokens. The model
+    /// is in the state in which [`load`](crate::ModelSpec::load) returns it.
     ///
     /// # Errors
-    /// If no reference is short enough, or the device fails.
+    /// When no reference is short enough, or the device fails.
     pub fn likelihood(
         &self,
         records: &[Record],

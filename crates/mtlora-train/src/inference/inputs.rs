@@ -37,7 +37,7 @@ const OTHER_FORMATS: [&str; 23] = [
 /// Whether an input has one text or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairs<'a> {
-    /// One, in which a tab is a character like any other.
+    /// One text, in which a tab has no special meaning.
     Never,
     /// One text, for a model that was trained on single texts: a tab in a line is an error.
     Single,
@@ -47,19 +47,19 @@ pub enum Pairs<'a> {
     Unknown,
 }
 
-/// Where a table has the texts, and what lines of text are.
+/// The columns that hold the texts of a table, and the meaning of lines of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputColumns<'a> {
     /// The column with the text.
     pub text: &'a str,
-    /// Whether there is a second one.
+    /// Whether there is a second text.
     pub pairs: Pairs<'a>,
 }
 
 /// One input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// The line it is on, from 1.
+    /// The line of the input, counted from 1.
     pub line: usize,
     /// The text.
     pub text: String,
@@ -67,7 +67,7 @@ pub struct Input {
     pub pair: Option<String>,
 }
 
-/// Whether a file is a table by its name: it ends in `.csv`, `.tsv` or `.jsonl`.
+/// Whether a file is a table, which is the case if its name ends in `.csv`, `.tsv` or `.jsonl`.
 pub fn is_table(path: &Path) -> bool {
     table_file::FORMATS.contains(&ending(path).as_str())
 }
@@ -77,10 +77,10 @@ fn ending(path: &Path) -> String {
     ending.map(str::to_ascii_lowercase).unwrap_or_default()
 }
 
-/// The inputs in a file: the rows of a table where its name ends in `.csv`, `.tsv` or `.jsonl`, else its lines.
+/// The inputs in a file: the rows of a table if its name ends in `.csv`, `.tsv` or `.jsonl`, and otherwise its lines.
 ///
 /// # Errors
-/// When the file cannot be read, or a line does not fit, with file and line.
+/// When the file cannot be read, or a line has the wrong number of texts; the error names the file and the line.
 pub fn read_inputs(path: &Path, columns: &InputColumns<'_>) -> Result<Vec<Input>, DataError> {
     if is_table(path) {
         return read_table(path, columns);
@@ -88,14 +88,15 @@ pub fn read_inputs(path: &Path, columns: &InputColumns<'_>) -> Result<Vec<Input>
     if OTHER_FORMATS.contains(&ending(path).as_str()) {
         return Err(DataError::Format {
             path: path.to_path_buf(),
-            message: "is neither lines of text (.txt) nor a table that is read (.csv, .tsv, .jsonl); convert it"
+            message: "is neither lines of text (.txt) nor a table in a supported format (.csv, .tsv, .jsonl); convert \
+                      it"
                 .to_string(),
         });
     }
     lines(path, &read_text_file(path)?, columns.pairs)
 }
 
-/// The inputs on the lines of a stream; `name` is for the messages.
+/// The inputs on the lines of a stream; `name` is used only in messages.
 ///
 /// # Errors
 /// As [`read_inputs`].
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_as_the_model_was_trained() {
+    fn lines_are_split_into_as_many_texts_as_the_model_reads() {
         let text = "\u{feff}first\n\n second \r\n";
         let expected = [
             one(1, "first", None),
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_fit_are_named() {
+    fn lines_with_the_wrong_number_of_texts_are_refused() {
         for (columns, text, message) in [
             (SINGLE, "fine\ta pair", "x.txt:1: the line has a tab"),
             (SINGLE, "fine\nnot\tfine\n", "x.txt:2: the line has a tab"),
@@ -283,7 +284,7 @@ mod tests {
             read("dev.jsonl", jsonl.as_bytes(), PAIRS).unwrap(),
             expected
         );
-        // A tab in a cell is a character.
+        // A tab in a cell has no special meaning.
         assert_eq!(
             read("dev.csv", b"text\na\tb\n", SINGLE).unwrap(),
             [one(2, "a\tb", None)]
@@ -291,25 +292,25 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_do_not_fit_are_named() {
+    fn invalid_tables_are_refused() {
         for (name, text, columns, message) in [
             (
                 "x.csv",
                 "a,label\nx,y\n",
                 PAIRS,
-                "x.csv:1: no column `b`; there are `a`, `label`",
+                "x.csv:1: no column `b`; the columns are `a`, `label`",
             ),
             (
                 "x.jsonl",
                 "{\"prompt\": \"x\"}\n",
                 SINGLE,
-                "x.jsonl:1: no column `text`; there are `prompt`",
+                "x.jsonl:1: no column `text`; the columns are `prompt`",
             ),
             (
                 "x.jsonl",
                 "plain words\n",
                 SINGLE,
-                "x.jsonl:1: no JSON object",
+                "x.jsonl:1: not a JSON object",
             ),
             ("x.tsv", "one\ttwo\n", PAIRS, "x.tsv:1: no column `a`"),
             ("x.csv", "text\n", SINGLE, "x.csv: holds no examples"),

@@ -1,4 +1,4 @@
-//! What a trained model is used for: predictions, evaluation and generated texts.
+//! Uses a trained model for predictions, evaluation and text generation.
 
 pub(crate) mod evaluation;
 pub(crate) mod generator;

@@ -1,4 +1,4 @@
-//! Several adapters over one base model, whose weights are in memory once.
+//! Runs several adapters on one base model, whose weights are in memory only once.
 
 use std::path::{Path, PathBuf};
 
@@ -19,23 +19,23 @@ use crate::run::model::generator::{GeneratorSpec, LoadedGenerator};
 use crate::run::model::method_name::MethodName;
 use crate::training::error::FitError;
 
-/// An adapter by the name that rows call it. `S` is a [`ClassifierSpec`] or a [`GeneratorSpec`].
+/// An adapter and the name by which rows of a table refer to it. `S` is a [`ClassifierSpec`] or a [`GeneratorSpec`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedAdapter<S> {
     /// The name.
     pub name: String,
-    /// The run's or adapter's folder, with the trained values.
+    /// The folder of the run or adapter, with the trained values.
     pub folder: PathBuf,
     /// The base model, and the adapter's settings.
     pub spec: S,
 }
 
-/// The model of each adapter, in their order and without gradients: the base model's weights are
-/// read once, and the models share them. Heads are their own.
+/// The model of each adapter, in the order of the adapters and without gradients. The weights of the base model are
+/// read once, and the models share them; each model has its own head.
 ///
 /// # Errors
-/// When there is none, they have different base models, one is no adapter or has no head, or one
-/// does not fit the model.
+/// When there are no adapters, their base models differ, one is not an adapter, has no head, or does not match the
+/// model.
 ///
 /// ```no_run
 /// use std::path::{Path, PathBuf};
@@ -106,8 +106,8 @@ pub fn load_classifiers(
     Ok(all)
 }
 
-/// As [`load_classifiers`], for writing texts. The adapters are not folded in: a folded weight would
-/// be a copy.
+/// Like [`load_classifiers`], for writing texts. The adapters are not folded in, because a folded weight would be a
+/// copy.
 ///
 /// # Errors
 /// As [`load_classifiers`].
@@ -131,7 +131,7 @@ pub fn load_generators(
     Ok(all)
 }
 
-/// The first adapter, if all have one base model in one precision.
+/// The first adapter, if all adapters have the same base model in the same precision.
 fn of_one_base<S: ModelSpec>(adapters: &[NamedAdapter<S>]) -> Result<&NamedAdapter<S>, RunError> {
     let first = adapters
         .first()
@@ -172,20 +172,20 @@ fn open<S: ModelSpec>(one: &NamedAdapter<S>) -> Result<PeftAdapter, RunError> {
     Ok(PeftAdapter::from_folder(&one.folder)?)
 }
 
-/// A row of a table that says which adapter is meant.
+/// A row of a table that names its adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutedRow {
-    /// The line that it is on, from 1.
+    /// The line of the row, counted from 1.
     pub line: usize,
-    /// Which of the adapters, from 0.
+    /// The index of the adapter, counted from 0.
     pub adapter: usize,
     /// The text, or the prompt.
     pub text: String,
-    /// The second text of a pair, where a column for it was named.
+    /// The second text of a pair, if a column for it was named.
     pub pair: Option<String>,
 }
 
-/// Which columns of a table say what.
+/// The columns of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoutedColumns<'a> {
     /// The column with the adapter's name.
@@ -196,11 +196,10 @@ pub struct RoutedColumns<'a> {
     pub pair: Option<&'a str>,
 }
 
-/// The rows of a CSV, TSV or JSONL file, each for one of the adapters of these `names`.
+/// Reads the rows of a CSV, TSV or JSONL file; each names one of the adapters in `names`.
 ///
 /// # Errors
-/// Whatever keeps the file from being read, with the file and line it is about; a name that is none
-/// of the adapters'.
+/// When the file cannot be read, or a row names an unknown adapter; the error names the file and the line.
 pub fn read_routed(
     path: &Path,
     columns: RoutedColumns<'_>,
@@ -217,7 +216,7 @@ pub fn read_routed(
         let adapter = names.iter().position(|known| *known == name);
         let adapter = adapter.ok_or_else(|| {
             let message = format!(
-                "the adapter {} is none of those that are given: {}",
+                "unknown adapter {}; the given adapters are {}",
                 shown(name),
                 listed(names)
             );
@@ -249,11 +248,11 @@ pub fn read_routed(
     Ok(rows)
 }
 
-/// The logits of each row by its own adapter's model, in the rows' order. The rows of one adapter are
-/// computed together.
+/// The logits of each row from the model of its adapter, in the order of the rows. The rows of one adapter are computed
+/// together.
 ///
 /// # Errors
-/// When the tokenizer fails, with the row's number, or the device.
+/// When the tokenizer fails (the error has the row's number), or the device fails.
 pub fn predict_routed(
     models: &[LoadedClassifier],
     rows: &[RoutedRow],
@@ -284,11 +283,11 @@ pub fn predict_routed(
     Ok(logits)
 }
 
-/// A text for each row by its own adapter's model and options, in the rows' order; `observe` is told
-/// how many of them are done. The rows of one adapter are written together.
+/// Writes a text for each row with the model and the options of its adapter, in the order of the rows, and reports the
+/// number of finished texts to `observe`. The rows of one adapter are written together.
 ///
 /// # Errors
-/// As [`LoadedGenerator::write`], with the row's number.
+/// As [`LoadedGenerator::write`]; the error has the row's number.
 pub fn write_routed(
     models: &[(LoadedGenerator, WriteOptions)],
     rows: &[RoutedRow],
@@ -317,7 +316,7 @@ pub fn write_routed(
         .collect()
 }
 
-/// The rows of each of `count` adapters, as their places in `rows`.
+/// The rows of each of `count` adapters, as indices in `rows`.
 fn by_adapter(rows: &[RoutedRow], count: usize) -> Vec<Vec<usize>> {
     let mut groups = vec![Vec::new(); count];
     for (place, row) in rows.iter().enumerate() {
@@ -368,7 +367,7 @@ mod tests {
         };
         let rows = read_routed(&path, pair("more"), &["one", "two"]).unwrap();
         assert_eq!((rows[1].pair.as_deref(), rows[1].line), (Some("z"), 3));
-        // A column has one role.
+        // A column cannot have two roles.
         for column in ["words", "use"] {
             let error = read_routed(&path, pair(column), &["one", "two"]).unwrap_err();
             assert!(matches!(error, DataError::Setting { .. }), "{error}");

@@ -21,7 +21,7 @@ use crate::training::fit::{Observer, Pause, StepReport};
 const LOSS: &str = "Loss";
 const LEARNING_RATE: &str = "Learning Rate";
 
-/// Shows steps and scores on Burn's dashboard. `q`, then `s` there ends the training.
+/// Shows steps and scores on Burn's dashboard. Pressing `q` and then `s` ends the training.
 pub struct Dashboard {
     renderer: TuiMetricsRendererWrapper,
     interrupter: Interrupter,
@@ -29,7 +29,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// A dashboard that takes the terminal until it is dropped.
+    /// Opens a dashboard, which occupies the terminal until it is dropped.
     pub fn new(metrics: &[MetricName]) -> Self {
         let interrupter = Interrupter::new();
         let mut renderer = TuiMetricsRendererWrapper::new(interrupter.clone(), None);

@@ -1,9 +1,7 @@
-//! TensorBoard's event files.
-//!
-//! A file is a row of records: the data's length (8 bytes, little-endian), a checksum of those, the
-//! data, a checksum of it. The checksum is the masked CRC-32C of TensorFlow's `record_writer.cc`;
-//! the data is a protocol-buffer `Event` (`tensorflow/core/util/event.proto`), of which four fields are
-//! needed.
+//! Writes TensorBoard's event files. A file is a sequence of records. Each record has the length of its data (8 bytes,
+//! little-endian), a checksum of the length, the data, and a checksum of the data. The checksum is the masked CRC-32C
+//! of TensorFlow's `record_writer.cc`. The data is a protocol-buffer `Event` (`tensorflow/core/util/event.proto`), of
+//! which four fields are used.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,9 +15,9 @@ use crate::metrics::labels::Scores;
 use crate::training::error::FitError;
 use crate::training::fit::StepReport;
 
-/// What TensorBoard looks for in a file's name.
+/// The prefix by which TensorBoard recognizes event files.
 const PREFIX: &str = "events.out.tfevents.";
-/// Fields of `Event`.
+/// The fields of `Event`.
 const WALL_TIME: u32 = 1;
 const STEP: u32 = 2;
 const FILE_VERSION: u32 = 3;
@@ -34,11 +32,11 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new file in `folder`, for a training that begins, or goes on after `step` steps: what other
-    /// files there say of later steps is void.
+    /// Creates a new file in `folder`, for a training that starts, or that resumes after `step` steps. TensorBoard then
+    /// discards the records of later steps in the other files of the folder.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// When the file cannot be written.
     pub fn create(folder: &Path, step: usize) -> Result<Self, FitError> {
         let goes_on = step > 0 || !event_files(folder)?.is_empty();
         let seconds = now() as u64;
@@ -63,10 +61,10 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// A step.
+    /// Writes the curves of a training step.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// When the file cannot be written.
     pub fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
         let values = [
             ("train/loss".to_string(), report.loss),
@@ -76,10 +74,10 @@ impl EventWriter {
         self.scalars(report.step, values)
     }
 
-    /// An evaluation after `step` steps.
+    /// Writes the metrics of an evaluation after `step` steps.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// When the file cannot be written.
     pub fn evaluated(&mut self, step: usize, scores: &Scores) -> Result<(), FitError> {
         let values = scores.iter();
         self.scalars(
@@ -134,7 +132,7 @@ fn event_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     Ok(found)
 }
 
-/// Seconds since 1970.
+/// The seconds since 1970.
 fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_secs_f64()
@@ -150,14 +148,14 @@ fn record(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A checksum of data that may hold checksums: rotated, and a constant added.
+/// TensorFlow's masked checksum: the CRC rotated, plus a constant, so that data may itself contain checksums.
 fn masked(data: &[u8]) -> u32 {
     crc32c::crc32c(data)
         .rotate_right(15)
         .wrapping_add(0xa282_ead8)
 }
 
-/// A protocol buffer.
+/// A protocol-buffer message that is being encoded.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
@@ -203,8 +201,8 @@ mod tests {
     use crate::metrics::labels::MetricName;
 
     #[test]
-    fn records_are_framed_as_tensorflow_frames_them() {
-        // The checksums are those that TensorBoard's own `masked_crc32c` has for these bytes.
+    fn records_have_tensorflows_framing() {
+        // The expected checksums are those of TensorBoard's own `masked_crc32c` for these bytes.
         assert_eq!(masked(&[]), 0xa282_ead8);
         assert_eq!(
             record(b"mtlora"),
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn each_start_has_a_file_and_an_old_run_leaves_none() {
+    fn each_start_creates_a_file_and_files_of_an_old_run_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let mut scores = Scores::default();
         scores.set(MetricName::Accuracy, 0.5);

@@ -1,49 +1,50 @@
-//! Line charts as SVG.
+//! Draws line charts as SVG.
 
 use std::fmt::Write;
 
 use super::page::escape;
 
-/// The picture's size; it is scaled to the page's.
+/// The size of the picture, which the page scales.
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 290.0;
-/// Room for the labels around the plot.
+/// The margins for the labels around the plot.
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
-/// How many lines across there are, about.
+/// The approximate number of grid lines.
 const TICKS: f64 = 5.0;
 
 /// One run's line.
 pub(super) struct Series {
     /// The run's name.
     pub(super) name: String,
-    /// The class that colours it.
+    /// The CSS class that gives its colour.
     pub(super) class: String,
     /// The line.
     pub(super) points: Vec<(f64, f64)>,
-    /// Fainter behind it, what it is the mean of.
+    /// The points whose moving mean the line shows, drawn fainter behind it.
     pub(super) behind: Vec<(f64, f64)>,
-    /// Whether each of the points is something by itself.
+    /// Whether each point is marked with a dot.
     pub(super) dots: bool,
-    /// Where the best point is.
+    /// The index of the best point.
     pub(super) best: Option<f64>,
 }
 
-/// A chart over steps.
+/// A chart with the steps on the horizontal axis.
 pub(super) struct Chart {
-    /// What it shows.
+    /// The title.
     pub(super) title: String,
     /// The lines.
     pub(super) series: Vec<Series>,
 }
 
 impl Chart {
-    /// The chart as a `figure`; `number` tells it apart from the page's others. None without points.
+    /// The chart as an HTML `figure`, or `None` if it has no points. `number` distinguishes it from the other charts of
+    /// the page.
     pub(super) fn figure(&self, number: usize) -> Option<String> {
         let points = || self.series.iter().flat_map(|one| &one.points);
-        // From the beginning, whatever is drawn first.
+        // The axis begins at the first step even if the first point is later.
         let across = span(points().map(|point| point.0).chain([0.0]), 0.0)?;
         points().next()?;
         let behind = self.series.iter().flat_map(|one| inner(&one.behind));
@@ -133,7 +134,7 @@ impl Chart {
     }
 }
 
-/// Of a noisy line's values, those that the chart should have room for: not the outermost few.
+/// The values of a noisy line that the range of the chart should cover: all but the most extreme few.
 fn inner(points: &[(f64, f64)]) -> Vec<f64> {
     let mut values: Vec<f64> = points.iter().map(|point| point.1).collect();
     values.sort_by(f64::total_cmp);
@@ -141,8 +142,7 @@ fn inner(points: &[(f64, f64)]) -> Vec<f64> {
     values[cut..values.len() - cut].to_vec()
 }
 
-/// The least and the greatest value, and a part of their distance on both sides; a single value has
-/// room around it. None without a value.
+/// The range from the smallest to the largest value, extended by a margin on both sides. `None` if there are no values.
 fn span(values: impl IntoIterator<Item = f64>, room: f64) -> Option<(f64, f64)> {
     let finite = values.into_iter().filter(|value| value.is_finite());
     let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -159,7 +159,7 @@ fn span(values: impl IntoIterator<Item = f64>, room: f64) -> Option<(f64, f64)> 
     Some((low - room, high + room))
 }
 
-/// Round numbers between two values, and the distance between them.
+/// Round numbers between two values for the ticks, and the distance between ticks.
 fn ticks((low, high): (f64, f64)) -> (Vec<f64>, f64) {
     let rough = (high - low) / TICKS;
     let power = 10f64.powf(rough.log10().floor());
@@ -173,7 +173,7 @@ fn ticks((low, high): (f64, f64)) -> (Vec<f64>, f64) {
     (all.collect(), step)
 }
 
-/// A tick with as many digits as its distance to the next needs.
+/// The label of a tick, with as many digits as the distance to the next tick needs.
 fn label(tick: f64, step: f64) -> String {
     if tick == 0.0 {
         return "0".to_string();

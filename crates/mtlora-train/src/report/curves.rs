@@ -1,19 +1,19 @@
-//! How a run went, from its metrics log.
+//! Reads the curves of a run from its metrics log.
 
 use super::ReportError;
 use crate::run::log::{LogLine, LoggedEvaluation, LoggedStep, MetricsLog};
 
-/// A run's steps and evaluations.
+/// The steps and evaluations of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curves {
-    /// The steps made.
+    /// The training steps.
     pub steps: Vec<LoggedStep>,
     /// The evaluations.
     pub evaluations: Vec<LoggedEvaluation>,
 }
 
 impl Curves {
-    /// Reads a metrics log. One that does not exist has no lines.
+    /// Reads a metrics log. A log that does not exist counts as empty.
     pub(super) fn read(log: &MetricsLog) -> Result<Self, ReportError> {
         let path = log.path();
         let lines = log.lines().map_err(|source| ReportError::Io {
@@ -23,7 +23,7 @@ impl Curves {
         let mut curves = Self::default();
         for (line, number) in lines.into_iter().zip(1..) {
             match line {
-                // A loss that is not a number cannot be drawn.
+                // A NaN loss cannot be drawn.
                 Ok(LogLine::Step(step)) if step.loss.is_nan() => {}
                 Ok(LogLine::Step(step)) => curves.steps.push(step),
                 Ok(LogLine::Evaluation(evaluation)) => curves.evaluations.push(evaluation),
@@ -47,14 +47,15 @@ impl Curves {
     }
 }
 
-/// The moving mean of a curve's values over this many neighbours on each side, fewer where it begins and ends.
+/// The moving mean of a curve over this many neighbours on each side, and over fewer near its ends.
 pub(super) fn smoothed(points: &[(f64, f64)], each_side: usize) -> Vec<(f64, f64)> {
     let mut sums = vec![0.0];
     for (_, y) in points {
         sums.push(sums[sums.len() - 1] + y);
     }
     let mean = |(index, (x, _)): (usize, &(f64, f64))| {
-        // As many on both sides, or the ends of a falling curve would be drawn too low and too high.
+        // The number of neighbours is the same on both sides. Otherwise a falling curve would be too low at its
+        // beginning and too high at its end.
         let side = each_side.min(index).min(points.len() - 1 - index);
         let sum = sums[index + side + 1] - sums[index - side];
         (*x, sum / (2 * side + 1) as f64)
@@ -62,7 +63,7 @@ pub(super) fn smoothed(points: &[(f64, f64)], each_side: usize) -> Vec<(f64, f64
     points.iter().enumerate().map(mean).collect()
 }
 
-/// A curve of at most `most` points: each the mean of neighbours.
+/// Reduces a curve to at most `most` points, each the mean of neighbouring points.
 pub(super) fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     let group = points.len().div_ceil(most.max(1)).max(1);
     let mean = |group: &[(f64, f64)]| {
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_and_evaluations_are_told_apart_and_an_unfinished_line_is_left() {
+    fn steps_and_evaluations_are_distinguished_and_an_unfinished_line_is_ignored() {
         let text = concat!(
             r#"{"step":0,"dev":{"accuracy":0.5,"pearson":null}}"#,
             "\n",

@@ -1,4 +1,4 @@
-//! What adapters have learned, as a part of an HTML page.
+//! Shows what adapters have learned as a part of an HTML page.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,24 +9,24 @@ use mtlora_models::{ADAPTER_CONFIG_FILE, Checkpoint, PeftAdapter};
 use super::Section;
 use super::page::escape;
 
-/// Sides of the picture of the complex plane.
+/// The side of the picture of the complex plane.
 const PLANE: f64 = 360.0;
-/// Room around it for the labels.
+/// The margin for its labels.
 const EDGE: f64 = 24.0;
 /// Half the side of the smallest part of the plane that is shown.
 const SMALLEST: f64 = 0.1;
-/// The most singular values that are drawn of a layer.
+/// The largest number of singular values that are drawn for a layer.
 const BARS: usize = 32;
-/// Height of the bars, and the width of one with its gap.
+/// The height of the bars, and the width of a bar including its gap.
 const BAR: [f64; 2] = [22.0, 6.0];
 
-/// What the adapter in a run's folder has learned, or why that cannot be said; none where there is no
-/// adapter, or not yet.
+/// What the adapter in a run's folder has learned, or the reason why this is unknown. `None` if there is no adapter
+/// (yet).
 pub(super) fn section(folder: &Path, model: &Path) -> Option<Section> {
     if !folder.join(ADAPTER_CONFIG_FILE).exists() {
         return None;
     }
-    // The page does without the norms of the weights where the base model is elsewhere.
+    // If the base model is not available, the page leaves out the norms of the weights.
     let base = Checkpoint::open(model).ok();
     let found = PeftAdapter::from_folder(folder).and_then(|adapter| adapter.inspect(base.as_ref()));
     Some(Section {
@@ -38,11 +38,9 @@ pub(super) fn section(folder: &Path, model: &Path) -> Option<Section> {
     })
 }
 
-/// The numbers of [`mtlora_core::inspect`] as an HTML fragment: a table of the layers with their
-/// singular values as bars, and the eigenvalues of every `T` in the complex plane, where LoRA's are
-/// all at 1.
-///
-/// Colours are the variables `--ink`, `--muted`, `--line` and `--c0` of the page around it.
+/// The results of [`mtlora_core::inspect`] as an HTML fragment: a table of the layers with their singular values as
+/// bars, and a plot of the eigenvalues of every `T` in the complex plane. In plain LoRA all of these eigenvalues are 1.
+/// The colours are the CSS variables `--ink`, `--muted`, `--line` and `--c0` of the surrounding page.
 pub(crate) fn inspection_html(found: &Inspection) -> String {
     let mut html = String::from(
         "<table>\n<thead><tr><th>layer</th><th class=\"number\">rank</th><th class=\"number\">norm</th>\
@@ -89,7 +87,7 @@ fn row(html: &mut String, layer: &InspectedLayer) {
     );
 }
 
-/// Singular values as bars, the largest as high as they go.
+/// Singular values as bars; the largest has the full height.
 fn bars(values: &[f64]) -> String {
     let largest = values.first().copied().unwrap_or(0.0);
     let [height, step] = BAR;
@@ -102,7 +100,7 @@ fn bars(values: &[f64]) -> String {
         listed.join(", ")
     );
     for (at, value) in shown.iter().enumerate() {
-        // One that is there is seen.
+        // Every bar is high enough to be visible.
         let tall = if largest > 0.0 && *value > 0.0 {
             (height * value / largest).max(0.75)
         } else {
@@ -120,8 +118,8 @@ fn bars(values: &[f64]) -> String {
     svg
 }
 
-/// The eigenvalues of every `T`, on a part of the complex plane that has all of them and LoRA's 1 in
-/// it; the circle of radius 1, as far as it is there.
+/// A plot of the eigenvalues of every `T`, on a part of the complex plane that contains all of them and 1, the
+/// eigenvalue of plain LoRA. The unit circle is drawn as far as it is visible.
 fn plane(html: &mut String, found: &Inspection) {
     let values = found.layers.iter().flat_map(|layer| {
         let transform = layer.spectrum.transform.as_ref();
@@ -133,7 +131,7 @@ fn plane(html: &mut String, found: &Inspection) {
         real = [real[0].min(value.re), real[1].max(value.re)];
         imaginary = imaginary.max(value.im.abs());
     }
-    // One scale for both parts, and room around.
+    // Both axes have the same scale, and there is a margin around the points.
     let reach = ((real[1] - real[0]) / 2.0).max(imaginary).max(SMALLEST) * 1.15;
     let middle = (real[0] + real[1]) / 2.0;
     let side = PLANE - 2.0 * EDGE;
@@ -174,7 +172,7 @@ fn plane(html: &mut String, found: &Inspection) {
          fill=\"none\"><title>LoRA: 1</title></path>\n</svg>\n<g fill=\"var(--muted)\" font-size=\"12\">\
          <text x=\"{EDGE}\" y=\"{low}\">{}</text><text x=\"{far}\" y=\"{low}\" text-anchor=\"end\">{}</text>\
          <text x=\"{:.1}\" y=\"{low}\" text-anchor=\"middle\">real part</text>\
-         <text x=\"{EDGE}\" y=\"{high}\">imaginary part up to ±{}; + is LoRA, whose are all 1</text></g>\n\
+         <text x=\"{EDGE}\" y=\"{high}\">imaginary part up to ±{}; + marks 1, as in LoRA</text></g>\n\
          </svg></figure>\n",
         one - 8.0,
         zero - 8.0,
@@ -247,7 +245,7 @@ mod tests {
         inspection_html(&inspect(&adapters, &BTreeMap::new()).unwrap())
     }
 
-    /// How many elements of that name there are; the fragment must be well formed.
+    /// The number of elements of that name; fails if the fragment is not well formed.
     fn count(html: &str, wanted: &str) -> usize {
         let whole = format!("<div>{html}</div>");
         let mut reader = Reader::from_str(&whole);
@@ -266,7 +264,8 @@ mod tests {
     #[test]
     fn every_layer_and_every_eigenvalue_is_there() {
         let html = html(&[Structure::Shim, Structure::Dtsm, Structure::Lora]);
-        // Two each of two layers, and the circle of radius 1; two bars each, and the plane's frame.
+        // Two eigenvalues for each of two layers, and the unit circle; two bars for each layer, and the frame of the
+        // plane.
         assert_eq!(count(&html, "circle"), 5);
         assert_eq!(count(&html, "rect"), 7);
         assert_eq!(count(&html, "tr"), 1 + 3 + 1);
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn lora_alone_has_no_plane() {
+    fn plain_lora_has_no_plot_of_eigenvalues() {
         let html = html(&[Structure::Lora]);
         assert_eq!(count(&html, "figure"), 0);
         assert!(html.contains("T = I"));

@@ -1,7 +1,6 @@
-//! One HTML page about one or several runs: curves, final metrics, settings.
-//!
-//! The page is one file that asks for nothing from elsewhere and runs no script: styles and pictures are
-//! in it. It follows the reader's choice of light or dark.
+//! Writes one HTML page about one or several runs: curves, final metrics and settings. The page is a single file that
+//! includes its styles and pictures, loads nothing else and runs no script. It follows the reader's choice of a light
+//! or dark colour scheme.
 
 mod chart;
 mod curves;
@@ -21,7 +20,7 @@ use crate::run::results::RunResults;
 pub use curves::Curves;
 pub use page::escape;
 
-/// Why there is no report.
+/// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -36,8 +35,8 @@ pub enum ReportError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// A line of the metrics log that is none.
-    #[error("{}:{line}: no line of a metrics log: {reason}", .path.display())]
+    /// An invalid line of the metrics log.
+    #[error("{}:{line}: invalid line of a metrics log: {reason}", .path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -51,7 +50,7 @@ pub enum ReportError {
     Write(#[from] ModelError),
 }
 
-/// Something more to show of a run, below its curves.
+/// An additional section about a run, below its curves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Section {
     /// Its heading.
@@ -61,26 +60,26 @@ pub struct Section {
     pub html: String,
 }
 
-/// A run as the report shows it.
+/// The contents of a report about one run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunReport {
-    /// What it is called.
+    /// The name of the run.
     pub name: String,
-    /// Its settings, as `run.toml` has them.
+    /// Its settings, as in `run.toml`.
     pub settings: toml::Table,
-    /// How it went.
+    /// Its steps and evaluations.
     pub curves: Curves,
-    /// What it came to; none while it is not complete.
+    /// Its results; `None` while it is not complete.
     pub results: Option<RunResults>,
-    /// What else is to be shown; for a run with an adapter, what it has learned.
+    /// Additional sections; for a run with an adapter, what the adapter has learned.
     pub sections: Vec<Section>,
 }
 
 impl RunReport {
-    /// Of the run in `folder`, complete or not, by the folder's name.
+    /// Reads the run in `folder`, complete or not, and names it after the folder.
     ///
     /// # Errors
-    /// When that is no run, or its files cannot be read.
+    /// When the folder is not a run, or its files cannot be read.
     pub fn open(folder: &Path) -> Result<Self, ReportError> {
         let (run, config) = Run::open(folder).map_err(Box::new)?;
         let settings = toml::Table::try_from(&config)
@@ -101,7 +100,7 @@ impl RunReport {
     }
 }
 
-/// A report on runs, side by side.
+/// A report that shows runs side by side.
 ///
 /// ```no_run
 /// use mtlora_train::report::{Report, Section};
@@ -123,10 +122,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of the runs in these folders. Folders of the same name are told apart by their paths.
+    /// Reads the runs in these folders. Folders of the same name are distinguished by their paths.
     ///
     /// # Errors
-    /// When one is no run, or its files cannot be read.
+    /// When a folder is not a run, or its files cannot be read.
     pub fn open<P: AsRef<Path>>(folders: &[P]) -> Result<Self, ReportError> {
         let mut runs = Vec::new();
         for folder in folders {
@@ -141,15 +140,15 @@ impl Report {
         Ok(Self { runs })
     }
 
-    /// The page.
+    /// The report as an HTML page.
     pub fn to_html(&self) -> String {
         page::page(self)
     }
 
-    /// Writes the page, replacing an older one only when it is whole.
+    /// Writes the page; an existing one is replaced only when the new one is complete.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), ReportError> {
         Ok(write_atomically(path, self.to_html().as_bytes())?)
     }

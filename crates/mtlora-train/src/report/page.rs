@@ -1,4 +1,4 @@
-//! The page around the charts.
+//! The HTML page around the charts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -11,18 +11,18 @@ use crate::metrics::labels::MetricName;
 use crate::metrics::text as text_metrics;
 
 const STYLE: &str = include_str!("style.css");
-/// Colours there are; more runs than that are dashed.
+/// The number of colours; the lines of further runs are dashed.
 const COLOURS: usize = 8;
-/// The most points of a line.
+/// The largest number of points in a line.
 const POINTS: usize = 400;
-/// Lines of fewer steps are not smoothed.
+/// Lines with fewer steps than this are not smoothed.
 const SMOOTH_FROM: usize = 40;
-/// Of all steps, one in so many is the reach of the mean to each side.
+/// The moving mean reaches to each side over the number of steps divided by this.
 const SMOOTH_PART: usize = 40;
-/// With more runs than that, their steps would hide one another: only the means are drawn.
+/// With more runs than this only the means are drawn, because single steps would hide each other.
 const BEHIND: usize = 3;
 
-/// `text` as HTML.
+/// Escapes `text` for HTML.
 pub fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in text.chars() {
@@ -32,7 +32,7 @@ pub fn escape(text: &str) -> String {
             '>' => html.push_str("&gt;"),
             '"' => html.push_str("&quot;"),
             '\'' => html.push_str("&#39;"),
-            // XML has no way to write the others.
+            // XML cannot represent the other control characters.
             c if c.is_control() && !matches!(c, '\n' | '\t') => html.push('\u{fffd}'),
             c => html.push(c),
         }
@@ -40,7 +40,7 @@ pub fn escape(text: &str) -> String {
     html
 }
 
-/// The class that colours a run.
+/// The CSS class that gives the colour of a run.
 fn class(run: usize) -> String {
     let dashed = if run >= COLOURS { " dashed" } else { "" };
     format!("r{}{dashed}", run % COLOURS)
@@ -94,7 +94,7 @@ pub(super) fn page(report: &Report) -> String {
     page
 }
 
-/// A piece of a run's line.
+/// A sample of a run's line, for the legend.
 fn swatch(run: usize) -> String {
     format!(
         "<svg class=\"swatch\" viewBox=\"0 0 22 10\" aria-hidden=\"true\"><path class=\"line {}\" d=\"M1 5H21\"/></svg>",
@@ -102,7 +102,7 @@ fn swatch(run: usize) -> String {
     )
 }
 
-/// The metrics that any of the runs has, in the order of [`MetricName::ALL`].
+/// The metrics that at least one of the runs has, in the order of [`MetricName::ALL`].
 fn metrics(runs: &[RunReport]) -> Vec<&'static str> {
     let evaluations = runs.iter().flat_map(|run| &run.curves.evaluations);
     let there: BTreeSet<&str> = evaluations
@@ -112,7 +112,7 @@ fn metrics(runs: &[RunReport]) -> Vec<&'static str> {
     all.filter(|name| there.contains(name)).collect()
 }
 
-/// The metrics of texts that any of the complete runs has.
+/// The text metrics that at least one of the complete runs has.
 fn metrics_of_texts(runs: &[RunReport]) -> Vec<&str> {
     let mut names = Vec::new();
     let results = runs.iter().filter_map(|run| run.results.as_ref());
@@ -142,7 +142,7 @@ fn finals(page: &mut String, runs: &[RunReport]) {
         let _ = write!(page, "<th class=\"number\">{name}</th>");
     }
     page.push_str("</tr></thead>\n<tbody>\n");
-    // Of several complete runs of one task, the best of each metric stands out.
+    // The best value of each metric is highlighted if there are several complete runs of the same task.
     let best = |metric: &str, of: &RunReport| {
         let sign = match metric.parse() {
             Ok(name) if MetricName::higher_is_better(name) => 1.0,
@@ -237,7 +237,7 @@ fn finals(page: &mut String, runs: &[RunReport]) {
     page.push_str("</tbody></table></div></section>\n");
 }
 
-/// A metric of the state that a run kept; of one that is not complete, the last.
+/// A metric of the state that a run kept, or the latest value if the run is not complete.
 fn kept(run: &RunReport, metric: &str) -> Option<f64> {
     match &run.results {
         Some(results) => results.metrics.get(metric),
@@ -294,7 +294,7 @@ fn curves(page: &mut String, runs: &[RunReport]) {
     );
 }
 
-/// A line for each run: what stands out, and what is behind it.
+/// The lines of a run: the prominent one, and the faint one behind it.
 fn chart(
     title: &str,
     runs: &[RunReport],
@@ -354,7 +354,7 @@ fn side_by_side(page: &mut String, runs: &[RunReport]) {
     page.push_str("</section>\n");
 }
 
-/// The settings of one section, which have one value each.
+/// The settings of one section that have the same value in all runs.
 fn group(settings: &[Setting]) -> String {
     let title = match settings.first().map_or("", Setting::section) {
         "" => "run",
@@ -369,7 +369,7 @@ fn group(settings: &[Setting]) -> String {
     html
 }
 
-/// A setting's name, its section fainter.
+/// The name of a setting, with its section in a fainter colour.
 fn name(setting: &Setting) -> String {
     let section = match setting.section() {
         "" => String::new(),
@@ -451,7 +451,7 @@ mod tests {
         }
     }
 
-    /// The page's tags are closed in their order, and each `&` is one of an escape.
+    /// Checks that the page's tags are closed in the right order, and that each `&` begins an escape sequence.
     fn assert_well_formed(page: &str) {
         let mut reader = Reader::from_str(page);
         reader.config_mut().check_end_names = true;
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_whole_and_asks_for_nothing_from_elsewhere() {
+    fn the_page_is_complete_and_loads_nothing_else() {
         let names = ["a <b>", "two", "three", "four", "5", "6", "7", "8", "nine"];
         for count in [0, 1, 2, 9] {
             let runs = names[..count].iter().enumerate();
@@ -487,13 +487,13 @@ mod tests {
             assert_eq!(page.contains("r0 dashed"), count > 8);
             assert_eq!(page.contains("1 h 02 min"), count > 0);
             assert_eq!(page.contains("of 200, not complete"), count > 1);
-            // No value of a metric, no chart of it.
+            // A metric without values has no chart.
             assert!(!page.contains("dev pearson"));
         }
     }
 
     #[test]
-    fn the_best_of_several_runs_stands_out() {
+    fn the_best_of_several_runs_is_highlighted() {
         let page = |runs| Report { runs }.to_html();
         let mut other = run("another task", 900, true);
         other.settings = "data.task = 'land'".parse().unwrap();
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_of_texts_stand_in_the_table() {
+    fn the_table_shows_text_metrics() {
         let scored = |name: &str, bleu: f64, ter: f64| {
             let mut run = run(name, 100, true);
             let results = run.results.as_mut().unwrap();
@@ -533,7 +533,7 @@ mod tests {
         ] {
             assert!(page.contains(shown), "{shown}");
         }
-        // More is better, but of TER less; what is equal stands out in both.
+        // Higher is better except for TER; equal values are highlighted in both runs.
         assert!(page.contains("number top\">41.5") && !page.contains("number top\">40.5"));
         assert!(page.contains("number top\">30.2") && !page.contains("number top\">31.2"));
         assert!(!page.contains("dev bleu"));
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_as_people_write_them() {
+    fn numbers_are_formatted_for_reading() {
         let numbers = [7.0, 12345.0, 1000.0, 1.234e6].map(count);
         assert_eq!(numbers, ["7", "12\u{202f}345", "1\u{202f}000", "1.23 M"]);
         let times = [7.84, 185.0, 7620.0].map(duration);

@@ -1,4 +1,4 @@
-//! The settings of runs, beside one another.
+//! Compares the settings of runs.
 
 use std::collections::BTreeMap;
 
@@ -11,27 +11,27 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// `training`; nothing for one of no section.
+    /// The section, such as `training`; empty for a setting without one.
     pub(super) fn section(&self) -> &str {
         self.name
             .rsplit_once('.')
             .map_or("", |(section, _)| section)
     }
 
-    /// `learning_rate`.
+    /// The name without the section, such as `learning_rate`.
     pub(super) fn leaf(&self) -> &str {
         self.name
             .rsplit_once('.')
             .map_or(self.name.as_str(), |(_, leaf)| leaf)
     }
 
-    /// Whether all runs have it, and with one value.
+    /// Whether all runs have the setting with the same value.
     pub(super) fn same(&self) -> bool {
         self.values.iter().all(|value| *value == self.values[0])
     }
 }
 
-/// Every setting that one of the runs has: in the order of the first that has it.
+/// Every setting that at least one run has, in the order of the first run that has it.
 pub(super) fn settings(tables: &[&toml::Table]) -> Vec<Setting> {
     let mut places = BTreeMap::new();
     let mut found: Vec<Setting> = Vec::new();
@@ -49,7 +49,7 @@ pub(super) fn settings(tables: &[&toml::Table]) -> Vec<Setting> {
             found[place].values[run] = Some(value);
         }
     }
-    // Those of no section first, then section by section.
+    // Settings without a section come first, then section by section.
     found.sort_by(|one, other| one.section().cmp(other.section()));
     found
 }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_is_told_from_what_does_not() {
+    fn differing_settings_are_distinguished_from_equal_ones() {
         let table = |text: &str| text.parse::<toml::Table>().unwrap();
         let one = table("task = 'sea'\n[training]\nlr = 0.1\nseed = 1\n");
         let two = table("task = 'sea'\n[training]\nlr = 0.2\nseed = 1\npatience = 3\n");

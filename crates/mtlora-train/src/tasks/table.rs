@@ -642,7 +642,7 @@ mod tests {
         let task = open(config.clone(), &data).unwrap();
         let error = task.read(data.path(), "dev").unwrap_err().to_string();
         assert!(
-            error.contains("mine.tsv:1: no column `label`; there are `text`"),
+            error.contains("mine.tsv:1: no column `label`; the columns are `text`"),
             "{error}"
         );
         config.files.insert("dev".into(), "dev.parquet".into());
@@ -688,7 +688,7 @@ mod tests {
             (
                 "train.csv",
                 b"a,b\n1,2\n",
-                "train.csv:1: no column `y`; there are `a`, `b`",
+                "train.csv:1: no column `y`; the columns are `a`, `b`",
             ),
             (
                 "train.csv",
@@ -708,21 +708,25 @@ mod tests {
                 b"a\tb\ty\n1\t\"2\n",
                 "train.tsv:2: only 2 columns",
             ),
-            ("train.jsonl", b"\n[1]\n", "train.jsonl:2: no JSON object"),
+            (
+                "train.jsonl",
+                b"\n[1]\n",
+                "train.jsonl:2: not a JSON object",
+            ),
             (
                 "train.jsonl",
                 b"{\"a\":\"1\",\"b\":\"2\",\"y\":0}\n{\"a\":",
-                "train.jsonl:2: no JSON object, at column 5",
+                "train.jsonl:2: not a JSON object, at column 5",
             ),
             (
                 "train.jsonl",
                 b"{\"a\":\"1\",\"b\":2,\"y\":0}\n",
-                "train.jsonl:1: the column `b` is no string",
+                "train.jsonl:1: the column `b` is not a string",
             ),
             (
                 "train.jsonl",
                 b"{\"a\":\"1\",\"y\":0}\n",
-                "train.jsonl:1: no column `b`; there are `a`, `y`",
+                "train.jsonl:1: no column `b`; the columns are `a`, `y`",
             ),
         ];
         for (name, bytes, expected) in cases {

@@ -226,22 +226,22 @@ mod tests {
             (
                 "dev.jsonl",
                 "{\"in\":\"a\"}",
-                "dev.jsonl:1: no column `out`; there are `in`",
+                "dev.jsonl:1: no column `out`; the columns are `in`",
             ),
             (
                 "dev.jsonl",
                 "{\"in\":1,\"out\":\"b\"}",
-                "dev.jsonl:1: the column `in` is no string",
+                "dev.jsonl:1: the column `in` is not a string",
             ),
             (
                 "dev.jsonl",
                 "{\"in\":\"a\",",
-                "dev.jsonl:1: no JSON object, at column 10",
+                "dev.jsonl:1: not a JSON object, at column 10",
             ),
             (
                 "dev.csv",
                 "in\na\n",
-                "dev.csv:1: no column `out`; there are `in`",
+                "dev.csv:1: no column `out`; the columns are `in`",
             ),
             ("dev.csv", "in,out\na\n", "dev.csv:2: only 1 column"),
             ("dev.csv", "in,out\n", "dev.csv: holds no examples"),

@@ -315,7 +315,7 @@ mod tests {
         put(&bytes("rte"));
         let text = error(&cola);
         assert!(
-            text.contains("no column `sentence`; there are `sentence1`"),
+            text.contains("no column `sentence`; the columns are `sentence1`"),
             "{text}"
         );
         put(&bytes("sst2"));

@@ -185,7 +185,7 @@ fn an_error_says_on_which_line() {
     let header = "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n";
     let error = message("rte", "train.tsv", format!("{header}\n1\ta\tentailment\n"));
     assert!(
-        error.contains("train.tsv:4: only 3 columns where there should be 4"),
+        error.contains("train.tsv:4: only 3 columns instead of 4"),
         "{error}"
     );
     let error = message(
