@@ -13,8 +13,8 @@ use mtlora::models::{
     Architecture, EncoderConfig, EncoderSizes, SequenceClassifier, TextEncoder, train_tokenizer,
 };
 use mtlora::train::{
-    BatchSize, DataError, Example, FitError, Method, Objective, Observer, Scores, StepReport,
-    Target, Task, TaskData, TrainOptions, encode, task_config, train,
+    BatchSize, ClassificationData, DataError, Example, FitError, Method, Objective, Observer,
+    Scores, StepReport, Target, Task, TaskData, TrainOptions, encode, task_config, train,
 };
 
 /// The task: a name, an objective and a way to read examples; everything else has defaults.
@@ -120,15 +120,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eval_steps: Some(60),
         ..TrainOptions::default()
     };
-    let items = [
-        encode(&text, &train_examples)?,
-        encode(&text, &dev_examples)?,
-    ];
+    let items = encode(&text, &train_examples)?;
+    let dev = encode(&text, &dev_examples)?;
     let trained = train(
         model,
-        &config,
-        &task,
-        [&items[0], &items[1]],
+        ClassificationData {
+            config: &config,
+            task: &task,
+            items: &items,
+            dev: &dev,
+        },
         &options,
         None,
         &device,

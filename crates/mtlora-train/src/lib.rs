@@ -9,7 +9,7 @@
 //! use mtlora_core::{MtLoraConfig, State, Structure, Targets};
 //! use mtlora_models::{ClassifierConfig, PeftAdapter, SequenceClassifier, TextEncoder};
 //! use mtlora_train::{
-//!     DataError, Example, Method, Objective, Observer, Scores, StepReport, Target, Task, TaskData,
+//!     ClassificationData, DataError, Example, Method, Objective, Observer, Scores, StepReport, Target, Task, TaskData,
 //!     FitError, TrainOptions, encode, task_config, train,
 //! };
 //!
@@ -82,9 +82,7 @@
 //! };
 //! let trained = train(
 //!     model,
-//!     &config,
-//!     &task,
-//!     [&train_items, &dev_items],
+//!     ClassificationData { config: &config, task: &task, items: &train_items, dev: &dev_items },
 //!     &options,
 //!     None,
 //!     &device,
@@ -136,18 +134,21 @@ pub use tasks::{acceptability, data_to_text, facts, glue, registry};
 pub use data::fingerprint::Fingerprint;
 pub use training::batches::{BatchSize, shuffled};
 pub use training::error::FitError;
-pub use training::fit::{Learner, Observer, Pause, StepReport, Trained, fit, fit_with_hooks};
-pub use training::learners::causal::{Encoded, causal_scores, encode_records, train_causal};
-pub use training::learners::classification::train;
+pub use training::fit::{Trained, fit, fit_with_hooks};
+pub use training::learner::{BatchLoss, Learner};
+pub use training::learners::causal::{
+    CausalData, Encoded, causal_scores, encode_records, train_causal,
+};
+pub use training::learners::classification::{ClassificationData, train};
 pub use training::loss::loss_sum;
 pub use training::method::Method;
 pub use training::normalization::LossNormalization;
+pub use training::observer::{Observer, Pause, StepReport, Wish};
 pub use training::optimizer::adamw;
 pub use training::optimizer_state::{OptimizerState, OptimizerStateError};
 pub use training::options::{OptionError, TrainOptions};
 pub use training::schedule::WarmupLinear;
-pub use training::snapshot::{Best, ResumeError, Snapshot};
-pub use training::step::BatchLoss;
+pub use training::snapshot::{Best, Fingerprints, ResumeError, Snapshot};
 
 // Pre-training.
 pub use pretrain::causal::{CausalPretrainOptions, pretrain_causal};

@@ -1,8 +1,6 @@
 //! A training with an adapter method that has training hooks, AdaLoRA.
 #![allow(clippy::unwrap_used)]
 
-use std::ops::ControlFlow;
-
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use mtlora_core::{
@@ -11,7 +9,7 @@ use mtlora_core::{
 };
 use mtlora_train::{
     BatchLoss, BatchSize, CheckpointContents, Checkpoints, FitError, Learner, MetricName, Observer,
-    Pause, Scores, Snapshot, StepReport, TrainOptions, Trained, fit, fit_with_hooks,
+    Pause, Scores, Snapshot, StepReport, TrainOptions, Trained, Wish, fit, fit_with_hooks,
 };
 
 /// Learns a fixed linear map of numbers.
@@ -80,9 +78,16 @@ impl Observer for Keep {
         Ok(())
     }
 
-    fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
-        self.snapshots.push(pause.snapshot()?);
-        Ok(ControlFlow::Continue(()))
+    fn between(&mut self, _: &Pause) -> Result<Wish, FitError> {
+        Ok(Wish {
+            save: true,
+            stop: false,
+        })
+    }
+
+    fn save(&mut self, snapshot: Snapshot) -> Result<(), FitError> {
+        self.snapshots.push(snapshot);
+        Ok(())
     }
 }
 

@@ -2,7 +2,6 @@
 //! writes texts, and its adapter is saved and loaded in PEFT's format.
 #![allow(clippy::unwrap_used)]
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::module::Module;
@@ -22,8 +21,8 @@ use mtlora_models::{
 use mtlora_train::bench::{Trains, causal_flops};
 use mtlora_train::data_to_text::Record;
 use mtlora_train::{
-    BatchSize, FitError, LoadedGenerator, Method, MetricName, Observer, Pause, PromptForm, Scores,
-    StepReport, TrainOptions, WriteOptions, causal_scores, encode_records, train_causal,
+    BatchSize, CausalData, FitError, LoadedGenerator, Method, MetricName, Observer, PromptForm,
+    Scores, StepReport, TrainOptions, WriteOptions, causal_scores, encode_records, train_causal,
 };
 
 const TOY: &str = "toy";
@@ -239,10 +238,6 @@ impl Observer for Counted {
     ) -> Result<(), FitError> {
         Ok(())
     }
-
-    fn between(&mut self, _pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
-        Ok(ControlFlow::Continue(()))
-    }
 }
 
 const RECORDS: [(&str, &str); 2] = [
@@ -337,8 +332,12 @@ fn a_family_from_outside_trains_writes_and_keeps_its_adapter() {
         ..TrainOptions::default()
     };
     let mut observer = Counted::default();
-    let sets = [sequences.as_slice(), sequences.as_slice()];
-    let trained = train_causal(model, sets, 0.0, &options, None, &device, &mut observer).unwrap();
+    let data = CausalData {
+        items: &sequences,
+        dev: &sequences,
+        label_smoothing: 0.0,
+    };
+    let trained = train_causal(model, data, &options, None, &device, &mut observer).unwrap();
     assert_eq!(observer.0, 200);
     let loss = |scores: &Scores| scores.get(MetricName::Loss).unwrap();
     assert!(

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use mtlora::core::State;
 use mtlora::models::{ModelError, TrainedFormat};
 use mtlora::train::{
     Dashboard, EventWriter, FitError, MetricName, Observer, Pause, Run, RunError, SaveOptions,
-    Saver, Scores, StepReport,
+    Saver, Scores, Snapshot, StepReport, Wish,
 };
 
 use crate::cli::console::output;
@@ -108,13 +107,16 @@ impl Observer for Progress<'_> {
         self.shown.evaluated(step, scores, best)
     }
 
-    fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
-        let flow = match self.signals.heard() {
-            Some(_) => ControlFlow::Break(()),
-            None => self.shown.between(pause)?,
-        };
-        self.saver.between(pause, flow.is_break())?;
-        Ok(flow)
+    fn between(&mut self, pause: &Pause) -> Result<Wish, FitError> {
+        let stop = self.signals.heard().is_some() || self.shown.between(pause)?.stop;
+        Ok(Wish {
+            save: stop || self.saver.is_due(pause),
+            stop,
+        })
+    }
+
+    fn save(&mut self, snapshot: Snapshot) -> Result<(), FitError> {
+        Ok(self.saver.save(snapshot)?)
     }
 }
 

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use mtlora::core::device;
 use mtlora::train::{
-    ClassificationRun, Example, ModelSpec, RunConfig, RunResults, Started, Task, class_counts,
-    class_warnings, train,
+    ClassificationData, ClassificationRun, Example, ModelSpec, RunConfig, RunResults, Started,
+    Task, class_counts, class_warnings, train,
 };
 
 use crate::cli::console::output;
@@ -69,9 +69,12 @@ pub(super) fn run(
     let mut progress = Progress::new(&run, format, &config.checkpoints, step, metrics, show.plain)?;
     let trained = train(
         parts.model,
-        &parts.config,
-        task,
-        [&items, &dev],
+        ClassificationData {
+            config: &parts.config,
+            task,
+            items: &items,
+            dev: &dev,
+        },
         &config.training,
         from,
         &device,

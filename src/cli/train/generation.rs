@@ -7,8 +7,8 @@ use burn::tensor::Device;
 use mtlora::core::device;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    GenerationRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, Run, RunConfig, RunResults,
-    WriteOptions, encode_records, train_causal,
+    CausalData, GenerationRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, Run, RunConfig,
+    RunResults, WriteOptions, encode_records, train_causal,
 };
 
 use crate::cli::console::output;
@@ -71,8 +71,11 @@ pub(super) fn run(
     )?;
     let trained = train_causal(
         parts.model,
-        [&items, &dev],
-        config.kind.label_smoothing,
+        CausalData {
+            items: &items,
+            dev: &dev,
+            label_smoothing: config.kind.label_smoothing,
+        },
         &config.training,
         from,
         &device,

@@ -9,10 +9,12 @@ use crate::data::example::{Objective, Target};
 use crate::inference::evaluation::Item;
 use crate::tasks::data_to_text::Sequence;
 use crate::training::error::FitError;
+use crate::training::late_loss::LossReading;
+use crate::training::learner::BatchLoss;
 use crate::training::learners::causal::{causal_divisor, causal_loss};
 use crate::training::learners::classification::{classifier_divisor, classifier_loss};
 use crate::training::options::TrainOptions;
-use crate::training::step::{BatchLoss, Stepper};
+use crate::training::step::Stepper;
 
 type Divisor<'a> = Box<dyn Fn(&[usize]) -> f64 + 'a>;
 type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, FitError> + 'a>;
@@ -82,7 +84,7 @@ impl<'a, M: Module> Subject<'a, M> {
         seed(device, options.seed);
         Self {
             model,
-            stepper: Stepper::new(options),
+            stepper: Stepper::new(options, LossReading::of(device)),
             learning_rate: options.learning_rate,
             divisor: Box::new(divisor),
             loss: Box::new(loss),

@@ -1,6 +1,5 @@
 //! Burn's terminal dashboard for the training loop.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use burn::train::Interrupter;
@@ -16,7 +15,7 @@ use mtlora_core::State;
 
 use crate::metrics::labels::{MetricName, Scores};
 use crate::training::error::FitError;
-use crate::training::fit::{Observer, Pause, StepReport};
+use crate::training::observer::{Observer, Pause, StepReport, Wish};
 
 const LOSS: &str = "Loss";
 const LEARNING_RATE: &str = "Learning Rate";
@@ -83,11 +82,10 @@ impl Observer for Dashboard {
         Ok(())
     }
 
-    fn between(&mut self, _: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
-        Ok(if self.interrupter.should_stop() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+    fn between(&mut self, _: &Pause) -> Result<Wish, FitError> {
+        Ok(Wish {
+            stop: self.interrupter.should_stop(),
+            ..Wish::default()
         })
     }
 }

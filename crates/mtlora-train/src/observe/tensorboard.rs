@@ -13,7 +13,7 @@ use mtlora_models::ModelError;
 
 use crate::metrics::labels::Scores;
 use crate::training::error::FitError;
-use crate::training::fit::StepReport;
+use crate::training::observer::StepReport;
 
 /// The prefix by which TensorBoard recognizes event files.
 const PREFIX: &str = "events.out.tfevents.";

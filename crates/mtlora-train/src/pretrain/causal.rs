@@ -8,7 +8,7 @@ use mtlora_models::{CausalBatch, CausalLm, CausalModelConfig, CausalText};
 
 use crate::pretrain::masked_lm::{PretrainError, PretrainProgress};
 use crate::pretrain::steps::{PretrainSteps, endless};
-use crate::training::step::BatchLoss;
+use crate::training::learner::BatchLoss;
 
 /// How to pre-train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,6 +76,7 @@ pub fn pretrain_causal(
         options.warmup_ratio,
         options.weight_decay,
         options.steps,
+        device,
         progress,
     );
 

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::pretrain::steps::{PretrainSteps, endless};
-use crate::training::step::BatchLoss;
+use crate::training::learner::BatchLoss;
 
 /// The masks' stream of random numbers; the epochs' orders, which have the same seed, count theirs
 /// from 0.
@@ -136,6 +136,7 @@ pub fn pretrain(
         options.warmup_ratio,
         options.weight_decay,
         options.steps,
+        device,
         progress,
     );
 

@@ -4,13 +4,17 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
+use burn::tensor::Device;
 
 use crate::pretrain::masked_lm::{PretrainError, PretrainProgress};
 use crate::training::batches::{BatchSize, shuffled};
+use crate::training::error::FitError;
+use crate::training::late_loss::{LossQueue, LossReading};
+use crate::training::learner::BatchLoss;
 use crate::training::normalization::Divisors;
 use crate::training::optimizer::pretraining_adamw;
 use crate::training::schedule::WarmupLinear;
-use crate::training::step::{BatchLoss, StepError, accumulate};
+use crate::training::step::accumulate;
 
 /// The batches of each step, without end: epoch after epoch, so many sequences to a batch and so many batches to a
 /// step. An epoch's last step has what is left.
@@ -28,11 +32,15 @@ pub(crate) fn endless<'a>(
     })
 }
 
-impl From<StepError> for PretrainError {
-    fn from(error: StepError) -> Self {
+impl From<FitError> for PretrainError {
+    fn from(error: FitError) -> Self {
         match error {
-            StepError::NotFinite { step, .. } => PretrainError::NotFinite { step },
-            StepError::Device(reason) => PretrainError::Device(reason),
+            FitError::NotFinite { step, .. } => PretrainError::NotFinite { step },
+            FitError::Device(reason) => PretrainError::Device(reason),
+            FitError::Model(error) => PretrainError::Model(error),
+            FitError::SequenceOffsets(error) => PretrainError::SequenceOffsets(error),
+            // Steps of pre-training fail in no other way.
+            other => PretrainError::Device(other.to_string()),
         }
     }
 }
@@ -43,6 +51,11 @@ pub(crate) struct PretrainSteps<'a> {
     schedule: WarmupLinear,
     done: usize,
     steps: usize,
+    reading: LossReading,
+    /// The numbers of the steps whose losses have not been read.
+    losses: LossQueue<usize>,
+    /// Tokens of these steps, and when the first of them began.
+    unread: Option<(usize, Instant)>,
     progress: &'a mut dyn FnMut(PretrainProgress),
 }
 
@@ -53,13 +66,18 @@ impl<'a> PretrainSteps<'a> {
         warmup_ratio: f64,
         weight_decay: f64,
         steps: usize,
+        device: &Device,
         progress: &'a mut dyn FnMut(PretrainProgress),
     ) -> Self {
+        let reading = LossReading::of(device);
         Self {
             optimizer: pretraining_adamw(weight_decay),
             schedule: WarmupLinear::with_ratio(lr, warmup_ratio, steps),
             done: 0,
             steps,
+            reading,
+            losses: LossQueue::new(reading),
+            unread: None,
             progress,
         }
     }
@@ -81,14 +99,35 @@ impl<'a> PretrainSteps<'a> {
         self.done += 1;
         let divisors = Divisors::step(terms as f64);
         let batches = batches.into_iter().map(|batch| (batch, divisors));
-        let (gradients, made) = accumulate(self.done, &model, batches, None, loss_of)?;
+        let (gradients, made) =
+            accumulate(self.done, &model, batches, None, self.reading, loss_of)?;
         let model = self.optimizer.step(rate, model, gradients);
-        (self.progress)(PretrainProgress {
-            step: self.done,
-            steps: self.steps,
-            loss: made.loss,
-            tokens_per_second: made.tokens as f64 / start.elapsed().as_secs_f64(),
-        });
+        let (tokens, began) = self.unread.unwrap_or((0, start));
+        self.unread = Some((tokens + made.tokens, began));
+        self.losses.push(self.done, made.loss);
+        if self.losses.is_due() || self.done == self.steps {
+            self.report()?;
+        }
         Ok(model)
+    }
+
+    /// Reads the losses of the steps that were not reported, and reports these.
+    fn report(&mut self) -> Result<(), FitError> {
+        let Some((tokens, began)) = self.unread.take() else {
+            return Ok(());
+        };
+        let mut tokens_per_second = None;
+        let (steps, progress) = (self.steps, &mut self.progress);
+        self.losses.read(|step, loss| {
+            let tokens_per_second = *tokens_per_second
+                .get_or_insert_with(|| tokens as f64 / began.elapsed().as_secs_f64());
+            progress(PretrainProgress {
+                step,
+                steps,
+                loss,
+                tokens_per_second,
+            });
+            Ok(())
+        })
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::metrics::labels::Scores;
 use crate::run::file_names::LOG;
 use crate::run::results::MetricValues;
-use crate::training::fit::StepReport;
+use crate::training::observer::StepReport;
 
 /// The line of an optimizer step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -6,18 +6,17 @@ use crate::run::checkpoints::contents::CheckpointContents;
 use crate::run::error::RunError;
 use crate::run::folder::Run;
 use crate::run::save_options::SaveOptions;
-use crate::training::fit::Pause;
+use crate::training::observer::Pause;
+use crate::training::snapshot::Snapshot;
 
-/// Makes a run's checkpoints while it trains: [`Observer::between`](crate::Observer::between) passes
-/// its pauses on to [`between`](Self::between).
+/// Makes a run's checkpoints while it trains: [`Observer::between`](crate::Observer::between) asks
+/// [`is_due`](Self::is_due), and [`Observer::save`](crate::Observer::save) passes the snapshot on to [`save`](Self::save).
 ///
 /// ```no_run
-/// use std::ops::ControlFlow;
-///
 /// use mtlora_core::State;
 /// use mtlora_models::TrainedFormat;
 /// use mtlora_train::{
-///     ModelSpec, Observer, Pause, Run, SaveOptions, Saver, Scores, StepReport, FitError, TypedConfig,
+///     FitError, ModelSpec, Observer, Pause, Run, SaveOptions, Saver, Scores, Snapshot, StepReport, TypedConfig, Wish,
 /// };
 ///
 /// struct Keep(Run, TrainedFormat, Saver);
@@ -34,9 +33,12 @@ use crate::training::fit::Pause;
 ///         Ok(())
 ///     }
 ///
-///     fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
-///         self.2.between(pause, false)?;
-///         Ok(ControlFlow::Continue(()))
+///     fn between(&mut self, pause: &Pause) -> Result<Wish, FitError> {
+///         Ok(Wish { save: self.2.is_due(pause), stop: false })
+///     }
+///
+///     fn save(&mut self, snapshot: Snapshot) -> Result<(), FitError> {
+///         Ok(self.2.save(snapshot)?)
 ///     }
 /// }
 ///
@@ -80,15 +82,23 @@ impl Saver {
         })
     }
 
-    /// Makes a checkpoint if one is due, or if training is about to `stop`. Returns whether it made one.
+    /// Whether a checkpoint is due in this pause: after each epoch and each best evaluation, at the end, and as the
+    /// [`SaveOptions`] say.
+    pub fn is_due(&self, pause: &Pause) -> bool {
+        let steps = self.options.save_steps;
+        let time = self.options.interval();
+        let counted = steps.is_some_and(|every| pause.step.is_multiple_of(every));
+        let timed = time.is_some_and(|time| self.last.elapsed() >= time);
+        pause.step > 0 && (pause.epoch_ended || pause.best || pause.ended || counted || timed)
+    }
+
+    /// Makes a checkpoint, and removes the oldest ones above
+    /// [`save_total_limit`](SaveOptions::save_total_limit).
     ///
     /// # Errors
     /// If it cannot be written; older checkpoints stay as they were.
-    pub fn between(&mut self, pause: &Pause<'_>, stop: bool) -> Result<bool, RunError> {
-        if !stop && !self.due(pause) {
-            return Ok(false);
-        }
-        let snapshot = pause.snapshot()?;
+    pub fn save(&mut self, snapshot: Snapshot) -> Result<(), RunError> {
+        let step = snapshot.step;
         let best = snapshot.best.as_ref().map(|best| best.step);
         let checkpoints = self.run.checkpoints();
         checkpoints.save(&CheckpointContents {
@@ -96,16 +106,8 @@ impl Saver {
             config: self.config.clone(),
             log_bytes: self.run.log().sync()?,
         })?;
-        checkpoints.prune(pause.step, best, self.options.save_total_limit)?;
+        checkpoints.prune(step, best, self.options.save_total_limit)?;
         self.last = Instant::now();
-        Ok(true)
-    }
-
-    fn due(&self, pause: &Pause<'_>) -> bool {
-        let steps = self.options.save_steps;
-        let time = self.options.interval();
-        let counted = steps.is_some_and(|every| pause.step.is_multiple_of(every));
-        let timed = time.is_some_and(|time| self.last.elapsed() >= time);
-        pause.step > 0 && (pause.epoch_ended || pause.best || pause.ended || counted || timed)
+        Ok(())
     }
 }

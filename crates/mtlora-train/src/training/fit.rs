@@ -4,139 +4,25 @@
 //! stopping and checkpoints count in steps. Optimizer, gradients and dashboard are Burn's.
 
 use std::cell::OnceCell;
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use mtlora_core::{State, TrainingHooks, load_state, random_state, seed, set_random_state, state};
-use serde::Serialize;
+use mtlora_core::{TrainingHooks, load_state, random_state, seed, set_random_state, state};
 
 use crate::data::fingerprint::Fingerprint;
 use crate::metrics::labels::{MetricName, Scores};
 use crate::training::error::FitError;
 use crate::training::hooks::StepHooks;
+use crate::training::late_loss::{LossQueue, LossReading};
+use crate::training::learner::Learner;
+use crate::training::observer::{Observer, Pause, StepReport, Wish};
 use crate::training::optimizer::adamw_on;
 use crate::training::optimizer_state::OptimizerState;
 use crate::training::options::TrainOptions;
 use crate::training::plan::{Plan, PlannedStep};
-use crate::training::snapshot::{Best, Snapshot};
-use crate::training::step::{BatchLoss, Stepper};
-
-/// What is learned: the examples, the losses on some of them, and how good a model is.
-///
-/// The sum of the losses and what it is divided by are apart, since a step may be made of several batches
-/// ([`gradient_accumulation`](TrainOptions::gradient_accumulation)): it descends the sum over all of them, divided once
-/// by [`divisor`](Self::divisor) of all of their examples.
-pub trait Learner {
-    /// The model that learns.
-    type Model: Module;
-
-    /// The tokens of each training example.
-    fn lengths(&self) -> &[usize];
-
-    /// What the sum of the losses of the training examples with these indices is divided by, where they make up
-    /// a step: mostly how many losses are in the sum, so one for each example, or one for each token that the model is
-    /// to name. It follows from the examples alone, before the model has read them. A step for which it is not above 0
-    /// is an error.
-    fn divisor(&self, examples: &[usize]) -> f64;
-
-    /// The losses of `model` on the training examples with these indices, on an autodiff `device`: their sum, which
-    /// is not divided by anything.
-    ///
-    /// # Errors
-    /// When the examples cannot be learned from.
-    fn loss(
-        &self,
-        model: &Self::Model,
-        batch: &[usize],
-        device: &Device,
-    ) -> Result<BatchLoss, FitError>;
-
-    /// The scores of `model`, which is without gradients (`model.valid()`), on a plain `device`.
-    ///
-    /// # Errors
-    /// When there are no scores.
-    fn evaluate(&self, model: &Self::Model, device: &Device) -> Result<Scores, FitError>;
-
-    /// The score by which the best state is chosen.
-    fn main_metric(&self) -> MetricName;
-
-    /// Takes in what tells whether the examples are the same when a training goes on. Their lengths,
-    /// unless a learner knows better.
-    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
-        fingerprint.numbers(self.lengths().iter().map(|length| *length as u64));
-    }
-}
-
-/// One optimizer step.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct StepReport {
-    /// From 1.
-    pub step: usize,
-    /// Of how many.
-    pub steps: usize,
-    /// Passes over the data so far.
-    pub epoch: f64,
-    /// The loss that the step descended: the mean over all of its examples, or over all of its tokens that count, and
-    /// with [`LossNormalization::Batch`](crate::LossNormalization::Batch) the mean of its batches' means.
-    pub loss: f64,
-    /// The rate that the step was made with.
-    pub learning_rate: f64,
-}
-
-/// Hears what happens while a model trains.
-pub trait Observer {
-    /// A step was made.
-    ///
-    /// # Errors
-    /// Ends the training.
-    fn step(&mut self, report: &StepReport) -> Result<(), FitError>;
-
-    /// The model was evaluated after `step` steps (0: before the first). `best` is there when no state has been
-    /// better so far, and holds its values of what trains.
-    ///
-    /// # Errors
-    /// Ends the training.
-    fn evaluated(
-        &mut self,
-        step: usize,
-        scores: &Scores,
-        best: Option<&State>,
-    ) -> Result<(), FitError>;
-
-    /// The training is between two steps, after what `step` and `evaluated` told of: the place to
-    /// keep a [`Snapshot`], and to end the training early with [`ControlFlow::Break`].
-    ///
-    /// # Errors
-    /// Ends the training.
-    fn between(&mut self, _pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
-/// Where a training is between two steps.
-pub struct Pause<'a> {
-    /// Steps made; 0 before the first, after its evaluation.
-    pub step: usize,
-    /// Whether the last of them ended a pass over the data.
-    pub epoch_ended: bool,
-    /// Whether it led to the best score so far.
-    pub best: bool,
-    /// Whether it was the last of all.
-    pub ended: bool,
-    snapshot: &'a dyn Fn() -> Result<Snapshot, FitError>,
-}
-
-impl Pause<'_> {
-    /// All that the training needs to go on from here.
-    ///
-    /// # Errors
-    /// When the optimizer's state cannot be read.
-    pub fn snapshot(&self) -> Result<Snapshot, FitError> {
-        (self.snapshot)()
-    }
-}
+use crate::training::snapshot::{Best, Fingerprints, Snapshot};
+use crate::training::step::Stepper;
 
 /// What training came to.
 pub struct Trained<M> {
@@ -219,21 +105,41 @@ pub fn fit_with_hooks<'a, L: Learner>(
     observer: &mut dyn Observer,
     hooks: Option<&'a mut dyn TrainingHooks>,
 ) -> Result<Trained<L::Model>, FitError> {
+    let stepper = Stepper::new(options, LossReading::of(device)).with_hooks(StepHooks::new(hooks));
+    fit_in_steps(model, learner, options, from, device, observer, stepper)
+}
+
+fn fit_in_steps<'a, L: Learner>(
+    model: L::Model,
+    learner: &'a L,
+    options: &'a TrainOptions,
+    from: Option<Snapshot>,
+    device: &'a Device,
+    observer: &mut dyn Observer,
+    mut stepper: Stepper<'a>,
+) -> Result<Trained<L::Model>, FitError> {
     options.validate()?;
     if learner.lengths().is_empty() {
         return Err(FitError::NoExamples);
     }
     let mut plan = Plan::new(learner.lengths(), options);
-    let mut hooks = StepHooks::new(hooks);
-    hooks.begin(&model, plan.steps())?;
+    stepper.hooks.begin(&model, plan.steps())?;
     let begins = from.is_none();
     let mut fit = match from {
-        None => Fit::begin(model, learner, options, hooks, device)?,
-        Some(snapshot) => Fit::resume(model, learner, options, hooks, snapshot, device)?,
+        None => Fit::begin(model, learner, options, stepper, device)?,
+        Some(snapshot) => Fit::resume(model, learner, options, stepper, snapshot, device)?,
     };
     if begins {
         observer.evaluated(0, &fit.before, None)?;
-        fit.pause(observer, [false, false, fit.ended(&plan)])?;
+        fit.pause(
+            observer,
+            Pause {
+                step: 0,
+                epoch_ended: false,
+                best: false,
+                ended: fit.ended(&plan),
+            },
+        )?;
     }
     while !fit.ended(&plan) {
         fit = fit.advance(&mut plan, observer)?;
@@ -255,8 +161,10 @@ struct Fit<'a, L: Learner> {
     before: Scores,
     last: Scores,
     best: Option<Best>,
-    /// Of the examples and of what does not train: made when they are first asked for.
-    fingerprints: OnceCell<[String; 2]>,
+    /// The steps whose losses have not been read, with their reports, in which only the loss is missing.
+    losses: LossQueue<StepReport>,
+    /// Computed when they are first needed.
+    fingerprints: OnceCell<Fingerprints>,
 }
 
 impl<'a, L: Learner> Fit<'a, L> {
@@ -264,14 +172,15 @@ impl<'a, L: Learner> Fit<'a, L> {
         model: L::Model,
         learner: &'a L,
         options: &'a TrainOptions,
-        hooks: StepHooks<'a>,
+        stepper: Stepper<'a>,
         device: &'a Device,
     ) -> Result<Self, FitError> {
         seed(device, options.seed);
         let before = learner.evaluate(&model.valid(), &device.clone().inner())?;
         Ok(Self {
             model,
-            stepper: Stepper::new(options).with_hooks(hooks),
+            losses: LossQueue::new(stepper.reading),
+            stepper,
             learner,
             options,
             device,
@@ -290,22 +199,23 @@ impl<'a, L: Learner> Fit<'a, L> {
         model: L::Model,
         learner: &'a L,
         options: &'a TrainOptions,
-        mut hooks: StepHooks<'a>,
+        mut stepper: Stepper<'a>,
         snapshot: Snapshot,
         device: &'a Device,
     ) -> Result<Self, FitError> {
         let fingerprints = fingerprints(&model, learner);
-        let [data, base] = &fingerprints;
-        snapshot.check(options, data, base, &state(&model, |_, trains| trains))?;
+        let trains = state(&model, |_, trains| trains);
+        snapshot.check(options, &fingerprints, &trains)?;
         let model = load_state(model, snapshot.model)?;
         let optimizer = snapshot
             .optimizer
             .restore(adamw_on(options.weight_decay, device), &model)?;
-        hooks.load_state(snapshot.hooks, &model)?;
+        stepper.hooks.load_state(snapshot.hooks, &model)?;
         set_random_state(device, snapshot.random);
         Ok(Self {
             model,
-            stepper: Stepper::resumed(optimizer, options, snapshot.step).with_hooks(hooks),
+            losses: LossQueue::new(stepper.reading),
+            stepper: stepper.resumed(optimizer, snapshot.step),
             learner,
             options,
             device,
@@ -329,48 +239,68 @@ impl<'a, L: Learner> Fit<'a, L> {
     /// One step, the evaluation that is due after it, and the pause.
     fn advance(self, plan: &mut Plan<'_>, observer: &mut dyn Observer) -> Result<Self, FitError> {
         let steps = plan.steps();
-        let PlannedStep {
-            batches,
-            learning_rate,
-            epoch,
-            ends_epoch,
-        } = plan.step(self.step);
-        let (mut fit, loss) = self.descend(batches, learning_rate)?;
-        observer.step(&StepReport {
-            step: fit.step,
-            steps,
-            epoch,
-            loss,
-            learning_rate,
-        })?;
-        let due = match fit.options.eval_steps {
+        let planned = plan.step(self.step);
+        let ends_epoch = planned.ends_epoch;
+        let mut fit = self.descend(&planned, steps)?;
+        let evaluates = match fit.options.eval_steps {
             Some(every) => fit.step.is_multiple_of(every) || fit.step == steps,
             None => ends_epoch,
         };
-        let best = due && fit.evaluate(observer)?;
-        fit.pause(observer, [ends_epoch, best, fit.ended(plan)])?;
+        let ends = fit.step == steps;
+        if evaluates || ends || fit.losses.is_due() {
+            fit.report(observer)?;
+        }
+        let best = evaluates && fit.evaluate(observer)?;
+        let pause = Pause {
+            step: fit.step,
+            epoch_ended: ends_epoch,
+            best,
+            ended: fit.ended(plan),
+        };
+        fit.pause(observer, pause)?;
         Ok(fit)
     }
 
-    /// Makes a step of the optimizer and returns the loss that it descended.
-    fn descend(
-        mut self,
-        batches: &[Vec<usize>],
-        learning_rate: f64,
-    ) -> Result<(Self, f64), FitError> {
+    /// Makes a step of the optimizer, and leaves its report with the losses that are to be read.
+    fn descend(mut self, planned: &PlannedStep<'_>, steps: usize) -> Result<Self, FitError> {
         let start = Instant::now();
-        // A device's own generator cannot be read: it starts each step from what can.
+        // A device's own generator cannot be read, so each step seeds it from the state that can.
         set_random_state(self.device, random_state());
         let divisor = |examples: &[usize]| self.learner.divisor(examples);
         let loss = |model: &L::Model, batch: &[usize]| self.learner.loss(model, batch, self.device);
+        let (batches, learning_rate) = (planned.batches, planned.learning_rate);
         let (model, made) = self
             .stepper
             .step(self.model, batches, learning_rate, divisor, loss)?;
         self.model = model;
         self.tokens += made.tokens;
         self.step += 1;
+        let report = StepReport {
+            step: self.step,
+            steps,
+            epoch: planned.epoch,
+            loss: f64::NAN,
+            learning_rate,
+        };
+        self.losses.push(report, made.loss);
         self.time += start.elapsed();
-        Ok((self, made.loss))
+        Ok(self)
+    }
+
+    /// Reads the losses of all steps so far, and reports them.
+    ///
+    /// # Errors
+    /// When a loss is not finite, after the steps before it were reported.
+    fn report(&mut self, observer: &mut dyn Observer) -> Result<(), FitError> {
+        let start = Instant::now();
+        let mut waited = None;
+        let read = self.losses.read(|report, loss| {
+            // Reading waits for the steps themselves, which count; what the observer does with them does not.
+            waited.get_or_insert_with(|| start.elapsed());
+            observer.step(&StepReport { loss, ..report })
+        });
+        self.time += waited.unwrap_or_default();
+        read
     }
 
     /// Scores the model; true if it is the best so far.
@@ -414,27 +344,25 @@ impl<'a, L: Learner> Fit<'a, L> {
         Ok(better)
     }
 
-    fn pause(
-        &self,
-        observer: &mut dyn Observer,
-        [epoch_ended, best, ended]: [bool; 3],
-    ) -> Result<(), FitError> {
-        let flow = observer.between(&Pause {
-            step: self.step,
-            epoch_ended,
-            best,
-            ended,
-            snapshot: &|| self.snapshot(),
-        })?;
-        // There is nothing to end after the last step.
-        match flow.is_break() && !ended {
-            true => Err(FitError::Interrupted { step: self.step }),
-            false => Ok(()),
+    /// Asks the observer what it wants between two steps, and does it.
+    fn pause(&mut self, observer: &mut dyn Observer, pause: Pause) -> Result<(), FitError> {
+        let Wish { save, stop } = observer.between(&pause)?;
+        if save || stop {
+            self.report(observer)?;
+        }
+        if save {
+            observer.save(self.snapshot()?)?;
+        }
+        // After the last step there is nothing to stop.
+        if stop && !pause.ended {
+            Err(FitError::Interrupted { step: self.step })
+        } else {
+            Ok(())
         }
     }
 
     fn snapshot(&self) -> Result<Snapshot, FitError> {
-        let [data, base] = self
+        let fingerprints = self
             .fingerprints
             .get_or_init(|| fingerprints(&self.model, self.learner));
         Ok(Snapshot {
@@ -450,8 +378,7 @@ impl<'a, L: Learner> Fit<'a, L> {
             model: state(&self.model, |_, trains| trains),
             optimizer: OptimizerState::of(&self.stepper.optimizer)?,
             hooks: self.stepper.hooks.state(),
-            data: data.clone(),
-            base: base.clone(),
+            fingerprints: fingerprints.clone(),
         })
     }
 
@@ -470,11 +397,13 @@ impl<'a, L: Learner> Fit<'a, L> {
     }
 }
 
-/// Of the examples, and of what does not train.
-fn fingerprints<L: Learner>(model: &L::Model, learner: &L) -> [String; 2] {
+fn fingerprints<L: Learner>(model: &L::Model, learner: &L) -> Fingerprints {
     let mut data = Fingerprint::default();
     learner.fingerprint(&mut data);
-    [data.digest(), Fingerprint::of_frozen(model).digest()]
+    Fingerprints {
+        data: data.digest(),
+        base: Fingerprint::of_frozen(model).digest(),
+    }
 }
 
 #[cfg(test)]
@@ -485,8 +414,11 @@ mod tests {
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::{Tensor, TensorData};
 
+    use mtlora_core::State;
+
     use super::*;
     use crate::training::batches::BatchSize;
+    use crate::training::learner::BatchLoss;
     use crate::training::normalization::LossNormalization;
 
     /// Learns `y = 2 x`, and says that its loss grows if `worsens`.
@@ -777,12 +709,16 @@ mod tests {
             Ok(())
         }
 
-        fn between(&mut self, pause: &Pause<'_>) -> Result<ControlFlow<()>, FitError> {
-            self.snapshots.push(pause.snapshot()?);
-            Ok(match self.stop == Some(pause.step) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+        fn between(&mut self, pause: &Pause) -> Result<Wish, FitError> {
+            Ok(Wish {
+                save: true,
+                stop: self.stop == Some(pause.step),
             })
+        }
+
+        fn save(&mut self, snapshot: Snapshot) -> Result<(), FitError> {
+            self.snapshots.push(snapshot);
+            Ok(())
         }
     }
 
@@ -874,5 +810,159 @@ mod tests {
         more.lengths.push(2);
         assert!(refused(&more, &options()).starts_with("the examples are not those"));
         assert!(kept(&learner, &options(), snapshot(), &mut Keep::default()).is_ok());
+    }
+
+    /// What an observer heard, in order, and the steps of the snapshots that it was given.
+    #[derive(Default)]
+    struct Sequence {
+        events: Vec<String>,
+        losses: Vec<f64>,
+        snapshots: Vec<usize>,
+        /// Asks for a snapshot after this many steps.
+        every: usize,
+    }
+
+    impl Observer for Sequence {
+        fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
+            self.events.push(format!("step {}", report.step));
+            self.losses.push(report.loss);
+            Ok(())
+        }
+
+        fn evaluated(&mut self, at: usize, _: &Scores, _: Option<&State>) -> Result<(), FitError> {
+            self.events.push(format!("evaluated {at}"));
+            Ok(())
+        }
+
+        fn between(&mut self, pause: &Pause) -> Result<Wish, FitError> {
+            Ok(Wish {
+                save: pause.step > 0 && pause.step.is_multiple_of(self.every),
+                stop: false,
+            })
+        }
+
+        fn save(&mut self, snapshot: Snapshot) -> Result<(), FitError> {
+            self.events.push(format!("saved {}", snapshot.step));
+            self.snapshots.push(snapshot.step);
+            Ok(())
+        }
+    }
+
+    fn read<L: Learner<Model = Linear>>(
+        learner: &L,
+        options: &TrainOptions,
+        reading: LossReading,
+        every: usize,
+    ) -> (Result<Trained<Linear>, FitError>, Sequence) {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let fixed = state(&model, |_, _| true).into_iter();
+        let fixed =
+            fixed.map(|(path, data)| (path, TensorData::zeros::<f32, _>(data.shape().clone())));
+        let model = load_state(model, fixed.collect()).unwrap();
+        let mut heard = Sequence {
+            every,
+            ..Sequence::default()
+        };
+        let stepper = Stepper::new(options, reading);
+        let trained = fit_in_steps(model, learner, options, None, &device, &mut heard, stepper);
+        (trained, heard)
+    }
+
+    /// Evaluations are every 5 steps and snapshots every 13, so that the losses of 5, 3, 2, 5, ... steps wait.
+    #[test]
+    fn losses_that_are_read_late_are_reported_before_evaluations_and_snapshots() {
+        let options = TrainOptions {
+            eval_steps: Some(5),
+            max_grad_norm: Some(1.0),
+            ..options()
+        };
+        let learner = Double::new(false);
+        let (at_once, expected) = read(&learner, &options, LossReading::AtOnce, 13);
+        let (late, heard) = read(&learner, &options, LossReading::Late, 13);
+        let (at_once, late) = (at_once.unwrap(), late.unwrap());
+        assert_eq!(heard.losses.len(), 40);
+        assert_eq!(heard.events, expected.events);
+        for (found, wanted) in heard.losses.iter().zip(&expected.losses) {
+            assert!(
+                (found - wanted).abs() < 1e-4 * wanted.max(1e-2),
+                "{found} {wanted}"
+            );
+        }
+        assert_eq!(
+            (late.best_step, late.steps),
+            (at_once.best_step, at_once.steps)
+        );
+    }
+
+    /// Its loss stops being finite in one step.
+    struct Diverges {
+        double: Double,
+        at: usize,
+        seen: Cell<usize>,
+    }
+
+    impl Learner for Diverges {
+        type Model = Linear;
+
+        fn lengths(&self) -> &[usize] {
+            self.double.lengths()
+        }
+
+        fn divisor(&self, examples: &[usize]) -> f64 {
+            self.double.divisor(examples)
+        }
+
+        fn loss(
+            &self,
+            model: &Linear,
+            batch: &[usize],
+            device: &Device,
+        ) -> Result<BatchLoss, FitError> {
+            self.seen.set(self.seen.get() + 1);
+            let mut loss = self.double.loss(model, batch, device)?;
+            if self.seen.get() == self.at {
+                loss.sum = loss.sum.mul_scalar(f32::NAN);
+            }
+            Ok(loss)
+        }
+
+        fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, FitError> {
+            self.double.evaluate(model, device)
+        }
+
+        fn main_metric(&self) -> MetricName {
+            MetricName::Loss
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_from_after_a_loss_that_is_not_finite() {
+        for reading in [LossReading::AtOnce, LossReading::Late] {
+            for at in 1..=12 {
+                let learner = Diverges {
+                    double: Double::new(false),
+                    at,
+                    seen: Cell::new(0),
+                };
+                let options = TrainOptions {
+                    eval_steps: Some(6),
+                    ..options()
+                };
+                let (ended, heard) = read(&learner, &options, reading, 4);
+                let ended = ended.err();
+                assert!(
+                    matches!(ended, Some(FitError::NotFinite { step, .. }) if step == at),
+                    "{reading:?} {at}: {ended:?}"
+                );
+                assert_eq!(heard.losses.len(), at - 1);
+                assert!(heard.snapshots.iter().all(|step| *step < at));
+                let expected: Vec<usize> = (1..at).filter(|step| step.is_multiple_of(4)).collect();
+                assert_eq!(heard.snapshots, expected);
+                let evaluated = |step: usize| heard.events.contains(&format!("evaluated {step}"));
+                assert_eq!(evaluated(6), at > 6);
+                assert!(!evaluated(12));
+            }
+        }
     }
 }

@@ -18,6 +18,9 @@ fn undecayed() -> ParamGroup {
     ParamGroup::from_any_predicates(names.into_iter().chain(factors).collect())
 }
 
+/// What PyTorch adds to the norm of the gradients before it divides by it.
+const NORM_EPSILON: f64 = 1e-6;
+
 /// AdamW (arXiv 1711.05101) as PyTorch's defaults have it, with the authors' decay rule: no weight
 /// decay on a parameter with `bias` in its name, nor on those of a layer norm.
 pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
@@ -104,22 +107,56 @@ fn adamw_of(beta_2: f32, epsilon: f32, weight_decay: f64) -> ModuleOptimizer {
 }
 
 /// Scales the gradients so that their norm over all parameters is at most `most`, as PyTorch's
-/// `clip_grad_norm_` does, and returns the norm before.
+/// `clip_grad_norm_` does, and returns the norm before. It reads the norm, and so waits for the device.
 pub fn clip_gradient_norm<M: Module>(model: &M, gradients: &mut GradientsParams, most: f64) -> f64 {
+    let norm = match sum_of_squares(model, gradients) {
+        Some(sum) => f64::from(sum.into_scalar::<f32>()).sqrt(),
+        None => 0.0,
+    };
+    let factor = most / (norm + NORM_EPSILON);
+    if factor < 1.0 {
+        model.visit(&mut Scale { gradients, factor });
+    }
+    norm
+}
+
+/// The same without reading the norm: the factor stays on the device, in single precision.
+pub(crate) fn clip_gradient_norm_on_device<M: Module>(
+    model: &M,
+    gradients: &mut GradientsParams,
+    most: f64,
+) {
+    if let Some(sum) = sum_of_squares(model, gradients) {
+        let norm = sum.sqrt().add_scalar(NORM_EPSILON);
+        let factor = norm.recip().mul_scalar(most).clamp_max(1.0);
+        model.visit(&mut ScaleOnDevice { gradients, factor });
+    }
+}
+
+/// Of all gradients: `[1]`, unless there is none.
+fn sum_of_squares<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
     let mut squares = Squares {
         gradients,
         sum: None,
     };
     model.visit(&mut squares);
-    let norm = match squares.sum {
-        Some(sum) => f64::from(sum.into_scalar::<f32>()).sqrt(),
-        None => 0.0,
-    };
-    let factor = most / (norm + 1e-6);
-    if factor < 1.0 {
-        model.visit(&mut Scale { gradients, factor });
+    squares.sum
+}
+
+struct ScaleOnDevice<'a> {
+    gradients: &'a mut GradientsParams,
+    /// `[1]`
+    factor: Tensor<1>,
+}
+
+impl ModuleVisitor for ScaleOnDevice<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            let factor = self.factor.clone().cast(gradient.dtype());
+            let scaled = gradient * factor.reshape([1; D]);
+            self.gradients.register::<D>(param.id, scaled);
+        }
     }
-    norm
 }
 
 struct Squares<'a> {
@@ -149,6 +186,47 @@ impl ModuleVisitor for Scale<'_> {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
             let scaled = gradient.mul_scalar(self.factor);
             self.gradients.register::<D>(param.id, scaled);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    fn gradients(model: &Linear, factor: f32, device: &Device) -> GradientsParams {
+        let x = Tensor::<2>::from_data([[1.0, -2.0, 3.0]], device).mul_scalar(factor);
+        GradientsParams::from_grads(model.forward(x).sum().backward(), model)
+    }
+
+    fn of_weight(model: &Linear, mut gradients: GradientsParams) -> TensorData {
+        let gradient = gradients.remove::<2>(model.weight.id).unwrap();
+        gradient.into_data()
+    }
+
+    /// The norm is sqrt(2 (1 + 4 + 9)) = 5.29 times the factor, and that of the biases, sqrt(2).
+    #[test]
+    fn clipping_on_the_device_is_clipping_on_the_host() {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(3, 2).init(&device);
+        for factor in [1.0, 0.01] {
+            for most in [1.0, 100.0] {
+                let mut host = gradients(&model, factor, &device);
+                let mut on_device = gradients(&model, factor, &device);
+                let norm = clip_gradient_norm(&model, &mut host, most);
+                clip_gradient_norm_on_device(&model, &mut on_device, most);
+                let expected = (28.0 * f64::from(factor).powi(2) + 2.0).sqrt();
+                assert!((norm - expected).abs() < 1e-5, "{norm} {expected}");
+                let host = of_weight(&model, host);
+                let on_device = of_weight(&model, on_device);
+                for (a, b) in host.iter::<f32>().zip(on_device.iter::<f32>()) {
+                    assert!((a - b).abs() <= 1e-6 * a.abs(), "{a} {b}");
+                }
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! All that a training needs to go on as if it had never stopped.
+//! Everything that a training needs to be resumed as if it had never stopped.
 
 use mtlora_core::{HookError, State};
 
@@ -8,21 +8,21 @@ use crate::training::options::TrainOptions;
 
 /// A training between two of its steps.
 ///
-/// What is not in here follows from it: the learning rate and the order of the data from the options
-/// and the number of steps, the random starts from the seed.
+/// Everything else follows from it: the learning rate and the order of the data from the options
+/// and the number of steps, the initial values from the seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// How it trains.
+    /// The options of the training.
     pub options: TrainOptions,
     /// Steps made.
     pub step: usize,
-    /// Tokens read in them.
+    /// Tokens that were read in them.
     pub tokens: usize,
-    /// Seconds that they took, without evaluations.
+    /// Seconds that the steps took, without evaluations.
     pub seconds: f64,
     /// Evaluations since the best one.
     pub evals_since_best: usize,
-    /// Where the masks of dropout are: [`random_state`](mtlora_core::random_state).
+    /// The state that the masks of dropout come from: [`random_state`](mtlora_core::random_state).
     pub random: u64,
     /// The scores before the first step.
     pub before: Scores,
@@ -30,15 +30,22 @@ pub struct Snapshot {
     pub last: Scores,
     /// The best so far, if there was an evaluation.
     pub best: Option<Best>,
-    /// What trains, by path.
+    /// The parameters that train, by path.
     pub model: State,
-    /// What the optimizer remembers.
+    /// The state of the optimizer.
     pub optimizer: OptimizerState,
     /// What the adapter method's [`TrainingHooks`](mtlora_core::TrainingHooks) keep, by name. Most methods keep nothing.
     pub hooks: State,
-    /// [`Fingerprint`](crate::Fingerprint) of the examples.
+    /// What shows that the examples and the frozen weights are the same.
+    pub fingerprints: Fingerprints,
+}
+
+/// [`Fingerprint`](crate::Fingerprint)s of what a training needs and a snapshot does not contain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// Of the examples.
     pub data: String,
-    /// [`Fingerprint`](crate::Fingerprint) of what does not train.
+    /// Of the parameters that do not train.
     pub base: String,
 }
 
@@ -49,15 +56,15 @@ pub struct Best {
     pub scores: Scores,
     /// The steps after which it was.
     pub step: usize,
-    /// What trains, by path.
+    /// The parameters that train, by path.
     pub values: State,
 }
 
-/// Why a training cannot go on from a [`Snapshot`].
+/// The reason why a training cannot be resumed from a [`Snapshot`].
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum ResumeError {
-    /// A setting is another one now.
+    /// A setting has changed.
     #[error(
         "`{setting}` was {was} when the run was stopped and is {is} now: a run that goes on keeps its settings. \
          Set it back, or start a new run (with --init-from if it should start with this one's adapter)"
@@ -65,24 +72,24 @@ pub enum ResumeError {
     Setting {
         /// The setting, as `run.toml` has it.
         setting: String,
-        /// What it was.
+        /// Its value then.
         was: String,
-        /// What it is.
+        /// Its value now.
         is: String,
     },
-    /// The examples are others.
+    /// The examples have changed.
     #[error(
         "the examples are not those that the run began with: its data or its tokenizer has changed. \
          Put them back, or start a new run"
     )]
     Data,
-    /// The base model is another.
+    /// The base model has changed.
     #[error(
         "the base model's weights are not those that the run began with. Put the model's folder back as it was, \
          or start a new run"
     )]
     Base,
-    /// The adapter method's hooks do not take up the state that they had.
+    /// The adapter method's hooks refuse the state that they had.
     #[error(transparent)]
     Hooks(#[from] HookError),
     /// The adapter method had hooks.
@@ -91,11 +98,11 @@ pub enum ResumeError {
          same hooks again"
     )]
     NoHooks,
-    /// Something else trains.
+    /// Other parameters train.
     #[error(
         "what trains has changed: {}. Put the run's settings and its model's folder back as they were, or start a \
          new run",
-        match .missing { true => format!("`{path}` is new"), false => format!("`{path}` is gone") }
+        if *.missing { format!("`{path}` is new") } else { format!("`{path}` is gone") }
     )]
     Trains {
         /// The first such parameter.
@@ -114,14 +121,13 @@ impl Snapshot {
     pub fn check(
         &self,
         options: &TrainOptions,
-        data: &str,
-        base: &str,
+        fingerprints: &Fingerprints,
         trains: &State,
     ) -> Result<(), ResumeError> {
         if let Some(setting) = changed_setting(&self.options, options) {
             return Err(setting);
         }
-        if self.data != data {
+        if self.fingerprints.data != fingerprints.data {
             return Err(ResumeError::Data);
         }
         let lacking = |these: &State, those: &State, missing| {
@@ -134,9 +140,10 @@ impl Snapshot {
         if let Some(error) = differs {
             return Err(error);
         }
-        match self.base == base {
-            true => Ok(()),
-            false => Err(ResumeError::Base),
+        if self.fingerprints.base == fingerprints.base {
+            Ok(())
+        } else {
+            Err(ResumeError::Base)
         }
     }
 }

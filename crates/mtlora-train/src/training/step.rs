@@ -6,74 +6,46 @@ use burn::tensor::Tensor;
 
 use crate::training::error::FitError;
 use crate::training::hooks::StepHooks;
+use crate::training::late_loss::{LossReading, StepLoss};
+use crate::training::learner::BatchLoss;
 use crate::training::normalization::Divisors;
-use crate::training::optimizer::{adamw, clip_gradient_norm};
+use crate::training::optimizer::{adamw, clip_gradient_norm, clip_gradient_norm_on_device};
 use crate::training::options::TrainOptions;
-
-/// The losses of one batch.
-pub struct BatchLoss {
-    /// The sum of the losses of its examples or of their tokens, not divided by anything: `[1]`, with its
-    /// graph.
-    pub sum: Tensor<1>,
-    /// Tokens read for it.
-    pub tokens: usize,
-}
 
 /// What a step was made from.
 pub(crate) struct Made {
     /// The loss that it descended.
-    pub(crate) loss: f64,
+    pub(crate) loss: StepLoss,
     /// Tokens read for it.
     pub(crate) tokens: usize,
-}
-
-/// Why a step has no gradients.
-pub(crate) enum StepError {
-    /// The loss of a batch is not finite.
-    NotFinite {
-        /// The step, from 1.
-        step: usize,
-        /// What it is.
-        loss: f32,
-    },
-    /// The device could not give the loss.
-    Device(String),
-}
-
-impl From<StepError> for FitError {
-    fn from(error: StepError) -> Self {
-        match error {
-            StepError::NotFinite { step, loss } => FitError::NotFinite { step, loss },
-            StepError::Device(reason) => FitError::Device(reason),
-        }
-    }
 }
 
 /// The gradients of the losses of the batches of a step (from 1), each over its divisors, added up. A `penalty` is added
 /// to the loss once.
 ///
 /// # Errors
-/// Those of `loss_of`, and a [`StepError`].
-pub(crate) fn accumulate<M: Module, B, E: From<StepError>>(
+/// Those of `loss_of`; if the losses are read at once, when one is not finite or the device fails.
+pub(crate) fn accumulate<M: Module, B, E: From<FitError>>(
     step: usize,
     model: &M,
     batches: impl IntoIterator<Item = (B, Divisors)>,
     mut penalty: Option<Tensor<1>>,
+    reading: LossReading,
     loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
 ) -> Result<(GradientsParams, Made), E> {
     let mut accumulator = GradientsAccumulator::new();
     let mut made = Made {
-        loss: 0.0,
+        loss: StepLoss::new(step, reading),
         tokens: 0,
     };
     for (batch, divisors) in batches {
         let BatchLoss { sum, tokens } = loss_of(model, batch)?;
         let loss = sum.div_scalar(divisors.terms);
         made.tokens += tokens;
-        made.loss += f64::from(finite(step, &loss)?) / divisors.batches;
+        made.loss.add(&loss, divisors.batches)?;
         let mut loss = loss.div_scalar(divisors.batches);
         if let Some(penalty) = penalty.take() {
-            made.loss += f64::from(finite(step, &penalty)?);
+            made.loss.add(&penalty, 1.0)?;
             loss = loss + penalty;
         }
         let gradients = loss.backward();
@@ -82,40 +54,33 @@ pub(crate) fn accumulate<M: Module, B, E: From<StepError>>(
     Ok((accumulator.grads(), made))
 }
 
-/// The value of a loss.
-///
-/// # Errors
-/// When it is not finite, or the device fails.
-fn finite(step: usize, loss: &Tensor<1>) -> Result<f32, StepError> {
-    let value = loss.clone().try_into_scalar::<f32>();
-    let value = value.map_err(|error| StepError::Device(error.to_string()))?;
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(StepError::NotFinite { step, loss: value })
-    }
-}
-
 /// Makes optimizer steps.
 pub(crate) struct Stepper<'a> {
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) hooks: StepHooks<'a>,
     options: TrainOptions,
+    pub(crate) reading: LossReading,
     made: usize,
 }
 
 impl<'a> Stepper<'a> {
-    pub(crate) fn new(options: &TrainOptions) -> Self {
-        Self::resumed(adamw(options.weight_decay), options, 0)
-    }
-
-    /// After `made` steps, which have left the optimizer so.
-    pub(crate) fn resumed(optimizer: ModuleOptimizer, options: &TrainOptions, made: usize) -> Self {
+    /// Before the first step, for losses that are read as `reading` says.
+    pub(crate) fn new(options: &TrainOptions, reading: LossReading) -> Self {
         Self {
-            optimizer,
+            optimizer: adamw(options.weight_decay),
             hooks: StepHooks::default(),
             options: options.clone(),
+            reading,
+            made: 0,
+        }
+    }
+
+    /// After `made` steps, which have left the optimizer as it is.
+    pub(crate) fn resumed(self, optimizer: ModuleOptimizer, made: usize) -> Self {
+        Self {
+            optimizer,
             made,
+            ..self
         }
     }
 
@@ -142,10 +107,21 @@ impl<'a> Stepper<'a> {
             return Err(FitError::NothingToLearn { step });
         }
         let parts = batches.iter().map(Vec::as_slice).zip(divisors);
-        let (mut gradients, made) =
-            accumulate(step, &model, parts, self.hooks.penalty(&model), loss_of)?;
+        let (mut gradients, made) = accumulate(
+            step,
+            &model,
+            parts,
+            self.hooks.penalty(&model),
+            self.reading,
+            loss_of,
+        )?;
         if let Some(most) = self.options.max_grad_norm {
-            clip_gradient_norm(&model, &mut gradients, most);
+            match self.reading {
+                LossReading::AtOnce => {
+                    clip_gradient_norm(&model, &mut gradients, most);
+                }
+                LossReading::Late => clip_gradient_norm_on_device(&model, &mut gradients, most),
+            }
         }
         self.hooks.after_backward(step, &model, &gradients);
         let model = self.optimizer.step(learning_rate, model, gradients);
@@ -157,13 +133,12 @@ impl<'a> Stepper<'a> {
 pub(crate) mod testing {
     //! Comparing the gradients of steps.
     #![allow(clippy::unwrap_used)]
-    use std::fmt::Debug;
-
     use burn::module::{ModuleVisitor, Param};
     use burn::tensor::Device;
 
     use super::*;
-    use crate::training::fit::Learner;
+    use crate::training::late_loss::LossQueue;
+    use crate::training::learner::Learner;
     use crate::training::normalization::LossNormalization;
 
     /// What a step would be made from.
@@ -193,12 +168,22 @@ pub(crate) mod testing {
         }
     }
 
-    pub(crate) fn made<M: Module, B, E: From<StepError> + Debug>(
+    pub(crate) fn made<M: Module, B, E: From<FitError> + std::fmt::Debug>(
         model: &M,
         batches: impl IntoIterator<Item = (B, Divisors)>,
         loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
     ) -> MadeFrom {
-        let (params, Made { loss, tokens }) = accumulate(1, model, batches, None, loss_of).unwrap();
+        let reading = LossReading::AtOnce;
+        let (params, Made { loss, tokens }) =
+            accumulate(1, model, batches, None, reading, loss_of).unwrap();
+        let mut queue = LossQueue::new(reading);
+        queue.push((), loss);
+        let mut loss = f64::NAN;
+        let read = queue.read(|(), value| {
+            loss = value;
+            Ok(())
+        });
+        read.unwrap();
         let mut found = Found {
             params,
             gradients: Vec::new(),

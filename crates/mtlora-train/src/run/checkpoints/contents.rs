@@ -12,7 +12,7 @@ use crate::metrics::labels::{MetricName, Scores};
 use crate::training::normalization::of_earlier_builds;
 use crate::training::optimizer_state::OptimizerState;
 use crate::training::options::TrainOptions;
-use crate::training::snapshot::{Best, Snapshot};
+use crate::training::snapshot::{Best, Fingerprints, Snapshot};
 
 /// The number of the layout of `state.toml`, and of the steps that follow from it.
 pub(super) const FORMAT: u32 = 3;
@@ -164,8 +164,8 @@ impl Written {
             waited: snapshot.evals_since_best,
             random: format!("{:016x}", snapshot.random),
             log_bytes: contents.log_bytes,
-            data: snapshot.data.clone(),
-            base: snapshot.base.clone(),
+            data: snapshot.fingerprints.data.clone(),
+            base: snapshot.fingerprints.base.clone(),
             before: score_list(&snapshot.before),
             last: score_list(&snapshot.last),
             best: snapshot.best.as_ref().map(|best| WrittenBest {
@@ -231,8 +231,10 @@ impl Written {
                 counters: self.optimizer,
             },
             hooks,
-            data: self.data,
-            base: self.base,
+            fingerprints: Fingerprints {
+                data: self.data,
+                base: self.base,
+            },
         };
         Ok(CheckpointContents {
             snapshot,

@@ -333,7 +333,7 @@ mod tests {
     use crate::training::normalization::LossNormalization;
     use crate::training::optimizer_state::OptimizerState;
     use crate::training::options::TrainOptions;
-    use crate::training::snapshot::{Best, Snapshot};
+    use crate::training::snapshot::{Best, Fingerprints, Snapshot};
 
     fn state(names: &[&str], start: f32) -> State {
         let data = |index: usize| {
@@ -379,8 +379,10 @@ mod tests {
                 model,
                 optimizer,
                 hooks: State::new(),
-                data: "d".into(),
-                base: "b".into(),
+                fingerprints: Fingerprints {
+                    data: "d".into(),
+                    base: "b".into(),
+                },
             },
             config: "task = 'sea'\n".into(),
             log_bytes: 99,

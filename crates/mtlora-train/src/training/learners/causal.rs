@@ -8,10 +8,11 @@ use crate::metrics::labels::{MetricName, Scores};
 use crate::tasks::data_to_text::{Record, Sequence, target_text};
 use crate::training::batches::{BatchSize, by_length};
 use crate::training::error::FitError;
-use crate::training::fit::{Learner, Observer, Trained, fit};
+use crate::training::fit::{Trained, fit};
+use crate::training::learner::{BatchLoss, Learner};
+use crate::training::observer::Observer;
 use crate::training::options::{OptionError, TrainOptions};
 use crate::training::snapshot::Snapshot;
-use crate::training::step::BatchLoss;
 
 /// What is added to the number of target tokens that a step's losses are divided by: the published code's guard
 /// against a batch without any. It is added once, as if the step were one batch.
@@ -125,10 +126,8 @@ fn lengths(sequences: &[Sequence]) -> Vec<usize> {
 }
 
 struct Causal<'a> {
-    items: &'a [Sequence],
-    dev: &'a [Sequence],
+    data: CausalData<'a>,
     lengths: Vec<usize>,
-    label_smoothing: f64,
 }
 
 impl Learner for Causal<'_> {
@@ -139,7 +138,7 @@ impl Learner for Causal<'_> {
     }
 
     fn divisor(&self, which: &[usize]) -> f64 {
-        causal_divisor(self.items, which)
+        causal_divisor(self.data.items, which)
     }
 
     fn loss(
@@ -148,11 +147,17 @@ impl Learner for Causal<'_> {
         which: &[usize],
         device: &Device,
     ) -> Result<BatchLoss, FitError> {
-        causal_loss(model, self.items, self.label_smoothing, which, device)
+        causal_loss(
+            model,
+            self.data.items,
+            self.data.label_smoothing,
+            which,
+            device,
+        )
     }
 
     fn evaluate(&self, model: &CausalLm, device: &Device) -> Result<Scores, FitError> {
-        causal_scores(model, self.dev, device)
+        causal_scores(model, self.data.dev, device)
     }
 
     fn main_metric(&self) -> MetricName {
@@ -160,7 +165,7 @@ impl Learner for Causal<'_> {
     }
 
     fn fingerprint(&self, fingerprint: &mut Fingerprint) {
-        for sequences in [self.items, self.dev] {
+        for sequences in [self.data.items, self.data.dev] {
             fingerprint.number(sequences.len() as u64);
             for Sequence { ids, loss_from } in sequences {
                 fingerprint.numbers(ids.iter().map(|id| u64::from(*id)));
@@ -170,35 +175,41 @@ impl Learner for Causal<'_> {
     }
 }
 
+/// The sequences that [`train_causal`] learns from and evaluates on.
+#[derive(Clone, Copy)]
+pub struct CausalData<'a> {
+    /// The training sequences.
+    pub items: &'a [Sequence],
+    /// The sequences of the evaluations.
+    pub dev: &'a [Sequence],
+    /// The share of each token's training loss that is spread over the vocabulary: at least 0 and below 1.
+    pub label_smoothing: f64,
+}
+
 /// Trains `model`, which [`Method::prepare`](crate::Method::prepare) has made ready on an autodiff
-/// `device`, and keeps the state with the lowest loss on `dev`. Label smoothing acts on the
-/// training loss only. From the beginning, or from where a [`Snapshot`] was made.
+/// `device`, and keeps the state with the lowest loss on the dev sequences. Label smoothing acts only on the
+/// training loss. It starts from the beginning, or from where a [`Snapshot`] was made.
 ///
 /// # Errors
-/// When an option is out of its range, the loss stops being finite, the snapshot is of another
+/// If an option is out of its range, the loss stops being finite, the snapshot is of another
 /// training, or the observer says so.
 pub fn train_causal(
     model: CausalLm,
-    [items, dev]: [&[Sequence]; 2],
-    label_smoothing: f64,
+    data: CausalData<'_>,
     options: &TrainOptions,
     from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trained<CausalLm>, FitError> {
-    if !(0.0..1.0).contains(&label_smoothing) {
+    if !(0.0..1.0).contains(&data.label_smoothing) {
         return Err(OptionError {
             option: "label_smoothing",
             requirement: "lie from 0 up to, but not 1",
         }
         .into());
     }
-    let learner = Causal {
-        items,
-        dev,
-        lengths: lengths(items),
-        label_smoothing,
-    };
+    let lengths = lengths(data.items);
+    let learner = Causal { data, lengths };
     fit(model, &learner, options, from, device, observer)
 }
 
@@ -241,10 +252,12 @@ mod tests {
     ) -> MadeFrom {
         let device = devices().remove(0).device.autodiff();
         let learner = Causal {
-            items,
-            dev: items,
             lengths: lengths(items),
-            label_smoothing,
+            data: CausalData {
+                items,
+                dev: items,
+                label_smoothing,
+            },
         };
         made_by(&learner, &model(&device), batches, normalization, &device)
     }

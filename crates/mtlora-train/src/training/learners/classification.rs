@@ -9,18 +9,16 @@ use crate::inference::evaluation::{Item, evaluate};
 use crate::metrics::labels::{MetricError, MetricName, Scores};
 use crate::tasks::task::Task;
 use crate::training::error::FitError;
-use crate::training::fit::{Learner, Observer, Trained, fit};
+use crate::training::fit::{Trained, fit};
+use crate::training::learner::{BatchLoss, Learner};
 use crate::training::loss::loss_sum;
+use crate::training::observer::Observer;
 use crate::training::options::TrainOptions;
 use crate::training::snapshot::Snapshot;
-use crate::training::step::BatchLoss;
 
 /// The examples of a classification or a regression, as [`fit`] learns them.
 struct Classification<'a> {
-    config: &'a dyn ClassifierModelConfig,
-    task: &'a dyn Task,
-    items: &'a [Item],
-    dev: &'a [Item],
+    data: ClassificationData<'a>,
     lengths: Vec<usize>,
 }
 
@@ -41,20 +39,33 @@ impl Learner for Classification<'_> {
         batch: &[usize],
         device: &Device,
     ) -> Result<BatchLoss, FitError> {
-        let objective = self.task.objective();
-        classifier_loss(model, self.config, objective, self.items, batch, device)
+        let objective = self.data.task.objective();
+        classifier_loss(
+            model,
+            self.data.config,
+            objective,
+            self.data.items,
+            batch,
+            device,
+        )
     }
 
     fn evaluate(&self, model: &SequenceClassifier, device: &Device) -> Result<Scores, FitError> {
-        evaluate(model, self.config, self.dev, self.task, device)
+        evaluate(
+            model,
+            self.data.config,
+            self.data.dev,
+            self.data.task,
+            device,
+        )
     }
 
     fn main_metric(&self) -> MetricName {
-        self.task.main_metric()
+        self.data.task.main_metric()
     }
 
     fn fingerprint(&self, fingerprint: &mut Fingerprint) {
-        for items in [self.items, self.dev] {
+        for items in [self.data.items, self.data.dev] {
             fingerprint.number(items.len() as u64);
             for Item { tokens, target } in items {
                 for ids in [&tokens.ids, &tokens.type_ids] {
@@ -106,30 +117,35 @@ fn of_item(error: MetricError, batch: &[usize]) -> MetricError {
     }
 }
 
+/// The examples that [`train()`] learns from and evaluates on.
+#[derive(Clone, Copy)]
+pub struct ClassificationData<'a> {
+    /// The model's configuration, with the task's outputs.
+    pub config: &'a dyn ClassifierModelConfig,
+    /// The task, which says what the targets are and which metrics are computed.
+    pub task: &'a dyn Task,
+    /// The training examples.
+    pub items: &'a [Item],
+    /// The examples of the evaluations.
+    pub dev: &'a [Item],
+}
+
 /// Trains `model`, which [`Method::prepare`](crate::Method::prepare) has made ready on an autodiff `device`, and keeps the
-/// state with the best score on `dev`; from the beginning, or from where a [`Snapshot`] was made.
+/// state with the best score on the dev examples: from the beginning, or from where a [`Snapshot`] was made.
 ///
 /// # Errors
-/// When an option is out of its range, a target is missing, the loss stops being finite, the snapshot
+/// If an option is out of its range, a target is missing, the loss stops being finite, the snapshot
 /// is of another training, or the observer says so.
-#[allow(clippy::too_many_arguments)]
 pub fn train(
     model: SequenceClassifier,
-    config: &dyn ClassifierModelConfig,
-    task: &dyn Task,
-    [items, dev]: [&[Item]; 2],
+    data: ClassificationData<'_>,
     options: &TrainOptions,
     from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trained<SequenceClassifier>, FitError> {
-    let learner = Classification {
-        config,
-        task,
-        items,
-        dev,
-        lengths: items.iter().map(|item| item.tokens.len()).collect(),
-    };
+    let lengths = data.items.iter().map(|item| item.tokens.len()).collect();
+    let learner = Classification { data, lengths };
     fit(model, &learner, options, from, device, observer)
 }
 
@@ -212,11 +228,13 @@ mod tests {
         let device = devices().remove(0).device.autodiff();
         let model = SequenceClassifier::fresh(&config, 3, &device).unwrap();
         let learner = Classification {
-            config: &config,
-            task: &task,
-            items,
-            dev: items,
             lengths: items.iter().map(|item| item.tokens.len()).collect(),
+            data: ClassificationData {
+                config: &config,
+                task: &task,
+                items,
+                dev: items,
+            },
         };
         then(&learner, &model, &device)
     }
@@ -292,10 +310,10 @@ mod tests {
                 let plain = device.clone().inner();
                 let model = model.valid();
                 let found = learner.evaluate(&model, &plain).unwrap();
-                let each = learner.items.iter().map(|item| {
+                let each = learner.data.items.iter().map(|item| {
                     let one = std::slice::from_ref(item);
                     let predictions = Predictions {
-                        logits: predict(&model, learner.config, one, &plain).unwrap(),
+                        logits: predict(&model, learner.data.config, one, &plain).unwrap(),
                         targets: vec![item.target.unwrap()],
                         ..Predictions::default()
                     };

@@ -1,0 +1,145 @@
+//! Reading losses from the device without making a step wait for them.
+
+use burn::tensor::{Device, Tensor};
+use mtlora_core::capabilities;
+
+use crate::training::error::FitError;
+
+/// Steps whose losses are read together where reading waits for the device: one step out of this many waits.
+const READ_TOGETHER: usize = 8;
+
+/// When the loss of a step is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LossReading {
+    /// In the step, before its gradients are computed.
+    AtOnce,
+    /// Some steps later, since reading waits until the device has computed everything that was queued.
+    Late,
+}
+
+impl LossReading {
+    /// The one that suits a device.
+    pub(crate) fn of(device: &Device) -> Self {
+        if capabilities(device).eager {
+            Self::AtOnce
+        } else {
+            Self::Late
+        }
+    }
+}
+
+/// The loss of a step: a sum of terms, read or still on the device.
+#[derive(Debug)]
+pub(crate) struct StepLoss {
+    reading: LossReading,
+    step: usize,
+    /// The sum of the terms that have been read.
+    sum: f64,
+    unread: Vec<Unread>,
+}
+
+#[derive(Debug)]
+struct Unread {
+    /// `[1]`, without its graph.
+    term: Tensor<1>,
+    divisor: f64,
+}
+
+impl StepLoss {
+    /// Of a step, from 1, without any term.
+    pub(crate) fn new(step: usize, reading: LossReading) -> Self {
+        Self {
+            reading,
+            step,
+            sum: 0.0,
+            unread: Vec::new(),
+        }
+    }
+
+    /// Adds a term, `[1]`, over a divisor.
+    ///
+    /// # Errors
+    /// If it is read at once: when it is not finite, or the device fails.
+    pub(crate) fn add(&mut self, term: &Tensor<1>, divisor: f64) -> Result<(), FitError> {
+        match self.reading {
+            LossReading::AtOnce => {
+                let value = term.clone().try_into_scalar::<f32>();
+                let value = value.map_err(|error| FitError::Device(error.to_string()))?;
+                self.add_value(value, divisor)
+            }
+            LossReading::Late => {
+                let term = term.clone().inner();
+                self.unread.push(Unread { term, divisor });
+                Ok(())
+            }
+        }
+    }
+
+    fn add_value(&mut self, value: f32, divisor: f64) -> Result<(), FitError> {
+        if !value.is_finite() {
+            return Err(FitError::NotFinite {
+                step: self.step,
+                loss: value,
+            });
+        }
+        self.sum += f64::from(value) / divisor;
+        Ok(())
+    }
+}
+
+/// Things with a [`StepLoss`] that wait until it is read, in the order of the steps.
+pub(crate) struct LossQueue<T> {
+    reading: LossReading,
+    waiting: Vec<(T, StepLoss)>,
+}
+
+impl<T> LossQueue<T> {
+    /// An empty queue.
+    pub(crate) fn new(reading: LossReading) -> Self {
+        Self {
+            reading,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Appends the loss of a step.
+    pub(crate) fn push(&mut self, one: T, loss: StepLoss) {
+        self.waiting.push((one, loss));
+    }
+
+    /// Whether it is time to [read](Self::read) them.
+    pub(crate) fn is_due(&self) -> bool {
+        match self.reading {
+            LossReading::AtOnce => !self.waiting.is_empty(),
+            LossReading::Late => self.waiting.len() >= READ_TOGETHER,
+        }
+    }
+
+    /// Reads all losses from the device at one time, and passes each on with what waited for it, in order.
+    ///
+    /// # Errors
+    /// When the device fails; at the first loss that is not finite, after those before it were passed on; those of
+    /// `then`.
+    pub(crate) fn read(
+        &mut self,
+        mut then: impl FnMut(T, f64) -> Result<(), FitError>,
+    ) -> Result<(), FitError> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let unread = waiting.iter().flat_map(|(_, loss)| &loss.unread);
+        let terms: Vec<Tensor<1>> = unread.map(|one| one.term.clone()).collect();
+        let mut values = Vec::new();
+        if !terms.is_empty() {
+            let read = Tensor::cat(terms, 0).try_into_vec_as::<f32>();
+            values = read.map_err(|error| FitError::Device(error.to_string()))?;
+        }
+        let mut values = values.into_iter();
+        for (one, mut loss) in waiting {
+            for Unread { divisor, .. } in std::mem::take(&mut loss.unread) {
+                let value = values.next().unwrap_or(f32::NAN);
+                loss.add_value(value, divisor)?;
+            }
+            then(one, loss.sum)?;
+        }
+        Ok(())
+    }
+}
