@@ -144,10 +144,10 @@ pub use training::loss::loss_sum;
 pub use training::method::Method;
 pub use training::normalization::LossNormalization;
 pub use training::observer::{Observer, Pause, StepReport, Wish};
-pub use training::optimizer::adamw;
-pub use training::optimizer_state::{OptimizerState, OptimizerStateError};
+pub use training::optimizer::adamw::adamw;
+pub use training::optimizer::schedule::WarmupLinear;
+pub use training::optimizer::state::{OptimizerState, OptimizerStateError};
 pub use training::options::{OptionError, TrainOptions};
-pub use training::schedule::WarmupLinear;
 pub use training::snapshot::{Best, Fingerprints, ResumeError, Snapshot};
 
 // Pre-training.

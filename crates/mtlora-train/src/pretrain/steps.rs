@@ -12,8 +12,8 @@ use crate::training::error::FitError;
 use crate::training::late_loss::{LossQueue, LossReading};
 use crate::training::learner::BatchLoss;
 use crate::training::normalization::Divisors;
-use crate::training::optimizer::pretraining_adamw;
-use crate::training::schedule::WarmupLinear;
+use crate::training::optimizer::adamw::pretraining_adamw;
+use crate::training::optimizer::schedule::WarmupLinear;
 use crate::training::step::accumulate;
 
 /// The batches of each step, without end: epoch after epoch, so many sequences to a batch and so many batches to a

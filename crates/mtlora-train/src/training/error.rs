@@ -6,7 +6,7 @@ use mtlora_core::{AttachError, HookError, SequenceOffsetsError, StateError};
 use mtlora_models::ModelError;
 
 use crate::metrics::labels::MetricError;
-use crate::training::optimizer_state::OptimizerStateError;
+use crate::training::optimizer::state::OptimizerStateError;
 use crate::training::options::OptionError;
 use crate::training::snapshot::ResumeError;
 

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::training::batches::BatchSize;
 use crate::training::normalization::LossNormalization;
-use crate::training::schedule::WarmupLinear;
+use crate::training::optimizer::schedule::WarmupLinear;
 
 /// How to train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

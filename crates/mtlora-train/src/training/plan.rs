@@ -1,8 +1,8 @@
 //! The steps of a training: they follow from its options.
 
 use crate::training::batches::shuffled;
+use crate::training::optimizer::schedule::WarmupLinear;
 use crate::training::options::TrainOptions;
-use crate::training::schedule::WarmupLinear;
 
 /// All steps of a training, of which it holds one epoch's batches at a time.
 pub(crate) struct Plan<'a> {

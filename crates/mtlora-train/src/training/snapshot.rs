@@ -3,7 +3,7 @@
 use mtlora_core::{HookError, State};
 
 use crate::metrics::labels::Scores;
-use crate::training::optimizer_state::OptimizerState;
+use crate::training::optimizer::state::OptimizerState;
 use crate::training::options::TrainOptions;
 
 /// A training between two of its steps.

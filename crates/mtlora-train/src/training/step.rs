@@ -9,7 +9,7 @@ use crate::training::hooks::StepHooks;
 use crate::training::late_loss::{LossReading, StepLoss};
 use crate::training::learner::BatchLoss;
 use crate::training::normalization::Divisors;
-use crate::training::optimizer::{adamw, clip_gradient_norm, clip_gradient_norm_on_device};
+use crate::training::optimizer::adamw::{adamw, clip_gradient_norm, clip_gradient_norm_on_device};
 use crate::training::options::TrainOptions;
 
 /// What a step was made from.

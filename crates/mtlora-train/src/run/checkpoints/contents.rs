@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::labels::{MetricName, Scores};
 use crate::training::normalization::of_earlier_builds;
-use crate::training::optimizer_state::OptimizerState;
+use crate::training::optimizer::state::OptimizerState;
 use crate::training::options::TrainOptions;
 use crate::training::snapshot::{Best, Fingerprints, Snapshot};
 

@@ -331,7 +331,7 @@ mod tests {
     use super::*;
     use crate::metrics::labels::{MetricName, Scores};
     use crate::training::normalization::LossNormalization;
-    use crate::training::optimizer_state::OptimizerState;
+    use crate::training::optimizer::state::OptimizerState;
     use crate::training::options::TrainOptions;
     use crate::training::snapshot::{Best, Fingerprints, Snapshot};
 

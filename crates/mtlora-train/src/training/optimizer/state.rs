@@ -131,7 +131,7 @@ mod tests {
     use mtlora_core::{load_state, state};
 
     use super::*;
-    use crate::training::optimizer::{adamw, adamw_on};
+    use crate::training::optimizer::adamw::{adamw, adamw_on};
 
     fn step(model: Linear, optimizer: &mut ModuleOptimizer, device: &Device) -> Linear {
         let x = Tensor::<2>::from_floats([[1.0, 2.0, 3.0, 4.0]], device);
