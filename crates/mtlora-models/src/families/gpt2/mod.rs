@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 mod family;
+mod layout;
 mod model;
 
 pub use config::{Gpt2Config, Gpt2Sizes};

@@ -6,7 +6,8 @@ use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
 use mtlora_core::{ActivationDtype, FusedProjections, adapted_embedding, adapted_linear, dropout};
 
-use super::config::{Gpt2Config, OUTPUT_MAP, WORD_EMBEDDINGS};
+use super::config::Gpt2Config;
+use super::layout::{OUTPUT_MAP, WORD_EMBEDDINGS};
 use crate::error::ModelError;
 use crate::families::causal::CausalModel;
 use crate::files::checkpoint::Checkpoint;
