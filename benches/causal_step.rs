@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let batch = CausalBatch::new(chosen, &device)?;
         Ok(BatchLoss {
             sum: whole(model, &batch),
-            tokens: batch.packed.segments.tokens(),
+            tokens: batch.packed.offsets.tokens(),
         })
     };
     let chunked = Subject::causal(model.clone(), &sequences, SMOOTHING, &options, &device);

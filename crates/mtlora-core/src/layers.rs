@@ -84,16 +84,16 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
 /// - output: `[tokens, heads * head_dim]`
 pub fn segment_attention(
     [query, key, value]: [Tensor<2>; 3],
-    segments: &SequenceOffsets,
+    offsets: &SequenceOffsets,
     heads: usize,
     causal: bool,
     dropout: &Dropout,
     saved: ActivationDtype,
 ) -> Tensor<2> {
     let head_dim = query.dims()[1] / heads;
-    let masked = masked(dropout, &query, heads * segments.score_entries());
-    let constants = constants(masked.drawn, segments, &query.device());
-    let layout = layout(segments, heads, head_dim, causal, masked.seeded, saved);
+    let masked = masked(dropout, &query, heads * offsets.score_entries());
+    let constants = constants(masked.drawn, offsets, &query.device());
+    let layout = layout(offsets, heads, head_dim, causal, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::segment_attention(
         query.into_dispatch(),
         key.into_dispatch(),
@@ -111,16 +111,16 @@ pub fn segment_attention(
 /// - output: `[tokens, heads * head_dim]`
 pub fn fused_segment_attention(
     fused: Tensor<2>,
-    segments: &SequenceOffsets,
+    offsets: &SequenceOffsets,
     heads: usize,
     causal: bool,
     dropout: &Dropout,
     saved: ActivationDtype,
 ) -> Tensor<2> {
     let head_dim = fused.dims()[1] / (3 * heads);
-    let masked = masked(dropout, &fused, heads * segments.score_entries());
-    let constants = constants(masked.drawn, segments, &fused.device());
-    let layout = layout(segments, heads, head_dim, causal, masked.seeded, saved);
+    let masked = masked(dropout, &fused, heads * offsets.score_entries());
+    let constants = constants(masked.drawn, offsets, &fused.device());
+    let layout = layout(offsets, heads, head_dim, causal, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::fused_segment_attention(
         fused.into_dispatch(),
         constants,
@@ -130,11 +130,11 @@ pub fn fused_segment_attention(
 
 fn constants(
     keep: Option<Tensor<1>>,
-    segments: &SequenceOffsets,
+    offsets: &SequenceOffsets,
     device: &Device,
 ) -> AttentionConstants<Dispatch> {
     let reads_offsets = capabilities(device).reads_offsets;
-    let offsets = reads_offsets.then(|| segments.on_device(device).into_dispatch());
+    let offsets = reads_offsets.then(|| offsets.on_device(device).into_dispatch());
     AttentionConstants {
         keep: optional(keep),
         offsets: offsets.map_or(OptionalInt::Absent, OptionalInt::Given),
@@ -142,7 +142,7 @@ fn constants(
 }
 
 fn layout(
-    segments: &SequenceOffsets,
+    offsets: &SequenceOffsets,
     heads: usize,
     head_dim: usize,
     causal: bool,
@@ -150,7 +150,7 @@ fn layout(
     saved: ActivationDtype,
 ) -> AttentionLayout {
     AttentionLayout {
-        segments: segments.on_host(),
+        offsets: offsets.on_host(),
         heads,
         scale: 1.0 / (head_dim as f64).sqrt(),
         causal,

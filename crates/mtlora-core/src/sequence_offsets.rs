@@ -155,17 +155,17 @@ mod tests {
 
     #[test]
     fn runs_cover_the_batch_in_order() {
-        let segments = SequenceOffsets::from_lengths(&[3, 3, 5, 1, 1, 1]).unwrap();
-        let runs = segments.runs();
+        let offsets = SequenceOffsets::from_lengths(&[3, 3, 5, 1, 1, 1]).unwrap();
+        let runs = offsets.runs();
         let run = |start, count, length| EqualLengthRun {
             start,
             count,
             length,
         };
         assert_eq!(runs, [run(0, 2, 3), run(6, 1, 5), run(11, 3, 1)]);
-        assert_eq!(runs[2].end(), segments.tokens());
-        assert_eq!(segments.score_entries(), 9 + 9 + 25 + 3);
-        assert_eq!(segments.starts(), [0, 3, 6, 11, 12, 13]);
+        assert_eq!(runs[2].end(), offsets.tokens());
+        assert_eq!(offsets.score_entries(), 9 + 9 + 25 + 3);
+        assert_eq!(offsets.starts(), [0, 3, 6, 11, 12, 13]);
     }
 
     #[test]

@@ -164,22 +164,22 @@ proptest! {
         heads in 1usize..4, head_dim in 1usize..5, causal: bool, seed: u64,
     ) {
         seed_values(seed);
-        let segments = SequenceOffsets::from_lengths(&lengths).unwrap();
+        let offsets = SequenceOffsets::from_lengths(&lengths).unwrap();
         let device = cpu().autodiff();
         let width = heads * head_dim;
-        let strip = || random::<2>([segments.tokens(), width], &device);
-        let inputs = [strip(), strip(), strip()];
-        let g = strip();
+        let rows = || random::<2>([offsets.tokens(), width], &device);
+        let inputs = [rows(), rows(), rows()];
+        let g = rows();
         let none = DropoutConfig::new(0.0).init();
 
         let leaves = |inputs: &[Tensor<2>; 3]| inputs.clone().map(|t| t.detach().require_grad());
         let tracked = leaves(&inputs);
-        let y = segment_attention(tracked.clone(), &segments, heads, causal, &none, ActivationDtype::F32);
+        let y = segment_attention(tracked.clone(), &offsets, heads, causal, &none, ActivationDtype::F32);
         let grads = (y.clone() * g.clone()).sum().backward();
 
         let alone = leaves(&inputs);
         let mut outputs = Vec::new();
-        for (start, length) in segments.starts().iter().zip(&lengths) {
+        for (start, length) in offsets.starts().iter().zip(&lengths) {
             let rows = alone.clone().map(|t| {
                 t.slice([*start..start + length, 0..width])
                     .reshape([*length, heads, head_dim])
@@ -301,7 +301,7 @@ fn inputs_of_another_width_are_refused() {
 fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
     let devices = devices().into_iter().map(|named| named.device.autodiff());
     for device in devices.filter(|device| capabilities(device).stores_bf16) {
-        let segments = SequenceOffsets::from_lengths(&[5, 3]).unwrap();
+        let offsets = SequenceOffsets::from_lengths(&[5, 3]).unwrap();
         let none = DropoutConfig::new(0.0).init();
         let (input, weight) = (random::<2>([8, 18], &device), random::<2>([8, 6], &device));
         let wide = random::<2>([8, 18], &device);
@@ -312,12 +312,12 @@ fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
                 "gelu" => gelu(x.clone(), Gelu::Erf, saved) * wide.clone(),
                 "gelu_new" => gelu(x.clone(), Gelu::Tanh, saved) * wide.clone(),
                 "fused" => {
-                    let y = fused_segment_attention(x.clone(), &segments, 2, true, &none, saved);
+                    let y = fused_segment_attention(x.clone(), &offsets, 2, true, &none, saved);
                     y * weight.clone()
                 }
                 _ => {
                     let inputs = [part(0), part(1), part(2)];
-                    let y = segment_attention(inputs, &segments, 2, true, &none, saved);
+                    let y = segment_attention(inputs, &offsets, 2, true, &none, saved);
                     y * weight.clone()
                 }
             };
@@ -344,13 +344,13 @@ fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
 fn attention_dropout_keeps_the_expectation() {
     let device = cpu().autodiff();
     mtlora_core::seed(&device, 7);
-    let segments = SequenceOffsets::from_lengths(&[5, 3]).unwrap();
+    let offsets = SequenceOffsets::from_lengths(&[5, 3]).unwrap();
     let inputs: [Tensor<2>; 3] = std::array::from_fn(|_| random([8, 6], &device));
     let run = |p| {
         let dropout = DropoutConfig::new(p).init();
         segment_attention(
             inputs.clone(),
-            &segments,
+            &offsets,
             2,
             false,
             &dropout,

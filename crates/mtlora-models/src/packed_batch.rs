@@ -16,7 +16,7 @@ pub struct PackedBatch {
     /// `[sequences]`: the place of each sequence's first token.
     pub starts: Tensor<1, Int>,
     /// Where each sequence begins.
-    pub segments: SequenceOffsets,
+    pub offsets: SequenceOffsets,
 }
 
 impl PackedBatch {
@@ -56,10 +56,10 @@ impl PackedBatch {
         device: &Device,
     ) -> Result<Self, SequenceOffsetsError> {
         let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.ids.len()).collect();
-        let segments = SequenceOffsets::from_lengths(&lengths)?;
+        let offsets = SequenceOffsets::from_lengths(&lengths)?;
         let ids = sequences.iter().flat_map(|tokens| &tokens.ids);
         let types = sequences.iter().flat_map(|tokens| &tokens.type_ids);
-        let starts = segments.starts().iter();
+        let starts = offsets.starts().iter();
         Ok(Self {
             ids: ints(ids.map(|id| *id as i32), device),
             type_ids: ints(types.map(|id| *id as i32), device),
@@ -68,7 +68,7 @@ impl PackedBatch {
                 device,
             ),
             starts: ints(starts.map(|start| *start as i32), device),
-            segments,
+            offsets,
         })
     }
 }

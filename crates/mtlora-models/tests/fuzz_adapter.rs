@@ -99,7 +99,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// `head`: only the first so many bytes are changed, where they are what is hard to read.
+/// `head`: only this many of the first bytes are changed, since they are the hardest to read.
 fn apply(bytes: &mut Vec<u8>, changes: &[Change], head: usize) {
     for change in changes {
         let length = bytes.len().min(head);

@@ -28,19 +28,19 @@ fn models_agree_with_hugging_faces() {
                 SequenceClassifier::from_folder(&folder, &config, 0, &named.device).unwrap();
             assert!(fresh.is_empty());
             let all: Vec<&Tokens> = sequences.iter().collect();
-            let strip = PackedBatch::new(&all, &config, &named.device).unwrap();
+            let packed = PackedBatch::new(&all, &config, &named.device).unwrap();
 
             for (layer, state) in classifier
                 .downcast_ref::<EncoderClassifier>()
                 .unwrap()
                 .base
-                .hidden_states(&strip)
+                .hidden_states(&packed)
                 .into_iter()
                 .enumerate()
             {
                 let found = floats(state);
                 let reference = expected.floats(&format!("hidden_{layer}"));
-                for (sequence, start) in strip.segments.starts().iter().enumerate() {
+                for (sequence, start) in packed.offsets.starts().iter().enumerate() {
                     let values = sequences[sequence].len() * config.hidden_size;
                     let found = &found[start * config.hidden_size..][..values];
                     let wanted = &reference[sequence * padded * config.hidden_size..][..values];
@@ -53,7 +53,7 @@ fn models_agree_with_hugging_faces() {
                 }
             }
 
-            let logits = classifier.forward(&strip);
+            let logits = classifier.forward(&packed);
             let found = floats(logits.clone());
             let error = difference(&found, &expected.floats("logits"));
             assert!(error < 1e-4, "{} {model} logits: {error}", named.name);
@@ -70,8 +70,8 @@ fn models_agree_with_hugging_faces() {
 
             // A sentence alone has the logits that it has among others.
             for (sequence, together) in sequences.iter().zip(found.chunks(config.num_labels())) {
-                let strip = PackedBatch::new(&[sequence], &config, &named.device).unwrap();
-                let alone = floats(classifier.forward(&strip));
+                let packed = PackedBatch::new(&[sequence], &config, &named.device).unwrap();
+                let alone = floats(classifier.forward(&packed));
                 assert!(
                     difference(&alone, together) < 1e-5,
                     "{} {model}",

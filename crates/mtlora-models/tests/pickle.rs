@@ -28,7 +28,7 @@ fn an_old_bert_computes_the_same_from_its_pickle() {
     assert_eq!(fresh, [""; 0]);
     let sequences = expected.sequences();
     let all: Vec<&Tokens> = sequences.iter().collect();
-    let strip = PackedBatch::new(&all, &config, &device).unwrap();
-    let error = difference(&floats(model.forward(&strip)), &expected.floats("logits"));
+    let packed = PackedBatch::new(&all, &config, &device).unwrap();
+    let error = difference(&floats(model.forward(&packed)), &expected.floats("logits"));
     assert!(error < 1e-4, "{error}");
 }

@@ -146,8 +146,8 @@ fn follow(model: &str, structure: Structure) -> usize {
                 .map(|label| Target::Class(*label as usize))
                 .collect();
             let sequences: Vec<&Tokens> = sequences.iter().collect();
-            let strip = PackedBatch::new(&sequences, &config, &device).unwrap();
-            let sum = loss_sum(classifier.forward(&strip), &targets, &objective).unwrap();
+            let packed = PackedBatch::new(&sequences, &config, &device).unwrap();
+            let sum = loss_sum(classifier.forward(&packed), &targets, &objective).unwrap();
             let loss = sum.div_scalar(batch as f64);
             let what = format!("{} {model} {structure}", named.name);
             curve.check(step, loss.clone().into_scalar(), &what);

@@ -105,7 +105,7 @@ fn head(
             Some(index) if has(&index) => Ok(Some(index)),
             Some(_) => Err(format!("--head {}: it has no head", folder.display())),
             None => Err(format!(
-                "--head {}: is none of the adapters that are given",
+                "--head {}: is not one of the adapters that are given",
                 folder.display()
             )),
         },

@@ -28,7 +28,7 @@ pub(super) struct ModelArgs {
     device: Option<String>,
 }
 
-/// What of it trains; the flags of `mtlora train`.
+/// Which of its parameters train; the flags are those of `mtlora train`.
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(super) struct AdapterArgs {

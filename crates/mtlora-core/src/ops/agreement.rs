@@ -126,7 +126,7 @@ impl AttentionCase {
     }
 
     fn constants(&self, device: &Device) -> AttentionConstants<Dispatch> {
-        let offsets = self.layout.segments.on_device(device).into_dispatch();
+        let offsets = self.layout.offsets.on_device(device).into_dispatch();
         AttentionConstants {
             keep: Optional::from(self.inputs(device).keep),
             offsets: OptionalInt::Given(offsets),
@@ -187,9 +187,9 @@ fn attention_case(
     saved: ActivationDtype,
     seed: u64,
 ) -> Result<AttentionCase, TestCaseError> {
-    let segments =
+    let offsets =
         SequenceOffsets::from_lengths(lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
-    let shape = [segments.tokens(), heads * head_dim];
+    let shape = [offsets.tokens(), heads * head_dim];
     let packed = |offset: u64| random(shape, 2.0, seed ^ offset);
     Ok(AttentionCase {
         query: packed(1),
@@ -198,7 +198,7 @@ fn attention_case(
         dy: packed(5),
         keep: None,
         layout: AttentionLayout {
-            segments,
+            offsets,
             heads,
             scale: 0.3,
             causal,
@@ -216,7 +216,7 @@ proptest! {
         seed: u64,
     ) {
         let mut case = attention_case(&lengths, [heads, head_dim], causal, ActivationDtype::F32, seed)?;
-        let entries = heads * case.layout.segments.score_entries();
+        let entries = heads * case.layout.offsets.score_entries();
         case.keep = dropout.then(|| random([entries], 1.0, seed ^ 4));
         case.layout.dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
         for device in devices_for(seed) {

@@ -214,7 +214,7 @@ impl CausalDecoder for CachedDecoder<'_> {
             })
             .collect();
         let batch = PackedBatch::from_zero(&tokens.iter().collect::<Vec<_>>(), &self.device)?;
-        let sequences = &batch.segments;
+        let sequences = &batch.offsets;
         // The old cache is given back before the new one is made.
         self.cache.clear();
         let mut attention = Prompts {

@@ -200,7 +200,7 @@ fn loss(
     let logits = model.forward(&packed, places);
     Ok(BatchLoss {
         sum: log_softmax(logits, 1).gather(1, ids).sum().neg(),
-        tokens: packed.segments.tokens(),
+        tokens: packed.offsets.tokens(),
     })
 }
 

@@ -46,7 +46,7 @@ pub struct AttentionConstants<B: Backend> {
     /// sequence, and head after head in each.
     #[extension_type]
     pub keep: Optional<B>,
-    /// [`AttentionLayout::segments`] on the device: `[sequences + 1]`. Given where the backend's kernels read it,
+    /// [`AttentionLayout::offsets`] on the device: `[sequences + 1]`. Given where the backend's kernels read it,
     /// [`Capabilities::reads_offsets`](crate::Capabilities::reads_offsets).
     #[extension_type]
     pub offsets: OptionalInt<B>,
@@ -56,7 +56,7 @@ pub struct AttentionConstants<B: Backend> {
 #[derive(Clone, Debug)]
 pub struct AttentionLayout {
     /// Where each sequence begins.
-    pub segments: SequenceOffsets,
+    pub offsets: SequenceOffsets,
     /// Attention heads side by side in a row.
     pub heads: usize,
     /// The scores' factor: usually `1 / sqrt(head_dim)`.
@@ -190,7 +190,7 @@ fn blocks<B: Backend>(
     layout: &AttentionLayout,
 ) -> impl Iterator<Item = Block<B>> {
     let mut entry = 0;
-    layout.segments.runs().into_iter().map(move |run| {
+    layout.offsets.runs().into_iter().map(move |run| {
         let block = Block::new(inputs, layout, run, entry);
         entry += run.count * layout.heads * run.length * run.length;
         block
@@ -216,7 +216,7 @@ pub(in crate::ops) fn backward<B: Backend>(
     let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(layout.scale));
     let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
     for (run, block) in layout
-        .segments
+        .offsets
         .runs()
         .into_iter()
         .zip(blocks::<B>(inputs, layout))

@@ -32,8 +32,8 @@ struct Task {
 
 fn tasks(layout: &AttentionLayout) -> Vec<Task> {
     let (mut tasks, mut entry) = (Vec::new(), 0);
-    let lengths = layout.segments.lengths();
-    for (start, length) in layout.segments.starts().iter().zip(lengths) {
+    let lengths = layout.offsets.lengths();
+    for (start, length) in layout.offsets.starts().iter().zip(lengths) {
         for head in 0..layout.heads {
             tasks.push(Task {
                 start: *start,
@@ -243,7 +243,7 @@ fn prepared(inputs: Inputs<FlexTensor>) -> Inputs<FlexTensor> {
 fn packed<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> PackedInputs<'a> {
     let sides = inputs.query.shape();
     let width = sides[1];
-    let tokens = layout.segments.tokens();
+    let tokens = layout.offsets.tokens();
     let head_dim = width.checked_div(layout.heads).unwrap_or(0);
     assert!(
         sides[0] == tokens && width == layout.heads * head_dim,
@@ -425,7 +425,7 @@ mod tests {
     fn heads_of_no_width_attend_to_nothing() {
         for saved in [ActivationDtype::F32, ActivationDtype::Bf16] {
             let layout = AttentionLayout {
-                segments: SequenceOffsets::from_lengths(&[2, 1]).unwrap(),
+                offsets: SequenceOffsets::from_lengths(&[2, 1]).unwrap(),
                 heads: 2,
                 scale: 1.0,
                 causal: true,

@@ -70,14 +70,14 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn forward(&self, hidden: Tensor<2>, segments: &SequenceOffsets) -> Tensor<2> {
+    fn forward(&self, hidden: Tensor<2>, offsets: &SequenceOffsets) -> Tensor<2> {
         let query = adapted_linear(&self.query, hidden.clone());
         let key = adapted_linear(&self.key, hidden.clone());
         let value = adapted_linear(&self.value, hidden);
         let inputs = Projections::Separate([query, key, value]);
         let saved = ActivationDtype::beside(&self.query.weight);
         self.attention
-            .over_batch(inputs, segments, &self.dropout, saved)
+            .over_batch(inputs, offsets, &self.dropout, saved)
     }
 }
 
@@ -165,17 +165,14 @@ impl Layer {
         }
     }
 
-    fn forward(&self, hidden: Tensor<2>, segments: &SequenceOffsets) -> Tensor<2> {
-        let context = self.attention.self_.forward(hidden.clone(), segments);
+    fn forward(&self, hidden: Tensor<2>, offsets: &SequenceOffsets) -> Tensor<2> {
+        let context = self.attention.self_.forward(hidden.clone(), offsets);
         self.feed_forward(context, hidden)
     }
 
     /// Only the rows `starts`: all that a classifier reads of the last layer.
     fn forward_first(&self, hidden: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
-        let context = self
-            .attention
-            .self_
-            .forward(hidden.clone(), &batch.segments);
+        let context = self.attention.self_.forward(hidden.clone(), &batch.offsets);
         self.feed_forward(
             context.select(0, batch.starts.clone()),
             hidden.select(0, batch.starts.clone()),
@@ -243,7 +240,7 @@ impl Encoder {
     pub fn forward(&self, batch: &PackedBatch) -> Tensor<2> {
         let embedded = self.embeddings.forward(batch);
         self.encoder.layer.iter().fold(embedded, |hidden, layer| {
-            layer.forward(hidden, &batch.segments)
+            layer.forward(hidden, &batch.offsets)
         })
     }
 
@@ -251,7 +248,7 @@ impl Encoder {
     pub fn hidden_states(&self, batch: &PackedBatch) -> Vec<Tensor<2>> {
         let mut states = vec![self.embeddings.forward(batch)];
         for (index, layer) in self.encoder.layer.iter().enumerate() {
-            states.push(layer.forward(states[index].clone(), &batch.segments));
+            states.push(layer.forward(states[index].clone(), &batch.offsets));
         }
         states
     }
@@ -264,7 +261,7 @@ impl Encoder {
             return embedded.select(0, batch.starts.clone());
         };
         let hidden = layers.iter().fold(embedded, |hidden, layer| {
-            layer.forward(hidden, &batch.segments)
+            layer.forward(hidden, &batch.offsets)
         });
         last.forward_first(hidden, batch)
     }

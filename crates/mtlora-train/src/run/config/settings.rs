@@ -22,7 +22,7 @@ use crate::training::options::TrainOptions;
 pub struct RunConfig<K = RunKind> {
     /// The name of the device that computes.
     pub device: String,
-    /// The model, and what of it trains.
+    /// The model, and which of its parameters train.
     pub base: BaseSpec,
     /// What it is trained on.
     pub data: DataSpec,

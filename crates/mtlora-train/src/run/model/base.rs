@@ -12,7 +12,7 @@ use crate::run::model::adapter_settings::AdapterSettings;
 use crate::run::model::init_from::{import, start};
 use crate::run::model::load::load;
 
-/// A base model, and what of it trains or has been trained.
+/// A base model, and which of its parameters train or were trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseSpec {

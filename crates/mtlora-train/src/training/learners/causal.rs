@@ -117,7 +117,7 @@ pub(crate) fn causal_loss(
     let batch = batch(sequences, which, device)?;
     Ok(BatchLoss {
         sum: model.loss(&batch, label_smoothing),
-        tokens: batch.packed.segments.tokens(),
+        tokens: batch.packed.offsets.tokens(),
     })
 }
 

@@ -102,7 +102,7 @@ pub(crate) fn classifier_loss(
     let sum = loss_sum(model.forward(&packed), &targets, objective);
     Ok(BatchLoss {
         sum: sum.map_err(|error| of_item(error, batch))?,
-        tokens: packed.segments.tokens(),
+        tokens: packed.offsets.tokens(),
     })
 }
 
