@@ -224,7 +224,7 @@ fn errors_say_what_was_asked_for_and_what_to_do() {
         |model: &str, variables: &[(&str, &str)]| setup.refused(&train(model, &out), variables);
     let text = refused("org/nothing", &[]);
     for part in [
-        "org/nothing is no folder here",
+        "org/nothing is not a folder here",
         "no such model",
         "set HF_TOKEN",
         &setup.server.endpoint(),
@@ -405,7 +405,7 @@ fn adapters_have_names_too_and_old_ones_are_read() {
         ],
         &[],
     );
-    assert!(text.contains("user/none is no folder here"), "{text}");
+    assert!(text.contains("user/none is not a folder here"), "{text}");
 }
 
 #[test]

@@ -226,5 +226,5 @@ fn a_report_shows_runs_side_by_side() {
     }
     let nowhere = folder.path().to_str().unwrap();
     let text = refused(&["report", nowhere, "--out", out]);
-    assert!(text.contains("is no run folder"), "{text}");
+    assert!(text.contains("is not a run folder"), "{text}");
 }

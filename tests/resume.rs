@@ -623,7 +623,7 @@ fn what_may_not_change_is_refused() {
     drop(lock);
 
     let elsewhere = resume(&setup.path("nowhere"));
-    assert!(refusal(&elsewhere).contains("is no run folder"));
+    assert!(refusal(&elsewhere).contains("is not a run folder"));
 
     // How often it saves may change.
     let more = ["--save-total-limit", "5", "--save-minutes", "0.5"].map(String::from);

@@ -48,7 +48,10 @@ fn default_decoding() -> GenerationConfig {
 
 pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let ModelConfig::Causal(config) = args.model.open()? else {
-        return Err("only a GPT-2 writes texts: pass --model gpt2, or the folder of one".into());
+        return Err(
+            "only a causal model generates texts: pass --model gpt2, or the folder of such a model"
+                .into(),
+        );
     };
     if args.steps == 0 {
         return Err("--steps must be at least 1".into());

@@ -173,8 +173,7 @@ impl ModelArgs {
     ) -> Result<CausalLm, Box<dyn Error>> {
         if adapter.method == MethodName::Head {
             return Err(
-                "a model that writes texts has no head of its own to train: choose mtlora or full"
-                    .into(),
+                "a causal model has no head of its own to train: choose mtlora or full".into(),
             );
         }
         let settings = adapter.settings(Defaults::data_to_text().on(config.model_type()).adapter);

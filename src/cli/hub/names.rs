@@ -146,7 +146,7 @@ fn name(given: &Path, revision: Option<&str>) -> Result<Option<RepoId>, Box<dyn 
 fn no_folder(given: &Path, error: HubError) -> Box<dyn Error> {
     match error {
         HubError::NotFound { .. } | HubError::Offline { .. } => format!(
-            "{} is no folder here, so a name on the Hub: {error}",
+            "{} is not a folder here, so it is taken as a name on the Hub: {error}",
             given.display()
         )
         .into(),

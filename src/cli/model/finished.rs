@@ -64,7 +64,7 @@ pub(crate) fn check_usable(folder: &Path) -> Result<(), String> {
 fn refuse_other_folders(folder: &Path) -> Result<(), String> {
     if !folder.exists() || folder.is_file() || run_of_checkpoint(folder).is_some() {
         return Err(format!(
-            "{} is no folder of a run or an adapter: {}",
+            "{} is not a folder of a run or an adapter: {}",
             folder.display(),
             explain_not_a_run(folder)
         ));

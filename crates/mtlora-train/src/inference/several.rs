@@ -165,7 +165,7 @@ fn open<S: ModelSpec>(one: &NamedAdapter<S>) -> Result<PeftAdapter, RunError> {
         return Err(RunError::NotShareable {
             folder: one.folder.clone(),
             reason: format!(
-                "was trained with method {method} and is no adapter that could share its base model"
+                "was trained with method {method} and is not an adapter that could share its base model"
             ),
         });
     }

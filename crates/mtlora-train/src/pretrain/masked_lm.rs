@@ -75,7 +75,7 @@ pub enum PretrainError {
     /// A sequence without tokens.
     #[error(transparent)]
     SequenceOffsets(#[from] SequenceOffsetsError),
-    /// The loss is no number any more.
+    /// The loss is not finite.
     #[error(
         "the loss is not finite at step {step}: training has diverged; try a lower learning rate \
          or a longer warm-up"

@@ -60,7 +60,7 @@ pub enum RunError {
         folder: PathBuf,
     },
     /// The folder is not a run's.
-    #[error("{} is no run folder: {reason}", .folder.display())]
+    #[error("{} is not a run folder: {reason}", .folder.display())]
     NotARun {
         /// The folder.
         folder: PathBuf,

@@ -192,7 +192,7 @@ impl TableTask {
         match &self.objective {
             Objective::Regression => rows::number(label).map(Target::Value).ok_or_else(|| {
                 let message = format!(
-                    "{} in the column {} is no number; correct the row or delete it",
+                    "{} in the column {} is not a number; correct the row or delete it",
                     shown(label),
                     shown(&self.config.label)
                 );
@@ -335,7 +335,7 @@ fn split_file(config: &TableConfig, data: &Path, split: &str) -> Result<PathBuf,
             )
         } else {
             format!(
-                "{} is no folder; name the folder with the tables",
+                "{} is not a folder; name the folder with the tables",
                 data.display()
             )
         }
@@ -578,7 +578,7 @@ mod tests {
         assert_eq!(targets("dev"), [Target::Value(0.5), Target::Value(7.0)]);
         let error = task.read(data.path(), "test").unwrap_err().to_string();
         assert!(
-            error.contains("test.tsv:3: `1,5` in the column `label` is no number"),
+            error.contains("test.tsv:3: `1,5` in the column `label` is not a number"),
             "{error}"
         );
         let both = TableConfig {
@@ -636,7 +636,7 @@ mod tests {
             .read(&data.path().join("train.csv"), "dev")
             .unwrap_err()
             .to_string();
-        assert!(error.contains("is no folder"), "{error}");
+        assert!(error.contains("is not a folder"), "{error}");
 
         config.files.insert("dev".into(), "mine.tsv".into());
         let task = open(config.clone(), &data).unwrap();

@@ -282,7 +282,7 @@ impl GlueTask {
         let folder = self.spec.folder;
         if !data.is_dir() {
             return format!(
-                "{} is no folder; name the GLUE folder, which holds {folder}, or {folder} itself",
+                "{} is not a folder; name the GLUE folder, which holds {folder}, or {folder} itself",
                 data.display()
             );
         }
@@ -309,7 +309,7 @@ impl GlueTask {
             let value = number(cell).filter(|value| SIMILARITY.contains(value));
             return value.map(Target::Value).ok_or_else(|| {
                 let message = format!(
-                    "the {} {} is no number from 0 to 5; correct the row or delete it",
+                    "the {} {} is not a number from 0 to 5; correct the row or delete it",
                     self.spec.label,
                     shown(cell)
                 );

@@ -164,7 +164,7 @@ fn a_file_is_found_in_either_folder_and_under_either_name() {
         .read(&root.path().join("none"), "dev")
         .unwrap_err()
         .to_string();
-    assert!(error.contains("is no folder"), "{error}");
+    assert!(error.contains("is not a folder"), "{error}");
 }
 
 #[test]
