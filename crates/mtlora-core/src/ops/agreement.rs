@@ -99,6 +99,17 @@ fn close(found: Floats, expected: Floats) -> Result<(), TestCaseError> {
     within(found, expected, bound, 1e-3)
 }
 
+/// As [`close`], for functions that another device approximates by itself, such as erf and tanh: the approximation's error
+/// does not shrink with the values, so that it is compared with 1 where all of these are smaller.
+fn close_function(found: Floats, expected: Floats) -> Result<(), TestCaseError> {
+    let device = Device::new(found.device());
+    if capabilities(&device).on_host {
+        close(found, expected)
+    } else {
+        within(found, expected, 1e-4, 1.0)
+    }
+}
+
 /// A weight on a device, in a precision.
 fn weight(data: &TensorData, dtype: BaseDtype, device: &Device) -> Weight<Dispatch> {
     let weight = Tensor::<2>::from_data(data.clone(), device);
@@ -275,9 +286,9 @@ proptest! {
                 let forward = |x| Dispatch::activate_gelu(x, form, ActivationDtype::F32);
                 // Once with the input shared, once not.
                 let shared = put::<2>(&x, &device);
-                close(forward(shared.clone()), expected())?;
-                close(forward(put::<2>(&x, &device)), expected())?;
-                close(forward(shared), expected())?;
+                close_function(forward(shared.clone()), expected())?;
+                close_function(forward(put::<2>(&x, &device)), expected())?;
+                close_function(forward(shared), expected())?;
 
                 let expected = || {
                     gelu::backward::<Dispatch>(put::<2>(&x, &cpu), put::<2>(&dy, &cpu), form)
@@ -285,9 +296,9 @@ proptest! {
                 let backward = |dy| Dispatch::activate_gelu_backward(put::<2>(&x, &device), dy, form);
                 // Once with the gradient shared, once not.
                 let shared = put::<2>(&dy, &device);
-                close(backward(shared.clone()), expected())?;
-                close(backward(put::<2>(&dy, &device)), expected())?;
-                close(backward(shared), expected())?;
+                close_function(backward(shared.clone()), expected())?;
+                close_function(backward(put::<2>(&dy, &device)), expected())?;
+                close_function(backward(shared), expected())?;
 
                 // And with the input kept in bfloat16.
                 if [&device, &cpu].iter().all(|device| capabilities(device).stores_bf16) {
@@ -297,7 +308,7 @@ proptest! {
                     let dy_here = put::<2>(&dy, &cpu);
                     let kept = Dispatch::float_cast(put::<2>(&x, &cpu), DType::BF16.into());
                     let x = restored::<Dispatch>(kept, &dy_here);
-                    close(found, gelu::backward::<Dispatch>(x, dy_here, form))?;
+                    close_function(found, gelu::backward::<Dispatch>(x, dy_here, form))?;
                 }
             }
         }
