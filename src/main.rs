@@ -1,6 +1,6 @@
 //! The `mtlora` program.
 
-// These panic where nobody reads: see cli/output.rs.
+// These panic where nobody reads: see cli/console/output.rs.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;

@@ -15,7 +15,7 @@ const NONE: &str = "none";
 
 /// The update of each layer becomes the sum of weight * scale * B T A over the adapters, which must be on
 /// one base model. Without --rank it is exact: a layer's ranks add up. With it each layer becomes the
-/// nearest matrix of that rank, and the error is told. The result is plain LoRA, which `--adapter` takes
+/// nearest matrix of that rank, and the error is printed. The result is plain LoRA, which `--adapter` takes
 /// wherever a run is a `--run`, and PEFT reads.
 #[derive(clap::Args)]
 pub(crate) struct Args {

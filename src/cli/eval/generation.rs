@@ -16,7 +16,7 @@ use crate::cli::console::output;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
 use crate::cli::settings::task;
 
-/// What `eval` was told.
+/// What `eval` is to compute.
 pub(crate) struct Wanted {
     pub(crate) task: Option<String>,
     pub(crate) data: Option<PathBuf>,

@@ -119,7 +119,7 @@ pub(crate) struct Settings {
     /// The fraction of all steps over which the learning rate rises.
     #[arg(long)]
     pub(crate) warmup_ratio: Option<f64>,
-    /// Steps over which the learning rate climbs, in place of --warmup-ratio.
+    /// Steps over which the learning rate rises, instead of --warmup-ratio.
     #[arg(long, conflicts_with = "warmup_ratio")]
     pub(crate) warmup_steps: Option<usize>,
     /// AdamW's weight decay.

@@ -23,50 +23,46 @@ pub(crate) fn write(config: &RunConfig) -> Result<String, toml::ser::Error> {
 /// # Errors
 /// If the text is not a configuration, with the line, or has a format that this build does not know.
 pub(crate) fn read(text: &str) -> Result<RunConfig, String> {
-    if text.trim().is_empty() {
+    // A message about the syntax, if this is not TOML.
+    let table = text
+        .parse::<toml::Table>()
+        .map_err(|error| error.to_string())?;
+    if table.is_empty() {
         return Err("the file is empty: the run is damaged".to_string());
     }
-    let (format, rest) = split_format(text);
-    match format.as_deref().map(str::parse) {
-        Some(Ok(FORMAT)) => toml::from_str(&rest).map_err(|error| error.to_string()),
-        Some(Ok(EARLIER_FORMAT)) => Format2::read(&rest)
+    let rest = without_format(text);
+    match table.get(FORMAT_KEY).map(toml::Value::as_integer) {
+        Some(Some(FORMAT)) => toml::from_str(&rest).map_err(|error| error.to_string()),
+        Some(Some(EARLIER_FORMAT)) => Format2::read(&rest)
             .map(RunConfig::from)
             .map_err(|error| error.to_string()),
-        None => {
-            // A message about the syntax, if this is not TOML.
-            rest.parse::<toml::Table>()
-                .map_err(|error| error.to_string())?;
-            Err(
-                "the run was made by an earlier build of mtlora, which kept adapters in another form; \
-                 train it again, or merge it with that build and use the merged folder as the model"
-                    .to_string(),
-            )
-        }
+        None => Err(
+            "the run was made by an earlier build of mtlora, which kept adapters in another form; \
+             train it again, or merge it with that build and use the merged folder as the model"
+                .to_string(),
+        ),
         Some(_) => Err(format!(
-            "`{FORMAT_KEY}` is not {FORMAT}: the run was made by another build of mtlora; use that one"
+            "`{FORMAT_KEY}` is neither {FORMAT} nor {EARLIER_FORMAT}: the run was made by another build of mtlora; use that one"
         )),
     }
 }
 
-/// The value of the format's key, and the text without it. The other lines keep their numbers, for the messages.
-fn split_format(text: &str) -> (Option<String>, String) {
-    let mut format = None;
+/// The text without the format's key. The other lines keep their numbers, for the messages.
+fn without_format(text: &str) -> String {
+    let mut found = false;
     let mut rest = String::with_capacity(text.len());
-    let mut is_top_level = true;
     for line in text.lines() {
-        is_top_level &= !line.trim_start().starts_with('[');
-        let value = line
+        let is_format = line
             .split_once('=')
-            .filter(|(key, _)| key.trim() == FORMAT_KEY);
-        match value {
-            Some((_, value)) if is_top_level && format.is_none() => {
-                format = Some(value.trim().to_string());
-            }
-            _ => rest.push_str(line),
+            .is_some_and(|(key, _)| key.trim() == FORMAT_KEY);
+        if is_format && !found {
+            found = true;
+        } else {
+            rest.push_str(line);
         }
         rest.push('\n');
     }
-    (format, rest)
+    rest
 }
 
 #[cfg(test)]
