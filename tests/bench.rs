@@ -174,7 +174,10 @@ fn what_cannot_be_measured_is_refused_with_a_reason() {
     let none = epoch(&["--model", GPT2, "--task", "facts", "--max-steps", "0"]);
     assert!(none.contains("--max-steps"), "{none}");
     let encoder = refused(&["bench", "generate", "--model", MODEL]);
-    assert!(encoder.contains("only a causal model generates texts"), "{encoder}");
+    assert!(
+        encoder.contains("only a causal model generates texts"),
+        "{encoder}"
+    );
 }
 
 #[test]
