@@ -1,25 +1,26 @@
-//! How sequences are put together.
+//! Groups sequences into batches.
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
-/// How much goes into a batch.
+/// The size of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BatchSize {
-    /// This many sequences.
+    /// Exactly this many sequences; the last batch of an epoch may have fewer.
     Sequences(usize),
-    /// As many sequences as stay within this many tokens; at least one.
+    /// As many sequences as fit into this many tokens. A sequence that is longer is a batch of its own.
     Tokens(usize),
 }
 
-/// The batches of one epoch, as indices of `lengths`: shuffled by `seed` and `epoch`, then each
-/// batch in order of length, so that attention meets few distinct shapes.
+/// The batches of one epoch. Each batch is a list of indices into `lengths`, which has the number of tokens of each
+/// sequence. `seed` and `epoch` determine the shuffle. Within a batch the sequences are sorted by length, so that
+/// attention runs on few distinct shapes.
 ///
-/// A batch of a fixed number of sequences is drawn from all of them, as PyTorch's loaders do. With
-/// a budget of tokens, neighbours in length go together, and the batches are shuffled.
+/// Batches of a fixed number of sequences are drawn from the whole shuffled data, as PyTorch's data loaders do. With
+/// a token budget, sequences of similar lengths share a batch, and the order of the batches is shuffled.
 pub fn shuffled(lengths: &[usize], size: BatchSize, seed: u64, epoch: usize) -> Vec<Vec<usize>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(epoch as u64);
@@ -28,7 +29,7 @@ pub fn shuffled(lengths: &[usize], size: BatchSize, seed: u64, epoch: usize) -> 
     match size {
         BatchSize::Sequences(_) => cut(&order, lengths, size),
         BatchSize::Tokens(_) => {
-            // Stable: sequences of one length stay shuffled among themselves.
+            // The sort is stable, so that sequences of equal length stay in shuffled order.
             order.sort_by_key(|index| lengths[*index]);
             let mut batches = cut(&order, lengths, size);
             batches.shuffle(&mut rng);
@@ -37,7 +38,7 @@ pub fn shuffled(lengths: &[usize], size: BatchSize, seed: u64, epoch: usize) -> 
     }
 }
 
-/// Batches for evaluation: in order of length.
+/// The batches of an evaluation, as indices into `lengths`, in ascending order of length.
 pub fn by_length(lengths: &[usize], size: BatchSize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|index| lengths[*index]);

@@ -10,10 +10,10 @@ use crate::training::optimizer::state::OptimizerStateError;
 use crate::training::options::OptionError;
 use crate::training::snapshot::ResumeError;
 
-/// The reason why training, or evaluating a model, failed.
+/// The reason why training or evaluating a model failed.
 ///
-/// It knows neither run folders nor checkpoints. An error of an [`Observer`](crate::Observer), which may know them, is
-/// kept whole in [`FitError::Observer`].
+/// The training loop knows nothing about run folders and checkpoints. An error of an [`Observer`](crate::Observer),
+/// which may know them, is kept whole in [`FitError::Observer`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FitError {
@@ -35,28 +35,28 @@ pub enum FitError {
     /// The adapter method's training hooks refuse the model, the schedule or their stored state.
     #[error(transparent)]
     Hooks(#[from] HookError),
-    /// The snapshot is of another training.
+    /// The snapshot belongs to another training.
     #[error(transparent)]
     Resume(#[from] ResumeError),
     /// The optimizer's state cannot be saved or restored.
     #[error(transparent)]
     Optimizer(#[from] OptimizerStateError),
-    /// An option is out of its range.
+    /// An option is out of range.
     #[error(transparent)]
     Option(#[from] OptionError),
-    /// Examples have no target.
+    /// Some examples have no target.
     #[error("examples without a label cannot be trained on or scored; choose another split")]
     NoTargets,
     /// There are no training examples.
     #[error("there are no examples to train on")]
     NoExamples,
-    /// The divisor of a step's loss is not above 0.
+    /// The divisor of a step's loss is not a positive number.
     #[error(
-        "the examples of step {step} have nothing to learn from: what their losses are divided by is not a number \
-         above 0. Leave out examples without targets, or take more into a step"
+        "the loss of step {step} cannot be computed, because its divisor (the number of its targets) is not positive; \
+         leave out examples without targets, or use more examples per step"
     )]
     NothingToLearn {
-        /// The step, from 1.
+        /// The number of the step, counted from 1.
         step: usize,
     },
     /// The loss is not finite.
@@ -65,15 +65,15 @@ pub enum FitError {
          The best state so far is kept"
     )]
     NotFinite {
-        /// The step, from 1.
+        /// The number of the step, counted from 1.
         step: usize,
-        /// Its loss.
+        /// The loss of the step.
         loss: f32,
     },
     /// The [`Observer`](crate::Observer) ended the training, usually because the user asked for it.
     #[error("stopped after step {step}; the best state so far is kept")]
     Interrupted {
-        /// The last step made.
+        /// The number of the last completed step.
         step: usize,
     },
     /// The device failed.
@@ -85,7 +85,7 @@ pub enum FitError {
 }
 
 impl FitError {
-    /// An error of an observer.
+    /// Wraps an error of an observer.
     pub fn observer(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Observer(error.into())
     }

@@ -1,7 +1,7 @@
 //! The training loop.
 //!
-//! The loop is our own: Burn's `Learner` counts in epochs, while the method's schedules, early
-//! stopping and checkpoints count in steps. Optimizer, gradients and dashboard are Burn's.
+//! Burn's own `Learner` is not used, because it counts in epochs, while the schedules of adapter methods, early
+//! stopping and checkpoints count in steps. The optimizer, the gradients and the dashboard are Burn's.
 
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
@@ -24,36 +24,35 @@ use crate::training::plan::{Plan, PlannedStep};
 use crate::training::snapshot::{Best, Fingerprints, Snapshot};
 use crate::training::step::Stepper;
 
-/// What training came to.
+/// The result of a training.
 pub struct Trained<M> {
-    /// The best state's model, without gradients.
+    /// The model with the best score, without gradients.
     pub model: M,
     /// The scores before the first step.
     pub before: Scores,
-    /// The best state's scores.
+    /// The scores of the best state.
     pub best: Scores,
-    /// The steps after which that was.
+    /// The number of steps after which the best state was reached.
     pub best_step: usize,
-    /// The last state's scores.
+    /// The scores of the last state.
     pub last: Scores,
-    /// Steps made.
+    /// The number of steps.
     pub steps: usize,
-    /// Tokens read in them.
+    /// The number of tokens that the model read in these steps.
     pub tokens: usize,
-    /// Time of the steps, without evaluations.
+    /// The time that the steps took, without evaluations.
     pub time: Duration,
 }
 
-/// Trains `model`, whose parameters are frozen or not as they should be, on an autodiff `device`,
-/// and keeps the state with the best score.
+/// Trains `model` on an autodiff `device` and returns the state with the best score. Only parameters that require
+/// gradients are trained; see [`Method::prepare`](crate::Method::prepare).
 ///
-/// With `from`, a [`Snapshot`] of a training with the same model, learner and options, goes on from
-/// there: on a CPU, what comes out is to the bit what that one would have come to.
+/// If `from` is a [`Snapshot`] of a training with the same model, learner and options, that training is resumed. On a
+/// CPU the result is then bit-identical to that of a training that was never stopped.
 ///
 /// # Errors
-/// When an option is out of its range, the loss stops being finite, the snapshot is of another
-/// training, or the learner or the observer says so; [`FitError::Interrupted`] when the observer
-/// ended it.
+/// When an option is out of range, the loss stops being finite, the snapshot belongs to another training, or the
+/// learner or the observer fails. [`FitError::Interrupted`] when the observer stopped the training.
 pub fn fit<L: Learner>(
     model: L::Model,
     learner: &L,
@@ -65,11 +64,11 @@ pub fn fit<L: Learner>(
     fit_with_hooks(model, learner, options, from, device, observer, None)
 }
 
-/// [`fit`] with the training hooks of the model's adapter method, for methods that have them, as AdaLoRA. Their state is
-/// part of the snapshots.
+/// Like [`fit`], with the training hooks of the model's adapter method. They are for methods such as AdaLoRA, which
+/// change the adapters during training. Snapshots contain the hooks' state.
 ///
 /// # Errors
-/// As [`fit`], and when the hooks do not suit the model or the number of steps.
+/// As [`fit`], and when the hooks do not match the model or the number of steps.
 ///
 /// ```no_run
 /// use burn::module::Module;
@@ -147,7 +146,7 @@ fn fit_in_steps<'a, L: Learner>(
     fit.finish()
 }
 
-/// A training, between two steps.
+/// The state of a training between two steps.
 struct Fit<'a, L: Learner> {
     model: L::Model,
     stepper: Stepper<'a>,
@@ -161,9 +160,9 @@ struct Fit<'a, L: Learner> {
     before: Scores,
     last: Scores,
     best: Option<Best>,
-    /// The steps whose losses have not been read, with their reports, in which only the loss is missing.
+    /// The reports of steps whose losses have not been read yet. They are complete except for the loss.
     losses: LossQueue<StepReport>,
-    /// Computed when they are first needed.
+    /// Computed when first needed.
     fingerprints: OnceCell<Fingerprints>,
 }
 
@@ -230,13 +229,13 @@ impl<'a, L: Learner> Fit<'a, L> {
         })
     }
 
-    /// Whether there is no step left, or nothing has got better for too long.
+    /// Whether all steps have been made, or the score has not improved for `patience` evaluations.
     fn ended(&self, plan: &Plan<'_>) -> bool {
         let patience = self.options.patience;
         self.step >= plan.steps() || patience.is_some_and(|most| self.evals_since_best >= most)
     }
 
-    /// One step, the evaluation that is due after it, and the pause.
+    /// Makes one step, then evaluates if an evaluation is due, and calls the observer.
     fn advance(self, plan: &mut Plan<'_>, observer: &mut dyn Observer) -> Result<Self, FitError> {
         let steps = plan.steps();
         let planned = plan.step(self.step);
@@ -261,10 +260,10 @@ impl<'a, L: Learner> Fit<'a, L> {
         Ok(fit)
     }
 
-    /// Makes a step of the optimizer, and leaves its report with the losses that are to be read.
+    /// Makes one step of the optimizer, and queues its report until its loss is read.
     fn descend(mut self, planned: &PlannedStep<'_>, steps: usize) -> Result<Self, FitError> {
         let start = Instant::now();
-        // A device's own generator cannot be read, so each step seeds it from the state that can.
+        // The state of a device's own random generator cannot be read, so each step seeds it from a state that can.
         set_random_state(self.device, random_state());
         let divisor = |examples: &[usize]| self.learner.divisor(examples);
         let loss = |model: &L::Model, batch: &[usize]| self.learner.loss(model, batch, self.device);
@@ -287,15 +286,16 @@ impl<'a, L: Learner> Fit<'a, L> {
         Ok(self)
     }
 
-    /// Reads the losses of all steps so far, and reports them.
+    /// Reads the losses of all steps so far and reports them to the observer.
     ///
     /// # Errors
-    /// When a loss is not finite, after the steps before it were reported.
+    /// When a loss is not finite; the steps before it are reported first.
     fn report(&mut self, observer: &mut dyn Observer) -> Result<(), FitError> {
         let start = Instant::now();
         let mut waited = None;
         let read = self.losses.read(|report, loss| {
-            // Reading waits for the steps themselves, which count; what the observer does with them does not.
+            // Waiting for the losses means waiting for the steps, so it counts as training time. The observer's own
+            // time does not.
             waited.get_or_insert_with(|| start.elapsed());
             observer.step(&StepReport { loss, ..report })
         });
@@ -303,11 +303,11 @@ impl<'a, L: Learner> Fit<'a, L> {
         read
     }
 
-    /// Scores the model; true if it is the best so far.
+    /// Evaluates the model. Returns true if its score is the best so far.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, FitError> {
         let plain = self.device.clone().inner();
         self.last = self.learner.evaluate(&self.model.valid(), &plain)?;
-        // Nothing would ever be better than it, nor worse.
+        // A score that is not finite cannot be compared with others.
         let loss = self.last.get(MetricName::Loss);
         if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
             return Err(FitError::NotFinite {
@@ -344,7 +344,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         Ok(better)
     }
 
-    /// Asks the observer what it wants between two steps, and does it.
+    /// Asks the observer whether to save a snapshot or to stop, and does so.
     fn pause(&mut self, observer: &mut dyn Observer, pause: Pause) -> Result<(), FitError> {
         let Wish { save, stop } = observer.between(&pause)?;
         if save || stop {
@@ -353,7 +353,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         if save {
             observer.save(self.snapshot()?)?;
         }
-        // After the last step there is nothing to stop.
+        // After the last step there is nothing left to stop.
         if stop && !pause.ended {
             Err(FitError::Interrupted { step: self.step })
         } else {
@@ -421,7 +421,7 @@ mod tests {
     use crate::training::learner::BatchLoss;
     use crate::training::normalization::LossNormalization;
 
-    /// Learns `y = 2 x`, and says that its loss grows if `worsens`.
+    /// Learns `y = 2 x`. With `worsens`, it reports a loss that grows.
     struct Double {
         lengths: Vec<usize>,
         worsens: Option<Cell<f64>>,
@@ -489,7 +489,7 @@ mod tests {
         }
     }
 
-    /// The rates and losses, and the steps after which there was a new best.
+    /// The learning rates and losses, and the steps that led to a new best score.
     #[derive(Default)]
     struct Heard {
         rates: Vec<f64>,
@@ -549,8 +549,8 @@ mod tests {
         assert_eq!(heard.rates[..5], [0.0, 0.025, 0.05, 0.1 * 3.0 / 4.0, 0.1]);
     }
 
-    /// A model that says 0 has the squared error 4 n² for each number n. It hardly moves, so that the losses of an
-    /// epoch's steps follow from the numbers in them.
+    /// Returns the losses of the steps. A model that predicts 0 has the squared error 4 n² for each number n. The
+    /// model hardly changes, so the losses follow from the numbers in each step.
     fn losses(options: &TrainOptions) -> Vec<f64> {
         let device = mtlora_core::devices()[0].device.clone().autodiff();
         let model = LinearConfig::new(1, 1).init(&device);
@@ -574,8 +574,8 @@ mod tests {
         values.sum::<f64>() / count
     }
 
-    /// Eight examples. What is left of an epoch for its last step is a batch or two, the last of them short, and is
-    /// divided by its own number.
+    /// There are eight examples. The last step of an epoch has the one or two batches that are left, the last of
+    /// which may be short, and its loss is divided by its own number of examples.
     #[test]
     fn the_loss_of_each_step_is_its_own_mean() {
         let error = |number: &usize| 4.0 * (*number as f64).powi(2);
@@ -616,7 +616,7 @@ mod tests {
         }
     }
 
-    /// Gives no example a weight, or what is no number.
+    /// Returns a divisor that is zero or not a number.
     struct Weightless(Double, f64);
 
     impl Learner for Weightless {
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_is_divided_by_nothing_is_an_error() {
+    fn a_step_without_a_positive_divisor_is_an_error() {
         let device = mtlora_core::devices()[0].device.clone().autodiff();
         for divisor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             for loss_normalization in LossNormalization::ALL {
@@ -667,18 +667,19 @@ mod tests {
     }
 
     #[test]
-    fn training_stops_when_nothing_gets_better() {
+    fn training_stops_when_the_score_does_not_improve() {
         let options = TrainOptions {
             patience: Some(3),
             ..options()
         };
         let (trained, heard) = learned(&Double::new(true), &options);
-        // The first evaluation is the best; three more are evals_since_best for, of two steps each.
+        // The first evaluation is the best. Training stops after three more without improvement, each of which
+        // follows two steps.
         assert_eq!((heard.best, trained.best_step), (vec![2], 2));
         assert_eq!(trained.steps, 8);
     }
 
-    /// The best so far would be none, and nothing better than it.
+    /// If NaN were accepted as the best score, no later score could be better.
     #[test]
     fn a_score_that_is_no_number_ends_the_training() {
         let learner = Double {
@@ -693,7 +694,7 @@ mod tests {
         assert!(heard.best.is_empty());
     }
 
-    /// Keeps a snapshot of each pause, and ends the training after `stop` steps.
+    /// Keeps a snapshot at each pause, and stops the training after `stop` steps.
     #[derive(Default)]
     struct Keep {
         snapshots: Vec<Snapshot>,
@@ -729,14 +730,14 @@ mod tests {
         keep: &mut Keep,
     ) -> Result<Trained<Linear>, FitError> {
         let device = mtlora_core::devices()[0].device.clone().autodiff();
-        // Other values each time.
+        // Each model starts from different values.
         let model = LinearConfig::new(1, 1).init(&device);
         fit(model, learner, options, from, &device, keep)
     }
 
     #[test]
-    fn from_every_snapshot_the_same_comes_out() {
-        // All that its batches are made of: gradients of two, clipped, and evaluations between.
+    fn resuming_from_any_snapshot_gives_the_same_result() {
+        // Steps that use all features: two accumulated batches, clipped gradients, and evaluations within the epoch.
         let options = TrainOptions {
             batch: BatchSize::Sequences(2),
             gradient_accumulation: 3,
@@ -751,7 +752,7 @@ mod tests {
         let expected = kept(&learner, &options, None, &mut all).unwrap();
         assert_eq!(all.snapshots.len(), expected.steps + 1);
         let values = |trained: &Trained<Linear>| state(&trained.model, |_, _| true);
-        // The last one is of a training that is through.
+        // The last snapshot belongs to a completed training.
         for (step, snapshot) in all.snapshots.iter().enumerate() {
             assert_eq!(snapshot.step, step);
             let mut again = Keep::default();
@@ -779,7 +780,7 @@ mod tests {
     }
 
     #[test]
-    fn the_observer_ends_it_and_another_training_does_not_go_on_from_there() {
+    fn a_snapshot_of_an_interrupted_training_cannot_resume_another_one() {
         let learner = Double::new(false);
         let mut keep = Keep {
             stop: Some(3),
@@ -812,7 +813,7 @@ mod tests {
         assert!(kept(&learner, &options(), snapshot(), &mut Keep::default()).is_ok());
     }
 
-    /// What an observer heard, in order, and the steps of the snapshots that it was given.
+    /// The calls that an observer received, in order, and the steps of the snapshots that it was passed.
     #[derive(Default)]
     struct Sequence {
         events: Vec<String>,
@@ -869,7 +870,7 @@ mod tests {
         (trained, heard)
     }
 
-    /// Evaluations are every 5 steps and snapshots every 13, so that the losses of 5, 3, 2, 5, ... steps wait.
+    /// Evaluations are every 5 steps and snapshots every 13, so that 5, 3, 2, 5, ... losses are read together.
     #[test]
     fn losses_that_are_read_late_are_reported_before_evaluations_and_snapshots() {
         let options = TrainOptions {
@@ -895,7 +896,7 @@ mod tests {
         );
     }
 
-    /// Its loss stops being finite in one step.
+    /// The loss of one step is not finite.
     struct Diverges {
         double: Double,
         at: usize,

@@ -1,4 +1,4 @@
-//! The calls that a training makes to the hooks of its adapter method.
+//! Calls the training hooks of an adapter method.
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -7,7 +7,7 @@ use mtlora_core::{HookError, State, TrainingHooks, attached, change_factors, che
 
 use crate::training::snapshot::ResumeError;
 
-/// The [`TrainingHooks`] of a training, or none, as for most methods: then nothing is computed.
+/// The [`TrainingHooks`] of a training. Most methods have none, and then nothing is computed.
 #[derive(Default)]
 pub(crate) struct StepHooks<'a>(Option<&'a mut dyn TrainingHooks>);
 
@@ -16,10 +16,10 @@ impl<'a> StepHooks<'a> {
         Self(hooks)
     }
 
-    /// Before the first step, or the first one after a stop.
+    /// Called before the first step, also when a training is resumed.
     ///
     /// # Errors
-    /// When the model's adapters do not train with these hooks, or not in this many steps.
+    /// When the hooks do not match the model's adapters or the number of steps.
     pub(crate) fn begin<M: Module>(&mut self, model: &M, steps: usize) -> Result<(), HookError> {
         let adapters = attached(model);
         match &mut self.0 {
@@ -28,12 +28,12 @@ impl<'a> StepHooks<'a> {
         }
     }
 
-    /// The term that is added to the loss of a step: `[1]`.
+    /// The term that is added to the loss of a step, of shape `[1]`.
     pub(crate) fn penalty<M: Module>(&self, model: &M) -> Option<Tensor<1>> {
         self.0.as_ref()?.penalty(&attached(model))
     }
 
-    /// Before the optimizer's step number `step`, from 1.
+    /// Called with the gradients before the optimizer makes step number `step`, counted from 1.
     pub(crate) fn after_backward<M: Module>(
         &mut self,
         step: usize,
@@ -45,7 +45,8 @@ impl<'a> StepHooks<'a> {
         }
     }
 
-    /// The model after the optimizer's step number `step`, with what the method changes in it.
+    /// Called after the optimizer has made step number `step`. Returns the model with the changes that the method
+    /// makes.
     pub(crate) fn after_step<M: Module>(&mut self, step: usize, model: M) -> M {
         let Some(hooks) = &mut self.0 else {
             return model;
@@ -54,17 +55,17 @@ impl<'a> StepHooks<'a> {
         change_factors(model, changes)
     }
 
-    /// All that the method needs to continue.
+    /// The state that the hooks need to resume a training.
     pub(crate) fn state(&self) -> State {
         self.0
             .as_ref()
             .map_or_else(State::new, |hooks| hooks.state())
     }
 
-    /// Continues from a [`Self::state`].
+    /// Restores what [`Self::state`] returned.
     ///
     /// # Errors
-    /// When it is not of a training with these hooks and adapters.
+    /// When the state belongs to other hooks or other adapters.
     pub(crate) fn load_state<M: Module>(
         &mut self,
         state: State,

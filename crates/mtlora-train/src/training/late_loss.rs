@@ -1,24 +1,25 @@
-//! Reading losses from the device without making a step wait for them.
+//! Reads losses from the device without making every step wait for them.
 
 use burn::tensor::{Device, Tensor};
 use mtlora_core::capabilities;
 
 use crate::training::error::FitError;
 
-/// Steps whose losses are read together where reading waits for the device: one step out of this many waits.
+/// On devices where reading waits for the computation, the losses of this many steps are read together, so that only
+/// one step in this many has to wait.
 const READ_TOGETHER: usize = 8;
 
-/// When the loss of a step is read.
+/// When the loss of a step is read from the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LossReading {
-    /// In the step, before its gradients are computed.
+    /// During the step, before its gradients are computed.
     AtOnce,
-    /// Some steps later, since reading waits until the device has computed everything that was queued.
+    /// Some steps later, because reading waits until the device has computed everything that is queued.
     Late,
 }
 
 impl LossReading {
-    /// The one that suits a device.
+    /// The mode that suits a device.
     pub(crate) fn of(device: &Device) -> Self {
         if capabilities(device).eager {
             Self::AtOnce
@@ -28,7 +29,7 @@ impl LossReading {
     }
 }
 
-/// The loss of a step: a sum of terms, read or still on the device.
+/// The loss of a step: a sum of terms, some of which may still be on the device.
 #[derive(Debug)]
 pub(crate) struct StepLoss {
     reading: LossReading,
@@ -40,13 +41,13 @@ pub(crate) struct StepLoss {
 
 #[derive(Debug)]
 struct Unread {
-    /// `[1]`, without its graph.
+    /// The shape is `[1]`; the tensor has no autodiff graph.
     term: Tensor<1>,
     divisor: f64,
 }
 
 impl StepLoss {
-    /// Of a step, from 1, without any term.
+    /// The loss of step number `step`, counted from 1, before any term is added.
     pub(crate) fn new(step: usize, reading: LossReading) -> Self {
         Self {
             reading,
@@ -56,10 +57,10 @@ impl StepLoss {
         }
     }
 
-    /// Adds a term, `[1]`, over a divisor.
+    /// Adds `term`, of shape `[1]`, divided by `divisor`.
     ///
     /// # Errors
-    /// If it is read at once: when it is not finite, or the device fails.
+    /// When losses are read at once and the term is not finite or the device fails.
     pub(crate) fn add(&mut self, term: &Tensor<1>, divisor: f64) -> Result<(), FitError> {
         match self.reading {
             LossReading::AtOnce => {
@@ -87,7 +88,7 @@ impl StepLoss {
     }
 }
 
-/// Things with a [`StepLoss`] that wait until it is read, in the order of the steps.
+/// Items whose [`StepLoss`] has not been read yet, in the order of the steps.
 pub(crate) struct LossQueue<T> {
     reading: LossReading,
     waiting: Vec<(T, StepLoss)>,
@@ -102,12 +103,12 @@ impl<T> LossQueue<T> {
         }
     }
 
-    /// Appends the loss of a step.
+    /// Appends the loss of a step and the item that waits for it.
     pub(crate) fn push(&mut self, one: T, loss: StepLoss) {
         self.waiting.push((one, loss));
     }
 
-    /// Whether it is time to [read](Self::read) them.
+    /// Whether the losses should be [read](Self::read) now.
     pub(crate) fn is_due(&self) -> bool {
         match self.reading {
             LossReading::AtOnce => !self.waiting.is_empty(),
@@ -115,11 +116,10 @@ impl<T> LossQueue<T> {
         }
     }
 
-    /// Reads all losses from the device at one time, and passes each on with what waited for it, in order.
+    /// Reads all losses from the device in one transfer, and passes each item with its loss to `then`, in order.
     ///
     /// # Errors
-    /// When the device fails; at the first loss that is not finite, after those before it were passed on; those of
-    /// `then`.
+    /// When the device fails, a loss is not finite (the items before it are passed on first), or `then` fails.
     pub(crate) fn read(
         &mut self,
         mut then: impl FnMut(T, f64) -> Result<(), FitError>,

@@ -1,4 +1,4 @@
-//! What the training loop asks of whatever is learned.
+//! The interface between the training loop and the objectives that it trains.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -9,36 +9,34 @@ use crate::training::error::FitError;
 
 /// The losses of one batch.
 pub struct BatchLoss {
-    /// The sum of the losses of its examples or of their tokens, not divided by anything: `[1]`, with its
-    /// graph.
+    /// The undivided sum of the losses of the batch's examples or tokens, of shape `[1]`, with its autodiff graph.
     pub sum: Tensor<1>,
-    /// Tokens read for it.
+    /// The number of tokens that the model read.
     pub tokens: usize,
 }
 
-/// What is learned: the examples, the losses on some of them, and how good a model is.
+/// A training objective: the examples, their losses, and the evaluation of a model.
 ///
-/// The sum of the losses and its divisor are separate, since a step may consist of several batches
-/// ([`gradient_accumulation`](crate::TrainOptions::gradient_accumulation)): it descends the sum over all of them,
-/// divided once by the [`divisor`](Self::divisor) of all of their examples.
+/// The sum of the losses and its divisor are separate, because a step may consist of several batches
+/// ([`gradient_accumulation`](crate::TrainOptions::gradient_accumulation)). The loss of such a step is the sum over
+/// all of its batches, divided once by the [`divisor`](Self::divisor) of all of their examples.
 pub trait Learner {
-    /// The model that learns.
+    /// The model that is trained.
     type Model: Module;
 
     /// The number of tokens of each training example.
     fn lengths(&self) -> &[usize];
 
-    /// What the sum of the losses of the training examples with these indices is divided by, if they make up
-    /// a step: usually the number of losses in the sum, so one for each example, or one for each token that the model
-    /// has to predict. It follows from the examples alone, before the model has read them. A step for which it is not
-    /// above 0 is an error.
+    /// The divisor of the summed loss, if a step consists of the training examples with these indices. It is usually
+    /// the number of losses in the sum: one for each example, or one for each token that the model has to predict. It
+    /// depends only on the examples, not on the model. A step whose divisor is not positive is an error.
     fn divisor(&self, examples: &[usize]) -> f64;
 
-    /// The losses of `model` on the training examples with these indices, on an autodiff `device`: their sum, which
-    /// is not divided by anything.
+    /// The undivided sum of the losses of `model` on the training examples with these indices, on an autodiff
+    /// `device`.
     ///
     /// # Errors
-    /// When the examples cannot be learned from.
+    /// When the loss of the examples cannot be computed.
     fn loss(
         &self,
         model: &Self::Model,
@@ -46,17 +44,17 @@ pub trait Learner {
         device: &Device,
     ) -> Result<BatchLoss, FitError>;
 
-    /// The scores of `model`, which is without gradients (`model.valid()`), on a plain `device`.
+    /// The scores of `model` without gradients (`model.valid()`), on a `device` without autodiff.
     ///
     /// # Errors
     /// When the model cannot be scored.
     fn evaluate(&self, model: &Self::Model, device: &Device) -> Result<Scores, FitError>;
 
-    /// The score by which the best state is chosen.
+    /// The metric that decides which state is the best.
     fn main_metric(&self) -> MetricName;
 
-    /// Adds to the fingerprint whatever shows that the examples are the same when a training is resumed: their
-    /// lengths, unless the learner adds more.
+    /// Adds the data that identifies the examples to the fingerprint, so that a resumed training can check that they
+    /// are the same. By default these are the lengths.
     fn fingerprint(&self, fingerprint: &mut Fingerprint) {
         fingerprint.numbers(self.lengths().iter().map(|length| *length as u64));
     }

@@ -4,15 +4,16 @@ use burn::tensor::{Int, Tensor, TensorData};
 use crate::data::example::{Objective, Target};
 use crate::metrics::labels::MetricError;
 
-/// The sum of the losses of a batch: cross-entropy over the classes, or the squared error. The mean is this divided by
-/// the number of targets.
+/// The summed loss of a batch: the cross-entropy over the classes, or the squared error. Divided by the number of
+/// targets it is the mean loss.
 ///
 /// # Shapes
 /// - `logits`: `[sequences, labels]`
 /// - output: `[1]`
 ///
 /// # Errors
-/// When there are no targets, not as many as logits, or one that the objective or the logits do not fit.
+/// When there are no targets, their number differs from that of the logits, or a target does not match the objective
+/// or the number of logits.
 pub fn loss_sum(
     logits: Tensor<2>,
     targets: &[Target],
@@ -97,7 +98,8 @@ mod tests {
         }
     }
 
-    /// Of equal logits each class has the probability 1 / classes, and of 0 and ln 3 they are 1/4 and 3/4.
+    /// With equal logits each class has the probability 1 / classes; with the logits 0 and ln 3 the probabilities are
+    /// 1/4 and 3/4.
     #[test]
     fn losses_are_summed_and_not_divided() {
         let near = |found: Result<f32, String>, wanted: f32| {
@@ -117,7 +119,7 @@ mod tests {
         );
         let three: &[f32] = &[5.0; 3];
         near(sum(&[three], &[Class(2)], &classes(3)), 3.0_f32.ln());
-        // 1 and 4, and 0.25.
+        // The squared errors are 1 and 4, and 0.25.
         let (one, two): (&[f32], &[f32]) = (&[1.0], &[2.0]);
         let values = [Value(2.0), Value(0.0)];
         near(sum(&[one, two], &values, &Objective::Regression), 5.0);

@@ -1,22 +1,22 @@
-//! What a run trains: adapters, the head, or everything.
+//! The parameters that a run trains: adapters, the head, or the whole model.
 
 use burn::module::{Module, ParamGroup};
 use mtlora_core::{AttachError, MtLoraConfig};
 
-/// What trains.
+/// Which parameters are trained.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Method {
-    /// Adapters, and the modules that their configuration keeps (the head).
+    /// The adapters, and the modules that their configuration trains in full (the head).
     MtLora(MtLoraConfig),
-    /// Everything.
+    /// All parameters.
     Full,
-    /// The classification head only.
+    /// Only the classification head.
     Head,
 }
 
 impl Method {
-    /// `model` with what the method trains trainable, and the rest frozen. A head is what is named
-    /// `classifier`.
+    /// Prepares `model` for training: the parameters that the method trains require gradients, and all others are
+    /// frozen. The head is the module named `classifier`.
     ///
     /// # Errors
     /// When the adapter does not fit the model.

@@ -1,30 +1,29 @@
-//! What the losses of a step are divided by.
+//! How the losses of a step are averaged over its batches.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What the losses of a step's batches are divided by. With one batch to a step both are the same.
+/// How the losses of a step are averaged. Both ways are the same for steps of one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossNormalization {
-    /// The sum over all of the step's batches is divided by the number of their examples, or of the tokens that
-    /// count. How a step is split into batches makes no difference then, and each example or token counts as much as
-    /// any other of the step.
+    /// The sum over all batches of the step is divided by the number of their examples or target tokens. Every
+    /// example or token then has the same weight, however the step is split into batches.
     #[default]
     Step,
-    /// The sum of each batch is divided by its own number, and the sum of these means by the number of batches. A
-    /// token of a batch with few counts for more then. The published GPT-2 code does this (`--grad_acc`), and
-    /// so did earlier builds.
+    /// The sum of each batch is divided by its own number of examples or target tokens, and these means are averaged
+    /// over the batches. Tokens of a batch with few targets then have more weight. The published GPT-2 code
+    /// (`--grad_acc`) and earlier builds of this program do this.
     Batch,
 }
 
 impl LossNormalization {
-    /// Both.
+    /// Both ways.
     pub const ALL: [Self; 2] = [Self::Step, Self::Batch];
 
-    /// The divisors of each batch of a step; `divisor_of` says what the sum over some examples is divided by.
+    /// The divisors of each batch of a step. `divisor_of` returns the divisor of the summed loss of some examples.
     pub(crate) fn divisors(
         self,
         batches: &[Vec<usize>],
@@ -46,8 +45,8 @@ impl LossNormalization {
     }
 }
 
-/// Says in stored options that do not say it, since an earlier build wrote them, what that build did: it knew
-/// [`LossNormalization::Batch`] only.
+/// Adds the option to stored options that lack it. These were written by an earlier build, which always used
+/// [`LossNormalization::Batch`].
 pub(crate) fn of_earlier_builds(options: &mut toml::Table) {
     let batch = LossNormalization::Batch.to_string();
     options
@@ -71,21 +70,21 @@ impl FromStr for LossNormalization {
         LossNormalization::ALL
             .into_iter()
             .find(|known| known.to_string() == s)
-            .ok_or_else(|| format!("unknown loss normalization `{s}`: one of step, batch"))
+            .ok_or_else(|| format!("unknown loss normalization `{s}`: use one of step, batch"))
     }
 }
 
-/// The two numbers that the sum of a batch's losses is divided by, one after the other.
+/// The two numbers by which the summed loss of a batch is divided, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Divisors {
-    /// Terms of the loss: in the step, or in the batch alone.
+    /// The number of terms of the loss, in the whole step or in the batch.
     pub(crate) terms: f64,
-    /// Batches, where their means are averaged; else 1.
+    /// The number of batches if their means are averaged; otherwise 1.
     pub(crate) batches: f64,
 }
 
 impl Divisors {
-    /// For each batch of a step whose loss has `terms` terms in all.
+    /// The divisors of each batch of a step whose loss has `terms` terms in total.
     pub(crate) fn step(terms: f64) -> Self {
         Self {
             terms,
@@ -107,7 +106,7 @@ mod tests {
     use super::*;
     use crate::training::options::TrainOptions;
 
-    /// Three batches of examples with 3, 1, 4, 1, 5 and 9 tokens: of 4, 4 + 1 and 5 + 9 tokens, 23 in all.
+    /// Three batches with one, two and two examples, whose numbers of tokens are 3, 1, 4, 1, 5 and 9.
     #[test]
     fn a_step_has_one_divisor_and_a_batch_its_own() {
         let batches = [vec![0, 1], vec![2, 3], vec![4, 5]];

@@ -7,58 +7,58 @@ use crate::metrics::labels::Scores;
 use crate::training::error::FitError;
 use crate::training::snapshot::Snapshot;
 
-/// One optimizer step.
+/// A report on one step of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct StepReport {
-    /// The number of the step, from 1.
+    /// The number of the step, counted from 1.
     pub step: usize,
-    /// The number of steps that the training makes.
+    /// The total number of steps of the training.
     pub steps: usize,
-    /// Passes over the data so far.
+    /// The number of passes over the data so far, including fractions.
     pub epoch: f64,
-    /// The loss that the step descended: the mean over all of its examples, or over all of its tokens that count, and
-    /// with [`LossNormalization::Batch`](crate::LossNormalization::Batch) the mean of its batches' means.
+    /// The loss of the step before the update: the mean over all of its examples or target tokens. With
+    /// [`LossNormalization::Batch`](crate::LossNormalization::Batch) it is the mean of the means of its batches.
     pub loss: f64,
     /// The learning rate of the step.
     pub learning_rate: f64,
 }
 
-/// A moment between two steps of a training.
+/// A point between two steps of a training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
-    /// Steps made so far: 0 before the first, after the evaluation of the untrained model.
+    /// The number of steps so far; 0 before the first step, after the evaluation of the untrained model.
     pub step: usize,
-    /// Whether the last of them ended a pass over the data.
+    /// Whether the last step ended an epoch.
     pub epoch_ended: bool,
-    /// Whether the last of them led to the best score so far.
+    /// Whether the last step led to the best score so far.
     pub best: bool,
-    /// Whether the training ends here anyway.
+    /// Whether the training ends here, because no step is left or the patience is exhausted.
     pub ended: bool,
 }
 
-/// What an observer wants in a [`Pause`]. The default is to continue without keeping anything.
+/// What an observer requests in a [`Pause`]. The default is to continue without a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     /// Make a [`Snapshot`], and pass it to [`Observer::save`].
     pub save: bool,
-    /// End the training here, after the snapshot if one is made.
+    /// Stop the training here, after the snapshot if one is made.
     pub stop: bool,
 }
 
 /// Receives reports while a model trains, and decides when snapshots are made.
 pub trait Observer {
-    /// A step was made. Reports arrive in the order of the steps. On a device that computes on its own, such as a GPU,
-    /// they arrive some steps late, so that no step waits for its loss; but those of all steps made so far arrive
-    /// before an evaluation, a snapshot, or the end.
+    /// Called for each step, in order. On devices that compute asynchronously, such as GPUs, the reports arrive some
+    /// steps late, so that the steps need not wait for their losses. The reports of all steps so far arrive before an
+    /// evaluation, a snapshot or the end of the training.
     ///
     /// # Errors
-    /// Ends the training.
+    /// An error ends the training.
     fn step(&mut self, report: &StepReport) -> Result<(), FitError>;
 
-    /// The model was evaluated after `step` steps (0: before the first). `best` is there if no state has been
-    /// better so far, and holds its values of the parameters that train.
+    /// Called after an evaluation, which follows `step` steps (0: before the first). If the score is the best so far,
+    /// `best` has the values of the trained parameters.
     ///
-    /// # Errors
+    /// An error ends the training.
     /// Ends the training.
     fn evaluated(
         &mut self,
@@ -67,20 +67,19 @@ pub trait Observer {
         best: Option<&State>,
     ) -> Result<(), FitError>;
 
-    /// The training is between two steps. This is called before the first step and after each, whether its report has
-    /// arrived or not.
+    /// Called before the first step and after each step, even if the report of that step has not arrived yet.
     ///
     /// # Errors
-    /// Ends the training.
+    /// An error ends the training.
     fn between(&mut self, _pause: &Pause) -> Result<Wish, FitError> {
         Ok(Wish::default())
     }
 
-    /// The snapshot that [`between`](Self::between) has asked for: everything that the training needs to be resumed
-    /// from there.
+    /// Receives the snapshot that [`between`](Self::between) requested. It contains everything that is needed to
+    /// resume the training from there.
     ///
     /// # Errors
-    /// Ends the training.
+    /// An error ends the training.
     fn save(&mut self, _snapshot: Snapshot) -> Result<(), FitError> {
         Ok(())
     }

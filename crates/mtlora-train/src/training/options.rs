@@ -4,34 +4,34 @@ use crate::training::batches::BatchSize;
 use crate::training::normalization::LossNormalization;
 use crate::training::optimizer::schedule::WarmupLinear;
 
-/// How to train.
+/// The options of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainOptions {
-    /// What goes into a batch.
+    /// The size of a batch.
     pub batch: BatchSize,
-    /// Batches whose gradients make up one step. An epoch's last step has what is left.
+    /// The number of batches whose gradients are accumulated for one step. The last step of an epoch may have fewer.
     pub gradient_accumulation: usize,
-    /// What a step's losses are divided by, where it has several batches.
+    /// How the losses of a step with several batches are averaged.
     pub loss_normalization: LossNormalization,
-    /// The highest learning rate.
+    /// The highest learning rate of the schedule.
     pub learning_rate: f64,
-    /// Passes over the training data.
+    /// The number of passes over the training data.
     pub epochs: usize,
-    /// The part of all steps over which the learning rate climbs, rounded up to whole steps.
+    /// The share of all steps that are warm-up steps, rounded up to whole steps.
     pub warmup_ratio: f64,
-    /// Steps over which it climbs, in place of `warmup_ratio`. May be more than there are: then it
-    /// climbs to the end, and not to its highest.
+    /// The number of warm-up steps, which overrides `warmup_ratio`. If it is larger than the number of all steps, the
+    /// learning rate rises until the end and does not reach its highest value.
     pub warmup_steps: Option<usize>,
     /// AdamW's decoupled weight decay.
     pub weight_decay: f64,
-    /// The most that the norm of all gradients may be.
+    /// The largest total norm of the gradients, to which they are clipped; `None` means no clipping.
     pub max_grad_norm: Option<f64>,
-    /// Steps between evaluations; none: after each epoch.
+    /// The number of steps between evaluations; `None` means after each epoch.
     pub eval_steps: Option<usize>,
-    /// Evaluations without a better score after which training stops.
+    /// Training stops after this many evaluations in a row without a better score; `None` means never.
     pub patience: Option<usize>,
-    /// Seed of the data's order and of dropout.
+    /// The seed of the data's order and of dropout.
     pub seed: u64,
 }
 
@@ -54,21 +54,21 @@ impl Default for TrainOptions {
     }
 }
 
-/// An option is out of its range.
+/// An option is out of range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{option} must {requirement}")]
 pub struct OptionError {
-    /// The option's name, as in `run.toml`.
+    /// The name of the option, as in `run.toml`.
     pub option: &'static str,
-    /// What holds for its values.
+    /// The condition that its value must meet.
     pub requirement: &'static str,
 }
 
 impl TrainOptions {
-    /// Checks each number's range.
+    /// Checks the range of each number.
     ///
     /// # Errors
-    /// With the name of the first that is out of it.
+    /// When a number is out of range; the error names the first.
     pub fn validate(&self) -> Result<(), OptionError> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let batch = match self.batch {
@@ -90,7 +90,7 @@ impl TrainOptions {
             (
                 (0.0..=1.0).contains(&self.warmup_ratio),
                 "warmup_ratio",
-                "lie from 0 to 1",
+                "be from 0 to 1",
             ),
             (
                 self.weight_decay.is_finite() && self.weight_decay >= 0.0,
@@ -113,7 +113,7 @@ impl TrainOptions {
             None => Ok(()),
         }
     }
-    /// The learning rate of each of so many steps.
+    /// The schedule of the learning rate over this many steps.
     pub fn schedule(&self, steps: usize) -> WarmupLinear {
         match self.warmup_steps {
             Some(warmup) => WarmupLinear::new(self.learning_rate, warmup, steps),

@@ -1,33 +1,34 @@
-//! The steps of a training: they follow from its options.
+//! The steps of a training, which follow from its options.
 
 use crate::training::batches::shuffled;
 use crate::training::optimizer::schedule::WarmupLinear;
 use crate::training::options::TrainOptions;
 
-/// All steps of a training, of which it holds one epoch's batches at a time.
+/// The steps of a training. Only the batches of the current epoch are in memory.
 pub(crate) struct Plan<'a> {
     lengths: &'a [usize],
     options: &'a TrainOptions,
-    /// As many in each: a shuffle does not change how many batches there are.
+    /// The same in every epoch, because shuffling does not change the number of batches.
     steps_per_epoch: usize,
     schedule: WarmupLinear,
     epoch: usize,
-    /// Of `epoch`.
+    /// The batches of `epoch`.
     batches: Vec<Vec<usize>>,
 }
 
-/// A step of the optimizer.
+/// One step of the optimizer.
 pub(crate) struct PlannedStep<'a> {
-    /// Examples, as indices of the lengths; as many batches as gradients are summed over, at an epoch's end fewer.
+    /// The batches whose gradients are accumulated, as indices of the examples. The last step of an epoch may have
+    /// fewer.
     pub(crate) batches: &'a [Vec<usize>],
     pub(crate) learning_rate: f64,
-    /// Epochs that are through after it.
+    /// The number of epochs that are complete after the step, including fractions.
     pub(crate) epoch: f64,
     pub(crate) ends_epoch: bool,
 }
 
 impl<'a> Plan<'a> {
-    /// Of examples of these lengths in tokens.
+    /// The plan for examples with these lengths in tokens.
     pub(crate) fn new(lengths: &'a [usize], options: &'a TrainOptions) -> Self {
         let batches = shuffled(lengths, options.batch, options.seed, 0);
         let steps_per_epoch = batches.len().div_ceil(options.gradient_accumulation);
@@ -42,12 +43,12 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// How many there are.
+    /// The number of steps.
     pub(crate) fn steps(&self) -> usize {
         self.options.epochs.saturating_mul(self.steps_per_epoch)
     }
 
-    /// A step of them, counted from 0.
+    /// The step with this number, counted from 0.
     pub(crate) fn step(&mut self, step: usize) -> PlannedStep<'_> {
         let (epoch, index) = (step / self.steps_per_epoch, step % self.steps_per_epoch);
         if self.epoch != epoch {
@@ -74,7 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// From its first step or from any other, as after a resumption.
+        /// The steps are taken from the first one or from any other, as after resuming.
         #[test]
         fn each_epoch_is_all_examples_once(
             lengths in prop::collection::vec(1usize..50, 1..80),

@@ -1,4 +1,4 @@
-//! Everything that a training needs to be resumed as if it had never stopped.
+//! The state of a training from which it can be resumed as if it had never stopped.
 
 use mtlora_core::{HookError, State};
 
@@ -6,57 +6,58 @@ use crate::metrics::labels::Scores;
 use crate::training::optimizer::state::OptimizerState;
 use crate::training::options::TrainOptions;
 
-/// A training between two of its steps.
+/// The state of a training between two steps.
 ///
-/// Everything else follows from it: the learning rate and the order of the data from the options
-/// and the number of steps, the initial values from the seed.
+/// Everything else follows from it: the learning rate and the order of the data follow from the options and the
+/// number of steps, and the initial values from the seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// The options of the training.
     pub options: TrainOptions,
-    /// Steps made.
+    /// The number of steps so far.
     pub step: usize,
-    /// Tokens that were read in them.
+    /// The number of tokens that were read in these steps.
     pub tokens: usize,
-    /// Seconds that the steps took, without evaluations.
+    /// The time that the steps took in seconds, without evaluations.
     pub seconds: f64,
-    /// Evaluations since the best one.
+    /// The number of evaluations since the best one.
     pub evals_since_best: usize,
-    /// The state that the masks of dropout come from: [`random_state`](mtlora_core::random_state).
+    /// The state of the generator of dropout masks, from [`random_state`](mtlora_core::random_state).
     pub random: u64,
     /// The scores before the first step.
     pub before: Scores,
-    /// The last scores.
+    /// The scores of the last evaluation.
     pub last: Scores,
-    /// The best so far, if there was an evaluation.
+    /// The best state so far; `None` before the first evaluation.
     pub best: Option<Best>,
-    /// The parameters that train, by path.
+    /// The values of the trained parameters, by path.
     pub model: State,
     /// The state of the optimizer.
     pub optimizer: OptimizerState,
-    /// What the adapter method's [`TrainingHooks`](mtlora_core::TrainingHooks) keep, by name. Most methods keep nothing.
+    /// The state of the adapter method's [`TrainingHooks`](mtlora_core::TrainingHooks), by name; empty for most
+    /// methods.
     pub hooks: State,
-    /// What shows that the examples and the frozen weights are the same.
+    /// Identifies the examples and the frozen weights.
     pub fingerprints: Fingerprints,
 }
 
-/// [`Fingerprint`](crate::Fingerprint)s of what a training needs and a snapshot does not contain.
+/// The [`Fingerprint`](crate::Fingerprint)s of the data that a training needs and a snapshot does not contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprints {
-    /// Of the examples.
+    /// The fingerprint of the examples.
     pub data: String,
-    /// Of the parameters that do not train.
+    /// The fingerprint of the frozen parameters.
     pub base: String,
 }
 
 /// The state with the best score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Best {
-    /// Its scores.
+    /// The scores of this state.
     pub scores: Scores,
-    /// The steps after which it was.
+    /// The number of steps after which it was reached.
     pub step: usize,
-    /// The parameters that train, by path.
+    /// The values of the trained parameters, by path.
     pub values: State,
 }
 
@@ -66,58 +67,57 @@ pub struct Best {
 pub enum ResumeError {
     /// A setting has changed.
     #[error(
-        "`{setting}` was {was} when the run was stopped and is {is} now: a run that goes on keeps its settings. \
+        "`{setting}` was {was} when the run was stopped and is {is} now, but a resumed run must keep its settings. \
          Set it back, or start a new run (with --init-from if it should start with this one's adapter)"
     )]
     Setting {
-        /// The setting, as `run.toml` has it.
+        /// The name of the setting, as in `run.toml`.
         setting: String,
-        /// Its value then.
+        /// The value when the run was stopped.
         was: String,
-        /// Its value now.
+        /// The value now.
         is: String,
     },
     /// The examples have changed.
     #[error(
-        "the examples are not those that the run began with: its data or its tokenizer has changed. \
-         Put them back, or start a new run"
+        "the examples are not those that the run started with: its data or its tokenizer has changed. \
+         Restore them, or start a new run"
     )]
     Data,
     /// The base model has changed.
     #[error(
-        "the base model's weights are not those that the run began with. Put the model's folder back as it was, \
-         or start a new run"
+        "the base model's weights are not those that the run started with. Restore the model's folder, or start a new \
+         run"
     )]
     Base,
-    /// The adapter method's hooks refuse the state that they had.
+    /// The adapter method's hooks reject their stored state.
     #[error(transparent)]
     Hooks(#[from] HookError),
-    /// The adapter method had hooks.
+    /// The snapshot has a state of training hooks, but there are no hooks now.
     #[error(
-        "the run was stopped with a state of its adapter method's training hooks, and now trains without them: pass the \
-         same hooks again"
+        "the run was stopped with the state of its adapter method's training hooks, and is now resumed without them; \
+         pass the same hooks again"
     )]
     NoHooks,
-    /// Other parameters train.
+    /// The set of trained parameters has changed.
     #[error(
-        "what trains has changed: {}. Put the run's settings and its model's folder back as they were, or start a \
+        "the set of trained parameters has changed: {}. Restore the run's settings and its model's folder, or start a \
          new run",
         if *.missing { format!("`{path}` is new") } else { format!("`{path}` is gone") }
     )]
     Trains {
-        /// The first such parameter.
+        /// The path of the first parameter that differs.
         path: String,
-        /// Whether the snapshot lacks it; else the model does.
+        /// Whether the snapshot lacks the parameter; otherwise the model lacks it.
         missing: bool,
     },
 }
 
 impl Snapshot {
-    /// Checks that a training with these options, examples, frozen parameters and values that train is the one that
-    /// this is of.
+    /// Checks that the snapshot belongs to a training with these options, fingerprints and trained parameters.
     ///
     /// # Errors
-    /// With the first thing that differs.
+    /// When something differs; the error names the first difference.
     pub fn check(
         &self,
         options: &TrainOptions,
@@ -153,7 +153,7 @@ fn changed_setting(was: &TrainOptions, is: &TrainOptions) -> Option<ResumeError>
     changed(&was, &is)
 }
 
-/// The first setting that differs between two tables.
+/// The first setting that differs between two tables of settings.
 pub(crate) fn changed(was: &toml::Table, is: &toml::Table) -> Option<ResumeError> {
     for name in was.keys().chain(is.keys()) {
         match (was.get(name), is.get(name)) {

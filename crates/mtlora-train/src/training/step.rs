@@ -1,4 +1,4 @@
-//! A step of the optimizer over one or several batches.
+//! One step of the optimizer on one or several batches.
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
@@ -12,19 +12,19 @@ use crate::training::normalization::Divisors;
 use crate::training::optimizer::adamw::{adamw, clip_gradient_norm, clip_gradient_norm_on_device};
 use crate::training::options::TrainOptions;
 
-/// What a step was made from.
+/// The loss and the size of a step.
 pub(crate) struct Made {
-    /// The loss that it descended.
+    /// The loss before the update.
     pub(crate) loss: StepLoss,
-    /// Tokens read for it.
+    /// The number of tokens that the model read.
     pub(crate) tokens: usize,
 }
 
-/// The gradients of the losses of the batches of a step (from 1), each over its divisors, added up. A `penalty` is added
-/// to the loss once.
+/// Accumulates the gradients of the batches of step number `step` (counted from 1), each batch's loss divided by its
+/// divisors. A `penalty` is added to the loss once.
 ///
 /// # Errors
-/// Those of `loss_of`; if the losses are read at once, when one is not finite or the device fails.
+/// When `loss_of` fails. When losses are read at once, also when one is not finite or the device fails.
 pub(crate) fn accumulate<M: Module, B, E: From<FitError>>(
     step: usize,
     model: &M,
@@ -54,7 +54,7 @@ pub(crate) fn accumulate<M: Module, B, E: From<FitError>>(
     Ok((accumulator.grads(), made))
 }
 
-/// Makes optimizer steps.
+/// Makes steps of the optimizer.
 pub(crate) struct Stepper<'a> {
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) hooks: StepHooks<'a>,
@@ -64,7 +64,7 @@ pub(crate) struct Stepper<'a> {
 }
 
 impl<'a> Stepper<'a> {
-    /// Before the first step, for losses that are read as `reading` says.
+    /// The state before the first step. `reading` determines when losses are read.
     pub(crate) fn new(options: &TrainOptions, reading: LossReading) -> Self {
         Self {
             optimizer: adamw(options.weight_decay),
@@ -75,7 +75,7 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// After `made` steps, which have left the optimizer as it is.
+    /// The state after `made` steps, which left the optimizer in the given state.
     pub(crate) fn resumed(self, optimizer: ModuleOptimizer, made: usize) -> Self {
         Self {
             optimizer,
@@ -84,13 +84,13 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// The same with the hooks of an adapter method.
+    /// The same stepper with the hooks of an adapter method.
     pub(crate) fn with_hooks(self, hooks: StepHooks<'a>) -> Self {
         Self { hooks, ..self }
     }
 
-    /// One step down the losses of the batches, and the model after it. `loss_of` sums the losses of a batch;
-    /// `divisor_of` says what the sum over some examples is divided by.
+    /// Makes one step on the batches, and returns the model after it. `loss_of` returns the summed loss of a batch,
+    /// and `divisor_of` the divisor of the summed loss of some examples.
     pub(crate) fn step<M: Module>(
         &mut self,
         model: M,
@@ -131,7 +131,7 @@ impl<'a> Stepper<'a> {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Comparing the gradients of steps.
+    //! Compares the gradients of steps.
     #![allow(clippy::unwrap_used)]
     use burn::module::{ModuleVisitor, Param};
     use burn::tensor::Device;
@@ -141,16 +141,16 @@ pub(crate) mod testing {
     use crate::training::learner::Learner;
     use crate::training::normalization::LossNormalization;
 
-    /// What a step would be made from.
+    /// The loss and the gradients of a step.
     pub(crate) struct MadeFrom {
         pub(crate) loss: f64,
         pub(crate) tokens: usize,
-        /// Of each parameter that has some.
+        /// The gradient of each parameter that has one.
         gradients: Vec<Vec<f32>>,
     }
 
     impl MadeFrom {
-        /// How far the loss and the gradients of another are away, as parts of their size.
+        /// The relative difference between the losses and gradients of two steps.
         pub(crate) fn apart(&self, other: &Self) -> f64 {
             assert_eq!(self.gradients.len(), other.gradients.len());
             let norm = |values: &mut dyn Iterator<Item = f32>| {
@@ -196,7 +196,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// A step of these batches of a learner's examples.
+    /// A step on these batches of a learner's examples.
     pub(crate) fn made_by<L: Learner>(
         learner: &L,
         model: &L::Model,

@@ -1,4 +1,4 @@
-//! Training a causal language model to write what follows an input.
+//! Trains a causal language model to continue inputs with their target texts.
 
 use burn::tensor::Device;
 use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
@@ -14,26 +14,27 @@ use crate::training::observer::Observer;
 use crate::training::options::{OptionError, TrainOptions};
 use crate::training::snapshot::Snapshot;
 
-/// What is added to the number of target tokens that a step's losses are divided by: the published code's guard
-/// against a batch without any. It is added once, as if the step were one batch.
+/// Added to the number of target tokens by which the losses of a step are divided. The published code adds it to
+/// avoid a division by zero for a batch without targets. It is added once per step, as if the step were a single
+/// batch.
 const NO_TARGETS: f64 = 1e-4;
-/// Tokens that are evaluated at a time.
+/// The number of tokens that are evaluated together.
 const EVALUATION_TOKENS: usize = 4096;
 
-/// What became of records on their way to sequences.
+/// The numbers of texts that were shortened or left out when records were encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
-    /// Inputs that were cut from the left.
+    /// The number of inputs that were truncated on the left.
     pub cut: usize,
-    /// Targets that were left out, being longer than the sequences may be.
+    /// The number of targets that were left out because they are longer than `max_length`.
     pub left_out: usize,
 }
 
-/// One sequence for each input and each of its references, no longer than `max_length` tokens. Of a long text only as
-/// much is tokenised as that takes, where its words end at spaces.
+/// Encodes one sequence for each input and each of its references, with at most `max_length` tokens. A long text is
+/// tokenised only as far as needed, provided that it has spaces between words.
 ///
 /// # Errors
-/// [`ModelError::OneOf`] with the record's number, for a text that the tokenizer refuses.
+/// [`ModelError::OneOf`] with the number of the record (counted from 1) whose text the tokenizer rejects.
 pub fn encode_records(
     text: &CausalText,
     end_of_text: u32,
@@ -74,10 +75,10 @@ fn batch(
     Ok(CausalBatch::new(chosen, device)?)
 }
 
-/// The mean cross-entropy of the targets' tokens, in nats, and its exponential, the perplexity.
+/// The mean cross-entropy of the target tokens in nats, and the perplexity, which is its exponential.
 ///
 /// # Errors
-/// When there is no sequence, or the device fails.
+/// When no sequence has a target token, or the device fails.
 pub fn causal_scores(
     model: &CausalLm,
     sequences: &[Sequence],
@@ -100,13 +101,14 @@ pub fn causal_scores(
     Ok(scores)
 }
 
-/// What the sum of the losses on the sequences with these indices is divided by: how many target tokens they have.
+/// The divisor of the summed loss of the sequences with these indices: the number of their target tokens, plus
+/// [`NO_TARGETS`].
 pub(crate) fn causal_divisor(sequences: &[Sequence], which: &[usize]) -> f64 {
     let targets = which.iter().map(|index| sequences[*index].targets().len());
     targets.sum::<usize>() as f64 + NO_TARGETS
 }
 
-/// The losses on the sequences with these indices.
+/// The summed loss of the sequences with these indices.
 pub(crate) fn causal_loss(
     model: &CausalLm,
     sequences: &[Sequence],
@@ -175,24 +177,24 @@ impl Learner for Causal<'_> {
     }
 }
 
-/// The sequences that [`train_causal`] learns from and evaluates on.
+/// The sequences on which [`train_causal`] trains and evaluates.
 #[derive(Clone, Copy)]
 pub struct CausalData<'a> {
     /// The training sequences.
     pub items: &'a [Sequence],
-    /// The sequences of the evaluations.
+    /// The sequences of the dev split.
     pub dev: &'a [Sequence],
-    /// The share of each token's training loss that is spread over the vocabulary: at least 0 and below 1.
+    /// The share of each token's training loss that is spread over the whole vocabulary, in `0.0..1.0`.
     pub label_smoothing: f64,
 }
 
-/// Trains `model`, which [`Method::prepare`](crate::Method::prepare) has made ready on an autodiff
-/// `device`, and keeps the state with the lowest loss on the dev sequences. Label smoothing acts only on the
-/// training loss. It starts from the beginning, or from where a [`Snapshot`] was made.
+/// Trains `model` on an autodiff `device` and returns the state with the lowest loss on the dev sequences.
+/// [`Method::prepare`](crate::Method::prepare) must have prepared the model. Label smoothing applies to the training
+/// loss only. If `from` is a [`Snapshot`], that training is resumed.
 ///
 /// # Errors
-/// If an option is out of its range, the loss stops being finite, the snapshot is of another
-/// training, or the observer says so.
+/// When an option is out of range, the loss stops being finite, the snapshot belongs to another training, or the
+/// observer fails.
 pub fn train_causal(
     model: CausalLm,
     data: CausalData<'_>,
@@ -204,7 +206,7 @@ pub fn train_causal(
     if !(0.0..1.0).contains(&data.label_smoothing) {
         return Err(OptionError {
             option: "label_smoothing",
-            requirement: "lie from 0 up to, but not 1",
+            requirement: "be at least 0 and below 1",
         }
         .into());
     }
@@ -243,7 +245,7 @@ mod tests {
         CausalLm::fresh(&config, 3, device).unwrap()
     }
 
-    /// Of the examples in these batches, in each way.
+    /// The losses and gradients of a step on the examples in these batches, for each normalization.
     fn made(
         items: &[Sequence],
         label_smoothing: f64,
@@ -274,7 +276,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
-        /// Sequences without a target among them, and such whose loss begins with the first token.
+        /// Some of the sequences have no target, and the loss of others begins with the first token.
         #[test]
         fn how_a_step_is_split_makes_no_difference(
             sizes in prop::collection::vec((0usize..10, 0usize..25), 1..12),
@@ -295,8 +297,8 @@ mod tests {
         }
     }
 
-    /// With 2, 20 and no targets the mean of means gives each batch a third. The published guard is added once to a
-    /// step's number, and once to each batch's.
+    /// The batches have 2, 20 and no targets. The mean of means gives each batch a third of the weight. The constant
+    /// of the published code is added once per step, or once per batch.
     #[test]
     fn both_ways_are_what_arithmetic_says() {
         let items = of_lengths(&[(3, 2), (5, 20), (4, 0)]);
@@ -331,7 +333,7 @@ mod tests {
     fn the_divisor_counts_what_the_batch_does() {
         let items = of_lengths(&[(3, 2), (0, 4), (4, 0), (1, 1), (0, 1)]);
         let device = devices().remove(0).device;
-        // 2, 4 without the first, none, 1, and only a first token.
+        // The numbers of targets: 2, 4 without the first token, 0, 1, and a sequence that is only a first token.
         for (which, count) in [
             (vec![0], 2),
             (vec![1], 3),
@@ -345,7 +347,7 @@ mod tests {
         }
     }
 
-    /// More tokens than are evaluated at a time.
+    /// There are more tokens than are evaluated together.
     #[test]
     fn the_loss_of_an_evaluation_is_the_mean_over_all_tokens() {
         let sizes: Vec<_> = (0..240).map(|at| (at % 7, at % 31 + 1)).collect();
@@ -364,7 +366,7 @@ mod tests {
         let (mut sum, mut count) = (0.0, 0);
         for item in &items {
             let targets = item.targets().len();
-            // A first token alone has no loss.
+            // A sequence of one token has no loss.
             if targets > 0 {
                 sum += loss(std::slice::from_ref(item)).unwrap() * targets as f64;
                 count += targets;

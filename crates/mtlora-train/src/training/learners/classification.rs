@@ -1,4 +1,4 @@
-//! Training a classifier.
+//! Trains a classifier or a regression.
 
 use burn::tensor::Device;
 use mtlora_models::{ClassifierModelConfig, PackedBatch, SequenceClassifier, Tokens};
@@ -16,7 +16,7 @@ use crate::training::observer::Observer;
 use crate::training::options::TrainOptions;
 use crate::training::snapshot::Snapshot;
 
-/// The examples of a classification or a regression, as [`fit`] learns them.
+/// The examples of a classification or a regression, as [`fit`] trains on them.
 struct Classification<'a> {
     data: ClassificationData<'a>,
     lengths: Vec<usize>,
@@ -80,12 +80,12 @@ impl Learner for Classification<'_> {
     }
 }
 
-/// What the sum of the losses on these examples is divided by: each has one.
+/// The divisor of the summed loss of these examples, each of which has one loss.
 pub(crate) fn classifier_divisor(examples: &[usize]) -> f64 {
     examples.len() as f64
 }
 
-/// The losses on the items with these indices.
+/// The summed loss of the items with these indices.
 pub(crate) fn classifier_loss(
     model: &SequenceClassifier,
     config: &dyn ClassifierModelConfig,
@@ -106,7 +106,7 @@ pub(crate) fn classifier_loss(
     })
 }
 
-/// The error with the index of the item, in place of that in the batch.
+/// Replaces the example's index in the batch by its index among all items.
 fn of_item(error: MetricError, batch: &[usize]) -> MetricError {
     match error {
         MetricError::Example { example, message } => MetricError::Example {
@@ -117,25 +117,26 @@ fn of_item(error: MetricError, batch: &[usize]) -> MetricError {
     }
 }
 
-/// The examples that [`train()`] learns from and evaluates on.
+/// The examples on which [`train()`] trains and evaluates.
 #[derive(Clone, Copy)]
 pub struct ClassificationData<'a> {
-    /// The model's configuration, with the task's outputs.
+    /// The configuration of the model with the task's head.
     pub config: &'a dyn ClassifierModelConfig,
-    /// The task, which says what the targets are and which metrics are computed.
+    /// The task, which defines the kind of targets and the metrics.
     pub task: &'a dyn Task,
     /// The training examples.
     pub items: &'a [Item],
-    /// The examples of the evaluations.
+    /// The examples of the dev split.
     pub dev: &'a [Item],
 }
 
-/// Trains `model`, which [`Method::prepare`](crate::Method::prepare) has made ready on an autodiff `device`, and keeps the
-/// state with the best score on the dev examples: from the beginning, or from where a [`Snapshot`] was made.
+/// Trains `model` on an autodiff `device` and returns the state with the best score on the dev examples.
+/// [`Method::prepare`](crate::Method::prepare) must have prepared the model. If `from` is a [`Snapshot`], that
+/// training is resumed.
 ///
 /// # Errors
-/// If an option is out of its range, a target is missing, the loss stops being finite, the snapshot
-/// is of another training, or the observer says so.
+/// When an option is out of range, a target is missing, the loss stops being finite, the snapshot belongs to another
+/// training, or the observer fails.
 pub fn train(
     model: SequenceClassifier,
     data: ClassificationData<'_>,
@@ -213,7 +214,7 @@ mod tests {
                 ids: ids.clone(),
                 type_ids: vec![0; ids.len()],
             },
-            // Something that differs.
+            // The targets differ between the texts.
             target: Some(target(ids.iter().sum())),
         };
         texts.iter().map(item).collect()
@@ -268,8 +269,8 @@ mod tests {
         }
     }
 
-    /// Eight examples, as budgets of tokens may cut them: with the mean of means the one that stands alone counts
-    /// for as much as the other seven.
+    /// Eight examples in batches as a token budget may form them. With the mean of means, the example that is alone
+    /// in its batch has as much weight as the other seven together.
     #[test]
     fn a_mean_of_means_is_another_loss_where_batches_differ_in_size() {
         let texts: Vec<Vec<u32>> = (0..8u32).map(|at| (at..2 * at + 2).collect()).collect();
@@ -295,7 +296,7 @@ mod tests {
         );
     }
 
-    /// More tokens than are evaluated at a time, and the batches of them are not of one size.
+    /// There are more tokens than are evaluated together, and the batches differ in size.
     #[test]
     fn the_loss_of_an_evaluation_is_the_mean_over_all_examples() {
         let long: Vec<Vec<u32>> = (0..260u32)
@@ -327,7 +328,7 @@ mod tests {
         );
     }
 
-    /// The third of all examples, which is the second of its batch.
+    /// The wrong target is that of the third example overall, which is the second of its batch.
     #[test]
     fn a_target_of_the_wrong_kind_is_named_by_its_example() {
         let mut some = items(&[vec![1], vec![2], vec![3]], |_| Target::Class(0));

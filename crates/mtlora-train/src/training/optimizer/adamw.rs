@@ -8,8 +8,8 @@ use burn::tensor::kind::BridgeTensor;
 use burn::tensor::{Device, FloatDType, Tensor};
 use mtlora_core::{AdapterMethod, factor_path};
 
-/// The parameters that weight decay leaves alone, by parts of their paths: biases, a layer norm's two, and the factors
-/// of which an adapter method declares it.
+/// The parameters without weight decay, by parts of their paths: biases, the weights of layer norms, and the factors
+/// that an adapter method declares to be without decay.
 fn undecayed() -> ParamGroup {
     let factors = AdapterMethod::all().flat_map(|method| method.factors());
     let factors = factors.filter(|factor| !factor.decays);
@@ -18,22 +18,23 @@ fn undecayed() -> ParamGroup {
     ParamGroup::from_any_predicates(names.into_iter().chain(factors).collect())
 }
 
-/// What PyTorch adds to the norm of the gradients before it divides by it.
+/// The constant that PyTorch adds to the norm of the gradients before dividing by it.
 const NORM_EPSILON: f64 = 1e-6;
 
-/// AdamW (arXiv 1711.05101) as PyTorch's defaults have it, with the authors' decay rule: no weight
-/// decay on a parameter with `bias` in its name, nor on those of a layer norm.
+/// AdamW (arXiv 1711.05101) with PyTorch's default betas and epsilon, and with the decay rule of the paper's code:
+/// biases and the parameters of layer norms have no weight decay.
 pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
     adamw_of(0.999, 1e-8, weight_decay)
 }
 
-/// AdamW as RoBERTa's pre-training has it (arXiv 1907.11692, section 2.4), with the same decay rule.
+/// AdamW with the betas and the epsilon of RoBERTa's pre-training (arXiv 1907.11692, section 2.4), and with the same
+/// decay rule.
 pub(crate) fn pretraining_adamw(weight_decay: f64) -> ModuleOptimizer {
     adamw_of(0.98, 1e-6, weight_decay)
 }
 
-/// [`adamw`], reading what it remembered back onto `device`. Burn reads it onto its default device first, and
-/// that may be a GPU that a run on another device has no use for, or that is not there.
+/// Like [`adamw`], but a stored state is read directly onto `device`. Burn would read it onto its default device
+/// first, which may be a GPU that this run does not use or that is not available.
 pub(crate) fn adamw_on(weight_decay: f64, device: &Device) -> ModuleOptimizer {
     let config = config(0.999, 1e-8, weight_decay);
     let on = |adamw: AdamW| OnDevice {
@@ -106,8 +107,8 @@ fn adamw_of(beta_2: f32, epsilon: f32, weight_decay: f64) -> ModuleOptimizer {
         .with_group(undecayed(), without_decay.build(), None::<GradientClipping>)
 }
 
-/// Scales the gradients so that their norm over all parameters is at most `most`, as PyTorch's
-/// `clip_grad_norm_` does, and returns the norm before. It reads the norm, and so waits for the device.
+/// Scales the gradients so that their total norm is at most `most`, as PyTorch's `clip_grad_norm_` does, and returns
+/// the norm before scaling. Reading the norm waits for the device.
 pub fn clip_gradient_norm<M: Module>(model: &M, gradients: &mut GradientsParams, most: f64) -> f64 {
     let norm = match sum_of_squares(model, gradients) {
         Some(sum) => f64::from(sum.into_scalar::<f32>()).sqrt(),
@@ -120,7 +121,7 @@ pub fn clip_gradient_norm<M: Module>(model: &M, gradients: &mut GradientsParams,
     norm
 }
 
-/// The same without reading the norm: the factor stays on the device, in single precision.
+/// Like [`clip_gradient_norm`], but does not read the norm: the factor stays on the device, in single precision.
 pub(crate) fn clip_gradient_norm_on_device<M: Module>(
     model: &M,
     gradients: &mut GradientsParams,
@@ -133,7 +134,7 @@ pub(crate) fn clip_gradient_norm_on_device<M: Module>(
     }
 }
 
-/// Of all gradients: `[1]`, unless there is none.
+/// The sum of the squares of all gradients, of shape `[1]`; `None` if there are no gradients.
 fn sum_of_squares<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
     let mut squares = Squares {
         gradients,
@@ -145,7 +146,7 @@ fn sum_of_squares<M: Module>(model: &M, gradients: &GradientsParams) -> Option<T
 
 struct ScaleOnDevice<'a> {
     gradients: &'a mut GradientsParams,
-    /// `[1]`
+    /// The shape is `[1]`.
     factor: Tensor<1>,
 }
 
@@ -208,9 +209,9 @@ mod tests {
         gradient.into_data()
     }
 
-    /// The norm is sqrt(2 (1 + 4 + 9)) = 5.29 times the factor, and that of the biases, sqrt(2).
+    /// The total norm is sqrt(2 (1 + 4 + 9)) = 5.29 times the factor, combined with that of the biases, sqrt(2).
     #[test]
-    fn clipping_on_the_device_is_clipping_on_the_host() {
+    fn clipping_on_the_device_agrees_with_clipping_on_the_host() {
         let device = mtlora_core::devices()[0].device.clone().autodiff();
         let model = LinearConfig::new(3, 2).init(&device);
         for factor in [1.0, 0.01] {

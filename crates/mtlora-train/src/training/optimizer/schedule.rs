@@ -1,5 +1,5 @@
-/// A learning rate that climbs from zero in a straight line over the warm-up steps and falls to
-/// zero at the last: transformers' `get_linear_schedule_with_warmup`.
+/// A learning rate that rises linearly from zero during the warm-up steps and then falls linearly to zero at the end,
+/// as transformers' `get_linear_schedule_with_warmup` does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WarmupLinear {
     peak: f64,
@@ -8,7 +8,7 @@ pub struct WarmupLinear {
 }
 
 impl WarmupLinear {
-    /// A schedule with this highest rate.
+    /// A schedule over `total_steps` steps with the highest rate `peak`.
     pub fn new(peak: f64, warmup_steps: usize, total_steps: usize) -> Self {
         Self {
             peak,
@@ -17,13 +17,13 @@ impl WarmupLinear {
         }
     }
 
-    /// A schedule that climbs over this part of all steps, rounded up as transformers' `Trainer` does.
+    /// A schedule whose warm-up is this share of all steps, rounded up as in transformers' `Trainer`.
     pub fn with_ratio(peak: f64, warmup_ratio: f64, total_steps: usize) -> Self {
         let warmup_steps = (warmup_ratio * total_steps as f64).ceil() as usize;
         Self::new(peak, warmup_steps, total_steps)
     }
 
-    /// The rate of a step, counted from 0.
+    /// The learning rate of a step, counted from 0.
     pub fn rate(&self, step: usize) -> f64 {
         if step < self.warmup_steps {
             return self.peak * step as f64 / self.warmup_steps as f64;

@@ -1,7 +1,7 @@
-//! What an optimizer remembers of its steps, by the parameters' paths.
+//! The state of an optimizer, by parameter paths.
 //!
-//! Burn keeps it by the parameters' identities, which are drawn anew whenever a model is made; its
-//! record in the burnpack format is the way in and out.
+//! Burn stores it by parameter ids, which differ each time a model is created. Its record in the burnpack format is
+//! the only way to read and write the state.
 
 use std::collections::BTreeMap;
 
@@ -11,32 +11,32 @@ use burn::tensor::TensorData;
 use burn_pack::{Reader, Scalar, Writer};
 use mtlora_core::{State, each_parameter};
 
-/// Burn's own name for the rank of a parameter, which it can tell from the tensors, too.
+/// Burn's name for the rank of a parameter. It is not stored, because the tensors have the rank, too.
 const RANK: &str = "__rank";
-/// Between a parameter's path and the name of what is remembered of it.
+/// Separates a parameter's path from the name of the stored value.
 const SEPARATOR: char = '/';
 
-/// Moments and counters of an optimizer, under `path/name`, as in
+/// The moments and step counters of an optimizer, under names of the form `path/name`, such as
 /// `classifier.out_proj.bias/momentum.moment_1`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OptimizerState {
-    /// The tensors.
+    /// The moments.
     pub tensors: State,
-    /// The counters.
+    /// The step counters.
     pub counters: BTreeMap<String, u64>,
 }
 
-/// Why an optimizer's state cannot be written down or read back.
+/// The reason why an optimizer's state cannot be saved or restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptimizerStateError {
-    /// Burn's record of it.
+    /// Burn's record of the state cannot be read or written.
     #[error("the optimizer's state cannot be converted: {0}")]
     Record(String),
-    /// It remembers a parameter that the model does not have.
+    /// The state has a parameter that the model does not have.
     #[error("the optimizer's state has `{name}`, but the model has no such parameter")]
     Unknown {
-        /// What is remembered.
+        /// The name of the value, as in [`OptimizerState`].
         name: String,
     },
 }
@@ -46,10 +46,10 @@ fn record(error: impl std::fmt::Display) -> OptimizerStateError {
 }
 
 impl OptimizerState {
-    /// What `optimizer` remembers.
+    /// Reads the state of `optimizer`.
     ///
     /// # Errors
-    /// When it holds something that is neither a tensor nor a counter.
+    /// When the state contains a value that is neither a tensor nor a counter.
     pub fn of(optimizer: &ModuleOptimizer) -> Result<Self, OptimizerStateError> {
         let reader = Reader::from_bytes(optimizer.into_bytes().map_err(record)?).map_err(record)?;
         let paths = reader.metadata().clone();
@@ -58,7 +58,7 @@ impl OptimizerState {
             match paths.get(id) {
                 Some(path) => Ok(format!("{path}{SEPARATOR}{name}")),
                 None => Err(record(format_args!(
-                    "`{key}` is of a parameter without a path"
+                    "`{key}` belongs to a parameter without a path"
                 ))),
             }
         };
@@ -66,7 +66,7 @@ impl OptimizerState {
         for (key, scalar) in reader.scalars() {
             if !key.ends_with(RANK) {
                 let value = u64::try_from(*scalar)
-                    .map_err(|_| record(format_args!("`{key}` is no counter")))?;
+                    .map_err(|_| record(format_args!("`{key}` is not a counter")))?;
                 state.counters.insert(name(key)?, value);
             }
         }
@@ -78,11 +78,11 @@ impl OptimizerState {
         Ok(state)
     }
 
-    /// `optimizer`, made as the one that this is of, with what that one remembered of the parameters
-    /// of `model`.
+    /// Returns `optimizer` with this state for the parameters of `model`. The optimizer must have the same
+    /// configuration as the one that the state was read from.
     ///
     /// # Errors
-    /// When the model has not one of the parameters.
+    /// When the model lacks one of the parameters.
     pub fn restore<M: Module>(
         self,
         optimizer: ModuleOptimizer,
@@ -113,7 +113,7 @@ impl OptimizerState {
             writer = writer.with_scalar(&name, Scalar::from(value));
         }
         for (path, id) in &ids {
-            // Decides which of the optimizer's groups a parameter is of.
+            // Burn assigns a parameter to one of the optimizer's groups by its path.
             writer = writer.with_metadata(&id.to_string(), path);
         }
         let bytes = writer.into_bytes().map_err(record)?;
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn another_model_with_the_same_values_goes_on_to_the_bit() {
+    fn another_model_with_the_same_values_continues_bit_for_bit() {
         let device = mtlora_core::devices()[0].device.clone().autodiff();
         let mut optimizer = adamw(0.1);
         let mut model: Linear = LinearConfig::new(4, 6).init(&device);
@@ -157,7 +157,7 @@ mod tests {
                 (&"weight/momentum.time".to_string(), &3)
             ]
         );
-        // Another process's model: other identities, the same values.
+        // A model in another process has other parameter ids but the same values.
         let other: Linear = LinearConfig::new(4, 6).init(&device);
         let other = load_state(other, all(&model)).unwrap();
         let resumed = adamw_on(0.1, &device);
