@@ -134,7 +134,7 @@ fn an_unfinished_run_is_called_so_and_its_best_state_can_be_used() {
     ] {
         let message = refused(&["predict", "--run", given]);
         assert!(
-            message.contains("is not a folder of a run or an adapter") && message.contains(said),
+            message.contains(" is not a ") && message.contains(said),
             "{message}"
         );
     }
