@@ -1,25 +1,25 @@
-//! How many floating-point operations the matrix products of a step are.
+//! Counts the floating-point operations of a step's matrix products.
 //!
-//! A product of `[m, k]` and `[k, n]` is `2 m k n`. Counted are, of what a step cannot do without:
+//! The product of `[m, k]` and `[k, n]` counts as `2 m k n` operations. The count includes the products that a step
+//! cannot avoid:
 //!
-//! - the forward pass: each linear map once for each token whose output is read (after the last
-//!   layer's keys and values of a classifier these are the first tokens only), `Q Kᵀ` and `P V` for
-//!   each pair of tokens of which one sees the other, an adapter's `A`, `T` and `B`, the head, and
-//!   the output map of a causal model for each token that is predicted;
-//! - the backward pass: of each of these once more for the gradient of its input, if something that
-//!   trains lies before it, and once more for the gradient of a weight that trains. A frozen weight
-//!   has none.
+//! - In the forward pass: each linear map, once for each token whose output is used (in a classifier, the last layer
+//!   needs only the first tokens after its keys and values); `Q Kᵀ` and `P V`, for each pair of tokens of which one
+//!   attends to the other; an adapter's `A`, `T` and `B`; the head; and a causal model's output map, for each token
+//!   that is predicted.
+//! - In the backward pass: each of these products once more for the gradient of its input, if a trainable parameter
+//!   comes before it, and once more for the gradient of a trainable weight. A frozen weight has no gradient.
 //!
-//! Not counted are norms, activations, softmax, dropout, residuals, looking up embeddings, making
-//! `T` from `C` and `D`, the optimizer, and what a backward pass computes again instead of storing
-//! it. The share of the peak that comes out is therefore that of the useful work.
+//! The count does not include norms, activations, softmax, dropout, residuals, embedding look-ups, the computation of
+//! `T` from `C` and `D`, the optimizer, and what a backward pass computes again instead of storing it. A fraction of
+//! the peak rate that is based on this count is therefore that of the useful work.
 
 use mtlora_models::{CausalModelConfig, ClassifierModelConfig, OperationCounter};
 
 use super::trains::Trains;
 
-/// The operations of a classifier's training step on sequences of these lengths, of which `trains`
-/// trains.
+/// The operations of a classifier's training step on sequences with these lengths in tokens. `trains` has the
+/// trainable parameters.
 pub fn classifier_flops(
     config: &dyn ClassifierModelConfig,
     trains: &Trains,
@@ -30,8 +30,8 @@ pub fn classifier_flops(
     count.flops
 }
 
-/// The operations of a causal model's training step on sequences of these lengths, of whose tokens
-/// `targets` are predicted, and of which `trains` trains.
+/// The operations of a causal model's training step on sequences with these lengths in tokens. `targets` is the
+/// number of predicted tokens in them, and `trains` has the trainable parameters.
 pub fn causal_flops(
     config: &dyn CausalModelConfig,
     trains: &Trains,
@@ -49,8 +49,8 @@ pub fn causal_flops(
     count.flops
 }
 
-/// The operations of writing `new` tokens after each of `prompts` prompts of `length` tokens with this number of
-/// beams: the prompt once, then a row for each beam, with keys and values kept.
+/// The operations of generating `new` tokens after each of `prompts` prompts of `length` tokens with this number of
+/// beams. The prompt is read once, and then one row per beam, with cached keys and values.
 pub fn decoding_flops(
     config: &dyn CausalModelConfig,
     [prompts, length]: [usize; 2],
@@ -62,7 +62,7 @@ pub fn decoding_flops(
     let all = |each: usize| (prompts * each) as f64;
     config.count_layers(&mut count, all(length), all(length * (length + 1) / 2));
     config.count_output_map(&mut count, all(1), false);
-    // The first token comes from the prompt, and the last one is never read.
+    // The first new token follows from the prompt, and the last one is never read.
     for read in 1..new {
         config.count_layers(&mut count, all(beams), all(beams * (length + read)));
         config.count_output_map(&mut count, all(beams), false);
@@ -70,7 +70,7 @@ pub fn decoding_flops(
     count.flops
 }
 
-/// A walk through a model, in the order of its forward pass.
+/// Counts the operations of a model in the order of its forward pass.
 struct Count<'a> {
     trains: &'a Trains,
     flops: f64,
@@ -87,7 +87,7 @@ impl OperationCounter for Count<'_> {
         let Some(factors) = self.trains.adapter(module) else {
             return self.trains.weight(module);
         };
-        // A's columns are looked up; both products have two gradients.
+        // Reading A is a look-up of its columns. The products with T and B have two gradients each.
         self.flops += 3.0 * 2.0 * rows * (factors.b + factors.t);
         true
     }
@@ -104,7 +104,8 @@ impl OperationCounter for Count<'_> {
         self.flops += product * (1.0 + f64::from(tracked) + f64::from(weight));
         let adapter = self.trains.adapter(module);
         if let Some(factors) = adapter {
-            // y, the factor's gradient, and that of the factor's input; A's is the map's input.
+            // Each factor has the product, its own gradient and the gradient of its input. A's input is that of the
+            // map.
             let of_a = 2.0 + f64::from(tracked);
             self.flops += 2.0 * rows * (of_a * factors.a + 3.0 * (factors.b + factors.t));
         }
@@ -209,7 +210,7 @@ mod tests {
             let found = trains(lm(&config), &adapter(&["wte"]));
             causal_flops(&config, &found, &lengths, targets)
         });
-        // Of A, B and T, of rank 2, each: the product, the gradient of the factor and that of its input.
+        // For A, B and T, each of rank 2: the product, the gradient of the factor, and that of its input.
         let factors = 3.0 * 2.0 * 40.0 + 3.0 * (2.0 * 8.0 + 2.0 * 2.0);
         assert_eq!(one - two, 2.0 * 3.0 * factors);
     }
@@ -222,7 +223,7 @@ mod tests {
         let method = adapter(&["layer.1.attention.self_.value"]);
         let step = classifier_flops(&config, &trains(classifier(&config), &method), &lengths);
         let factors = 2.0 * tokens * (5.0 * 16.0 + 3.0 * 4.0);
-        // Past the probabilities into the value; the output maps and the head.
+        // The backward pass goes through the head, the output maps, and the attention down to the value projection.
         let attention = 2.0 * tokens * 8.0;
         let maps = 2.0 * sequences * (8.0 * 8.0 + 2.0 * 8.0 * 16.0 + 8.0 * 8.0 + 8.0 * 2.0);
         assert_eq!(step, forward + factors + attention + maps);
@@ -233,7 +234,7 @@ mod tests {
         let (config, lengths) = (causal(), [4]);
         let found = trains(lm(&config), &adapter(&["c_attn"]));
         let factors = found.adapter("transformer.h.1.attn.c_attn").unwrap();
-        // A is [3 rank, in], B [3 width, rank], T [3 rank, 3 rank].
+        // The shapes are [3 rank, in] for A, [3 width, rank] for B and [3 rank, 3 rank] for T.
         assert_eq!([factors.a, factors.b, factors.t], [48.0, 48.0, 36.0]);
         let forward = causal_flops(&config, &Trains::default(), &lengths, 3);
         let step = causal_flops(&config, &found, &lengths, 3);
@@ -247,7 +248,7 @@ mod tests {
             panic!("RoBERTa is an encoder");
         };
         let forward = classifier_flops(&config, &Trains::default(), &[128; 16]);
-        // 85 million weights in the layers; all but keys and values of the last for first tokens.
+        // The layers have 85 million weights. In the last layer only keys and values are computed for all tokens.
         let layer = 12.0 * 768.0 * 768.0;
         let weights = 2.0 * 2048.0 * (11.0 * layer + 2.0 * 768.0 * 768.0);
         let attention = 11.0 * 4.0 * 16.0 * 128.0 * 128.0 * 768.0;
@@ -260,7 +261,7 @@ mod tests {
         let config = causal();
         let one = decoding_flops(&config, [1, 6], 3, 1);
         assert_eq!(one, causal_flops(&config, &Trains::default(), &[6], 1));
-        // Greedy decoding does what reading the whole text does, and more of the output map.
+        // Greedy decoding does what reading the whole text does, plus more products with the output map.
         let greedy = decoding_flops(&config, [1, 6], 1, 5);
         let read = causal_flops(&config, &Trains::default(), &[10], 5);
         assert!((greedy / read - 1.0).abs() < 1e-12);

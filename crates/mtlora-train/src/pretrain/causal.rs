@@ -1,4 +1,4 @@
-//! Causal pre-training: the model learns to name each next token.
+//! Causal pre-training: the model learns to predict each next token.
 
 use std::time::Instant;
 
@@ -10,29 +10,28 @@ use crate::pretrain::masked_lm::{PretrainError, PretrainProgress};
 use crate::pretrain::steps::{PretrainSteps, endless};
 use crate::training::learner::BatchLoss;
 
-/// How to pre-train.
+/// The options of causal pre-training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CausalPretrainOptions {
-    /// Optimizer steps; the lines are gone through as often as it takes.
+    /// The number of optimizer steps. The lines are repeated as often as needed.
     pub steps: usize,
-    /// Sequences in a batch. An epoch's last batch has what is left.
+    /// The number of sequences in a batch. The last batch of an epoch may have fewer.
     pub batch: usize,
-    /// Batches to a step, at least 1. A step descends the mean over the tokens of all of them, so that how it is split
-    /// makes no difference. An epoch's last step has what is left.
+    /// The number of batches in a step; 0 counts as 1. The loss of a step is the mean over the tokens of all its
+    /// batches, so it does not depend on how the step is split. The last step of an epoch may have fewer batches.
     pub gradient_accumulation: usize,
-    /// The highest learning rate.
+    /// The highest learning rate of the schedule.
     pub lr: f64,
-    /// The part of all steps over which the learning rate climbs.
+    /// The share of all steps over which the learning rate rises.
     pub warmup_ratio: f64,
-    /// AdamW's decoupled weight decay; biases and layer norms have none.
+    /// AdamW's decoupled weight decay. Biases and layer norms have none.
     pub weight_decay: f64,
-    /// Seed of the data's order and of dropout.
+    /// The seed of the data's order and of dropout.
     pub seed: u64,
 }
 
-/// Trains `model`, which is on an autodiff `device`, to name each next token of `lines`, each a
-/// sequence of its own between two end-of-text tokens, cut to the model's length. Returns it
-/// without gradients.
+/// Trains `model` on an autodiff `device` to predict each next token of `lines`, and returns it without gradients.
+/// Each line is a sequence of its own between two end-of-text tokens, truncated to the model's maximum length.
 ///
 /// The learning rate is that of [`WarmupLinear`](crate::WarmupLinear). On a CPU, the same arguments
 /// give the same model.
@@ -56,7 +55,7 @@ pub fn pretrain_causal(
         ids.extend(text.encode_first(line, config.max_tokens())?);
         ids.push(end);
         ids.truncate(config.max_tokens());
-        // Two end marks with nothing between teach nothing.
+        // Two end-of-text tokens without text between them teach nothing.
         if ids.len() > 2 {
             sequences.push(ids);
         }
@@ -82,7 +81,7 @@ pub fn pretrain_causal(
 
     for step in batches.take(options.steps) {
         let start = Instant::now();
-        // Each sequence's tokens but the first.
+        // The model predicts every token of a sequence except the first.
         let terms = step.iter().flatten().map(|at| sequences[*at].len() - 1);
         let terms = terms.sum();
         model = steps.take(model, step, terms, start, |model, batch| {
@@ -93,7 +92,7 @@ pub fn pretrain_causal(
     Ok(model.valid())
 }
 
-/// The losses on each next token of these sequences.
+/// The summed loss on each next token of these sequences.
 fn loss<'a>(
     model: &CausalLm,
     sequences: impl Iterator<Item = &'a [u32]>,
@@ -130,7 +129,7 @@ mod tests {
             end_of_text: 0,
         })
         .unwrap();
-        // The CPU's generator is one for the process, and other tests draw from it meanwhile.
+        // The CPU's random generator is shared by the whole process, and other tests use it at the same time.
         (config.embd_pdrop, config.attn_pdrop, config.resid_pdrop) = (0.0, 0.0, 0.0);
         config
     }
@@ -179,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_one_model() {
-        // More steps than an epoch has.
+        // The number of steps is larger than that of an epoch.
         let [one, again, other] = [3, 3, 4].map(|seed| run(&options(21, seed)).unwrap());
         assert_eq!(one.1, again.1);
         assert!(one.2 == again.2);
@@ -209,7 +208,7 @@ mod tests {
         }
     }
 
-    /// 300 lines are 25 steps of 12 sequences, however these are split.
+    /// 300 lines make 25 steps of 12 sequences, however the steps are split.
     #[test]
     fn a_step_of_several_batches_is_the_step_of_one() {
         let run = |batch, gradient_accumulation| {
@@ -224,7 +223,7 @@ mod tests {
         let whole = run(12, 1);
         for (batch, accumulation) in [(4, 3), (6, 2), (5, 3), (1, 12)] {
             let split = run(batch, accumulation);
-            // Steps of 5, 5 and 5 are others.
+            // Steps of 5, 5 and 5 sequences give another result.
             let same = batch * accumulation == 12;
             let apart = whole.iter().zip(&split).map(|(a, b)| (a - b).abs());
             let most = apart.fold(0.0, f64::max);

@@ -1,4 +1,4 @@
-//! Masked-language-model pre-training: the model learns to name tokens that are hidden from it.
+//! Masked-language-model pre-training: the model learns to predict masked tokens.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,63 +16,62 @@ use rand_chacha::rand_core::SeedableRng;
 use crate::pretrain::steps::{PretrainSteps, endless};
 use crate::training::learner::BatchLoss;
 
-/// The masks' stream of random numbers; the epochs' orders, which have the same seed, count theirs
-/// from 0.
+/// The stream of random numbers for the masks. The shuffles of the epochs use the same seed with the streams from 0.
 const MASK_STREAM: u64 = u64::MAX;
 
-/// How to pre-train.
+/// The options of masked-language-model pre-training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PretrainOptions {
-    /// Optimizer steps; the lines are gone through as often as it takes.
+    /// The number of optimizer steps. The lines are repeated as often as needed.
     pub steps: usize,
-    /// Sequences in a batch. An epoch's last batch has what is left.
+    /// The number of sequences in a batch. The last batch of an epoch may have fewer.
     pub batch: usize,
-    /// Batches to a step, at least 1. A step descends the mean over the chosen places of all of them, so that how it is
-    /// split makes no difference. An epoch's last step has what is left.
+    /// The number of batches in a step; 0 counts as 1. The loss of a step is the mean over the chosen tokens of all
+    /// its batches, so it does not depend on how the step is split. The last step of an epoch may have fewer batches.
     pub gradient_accumulation: usize,
-    /// The highest learning rate.
+    /// The highest learning rate of the schedule.
     pub lr: f64,
-    /// The part of all steps over which the learning rate climbs.
+    /// The share of all steps over which the learning rate rises.
     pub warmup_ratio: f64,
-    /// AdamW's decoupled weight decay; biases and layer norms have none.
+    /// AdamW's decoupled weight decay. Biases and layer norms have none.
     pub weight_decay: f64,
-    /// The part of a step's tokens, special ones aside, that the model has to name. At least one
-    /// is chosen whatever it says.
+    /// The share of a step's tokens, not counting special tokens, that the model has to predict. At least one token
+    /// is chosen, whatever the share.
     pub mask_probability: f64,
-    /// Seed of the data's order, of the masks and of dropout.
+    /// The seed of the data's order, of the masks and of dropout.
     pub seed: u64,
 }
 
-/// One optimizer step.
+/// A report on one optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PretrainProgress {
-    /// From 1.
+    /// The number of the step, counted from 1.
     pub step: usize,
-    /// Of how many.
+    /// The total number of steps.
     pub steps: usize,
-    /// The step's mean cross-entropy before it was made, in nats a token that was to be named.
+    /// The loss of the step before the update: the mean cross-entropy of the predicted tokens, in nats.
     pub loss: f64,
-    /// The step's speed, counting every token that the model read.
+    /// The speed of the step in tokens per second, counting every token that the model read.
     pub tokens_per_second: f64,
 }
 
-/// Why pre-training ended before its end.
+/// The reason why pre-training failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PretrainError {
-    /// No line has a token that can be hidden.
+    /// No line has a token that can be masked.
     #[error("there is no text to pre-train on: every line is empty")]
     NoText,
-    /// The tokenizer has nothing to hide tokens with.
+    /// The tokenizer has no mask token.
     #[error(
-        "the tokenizer has no mask token, `<mask>` or `[MASK]`, which pre-training hides tokens \
-         with; take one that has it"
+        "the tokenizer has no mask token (`<mask>` or `[MASK]`), which masked-language-model pre-training needs; \
+         use a tokenizer that has one"
     )]
     NoMaskToken,
-    /// A line that cannot be encoded.
+    /// A line cannot be encoded.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A sequence without tokens.
+    /// A sequence has no tokens.
     #[error(transparent)]
     SequenceOffsets(#[from] SequenceOffsetsError),
     /// The loss is not finite.
@@ -81,22 +80,22 @@ pub enum PretrainError {
          or a longer warm-up"
     )]
     NotFinite {
-        /// The step, from 1.
+        /// The number of the step, counted from 1.
         step: usize,
     },
-    /// The device could not give its result.
+    /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
 }
 
-/// Trains `model`, which is on an autodiff `device`, to name hidden tokens of `lines`, each a
-/// sequence of its own. Returns it without gradients.
+/// Trains `model` on an autodiff `device` to predict masked tokens of `lines`, and returns it without gradients. Each
+/// line is a sequence of its own.
 ///
-/// As in BERT (arXiv 1810.04805, section 3.1), `mask_probability` of the tokens are chosen, of which
-/// 80 % are hidden by the mask token, 10 % replaced by a random one and 10 % left as they are; the
-/// loss is the mean cross-entropy at the chosen places. As in RoBERTa (arXiv 1907.11692, sections
-/// 2.4 and 4.1), they are chosen anew each time a line is read, there is no other objective, and
-/// AdamW has the betas 0.9 and 0.98 and the epsilon 1e-6.
+/// As in BERT (arXiv 1810.04805, section 3.1), the share `mask_probability` of the tokens is chosen. 80 % of the
+/// chosen tokens are replaced by the mask token, 10 % by a random token, and 10 % stay as they are. The loss is the
+/// mean cross-entropy of the chosen tokens. As in RoBERTa (arXiv 1907.11692, sections 2.4 and 4.1), the tokens are
+/// chosen again each time that a line is read, there is no other objective, and AdamW has the betas 0.9 and 0.98 and
+/// the epsilon 1e-6.
 ///
 /// The learning rate is that of [`WarmupLinear`](crate::WarmupLinear). On a CPU, the same arguments
 /// give the same model.
@@ -143,7 +142,7 @@ pub fn pretrain(
     for step in batches.take(options.steps) {
         let start = Instant::now();
         let mut order = step.concat();
-        // As one batch has it, so that how a step is split says nothing about what is hidden.
+        // The order is that of a single batch, so that the masks do not depend on how the step is split.
         order.sort_by_key(|at| lengths[*at]);
         let mut chosen: Vec<Tokens> = order.iter().map(|at| sequences[*at].clone()).collect();
         let hidden = masking.hide(&mut chosen, &mut rng);
@@ -151,7 +150,7 @@ pub fn pretrain(
         let masked: BTreeMap<usize, Masked> =
             order.into_iter().zip(apart(chosen, hidden)).collect();
         let batches = step.iter().map(|batch| batch.iter().map(|at| &masked[at]));
-        // Without anything hidden there is no loss.
+        // Batches without a chosen token have no loss.
         let batches = batches
             .map(Iterator::collect::<Vec<_>>)
             .filter(|batch| batch.iter().any(|one| !one.hidden.places.is_empty()));
@@ -162,14 +161,14 @@ pub fn pretrain(
     Ok(model.valid())
 }
 
-/// A sequence with some of its tokens hidden.
+/// A sequence with its chosen tokens.
 struct Masked {
     tokens: Tokens,
-    /// Places from its own beginning.
+    /// The places are counted from the beginning of the sequence.
     hidden: Hidden,
 }
 
-/// The sequences of a strip, each with what is hidden in it.
+/// Splits the chosen tokens of a packed batch by sequence.
 fn apart(sequences: Vec<Tokens>, mut hidden: Hidden) -> Vec<Masked> {
     let one = |tokens: Tokens| {
         let rest = hidden.split_off(tokens.len());
@@ -179,7 +178,7 @@ fn apart(sequences: Vec<Tokens>, mut hidden: Hidden) -> Vec<Masked> {
     sequences.into_iter().map(one).collect()
 }
 
-/// The cross-entropies at the chosen places.
+/// The summed cross-entropy of the chosen tokens.
 fn loss(
     model: &MaskedLm,
     config: &dyn TextConfig,
@@ -204,17 +203,18 @@ fn loss(
     })
 }
 
-/// What the model has to name.
+/// The tokens that the model has to predict.
 #[derive(Debug, PartialEq)]
 struct Hidden {
-    /// Rows of the strip, ascending.
+    /// The rows of these tokens in the packed batch, ascending.
     places: Vec<i32>,
-    /// The tokens that were there.
+    /// The original token ids.
     ids: Vec<i32>,
 }
 
 impl Hidden {
-    /// Keeps what is in the first so many rows, and returns the rest, as rows of a strip that begins after them.
+    /// Keeps the tokens in the first `rows` rows and returns the others, whose rows are then counted from the end of
+    /// these.
     fn split_off(&mut self, rows: usize) -> Self {
         let kept = self
             .places
@@ -230,10 +230,10 @@ impl Hidden {
     }
 }
 
-/// How tokens are hidden.
+/// Chooses and replaces the tokens that the model has to predict.
 struct Masking {
     mask: u32,
-    /// Tokens that are never hidden nor drawn, sorted.
+    /// The tokens that are never masked and never used as random replacements, sorted.
     special: Vec<u32>,
     /// All other tokens.
     ordinary: Vec<u32>,
@@ -244,7 +244,7 @@ impl Masking {
     fn new(text: &TextEncoder, probability: f64) -> Result<Self, PretrainError> {
         let mask = text.mask_token_id().ok_or(PretrainError::NoMaskToken)?;
         let mut special = text.special_token_ids().to_vec();
-        // A tokenizer's file need not call it special.
+        // A tokenizer file may not list the mask token as special.
         special.push(mask);
         special.sort_unstable();
         let vocabulary = u32::try_from(text.vocab_size()).unwrap_or(u32::MAX);
@@ -261,8 +261,8 @@ impl Masking {
         self.special.binary_search(&id).is_err()
     }
 
-    /// Changes the tokens of `batch`, all of a step's sequences, and tells what they were. The number of chosen tokens
-    /// is the rounded part of them, so that batches of one size have logits of one size.
+    /// Masks tokens of `batch`, which has all sequences of a step, and returns the original ids. The number of chosen
+    /// tokens is rounded, so that batches of the same size have logits of the same size.
     fn hide(&self, batch: &mut [Tokens], rng: &mut ChaCha8Rng) -> Hidden {
         let ids = batch.iter_mut().flat_map(|tokens| &mut tokens.ids);
         let mut candidates: Vec<(usize, &mut u32)> = ids
@@ -326,7 +326,7 @@ mod tests {
                 max_tokens: MAX_TOKENS,
             };
             let mut config = EncoderConfig::new(Architecture::Roberta, sizes).unwrap();
-            // The CPU's generator is one for the process, and other tests draw from it meanwhile.
+            // The CPU's random generator is shared by the whole process, and other tests use it at the same time.
             config.hidden_dropout_prob = 0.0;
             config.attention_probs_dropout_prob = 0.0;
             let path = PathBuf::from("tokenizer.json");
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn a_seed_gives_one_model() {
         let setup = Setup::new();
-        // More steps than an epoch has.
+        // The number of steps is larger than that of an epoch.
         let [one, again, other] = [3, 3, 4].map(|seed| setup.run(&options(21, seed)).unwrap());
         assert_eq!(one.0, again.0);
         assert!(one.1 == again.1);
@@ -467,12 +467,12 @@ mod tests {
                 "{count} of {all}"
             );
         }
-        // Dynamic: 1 - 0.85^40 is 99.8 %.
+        // The masks are dynamic: 1 - 0.85^40 is 99.8 %.
         let reached = ever.iter().filter(|ever| **ever).count();
         assert!(reached as f64 > 0.99 * may as f64, "{reached} of {may}");
     }
 
-    /// As [`Masked`] sequences of one step: of the lines with these indices, by length.
+    /// The [`Masked`] sequences of one step on the lines with these indices, sorted by length.
     fn masked(setup: &Setup, which: &[usize], probability: f64, seed: u64) -> Vec<Masked> {
         let masking = Masking::new(&setup.text, probability).unwrap();
         let rows: Vec<_> = which
@@ -510,7 +510,7 @@ mod tests {
         }
     }
 
-    /// 300 lines are 25 steps of 12 sequences, however these are split.
+    /// 300 lines make 25 steps of 12 sequences, however the steps are split.
     #[test]
     fn a_step_of_several_batches_is_the_step_of_one() {
         let setup = Setup::new();
@@ -518,7 +518,8 @@ mod tests {
             let options = PretrainOptions {
                 batch,
                 gradient_accumulation,
-                // Short lines have no hidden token then, and batches of one of them have none.
+                // With this probability short lines have no chosen token, and neither have batches of a single short
+                // line.
                 mask_probability: 0.05,
                 lr: 1e-3,
                 ..options(27, 0)
@@ -528,7 +529,7 @@ mod tests {
         let whole = run(12, 1);
         for (batch, accumulation) in [(4, 3), (6, 2), (5, 3), (1, 12)] {
             let split = run(batch, accumulation);
-            // Steps of 5, 5 and 5 are others.
+            // Steps of 5, 5 and 5 sequences give another result.
             let same = batch * accumulation == 12;
             let apart = whole.iter().zip(&split).map(|(a, b)| (a - b).abs());
             let most = apart.fold(0.0, f64::max);
@@ -546,7 +547,7 @@ mod tests {
             ids: vec![0; length],
             type_ids: vec![0; length],
         };
-        // The rows from 0, 3, 6 and 9.
+        // The sequences begin at the rows 0, 3, 6 and 9.
         let found = apart([3, 3, 3, 1].map(tokens).to_vec(), hidden);
         let found: Vec<_> = found
             .into_iter()

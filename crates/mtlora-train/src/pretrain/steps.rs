@@ -1,4 +1,4 @@
-//! The optimizer's steps of pre-training, whatever the model has to name.
+//! The optimizer steps of pre-training, for both kinds of language modelling.
 
 use std::time::Instant;
 
@@ -16,8 +16,8 @@ use crate::training::optimizer::adamw::pretraining_adamw;
 use crate::training::optimizer::schedule::WarmupLinear;
 use crate::training::step::accumulate;
 
-/// The batches of each step, without end: epoch after epoch, so many sequences to a batch and so many batches to a
-/// step. An epoch's last step has what is left.
+/// An endless iterator over the batches of each step, epoch after epoch, with `sequences` sequences in a batch and
+/// `accumulation` batches in a step. The last step of an epoch may have fewer.
 pub(crate) fn endless<'a>(
     lengths: &'a [usize],
     sequences: usize,
@@ -39,28 +39,28 @@ impl From<FitError> for PretrainError {
             FitError::Device(reason) => PretrainError::Device(reason),
             FitError::Model(error) => PretrainError::Model(error),
             FitError::SequenceOffsets(error) => PretrainError::SequenceOffsets(error),
-            // Steps of pre-training fail in no other way.
+            // Pre-training has no other errors.
             other => PretrainError::Device(other.to_string()),
         }
     }
 }
 
-/// AdamW and its learning rate, step by step.
+/// Makes steps with AdamW and its learning-rate schedule.
 pub(crate) struct PretrainSteps<'a> {
     optimizer: ModuleOptimizer,
     schedule: WarmupLinear,
     done: usize,
     steps: usize,
     reading: LossReading,
-    /// The numbers of the steps whose losses have not been read.
+    /// The numbers of the steps whose losses have not been read yet.
     losses: LossQueue<usize>,
-    /// Tokens of these steps, and when the first of them began.
+    /// The number of tokens in these steps, and the time when the first of them started.
     unread: Option<(usize, Instant)>,
     progress: &'a mut dyn FnMut(PretrainProgress),
 }
 
 impl<'a> PretrainSteps<'a> {
-    /// Before the first of `steps`. `progress` hears of each.
+    /// The state before the first of `steps` steps. `progress` is called for each step.
     pub(crate) fn new(
         lr: f64,
         warmup_ratio: f64,
@@ -82,11 +82,11 @@ impl<'a> PretrainSteps<'a> {
         }
     }
 
-    /// The next step, begun at `start`: down the losses of its `batches`, whose sums `loss_of` makes, divided by the
-    /// number of the step's `terms`, the tokens that are to be named in it.
+    /// Makes the next step, which was started at `start`. `loss_of` returns the summed loss of one of its `batches`,
+    /// and the sum over all of them is divided by `terms`, the number of predicted tokens in the step.
     ///
     /// # Errors
-    /// Those of `loss_of`; when the device fails or a loss is not finite.
+    /// When `loss_of` fails, the device fails, or a loss is not finite.
     pub(crate) fn take<M: Module, B>(
         &mut self,
         model: M,
@@ -111,7 +111,7 @@ impl<'a> PretrainSteps<'a> {
         Ok(model)
     }
 
-    /// Reads the losses of the steps that were not reported, and reports these.
+    /// Reads the losses of the steps that were not reported yet, and reports them.
     fn report(&mut self) -> Result<(), FitError> {
         let Some((tokens, began)) = self.unread.take() else {
             return Ok(());

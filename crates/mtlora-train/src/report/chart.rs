@@ -27,7 +27,7 @@ pub(super) struct Series {
     pub(super) behind: Vec<(f64, f64)>,
     /// Whether each point is marked with a dot.
     pub(super) dots: bool,
-    /// The index of the best point.
+    /// The step of the best point.
     pub(super) best: Option<f64>,
 }
 
