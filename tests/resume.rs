@@ -368,19 +368,19 @@ fn a_damaged_checkpoint_is_told_and_an_older_one_taken() {
     let told = format!("{}: is damaged: ", newest.display());
     assert!(text.contains(&told), "{text}");
     assert!(
-        text.contains("falls back to the last whole checkpoint: goes on after step 17"),
+        text.contains("resuming from the last undamaged checkpoint, after step 17"),
         "{text}"
     );
     Ended::of(&out).assert_same(&expected, "one damaged");
 
-    // None is whole: from the beginning.
+    // Every checkpoint is damaged, so the run starts from the beginning.
     fs::remove_file(out.join("results.json")).unwrap();
     for folder in checkpoints(&out) {
         damage(&folder);
     }
     let text = done(&resume(&out));
     assert!(
-        text.contains("no checkpoint is whole: the run starts from the beginning"),
+        text.contains("every checkpoint is damaged: the run starts from the beginning"),
         "{text}"
     );
     Ended::of(&out).assert_same(&expected, "all damaged");
@@ -427,7 +427,7 @@ fn a_disk_that_fills_up_leaves_what_was_saved() {
     });
     assert_eq!(hidden.count(), 0);
     let text = done(&resume(&out));
-    assert!(text.contains("goes on after step 4"), "{text}");
+    assert!(text.contains("resuming after step 4"), "{text}");
     Ended::of(&out).assert_same(&expected, "full");
 }
 

@@ -140,7 +140,7 @@ fn of_one_base<S: ModelSpec>(adapters: &[NamedAdapter<S>]) -> Result<&NamedAdapt
     let base = first.spec.base();
     let described = |name: &str, base: &BaseSpec| {
         format!(
-            "{name} is over {} in {}",
+            "{name} has {} in {}",
             base.model.display(),
             base.adapter.base_dtype
         )

@@ -47,24 +47,24 @@ pub enum RunError {
     /// A run cannot be resumed.
     #[error(transparent)]
     Resume(#[from] ResumeError),
-    /// An option is out of its range.
+    /// An option is out of range.
     #[error(transparent)]
     Option(#[from] OptionError),
     /// Settings contradict each other.
     #[error("{0}")]
     Settings(&'static str),
-    /// The folder for a new run has files in it.
+    /// The folder of a new run is not empty.
     #[error("{}: exists and is not empty; name another folder, or pass --overwrite", .folder.display())]
     NotEmpty {
         /// The folder.
         folder: PathBuf,
     },
-    /// The folder is not a run's.
+    /// The folder is not that of a run.
     #[error("{} is not a run folder: {reason}", .folder.display())]
     NotARun {
         /// The folder.
         folder: PathBuf,
-        /// What it is, or what is missing.
+        /// What the folder is, or what is missing in it.
         reason: String,
     },
     /// Another process is training the run.
@@ -78,37 +78,39 @@ pub enum RunError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file of the run is not valid.
+    /// A file of the run is invalid.
     #[error("{}: {source}", .path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A run that has no adapter cannot share its base model with others.
+    /// A run without an adapter cannot share its base model with others.
     #[error("{}: {reason}", .folder.display())]
     NotShareable {
         /// The run's folder.
         folder: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Adapters that are to be loaded together are over different base models.
-    #[error("adapters over one base model are needed: {first} and {other}")]
+    /// Adapters that are loaded together have different base models.
+    #[error(
+        "the adapters must have the same base model in the same precision: {first}, and {other}"
+    )]
     DifferentBases {
-        /// The first adapter, and its base model.
+        /// The name and the base model of the first adapter.
         first: String,
-        /// The other one, and its base model.
+        /// The name and the base model of the other adapter.
         other: String,
     },
 }
 
 impl RunError {
-    /// A file of a run that is not valid.
+    /// An error about an invalid file of a run.
     pub(crate) fn invalid(
         path: impl Into<PathBuf>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -120,7 +122,7 @@ impl RunError {
     }
 }
 
-/// An error of a run that an observer passed through the training loop is that error again.
+/// Unwraps an error of a run that an observer passed through the training loop.
 impl From<FitError> for RunError {
     fn from(error: FitError) -> Self {
         match error {
@@ -133,7 +135,7 @@ impl From<FitError> for RunError {
     }
 }
 
-/// An [`Observer`](crate::Observer) that writes to a run's folder reports its errors so.
+/// Lets an [`Observer`](crate::Observer) that writes to a run's folder return the errors of the run.
 impl From<RunError> for FitError {
     fn from(error: RunError) -> Self {
         match error {

@@ -2,11 +2,11 @@
 
 /// The configuration.
 pub(crate) const CONFIG: &str = "run.toml";
-/// The metrics of each step and each evaluation.
+/// The metrics of each step and of each evaluation.
 pub(crate) const LOG: &str = "metrics.jsonl";
-/// The outcome.
+/// The results.
 pub(crate) const RESULTS: &str = "results.json";
-/// The folder of the checkpoints.
+/// The folder with the checkpoints.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
-/// Locked by the process that trains the run.
+/// The file that is locked while a process trains the run.
 pub(crate) const LOCK: &str = ".lock";

@@ -1,4 +1,4 @@
-//! A run's folder: its configuration, what was trained, and its log.
+//! A run's folder, with its configuration, its trained values and its log.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -23,7 +23,7 @@ use crate::run::results::RunResults;
 use crate::run::unfinished::{explain_not_a_run, run_of_checkpoint};
 use crate::training::snapshot::{ResumeError, Snapshot, changed};
 
-/// The files that a run writes, apart from checkpoints and curves.
+/// The files that a run writes, except for checkpoints, event files and the lock.
 const FILES: [&str; 7] = [
     CONFIG,
     RESULTS,
@@ -33,17 +33,17 @@ const FILES: [&str; 7] = [
     TRAINED_FILE,
     LOG,
 ];
-/// How often locking is tried again while another process holds the lock.
+/// The number of further attempts to lock a run while another process holds the lock.
 const LOCK_TRIES: usize = 4;
-/// The pause before each of these tries.
+/// The pause before each attempt.
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
-/// Where a run is resumed.
+/// The point from which a run is resumed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rewound {
-    /// What training starts from; `None` stands for the beginning.
+    /// The state from which the training is resumed; `None` means from the beginning.
     pub snapshot: Option<Snapshot>,
-    /// What the user should know, one line each.
+    /// Notes for the user, one line each.
     pub notes: Vec<String>,
 }
 
@@ -51,15 +51,16 @@ pub struct Rewound {
 #[derive(Clone, Debug)]
 pub struct Run {
     folder: PathBuf,
-    /// Held while it trains.
+    /// The lock, which is held while the run is trained.
     _lock: Option<Arc<File>>,
 }
 
 impl Run {
-    /// A new folder with the resolved configuration in it, to train in.
+    /// Creates a folder with the configuration of a new run, and locks it for training.
     ///
     /// # Errors
-    /// If the folder exists and is not empty, unless `overwrite`; if a run is being trained in it; if it cannot be written.
+    /// If the folder is not empty and `overwrite` is false, another process is training a run in it, or it cannot be
+    /// written.
     pub fn create(folder: &Path, overwrite: bool, config: &RunConfig) -> Result<Self, RunError> {
         let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
         if occupied && !overwrite {
@@ -69,7 +70,7 @@ impl Run {
         }
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
         let run = Self::locked(folder)?;
-        // The configuration first: without it, what is left of an older run does not count as a run.
+        // The configuration is removed first: without it the remaining files of an older run are not taken for a run.
         for old in FILES {
             let path = run.path(old);
             if path.exists() {
@@ -84,10 +85,10 @@ impl Run {
         Ok(run)
     }
 
-    /// The run in `folder` and its configuration.
+    /// Opens the run in `folder` and reads its configuration.
     ///
     /// # Errors
-    /// If the folder has no readable `run.toml`, or one of a build with another format.
+    /// If the folder has no readable `run.toml`, or its format is unknown.
     pub fn open(folder: &Path) -> Result<(Self, RunConfig), RunError> {
         let path = folder.join(CONFIG);
         // A checkpoint has a copy of the configuration.
@@ -99,7 +100,7 @@ impl Run {
         }
         let text = fs::read_to_string(&path).map_err(|error| {
             let reason = match error.kind() {
-                // The folder itself may be a file.
+                // The path may be that of a file.
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                     explain_not_a_run(path.parent().unwrap_or(&path))
                 }
@@ -118,10 +119,10 @@ impl Run {
         Ok((run, config))
     }
 
-    /// The same run, locked for training: until the result is dropped, no other process can train it.
+    /// Locks the run for training. Until the result is dropped, no other process can train it.
     ///
     /// # Errors
-    /// If another process is training it.
+    /// If another process is training the run.
     pub fn lock(self) -> Result<Self, RunError> {
         Self::locked(&self.folder)
     }
@@ -132,7 +133,7 @@ impl Run {
         let options = OpenOptions::new().create(true).append(true).clone();
         let file = options.open(&path).map_err(at)?;
         let mut locked = file.try_lock();
-        // Checking whether a run is being trained holds the lock for a moment; wait that long.
+        // A check whether the run is being trained holds the lock for a moment, so it is worth trying again.
         for _ in 0..LOCK_TRIES {
             if !matches!(locked, Err(TryLockError::WouldBlock)) {
                 break;
@@ -147,7 +148,7 @@ impl Run {
                     folder: folder.to_path_buf(),
                 });
             }
-            // There are file systems without locks.
+            // Some file systems do not support locks.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(at(error).into()),
         }
@@ -157,7 +158,7 @@ impl Run {
         })
     }
 
-    /// Whether a folder is a run's, and not only an adapter's.
+    /// Whether `folder` is a run's folder and not only that of an adapter.
     pub fn is_in(folder: &Path) -> bool {
         folder.join(CONFIG).exists()
     }
@@ -172,7 +173,7 @@ impl Run {
         MetricsLog::of_run(&self.folder)
     }
 
-    /// Writes the outcome of the run, which marks it as complete.
+    /// Writes the results of the run, which marks it as complete.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -180,10 +181,10 @@ impl Run {
         Ok(results.write(&self.folder)?)
     }
 
-    /// The outcome of the run, if it is complete.
+    /// The results of the run, if it is complete.
     ///
     /// # Errors
-    /// If `results.json` cannot be read.
+    /// If `results.json` is invalid or cannot be read.
     pub fn results(&self) -> Result<Option<RunResults>, RunError> {
         RunResults::read(&self.folder).map_err(|error| {
             let path = self.path(RESULTS);
@@ -196,11 +197,11 @@ impl Run {
         Checkpoints::new(self.path(CHECKPOINTS))
     }
 
-    /// Puts the folder back to the state of its newest whole checkpoint, or to the beginning if there is none.
+    /// Resets the folder to its newest undamaged checkpoint, or to the beginning if there is none.
     ///
     /// # Errors
-    /// If a setting in `run.toml` has changed that may not, the checkpoint has an unknown format, or the operating system
-    /// refuses.
+    /// If a setting in `run.toml` has changed that must not, the checkpoint has an unknown format, or a file cannot
+    /// be read or written.
     pub fn rewind(&self, format: &TrainedFormat) -> Result<Rewound, RunError> {
         self.sweep()?;
         let (kept, damages) = self.checkpoints().newest()?;
@@ -209,7 +210,7 @@ impl Run {
             let why = if damages.is_empty() {
                 "there is no checkpoint yet"
             } else {
-                "no checkpoint is whole"
+                "every checkpoint is damaged"
             };
             notes.push(format!("{why}: the run starts from the beginning"));
             self.log().cut(0)?;
@@ -224,12 +225,12 @@ impl Run {
         }
         let step = kept.snapshot.step;
         notes.push(if damages.is_empty() {
-            format!("goes on after step {step}")
+            format!("resuming after step {step}")
         } else {
-            format!("falls back to the last whole checkpoint: goes on after step {step}")
+            format!("resuming from the last undamaged checkpoint, after step {step}")
         });
         if self.log().cut(kept.log_bytes)? < kept.log_bytes {
-            notes.push(format!("{LOG} has lost lines from before step {step}"));
+            notes.push(format!("{LOG} lacks lines from before step {step}"));
         }
         if let Some(best) = &kept.snapshot.best {
             self.save_state(format, &best.values)?;
@@ -240,8 +241,8 @@ impl Run {
         })
     }
 
-    /// The first setting that is not what it was when a checkpoint was made, although it may not change. `earlier` is
-    /// the checkpoint's copy of `run.toml`.
+    /// The first setting that has changed since a checkpoint was made although it must not. `earlier` is the
+    /// checkpoint's copy of `run.toml`.
     fn changed(&self, earlier: &str) -> Result<Option<ResumeError>, RunError> {
         let read = |text: &str| file::read(text).map_err(|error| RunError::invalid(CONFIG, error));
         let table = |config: &RunConfig| {
@@ -253,7 +254,7 @@ impl Run {
         Ok(changed(&table(&was)?, &table(&is)?))
     }
 
-    /// Removes the unfinished files that a killed program left.
+    /// Removes unfinished files of a killed program.
     fn sweep(&self) -> Result<(), RunError> {
         let at = |error| ModelError::write(&self.folder, error);
         for entry in fs::read_dir(&self.folder).map_err(at)? {
@@ -280,8 +281,8 @@ impl Run {
         })
     }
 
-    /// Writes the trained values: in PEFT's format, if an adapter is trained. Older values are replaced only when the new
-    /// ones are whole.
+    /// Writes the trained values, for an adapter in PEFT's format. Existing values are replaced only when the new
+    /// ones are complete.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -301,13 +302,13 @@ mod tests {
     use crate::run::config::settings::example;
 
     #[test]
-    fn what_a_killed_program_was_writing_is_removed() {
+    fn unfinished_files_of_a_killed_program_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let run = Run::create(folder.path(), false, &example()).unwrap();
         let put = |name: &str| fs::write(folder.path().join(name), "x").unwrap();
         put(".adapter_model.safetensors.41-0.tmp");
         put(".trained.safetensors.41-1.tmp");
-        // Somebody else's.
+        // These files do not belong to the run.
         put(".notes.41-0.tmp");
         put(".adapter_model.safetensors.backup");
         run.sweep().unwrap();

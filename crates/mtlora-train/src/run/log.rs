@@ -12,17 +12,17 @@ use crate::run::file_names::LOG;
 use crate::run::results::MetricValues;
 use crate::training::observer::StepReport;
 
-/// The line of an optimizer step.
+/// The line of a training step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoggedStep {
-    /// The number of the step, from 1.
+    /// The number of the step, counted from 1.
     pub step: usize,
-    /// The number of steps that the run makes.
+    /// The total number of steps of the run.
     pub steps: usize,
-    /// Passes over the data so far.
+    /// The number of passes over the data so far, including fractions.
     #[serde(default)]
     pub epoch: f64,
-    /// The loss that the step descended; NaN, which JSON writes as `null`, where training diverged.
+    /// The loss of the step before the update. JSON represents NaN, which means that training diverged, as `null`.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// The learning rate of the step.
@@ -44,7 +44,7 @@ impl From<&StepReport> for LoggedStep {
 /// The line of an evaluation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoggedEvaluation {
-    /// The number of steps before it.
+    /// The number of steps before the evaluation.
     pub step: usize,
     /// The metrics on the dev split.
     pub dev: MetricValues,
@@ -110,7 +110,7 @@ impl MetricsLog {
             .map_err(at)
     }
 
-    /// Puts the log on the disk and returns its length, in bytes.
+    /// Flushes the log to the disk and returns its length in bytes.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -121,7 +121,8 @@ impl MetricsLog {
         }))
     }
 
-    /// Cuts the log to at most `bytes` and returns its length then: less than `bytes`, if it was shorter.
+    /// Truncates the log to at most `bytes` bytes and returns its new length, which is less than `bytes` if it was
+    /// shorter.
     pub(crate) fn cut(&self, bytes: u64) -> Result<u64, ModelError> {
         let file = OpenOptions::new().write(true).open(&self.path);
         self.length_after(file.and_then(|file| {
@@ -132,7 +133,7 @@ impl MetricsLog {
         }))
     }
 
-    /// The length that a change left; a log that does not exist has none.
+    /// The length after a change; a log that does not exist has length 0.
     fn length_after(&self, change: io::Result<u64>) -> Result<u64, ModelError> {
         match change {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -143,19 +144,19 @@ impl MetricsLog {
     /// Reads all lines.
     ///
     /// # Errors
-    /// If the file cannot be read. The errors of lines stand in their places.
+    /// If the file cannot be read. Lines that cannot be parsed are returned as errors in their place.
     pub(crate) fn lines(&self) -> io::Result<Vec<Result<LogLine, serde_json::Error>>> {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
         };
-        // A last line without an end is still being written.
+        // A last line without a line end is still being written.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         Ok(whole.lines().map(serde_json::from_str).collect())
     }
 
-    /// How far the log got. Lines that cannot be read, as when they were cut off, are skipped.
+    /// The last step in the log. Lines that cannot be parsed, such as truncated ones, are skipped.
     pub(crate) fn end(&self) -> LogEnd {
         let bytes = fs::read(&self.path).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
@@ -175,18 +176,18 @@ impl MetricsLog {
         end
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// How far a log got.
+/// The progress that a log shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogEnd {
-    /// The last step that it has.
+    /// The last step in the log.
     pub(crate) step: usize,
-    /// The number of steps that the run makes, if a step was logged.
+    /// The total number of steps of the run, if a step was logged.
     pub(crate) steps: Option<usize>,
 }
 

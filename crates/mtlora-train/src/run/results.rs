@@ -1,4 +1,4 @@
-//! `results.json`: the outcome of a run. A run's folder has one once the run is complete.
+//! `results.json`: the results of a run. The file exists once the run is complete.
 
 use std::fmt;
 use std::fs;
@@ -14,9 +14,9 @@ use crate::metrics::text_scores::TextScores;
 use crate::run::file_names::RESULTS;
 use crate::training::fit::Trained;
 
-/// Metrics of labels and of texts by name, with their values, in the order in which they were computed.
+/// Metrics of labels and of texts by name, in the order in which they were computed.
 ///
-/// As JSON it is an object, in which a value that is not a finite number is `null`.
+/// In JSON they are an object. A value that is not finite is `null`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetricValues(Vec<(String, f64)>);
 
@@ -33,13 +33,13 @@ impl MetricValues {
         self.0.iter().map(|(name, value)| (name.as_str(), *value))
     }
 
-    /// The value of a metric, if it is there and not NaN.
+    /// The value of a metric; `None` if it is absent or NaN.
     pub fn get(&self, metric: &str) -> Option<f64> {
         let mut all = self.iter();
         all.find_map(|(name, value)| (name == metric && !value.is_nan()).then_some(value))
     }
 
-    /// The metrics of texts: all whose name is not a [`MetricName`].
+    /// The metrics of generated texts: all whose name is not a [`MetricName`].
     pub fn of_texts(&self) -> impl Iterator<Item = (&str, f64)> {
         self.iter()
             .filter(|(name, _)| name.parse::<MetricName>().is_err())
@@ -90,20 +90,20 @@ impl<'de> Deserialize<'de> for MetricValues {
     }
 }
 
-/// The sizes of a model, in values.
+/// The number of parameters of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParameterCounts {
-    /// Those that train.
+    /// The number of trainable parameters.
     pub trainable: usize,
-    /// All.
+    /// The number of all parameters.
     pub total: usize,
 }
 
-/// The outcome of a run.
+/// The results of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunResults {
-    /// The task's name.
+    /// The name of the task.
     pub task: String,
     /// The metrics of the best state on the dev split.
     pub metrics: MetricValues,
@@ -111,31 +111,31 @@ pub struct RunResults {
     pub metrics_before: MetricValues,
     /// The metrics after the last step.
     pub metrics_last: MetricValues,
-    /// The step after which the best state was found.
+    /// The number of steps after which the best state was reached.
     pub best_step: usize,
-    /// The steps that were made.
+    /// The number of steps.
     pub steps: usize,
-    /// The values that trained.
+    /// The number of trained parameters.
     pub trainable_parameters: usize,
-    /// The values in the model.
+    /// The number of all parameters of the model.
     pub total_parameters: usize,
-    /// The seconds that the steps took, without evaluations.
+    /// The time that the steps took in seconds, without evaluations.
     pub train_seconds: f64,
-    /// The tokens that the steps read in a second.
+    /// The number of tokens that the steps read per second.
     pub tokens_per_second: f64,
-    /// The process's highest resident memory, in MiB, if the system reports it.
+    /// The peak resident memory of the process in MiB, if the system reports it.
     pub peak_rss_mb: Option<f64>,
-    /// Of a data-to-text task: the scores of the texts whose category the train split has, where that is known.
+    /// For data-to-text tasks with known categories: the scores of texts whose category occurs in the train split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seen: Option<MetricValues>,
-    /// Of a data-to-text task: the scores of the texts of other categories.
+    /// For data-to-text tasks with known categories: the scores of texts of other categories.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unseen: Option<MetricValues>,
 }
 
 impl RunResults {
-    /// The outcome of training on `task`, before any text is scored. `peak_rss_mb` is the process's highest resident
-    /// memory, in MiB.
+    /// The results of training on `task`, before any text is scored. `peak_rss_mb` is the peak resident memory of the
+    /// process in MiB.
     pub fn of_training<M>(
         task: &str,
         trained: &Trained<M>,
@@ -160,7 +160,7 @@ impl RunResults {
         }
     }
 
-    /// Replaces the metrics of the best state by the scores of the texts that it writes and the likelihood of the
+    /// Replaces the metrics of the best state by the scores of its generated texts and the likelihood of the
     /// references.
     pub fn set_text_scores(&mut self, texts: &TextScores, likelihood: &Scores) {
         self.metrics = texts.all.iter().copied().collect();
@@ -189,10 +189,10 @@ impl RunResults {
         write_atomically(&path, text.as_bytes())
     }
 
-    /// Reads `results.json` from a run's folder, if it is there.
+    /// Reads `results.json` from a run's folder; `None` if it does not exist.
     ///
     /// # Errors
-    /// If it cannot be read, or is something else.
+    /// If the file is invalid or cannot be read.
     pub(super) fn read(folder: &Path) -> io::Result<Option<Self>> {
         match fs::read_to_string(folder.join(RESULTS)) {
             Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_of_texts_are_told_from_the_others() {
+    fn metrics_of_texts_are_distinguished_from_the_others() {
         let results = r#"{"metrics": {"bleu": 41.5, "chrf++": 60.25, "loss": 0.5, "perplexity": null}, "steps": 3}"#;
         let results: RunResults = serde_json::from_str(results).unwrap();
         assert_eq!(results.metrics.get("loss"), Some(0.5));

@@ -1,4 +1,4 @@
-//! When a run makes checkpoints, and which it keeps.
+//! The options of checkpoints: when a run makes them, and how many it keeps.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::training::options::OptionError;
 
-/// When checkpoints are made beyond those after each epoch and each best evaluation, and how many are
-/// kept. Unlike most of a run's configuration, it may change when a run is resumed.
+/// The options of checkpoints. A run also makes one after each epoch and after each evaluation that is the best so
+/// far. Unlike most settings of a run, these may change when it is resumed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SaveOptions {
-    /// Steps between checkpoints.
+    /// The number of steps between checkpoints.
     pub save_steps: Option<usize>,
-    /// Minutes between checkpoints.
+    /// The time between checkpoints in minutes.
     pub save_minutes: Option<f64>,
-    /// How many of the newest are kept, beside the one of the best evaluation.
+    /// The number of newest checkpoints that are kept, beside the one of the best evaluation.
     pub save_total_limit: usize,
 }
 
@@ -30,10 +30,10 @@ impl Default for SaveOptions {
 }
 
 impl SaveOptions {
-    /// Checks each number's range.
+    /// Checks the range of each number.
     ///
     /// # Errors
-    /// If a number is out of its range: names the first.
+    /// If a number is out of range; the error names the first.
     pub fn validate(&self) -> Result<(), OptionError> {
         if self.save_steps == Some(0) {
             return Err(OptionError {
@@ -56,7 +56,7 @@ impl SaveOptions {
         Ok(())
     }
 
-    /// The time between checkpoints, if there is one and it is a positive number.
+    /// The time between checkpoints; `None` if it is not set or not a positive number.
     pub(super) fn interval(&self) -> Option<Duration> {
         let seconds = self.save_minutes? * 60.0;
         Duration::try_from_secs_f64(seconds)

@@ -1,4 +1,4 @@
-//! Makes a run's checkpoints while it trains.
+//! Makes the checkpoints of a run while it is trained.
 
 use std::time::Instant;
 
@@ -9,8 +9,9 @@ use crate::run::save_options::SaveOptions;
 use crate::training::observer::Pause;
 use crate::training::snapshot::Snapshot;
 
-/// Makes a run's checkpoints while it trains: [`Observer::between`](crate::Observer::between) asks
-/// [`is_due`](Self::is_due), and [`Observer::save`](crate::Observer::save) passes the snapshot on to [`save`](Self::save).
+/// Makes the checkpoints of a run while it is trained. [`Observer::between`](crate::Observer::between) should ask
+/// [`is_due`](Self::is_due), and [`Observer::save`](crate::Observer::save) should pass the snapshot to
+/// [`save`](Self::save).
 ///
 /// ```no_run
 /// use mtlora_core::State;
@@ -68,10 +69,10 @@ pub struct Saver {
 }
 
 impl Saver {
-    /// For a run that begins or is resumed now.
+    /// Creates the saver of a run that starts or is resumed now.
     ///
     /// # Errors
-    /// If an option is out of its range, or the run's configuration cannot be read.
+    /// If an option is out of range, or the run's configuration cannot be read.
     pub fn new(run: &Run, options: SaveOptions) -> Result<Self, RunError> {
         options.validate()?;
         Ok(Self {
@@ -82,8 +83,8 @@ impl Saver {
         })
     }
 
-    /// Whether a checkpoint is due in this pause: after each epoch and each best evaluation, at the end, and as the
-    /// [`SaveOptions`] say.
+    /// Whether a checkpoint is due: after each epoch, after each evaluation that is the best so far, at the end, and
+    /// at the intervals in the [`SaveOptions`].
     pub fn is_due(&self, pause: &Pause) -> bool {
         let steps = self.options.save_steps;
         let time = self.options.interval();
@@ -92,11 +93,10 @@ impl Saver {
         pause.step > 0 && (pause.epoch_ended || pause.best || pause.ended || counted || timed)
     }
 
-    /// Makes a checkpoint, and removes the oldest ones above
-    /// [`save_total_limit`](SaveOptions::save_total_limit).
+    /// Makes a checkpoint, and removes the oldest ones beyond [`save_total_limit`](SaveOptions::save_total_limit).
     ///
     /// # Errors
-    /// If it cannot be written; older checkpoints stay as they were.
+    /// If the checkpoint cannot be written. The older ones are unchanged then.
     pub fn save(&mut self, snapshot: Snapshot) -> Result<(), RunError> {
         let step = snapshot.step;
         let best = snapshot.best.as_ref().map(|best| best.step);

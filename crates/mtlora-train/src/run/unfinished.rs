@@ -9,26 +9,27 @@ use mtlora_models::{ADAPTER_CONFIG_FILE, CONFIG_FILE, TRAINED_FILE, adapter_weig
 use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
 use crate::run::log::MetricsLog;
 
-/// The most runs that a message lists.
+/// The maximum number of runs that a message lists.
 const LISTED: usize = 5;
 
-/// A run that has not ended: it was stopped or killed, or it is being trained.
+/// A run that is not complete, because it was stopped or killed, or is being trained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     /// The run's folder.
     pub folder: PathBuf,
-    /// The last step that its log has.
+    /// The last step in its log.
     pub step: usize,
-    /// The number of steps that it makes, if its log has a step.
+    /// The total number of steps, if its log has a step.
     pub steps: Option<usize>,
-    /// Whether it has a state with the best score so far, which could be used.
+    /// Whether its best state so far has been saved.
     pub has_best: bool,
     /// Whether a process is training it now.
     pub is_training: bool,
 }
 
 impl Unfinished {
-    /// The state of the run in `folder`; `None` if it has finished, was imported and never trained, or is not a run.
+    /// Finds out whether the run in `folder` is unfinished. `None` if it is complete, was imported and never trained,
+    /// or is not a run.
     pub fn find(folder: &Path) -> Option<Self> {
         let is_run = folder.join(CONFIG).exists() && run_of_checkpoint(folder).is_none();
         if !is_run || folder.join(RESULTS).exists() || is_imported(folder) {
@@ -56,17 +57,17 @@ impl fmt::Display for Unfinished {
         }
         write!(f, ": finish it with `mtlora train --resume {folder}`")?;
         if self.is_training {
-            write!(f, " (a process is training it now: wait until that ends)")?;
+            write!(f, " (a process is training it now: wait until it ends)")?;
         }
         if self.has_best {
             write!(f, ", or use the best state so far with --checkpoint best")
         } else {
-            write!(f, "; there is no best state yet that could be used")
+            write!(f, "; it has no saved best state yet")
         }
     }
 }
 
-/// Whether the run in `folder` has an adapter, but was never trained: `import` made it.
+/// Whether the run in `folder` was made by `import` and has never been trained.
 pub fn is_imported(folder: &Path) -> bool {
     let has_trained = folder.join(LOG).exists()
         || folder.join(RESULTS).exists()
@@ -91,7 +92,7 @@ fn is_locked(folder: &Path) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
-/// The run that `folder` is a checkpoint of, or the folder of its checkpoints.
+/// The run to which the checkpoint `folder`, or the folder of all its checkpoints, belongs.
 pub fn run_of_checkpoint(folder: &Path) -> Option<PathBuf> {
     let folder = folder.canonicalize().ok()?;
     let is_run = |above: &&Path| above.join(CONFIG).exists();
@@ -103,7 +104,7 @@ pub fn run_of_checkpoint(folder: &Path) -> Option<PathBuf> {
     checkpoints.parent().filter(is_run).map(Path::to_path_buf)
 }
 
-/// Explains what `folder` is when it was given as a run or an adapter but is neither, and what to do instead.
+/// Explains what `folder` is if it was passed as a run or an adapter but is neither, and what to do instead.
 pub fn explain_not_a_run(folder: &Path) -> String {
     let name = folder.display();
     if folder.is_file() {
@@ -122,13 +123,13 @@ pub fn explain_not_a_run(folder: &Path) -> String {
     }
     if let Some(run) = run_of_checkpoint(folder) {
         return format!(
-            "it is a checkpoint of the run in {}: name that folder (with --checkpoint best where it is unfinished)",
+            "it is a checkpoint of the run in {}: name that folder (with --checkpoint best if the run is unfinished)",
             run.display()
         );
     }
     if folder.join(ADAPTER_CONFIG_FILE).exists() {
         return format!(
-            "it is an adapter: use --adapter {name} with --model, or make a run of it with `mtlora import`"
+            "it is an adapter: use --adapter {name} with --model, or make a run from it with `mtlora import`"
         );
     }
     if folder.join(CONFIG_FILE).exists() {
@@ -194,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_run_says_how_far_it_came_and_how_it_goes_on() {
+    fn an_unfinished_run_says_how_far_it_got_and_how_to_finish_it() {
         let text = found(&[(CONFIG, ""), (LOG, LOG_TEXT)]).unwrap();
         assert_eq!(
             text,
-            "RUN: this run is unfinished (step 5 of 400): finish it with `mtlora train --resume RUN`; there is \
-             no best state yet that could be used"
+            "RUN: this run is unfinished (step 5 of 400): finish it with `mtlora train --resume RUN`; it has \
+             no saved best state yet"
         );
         let text = found(&[
             (CONFIG, ""),
@@ -240,7 +241,7 @@ mod tests {
             folder(&[(CONFIG, ""), (LOG, LOG_TEXT)]).path()
         ));
         assert_eq!(found(&[(LOG, LOG_TEXT)]), None);
-        // What was trained stays so when its log is lost or damaged.
+        // A trained run counts as trained even if its log is lost or damaged.
         let weights = (ADAPTER_WEIGHTS_FILE, "x");
         assert!(found(&[(CONFIG, ""), weights, ("checkpoints/step-5/state.toml", "")]).is_some());
         assert!(found(&[(CONFIG, ""), weights, (LOG, "\u{0}garbage")]).is_some());
@@ -252,7 +253,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = Run::create(folder.path(), false, &example()).unwrap();
         let text = Unfinished::find(folder.path()).unwrap().to_string();
-        assert!(text.contains("wait until that ends"), "{text}");
+        assert!(text.contains("wait until it ends"), "{text}");
         drop(run);
         let text = Unfinished::find(folder.path()).unwrap().to_string();
         assert!(
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_run_is_called_by_its_name() {
+    fn folders_that_are_not_runs_are_explained() {
         type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
         let cases: [Case<'_>; 7] = [
             (

@@ -70,7 +70,7 @@ impl FromStr for LossNormalization {
         LossNormalization::ALL
             .into_iter()
             .find(|known| known.to_string() == s)
-            .ok_or_else(|| format!("unknown loss normalization `{s}`: use one of step, batch"))
+            .ok_or_else(|| format!("unknown loss normalization `{s}`: one of step, batch"))
     }
 }
 

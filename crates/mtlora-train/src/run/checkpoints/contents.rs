@@ -14,38 +14,38 @@ use crate::training::optimizer::state::OptimizerState;
 use crate::training::options::TrainOptions;
 use crate::training::snapshot::{Best, Fingerprints, Snapshot};
 
-/// The number of the layout of `state.toml`, and of the steps that follow from it.
+/// The format number of `state.toml` and of the training steps that resume from it.
 pub(super) const FORMAT: u32 = 3;
-/// The one before, which can be read, too: its options do not say what losses are divided by.
+/// The previous format, which can be read, too. Its options lack `loss_normalization`.
 pub(super) const EARLIER_FORMAT: u32 = 2;
-/// What comes before the paths in `state.safetensors`.
+/// The prefixes of the paths in `state.safetensors`.
 const MODEL: &str = "model/";
 const BEST: &str = "best/";
 const OPTIMIZER: &str = "optimizer/";
-/// Only in runs whose adapter method keeps a state; a program from before there were such methods refuses it.
+/// Only runs whose adapter method has a state use this prefix. Builds without such methods refuse it.
 const HOOKS: &str = "hooks/";
 
-/// What a checkpoint holds.
+/// The contents of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckpointContents {
-    /// The training.
+    /// The state of the training.
     pub snapshot: Snapshot,
-    /// The run's configuration, as its `run.toml` has it.
+    /// The run's configuration as the text of `run.toml`.
     pub config: String,
-    /// How long the metrics log was, in bytes.
+    /// The length of the metrics log in bytes.
     pub log_bytes: u64,
 }
 
 /// A tensor with its name and shape.
 type NamedTensor<'a> = (String, Vec<usize>, Cow<'a, [f32]>);
 
-/// Why the files of a checkpoint cannot be read, although they are whole.
+/// Why the files of a checkpoint cannot be read although their checksums are right.
 pub(super) enum ContentsError {
-    /// The layout has a number that is not known.
+    /// The format number is unknown.
     Format(u32),
-    /// `state.toml` is something else.
+    /// `state.toml` is invalid.
     State(String),
-    /// `state.safetensors` is something else.
+    /// `state.safetensors` is invalid.
     Tensors(String),
 }
 
@@ -58,11 +58,11 @@ impl CheckpointContents {
     /// The tensors of `state.safetensors`.
     ///
     /// # Errors
-    /// If one is not in 32 bits: names it.
+    /// If a tensor is not in 32-bit floats; the error names it.
     pub(super) fn tensors(&self) -> Result<Vec<NamedTensor<'_>>, String> {
         let snapshot = &self.snapshot;
         let best = snapshot.best.iter();
-        // Right after the best state was found it is what trains.
+        // Right after an evaluation that was the best, the best state is the current one and is not stored twice.
         let best = best.filter(|best| best.step != snapshot.step);
         let all = best
             .map(|best| (BEST, &best.values))
@@ -82,10 +82,10 @@ impl CheckpointContents {
         Ok(tensors)
     }
 
-    /// Reads the text of `state.toml`, that of `run.toml` and the bytes of `state.safetensors`.
+    /// Reads a checkpoint from the texts of `state.toml` and `run.toml` and the bytes of `state.safetensors`.
     ///
     /// # Errors
-    /// If a file is something else, or the layout is not known.
+    /// If a file is invalid, or the format is unknown.
     pub(super) fn read(state: &str, config: String, tensors: &[u8]) -> Result<Self, ContentsError> {
         let unclear = |error: toml::de::Error| ContentsError::State(error.to_string());
         let mut table: toml::Table = state.parse().map_err(unclear)?;
@@ -100,9 +100,7 @@ impl CheckpointContents {
             }
             Some(found) => return Err(ContentsError::Format(found)),
             None => {
-                return Err(ContentsError::State(
-                    "it has no number of its format".to_string(),
-                ));
+                return Err(ContentsError::State("it has no format number".to_string()));
             }
         }
         let written: Written = table.try_into().map_err(unclear)?;
@@ -112,12 +110,12 @@ impl CheckpointContents {
     }
 }
 
-/// `state.toml`. Scores are lists, since a table would lose their order. The random state is hexadecimal, since TOML's
-/// numbers have 64 bits with a sign.
+/// The contents of `state.toml`. Scores are lists, because a table would lose their order. The random state is a
+/// hexadecimal string, because TOML's integers are signed 64-bit numbers.
 #[derive(Serialize, Deserialize)]
 struct Written {
     format: u32,
-    /// The program's version.
+    /// The version of the program.
     version: String,
     step: usize,
     tokens: usize,

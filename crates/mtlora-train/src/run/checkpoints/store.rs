@@ -1,9 +1,9 @@
-//! The checkpoints of a run's folder.
+//! Reads and writes the checkpoints in a run's folder.
 //!
-//! `checkpoints/step-00000120/` holds `state.safetensors` (the tensors), `state.toml` (the rest),
-//! `run.toml` (the run's configuration) and `XXH128SUMS` (their checksums, as `xxhsum --check` reads
-//! them). It is written under another name, synced, and renamed: a folder with that name is whole
-//! unless the disk damaged it, which the checksums reveal.
+//! `checkpoints/step-00000120/` has `state.safetensors` (the tensors), `state.toml` (everything else), `run.toml`
+//! (the run's configuration) and `XXH128SUMS` (their checksums, which `xxhsum --check` can verify). A checkpoint is
+//! written under a temporary name, synced and then renamed. A folder with the final name is therefore complete unless
+//! the disk damaged it, which the checksums reveal.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -21,44 +21,44 @@ const PREFIX: &str = "step-";
 const TENSORS: &str = "state.safetensors";
 const STATE: &str = "state.toml";
 const SUMS: &str = "XXH128SUMS";
-/// The files that have a checksum, sorted.
+/// The files with a checksum, sorted by name.
 const SUMMED: [&str; 3] = [CONFIG, TENSORS, STATE];
-/// Bytes that are hashed at a time.
+/// The number of bytes that are hashed together.
 const CHUNK: usize = 1 << 20;
 
-/// Why a checkpoint cannot be used.
+/// The reason why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// It is not what was written.
+    /// The files are not those that were written.
     #[error("{}: is damaged: {reason}", .path.display())]
     Damaged {
         /// The checkpoint's folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// A description of the damage.
         reason: String,
     },
-    /// It is whole, but this program cannot read it.
+    /// The checkpoint is complete, but this program cannot read its format.
     #[error(
-        "{}: has format {found}, this program knows formats {EARLIER_FORMAT} and {FORMAT}: go on with the version of \
-         mtlora that wrote it",
+        "{}: has format {found}, but this program reads only formats {EARLIER_FORMAT} and {FORMAT}; resume the run \
+         with the version of mtlora that wrote it",
         .path.display()
     )]
     Format {
         /// The checkpoint's folder.
         path: PathBuf,
-        /// Its format.
+        /// The format of the checkpoint.
         found: u32,
     },
-    /// The operating system refuses.
+    /// A file cannot be read.
     #[error("{}: cannot read: {source}", .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It could not be written, for instance because the disk is full.
+    /// The checkpoint cannot be written, for example because the disk is full.
     #[error(transparent)]
     Write(#[from] ModelError),
 }
@@ -80,10 +80,10 @@ impl Checkpoints {
         self.folder.join(format!("{PREFIX}{step:08}"))
     }
 
-    /// The steps after which there is a checkpoint, whole or not, ascending.
+    /// The steps that have a checkpoint, complete or damaged, in ascending order.
     ///
     /// # Errors
-    /// If the operating system refuses.
+    /// If the folder cannot be read.
     pub fn steps(&self) -> Result<Vec<usize>, CheckpointError> {
         let mut steps: Vec<usize> = self
             .names()?
@@ -114,23 +114,23 @@ impl Checkpoints {
         entries.map(name).collect()
     }
 
-    /// Writes a checkpoint; when this returns, it is on the disk.
+    /// Writes a checkpoint. When this returns, it is stored durably on the disk.
     ///
     /// # Errors
-    /// If it cannot be written; then nothing new is left, and every other checkpoint is as it was.
+    /// If it cannot be written. Nothing of it is left then, and the other checkpoints are unchanged.
     pub fn save(&self, contents: &CheckpointContents) -> Result<PathBuf, CheckpointError> {
         let path = self.path(contents.snapshot.step);
         let staged = self.hidden(&path, "new");
         let written = self.stage(contents, &staged).and_then(|()| {
             if path.exists() {
-                // Damaged, or made before the run fell back to an earlier step.
+                // The existing checkpoint is damaged, or was made before the run fell back to an earlier step.
                 self.remove(&path)?;
             }
             fs::rename(&staged, &path).map_err(|error| ModelError::write(&path, error))?;
             Ok(())
         });
         if let Err(error) = written {
-            // The reason to report is the first one.
+            // If removing the files fails, too, the first error is the one to report.
             let _ = fs::remove_dir_all(&staged);
             return Err(error);
         }
@@ -163,7 +163,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The checkpoint after `step` steps.
+    /// Reads the checkpoint after `step` steps.
     ///
     /// # Errors
     /// If it is damaged, or cannot be read.
@@ -173,8 +173,8 @@ impl Checkpoints {
             path: path.clone(),
             reason,
         };
-        // Transient errors (a network disk, no memory, no rights) are not damage: a checkpoint that may be whole would be
-        // given up.
+        // Other errors (of a network disk, or for lack of memory or permissions) do not mean that the checkpoint is
+        // damaged; treating them as damage would discard a checkpoint that may be good.
         let unreadable = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound
             | io::ErrorKind::UnexpectedEof
@@ -192,9 +192,7 @@ impl Checkpoints {
         };
         let sums = sums(&path).map_err(unreadable)?;
         if read(SUMS).map_err(unreadable)? != sums.as_bytes() {
-            return Err(damaged(format!(
-                "its files are not those that {SUMS} was made from"
-            )));
+            return Err(damaged(format!("its files do not match {SUMS}")));
         }
         let text = |name: &str| {
             let bytes = read(name).map_err(unreadable)?;
@@ -212,10 +210,10 @@ impl Checkpoints {
         })
     }
 
-    /// The newest checkpoint that is whole, and what is wrong with newer ones.
+    /// The newest undamaged checkpoint, and the errors of newer ones.
     ///
     /// # Errors
-    /// If a checkpoint is whole but has an unknown format, or the operating system refuses.
+    /// If an undamaged checkpoint has an unknown format, or a file cannot be read.
     pub fn newest(
         &self,
     ) -> Result<(Option<CheckpointContents>, Vec<CheckpointError>), CheckpointError> {
@@ -230,12 +228,12 @@ impl Checkpoints {
         Ok((None, damages))
     }
 
-    /// Removes all checkpoints but the newest `most` up to `step`, and the one after `best` steps. It also removes what a
-    /// killed program left, and checkpoints of later steps than `step`: they are damaged, or were made before the run
-    /// fell back to an earlier step.
+    /// Removes all checkpoints except the newest `most` up to `step` and the one after `best` steps. Also removes
+    /// unfinished files of a killed program and checkpoints after `step`, which are damaged or were made before the
+    /// run fell back to an earlier step.
     ///
     /// # Errors
-    /// If the operating system refuses.
+    /// If the files cannot be removed.
     pub(crate) fn prune(
         &self,
         step: usize,
@@ -256,7 +254,7 @@ impl Checkpoints {
     /// Removes all checkpoints.
     ///
     /// # Errors
-    /// If the operating system refuses.
+    /// If the files cannot be removed.
     pub fn clear(&self) -> Result<(), CheckpointError> {
         for step in self.steps()? {
             self.remove(&self.path(step))?;
@@ -264,7 +262,7 @@ impl Checkpoints {
         self.sweep()
     }
 
-    /// Removes what a killed program left.
+    /// Removes unfinished files of a killed program.
     fn sweep(&self) -> Result<(), CheckpointError> {
         let hidden = format!(".{PREFIX}");
         for name in self.names()? {
@@ -276,7 +274,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes a checkpoint in a way that never leaves part of it under its name.
+    /// Removes a checkpoint. At no time is a partial checkpoint left under its name.
     fn remove(&self, path: &Path) -> Result<(), CheckpointError> {
         let old = self.hidden(path, "old");
         let at = |error| ModelError::write(path, error);
@@ -294,14 +292,14 @@ impl Checkpoints {
     }
 }
 
-/// Makes what was renamed in `folder` durable, where the system can.
+/// Makes renames in `folder` durable, where the system supports it.
 fn sync(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
 }
 
-/// The content of `XXH128SUMS` for the files that are in `folder`.
+/// The content of `XXH128SUMS` for the files in `folder`.
 fn sums(folder: &Path) -> io::Result<String> {
     let mut text = String::new();
     for name in SUMMED {
@@ -348,7 +346,7 @@ mod tests {
 
     fn kept(step: usize, best: usize) -> CheckpointContents {
         let mut scores = Scores::default();
-        // The order is not that of the alphabet, and the number has no short form.
+        // The names are not in alphabetical order, and the number has no short decimal form.
         scores.set(MetricName::Matthews, 0.1 + 0.2);
         scores.set(MetricName::Accuracy, f64::NEG_INFINITY);
         let model = state(&["a", "b.c"], step as f32);
@@ -399,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_comes_back_to_the_bit() {
+    fn checkpoints_are_read_back_bit_for_bit() {
         let (_folder, checkpoints) = checkpoints(&[]);
         assert!(checkpoints.newest().unwrap().0.is_none());
         for (step, best) in [(1, 1), (3, 1)] {
@@ -407,7 +405,7 @@ mod tests {
             let path = checkpoints.save(&kept).unwrap();
             assert_eq!(checkpoints.load(step).unwrap(), kept);
             let tensors = fs::read(path.join(TENSORS)).unwrap();
-            // Again, over itself: the same bytes.
+            // Saving it again over itself writes the same bytes.
             checkpoints.save(&kept).unwrap();
             assert_eq!(fs::read(path.join(TENSORS)).unwrap(), tensors);
         }
@@ -415,7 +413,7 @@ mod tests {
         assert_eq!(checkpoints.names().unwrap().len(), 2);
     }
 
-    /// The newest is damaged: the one before is found, and what is wrong is said.
+    /// Checks that the damaged newest checkpoint is skipped for the one before, with an error.
     fn falls_back(checkpoints: &Checkpoints, what: &str) {
         let (found, damages) = checkpoints.newest().unwrap();
         assert_eq!(found, Some(kept(1, 1)), "{what}");
@@ -458,10 +456,10 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_and_the_best_stay() {
+    fn the_newest_and_the_best_checkpoints_are_kept() {
         let (_folder, checkpoints) = checkpoints(&[1, 2, 3, 4, 5, 6]);
         fs::create_dir(checkpoints.folder.join(".step-00000009.new")).unwrap();
-        // The run has fallen back to 5: 6 is damaged.
+        // The run has fallen back to step 5, because the checkpoint of step 6 is damaged.
         checkpoints.prune(5, Some(2), 2).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [2, 4, 5]);
         assert_eq!(checkpoints.names().unwrap().len(), 3);
@@ -472,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_no_damage() {
+    fn another_format_is_not_damage() {
         let (_folder, checkpoints) = checkpoints(&[1, 2]);
         let path = checkpoints.path(2);
         let text = fs::read_to_string(path.join(STATE)).unwrap();
@@ -484,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_the_format_before_goes_on_as_it_began() {
+    fn a_checkpoint_of_the_previous_format_keeps_its_loss_normalization() {
         let (_folder, checkpoints) = checkpoints(&[1, 2]);
         let path = checkpoints.path(2);
         let text = fs::read_to_string(path.join(STATE)).unwrap();
@@ -499,9 +497,9 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_written_leaves_the_others() {
+    fn a_failed_write_leaves_the_other_checkpoints() {
         let (_folder, checkpoints) = checkpoints(&[1]);
-        // A file where the new folder is made.
+        // A tensor of integers cannot be written.
         let mut broken = kept(2, 1);
         broken.snapshot.model = State::from([("a".to_string(), TensorData::from([1i64]))]);
         assert!(checkpoints.save(&broken).is_err());

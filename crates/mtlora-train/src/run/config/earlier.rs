@@ -1,4 +1,4 @@
-//! The format of `run.toml` before the present one.
+//! The previous format of `run.toml`.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::tasks::table::TableConfig;
 use crate::training::normalization::of_earlier_builds;
 use crate::training::options::TrainOptions;
 
-/// Format 2, in which each kind of run had a layout of its own, without its name.
+/// Format 2. Each kind of run had its own layout, and the file did not name the kind.
 pub(super) enum Format2 {
     Classification(Classification),
     Generation(Generation),
@@ -63,10 +63,10 @@ pub(super) struct Generation {
 }
 
 impl Format2 {
-    /// Reads the text of a `run.toml` without its number.
+    /// Reads the text of a `run.toml` without its format number.
     pub(super) fn read(text: &str) -> Result<Self, toml::de::Error> {
         let table: toml::Table = text.parse()?;
-        // Only texts are decoded.
+        // Only runs that generate texts have decoding settings.
         let mut config = if table.contains_key("decoding") {
             Self::Generation(toml::from_str(text)?)
         } else {
@@ -78,7 +78,7 @@ impl Format2 {
             of_earlier_builds(&mut options);
             *config.training() = options.try_into()?;
         }
-        // The targets of some adapters had no form in settings, and were described.
+        // Targets that had no form as a setting were stored as a description.
         let adapter = config.adapter();
         let is_described =
             |targets: &String| targets == "the adapter's" || targets.ends_with(" of some layers");

@@ -1,18 +1,18 @@
-//! `run.toml`: the configuration of a run as text, with the number of its format.
+//! Reads and writes `run.toml`, which has the configuration of a run and a format number.
 
 use crate::run::config::earlier::Format2;
 use crate::run::config::settings::RunConfig;
 
-/// The key with the format's number, on the first line.
+/// The key of the format number, which is on the first line.
 const FORMAT_KEY: &str = "format";
-/// The format that is written. [`Format2`] is read, too.
+/// The format that is written. [`Format2`] can be read, too.
 const FORMAT: i64 = 3;
 const EARLIER_FORMAT: i64 = 2;
 
-/// The text of `run.toml`.
+/// Writes `config` as the text of `run.toml`.
 ///
 /// # Errors
-/// If a value has no form in TOML, such as a path that is not Unicode.
+/// If a value cannot be written as TOML, such as a path that is not Unicode.
 pub(crate) fn write(config: &RunConfig) -> Result<String, toml::ser::Error> {
     let text = toml::to_string_pretty(config)?;
     Ok(format!("{FORMAT_KEY} = {FORMAT}\n{text}"))
@@ -21,9 +21,9 @@ pub(crate) fn write(config: &RunConfig) -> Result<String, toml::ser::Error> {
 /// Reads the text of a `run.toml`.
 ///
 /// # Errors
-/// If the text is not a configuration, with the line, or has a format that this build does not know.
+/// If the text is not a configuration (the error names the line), or its format is unknown.
 pub(crate) fn read(text: &str) -> Result<RunConfig, String> {
-    // A message about the syntax, if this is not TOML.
+    // If the text is not TOML, the error is about its syntax.
     let table = text
         .parse::<toml::Table>()
         .map_err(|error| error.to_string())?;
@@ -37,17 +37,18 @@ pub(crate) fn read(text: &str) -> Result<RunConfig, String> {
             .map(RunConfig::from)
             .map_err(|error| error.to_string()),
         None => Err(
-            "the run was made by an earlier build of mtlora, which kept adapters in another form; \
+            "the run was made by an earlier build of mtlora, which stored adapters in another format; \
              train it again, or merge it with that build and use the merged folder as the model"
                 .to_string(),
         ),
         Some(_) => Err(format!(
-            "`{FORMAT_KEY}` is neither {FORMAT} nor {EARLIER_FORMAT}: the run was made by another build of mtlora; use that one"
+            "`{FORMAT_KEY}` is neither {FORMAT} nor {EARLIER_FORMAT}: the run was made by another build of mtlora; use \
+             that build"
         )),
     }
 }
 
-/// The text without the format's key. The other lines keep their numbers, for the messages.
+/// The text without the format key. The other lines keep their line numbers, for error messages.
 fn without_format(text: &str) -> String {
     let mut found = false;
     let mut rest = String::with_capacity(text.len());
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_the_format_before_can_be_read() {
+    fn runs_of_the_previous_format_can_be_read() {
         let config = read(CLASSIFICATION).unwrap();
         assert_eq!(config.base.model, PathBuf::from("/models/roberta-base"));
         assert_eq!(config.base.max_length, 64);
@@ -110,7 +111,7 @@ mod tests {
         assert_eq!(head.objective, Objective::Classification { labels });
         assert!(head.fresh && table.is_none());
 
-        // A run that started from an adapter whose targets could not be set was said to have them.
+        // A run that started from an adapter whose targets have no form as a setting stored a description of them.
         let described = CLASSIFICATION.replacen(
             "targets = \"all-linear\"",
             "init_from = \"a\"\ntargets = \"query of some layers\"",
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_does_not_say_what_losses_are_divided_by_was_made_by_batches() {
+    fn a_run_without_loss_normalization_uses_batch() {
         let read = |text: &str| read(text).unwrap().training.loss_normalization;
         assert_eq!(read(CLASSIFICATION), LossNormalization::Step);
         let line = "loss_normalization = \"step\"\n";
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_named_with_its_line() {
+    fn an_unknown_key_is_reported_with_its_line() {
         for text in [CLASSIFICATION, GENERATION, &write(&example()).unwrap()] {
             let changed = text.replacen("epochs =", "epcohs =", 1);
             let line = text
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_other_builds_are_refused_with_the_way_out() {
+    fn runs_of_other_builds_are_refused_with_a_remedy() {
         let text = write(&example()).unwrap();
         let without = text.replacen("format = 3\n", "", 1);
         assert!(read(&without).unwrap_err().contains("earlier build"));

@@ -1,4 +1,4 @@
-//! The configuration of a run, and the file that it is kept in.
+//! The configuration of a run, and its file.
 
 mod earlier;
 pub(crate) mod file;

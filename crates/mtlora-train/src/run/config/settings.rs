@@ -13,39 +13,40 @@ use crate::tasks::data_to_text::PairsConfig;
 use crate::tasks::table::TableConfig;
 use crate::training::options::TrainOptions;
 
-/// Everything that a run is made from: with it and the same model folder and data, the run can be made again.
+/// The configuration of a run. Together with the same model folder and data it is enough to repeat the run.
 ///
-/// `K` is what only runs of one kind have: a [`RunKind`], if it is known when the program runs, or one of the kinds in
+/// `K` has the part that only one kind of run has: a [`RunKind`] if the kind is known only at run time, or one of its
+/// kinds after [`typed`](RunConfig::typed).
 /// it, after [`typed`](RunConfig::typed).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig<K = RunKind> {
-    /// The name of the device that computes.
+    /// The name of the device.
     pub device: String,
-    /// The model, and which of its parameters train.
+    /// The base model and its trainable parameters.
     pub base: BaseSpec,
-    /// What it is trained on.
+    /// The training data.
     pub data: DataSpec,
-    /// How it trains.
+    /// The options of the training.
     pub training: TrainOptions,
-    /// When checkpoints are made.
+    /// The options of checkpoints.
     #[serde(default)]
     pub checkpoints: SaveOptions,
-    /// What only this kind of run has.
+    /// The part that depends on the kind of run.
     pub kind: K,
 }
 
-/// What a run is trained on.
+/// The data of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSpec {
-    /// The task's name.
+    /// The name of the task.
     pub task: String,
     /// The folder with the data.
     pub folder: PathBuf,
 }
 
-/// The kind of a run, and what only this kind has.
+/// The kind of a run, with the part of the configuration that only this kind has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunKind {
@@ -55,54 +56,54 @@ pub enum RunKind {
     Generation(GenerationRun),
 }
 
-/// What only the run of a classification or a regression has.
+/// The part of the configuration that only classifications and regressions have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassificationRun {
-    /// The model's head.
+    /// The classification head.
     pub head: HeadSpec,
     /// The columns of the table, if the task is the user's own table.
     pub table: Option<TableConfig>,
 }
 
-/// What only the run of a data-to-text task has.
+/// The part of the configuration that only data-to-text runs have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GenerationRun {
-    /// The split that it is trained on.
+    /// The split to train on.
     pub train_split: String,
-    /// The share of each token's loss that is spread over the vocabulary, in `[0, 1)`.
+    /// The share of each token's training loss that is spread over the whole vocabulary, in `0.0..1.0`.
     pub label_smoothing: f64,
-    /// Whether training ends with texts for the dev split and their scores.
+    /// Whether the run ends with generating texts for the dev split and scoring them.
     pub final_scores: bool,
-    /// The columns of the table, if the task is the user's own prompts and completions.
+    /// The columns of the table, if the task is the user's own table of prompts and completions.
     pub pairs: Option<PairsConfig>,
-    /// How texts are decoded.
+    /// The decoding settings.
     pub decoding: GenerationConfig,
 }
 
-/// A configuration by its kind.
+/// A configuration whose kind is known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TypedConfig {
-    /// Of a classification or a regression.
+    /// The configuration of a classification or a regression.
     Classification(Box<RunConfig<ClassificationRun>>),
-    /// Of a data-to-text task.
+    /// The configuration of a data-to-text run.
     Generation(Box<RunConfig<GenerationRun>>),
 }
 
-/// What may change when a run is resumed.
+/// The settings that may change when a run is resumed. `None` leaves a setting as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ResumeChanges {
-    /// The device's name.
+    /// The name of the device.
     pub device: Option<String>,
-    /// When checkpoints are made.
+    /// The options of checkpoints.
     pub checkpoints: Option<SaveOptions>,
-    /// Whether the training of a data-to-text task ends with texts and their scores.
+    /// Whether a data-to-text run ends with generating and scoring texts.
     pub final_scores: Option<bool>,
 }
 
 impl<K> RunConfig<K> {
-    /// The same configuration with another kind.
+    /// Replaces the part that depends on the kind.
     fn with_kind<L>(self, kind: impl FnOnce(K) -> L) -> RunConfig<L> {
         RunConfig {
             device: self.device,
@@ -116,7 +117,7 @@ impl<K> RunConfig<K> {
 }
 
 impl RunConfig {
-    /// The configuration as one of its kind.
+    /// The configuration with a statically known kind.
     pub fn typed(self) -> TypedConfig {
         match self.kind.clone() {
             RunKind::Classification(kind) => {
@@ -128,7 +129,7 @@ impl RunConfig {
         }
     }
 
-    /// Makes the changes that a resumed run may have; all other settings stay. This function defines which these are.
+    /// Applies changes to a resumed run. This function defines which settings may change; all others stay.
     pub fn change(&mut self, changes: ResumeChanges) {
         if let Some(device) = changes.device {
             self.device = device;
@@ -141,7 +142,7 @@ impl RunConfig {
         }
     }
 
-    /// What is set here of all that may change.
+    /// The current values of all settings that may change.
     pub(crate) fn changeable(&self) -> ResumeChanges {
         ResumeChanges {
             device: Some(self.device.clone()),

@@ -11,32 +11,33 @@ use crate::run::error::RunError;
 use crate::run::model::method_name::MethodName;
 use crate::training::method::Method;
 
-/// What of a run's model trains, and how its adapter is made.
+/// The trainable parameters of a run's model, and the settings of its adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterSettings {
-    /// What trains.
+    /// Which parameters are trained.
     pub method: MethodName,
-    /// The adapter's method, as `shim`: how `T` is made.
+    /// The adapter method, such as `shim`, which determines how `T` is made.
     pub structure: AdapterMethod,
     /// The rank of the update.
     pub rank: usize,
-    /// Numerator of the update's scale.
+    /// The numerator of the update's scale, alpha / rank.
     pub alpha: f64,
-    /// Scale by the root of the rank.
+    /// Whether the scale is alpha / sqrt(rank).
     pub use_rslora: bool,
-    /// Dropout on the adapter's input.
+    /// The probability of dropout on the adapter's input.
     pub dropout: f64,
-    /// How the factors start.
+    /// The initialization of the factors.
     pub init: Init,
-    /// The folder of the adapter (a run, or one of PEFT's) that it starts with instead.
+    /// The folder of an adapter (of a run, or saved by PEFT) whose values the new adapter starts with.
     pub init_from: Option<PathBuf>,
-    /// Which weights are adapted, as [`Targets::parse`] reads it. `None` stands for those of the adapter that
-    /// `init_from` names, or that was loaded.
+    /// The target modules, in the syntax of [`Targets::parse`]. `None` means those of the adapter in `init_from`, or
+    /// of the adapter that was loaded.
     pub targets: Option<String>,
-    /// GPT-2: which of the query, key and value in `c_attn` are adapted, as letters of `qkv`.
+    /// For models with a fused projection, such as GPT-2's `c_attn`: which of query, key and value are adapted, as
+    /// letters of `qkv`.
     pub projections: Option<String>,
-    /// In which precision the frozen weights are kept.
+    /// The precision of the frozen weights.
     #[serde(default)]
     pub base_dtype: BaseDtype,
 }
@@ -65,20 +66,20 @@ impl Default for AdapterSettings {
 }
 
 impl AdapterSettings {
-    /// Converts the frozen weights of `model` to the precision that they are kept in.
+    /// Converts the frozen weights of `model` to the precision of `base_dtype`.
     ///
     /// # Errors
-    /// If nothing is frozen that could be kept in less precision, or the device does not support it.
+    /// If no weight is frozen but a lower precision is set, or the device does not support the precision.
     pub fn keep_base<M: Module>(&self, model: M) -> Result<M, RunError> {
         if self.method == MethodName::Full && self.base_dtype != BaseDtype::F32 {
             return Err(RunError::Settings(
-                "method full trains every weight, and what trains stays in f32: leave base_dtype out",
+                "method full trains every weight, and trained weights stay in f32: leave base_dtype out",
             ));
         }
         Ok(self.base_dtype.keep(model)?)
     }
 
-    /// The precision that the base model is read in. What trains is kept in 32 bits.
+    /// The precision in which the base model is read. Trained weights are in 32 bits.
     pub fn base_dtype_to_read(&self) -> BaseDtype {
         match self.method {
             MethodName::Full => BaseDtype::F32,
@@ -86,8 +87,8 @@ impl AdapterSettings {
         }
     }
 
-    /// Folds the adapter of `model` into its weights if these are in f32. Weights in less precision would lose the update
-    /// in their rounding, so that their adapter stays beside them.
+    /// Merges the adapter of `model` into its weights if these are in 32 bits. Weights of lower precision would lose
+    /// the update in rounding, so the adapter stays separate.
     pub fn folded<M: Module>(&self, model: M) -> M {
         match self.base_dtype {
             BaseDtype::F32 => model.materialize(),
@@ -95,7 +96,7 @@ impl AdapterSettings {
         }
     }
 
-    /// How the trained values of `model`, which is based on the model in `base`, are written.
+    /// The format of the trained values of `model`, whose base model is in the folder `base`.
     pub(crate) fn format<M: Module>(
         &self,
         model: &M,
@@ -106,7 +107,8 @@ impl AdapterSettings {
         Ok(TrainedFormat::new(model, layout, &base, self.use_rslora)?)
     }
 
-    /// What trains: the adapter, whose values start from `seed`, with `modules_to_save`, or else the head or all.
+    /// The method with all its settings. `seed` determines the initial values of an adapter, and `modules_to_save`
+    /// are trained in full beside it.
     ///
     /// # Errors
     /// If no targets are set, or the projections are not letters of `qkv`.
@@ -122,7 +124,7 @@ impl AdapterSettings {
             Some(None) => return Err(RunError::Settings("projections must be letters of qkv")),
         };
         let targets = self.targets.as_deref().ok_or(RunError::Settings(
-            "targets must be set: nothing says which weights are adapted",
+            "targets must be set, because nothing else says which weights are adapted",
         ))?;
         let modules_to_save = modules_to_save.iter().map(|name| name.to_string());
         Ok(Method::MtLora(

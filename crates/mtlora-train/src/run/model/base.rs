@@ -1,4 +1,4 @@
-//! A base model with an adapter. Neither a task nor data is needed to load one.
+//! Loads a base model with an adapter. This needs neither a task nor data.
 
 use std::path::{Path, PathBuf};
 
@@ -12,30 +12,31 @@ use crate::run::model::adapter_settings::AdapterSettings;
 use crate::run::model::init_from::{import, start};
 use crate::run::model::load::load;
 
-/// A base model, and which of its parameters train or were trained.
+/// A base model and its trainable or trained parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseSpec {
     /// The base model's folder.
     pub model: PathBuf,
-    /// The most tokens of an example. Longer texts are cut; longer inputs of a GPT-2 are cut from the left.
+    /// The maximum number of tokens of an example. Longer texts are truncated; inputs of causal models are truncated
+    /// on the left.
     pub max_length: usize,
-    /// What trains, and how its adapter is made.
+    /// The trainable parameters, and the settings of the adapter.
     pub adapter: AdapterSettings,
 }
 
-/// A model with what it takes to feed it.
+/// A model with its configuration and its tokenizer.
 pub struct Loaded<M, C, T> {
     /// The model.
     pub model: M,
-    /// Its sizes, and the names of its outputs.
+    /// The configuration of the model.
     pub config: C,
-    /// From text to tokens, and back where the model writes texts.
+    /// The tokenizer.
     pub text: T,
 }
 
 impl<M, C, T> Loaded<M, C, T> {
-    /// The same with another model in place of this one.
+    /// Replaces the model.
     ///
     /// # Errors
     /// Those of `change`.
@@ -48,29 +49,29 @@ impl<M, C, T> Loaded<M, C, T> {
     }
 }
 
-/// A model that is ready to train.
+/// A model that is prepared for training.
 pub struct Started<M, C, T> {
     /// The model.
     pub loaded: Loaded<M, C, T>,
-    /// The names of the tensors that the base model's folder lacks: they start with new values.
+    /// The names of the tensors that the base model's folder lacks. They start with new values.
     pub missing: Vec<String>,
 }
 
-/// What a [`ModelSpec`] loads.
+/// The model that a [`ModelSpec`] loads.
 pub type LoadedFor<S> =
     Loaded<<S as ModelSpec>::Model, <S as ModelSpec>::Config, <S as ModelSpec>::Text>;
 
-/// What a [`ModelSpec`] makes ready to train.
+/// The model that a [`ModelSpec`] prepares for training.
 pub type StartedFor<S> =
     Started<<S as ModelSpec>::Model, <S as ModelSpec>::Config, <S as ModelSpec>::Text>;
 
-/// What loads a base model of one kind, with its adapter.
+/// Loads one kind of base model with its adapter.
 pub trait ModelSpec: Sized {
     /// The model.
     type Model: Module;
     /// Its configuration.
     type Config: CheckpointLayout;
-    /// What turns text into tokens.
+    /// The tokenizer.
     type Text;
 
     /// The base model and the adapter.
@@ -85,16 +86,18 @@ pub trait ModelSpec: Sized {
     /// If the folder has no such model.
     fn read_base(&self, device: &Device) -> Result<StartedFor<Self>, RunError>;
 
-    /// The modules that train beside the adapter, if the base model's folder lacks the tensors in `missing`.
+    /// The modules that are trained in full beside the adapter, if the base model's folder lacks the tensors in
+    /// `missing`.
     fn modules_to_save(&self, missing: &[String]) -> Vec<&'static str>;
 
-    /// The model as it computes fastest without gradients.
+    /// Converts the model to the form that is fastest without gradients.
     fn for_inference(&self, model: Self::Model) -> Self::Model;
 
-    /// The model, ready to train on an autodiff `device`. Its adapter is new, or the one that `init_from` names.
+    /// Loads the model and prepares it for training on an autodiff `device`. Its adapter is new, or the one in
+    /// `init_from`.
     ///
     /// # Errors
-    /// If the folder has no such model, the adapter does not fit it, or nothing could train.
+    /// If the folder does not have such a model, the adapter does not match it, or there is nothing to train.
     fn start(&self, device: &Device) -> Result<StartedFor<Self>, RunError> {
         let Started { loaded, missing } = self.read_base(device)?;
         let settings = &self.base().adapter;
@@ -105,12 +108,12 @@ pub trait ModelSpec: Sized {
         Ok(Started { loaded, missing })
     }
 
-    /// The model with the trained values of the run, or of the adapter, in `folder`, without gradients.
+    /// Loads the model without gradients, with the trained values in `folder`, which is that of a run or an adapter.
     ///
     /// # Errors
-    /// If the base model or the trained values cannot be read or do not fit each other.
+    /// If the base model or the trained values cannot be read or do not match each other.
     fn load(&self, folder: &Path, device: &Device) -> Result<LoadedFor<Self>, RunError> {
-        // What requires a gradient is only visible on an autodiff device.
+        // Only an autodiff device shows which parameters require gradients.
         let base = self.read_base(&device.clone().autodiff())?.loaded;
         base.try_map(|model, config| {
             let model = load(model, config, &self.base().adapter, folder)?;
@@ -118,19 +121,19 @@ pub trait ModelSpec: Sized {
         })
     }
 
-    /// As [`start`](Self::start), but also with the head of the adapter that `init_from` names.
+    /// Like [`start`](Self::start), but also loads the head of the adapter in `init_from`.
     ///
     /// # Errors
-    /// If no adapter is named, it does not fit the model, or differs from the settings.
+    /// If `init_from` is not set, or the adapter does not match the model or the settings.
     fn import(&self, device: &Device) -> Result<LoadedFor<Self>, RunError> {
         let base = self.read_base(device)?.loaded;
         base.try_map(|model, config| import(model, config, &self.base().adapter))
     }
 
-    /// How the trained values of the model are written.
+    /// The format of the trained values.
     ///
     /// # Errors
-    /// If the model has adapters of different structures.
+    /// If the model has adapters of different methods.
     fn format(&self, loaded: &LoadedFor<Self>) -> Result<TrainedFormat, RunError> {
         let base = self.base();
         base.adapter

@@ -11,17 +11,17 @@ use crate::data::example::Objective;
 use crate::run::error::RunError;
 use crate::run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
 
-/// A classifier with what it takes to feed it.
+/// A classifier with its configuration and its tokenizer.
 pub type LoadedClassifier = Loaded<SequenceClassifier, ClassifierConfig, TextEncoder>;
 
 /// A classification head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadSpec {
-    /// Whether its output layer starts with new values although the base model has one.
+    /// Whether the output layer starts with new values although the base model has one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,
-    /// Its outputs.
+    /// The outputs of the head.
     pub objective: Objective,
 }
 
@@ -32,7 +32,7 @@ pub struct ClassifierSpec {
     pub base: BaseSpec,
     /// The head.
     pub head: HeadSpec,
-    /// The seed of the head's and the adapter's new values.
+    /// The seed of new values of the head and the adapter.
     pub seed: u64,
 }
 
@@ -76,7 +76,7 @@ impl ModelSpec for ClassifierSpec {
 
     fn modules_to_save(&self, missing: &[String]) -> Vec<&'static str> {
         let mut modules = vec!["classifier"];
-        // BERT's pooler, if the base model comes without one.
+        // BERT's pooler is trained if the base model lacks it.
         if missing.iter().any(|name| name.contains(".pooler.")) {
             modules.push("pooler");
         }
@@ -88,7 +88,7 @@ impl ModelSpec for ClassifierSpec {
     }
 }
 
-/// The configuration with a head for `objective`.
+/// Returns `config` with a head for `objective`.
 ///
 /// # Errors
 /// If there are too many labels.

@@ -1,4 +1,4 @@
-//! A model that writes texts.
+//! A causal language model that generates texts.
 
 use burn::tensor::Device;
 use mtlora_models::{CausalConfig, CausalLm, CausalText};
@@ -7,7 +7,7 @@ use crate::run::error::RunError;
 use crate::run::model::base::{BaseSpec, Loaded, ModelSpec, Started};
 use crate::run::model::method_name::MethodName;
 
-/// A model that writes texts, with what it takes to feed it.
+/// A causal language model with its configuration and its tokenizer.
 pub type LoadedGenerator = Loaded<CausalLm, CausalConfig, CausalText>;
 
 /// A causal language model with an adapter.
@@ -15,7 +15,7 @@ pub type LoadedGenerator = Loaded<CausalLm, CausalConfig, CausalText>;
 pub struct GeneratorSpec {
     /// The base model and the adapter.
     pub base: BaseSpec,
-    /// The seed of the adapter's new values.
+    /// The seed of new values of the adapter.
     pub seed: u64,
 }
 
@@ -51,7 +51,7 @@ impl ModelSpec for GeneratorSpec {
             config,
             text,
         };
-        // All of its tensors must be there.
+        // A causal model's folder must have all tensors.
         let missing = Vec::new();
         Ok(Started { loaded, missing })
     }

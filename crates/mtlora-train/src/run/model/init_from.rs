@@ -1,4 +1,4 @@
-//! Starting from an existing adapter: another run's, or one of PEFT's.
+//! Starts a run from an existing adapter, of another run or saved by PEFT.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::run::model::adapter_settings::AdapterSettings;
 use crate::run::model::init_from_error::InitFromError;
 use crate::run::model::method_name::MethodName;
 
-/// Prepares `model` for training as `settings` say, with the adapter that they start from if they name one, but not that
-/// adapter's head. `modules_to_save` train beside it.
+/// Prepares `model` for training. If `settings` have an adapter to start from, its values are used, but not its head.
+/// `modules_to_save` are trained in full beside the adapter.
 ///
-/// Plain LoRA starts any structure, with `T = I`.
+/// A plain LoRA can start any structure, with `T = I`.
 ///
 /// # Errors
-/// If the folder has no adapter, or the adapter does not fit the model or differs from the settings in rank, scale,
-/// structure or targets.
+/// If the folder does not have an adapter, or the adapter does not match the model, or differs from the settings in
+/// rank, scale, structure or targets.
 pub fn start<M: Module>(
     model: M,
     layout: &impl CheckpointLayout,
@@ -31,7 +31,7 @@ pub fn start<M: Module>(
     };
     let adapter = read(settings, from)?.without_head();
     let also: Vec<String> = modules_to_save.iter().map(ToString::to_string).collect();
-    // With the same targets there is nothing to compare.
+    // If the targets are the same, the modules are, too.
     if !has_same_targets(settings, &adapter.config) {
         let own = settings
             .method(modules_to_save, seed)?
@@ -43,7 +43,7 @@ pub fn start<M: Module>(
     Ok(adapter.attach(model, layout, &also)?)
 }
 
-/// `model` with the adapter that `settings` start from, in their structure, including its head.
+/// Attaches the adapter that `settings` start from, with its head, in the structure of the settings.
 ///
 /// # Errors
 /// As [`start`].
@@ -68,7 +68,7 @@ pub(crate) fn import<M: Module>(
     Ok(adapter.attach(model, layout, &[])?)
 }
 
-/// The adapter that `settings` start from, in their structure and with their dropout.
+/// Reads the adapter that `settings` start from, and converts it to their structure and dropout.
 fn read(settings: &AdapterSettings, from: &Path) -> Result<PeftAdapter, RunError> {
     if settings.method != MethodName::MtLora {
         let method = settings.method;
@@ -104,7 +104,7 @@ fn same_places<M: Module>(own: &M, theirs: &M, from: &Path) -> Result<(), InitFr
     Ok(())
 }
 
-/// The targets of an adapter, unless they are in only some of the layers, which [`Targets`] cannot express.
+/// The targets of an adapter; `None` if it is only on some layers, which [`Targets`] cannot express.
 fn targets_of(config: &AdapterConfig) -> Option<Targets> {
     if !config.layers_to_transform.is_empty() {
         return None;
@@ -116,7 +116,7 @@ fn targets_of(config: &AdapterConfig) -> Option<Targets> {
     })
 }
 
-/// Whether the settings have the adapter's targets.
+/// Whether the targets of the settings are those of the adapter.
 fn has_same_targets(settings: &AdapterSettings, config: &AdapterConfig) -> bool {
     match settings.targets.as_deref().map(Targets::parse) {
         Some(ours) => targets_of(config) == Some(ours),
@@ -161,14 +161,14 @@ fn same_settings(
     })
 }
 
-/// The settings that an adapter was, or could have been, trained with.
+/// The settings with which an adapter was trained, or could have been.
 pub fn settings_of(config: &AdapterConfig) -> AdapterSettings {
     let letters = |adapted: &[bool]| {
         let named = "qkv".chars().zip(adapted);
         let letters = named.filter(|(_, adapted)| **adapted);
         letters.map(|(letter, _)| letter).collect::<String>()
     };
-    // In words only if they mean the same.
+    // The text is used only if it is parsed as the same targets.
     let targets = targets_of(config).and_then(|targets| {
         let text = targets.to_string();
         (Targets::parse(&text) == targets).then_some(text)

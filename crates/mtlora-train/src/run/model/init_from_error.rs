@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use crate::run::model::method_name::MethodName;
 
-/// Why a run cannot start from an adapter.
+/// The reason why a run cannot start from an adapter.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum InitFromError {
-    /// This run trains no adapter.
+    /// The run does not train an adapter.
     #[error("method {method} has no adapter that could start from another's; choose method mtlora")]
     NoAdapterHere {
-        /// What it trains.
+        /// The method of the run.
         method: MethodName,
     },
-    /// The adapters have different settings.
+    /// The adapter and the run have different settings.
     #[error(
         "{}: its adapter has {field} {theirs}, this run's has {ours}; choose {field} {theirs}, or start from an \
          adapter with {field} {ours}",
@@ -23,16 +23,16 @@ pub enum InitFromError {
     Differs {
         /// The adapter's folder.
         from: PathBuf,
-        /// The setting.
+        /// The name of the setting.
         field: &'static str,
-        /// The adapter's.
+        /// The value in the adapter.
         theirs: String,
-        /// This run's.
+        /// The value in the run.
         ours: String,
     },
-    /// One has an adapter on a module where the other has none.
+    /// Only one of the two has an adapter on a module.
     #[error(
-        "{}: {} an adapter on `{path}`{}, {}; leave --targets out, and the adapter's are taken",
+        "{}: it {} an adapter on `{path}`{}, {}; leave out --targets to use the adapter's own targets",
         .from.display(),
         if *.theirs { "has" } else { "has no" },
         match .more { 0 => String::new(), more => format!(" (and {more} more)") },
@@ -41,11 +41,11 @@ pub enum InitFromError {
     Place {
         /// The adapter's folder.
         from: PathBuf,
-        /// Whether the adapter in the folder has one there; otherwise this run has.
+        /// True if the adapter in the folder has one there, false if the run has.
         theirs: bool,
-        /// The first such module.
+        /// The path of the first such module.
         path: String,
-        /// How many others there are.
+        /// The number of further such modules.
         more: usize,
     },
 }

@@ -13,7 +13,7 @@ use crate::run::error::RunError;
 use crate::run::model::adapter_settings::AdapterSettings;
 use crate::run::model::method_name::MethodName;
 
-/// The base model with the trained values in `folder`, without gradients.
+/// Loads the trained values in `folder` into the base model, and returns it without gradients.
 pub(crate) fn load<M: Module>(
     model: M,
     layout: &impl CheckpointLayout,
@@ -31,16 +31,16 @@ pub(crate) fn load<M: Module>(
     Ok(settings.keep_base(load_state(model, values)?)?.valid())
 }
 
-/// The number of values that were trained of the run, or of the adapter, in `folder`.
+/// The number of trained values in `folder`, which is that of a run or an adapter.
 ///
 /// # Errors
-/// If there is no file with them.
+/// If there is no file with trained values.
 pub fn trained_parameters(folder: &Path) -> Result<usize, RunError> {
     let trained = folder.join(TRAINED_FILE);
     let path = match adapter_weights(folder) {
         Some(path) => path,
         None if trained.exists() => trained,
-        // Neither exists: the error names the file that most runs have.
+        // If neither file exists, the error names the one that most runs have.
         None => folder.join(ADAPTER_WEIGHTS_FILE),
     };
     let file = Checkpoint::open_file(&path)?;

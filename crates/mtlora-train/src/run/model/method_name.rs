@@ -1,4 +1,4 @@
-//! The names of what a run can train.
+//! The names of training methods.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 pub enum MethodName {
     /// Adapters and the head.
     MtLora,
-    /// All values.
+    /// All parameters.
     Full,
-    /// The head only.
+    /// Only the head.
     Head,
 }
 
