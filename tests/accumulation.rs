@@ -1,4 +1,4 @@
-//! A step of several batches is the step of one: the program trains the same however a step's examples are split.
+//! Gradient accumulation: a step trains the same, however its examples are split into batches.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use common::{MODEL, mtlora, refused};
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 
 /// Prompts and completions, of 5, 25, 4, 5, 12, 3 and 15 target tokens with the tiny GPT-2's tokenizer. The first four
-/// are what this fault was seen with.
+/// are those on which a step was once found to be the mean of its batches' means.
 const PAIRS: [(&str, &str); 7] = [
     ("a", "yes."),
     (
@@ -53,7 +53,7 @@ const TEXTS: [(&str, &str, f64); 10] = [
     ("A gull like waves.", "bad", 1.5),
 ];
 
-/// The model without dropout, whose masks would be others in each split.
+/// A copy of the model without dropout, since the masks would differ between splits.
 fn without_dropout(model: &str, folder: &Path) -> PathBuf {
     let copy = folder.join("model");
     fs::create_dir(&copy).unwrap();
@@ -77,13 +77,13 @@ fn write_lines(path: &Path, rows: impl Iterator<Item = Value>) {
     fs::write(path, lines.join("\n")).unwrap();
 }
 
-/// A folder with a model and data, and the flags that say which.
+/// A folder with a model and data, and the flags that train on them.
 struct Setup {
     folder: tempfile::TempDir,
     flags: Vec<String>,
 }
 
-/// The losses of the steps, and of the evaluations after them and before the first.
+/// The losses of the steps, and those of the evaluations, the first of which comes before the first step.
 struct Losses {
     steps: Vec<f64>,
     dev: Vec<f64>,
@@ -111,7 +111,7 @@ impl Setup {
         }
     }
 
-    /// Of the first so many pairs; everything trains, so that what comes out depends on no random start.
+    /// Generation on the first `pairs` of [`PAIRS`]. All weights train, so no result depends on a random start.
     fn generation(pairs: usize) -> Self {
         let row = |(prompt, completion): &(&str, &str)| json!({"prompt": prompt, "completion": completion});
         let rows: Vec<Value> = PAIRS[..pairs].iter().map(row).collect();
@@ -192,9 +192,10 @@ fn near(found: &[f64], wanted: &[f64], within: f64, what: &str) {
     }
 }
 
-/// The ten steps of the Trainer of transformers 5.24, and the loss after them: everything trains, AdamW, 1e-3 falling
-/// linearly, no dropout, no decay, `per_device_train_batch_size=1, gradient_accumulation_steps=4`. The guard that is
-/// added to the number of tokens is 1e-4 of 39.
+/// The expected losses are those of ten steps of transformers 5.24's Trainer, and the loss after them. All weights
+/// train with AdamW and a learning rate that falls linearly from 1e-3, without dropout and weight decay, and with
+/// `per_device_train_batch_size=1, gradient_accumulation_steps=4`. mtlora adds 1e-4 to the number of tokens that it
+/// divides by, which is 39 here.
 #[test]
 fn four_texts_of_unequal_lengths_train_as_in_transformers() {
     let steps = [
@@ -217,8 +218,8 @@ fn four_texts_of_unequal_lengths_train_as_in_transformers() {
     }
 }
 
-/// An epoch is one step here, with a short batch at its end or batches by tokens: four steps of transformers 5.24's
-/// Trainer on as many texts, and the loss after them.
+/// An epoch is one step here, with a short last batch or with batches of a limited number of tokens. The expected
+/// losses are those of four steps of transformers 5.24's Trainer on the same texts, and the loss after them.
 #[test]
 fn short_last_batches_and_budgets_of_tokens_train_as_in_transformers() {
     let three = ([8.203840, 5.082668, 3.778475, 3.064294], 2.697073);
@@ -243,7 +244,7 @@ fn short_last_batches_and_budgets_of_tokens_train_as_in_transformers() {
 
 /// Seven texts in steps of four: the second step of each epoch has three.
 #[test]
-fn an_epochs_last_step_is_divided_by_its_own_number() {
+fn an_epochs_last_step_is_divided_by_its_own_number_of_tokens() {
     let setup = Setup::generation(7);
     let whole = setup.train(3, "--batch 4");
     assert_eq!(whole.steps.len(), 6);
@@ -257,7 +258,8 @@ fn an_epochs_last_step_is_divided_by_its_own_number() {
     }
 }
 
-/// Ten texts: the third step of an epoch has two, and with three to a batch the last batch has one.
+/// There are ten texts: with four to a step, the third step of an epoch has two, and with three to a batch, the last
+/// batch has one.
 #[test]
 fn classifications_and_regressions_train_the_same_however_a_step_is_split() {
     for setup in [Setup::classification(), Setup::regression()] {
@@ -294,10 +296,10 @@ fn classifications_and_regressions_train_the_same_however_a_step_is_split() {
     }
 }
 
-/// transformers' losses of the four texts alone are 9.818920, 7.715470, 9.237305 and 11.906057: their mean is 9.669438,
-/// less what the guard takes of each.
+/// transformers' losses of the four texts, one at a time, are 9.818920, 7.715470, 9.237305 and 11.906057. Their mean
+/// is 9.669438; the 1e-4 that mtlora adds to each divisor makes it slightly smaller.
 #[test]
-fn the_mean_of_means_is_there_by_name() {
+fn loss_normalization_batch_takes_the_mean_of_the_batches_means() {
     let setup = Setup::generation(4);
     let batch = "--batch 1 --gradient-accumulation 4 --loss-normalization batch";
     let found = setup.train(1, batch);
@@ -308,7 +310,7 @@ fn the_mean_of_means_is_there_by_name() {
         config.contains("loss_normalization = \"batch\""),
         "{config}"
     );
-    // One batch to a step is the same in both.
+    // With one batch to a step, both normalizations are the same.
     let both = [
         "--batch 4 --loss-normalization batch",
         "--batch 4 --loss-normalization step",
@@ -355,7 +357,7 @@ fn pre_training_takes_several_batches_to_a_step() {
         };
         let whole = loss(&["--batch", "10"]);
         let split = loss(&["--batch", "3", "--gradient-accumulation", "4"]);
-        // Dropout is 0.1, and its masks are others.
+        // Dropout is 0.1, and its masks differ between the two.
         assert!(
             (whole - split).abs() < 0.1,
             "{architecture}: {whole} {split}"

@@ -1,4 +1,4 @@
-//! Adapters out to PEFT's format and back in, as a user does it.
+//! Exporting adapters to PEFT's format and importing them, with the program.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -41,11 +41,11 @@ fn close(a: &[f64], b: &[f64]) -> bool {
 }
 
 #[test]
-fn a_run_goes_out_as_lora_and_comes_back() {
+fn a_run_is_exported_as_lora_and_imported_again() {
     let folder = tempfile::tempdir().unwrap();
     let data = small_data(folder.path(), 64, 32);
-    let [run, lora, merged, imported, on] =
-        ["run", "lora", "merged", "imported", "on"].map(|name| folder.path().join(name));
+    let [run, lora, merged, imported, next] =
+        ["run", "lora", "merged", "imported", "next"].map(|name| folder.path().join(name));
     train(&data, &run, &["--structure", "dtsm", "--use-rslora"]);
     let ours = config(&run);
     assert_eq!(
@@ -82,7 +82,7 @@ fn a_run_goes_out_as_lora_and_comes_back() {
     }
     let text = refused(&["export", "--run", run_text, "--out", lora_text]);
     assert!(text.contains("--overwrite"), "{text}");
-    // A run that starts with what lies where it would be written.
+    // A run cannot be written over the adapter that it starts from.
     let from = ["--init-from", lora_text, "--out", lora_text, "--overwrite"];
     let onto = ["--adapter", lora_text, "--out", lora_text, "--overwrite"];
     let data_flag = ["--data", data.to_str().unwrap()];
@@ -95,9 +95,9 @@ fn a_run_goes_out_as_lora_and_comes_back() {
     }
 
     let data_text = data.to_str().unwrap();
-    let told = [&TASK[..], &["--data", data_text]].concat();
+    let task = [&TASK[..], &["--data", data_text]].concat();
     let scored = json(&["eval", "--run", run_text]);
-    let again = json(&[&["eval", "--adapter", lora_text], &told[..]].concat());
+    let again = json(&[&["eval", "--adapter", lora_text], &task[..]].concat());
     assert_eq!(again["metrics"]["accuracy"], scored["metrics"]["accuracy"]);
     assert_eq!(again["examples"], scored["examples"]);
 
@@ -125,20 +125,20 @@ fn a_run_goes_out_as_lora_and_comes_back() {
         scored["metrics"]["accuracy"]
     );
 
-    // As a run of another structure: T = I, and what it computes is the same.
+    // Imported as a run of another structure, it has T = I and computes the same.
     let import = ["import", "--adapter", lora_text, "--out", imported_text];
-    json(&[&import, &told[..], &["--structure", "ctcm"]].concat());
+    json(&[&import, &task[..], &["--structure", "ctcm"]].concat());
     assert_eq!(config(&imported)["structure"], "ctcm");
     assert!(close(&logits(&["--run", imported_text]), &wanted));
 
-    // And as the start of one.
+    // A training can start from it, too.
     train(
         &data,
-        &on,
+        &next,
         &["--init-from", lora_text, "--structure", "shim"],
     );
-    assert_eq!(config(&on)["structure"], "shim");
-    let text = fs::read_to_string(on.join("run.toml")).unwrap();
+    assert_eq!(config(&next)["structure"], "shim");
+    let text = fs::read_to_string(next.join("run.toml")).unwrap();
     assert!(
         text.contains("rank = 8") && text.contains("init_from"),
         "{text}"
@@ -146,7 +146,7 @@ fn a_run_goes_out_as_lora_and_comes_back() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_with_the_way_out() {
+fn adapters_that_cannot_be_read_are_refused_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let data = small_data(folder.path(), 32, 32);
     let run = folder.path().join("run");
@@ -188,7 +188,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     assert!(!Path::new("nowhere").exists());
     fs::write(run.join("adapter_config.json"), original.to_string()).unwrap();
 
-    // Another task's head.
+    // The adapter's head is for another task.
     let rows = "text,label\na,1\nb,2\nc,3\n";
     let table = folder.path().join("table");
     fs::create_dir(&table).unwrap();
@@ -208,7 +208,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     ]);
     assert!(text.contains("its head has 2 outputs"), "{text}");
 
-    // A run of an earlier build.
+    // The run was trained by an earlier build.
     let path = run.join("run.toml");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen("format = 3\n", "", 1)).unwrap();
@@ -237,7 +237,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     );
 }
 
-/// One that PEFT saved so, with the logits that it has there: tests/fixtures/pickle/make.py.
+/// PEFT saved the adapter and computed the logits that are expected of it (tests/fixtures/pickle/make.py).
 #[test]
 fn an_adapter_from_before_safetensors_is_read_as_any_other() {
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickle/adapter");
@@ -252,25 +252,25 @@ fn an_adapter_from_before_safetensors_is_read_as_any_other() {
         .collect();
     let folder = tempfile::tempdir().unwrap();
     let data = small_data(folder.path(), 64, 32);
-    let [imported, on] = ["imported", "on"].map(|name| folder.path().join(name));
+    let [imported, next] = ["imported", "next"].map(|name| folder.path().join(name));
     let old = old.to_str().unwrap();
     let adapter = ["--adapter", old, "--model", MODEL];
     assert!(close(&logits(&adapter), &wanted), "{wanted:?}");
 
-    let told = [&TASK[..], &["--data", data.to_str().unwrap()]].concat();
-    json(&[&["eval", "--adapter", old], &told[..]].concat());
+    let task = [&TASK[..], &["--data", data.to_str().unwrap()]].concat();
+    json(&[&["eval", "--adapter", old], &task[..]].concat());
     let imported_text = imported.to_str().unwrap();
-    // What is in the folder before is not taken for the run's.
+    // A file that was in the folder before is not taken for the run's own.
     fs::create_dir(&imported).unwrap();
     fs::write(imported.join("adapter_model.bin"), "old").unwrap();
     let import = ["import", "--adapter", old, "--out", imported_text];
-    json(&[&import, &told[..], &["--overwrite"]].concat());
+    json(&[&import, &task[..], &["--overwrite"]].concat());
     assert!(close(&logits(&["--run", imported_text]), &wanted));
     assert!(imported.join("adapter_model.safetensors").exists());
     assert!(!imported.join("adapter_model.bin").exists());
 
-    train(&data, &on, &["--init-from", old, "--structure", "icfm"]);
-    assert_eq!(config(&on)["r"], 2);
+    train(&data, &next, &["--init-from", old, "--structure", "icfm"]);
+    assert_eq!(config(&next)["r"], 2);
     let found = json(&["inspect", old]);
     assert_eq!(found["layers"].as_array().unwrap().len(), 6);
 }

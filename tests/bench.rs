@@ -1,4 +1,4 @@
-//! Measuring, and how many threads compute.
+//! `mtlora bench`, and the number of threads that compute.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ fn number(report: &Value, field: &str) -> f64 {
     found.unwrap_or_else(|| panic!("{field} is missing in {report}"))
 }
 
-/// What every measurement says, and that it agrees with itself.
+/// Checks the fields that every measurement has, and that they agree with each other.
 fn check(report: &Value, what: &str, steps: usize) {
     assert_eq!(report["what"], what);
     assert_eq!(report["device"], "flex");
@@ -36,7 +36,7 @@ fn check(report: &Value, what: &str, steps: usize) {
     let share = number(report, "gflops") / number(report, "peak_gflops");
     assert!((share / fraction - 1.0).abs() < 1e-9);
     if cfg!(target_os = "linux") {
-        // A tiny model, and not much beside it.
+        // The model is tiny, and the program holds little else.
         assert!((5.0..2000.0).contains(&number(report, "peak_rss_mb")));
     }
 }
@@ -60,7 +60,7 @@ fn a_step_of_either_model_is_measured() {
         }
         let achieved = number(&report, "flops_per_step") / median / 1e9;
         assert!((number(&report, "gflops") / achieved - 1.0).abs() < 1e-9);
-        // An adapter without T, and one of a higher rank, are other work.
+        // An adapter without T takes less work, and one of a higher rank takes more.
         let flops = |report: &Value| number(report, "flops_per_step");
         assert!(flops(&run(&["--structure", "lora"])) < flops(&report));
         let higher = run(&["--rank", "16", "--threads", "1"]);
@@ -68,13 +68,13 @@ fn a_step_of_either_model_is_measured() {
         let trained = |report: &Value| report["trainable_parameters"].as_u64();
         assert!(trained(&higher) > trained(&report));
         assert_eq!(higher["threads"], 1);
-        // What it can do at most is more, where the processor multiplies pairs.
+        // The peak is higher in bf16, if the processor multiplies pairs of bfloat16.
         check(&run(&["--base-dtype", "bf16"]), "step", 3);
     }
 }
 
 #[test]
-fn an_epoch_has_its_tasks_examples_and_real_lengths() {
+fn an_epoch_is_measured_on_the_tasks_examples_at_their_real_lengths() {
     let folder = tempfile::tempdir().unwrap();
     let data = small_data(folder.path(), 97, 1);
     let data = data.to_str().unwrap();
@@ -133,7 +133,7 @@ fn an_epoch_has_its_tasks_examples_and_real_lengths() {
 }
 
 #[test]
-fn texts_of_a_fixed_length_are_written() {
+fn generating_texts_of_a_fixed_length_is_measured() {
     let usual = [
         "bench",
         "generate",

@@ -1,4 +1,4 @@
-//! What happens when nobody reads what the program says, as with `| head -1`: work goes on to its end, and no panic.
+//! When nobody reads the program's output any more, as with `| head -1`, it finishes its work and does not panic.
 #![cfg(all(unix, feature = "flex"))]
 #![allow(clippy::unwrap_used)]
 
@@ -13,13 +13,13 @@ use common::{MODEL, small_data};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
-/// What a shell says of a process that SIGPIPE ended.
+/// The status that a shell reports for a process that SIGPIPE ended.
 const UNREAD: Option<i32> = Some(141);
 
 fn spawn(arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_mtlora"))
         .args(arguments)
-        // Without it, the software driver of a build with wgpu complains where the program is silent.
+        // If this is not set, the software GPU driver of a build with wgpu writes to standard error.
         .env("XDG_RUNTIME_DIR", std::env::temp_dir())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -47,7 +47,7 @@ fn train(folder: &Path, out: &str) -> Child {
     ])
 }
 
-/// Reads the first line of a training's messages, and no more of them.
+/// Reads the first line of a training's messages, and closes the pipe.
 fn hang_up(child: &mut Child) {
     let mut line = String::new();
     let mut messages = BufReader::new(child.stderr.take().unwrap());
@@ -56,7 +56,7 @@ fn hang_up(child: &mut Child) {
 }
 
 #[test]
-fn a_training_whose_messages_nobody_reads_goes_on() {
+fn a_training_whose_messages_nobody_reads_finishes() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let mut child = train(folder.path(), run.to_str().unwrap());
@@ -69,7 +69,7 @@ fn a_training_whose_messages_nobody_reads_goes_on() {
 }
 
 #[test]
-fn a_training_whose_results_nobody_reads_is_complete_all_the_same() {
+fn a_training_whose_results_nobody_reads_still_completes() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let mut child = train(folder.path(), run.to_str().unwrap());
@@ -81,7 +81,7 @@ fn a_training_whose_results_nobody_reads_is_complete_all_the_same() {
 }
 
 #[test]
-fn a_training_whose_results_nobody_reads_has_the_scores_of_its_texts_all_the_same() {
+fn a_training_whose_results_nobody_reads_still_scores_its_texts() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let data = folder.path().join("facts");
@@ -117,7 +117,7 @@ fn a_training_whose_results_nobody_reads_has_the_scores_of_its_texts_all_the_sam
 }
 
 #[test]
-fn results_for_a_reader_who_has_gone_end_the_program_without_a_word() {
+fn results_that_nobody_reads_end_the_program_silently() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let child = train(folder.path(), run.to_str().unwrap());
@@ -133,7 +133,7 @@ fn results_for_a_reader_who_has_gone_end_the_program_without_a_word() {
     ] {
         let mut child = spawn(arguments);
         drop(child.stdout.take());
-        // A command that has ended does not read.
+        // This fails if the command has ended already.
         let _ = child.stdin.take().unwrap().write_all(b"The dogs sleep.\n");
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -142,10 +142,10 @@ fn results_for_a_reader_who_has_gone_end_the_program_without_a_word() {
     }
 }
 
-/// Any other reason is one that the user has to know.
+/// Unlike a closed pipe, a full disk is something that the user has to know.
 #[cfg(target_os = "linux")]
 #[test]
-fn results_that_find_no_room_are_an_error() {
+fn results_that_do_not_fit_on_the_disk_are_an_error() {
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mtlora"));
     let output = command.arg("tasks").stdout(full()).output().unwrap();
@@ -153,7 +153,7 @@ fn results_that_find_no_room_are_an_error() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.starts_with("mtlora: standard output: "), "{said}");
 
-    // Messages are not worth an error.
+    // Messages that cannot be written are no error: the status is that of the missing run.
     let mut command = Command::new(env!("CARGO_BIN_EXE_mtlora"));
     let output = command.args(["eval", "--run", "nowhere"]);
     let output = output.stderr(full()).output().unwrap();

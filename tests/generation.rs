@@ -1,4 +1,4 @@
-//! Data-to-text as a user runs it: pre-train, fine-tune, score, write, merge.
+//! Data-to-text with the program: pre-training, fine-tuning, scoring, generating and merging.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use common::{json, mtlora, refused, refused_reading, text_reading};
 
 const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
-/// What texts are scored by, but for E2E's.
+/// The metrics of generated texts, for all tasks but E2E.
 const TEXT_METRICS: [&str; 6] = [
     "bleu",
     "sacrebleu",
@@ -24,7 +24,7 @@ const TEXT_METRICS: [&str; 6] = [
     "meteor_exact_stem",
 ];
 
-/// A small GPT-2, and the beginnings of the facts task's files.
+/// A small GPT-2, and the first lines of the facts task's files.
 struct Setup {
     folder: tempfile::TempDir,
 }
@@ -112,13 +112,13 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
 });
 
 #[test]
-fn a_run_learns_is_scored_writes_and_is_merged() {
+fn a_run_is_trained_scored_used_to_generate_and_merged() {
     let trained = SETUP.train("run", &["--structure", "ctcm"]);
     let loss = |report: &Value, field: &str| report[field]["loss"].as_f64().unwrap();
     assert!(loss(&trained, "metrics") < loss(&trained, "metrics_before"));
     assert!(trained["trainable_parameters"].as_u64() < trained["total_parameters"].as_u64());
 
-    // Scored as it was while it trained; METEOR is named as what it is.
+    // `eval` finds the loss that training ended with, and names the METEOR variant.
     let run = SETUP.path("run");
     let run = run.to_str().unwrap();
     let texts = SETUP.path("texts.txt");
@@ -127,7 +127,7 @@ fn a_run_learns_is_scored_writes_and_is_merged() {
     for name in TEXT_METRICS {
         assert!(scored["metrics"][name].as_f64().unwrap() >= 0.0, "{name}");
     }
-    // To the last bit, and so they are in the run's folder.
+    // All metrics are equal to the last bit, also in the run's folder.
     assert_eq!(trained["metrics"], scored["metrics"]);
     let results = fs::read_to_string(SETUP.path("run").join("results.json")).unwrap();
     let results: Value = serde_json::from_str(&results).unwrap();
@@ -135,7 +135,7 @@ fn a_run_learns_is_scored_writes_and_is_merged() {
     let written = fs::read_to_string(&texts).unwrap();
     assert_eq!(written.lines().count(), 6);
 
-    // What `generate` writes for the same inputs is the same, and so it is with the merged folder.
+    // `generate` writes the same texts for the same inputs, with the run and with the merged model.
     let dev = fs::read_to_string(SETUP.path("data").join("dev.jsonl")).unwrap();
     let inputs: Vec<String> = dev
         .lines()
@@ -197,7 +197,7 @@ fn names(report: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_training_ends_with_what_eval_says() {
+fn a_training_ends_with_the_scores_that_eval_prints() {
     let data = SETUP.path("data");
     let out = SETUP.path("ends");
     let arguments = short("facts", &data, &out);
@@ -211,10 +211,10 @@ fn a_training_ends_with_what_eval_says() {
     assert_eq!(eval.lines().count(), 2);
     let end = format!("{eval}the run is in {run}\n");
     assert!(said.ends_with(&end), "{said} does not end with {end}");
-    // How far it is, on standard error.
+    // Progress is shown on standard error.
     let notes = String::from_utf8(output.stderr).unwrap();
     assert!(notes.contains("6/6 texts after"), "{notes}");
-    // The report's page has them.
+    // The HTML report shows the scores.
     let page = SETUP.path("report.html");
     text_reading(&["report", run, "--out", page.to_str().unwrap()], "");
     let page = fs::read_to_string(page).unwrap();
@@ -223,7 +223,7 @@ fn a_training_ends_with_what_eval_says() {
 
 #[test]
 fn every_task_ends_with_its_own_scores() {
-    // E2E's set, on its scales.
+    // E2E has metrics of its own.
     let data = SETUP.path("e2e-data");
     fs::create_dir(&data).unwrap();
     let row = |name: &str| format!("\"name[{name}], area[riverside]\",{name} is near the river.\n");
@@ -257,7 +257,7 @@ fn every_task_ends_with_its_own_scores() {
     assert_eq!(names(&e2e), expected);
     assert!(e2e.get("seen").is_none());
 
-    // WebNLG's, by category.
+    // WebNLG's texts are also scored by whether their category was seen in training.
     let data = SETUP.path("webnlg-data");
     fs::create_dir(&data).unwrap();
     let entry = |number: usize, category: &str| {
@@ -286,8 +286,8 @@ fn every_task_ends_with_its_own_scores() {
         assert_eq!(scores.keys().collect::<Vec<_>>(), TEXT_METRICS);
     }
 
-    // Pairs of one's own; a reference that is blank to Python is refused before anything is trained, and a text that it
-    // would split is one line.
+    // The user's own pairs. A text stays one line even if Python would split it, and a reference that Python takes for
+    // blank is refused before the training starts.
     let data = SETUP.path("own-pairs");
     fs::create_dir(&data).unwrap();
     let rows = "{\"prompt\":\"a b\",\"completion\":\"one\\u001ctwo\\nthree\"}\n";
@@ -319,7 +319,7 @@ fn final_scores_may_be_left_out() {
     let run = out.to_str().unwrap();
     let resumed = json(&["train", "--resume", run]);
     assert_eq!(names(&resumed), ["loss", "perplexity"]);
-    // In a file of settings, too.
+    // A settings file can leave them out too, and a flag overrides it.
     let settings = SETUP.path("settings.toml");
     fs::write(&settings, "no_final_scores = true\n").unwrap();
     let with_file = ["--config", settings.to_str().unwrap(), "--overwrite"];
@@ -328,7 +328,7 @@ fn final_scores_may_be_left_out() {
     let flag = ["--no-final-scores", "false"];
     let trained = json(&[&arguments, with_file.as_slice(), &flag].concat());
     assert_eq!(names(&trained)[..6], TEXT_METRICS);
-    // Only where there are texts.
+    // The flag is refused for tasks that generate no texts.
     let said = refused(&[
         "train",
         "--task",
@@ -343,22 +343,22 @@ fn final_scores_may_be_left_out() {
 }
 
 #[test]
-fn a_seed_gives_one_run_and_a_run_can_start_from_another() {
+fn the_same_seed_gives_the_same_run_and_a_run_can_start_from_another() {
     let first = SETUP.train("first", &["--seed", "3"]);
     let again = SETUP.train("again", &["--seed", "3"]);
     assert_eq!(first["metrics"], again["metrics"]);
     let values = |name: &str| fs::read(SETUP.path(name).join("adapter_model.safetensors")).unwrap();
     assert_eq!(values("first"), values("again"));
     let from = SETUP.path("first");
-    let on = SETUP.train("on", &["--init-from", from.to_str().unwrap()]);
-    // It goes on from the other's last state, or from its best.
-    let before = on["metrics_before"]["loss"].as_f64().unwrap();
+    let next = SETUP.train("next", &["--init-from", from.to_str().unwrap()]);
+    // It starts where the other run was at its best.
+    let before = next["metrics_before"]["loss"].as_f64().unwrap();
     let best = first["metrics"]["loss"].as_f64().unwrap();
     assert!((before - best).abs() < 1e-4, "{before} {best}");
 }
 
 #[test]
-fn bad_input_is_refused_with_its_reason() {
+fn bad_input_is_refused_with_a_reason() {
     let model = SETUP.path("model");
     let model = model.to_str().unwrap();
     let long = "word ".repeat(400);
@@ -417,7 +417,7 @@ fn bad_input_is_refused_with_its_reason() {
 }
 
 #[test]
-fn rows_are_written_by_the_adapters_that_they_name() {
+fn rows_are_generated_by_the_adapters_that_they_name() {
     SETUP.train("short", &["--structure", "icfm", "--seed", "5"]);
     SETUP.train(
         "long",

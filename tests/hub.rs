@@ -1,4 +1,4 @@
-//! Names of the Hub in place of folders, as a user has them.
+//! The program with names on the Hub in place of folders.
 #![cfg(all(feature = "flex", feature = "hub"))]
 #![allow(clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ const GLUE: &str = "nyu-mll/glue";
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/hub/glue");
 const WEIGHTS: &str = "model.safetensors";
 
-/// A Hub with a tiny model and CoLA, and the home folder of somebody who uses it.
+/// A test Hub with a tiny model and CoLA, and the home folder of a user.
 struct Setup {
     server: Server,
     home: tempfile::TempDir,
@@ -97,7 +97,7 @@ impl Setup {
         text
     }
 
-    /// The paths of the requests since the last call, without the Hub's own part.
+    /// The paths of the requests since the last call, without the Hub's address.
     fn asked(&self) -> Vec<String> {
         self.server
             .requests()
@@ -112,7 +112,7 @@ impl Setup {
     }
 }
 
-/// What the Hub names the weights by.
+/// The hash that names the weights on the Hub.
 fn weights() -> String {
     etag(&fs::read(Path::new(MODEL).join(WEIGHTS)).unwrap())
 }
@@ -125,7 +125,7 @@ fn train<'a>(model: &'a str, out: &'a str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_model_and_a_task_by_their_names_are_fetched_once() {
+fn a_model_and_a_task_from_the_hub_are_fetched_once() {
     let setup = Setup::new();
     let [first, second, third] = ["a", "b", "c"].map(|name| setup.path(name));
     let trained = setup.json(&train(NAME, &first), &[]);
@@ -147,7 +147,7 @@ fn a_model_and_a_task_by_their_names_are_fetched_once() {
     assert_eq!(offline["metrics"], trained["metrics"]);
     assert_eq!(setup.asked(), [""; 0]);
 
-    // A run knows its commit: with the cache gone, that is what it fetches.
+    // A run remembers the commit, and downloads it again when the cache is gone.
     fs::rename(setup.home.path().join("hub"), setup.home.path().join("old")).unwrap();
     let evaluated = setup.json(&["eval", "--run", &first], &[]);
     assert_eq!(evaluated["metrics"], trained["metrics"]);
@@ -158,7 +158,7 @@ fn a_model_and_a_task_by_their_names_are_fetched_once() {
     setup.json(&["eval", "--run", &first], &[]);
     assert_eq!(setup.asked(), [""; 0]);
 
-    // A model is scored as it is, at a revision.
+    // A model without a run can be scored at a revision.
     let named = format!("{NAME}@{COMMIT}");
     let scored = setup.json(&["eval", "--model", &named, "--task", "cola"], &[]);
     assert_eq!(scored["examples"], 64);
@@ -171,7 +171,7 @@ fn a_model_and_a_task_by_their_names_are_fetched_once() {
 }
 
 #[test]
-fn a_transfer_that_was_cut_goes_on_in_the_next_run() {
+fn an_interrupted_download_is_resumed_by_the_next_run() {
     let setup = Setup::new();
     let out = setup.path("run");
     setup.server.fault(&weights(), Fault::Cut(1_000_000), 1);
@@ -269,7 +269,7 @@ fn errors_say_what_was_asked_for_and_what_to_do() {
 }
 
 #[test]
-fn what_would_be_of_no_use_is_not_fetched() {
+fn files_that_would_not_be_used_are_not_fetched() {
     let setup = Setup::new();
     let out = setup.path("run");
     setup.server.change(NAME, |repo| {
@@ -289,7 +289,7 @@ fn what_would_be_of_no_use_is_not_fetched() {
     let text = setup.refused(&train(NAME, &out), &[]);
     assert!(!text.contains("panicked"), "{text}");
 
-    // Nothing at all for settings that cannot be.
+    // No part of a model is downloaded for settings that are refused.
     setup.server.requests();
     for more in [["--task", "colla"], ["--num-beams", "4"]] {
         let mut arguments = train(NAME, &out);
@@ -322,7 +322,7 @@ fn what_would_be_of_no_use_is_not_fetched() {
 }
 
 #[test]
-fn two_programs_at_a_time_fetch_once() {
+fn two_programs_at_the_same_time_fetch_once() {
     let setup = Setup::new();
     std::thread::scope(|scope| {
         for name in ["a", "b"] {
@@ -341,13 +341,13 @@ fn two_programs_at_a_time_fetch_once() {
 }
 
 #[test]
-fn adapters_have_names_too_and_old_ones_are_read() {
+fn adapters_from_the_hub_are_read_even_if_they_are_pickles() {
     let setup = Setup::new();
     let theirs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pickle/adapter");
     let theirs = ["adapter_config.json", "adapter_model.bin"]
         .map(|name| (name, fs::read(Path::new(theirs).join(name)).unwrap()));
     setup.server.model("user/old", theirs);
-    let [imported, again, on] = ["imported", "again", "on"].map(|name| setup.path(name));
+    let [imported, again, next] = ["imported", "again", "next"].map(|name| setup.path(name));
     let import = |out: &str| {
         [
             "import",
@@ -378,7 +378,7 @@ fn adapters_have_names_too_and_old_ones_are_read() {
         .map(|run| fs::read(Path::new(run).join("adapter_model.safetensors")).unwrap());
     assert!(one == other);
 
-    let begun = [&train(NAME, &on)[..], &["--init-from", "user/old"]].concat();
+    let begun = [&train(NAME, &next)[..], &["--init-from", "user/old"]].concat();
     setup.json(&begun, &[("HF_HUB_OFFLINE", "1")]);
     let wanted = [
         "predict",
@@ -409,7 +409,7 @@ fn adapters_have_names_too_and_old_ones_are_read() {
 }
 
 #[test]
-fn a_run_goes_on_when_the_cache_was_emptied() {
+fn a_run_resumes_after_the_cache_was_emptied() {
     let setup = Setup::new();
     let theirs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pickle/adapter");
     let theirs = ["adapter_config.json", "adapter_model.bin"]
@@ -418,7 +418,7 @@ fn a_run_goes_on_when_the_cache_was_emptied() {
     let run = setup.path("run");
     let begun = [&train(NAME, &run)[..], &["--init-from", "user/old"]].concat();
     let wanted = setup.json(&begun, &[]);
-    // As if it had been killed when it was all but through.
+    // As if it had been killed just before its end.
     fs::remove_file(Path::new(&run).join("results.json")).unwrap();
     fs::remove_dir_all(setup.home.path().join("hub")).unwrap();
     setup.asked();

@@ -1,4 +1,4 @@
-//! What `predict` and `generate` are given: lines and tables, read as the run was trained.
+//! `predict` and `generate` read lines and tables with the columns that the run was trained on.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use common::{MODEL, json, refused, refused_reading, text, text_reading};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 
-/// A run on pairs of texts in the columns `a` and `b`, and one on single texts in the column `words`.
+/// Trains a run on pairs of texts (columns `a` and `b`) and one on single texts (column `words`).
 fn runs(folder: &Path) -> [PathBuf; 2] {
     let data = folder.join("data");
     fs::create_dir(&data).unwrap();
@@ -59,7 +59,7 @@ fn rows_of(arguments: &[&str]) -> Vec<Value> {
     rows(arguments, "")
 }
 
-/// By the definition: equal texts get equal answers, however they are given.
+/// The same texts get the same answers, in whatever format they come.
 #[test]
 fn predict_reads_lines_and_tables_as_the_run_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -107,7 +107,7 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
     }
     let piped = ["predict", "--run", text(&pairs), "--format", "jsonl"];
     assert_eq!(rows(&piped, &format!("\u{feff}{lines}")), expected);
-    // A table whose columns are called otherwise.
+    // A table whose columns have other names.
     let other = write(
         "other.csv",
         b"x,y\nI like tea.,We had tea.\nI like tea.,We had soup.\n",
@@ -155,7 +155,7 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
     ]);
     assert!(said.contains("trained on single texts"), "{said}");
 
-    // A run on a task of GLUE's knows the columns of its files in both layouts.
+    // A run on a GLUE task knows the columns of its files, as GLUE and as the Hub publish them.
     let glue = folder.path().join("MRPC");
     fs::create_dir(&glue).unwrap();
     let rows = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\tI like tea.\tWe had tea.\n0\t3\t4\tI like tea.\tWe had soup.\n";
@@ -181,7 +181,7 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
     let hub = "sentence1,sentence2\nI like tea.,We had tea.\nI like tea.,We had soup.\n";
     assert_eq!(predict(&mrpc, "hub.csv", hub.as_bytes()), expected);
 
-    // What a run knows holds for its folder as an adapter, too.
+    // A run's folder that is used as an adapter still knows the columns.
     let input = write("again.csv", b"b,a\nWe had tea.,I like tea.\n");
     let flags = ["--input", text(&input), "--format", "jsonl"];
     let by_run = rows_of(&[&["predict", "--run", text(&pairs)][..], &flags].concat());
@@ -191,7 +191,7 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
     let said = refused(&[&by_adapter[..], &["--input", text(&lone)]].concat());
     assert!(said.contains("lone.txt:1: the line has no tab"), "{said}");
 
-    // One text a row, with the header left out.
+    // Each row has one text, and the header is not a row.
     let table = predict(
         &single,
         "s.csv",
@@ -203,7 +203,7 @@ fn predict_reads_lines_and_tables_as_the_run_does() {
 }
 
 #[test]
-fn generate_reads_the_column_that_the_run_knows() {
+fn generate_reads_the_column_that_the_run_was_trained_on() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     fs::create_dir(&data).unwrap();
@@ -265,7 +265,7 @@ fn generate_reads_the_column_that_the_run_knows() {
     ];
     assert_eq!(written(&flags, ""), lines);
 
-    // Beginnings of texts, from lines and from a table.
+    // Prompts for a model without a run, from lines and from a table.
     let begun = written(&["--model", GPT2], "It is\nThe tea\n");
     let table = file(
         "begun.jsonl",
@@ -279,7 +279,7 @@ fn generate_reads_the_column_that_the_run_knows() {
         written(&["--model", GPT2], "\u{feff}It is\nThe tea\n"),
         begun
     );
-    // A tab is a character of the text.
+    // A tab is part of the text.
     let tab = written(&["--model", GPT2], "It\tis\n");
     assert_eq!(tab[0]["input"], "It\tis");
 

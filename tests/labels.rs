@@ -1,4 +1,5 @@
-//! Which output of a head means which class, whatever the data and the model call them, and in whatever order.
+//! The outputs of a head are matched to the right classes, whatever the data and the model call them, and in whatever
+//! order.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 
 use common::{DATA, MODEL, json, mtlora, refused, small_data, text, text_reading};
 
-/// A model with a trained head for `unacceptable` (output 0) and `acceptable` (output 1), and the numbers that it was
-/// scored with by those names.
+/// A model with a trained head for `unacceptable` (output 0) and `acceptable` (output 1), and the scores that it has
+/// with those names.
 struct Trained {
     folder: tempfile::TempDir,
     model: PathBuf,
@@ -61,7 +62,7 @@ impl Trained {
         }
     }
 
-    /// The same examples as a table, with the classes called `names`: of output 0, of output 1.
+    /// The same examples as a table whose classes are called `names`: first that of output 0, then that of output 1.
     fn table(&self, names: [&str; 2]) -> PathBuf {
         let data = self
             .folder
@@ -84,7 +85,7 @@ impl Trained {
         data
     }
 
-    /// The model with other names of its outputs, in their order.
+    /// A copy of the model whose outputs are called `names`, in their order.
     fn renamed(&self, names: &[&str]) -> PathBuf {
         let to = self
             .folder
@@ -124,8 +125,8 @@ impl Trained {
         json(&[&usual, more].concat())["metrics"].clone()
     }
 
-    /// Checks that `metrics` are those of the right names.
-    fn is_right(&self, metrics: &Value) {
+    /// Asserts that `metrics` are those of outputs that were matched to the right classes.
+    fn assert_right(&self, metrics: &Value) {
         assert_eq!(
             metrics["accuracy"].as_f64(),
             Some(self.accuracy),
@@ -137,7 +138,7 @@ impl Trained {
     }
 }
 
-/// What a command that succeeds says on standard error.
+/// The program's standard error. The command must succeed.
 fn notes(arguments: &[&str]) -> String {
     let output = mtlora(arguments);
     let errors = String::from_utf8(output.stderr).unwrap();
@@ -145,14 +146,14 @@ fn notes(arguments: &[&str]) -> String {
     errors
 }
 
-/// By arithmetic: the scores of a trained head do not depend on what its outputs are called, as long as data and model
-/// agree. `transformers` maps by `label2id` in the same way.
+/// The scores of a trained head do not depend on what its outputs are called, as long as data and model agree.
+/// `transformers` maps by `label2id` in the same way.
 #[test]
 fn scores_do_not_depend_on_the_order_of_classes() {
     let trained = Trained::new();
     // (names of outputs 0 and 1 in the model, in the data)
     let cases = [
-        // In the alphabet's order, and against it.
+        // In alphabetical order, and against it.
         (
             ["unacceptable", "acceptable"],
             ["unacceptable", "acceptable"],
@@ -161,19 +162,19 @@ fn scores_do_not_depend_on_the_order_of_classes() {
         (["z", "a"], ["z", "a"]),
         (["POS", "NEG"], ["pos", "neg"]),
         (["Wohl", "Übel"], ["wohl", "übel"]),
-        // Numbers of outputs, and numbers as names.
+        // The outputs' numbers, and other numbers as names.
         (["LABEL_0", "LABEL_1"], ["0", "1"]),
         (["z", "a"], ["0", "1"]),
         (["10", "9"], ["10", "9"]),
         (["1", "0"], ["1", "0"]),
-        // Without names the data's order counts.
+        // Without names in the model, the order of the data's classes is used.
         (["LABEL_0", "LABEL_1"], ["a", "z"]),
     ];
     for (model, data) in cases {
         let (model, data) = (trained.renamed(&model), trained.table(data));
-        trained.is_right(&trained.eval(&model, &data, &[]));
+        trained.assert_right(&trained.eval(&model, &data, &[]));
     }
-    // That the order counts is said.
+    // A note says that the order was used.
     let (model, data) = (
         trained.renamed(&["LABEL_0", "LABEL_1"]),
         trained.table(["a", "z"]),
@@ -189,7 +190,7 @@ fn scores_do_not_depend_on_the_order_of_classes() {
     ]);
     assert!(said.contains("LABEL_0 = a, LABEL_1 = z"), "{said}");
 
-    // Names that do not agree are refused, and the order can be given.
+    // Names that do not agree are refused, and --labels gives the order.
     let (model, data) = (trained.renamed(&["z", "a"]), trained.table(["good", "bad"]));
     let said = refused(&[
         "eval",
@@ -204,11 +205,11 @@ fn scores_do_not_depend_on_the_order_of_classes() {
         said.contains("nothing says which is which") && said.contains("--labels"),
         "{said}"
     );
-    trained.is_right(&trained.eval(&model, &data, &["--labels", "good,bad"]));
+    trained.assert_right(&trained.eval(&model, &data, &["--labels", "good,bad"]));
 
     // Training starts from the right head, F1 stays about the same class, and `eval` of the run agrees.
     let (model, data) = (trained.renamed(&["z", "a"]), trained.table(["z", "a"]));
-    let run = trained.folder.path().join("on");
+    let run = trained.folder.path().join("next");
     let report = json(&[
         "train",
         "--model",
@@ -224,10 +225,10 @@ fn scores_do_not_depend_on_the_order_of_classes() {
         "--lr",
         "1e-9",
     ]);
-    trained.is_right(&report["metrics_before"]);
+    trained.assert_right(&report["metrics_before"]);
     let again = json(&["eval", "--run", text(&run)]);
     assert_eq!(again["metrics"], report["metrics"]);
-    // In the alphabet's order F1 would be about `z`; the head's order does not change that.
+    // F1 is about `z`, the second class in alphabetical order; the head's order does not change that.
     let plain = trained.eval(
         &trained.renamed(&["a", "z"]),
         &trained.table(["a", "z"]),
@@ -238,11 +239,11 @@ fn scores_do_not_depend_on_the_order_of_classes() {
         &trained.table(["z", "a"]),
         &[],
     );
-    let right = |metrics: &Value| metrics["f1"].as_f64().unwrap();
-    // Output 1 is `z` there and output 0 here: the F1 of both classes, from accuracy and Matthews alone, differ.
-    assert!((right(&plain) - right(&swapped)).abs() > 1e-9);
-    assert_eq!(right(&again["metrics"]), right(&report["metrics"]));
-    assert!((right(&again["metrics"]) - right(&swapped)).abs() < 0.02);
+    let f1 = |metrics: &Value| metrics["f1"].as_f64().unwrap();
+    // `z` is output 1 of the first model and output 0 of the second, so these are the F1 of different classes.
+    assert!((f1(&plain) - f1(&swapped)).abs() > 1e-9);
+    assert_eq!(f1(&again["metrics"]), f1(&report["metrics"]));
+    assert!((f1(&again["metrics"]) - f1(&swapped)).abs() < 0.02);
 }
 
 #[test]
@@ -346,7 +347,8 @@ fn a_head_with_more_outputs_keeps_them_and_one_that_does_not_fit_can_be_replaced
     ]);
     assert!(said.contains("a regression needs one"), "{said}");
 
-    // Two of the three classes: the head stays as it is, and the third class is known where it comes up.
+    // If the training data has two of the head's three classes, the head is kept, and knows the third in the dev
+    // split.
     let two = trained.folder.path().join("two");
     fs::create_dir(&two).unwrap();
     let without: Vec<String> = rows
@@ -387,7 +389,7 @@ fn a_head_with_more_outputs_keeps_them_and_one_that_does_not_fit_can_be_replaced
 }
 
 #[test]
-fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
+fn an_adapter_keeps_its_class_names_when_it_is_imported_and_scored() {
     let trained = Trained::new();
     // The base model's own names are LABEL_0 and LABEL_1; the run's adapter brings the head.
     let plain = trained.folder.path().join("plain");
@@ -416,7 +418,7 @@ fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
         "--data",
         text(&data),
     ]);
-    trained.is_right(&scored["metrics"]);
+    trained.assert_right(&scored["metrics"]);
     let imported = trained.folder.path().join("imported");
     json(&[
         "import",
@@ -431,7 +433,7 @@ fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
         "--out",
         text(&imported),
     ]);
-    trained.is_right(&json(&["eval", "--run", text(&imported)])["metrics"]);
+    trained.assert_right(&json(&["eval", "--run", text(&imported)])["metrics"]);
 
     // Both answer alike, by name.
     let input = data.join("dev.jsonl");
@@ -452,7 +454,7 @@ fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
         row["label"] == json!(answer)
     });
     assert_eq!(right.count() as f64 / ROWS as f64, trained.accuracy);
-    // Without a head of its own, an adapter's can be new.
+    // An adapter without a head can be imported with a new one.
     let headless = trained.folder.path().join("headless");
     json(&[
         "combine",
@@ -487,7 +489,7 @@ fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
     json(&[&import[..], &["--fresh-head"]].concat());
     json(&["eval", "--run", text(&imported)]);
 
-    // A table of one's own is scored by its columns.
+    // A table is scored by the columns that the flags name.
     let renamed = trained.folder.path().join("renamed");
     fs::create_dir(&renamed).unwrap();
     for split in ["train.jsonl", "dev.jsonl"] {
@@ -498,9 +500,9 @@ fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
         fs::write(renamed.join(split), rows).unwrap();
     }
     let columns = ["--text-column", "words", "--label-column", "kind"];
-    trained.is_right(&trained.eval(&trained.renamed(&["z", "a"]), &renamed, &columns));
+    trained.assert_right(&trained.eval(&trained.renamed(&["z", "a"]), &renamed, &columns));
 
-    // The run's own folder says what its outputs are called.
+    // A run's folder, used as an adapter, says what its outputs are called.
     let own = answers(&[
         "predict",
         "--adapter",
@@ -517,7 +519,7 @@ fn an_adapter_keeps_its_names_when_it_is_imported_and_scored() {
 }
 
 #[test]
-fn classes_are_counted_and_what_looks_like_a_mistake_is_said() {
+fn classes_are_counted_and_likely_mistakes_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let data = folder.path().join("data");
@@ -581,7 +583,7 @@ fn classes_are_counted_and_what_looks_like_a_mistake_is_said() {
     let regression = said("text,label\na,0.5\nb,0.75\nc,1.25\n", &["--regression"]);
     assert!(!regression.contains("classes"), "{regression}");
 
-    // One column in two roles.
+    // One column cannot have two roles.
     for more in [
         &["--text-column", "label"][..],
         &["--label-column", "text"],

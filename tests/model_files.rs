@@ -1,4 +1,4 @@
-//! What the files of a model's folder change, as a user sees it. docs/MODEL_FILES.md says what is read.
+//! How the files in a model's folder change what the program does. docs/MODEL_FILES.md says what is read.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -38,7 +38,7 @@ fn path(folder: &tempfile::TempDir) -> &str {
     folder.path().to_str().unwrap()
 }
 
-/// A run of a model's head, in a folder that goes with it.
+/// Trains a model's head. The run is in the temporary folder that is returned with it.
 fn run(model: &str, more: &[&str]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (small_data(folder.path(), 12, 4), folder.path().join("run"));
@@ -78,7 +78,7 @@ fn logits(run: &Path, input: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Texts of 64 tokens and more that differ at their ends only.
+/// Texts of more than 64 tokens that differ only at their ends.
 fn alike_but_for_the_end() -> String {
     let tea = "tea ".repeat(80);
     format!("{tea}good\n{tea}bad\n")
@@ -97,7 +97,7 @@ fn the_end_of_a_text_is_kept_if_the_folder_says_so() {
         let (_kept, run) = run(path(&model), &[]);
         let found = logits(&run, &alike_but_for_the_end());
         assert_ne!(found[0], found[1], "{name}");
-        // The run's model said otherwise: the beginnings are one and the same.
+        // With the original file in place again, the beginnings are kept, which are equal.
         fs::copy(Path::new(MODEL).join(name), model.path().join(name)).unwrap();
         let found = logits(&run, &alike_but_for_the_end());
         assert_eq!(found[0], found[1], "{name}");
@@ -106,7 +106,7 @@ fn the_end_of_a_text_is_kept_if_the_folder_says_so() {
 
 /// As transformers 5.24 does: `truncation=True` without a `max_length` cuts to `model_max_length`.
 #[test]
-fn a_tokenizers_own_length_counts_where_no_other_is_said() {
+fn a_tokenizers_own_length_is_used_if_no_flag_gives_another() {
     let config = with(
         MODEL,
         "tokenizer_config.json",
@@ -169,31 +169,31 @@ fn generated(model: &str, flags: &[&str]) -> String {
 
 /// The texts are those that transformers 5.24's `generate` writes with assets/tiny-gpt2 and these files.
 #[test]
-fn a_model_writes_as_its_folder_says() {
+fn a_model_generates_with_the_settings_of_its_folder() {
     let beams = json!({"eos_token_id": 0, "num_beams": 4, "length_penalty": 2.0, "no_repeat_ngram_size": 2,
         "early_stopping": true, "max_new_tokens": 20});
-    let of_beams = " is home to a gallery and can be found in Selworth. It is the work of Daniel";
+    let with_beams = " is home to a gallery and can be found in Selworth. It is the work of Daniel";
     let penalty = json!({"eos_token_id": 0, "repetition_penalty": 5.0, "max_new_tokens": 20});
-    let of_penalty = ", home to a hotel is the work of Boris Walker. It was built in 1988 The";
+    let with_penalty = ", home to a hotel is the work of Boris Walker. It was built in 1988 The";
     for (settings, expected) in [
         (
             json!({"eos_token_id": 0, "max_new_tokens": 6}),
             ", home to a hot",
         ),
-        (beams.clone(), of_beams),
-        (penalty, of_penalty),
+        (beams.clone(), with_beams),
+        (penalty, with_penalty),
     ] {
         let model = folder(GPT2, &[("generation_config.json", settings)]);
         assert_eq!(generated(path(&model), &[]), expected);
     }
-    // In config.json they count where that is the only file, and flags go before both.
+    // Settings in config.json are used if that is the only file with any, and flags override both files.
     let mut older = with(GPT2, "config.json", "num_beams", json!(4));
     older["no_repeat_ngram_size"] = json!(2);
     older["length_penalty"] = json!(2.0);
     older["early_stopping"] = json!(true);
     older["max_new_tokens"] = json!(20);
     let model = folder(GPT2, &[("config.json", older.clone())]);
-    assert_eq!(generated(path(&model), &[]), of_beams);
+    assert_eq!(generated(path(&model), &[]), with_beams);
     let flags = ["--num-beams", "1", "--max-new-tokens", "6"];
     assert_eq!(generated(path(&model), &flags), ", home to a hot");
     let both = [
@@ -205,7 +205,7 @@ fn a_model_writes_as_its_folder_says() {
     ];
     let model = folder(GPT2, &both);
     assert_eq!(generated(path(&model), &[]), ", home to a hot");
-    // What draws by its file is told not to.
+    // A flag turns off the sampling that the file asks for.
     let drawn =
         json!({"eos_token_id": 0, "do_sample": true, "temperature": 5.0, "max_new_tokens": 6});
     let model = folder(GPT2, &[("generation_config.json", drawn)]);
@@ -217,7 +217,7 @@ fn a_model_writes_as_its_folder_says() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_done_is_refused_or_told() {
+fn a_generation_setting_that_is_not_supported_is_refused_or_reported() {
     let said = |settings: Value| {
         let model = folder(GPT2, &[("generation_config.json", settings)]);
         let output = mtlora_reading(&["generate", "--model", path(&model)], "The\n");
@@ -254,7 +254,7 @@ fn a_text_of_megabytes_is_cut_as_any_other() {
     let found = logits(&run, &format!("{long}\n{short}\n"));
     assert_eq!(found[0], found[1]);
 
-    // What cannot be cut is refused with its line.
+    // A text that is too long even to be cut is refused, and its line is named.
     let word = "x".repeat((16 << 20) + 1);
     let arguments = ["predict", "--run", run.to_str().unwrap()];
     let errors = refused_reading(&arguments, &format!("the lake\n{word}\n"));
@@ -262,7 +262,7 @@ fn a_text_of_megabytes_is_cut_as_any_other() {
         errors.contains("standard input:2: a text of 16777217 bytes"),
         "{errors}"
     );
-    // In a table, the line is the row's.
+    // In a table, the line is the one on which the row begins.
     let kept = tempfile::tempdir().unwrap();
     let table = kept.path().join("long.csv");
     fs::write(&table, format!("n,sentence\n1,\"the\nlake\"\n2,{word}\n")).unwrap();

@@ -86,7 +86,7 @@ fn a_run_is_scored_merged_and_repeated_to_the_bit() {
 }
 
 #[test]
-fn a_table_of_ones_own_is_learned_from_and_predicted() {
+fn a_users_own_table_is_learned_and_predicted() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("table");
     std::fs::create_dir(&data).unwrap();

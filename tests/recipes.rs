@@ -1,4 +1,4 @@
-//! Recipes and starting from another run, as a user meets them.
+//! The program's recipes, and training that starts from another run's adapter.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use common::{MODEL, json, mtlora, refused, small_data};
 
-/// `mtlora train` on the acceptability task, but for what is asked of it.
+/// The arguments of `mtlora train` on the acceptability task, followed by `more`.
 fn train<'a>(data: &'a Path, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["train", "--model", MODEL, "--task", "acceptability"];
     arguments.extend(["--data", data.to_str().unwrap()]);
@@ -52,7 +52,7 @@ fn flags_win_over_a_file_and_the_file_over_the_recipe() {
     ));
     let config = config(&run);
     let training = config["training"].as_table().unwrap();
-    // Said by a flag, the file, the recipe.
+    // The first three come from flags, the next two from the file, the last two from the recipe.
     assert_eq!(config["data"]["task"].as_str(), Some("acceptability"));
     assert_eq!(training["epochs"].as_integer(), Some(1));
     assert_eq!(training["warmup_steps"].as_integer(), Some(3));
@@ -72,7 +72,7 @@ fn a_run_starts_from_anothers_adapter() {
     json(&train(&data, &first, &short));
     let from = first.to_str().unwrap();
 
-    // A rate that is zero in single precision: everything stays what it was.
+    // This learning rate is zero in single precision, so that training changes nothing.
     let still = ["--epochs", "1", "--batch", "16", "--lr", "1e-300"];
     let still = [&still[..], &["--weight-decay", "0", "--seed", "5"]].concat();
     let init = ["--init-from", from];
@@ -111,7 +111,7 @@ fn a_run_starts_from_anothers_adapter() {
     json(&["eval", "--run", second.to_str().unwrap()]);
     std::fs::rename(folder.path().join("moved"), &first).unwrap();
 
-    // What does not fit is named.
+    // The message names what does not fit.
     let refused = |more: &[&str]| {
         let text = refused(&train(&data, &refusal, &[&init, more].concat()));
         assert!(!refusal.exists());

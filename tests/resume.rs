@@ -1,5 +1,4 @@
-//! Runs that are stopped, killed, or damaged, and go on: what they end with is, byte for byte, what the undisturbed run
-//! ends with.
+//! Runs that are stopped, killed or damaged and then resumed end with the same bytes as a run that nothing disturbed.
 #![cfg(all(unix, feature = "flex"))]
 #![allow(clippy::unwrap_used)]
 
@@ -20,11 +19,11 @@ use common::{DATA, MODEL, mtlora, refused, small_data};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
-/// How many SIGKILLs, in place of a handful.
+/// The environment variable with the number of SIGKILLs, in place of a handful.
 const KILLS: &str = "MTLORA_KILLS";
 
-/// A folder with a run's data, and the flags of a short run in which all that can go wrong would show: dropout,
-/// accumulated and clipped gradients, evaluations between the ends of epochs, a best state that is not the last.
+/// A folder with a run's data, and the flags of a short run that shows any fault in resuming: it has dropout,
+/// accumulated and clipped gradients, evaluations within epochs, and a best state that is not the last.
 struct Setup {
     folder: tempfile::TempDir,
     flags: Vec<String>,
@@ -105,7 +104,7 @@ impl Setup {
         self.folder.path().join(name)
     }
 
-    /// The arguments of a run into `out`, from its beginning.
+    /// The arguments that train a run in `out` from the beginning.
     fn train(&self, out: &Path) -> Vec<String> {
         let mut arguments = vec!["train".to_string()];
         arguments.extend(self.flags.iter().cloned());
@@ -121,7 +120,7 @@ impl Setup {
         arguments
     }
 
-    /// The run that nothing disturbs.
+    /// Trains a run that nothing disturbs.
     fn undisturbed(&self) -> (PathBuf, Ended) {
         let out = self.path("undisturbed");
         done(&self.train(&out));
@@ -146,7 +145,7 @@ fn spawn(arguments: &[String]) -> Child {
         .unwrap()
 }
 
-/// What a command that succeeds says on standard error.
+/// The program's standard error. The command must succeed.
 fn done(arguments: &[String]) -> String {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let Output { status, stderr, .. } = mtlora(&arguments);
@@ -168,10 +167,10 @@ fn send(signal: &str, child: &Child) {
     assert!(sent.success());
 }
 
-/// All that a run ended with, but for times.
+/// Everything that a run ended with, except for times.
 #[derive(PartialEq)]
 struct Ended {
-    /// Every tensor file: what it learned, and its last checkpoint.
+    /// Every tensor file: those of the trained values and of the last checkpoint.
     tensors: BTreeMap<String, Vec<u8>>,
     log: String,
     results: Value,
@@ -245,7 +244,7 @@ impl Random {
     }
 }
 
-/// Runs killed at random moments and resumed until they are through, again and again until so many kills.
+/// Kills runs at random moments and resumes them until they finish, until there were enough kills.
 fn killed(setup: &Setup, usual_kills: usize, seed: u64) {
     let kills = std::env::var(KILLS).map_or(usual_kills, |text| text.parse().unwrap());
     let begun = Instant::now();
@@ -256,7 +255,7 @@ fn killed(setup: &Setup, usual_kills: usize, seed: u64) {
     while done_kills < kills {
         let out = setup.path(&format!("killed-{runs}"));
         loop {
-            // Killed before there was anything to resume: begun again, as a user would.
+            // A run that was killed before there was anything to resume is started again, as a user would.
             let begun = out.join("run.toml").exists();
             resumed += usize::from(!checkpoints(&out).is_empty());
             let mut child = spawn(&if begun {
@@ -265,7 +264,7 @@ fn killed(setup: &Setup, usual_kills: usize, seed: u64) {
                 setup.train(&out)
             });
             if done_kills == 0 {
-                // However fast the machine is, one kill leaves something to resume.
+                // The first kill waits for a checkpoint, so that something is resumed even on a fast machine.
                 while checkpoints(&out).is_empty() && child.try_wait().unwrap().is_none() {
                     sleep(Duration::from_millis(1));
                 }
@@ -293,22 +292,22 @@ fn killed(setup: &Setup, usual_kills: usize, seed: u64) {
         fs::remove_dir_all(&out).unwrap();
         runs += 1;
     }
-    println!("{done_kills} kills, {resumed} resumed from a checkpoint, {runs} runs went through");
+    println!("{done_kills} kills, {resumed} resumed from a checkpoint, {runs} runs finished");
     assert!(resumed > 0);
 }
 
 #[test]
-fn a_classification_that_is_killed_goes_on_to_the_same_bytes() {
+fn a_killed_classification_run_resumes_to_the_same_bytes() {
     killed(&Setup::classification(), 6, 1);
 }
 
 #[test]
-fn a_data_to_text_run_that_is_killed_goes_on_to_the_same_bytes() {
+fn a_killed_data_to_text_run_resumes_to_the_same_bytes() {
     killed(&Setup::generation(), 4, 2);
 }
 
 #[test]
-fn a_signal_ends_the_step_and_saves() {
+fn a_signal_stops_after_the_step_and_saves() {
     let setup = Setup::classification();
     let (_, expected) = setup.undisturbed();
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
@@ -333,7 +332,7 @@ fn a_second_signal_stops_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let mut setup = Setup::new(&["--model", MODEL, "--task", "acceptability", "--data", DATA]);
-    // One step is the whole epoch: seconds.
+    // One step is the whole epoch, which takes seconds.
     setup.flag("--batch", "8000");
     let mut child = spawn(&setup.train(&out));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -341,13 +340,16 @@ fn a_second_signal_stops_at_once() {
     sleep(Duration::from_millis(20));
     send("-INT", &child);
     sleep(Duration::from_millis(50));
-    assert!(child.try_wait().unwrap().is_none(), "the step is not ended");
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "the first signal did not wait for the end of the step"
+    );
     send("-INT", &child);
     assert_eq!(child.wait().unwrap().signal(), Some(2));
     assert!(checkpoints(&out).is_empty());
 }
 
-/// `checkpoint` with a bit of its tensors flipped.
+/// Flips a bit in the tensors of `checkpoint`.
 fn damage(checkpoint: &Path) {
     let path = checkpoint.join("state.safetensors");
     let mut bytes = fs::read(&path).unwrap();
@@ -357,7 +359,7 @@ fn damage(checkpoint: &Path) {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_told_and_an_older_one_taken() {
+fn a_damaged_checkpoint_is_reported_and_an_older_one_used() {
     let setup = Setup::classification();
     let (out, expected) = setup.undisturbed();
     // As if killed just before it was complete.
@@ -365,8 +367,8 @@ fn a_damaged_checkpoint_is_told_and_an_older_one_taken() {
     let newest = checkpoints(&out).pop().unwrap();
     damage(&newest);
     let text = done(&resume(&out));
-    let told = format!("{}: is damaged: ", newest.display());
-    assert!(text.contains(&told), "{text}");
+    let reported = format!("{}: is damaged: ", newest.display());
+    assert!(text.contains(&reported), "{text}");
     assert!(
         text.contains("resuming from the last undamaged checkpoint, after step 17"),
         "{text}"
@@ -385,7 +387,7 @@ fn a_damaged_checkpoint_is_told_and_an_older_one_taken() {
     );
     Ended::of(&out).assert_same(&expected, "all damaged");
 
-    // A complete run is left as it is.
+    // Resuming a complete run changes nothing.
     let output = mtlora(&["train", "--resume", out.to_str().unwrap()]);
     assert!(
         String::from_utf8(output.stdout)
@@ -400,8 +402,8 @@ fn a_disk_that_fills_up_leaves_what_was_saved() {
     let setup = Setup::classification();
     let (_, expected) = setup.undisturbed();
     let out = setup.path("full");
-    // No file may be larger than the first checkpoints, which hold the trained values once: those that hold the best
-    // beside the last do not fit.
+    // The limit of a file's size lets the first checkpoints through, which hold the trained values once, but not the
+    // later ones, which hold the best state as well as the last.
     let quoted: Vec<String> = setup
         .train(&out)
         .iter()
@@ -431,7 +433,7 @@ fn a_disk_that_fills_up_leaves_what_was_saved() {
     Ended::of(&out).assert_same(&expected, "full");
 }
 
-/// A data-to-text run whose texts take longer than the rest.
+/// A data-to-text run in which generating the texts takes longer than everything else.
 fn long_scoring() -> Setup {
     let mut setup = Setup::new(&[
         "--model", GPT2, "--task", "facts", "--epochs", "1", "--batch", "4",
@@ -454,7 +456,7 @@ fn long_scoring() -> Setup {
     setup
 }
 
-/// The metrics in a run's `results.json`; none where there is no such file.
+/// The metrics in a run's `results.json`, or `None` if there is no such file.
 fn metrics(run: &Path) -> Option<Value> {
     let text = fs::read_to_string(run.join("results.json")).ok()?;
     let mut results: Value = serde_json::from_str(&text).unwrap();
@@ -462,7 +464,7 @@ fn metrics(run: &Path) -> Option<Value> {
 }
 
 #[test]
-fn a_run_stopped_while_its_texts_are_scored_is_complete_and_goes_on_with_them() {
+fn a_run_stopped_while_its_texts_are_scored_is_complete_and_scores_them_on_resume() {
     let setup = long_scoring();
     let (_, expected) = setup.undisturbed();
     assert!(expected.results["metrics"]["bleu"].is_number());
@@ -470,14 +472,14 @@ fn a_run_stopped_while_its_texts_are_scored_is_complete_and_goes_on_with_them() 
         let out = setup.path(signal);
         let mut child = spawn(&setup.train(&out));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let told = format!("mtlora train --resume {}", out.display());
-        assert!(lines.any(|line| line.unwrap().contains(&told)));
+        let command = format!("mtlora train --resume {}", out.display());
+        assert!(lines.any(|line| line.unwrap().contains(&command)));
         send(signal, &child);
         assert_eq!(child.wait().unwrap().signal(), Some(number));
-        // Complete, but for them.
+        // The run is complete, except for the scores of its texts.
         let found = metrics(&out).unwrap();
         assert!(found["loss"].is_number() && found.get("bleu").is_none());
-        // Whoever does not want them has them not.
+        // With --no-final-scores, resuming does not add them.
         let mut without = resume(&out);
         without.push("--no-final-scores".to_string());
         done(&without);
@@ -486,7 +488,7 @@ fn a_run_stopped_while_its_texts_are_scored_is_complete_and_goes_on_with_them() 
         Ended::of(&out).assert_same(&expected, signal);
     }
 
-    // A run without its checkpoints is not trained again for them.
+    // A run whose checkpoints were deleted is not trained again to get the scores.
     let out = setup.path("-INT");
     let kept = out.join("checkpoints");
     let results = out.join("results.json");
@@ -527,7 +529,7 @@ fn a_run_whose_texts_cannot_be_scored_is_complete() {
     while checkpoints(&out).is_empty() {
         sleep(Duration::from_millis(2));
     }
-    // Before the texts are written the model is read anew.
+    // The model is read again before the texts are generated.
     let (weights, elsewhere) = (model.join("model.safetensors"), setup.path("weights"));
     fs::rename(&weights, &elsewhere).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -558,7 +560,7 @@ fn what_may_not_change_is_refused() {
         let path = entry.unwrap().path();
         fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
     }
-    // In place of the one in the repository.
+    // Train on the copy, which can be changed.
     setup.flags[1] = model.to_str().unwrap().to_string();
     let (out, expected) = setup.undisturbed();
     fs::remove_file(out.join("results.json")).unwrap();
@@ -572,7 +574,7 @@ fn what_may_not_change_is_refused() {
     assert!(with(&["--out", "elsewhere"]).contains("--out"));
     assert!(with(&["--save-steps", "0"]).contains("save_steps"));
 
-    // `path` with `change` made, then as it was.
+    // The refusal while `path` is changed; then the file is restored.
     let changed = |path: &Path, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
         let was = fs::read(path).unwrap();
         fs::write(path, change(was.clone())).unwrap();
@@ -616,7 +618,7 @@ fn what_may_not_change_is_refused() {
         "{text}"
     );
 
-    // While somebody else trains it.
+    // Another process is training the run.
     let lock = File::open(out.join(".lock")).unwrap();
     lock.lock().unwrap();
     assert!(refusal(&again).contains("another process is training this run"));

@@ -20,7 +20,7 @@ fn expected(task: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// The report on a fixture: its hypotheses, and these files of references.
+/// The report on a fixture's hypotheses, with these files of references.
 fn scored(task: &str, folder: &str, references: &[&str]) -> Value {
     let path = |name: &str| fixtures(folder).join(name).to_str().unwrap().to_string();
     let hypotheses = path("hypotheses.txt");
@@ -77,7 +77,7 @@ fn dart_is_scored_as_by_its_scripts() {
     for (name, key) in [("sacrebleu", "bleu"), ("ter", "ter"), ("chrf++", "chrf2++")] {
         close(&report, name, sacrebleu[key].as_f64().unwrap(), 0.5e-4);
     }
-    // chrF by sacreBLEU 2.6.0, of the same files.
+    // sacreBLEU 2.6.0's chrF for the same files.
     close(&report, "chrf", 58.538_169_834_690_7, 1e-9);
     let names: Vec<&String> = report["metrics"].as_object().unwrap().keys().collect();
     let expected = [
@@ -90,7 +90,7 @@ fn dart_is_scored_as_by_its_scripts() {
     ];
     assert_eq!(names, expected);
 
-    // webnlg and text differ from it in the tokens of sacreBLEU's BLEU alone.
+    // The tasks webnlg and text differ from dart only in the tokens of sacreBLEU's BLEU.
     let webnlg = scored("webnlg", "dart", &files);
     assert_eq!(webnlg["task"], "webnlg");
     assert_eq!(webnlg["metrics"]["ter"], report["metrics"]["ter"]);
@@ -159,7 +159,7 @@ fn what_is_white_space_to_python_separates_words() {
         for task in ["text", "webnlg", "dart"] {
             let report = score(task, &hypothesis, reference);
             assert_eq!(report["sentences"], 1, "{c:?}");
-            // sacreBLEU 2.6.0 says so of each.
+            // sacreBLEU 2.6.0 gives these scores for each of the characters.
             for (name, value) in [
                 ("sacrebleu", 100.0),
                 ("chrf", 100.0),
@@ -170,12 +170,12 @@ fn what_is_white_space_to_python_separates_words() {
             }
         }
     }
-    // A sign that only looks like it. By sacreBLEU 2.6.0.
+    // A character that only looks like white space, with the scores of sacreBLEU 2.6.0.
     let report = score("text", "The cat\u{200b}sat on the mat.\n", reference);
     close(&report, "chrf", 81.387_270_497_027_46, 1e-9);
     close(&report, "ter", 100.0 / 3.0, 1e-9);
 
-    // The E2E challenge's script ends a line at what `str.splitlines` does, and splits words at the unit separator.
+    // The E2E challenge's script ends lines where `str.splitlines` does, and splits words at the unit separator.
     let report = score(
         "e2e",
         "a cheap\u{1f}pub\u{2028}a fine pub\r",
@@ -203,7 +203,7 @@ fn bad_input_is_refused_with_a_reason() {
         refused(&[&usual, ["--references"].as_slice(), references].concat())
     };
 
-    // Different lengths: the counts of both.
+    // For files of different lengths, the message has the lengths of both.
     let text = score("webnlg", &two, &[&three]);
     assert!(text.contains("two.txt has 2 lines"), "{text}");
     assert!(text.contains("three.txt has 3"), "{text}");
@@ -214,7 +214,7 @@ fn bad_input_is_refused_with_a_reason() {
     assert!(text.contains("two.txt has 2 lines"), "{text}");
     assert!(text.contains("three.txt has 3"), "{text}");
 
-    // No reference: file and line.
+    // For a missing reference, the message has the file and the line.
     let text = score("text", &two, &[&first, &first]);
     assert!(text.contains("two.txt:2: "), "{text}");
     assert!(text.contains("first.txt"), "{text}");

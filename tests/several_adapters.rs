@@ -1,4 +1,4 @@
-//! Adapters as a user looks at them, adds them up, and uses several at a time.
+//! Inspecting adapters, adding them, and using several at a time, with the program.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -63,7 +63,7 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
     setup
 });
 
-/// The update of each adapted weight, as the difference that merging made.
+/// The update of each adapted weight: the merged weight minus the base model's.
 fn merged_updates(adapter: &[&str], out: &str) -> BTreeMap<String, Vec<f64>> {
     let arguments = ["merge", "--out", out];
     json(&[&arguments, adapter].concat());
@@ -90,7 +90,7 @@ fn number(value: &Value) -> f64 {
 }
 
 #[test]
-fn inspect_shows_what_merging_does() {
+fn inspect_agrees_with_the_merged_weights() {
     let run = SETUP.path("wellformed");
     let found = json(&["inspect", "--run", &run]);
     let updates = merged_updates(&["--run", &run], &SETUP.path("merged-inspect"));
@@ -120,7 +120,7 @@ fn inspect_shows_what_merging_does() {
     let all: f64 = norm(&updates.values().map(|one| norm(one)).collect::<Vec<_>>());
     assert!((number(&found["norm"]) / all - 1.0).abs() < 1e-3);
 
-    // As a table; a covariance has real eigenvalues, and the other form of the flag is the same.
+    // As a table, with the run as a plain argument. The T of `icfm` is a covariance, whose eigenvalues are real.
     let text = text_reading(&["inspect", &SETUP.path("number")], "");
     for wanted in [
         "eff. rank",
@@ -133,7 +133,7 @@ fn inspect_shows_what_merging_does() {
     }
     assert!(!text.contains('±'), "{text}");
 
-    // Without the base model nothing is relative.
+    // Without the base model there are no relative norms.
     let lone = SETUP.path("lone");
     fs::create_dir(&lone).unwrap();
     for name in ["adapter_config.json", "adapter_model.safetensors"] {
@@ -148,7 +148,7 @@ fn inspect_shows_what_merging_does() {
     assert!(json(&["inspect", &lone, "--model", MODEL])["relative_norm"].is_number());
 }
 
-/// The bytes of a safetensors file with a piece of its header, as JSON writes it, in place of another.
+/// The bytes of a safetensors file, with `from` replaced by `to` in the JSON of its header.
 fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     let (length, rest) = bytes.split_at(8);
     let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
@@ -226,7 +226,7 @@ fn names_in_somebody_elses_adapter_cannot_control_the_terminal() {
 }
 
 #[test]
-fn combine_adds_up_what_merging_does() {
+fn combine_adds_the_updates_that_merging_makes() {
     let [one, other] = ["wellformed", "number"].map(|name| SETUP.path(name));
     let out = SETUP.path("sum");
     let usual = [
@@ -262,7 +262,7 @@ fn combine_adds_up_what_merging_does() {
         assert!(norm(&wrong) < 1e-3 * norm(&wanted), "{name}");
     }
 
-    // Of rank 2 it is as far from that as is said.
+    // At rank 2, it is as far from the exact sum as the report says.
     let small = SETUP.path("small");
     let said = json(&[&with_head[..], &["--out", &small, "--rank", "2"]].concat());
     let cut = updates(&small, "merged-small");
@@ -280,7 +280,7 @@ fn combine_adds_up_what_merging_does() {
             "{name}"
         );
     }
-    // One adapter, with weight 1, is itself.
+    // The sum of one adapter with weight 1 is that adapter.
     let same = SETUP.path("same");
     json(&["combine", "--adapter", &one, "--out", &same]);
     let sentence = "The painters near the lake sleeps.\n";
@@ -340,7 +340,7 @@ fn rows_use_the_adapters_that_they_name() {
         "jsonl",
     ];
     let found = text_reading(&several, "");
-    // Each row is as that adapter alone predicts it, in the rows' order.
+    // Each row has the prediction of its adapter alone, and the rows keep their order.
     for ((row, name), line) in rows.iter().zip(names).zip(found.lines()) {
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What is written to a terminal, by what the environment says of it: the program runs under a pseudo terminal.
+//! The program draws on a terminal only if the environment says that it can. It runs in a pseudo terminal here.
 #![cfg(all(
     feature = "flex",
     feature = "hub",
@@ -25,7 +25,7 @@ const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 /// What begins every escape code.
 const ESCAPE: char = '\u{1b}';
 
-/// Both ends of a new pseudo terminal: the one that a person would sit at, and the program's.
+/// Both ends of a new pseudo terminal: the user's and the program's.
 fn terminal() -> (File, OwnedFd) {
     let size = libc::winsize {
         ws_row: 24,
@@ -49,7 +49,7 @@ fn terminal() -> (File, OwnedFd) {
     unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(programs)) }
 }
 
-/// What a command that succeeds writes to its terminal. `None` takes a variable away.
+/// What the program writes to its terminal. The command must succeed. `None` removes a variable.
 fn shown(arguments: &[&str], variables: &[(&str, Option<&str>)]) -> String {
     let (mut ours, programs) = terminal();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mtlora"));
@@ -67,11 +67,11 @@ fn shown(arguments: &[&str], variables: &[(&str, Option<&str>)]) -> String {
         };
     }
     let mut child = command.spawn().unwrap();
-    // The program's end, which would otherwise keep the terminal open.
+    // `command` holds the program's end, which would keep the terminal open.
     drop(command);
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
-    // A terminal whose other end is closed gives an error in place of an end.
+    // Reading from a terminal whose other end is closed gives an error, and no end of file.
     while let Ok(count @ 1..) = ours.read(&mut buffer) {
         bytes.extend_from_slice(&buffer[..count]);
     }
@@ -123,7 +123,7 @@ fn training_draws_only_where_the_terminal_can() {
         [("TERM", Some("screen")), ("NO_COLOR", Some("1"))],
     ] {
         let text = train(folder.path(), &data, &variables);
-        // The second screen, and back: `smcup` and `rmcup` of terminfo.
+        // The codes that switch to the alternate screen and back: `smcup` and `rmcup` of terminfo.
         assert!(text.contains("\u{1b}[?1049h"), "{variables:?} {text}");
         assert!(text.contains("\u{1b}[?1049l"), "{variables:?} {text}");
         assert!(!text.contains("step 1/1 "), "{variables:?} {text}");
@@ -131,7 +131,7 @@ fn training_draws_only_where_the_terminal_can() {
 }
 
 #[test]
-fn transfers_draw_only_where_the_terminal_can() {
+fn downloads_draw_only_where_the_terminal_can() {
     let server = Server::start();
     let model = [
         "config.json",
@@ -142,14 +142,14 @@ fn transfers_draw_only_where_the_terminal_can() {
     let files = model.map(|name| (name, fs::read(Path::new(GPT2).join(name)).unwrap()));
     server.model("org/tiny", files);
     let folder = tempfile::tempdir().unwrap();
-    let beginnings = folder.path().join("beginnings.txt");
-    fs::write(&beginnings, "The li\n").unwrap();
+    let prompts = folder.path().join("prompts.txt");
+    fs::write(&prompts, "The li\n").unwrap();
     let arguments = [
         "generate",
         "--model",
         "org/tiny",
         "--input",
-        beginnings.to_str().unwrap(),
+        prompts.to_str().unwrap(),
         "--num-beams",
         "1",
         "--max-new-tokens",

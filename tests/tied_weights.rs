@@ -1,4 +1,4 @@
-//! GPT-2s whose token embeddings and output map are one weight by either name, or two, as a user has them.
+//! The program with GPT-2 models whose token embeddings and output map are one weight, by either of its names, or two.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +24,7 @@ const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
 const EMBEDDINGS: &str = "transformer.wte.weight";
 const OUTPUT: &str = "lm_head.weight";
 
-/// Beginnings, and what transformers 5.24 adds to them: of `decode(all)` what comes after `decode(prompt)`, with
+/// Prompts, and how transformers 5.24 continues them: the part of `decode(all)` after `decode(prompt)`, with
 /// `generate(max_new_tokens=8, do_sample=False)` and `skip_special_tokens=True`.
 const CONTINUED: [(&str, &str); 12] = [
     (
@@ -49,7 +49,7 @@ const CONTINUED: [(&str, &str); 12] = [
 
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// `assets/tiny-gpt2` with other tensors, and these fields in its configuration.
+/// Makes a copy of `assets/tiny-gpt2` with changed tensors, and with these fields in its configuration.
 fn folder(at: &Path, change: impl Fn(&mut Tensors), fields: &Value) -> PathBuf {
     fs::create_dir(at).unwrap();
     let checkpoint = Checkpoint::open(Path::new(GPT2)).unwrap();
@@ -74,7 +74,7 @@ fn folder(at: &Path, change: impl Fn(&mut Tensors), fields: &Value) -> PathBuf {
     at.to_path_buf()
 }
 
-/// An output map of its own: the embeddings', with the rows of some tokens exchanged.
+/// Adds an output map, which is a copy of the embeddings with the rows of some tokens exchanged.
 fn exchange(tensors: &mut Tensors) {
     let (shape, mut values) = tensors[EMBEDDINGS].clone();
     let width = shape[1];
@@ -104,9 +104,9 @@ const GREEDY: [&str; 8] = [
     "flex",
 ];
 
-/// What `generate` adds to the beginnings.
+/// What `generate` adds to the prompts.
 fn continued(source: &[&str]) -> Vec<String> {
-    let lines: Vec<&str> = CONTINUED.iter().map(|(beginning, _)| *beginning).collect();
+    let lines: Vec<&str> = CONTINUED.iter().map(|(prompt, _)| *prompt).collect();
     texts(&text_reading(
         &[&["generate"], source, &GREEDY[..]].concat(),
         &lines.join("\n"),
@@ -118,7 +118,7 @@ fn expected() -> Vec<&'static str> {
 }
 
 #[test]
-fn a_beginning_and_its_text_are_the_whole_text_by_either_name_of_the_weight() {
+fn prompts_are_continued_as_in_transformers_by_either_name_of_the_weight() {
     let made = tempfile::tempdir().unwrap();
     let moved = |tensors: &mut Tensors| {
         let tensor = tensors.remove(EMBEDDINGS).unwrap();
@@ -147,10 +147,9 @@ fn a_beginning_and_its_text_are_the_whole_text_by_either_name_of_the_weight() {
     }
 }
 
-/// With an adapter, alone and by a table's column, what is added is as exact: an adapter that changes nothing adds what
-/// its model adds.
+/// An adapter that changes nothing continues prompts exactly as its model does, alone or chosen by a table's column.
 #[test]
-fn what_adapters_add_keeps_its_white_space() {
+fn continuations_with_adapters_keep_their_white_space() {
     let made = tempfile::tempdir().unwrap();
     let adapter = made.path().join("adapter");
     fs::create_dir(&adapter).unwrap();
@@ -184,7 +183,7 @@ fn what_adapters_add_keeps_its_white_space() {
 
     let rows: Vec<String> = CONTINUED
         .iter()
-        .map(|(beginning, _)| json!({"prompt": beginning, "which": "one"}).to_string())
+        .map(|(prompt, _)| json!({"prompt": prompt, "which": "one"}).to_string())
         .collect();
     let table = made.path().join("rows.jsonl");
     fs::write(&table, rows.join("\n")).unwrap();
@@ -202,7 +201,7 @@ fn what_adapters_add_keeps_its_white_space() {
     ];
     let found = text_reading(&[&arguments[..], &GREEDY[..]].concat(), "");
     assert_eq!(texts(&found), expected());
-    // Inputs of a data-to-text task have texts, and not continuations.
+    // The inputs of a data-to-text task get texts, which are trimmed, and not continuations.
     let found = text_reading(&[&arguments[..], &GREEDY[..], &["--inputs"]].concat(), "");
     assert!(texts(&found).iter().all(|text| text.trim() == text));
 }
@@ -218,7 +217,7 @@ fn a_model_with_two_weights_is_trained_merged_and_written() {
         let kept: Vec<&str> = text.lines().take(lines).collect();
         fs::write(data.join(name), kept.join("\n")).unwrap();
     }
-    // The configuration is silent of it.
+    // The configuration does not say that there are two weights.
     let base = folder(&made.path().join("base"), exchange, &json!({}));
     let base = base.to_str().unwrap();
     let before = continued(&["--model", base]);
@@ -282,7 +281,7 @@ fn a_model_with_two_weights_is_trained_merged_and_written() {
         let config: Value = serde_json::from_str(&config).unwrap();
         assert_eq!(config["tie_word_embeddings"], false, "{name}");
         if name == "rounded" {
-            // What is merged has not been rounded, and writes other texts.
+            // The merged weights are not rounded to bf16, so they give other texts.
             continue;
         }
         let written = text_reading(&["generate", "--run", run], &inputs);
@@ -290,7 +289,7 @@ fn a_model_with_two_weights_is_trained_merged_and_written() {
         let again = text_reading(&[&source[..], &GREEDY[..6]].concat(), &inputs);
         assert_eq!(texts(&written), texts(&again), "{name}");
     }
-    // As plain LoRA, its output map is a linear layer's, as PEFT has it.
+    // In plain LoRA, the adapter on the output map has the shape of a linear layer's, as in PEFT.
     let run = made.path().join("output");
     let plain = made.path().join("plain");
     let paths = [&run, &plain].map(|path| path.to_str().unwrap());

@@ -1,4 +1,4 @@
-//! Runs that have not ended, and folders that are no runs: what the commands say of them.
+//! What the commands say about unfinished runs, and about folders that are not runs.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -9,9 +9,9 @@ use std::path::Path;
 
 use common::{DATA, MODEL, json, mtlora_reading, refused, small_data, text};
 
-/// What a killed run lacks is what is written last: its results.
+/// A killed run lacks `results.json`, which is written last.
 #[test]
-fn an_unfinished_run_is_called_so_and_its_best_state_can_be_used() {
+fn an_unfinished_run_is_refused_but_its_best_state_can_be_used() {
     let folder = tempfile::tempdir().unwrap();
     let data = small_data(folder.path(), 96, 32);
     let run = folder.path().join("run");
@@ -65,7 +65,7 @@ fn an_unfinished_run_is_called_so_and_its_best_state_can_be_used() {
     }
     let best = json(&["eval", "--run", run, "--checkpoint", "best"]);
     assert_eq!(best["metrics"], trained["metrics"]);
-    // As an adapter it is used, and it is said.
+    // Used as an adapter, it works, with a note that the run is unfinished.
     let output = mtlora_reading(
         &["predict", "--adapter", run, "--model", MODEL],
         "A test.\n",
@@ -79,7 +79,7 @@ fn an_unfinished_run_is_called_so_and_its_best_state_can_be_used() {
     // Before the first evaluation there is no best state.
     fs::remove_file(Path::new(run).join("adapter_model.safetensors")).unwrap();
     fs::remove_file(Path::new(run).join("adapter_config.json")).unwrap();
-    let out = at("on");
+    let out = at("next");
     let commands: [&[&str]; 7] = [
         &["eval", "--run", run],
         &["eval", "--run", run, "--checkpoint", "best"],
@@ -109,11 +109,11 @@ fn an_unfinished_run_is_called_so_and_its_best_state_can_be_used() {
         );
     }
 
-    // Finished, it is a run like others.
+    // Once finished, it is an ordinary run.
     json(&["train", "--resume", run]);
     assert_eq!(json(&["eval", "--run", run])["metrics"], trained["metrics"]);
 
-    // What is given in place of a run.
+    // The message says what a folder or file is that was given in place of a run.
     let step = fs::read_dir(Path::new(run).join("checkpoints"))
         .unwrap()
         .next()

@@ -1,5 +1,5 @@
-//! Running the program: what the tests of this folder share.
-#![allow(dead_code)] // No test file uses all of it.
+//! Helpers that run the program, shared by the tests in this folder.
+#![allow(dead_code)] // No test file uses all of them.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub fn mtlora(arguments: &[&str]) -> Output {
     mtlora_reading(arguments, "")
 }
 
-/// With `input` on its standard input.
+/// Runs the program with `input` on its standard input.
 pub fn mtlora_reading(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_mtlora"))
         .args(arguments)
@@ -24,13 +24,13 @@ pub fn mtlora_reading(arguments: &[&str], input: &str) -> Output {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // A command that refuses its flags does not read.
+    // This fails if the command refuses its flags and ends without reading.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     child.wait_with_output().unwrap()
 }
 
-/// Standard output of a command that succeeds.
+/// The program's standard output. The command must succeed.
 pub fn text_reading(arguments: &[&str], input: &str) -> String {
     let output = mtlora_reading(arguments, input);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -38,18 +38,18 @@ pub fn text_reading(arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The JSON object at the end of standard output of a command that succeeds.
+/// The JSON object at the end of the program's standard output. The command must succeed.
 pub fn json(arguments: &[&str]) -> Value {
     let text = text_reading(&[arguments, &["--json"]].concat(), "");
     serde_json::from_str(text.lines().last().unwrap()).unwrap()
 }
 
-/// What a command that fails says.
+/// The program's error message. The command must be refused.
 pub fn refused(arguments: &[&str]) -> String {
     refused_reading(arguments, "")
 }
 
-/// What a command that fails says about `input`.
+/// The program's error message with `input` on its standard input. The command must be refused.
 pub fn refused_reading(arguments: &[&str], input: &str) -> String {
     let output = mtlora_reading(arguments, input);
     let text = String::from_utf8(output.stderr).unwrap();
@@ -63,7 +63,7 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A folder with the beginnings of the acceptability task's files, so many lines of each.
+/// Makes a data folder with the first `train` and `dev` lines of the acceptability task's files.
 pub fn small_data(folder: &Path, train: usize, dev: usize) -> PathBuf {
     let data = folder.join("data");
     std::fs::create_dir(&data).unwrap();

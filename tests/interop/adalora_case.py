@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/adalora/two_layers.safetensors: twenty steps of AdaLoRA on two linear layers, as PEFT makes them.
+"""Writes tests/fixtures/adalora/two_layers.safetensors: twenty steps of PEFT's AdaLoRA on two linear layers.
 
     python tests/interop/adalora_case.py
 

@@ -49,7 +49,7 @@ checks = 0
 
 
 def check(what, found, wanted):
-    """Counts a comparison of logits, and ends if they differ."""
+    """Compares logits, counts the comparison, and exits if they differ."""
     global checks
     error = (found - wanted).abs().max().item()
     if not error < TOLERANCE:
@@ -59,7 +59,7 @@ def check(what, found, wanted):
 
 
 def mtlora(*arguments, text=None):
-    """Runs the program; its standard output."""
+    """Runs the program and returns its standard output."""
     done = subprocess.run(
         [PROGRAM, *map(str, arguments)], input=text, capture_output=True, text=True
     )
@@ -77,7 +77,7 @@ def base(folder, labels=None):
 
 
 def labels_of(folder):
-    """The outputs of an adapter's head, if it has one."""
+    """The number of outputs of an adapter's head, if it has one."""
     tensors = load_file(folder / "adapter_model.safetensors")
     for name in ["classifier.out_proj.weight", "classifier.weight"]:
         if PREFIX + name in tensors:
@@ -86,7 +86,7 @@ def labels_of(folder):
 
 
 def with_peft(model, adapter):
-    """The base with an adapter that PEFT reads."""
+    """The base model with an adapter, loaded by PEFT."""
     return PeftModel.from_pretrained(base(model, labels_of(adapter)), adapter).eval()
 
 
@@ -96,7 +96,7 @@ def logits(model, inputs):
 
 
 def kept(name, logits):
-    """Of a causal model's logits those of the last tokens: the files are to be small."""
+    """The logits to compare: of a causal model, those of the last tokens only, which keeps the files small."""
     return (logits[:, -LAST:] if name == "gpt2" else logits).contiguous()
 
 
@@ -112,7 +112,7 @@ def fixture_inputs(name):
 
 
 def randomised(model, seed):
-    """Every trained value random, so that each of them shows in the logits."""
+    """Makes every trained value random, so that each of them shows in the logits."""
     torch.manual_seed(seed)
     for name, value in model.named_parameters():
         if "lora_" in name or ("modules_to_save" in name and value.requires_grad):
@@ -171,7 +171,7 @@ def make_theirs(model, case, settings, out, seed):
     torch.manual_seed(seed)
     peft = randomised(get_peft_model(base(model), LoraConfig(**settings)), seed)
     peft.save_pretrained(out)
-    # Not the path of this machine.
+    # The file must not have a path of this machine.
     path = out / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = model.name
@@ -180,7 +180,7 @@ def make_theirs(model, case, settings, out, seed):
     return peft
 
 
-# ---- MTLoRA in the project's format, written and folded here: independent of the project's code
+# ---- MTLoRA adapters in the project's format, written and folded without the project's code
 
 
 def transform(structure, c, d):
@@ -201,7 +201,7 @@ def ours(name):
 
 
 def make_ours(name, structure, out, seed):
-    """Writes an MTLORA adapter for a model, and the same update as plain LoRA; the folder of that."""
+    """Writes an MTLORA adapter for a model, and the same update as plain LoRA; returns the folder of the latter."""
     torch.manual_seed(seed)
     targets, projections = ours(name)
     model = base(MODELS / name)
@@ -254,7 +254,7 @@ def make_ours(name, structure, out, seed):
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     plain = Path(tempfile.mkdtemp())
     save_file(folded, plain / "adapter_model.safetensors")
-    # No task type: PEFT would ask for a head.
+    # There is no task type, since PEFT would ask for a head.
     plain_config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -314,7 +314,7 @@ def small_models(folder):
                 config = GPT2Config(**{**settings, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48})
         auto = AutoModelForCausalLM if name == "gpt2" else AutoModelForSequenceClassification
         model = auto.from_config(config).eval()
-        # Logits of about one: then 1e-5 is what single precision can keep.
+        # Logits of about one, for which single precision can keep 1e-5.
         size = 0.1 if name == "gpt2" else 0.2
         for value in model.parameters():
             value.data = torch.randn_like(value) * size + (value.data if value.dim() == 1 else 0)
@@ -380,14 +380,14 @@ def check_ours(folder, models, table, pairs):
             wanted = logits(base(merged), inputs)
             plain = logits(base(model, labels_of(run)), inputs)
             if not (wanted - plain).abs().max() > 1e-3:
-                sys.exit(f"{name} {structure}: nothing was learned, so that nothing is compared")
+                sys.exit(f"{name} {structure}: nothing was learned, so the comparison would show nothing")
             if name != "gpt2":
                 check(f"{name} {structure} predict and merge", program_logits("--run", run), wanted)
             for fold in FOLDS:
                 out = folder / f"export-{name}-{structure}-{fold}"
                 mtlora("export", "--run", run, "--out", out, "--fold", fold)
                 check(f"{name} {structure} export {fold}", logits(with_peft(model, out), inputs), wanted)
-            # Back again.
+            # The program reads its own export.
             again = folder / f"again-{name}-{structure}"
             mtlora("merge", "--adapter", out, "--model", model, "--out", again)
             check(f"{name} {structure} export read back", logits(base(again), inputs), wanted)
@@ -426,7 +426,7 @@ def check_theirs(folder, models, table, pairs):
 
 
 def check_two_weights(folder, models):
-    """A GPT-2 whose output map is not its embeddings, its adapters, and what a refusal says to do."""
+    """Adapters on a GPT-2 whose output map is not its embeddings, and on the copy that an error message says to make."""
     model, tokenizer = models["gpt2"]
     inputs = inputs_of(tokenizer, "gpt2")
 
@@ -450,7 +450,7 @@ def check_two_weights(folder, models):
         "trained embeddings": dict(target_modules=["c_attn"], modules_to_save=["wte"]),
     }
     for seed, (case, settings) in enumerate(cases.items()):
-        # Of a scale that leaves the logits at about one, as those of the models without an adapter.
+        # A scale that leaves the logits at about one, like those of the models without an adapter.
         settings = dict(r=2, lora_alpha=0.5, task_type="CAUSAL_LM", **settings)
         for kind, of in [("apart", apart), ("copied", copied)]:
             out = folder / f"two-weights-{kind}-{seed}"
@@ -460,7 +460,7 @@ def check_two_weights(folder, models):
             merged = folder / f"two-weights-{kind}-{seed}-merged"
             mtlora("merge", "--adapter", out, "--model", of, "--out", merged)
             check(f"two weights {kind}, {case}: merge", logits(base(merged), inputs), wanted)
-            # Merged in Python, and read and written here.
+            # PEFT merges, and the program generates with the result.
             merged = folder / f"two-weights-{kind}-{seed}-python"
             peft.merge_and_unload().save_pretrained(merged)
             tokenizer.save_pretrained(merged)
@@ -475,11 +475,11 @@ def check_two_weights(folder, models):
             whole, start = tokenizer.batch_decode([written[0], inputs["input_ids"][0]], skip_special_tokens=True)
             found = json.loads(text)["text"]
             if found != whole[len(start) :]:
-                sys.exit(f"two weights {kind}, {case}: {found!r} is written, and {whole[len(start):]!r} in Python")
+                sys.exit(f"two weights {kind}, {case}: mtlora writes {found!r}, and transformers {whole[len(start):]!r}")
 
 
 def check_golden(folder):
-    """The MTLORA adapters among the committed files: `export` makes of them what PEFT computed."""
+    """The committed MTLORA adapters have, after `export`, the logits that PEFT computed."""
     for name in ["roberta", "bert", "gpt2"]:
         expected = load_file(GOLDEN / name / "expected.safetensors")
         inputs = fixture_inputs(name)
@@ -489,7 +489,7 @@ def check_golden(folder):
                 out = folder / f"golden-{name}-{case}-{fold}"
                 mtlora("export", "--run", GOLDEN / name / case, "--out", out, "--fold", fold)
                 config = json.loads((out / "adapter_config.json").read_text())
-                # They have no head, which PEFT would make anew for the task.
+                # They have no head, and PEFT would make a new one for the task.
                 config["task_type"] = None
                 (out / "adapter_config.json").write_text(json.dumps(config))
                 model = PeftModel.from_pretrained(base(MODELS / name), out).eval()
@@ -507,7 +507,7 @@ def main():
         check_theirs(folder, models, table, pairs)
         check_two_weights(folder, models)
         check_ours(folder, models, table, pairs)
-    print(f"{checks} comparisons of logits, none off by {TOLERANCE} or more")
+    print(f"{checks} comparisons of logits, all closer than {TOLERANCE}")
 
 
 main()

@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/sacrebleu/cases.json: texts, and what sacreBLEU says of them.
+"""Writes tests/fixtures/sacrebleu/cases.json: texts, with the scores that sacreBLEU gives them.
 
     python tests/interop/sacrebleu_cases.py
 
@@ -14,7 +14,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 OUT = Path(__file__).parent.parent / "fixtures" / "sacrebleu" / "cases.json"
 MAT = "The cat sat on the mat."
-# Python's white space, and what looks like it and is none.
+# The characters that are white space to Python, and some that only look like it.
 SPACES = [0x9, 0xB, 0xC, 0xD, *range(0x1C, 0x20), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)]
 SPACES += [0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
 NO_SPACES = [0x0, 0x1B, 0x7F, 0x180E, 0x200B, 0x200D, 0x2060, 0xFEFF]

@@ -3,8 +3,8 @@ of tokenizer settings.
 
     python tests/interop/tokenizer_settings.py assets tests/fixtures/tokenizer_settings.json
 
-The folders are made here, from the tokenizers in assets/ and a small one of word pieces. Each case says what its files
-have beside that; what it does not say is as in the base."""
+The folders are made here, from the tokenizers in assets/ and a small one of word pieces. Each case lists what its
+files have in addition; everything else is as in the base."""
 import copy, json, os, shutil, sys, tempfile, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
