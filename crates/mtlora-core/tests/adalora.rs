@@ -1,4 +1,4 @@
-//! AdaLoRA against PEFT: twenty steps on two linear layers, which `tests/interop/adalora_case.py` wrote down.
+//! AdaLoRA against PEFT: twenty steps on two linear layers, which `tests/interop/adalora_case.py` recorded.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -87,7 +87,7 @@ fn optimizer(reference: &Reference) -> ModuleOptimizer {
         .init()
 }
 
-/// One step, and its loss.
+/// Makes one step; also returns its loss.
 fn step(
     net: Net,
     step: usize,
@@ -129,7 +129,7 @@ fn assert_near(found: &TensorData, expected: &TensorData, what: &str) {
 }
 
 #[test]
-fn twenty_steps_are_those_of_peft() {
+fn twenty_steps_agree_with_peft() {
     let reference = reference();
     for named in devices() {
         let device = named.device.clone().autodiff();
@@ -167,11 +167,11 @@ fn twenty_steps_are_those_of_peft() {
 }
 
 #[test]
-fn from_the_state_after_any_step_the_same_comes_out() {
+fn training_resumed_after_any_step_ends_with_the_same_values() {
     let reference = reference();
     let device = devices().remove(0).device.autodiff();
     let steps: usize = reference.setting("steps");
-    // Plain gradient descent, which keeps nothing, so that the hooks' state is all there is to resume.
+    // Plain gradient descent has no state, so that only the hooks' state has to be restored.
     let descend = |mut net: Net, mut hooks: AdaLoraHooks, from: usize, to: usize| {
         for at in from + 1..=to {
             let mut optimizer = burn::optim::SgdConfig::new().init();
@@ -201,7 +201,7 @@ fn from_the_state_after_any_step_the_same_comes_out() {
 }
 
 #[test]
-fn on_activations_and_on_the_dense_weight_it_is_the_same() {
+fn the_update_on_activations_equals_the_update_on_the_dense_weight() {
     let reference = reference();
     for named in devices() {
         let device = named.device.clone().autodiff();
@@ -268,7 +268,7 @@ fn gradients_are_finite_differences() {
 }
 
 #[test]
-fn what_does_not_suit_is_refused() {
+fn schedules_and_states_that_do_not_fit_are_refused() {
     let reference = reference();
     let device = devices().remove(0).device.autodiff();
     let net = net(&reference, "start", &device);

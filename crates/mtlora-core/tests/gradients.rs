@@ -22,7 +22,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::StandardNormal;
 
 thread_local! {
-    /// Where a test's random values come from: its thread's own, so that a seed gives the same values again.
+    /// The generator of a test's random values. Each thread has its own, so that a seed gives the same values again.
     static VALUES: RefCell<ChaCha8Rng> = RefCell::new(ChaCha8Rng::seed_from_u64(0));
 }
 
@@ -39,7 +39,7 @@ fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// The first device of this build, a CPU: `Device::default()` may be a GPU, too coarse for this.
+/// The first device of this build, a CPU: `Device::default()` may be a GPU, which is not exact enough for these tests.
 fn cpu() -> Device {
     devices().remove(0).device
 }
@@ -70,7 +70,7 @@ fn layer(structure: Structure, input: usize, output: usize, rank: usize) -> Line
     load_state(layer, values).unwrap()
 }
 
-/// The values of the loss `sum(y * g)` in f64.
+/// The loss `sum(y * g)`, added up in f64.
 fn loss(y: Tensor<2>, g: &TensorData) -> f64 {
     let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
     let g: Vec<f32> = g.try_to_vec().unwrap();
@@ -84,7 +84,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn the_factored_way_equals_the_dense_way(
+    fn computing_on_the_factors_equals_computing_on_the_dense_weight(
         structure in structure(),
         tokens in 1usize..9, input in 1usize..17, output in 1usize..17, rank in 1usize..9, seed: u64,
     ) {
@@ -202,7 +202,7 @@ proptest! {
             let found = found.grad(&grads).unwrap().into_data();
             let wanted = wanted.grad(&expected_grads).unwrap().into_data();
             let largest: Vec<f32> = wanted.try_to_vec().unwrap();
-            // A sequence of one token has no gradient in query and key: all is rounding there.
+            // A sequence of one token has no gradient in query and key, only rounding errors.
             if largest.iter().any(|v| v.abs() > 1e-3) {
                 prop_assert!(relative_error(&found, &wanted) < 1e-4);
             }
@@ -214,9 +214,9 @@ proptest! {
 const ROWS: usize = 300;
 const VOCABULARY: usize = 60_000;
 
-/// The chunked loss and its gradients against the whole one, as Burn differentiates it.
+/// Compares the chunked loss and its gradients with the loss of all logits at once, which Burn differentiates.
 #[test]
-fn tied_cross_entropy_equals_the_whole_one() {
+fn tied_cross_entropy_in_chunks_equals_the_loss_of_all_logits() {
     let device = cpu().autodiff();
     let targets: Vec<i32> = (0..ROWS)
         .map(|row| (row * 7919 % VOCABULARY) as i32)
@@ -271,7 +271,7 @@ fn tied_cross_entropy_equals_the_whole_one() {
     );
 }
 
-/// A training that starts each step from [`mtlora_core::random_state`] has other masks in each.
+/// Training starts each step from [`mtlora_core::random_state`], and the masks must still differ between steps.
 #[test]
 fn masks_differ_from_step_to_step() {
     for named in devices() {
@@ -291,12 +291,12 @@ fn masks_differ_from_step_to_step() {
 #[should_panic(expected = "the weight's inputs")]
 fn inputs_of_another_width_are_refused() {
     let layer = LinearConfig::new(3, 5).init(&cpu());
-    // As many numbers as eight rows of three.
+    // Eight rows of three would have as many numbers.
     adapted_linear(&layer, Tensor::<2>::ones([4, 6], &cpu()));
 }
 
-/// What is kept in bfloat16 changes gradients by its rounding, and outputs of attention alone, whose products may
-/// round in both passes.
+/// Inputs kept in bfloat16 change the gradients by their rounding. Of the outputs, only those of attention may change,
+/// since its products may round in both passes.
 #[test]
 fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
     let devices = devices().into_iter().map(|named| named.device.autodiff());
@@ -339,7 +339,7 @@ fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
     }
 }
 
-/// Dropout keeps the expectation: the mean over many draws comes near the output without it.
+/// Dropout keeps the expectation: the mean over many draws is near the output without dropout.
 #[test]
 fn attention_dropout_keeps_the_expectation() {
     let device = cpu().autodiff();
@@ -366,7 +366,7 @@ fn attention_dropout_keeps_the_expectation() {
     assert!(relative_error(&mean.into_data(), &run(0.0).into_data()) < 0.08);
 }
 
-/// The base is zero here, so all that comes out went through the mask.
+/// The base is zero here, so the whole output went through the mask.
 #[test]
 fn dropout_acts_on_the_adapters_input_only() {
     let device = cpu().autodiff();
@@ -389,7 +389,7 @@ fn dropout_acts_on_the_adapters_input_only() {
     let layer = load_state(layer, values).unwrap();
     let x = Tensor::<2>::ones([1, 6], &device).require_grad();
     let y = adapted_linear(&layer, x.clone());
-    // scale = 16 / 2, two ranks, and each kept input counts twice.
+    // The scale is 16 / 2, the rank is 2, and each kept input counts twice.
     let kept = f64::from(y.clone().into_data().try_to_vec::<f32>().unwrap()[0]) / (8.0 * 2.0 * 2.0);
     assert!((kept - kept.round()).abs() < 1e-5 && (0.0..=6.0).contains(&kept));
     let grads = y.sum().backward();

@@ -1,5 +1,5 @@
-//! In training, neither a dense update nor a gradient of the frozen weight is made: counted in
-//! bytes, on one big layer. Burn's own `apply_lora` makes both, which shows that the count works.
+//! Training makes neither a dense update nor a gradient of the frozen weight. The test counts bytes on one big layer;
+//! Burn's own `apply_lora` makes both, which shows that the count works.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ fn step_bytes(layer: &Linear, forward: impl Fn(&Linear, Tensor<2>) -> Tensor<2>)
 
 // One test, so that nothing else allocates meanwhile.
 #[test]
-fn no_dense_update_and_no_weight_gradient() {
+fn training_makes_no_dense_update_and_no_weight_gradient() {
     let device = Device::flex().autodiff();
     let base = LinearConfig::new(WIDTH, WIDTH).init(&device);
     // Burn makes the weight when it is first read.

@@ -1,4 +1,4 @@
-//! The published layers' numbers, forward and backward, on every device there is.
+//! The layers agree with the published ones, forward and backward, on every device of this build.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -99,8 +99,8 @@ fn oriented(weight: Tensor<2>, kind: &Kind) -> Tensor<2> {
     }
 }
 
-/// The layer of a file, both ways, against its numbers.
-fn follow(kind: &Kind, structure: Structure, reference: &Reference, named: &NamedDevice) {
+/// Compares the layer of a file, on its factors and on the dense weight, with the file's numbers.
+fn check_linear(kind: &Kind, structure: Structure, reference: &Reference, named: &NamedDevice) {
     let device = named.device.clone().autodiff();
     let weight: Tensor<2> = Tensor::from_data(reference.rows("weight"), &device);
     let bias: Tensor<2> = Tensor::from_data(reference.rows("bias"), &device);
@@ -160,7 +160,7 @@ fn linear_layers_agree_with_the_published_ones() {
         for named in devices() {
             for structure in Structure::ALL {
                 if let Some(reference) = reference(structure, kind.name) {
-                    follow(kind, structure, &reference, &named);
+                    check_linear(kind, structure, &reference, &named);
                     checked += 1;
                 }
             }

@@ -1,4 +1,4 @@
-//! Names become folders, whatever the server does.
+//! Names on the Hub become folders in the cache, however the server behaves.
 #![allow(clippy::unwrap_used)]
 
 mod server;
@@ -17,7 +17,7 @@ fn weights() -> Vec<u8> {
     (0..3 * LARGE).map(|n| (n * n / 7) as u8).collect()
 }
 
-/// What the Hub has of most models.
+/// The files that most models have on the Hub.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         (".gitattributes", b"x".to_vec()),
@@ -57,7 +57,7 @@ impl Setup {
         Hub::new(self.config()).model(&id(name), &mut ())
     }
 
-    /// What the server was asked, as "METHOD path".
+    /// The requests that the server got, as "METHOD path".
     fn asked(&self) -> Vec<String> {
         let line = |request: &server::Request| format!("{} {}", request.method, request.path);
         self.server.requests().iter().map(line).collect()
@@ -106,7 +106,7 @@ fn tree(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_needed_is_fetched_once_into_the_cache_that_python_uses() {
+fn needed_files_are_fetched_once_into_the_cache_that_python_uses() {
     let setup = Setup::new();
     let folder = setup.get(NAME).unwrap();
     let expected = setup
@@ -133,14 +133,14 @@ fn what_is_needed_is_fetched_once_into_the_cache_that_python_uses() {
     assert!(names.contains(&etag(&weights())) && names.contains(&etag(b"{}")));
     assert_eq!(setup.asked().len(), 1 + 4 * 2 + 1);
 
-    // Again: one question, what the revision is at.
+    // The second time, one request asks which commit the revision is at.
     assert_eq!(setup.get(NAME).unwrap(), folder);
     assert_eq!(setup.asked(), ["GET /api/models/org/name/revision/main"]);
     assert_eq!(setup.get(&format!("{NAME}@{COMMIT}")).unwrap(), folder);
     assert_eq!(setup.get(&format!("{NAME}@refs/pr/1")).unwrap(), folder);
     setup.server.requests();
 
-    // Offline: none at all.
+    // Offline, there are no requests.
     let offline = Hub::new(setup.config().with_offline(true));
     for name in [NAME, "org/name@refs/pr/1", &format!("{NAME}@{COMMIT}")] {
         assert_eq!(offline.model(&id(name), &mut ()).unwrap(), folder);
@@ -163,7 +163,7 @@ fn what_is_needed_is_fetched_once_into_the_cache_that_python_uses() {
 }
 
 #[test]
-fn a_new_commit_fetches_what_changed_and_only_that() {
+fn only_the_files_that_a_new_commit_changed_are_fetched() {
     let setup = Setup::new();
     let old = setup.get(NAME).unwrap();
     setup.server.change(NAME, |repo| {
@@ -186,7 +186,7 @@ fn a_new_commit_fetches_what_changed_and_only_that() {
 }
 
 #[test]
-fn a_cut_transfer_goes_on_where_it_broke_off() {
+fn an_interrupted_download_resumes_where_it_stopped() {
     let setup = Setup::new();
     setup.server.fault("/store/", Fault::Cut(10_000), 2);
     let folder = setup.get(NAME).unwrap();
@@ -222,7 +222,7 @@ fn a_cut_transfer_goes_on_where_it_broke_off() {
     );
     assert_eq!(fs::read(setup.partial()).unwrap(), weights()[..15_000]);
     assert!(!setup.weights_blob().exists());
-    // Whoever looks into the cache finds no revision that lacks its weights.
+    // The cache has no revision that lacks its weights.
     let offline = Hub::new(setup.config().with_offline(true));
     assert!(offline.model(&id(NAME), &mut ()).is_err());
     let Setup { cache, .. } = setup;
@@ -277,18 +277,18 @@ fn a_wrong_hash_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_damaged_beginning_is_fetched_again() {
-    for beginning in [vec![7; 100], vec![7; 3 * LARGE], vec![7; 4 * LARGE]] {
+fn a_damaged_partial_download_is_fetched_again() {
+    for partial in [vec![7; 100], vec![7; 3 * LARGE], vec![7; 4 * LARGE]] {
         let setup = Setup::new();
         fs::create_dir_all(setup.blobs()).unwrap();
-        fs::write(setup.partial(), beginning).unwrap();
+        fs::write(setup.partial(), partial).unwrap();
         let folder = setup.get(NAME).unwrap();
         assert_eq!(fs::read(folder.join(WEIGHTS)).unwrap(), weights());
     }
 }
 
 #[test]
-fn more_than_was_announced_is_refused() {
+fn more_bytes_than_announced_are_refused() {
     let setup = Setup::new();
     setup.server.fault("/store/", Fault::TooLong, 1);
     let error = setup.get(NAME).unwrap_err().to_string();
@@ -310,7 +310,7 @@ fn more_than_was_announced_is_refused() {
 }
 
 #[test]
-fn trouble_that_passes_is_waited_for() {
+fn temporary_failures_are_retried() {
     for fault in [
         Fault::Status(500, vec![]),
         Fault::Status(503, vec![]),
@@ -327,7 +327,7 @@ fn trouble_that_passes_is_waited_for() {
 }
 
 #[test]
-fn what_is_in_the_cache_is_used_when_nobody_answers() {
+fn the_cache_is_used_when_the_hub_does_not_answer() {
     let setup = Setup::new();
     let folder = setup.get(NAME).unwrap();
     struct Notes(Vec<String>);
@@ -409,7 +409,7 @@ fn the_token_goes_to_the_hub_and_nowhere_else() {
         |request: &&server::Request| request.authorization.as_deref() == Some("Bearer hf_secret");
     assert!(own.iter().all(bearer));
 
-    // A message shows neither the token nor the signature that stands for it.
+    // No message shows the token or the signature of a stored file's address.
     setup.server.fault("/store/", Fault::Status(403, vec![]), 1);
     let error = hub.model(&id(NAME), &mut ()).unwrap_err();
     for text in [error.to_string(), format!("{error:?}"), format!("{hub:?}")] {
@@ -536,7 +536,7 @@ fn a_list_of_parts_cannot_name_files_elsewhere() {
 }
 
 #[test]
-fn what_a_server_says_cannot_lead_out_of_the_cache() {
+fn a_servers_answers_cannot_lead_out_of_the_cache() {
     let bad = |text: &'static str, headers: Vec<(&'static str, String)>| {
         let setup = Setup::new();
         setup.server.fault(text, Fault::Headers(headers), 1);
@@ -565,7 +565,7 @@ fn what_a_server_says_cannot_lead_out_of_the_cache() {
 }
 
 #[test]
-fn redirects_are_followed_so_far_and_no_further() {
+fn unusable_and_endless_redirects_are_refused() {
     let location = |to: &str| Fault::Status(302, vec![("Location", to.to_string())]);
     for (fault, expected) in [
         (
@@ -593,11 +593,11 @@ fn redirects_are_followed_so_far_and_no_further() {
 }
 
 #[test]
-fn lists_that_are_none_are_refused() {
+fn broken_file_lists_are_refused() {
     let setup = Setup::new();
     setup.server.fault("/api/", Fault::Corrupt, 1);
     for _ in 0..2 {
-        // A changed byte in the middle is in a name, or it breaks the list; either way nothing panics.
+        // The changed byte is in a name, or it breaks the list; either way, nothing panics.
         let _ = setup.get(NAME);
     }
     let setup = Setup::new();
@@ -607,7 +607,7 @@ fn lists_that_are_none_are_refused() {
 }
 
 #[test]
-fn two_at_a_time_fetch_once() {
+fn requests_at_the_same_time_fetch_once() {
     let setup = Setup::new();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
@@ -628,7 +628,7 @@ fn two_at_a_time_fetch_once() {
 }
 
 #[test]
-fn adapters_are_their_two_files() {
+fn only_the_two_files_of_an_adapter_are_fetched() {
     let setup = Setup::new();
     setup.server.model(
         "user/lora",
@@ -688,7 +688,7 @@ fn an_adapters_pickle_is_fetched_only_where_there_are_no_safetensors() {
 }
 
 #[test]
-fn data_sets_have_the_files_that_are_wanted() {
+fn only_the_wanted_files_of_a_data_set_are_fetched() {
     let setup = Setup::new();
     setup.server.dataset(
         "org/data",

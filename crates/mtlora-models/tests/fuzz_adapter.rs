@@ -1,7 +1,7 @@
-//! The readers of an adapter's folder on damaged and hostile files: they answer or refuse, and take no more
-//! memory than a few times the files' size.
+//! The readers of an adapter's folder read or refuse damaged and hostile files, and take no more memory than a few
+//! times the files' size.
 //!
-//! MTLORA_FUZZ_CASES is the number of inputs a test makes, in place of a number that takes seconds.
+//! MTLORA_FUZZ_CASES sets the number of inputs that each test makes; without it, a test takes seconds.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../mtlora-core/tests/common/allocations.rs"]
@@ -50,16 +50,17 @@ fn sources() -> Vec<(Vec<u8>, Vec<u8>)> {
 /// One change of a file.
 #[derive(Clone, Debug)]
 enum Change {
-    /// A byte at a share of the length.
+    /// Replaces a byte. This and the other changes happen at a share of the file's length.
     Byte(f64, u8),
-    /// A bit.
+    /// Flips a bit.
     Flip(f64, u8),
+    /// Cuts off the rest of the file.
     Cut(f64),
-    /// A stretch left out.
+    /// Leaves out a number of bytes.
     Drop(f64, usize),
-    /// A stretch written twice.
+    /// Writes a number of bytes twice.
     Repeat(f64, usize),
-    /// Something that readers stumble over.
+    /// Inserts a text that readers may fail on.
     Insert(f64, &'static str),
 }
 
@@ -99,7 +100,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// `head`: only this many of the first bytes are changed, since they are the hardest to read.
+/// Applies the changes to the first `head` bytes only, since a file's header is the hardest to read.
 fn apply(bytes: &mut Vec<u8>, changes: &[Change], head: usize) {
     for change in changes {
         let length = bytes.len().min(head);
@@ -128,7 +129,7 @@ fn apply(bytes: &mut Vec<u8>, changes: &[Change], head: usize) {
     }
 }
 
-/// Reads a folder with these files, and checks what it takes.
+/// Reads a folder with these files, and checks how much memory that takes.
 fn read_folder(folder: &Path, config: &[u8], weights: &[u8]) -> Result<(), TestCaseError> {
     std::fs::write(folder.join(ADAPTER_CONFIG_FILE), config).unwrap();
     std::fs::write(folder.join(ADAPTER_WEIGHTS_FILE), weights).unwrap();
@@ -144,7 +145,7 @@ fn read_folder(folder: &Path, config: &[u8], weights: &[u8]) -> Result<(), TestC
     );
     match answer.unwrap() {
         Err(error) => prop_assert!(!error.to_string().is_empty()),
-        // What is read can be written and is the same again.
+        // An adapter that was read can be written, and is read back the same.
         Ok(adapter) => {
             adapter.write(folder).unwrap();
             let again = PeftAdapter::from_folder(folder)

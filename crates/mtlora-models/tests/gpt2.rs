@@ -1,5 +1,4 @@
-//! GPT-2 against Hugging Face's: hidden states, logits, loss, generated tokens, on every device
-//! there is.
+//! GPT-2 agrees with transformers in hidden states, logits, loss and generated tokens, on every device of this build.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -33,7 +32,7 @@ fn batch(sequences: &[Vec<u32>], device: &Device) -> CausalBatch {
 }
 
 #[test]
-fn states_logits_and_loss_are_hugging_faces() {
+fn hidden_states_logits_and_loss_agree_with_transformers() {
     let expected = expected();
     let ids = tokens(expected.ints("input_ids"));
     let sequences: Vec<Vec<u32>> = ids.chunks(ids.len() / 3).map(<[u32]>::to_vec).collect();
@@ -56,7 +55,7 @@ fn states_logits_and_loss_are_hugging_faces() {
     }
 }
 
-/// The expected sequence: the prompt, then what was generated, then padding with the end token.
+/// Compares with an expected sequence: the prompt, then what was generated, then padding with the end token.
 fn check(name: &str, what: &str, found: &Generated, expected: &Expected) {
     let prompt = expected.ints("prompt").len();
     let mut wanted = tokens(expected.ints(what)).split_off(prompt);
@@ -75,7 +74,7 @@ fn settings() -> GenerationConfig {
 }
 
 #[test]
-fn generated_tokens_are_hugging_faces() {
+fn generated_tokens_agree_with_transformers() {
     let expected = expected();
     let prompts = [tokens(expected.ints("prompt"))];
     for NamedDevice { name, device } in devices() {
@@ -132,7 +131,7 @@ fn a_batch_of_prompts_gives_what_each_gives_alone() {
     }
 }
 
-/// Rows that are continued several times, dropped, and many enough that the cache must grow.
+/// Some rows are continued several times, some are dropped, and there are so many that the cache must grow.
 #[test]
 fn logits_from_the_cache_are_those_of_the_whole_sequence() {
     for NamedDevice { name, device } in devices() {

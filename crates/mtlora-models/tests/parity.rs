@@ -1,4 +1,4 @@
-//! Hidden states, logits and loss of Hugging Face's models, on every device there is.
+//! RoBERTa and BERT agree with transformers in hidden states, logits and loss, on every device of this build.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -12,7 +12,7 @@ use mtlora_core::devices;
 use mtlora_models::{EncoderClassifier, EncoderConfig, PackedBatch, SequenceClassifier, Tokens};
 
 #[test]
-fn models_agree_with_hugging_faces() {
+fn models_agree_with_transformers() {
     for model in ["roberta", "bert"] {
         let folder = folder(model);
         let config = EncoderConfig::from_folder(&folder).unwrap();
@@ -21,7 +21,7 @@ fn models_agree_with_hugging_faces() {
         let padded = expected.ints("input_ids").len() / sequences.len();
         assert!(
             sequences.iter().any(|s| s.len() < padded),
-            "nothing is padded"
+            "no sequence of the fixture is padded"
         );
         for named in devices() {
             let (classifier, fresh) =
@@ -68,7 +68,7 @@ fn models_agree_with_hugging_faces() {
             let loss = floats(chosen.mean().neg().reshape([1, 1]));
             assert!(difference(&loss, &expected.floats("loss")) < 1e-4);
 
-            // A sentence alone has the logits that it has among others.
+            // A sentence alone has the logits that it has in a batch.
             for (sequence, together) in sequences.iter().zip(found.chunks(config.num_labels())) {
                 let packed = PackedBatch::new(&[sequence], &config, &named.device).unwrap();
                 let alone = floats(classifier.forward(&packed));

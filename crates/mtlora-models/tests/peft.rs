@@ -1,5 +1,5 @@
-//! Adapters that PEFT wrote, and MTLoRA's own folded: logits as PEFT computed them
-//! (tests/interop/peft_interop.py made the files), on every device there is.
+//! Adapters that PEFT wrote, and MTLoRA adapters folded into plain LoRA, give the logits that PEFT computed, on every
+//! device of this build. tests/interop/peft_interop.py made the files.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -20,7 +20,7 @@ use mtlora_models::{
 };
 
 const MODELS: [&str; 3] = ["roberta", "bert", "gpt2"];
-/// Tokens at the end of each of GPT-2's sequences whose logits are kept.
+/// The number of tokens at the end of each of GPT-2's sequences whose logits are in the files.
 const LAST: usize = 4;
 
 fn golden(model: &str) -> PathBuf {
@@ -41,7 +41,7 @@ fn cases(model: &str) -> BTreeMap<String, PathBuf> {
     named.collect()
 }
 
-/// A model with what its fixtures ask of it.
+/// A base model and its configuration.
 enum Base {
     Encoder(Box<SequenceClassifier>, EncoderConfig),
     Causal(Box<CausalLm>, Gpt2Config),
@@ -116,7 +116,7 @@ fn expected(model: &str) -> Expected {
 }
 
 #[test]
-fn logits_are_those_of_peft() {
+fn logits_agree_with_peft() {
     for model in MODELS {
         let (inputs, expected) = (inputs(model), expected(model));
         let cases = cases(model);
@@ -141,7 +141,7 @@ fn logits_are_those_of_peft() {
                     );
                 };
                 let base = || Base::new(model, &adapter, device);
-                // An adapter that does nothing would be read right by chance.
+                // The adapter must change the logits, or the comparison would show nothing.
                 let plain = base().logits(&inputs, device);
                 assert!(difference(&plain, &wanted) > 1e-3, "{model} {case}");
                 let adapted = base().with(&adapter);
@@ -193,9 +193,9 @@ fn what_is_written_is_read_back() {
     }
 }
 
-/// Takes the adapter off the model, and the state as it is saved while training.
+/// The folder is made from the model, and from the state that is saved while training.
 #[test]
-fn a_model_with_an_adapter_says_what_its_folder_is() {
+fn an_adapters_folder_can_be_made_from_its_model() {
     let device = devices().remove(0).device.autodiff();
     for model in MODELS {
         for (case, folder) in cases(model) {
@@ -234,7 +234,7 @@ fn through_state<M: Module>(
     PeftAdapter::from_folder(out).unwrap()
 }
 
-/// Each method's factors, by the keys that it declares.
+/// The folder has each method's factors, by the keys that the method declares.
 #[test]
 fn an_adapter_of_every_method_comes_back_from_its_folder() {
     let device = devices().remove(0).device.autodiff();
@@ -265,7 +265,7 @@ fn an_adapter_of_every_method_comes_back_from_its_folder() {
 }
 
 #[test]
-fn plain_lora_starts_every_structure() {
+fn every_method_can_start_from_plain_lora() {
     let device = &devices().remove(0).device.autodiff();
     let inputs = inputs("roberta");
     let wanted = expected("roberta").floats("lora");
@@ -326,14 +326,14 @@ fn adapters_of_other_models_are_refused_by_name() {
     assert!(error.contains("does not target"), "{error}");
 }
 
-/// GPT-2's output map is its token embeddings, which PEFT adapts apart.
+/// GPT-2's output map is its token embeddings, but PEFT adapts the two separately.
 #[test]
-fn adapted_embeddings_of_gpt2_are_two_adapters_of_pefts() {
+fn an_adapter_on_gpt2s_embeddings_is_two_adapters_in_peft() {
     let device = &devices().remove(0).device;
     let inputs = inputs("gpt2");
     let mut adapter = PeftAdapter::from_folder(&cases("gpt2")["embeddings"]).unwrap();
     let module = adapter.modules.remove("transformer.wpe").unwrap();
-    // As many rows as there are tokens.
+    // The factor needs as many columns as there are tokens.
     let rank = module.values.rank();
     let values: Vec<f32> = (0..rank * 120)
         .map(|at| (at as f32 * 0.7).sin() * 0.3)
@@ -347,7 +347,7 @@ fn adapted_embeddings_of_gpt2_are_two_adapters_of_pefts() {
         panic!("gpt2 is causal");
     };
     let model = *model;
-    // Theirs on one of the two only is something else.
+    // An adapter of PEFT's on only one of the two cannot be read onto the one weight.
     let error = adapter.attach(model.clone(), &config, &[]).unwrap_err();
     assert!(error.to_string().contains("lm_head"), "{error}");
     adapter.config.peft_type = PeftType::MtLora;

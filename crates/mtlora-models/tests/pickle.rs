@@ -1,4 +1,4 @@
-//! A model from before safetensors.
+//! A model that was saved before there were safetensors.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Token ids of model folders with all kinds of tokenizer settings, against those of transformers 5.24
-//! (tests/interop/tokenizer_settings.py wrote them).
+//! Token ids of model folders with all kinds of tokenizer settings are those of transformers 5.24, which
+//! tests/interop/tokenizer_settings.py wrote.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -21,7 +21,7 @@ fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// As many rows as there can be for the tokens that transformers adds to the vocabulary.
+/// The size of the vocabulary in the configuration, with room for the tokens that transformers adds.
 fn rows(base: &str) -> usize {
     match base {
         "bert" => 64,

@@ -1,4 +1,4 @@
-//! A training with an adapter method that has training hooks, AdaLoRA.
+//! Training with AdaLoRA, an adapter method that needs training hooks.
 #![allow(clippy::unwrap_used)]
 
 use burn::nn::{Linear, LinearConfig};
@@ -105,7 +105,7 @@ fn options() -> TrainOptions {
     }
 }
 
-/// Twelve steps, of which the mask is chosen in steps 2 to 9 and fixed after that.
+/// Hooks for a training of twelve steps: the mask is chosen in steps 2 to 9 and fixed after that.
 fn hooks() -> AdaLoraHooks {
     AdaLoraHooks::new(AdaLoraSchedule {
         target_rank: 1,
@@ -116,7 +116,7 @@ fn hooks() -> AdaLoraHooks {
     })
 }
 
-/// The layer with an adapter. Of the layer without, only the values of `base` matter.
+/// A layer with the weights in `base` and an adapter: AdaLoRA, or `shim` if `method` is `None`.
 fn model(method: Option<AdaLora>, base: &State) -> Linear {
     let layer: Linear = LinearConfig::new(4, 4).init(&device());
     let layer = load_state(layer, base.clone()).unwrap();
@@ -140,7 +140,7 @@ fn trained(base: &State, from: Option<Snapshot>, keep: &mut Keep) -> Trained<Lin
 }
 
 #[test]
-fn from_every_checkpoint_the_same_ranks_come_out() {
+fn training_resumed_from_every_checkpoint_ends_with_the_same_ranks() {
     let base = base();
     let mut all = Keep::default();
     let whole = trained(&base, None, &mut all);
@@ -184,7 +184,7 @@ fn the_penalty_is_in_the_loss_once() {
     let base = base();
     let mut keep = Keep::default();
     trained(&base, None, &mut keep);
-    // The update is zero before the first step, which has two batches of two of the examples.
+    // The update is zero before the first step, which has two batches of two examples.
     let (model, mut hooks) = (model(Some(AdaLora), &base), hooks());
     let found = attached(&model);
     hooks.begin(&found, 12).unwrap();
@@ -196,7 +196,7 @@ fn the_penalty_is_in_the_loss_once() {
 }
 
 #[test]
-fn without_its_hooks_the_method_is_refused_and_others_keep_nothing() {
+fn adalora_is_refused_without_its_hooks_and_other_methods_save_no_hooks() {
     let (base, learner) = (base(), Map(vec![1; 8]));
     let run = |model: Linear, from: Option<Snapshot>, keep: &mut Keep| {
         fit(model, &learner, &options(), from, &device(), keep)

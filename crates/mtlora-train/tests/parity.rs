@@ -1,4 +1,4 @@
-//! Thirty training steps against PyTorch's, on every device there is.
+//! Thirty training steps agree with PyTorch's, on every device of this build.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -61,7 +61,7 @@ fn folder(model: &str) -> PathBuf {
     fixtures.join("models").join(model)
 }
 
-/// The published code's name of a parameter of ours, and whether it keeps it transposed.
+/// The published code's name for a parameter, and whether it is transposed there.
 fn recorded(path: &str, model: &str) -> (String, bool) {
     let transposed = path.ends_with(".weight") && !path.contains("layer_norm");
     let name = path
@@ -89,6 +89,7 @@ fn norm(values: impl Iterator<Item = f32>) -> f64 {
     values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
 }
 
+/// Trains an encoder as recorded, and compares every step. Returns on how many devices.
 fn follow(model: &str, structure: Structure) -> usize {
     let Some(recording) = Recording::open(model, structure) else {
         return 0;
@@ -179,7 +180,7 @@ impl Curve {
         }
     }
 
-    /// Our rate of a step, which is exactly the recorded one.
+    /// The learning rate of a step, which must be exactly the recorded one.
     fn rate(&self, step: usize) -> f64 {
         let rate = self.schedule.rate(step);
         let recorded = self.rates[step];
@@ -196,7 +197,7 @@ impl Curve {
     }
 }
 
-/// The trained tensors against PyTorch's.
+/// Compares the trained tensors with PyTorch's.
 fn compare(found: State, recording: &Recording, model: &str, what: &str) {
     for (path, found) in found {
         let (name, transposed) = recorded(&path, model);
@@ -211,7 +212,7 @@ fn compare(found: State, recording: &Recording, model: &str, what: &str) {
     }
 }
 
-/// A row of GPT-2's without its padding, and the tokens in it that count.
+/// A row of GPT-2's batch without its padding, and the places of the tokens that count in the loss.
 fn causal_row<'a>(ids: &'a [u32], mask: &[i64], loss_mask: &[f32]) -> (&'a [u32], Vec<usize>) {
     let real = mask.iter().filter(|m| **m == 1).count();
     let counts = (0..real).filter(|at| loss_mask[*at] == 1.0);

@@ -1,4 +1,4 @@
-//! Several adapters over one base model hold the base's weights once: counted in bytes.
+//! Several adapters over one base model hold the base's weights once. The test counts bytes.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -44,7 +44,7 @@ fn settings() -> AdapterSettings {
     }
 }
 
-/// An adapter with a head for so many outputs on the model in `base`, in a folder of its own.
+/// Makes an adapter with a head of `outputs` outputs on the model in `base`, in a folder of its own.
 fn adapter(base: &Path, folder: &Path, outputs: usize) -> NamedAdapter<ClassifierSpec> {
     let device = Device::flex().autodiff();
     let objective = objective(outputs);
@@ -84,7 +84,7 @@ fn adapter(base: &Path, folder: &Path, outputs: usize) -> NamedAdapter<Classifie
 fn the_base_is_in_memory_once() {
     let folder = tempfile::tempdir().unwrap();
     let tiny = EncoderConfig::from_folder(Path::new(TINY)).unwrap();
-    // The tiny model's vocabulary, and layers that weigh more than all else.
+    // The vocabulary is the tiny model's, and the layers are larger than everything else.
     let sizes = EncoderSizes {
         vocab_size: tiny.vocab_size,
         hidden_size: 256,
@@ -140,7 +140,7 @@ fn the_base_is_in_memory_once() {
         assert!((one - other).abs() < 1e-5);
     }
 
-    // In bfloat16 it is the same in half the memory.
+    // In bfloat16, the logits are nearly the same and the base takes half the memory.
     drop(models);
     let mut halved = adapters.clone();
     for one in &mut halved {
@@ -158,7 +158,7 @@ fn the_base_is_in_memory_once() {
         assert!((one - other).abs() < 0.02, "{one} {other}");
     }
 
-    // One base model in one precision is what they must have.
+    // All adapters must be over one base model in one precision.
     halved[1].spec.base.adapter.base_dtype = BaseDtype::F32;
     let error = load_classifiers(&halved, &device).err().unwrap();
     assert!(

@@ -1,5 +1,5 @@
-//! A model family that this program does not have: it is registered, found by its `model_type`, trained with adapters,
-//! writes texts, and its adapter is saved and loaded in PEFT's format.
+//! A model family from outside the crates is registered, found by its `model_type`, trained with an adapter and used
+//! to generate texts, and its adapter is saved and loaded in PEFT's format.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -220,7 +220,7 @@ impl CausalFamily for ToyFamily {
     }
 }
 
-/// Counts steps, and hears nothing else.
+/// Counts steps, and ignores everything else.
 #[derive(Default)]
 struct Counted(usize);
 
@@ -296,12 +296,12 @@ fn texts(model: CausalLm, config: &CausalConfig, folder: &Path, device: &Device)
 }
 
 #[test]
-fn a_family_from_outside_trains_writes_and_keeps_its_adapter() {
+fn a_family_from_outside_trains_generates_and_saves_its_adapter() {
     let base = tempfile::tempdir().unwrap();
     let families = ModelFamilies::builtin().with(ToyFamily);
     make_base(base.path(), &families);
 
-    // Without it, nobody reads the folder.
+    // Without the family, the folder is refused.
     let error = ModelFamilies::builtin().open(base.path()).unwrap_err();
     assert!(error.to_string().contains("`toy`"), "{error}");
     let ModelConfig::Causal(config) = families.open(base.path()).unwrap() else {
@@ -350,7 +350,7 @@ fn a_family_from_outside_trains_writes_and_keeps_its_adapter() {
     let merged = trained.model.clone().materialize();
     assert_eq!(texts(merged, &config, base.path(), &plain), expected);
 
-    // Its adapter goes through PEFT's files onto the base model, and does the same there.
+    // The adapter is written in PEFT's format and read onto the base model, which then writes the same texts.
     let folder = tempfile::tempdir().unwrap();
     let adapter = PeftAdapter::of(&trained.model, &config, "toy-base", false).unwrap();
     adapter.write(folder.path()).unwrap();

@@ -1,5 +1,5 @@
-//! An allocator that counts, for tests and benchmarks: how much memory a piece of code takes at most. Other crates'
-//! tests include this file by its path.
+//! A counting allocator for tests and benchmarks, which measures how much memory a piece of code holds at most. Other
+//! crates' tests include this file by its path.
 #![allow(dead_code)] // Not every test uses all of it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -24,7 +24,7 @@ thread_local! {
 fn count(bytes: isize) {
     let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
     PEAK.fetch_max(held, Ordering::Relaxed);
-    // A thread that is ending has no cells any more. What it does then belongs to no measurement of a thread.
+    // A thread that is ending has no cells any more; what it allocates then is in no thread's measurement.
     let _ = HELD_HERE.try_with(|held| {
         held.set(held.get() + bytes);
         let _ = PEAK_HERE.try_with(|peak| peak.set(peak.get().max(held.get())));

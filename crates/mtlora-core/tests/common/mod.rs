@@ -1,5 +1,5 @@
-//! What the tests of this folder share.
-#![allow(dead_code)] // No test file uses all of it.
+//! Helpers shared by the tests in this folder.
+#![allow(dead_code)] // No test file uses all of them.
 
 use std::path::PathBuf;
 
@@ -50,7 +50,7 @@ impl Reference {
         SafeTensors::deserialize(&self.0).unwrap()
     }
 
-    /// A setting in the file's metadata, as `rank` or `alpha`.
+    /// A setting in the file's metadata, such as `rank` or `alpha`.
     pub fn setting<T: std::str::FromStr>(&self, name: &str) -> T {
         let (_, metadata) = SafeTensors::read_metadata(&self.0).unwrap();
         let text = metadata.metadata().as_ref().and_then(|map| map.get(name));
@@ -62,7 +62,7 @@ impl Reference {
         self.tensors().tensor(name).is_ok()
     }
 
-    /// The tensor's values as rows: all axes but the last as one.
+    /// The tensor's values as rows: all axes but the last become one.
     pub fn rows(&self, name: &str) -> TensorData {
         let tensors = self.tensors();
         let tensor = tensors.tensor(name).unwrap();

@@ -1,7 +1,8 @@
-//! A Hub on the loopback: lists of files, small files in place, large ones from a storage server on another port.
+//! A test Hub on the loopback address. It lists files and serves small ones itself; a storage server on another port
+//! serves the large ones.
 //!
-//! It speaks what a client of the Hub needs and no more: HEAD and GET, redirects, ranges, the `X-` headers, tokens;
-//! and it misbehaves on request.
+//! It has only what a client of the Hub needs: HEAD and GET, redirects, ranges, the `X-` headers, tokens. It
+//! misbehaves on request.
 #![allow(dead_code)] // No test file uses all of it.
 
 use std::collections::BTreeMap;
@@ -14,13 +15,13 @@ use sha1::Digest;
 pub const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
 /// Files of this many bytes or more are kept by the storage server.
 pub const LARGE: usize = 20_000;
-/// What lets anybody in who has it; no message may show it.
+/// The signature in the address of a stored file, which gives anybody access; no message may show it.
 pub const SIGNATURE: &str = "X-Signature=very-secret";
 
 /// One request that arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Whether it is the storage server that was asked.
+    /// Whether the request went to the storage server.
     pub storage: bool,
     pub method: String,
     pub path: String,
@@ -28,20 +29,20 @@ pub struct Request {
     pub authorization: Option<String>,
 }
 
-/// What a request whose path contains a text gets in place of its answer.
+/// What a request gets in place of its answer if a text is in its line.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// A status, with these headers.
+    /// A status with these headers.
     Status(u16, Vec<(&'static str, String)>),
     /// The right answer, but the connection ends after this many bytes of the body.
     Cut(usize),
-    /// The right answer with another byte in the middle.
+    /// The right answer with a changed byte in the middle of the body.
     Corrupt,
-    /// More bytes than there are.
+    /// The right answer with more bytes at the end of the body.
     TooLong,
     /// The whole file, whatever range was asked for.
     NoRanges,
-    /// Other values of headers: an empty one takes the header away.
+    /// Other values of headers; an empty value removes the header.
     Headers(Vec<(&'static str, String)>),
     /// No answer at all.
     HangUp,
@@ -54,14 +55,14 @@ pub struct Repo {
     pub name: String,
     pub commit: String,
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Only who has this token gets it.
+    /// If there is a token, only requests with it are answered.
     pub token: Option<String>,
 }
 
 #[derive(Default)]
 struct State {
     repos: Vec<Repo>,
-    /// By the text in the path, with how often it still happens.
+    /// The text in "METHOD path", the fault, and how often it still happens.
     faults: Vec<(String, Fault, usize)>,
     log: Vec<Request>,
     /// Old names and new ones.
@@ -171,7 +172,7 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
         .collect()
 }
 
-/// What the Hub names contents by.
+/// The hash by which the Hub names a file's contents.
 pub fn etag(contents: &[u8]) -> String {
     if contents.len() >= LARGE {
         return hex(sha2::Sha256::digest(contents));

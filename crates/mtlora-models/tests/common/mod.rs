@@ -1,5 +1,5 @@
-//! What the tests of this folder share.
-#![allow(dead_code)] // No test file uses all of it.
+//! Helpers shared by the tests in this folder.
+#![allow(dead_code)] // No test file uses all of them.
 
 use std::path::PathBuf;
 

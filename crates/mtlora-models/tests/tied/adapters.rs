@@ -36,7 +36,7 @@ fn factors([a, b]: [[usize; 2]; 2], embedding: bool, salt: usize) -> AdaptedModu
     }
 }
 
-/// An adapter as PEFT's folder has it: on the embeddings, on the output map, or on both.
+/// An adapter read from a folder in PEFT's format: on the embeddings, on the output map, or on both.
 fn pefts(names: &[&str]) -> PeftAdapter {
     let modules: BTreeMap<String, AdaptedModule> = names
         .iter()
@@ -57,8 +57,8 @@ fn pefts(names: &[&str]) -> PeftAdapter {
     PeftAdapter::from_folder(out.path()).unwrap()
 }
 
-/// `weight` with an adapter's update, as PEFT merges it: `W + scale B A` of a linear layer, its transpose of an
-/// embedding.
+/// `weight` with an adapter's update, as PEFT merges it: `W + scale B A` for a linear layer, and with the update
+/// transposed for an embedding.
 fn merged(
     (shape, weight): &(Vec<usize>, Vec<f32>),
     module: &AdaptedModule,
@@ -90,7 +90,7 @@ fn merged(
 }
 
 #[test]
-fn adapters_on_two_weights_are_pefts() {
+fn adapters_on_two_weights_agree_with_pefts_merge() {
     let base = two(tensors("gpt2"));
     for names in [
         &["transformer.wte"][..],
@@ -108,7 +108,7 @@ fn adapters_on_two_weights_are_pefts() {
         let attached = adapter.attach(read(made.path()), &config, &[]).unwrap();
         assert_near(&logits(&attached), &expected, &format!("{names:?}"));
 
-        // Folded in and written, and as it goes on training and back to PEFT.
+        // It computes the same when it is merged, written and read back, and combined.
         let out = tempfile::tempdir().unwrap();
         attached.clone().save(out.path(), &config).unwrap();
         assert_near(&logits(&read(out.path())), &expected, "merged");
@@ -138,7 +138,7 @@ fn an_adapter_with_t_knows_whether_its_base_has_one_weight() {
             .unwrap()
     };
     let one = gpt2(&tensors("gpt2"), &json!({}));
-    // The configuration is silent: the model is what counts.
+    // The configuration does not say how many weights there are; the model does.
     let apart = gpt2(&two(tensors("gpt2")), &json!({}));
     let config = Gpt2Config::from_folder(one.path()).unwrap();
     for (folder, other, target, pefts) in [
@@ -161,13 +161,13 @@ fn an_adapter_with_t_knows_whether_its_base_has_one_weight() {
         assert_eq!(plain.modules.keys().collect::<Vec<_>>(), pefts, "{target}");
         let again = plain.attach(read(folder.path()), &config, &[]).unwrap();
         assert_near(&logits(&again), &logits(&model), target);
-        // The head's factors are a linear layer's there.
+        // In plain LoRA, the output map has the factors of a linear layer.
         if let Some(head) = plain.modules.get("lm_head") {
             assert!(!head.embedding);
             assert_eq!(head.values.a.shape().to_vec(), [2, 32]);
         }
     }
-    // A sum of one for one weight and one for two would be neither.
+    // An adapter for one weight and an adapter for two cannot be added.
     let parts = [one.path(), apart.path()].map(|folder| {
         let model = attach(folder, "wte");
         (
@@ -191,7 +191,7 @@ fn an_adapter_with_t_knows_whether_its_base_has_one_weight() {
 }
 
 #[test]
-fn an_adapter_on_one_name_of_one_weight_is_refused_with_a_way_that_works() {
+fn an_adapter_on_one_name_of_one_weight_is_refused_with_what_to_do() {
     let made = gpt2(&tensors("gpt2"), &json!({}));
     let config = Gpt2Config::from_folder(made.path()).unwrap();
     // `wte` is the name in an adapter of a model without a head.
@@ -211,7 +211,7 @@ fn an_adapter_on_one_name_of_one_weight_is_refused_with_a_way_that_works() {
         );
         assert!(said.contains("tokenizer files"), "{said}");
     }
-    // A weight that was trained itself: PEFT's merge makes two of the one.
+    // If the weight itself was trained, PEFT's merge makes two weights of it.
     for name in [EMBEDDINGS, OUTPUT] {
         let mut adapter = pefts(&["transformer.wte"]);
         adapter.modules = BTreeMap::from([(
@@ -230,7 +230,7 @@ fn an_adapter_on_one_name_of_one_weight_is_refused_with_a_way_that_works() {
             said.contains("merge_and_unload") && said.contains("tokenizer files"),
             "{said}"
         );
-        // On a base with two weights it has its place.
+        // A base with two weights has a place for it.
         let apart = gpt2(
             &both(tensors("gpt2")),
             &json!({"tie_word_embeddings": false}),
@@ -268,14 +268,14 @@ fn adapters_that_peft_tied_are_read() {
     pair.write(files.path()).unwrap();
     let read_back = PeftAdapter::from_folder(files.path()).unwrap();
     let attached = read_back.attach(read(made.path()), &config, &[]).unwrap();
-    // The one weight has the one update, as PEFT merges it.
+    // The one weight gets the update once, as in PEFT's merge.
     let expected = merged(
         &tensors("gpt2")[EMBEDDINGS],
         &pair.modules["transformer.wte"],
     );
     let expected = read(gpt2(&with(tensors("gpt2"), EMBEDDINGS, expected), &json!({})).path());
     assert_near(&logits(&attached), &logits(&expected), "a pair");
-    // Not the same on both: no adapter of one weight.
+    // If the two differ, they are not an adapter on one weight.
     let changed = pair.modules.get_mut("lm_head").unwrap();
     changed.values.form.scale *= 2.0;
     pair.config.alpha_pattern = vec![("lm_head".to_string(), 8.0)];
@@ -289,7 +289,7 @@ fn adapters_that_peft_tied_are_read() {
         "{error}"
     );
 
-    // Trained themselves: both tensors, and one name.
+    // If the weight itself was trained, there are both tensors and one name.
     let name = "transformer.h.0.attn.c_attn";
     let modules = BTreeMap::from([(name.to_string(), factors([[2, 32], [96, 2]], false, 1))]);
     let config_of = |saved: &str| AdapterConfig {
@@ -322,7 +322,7 @@ fn adapters_that_peft_tied_are_read() {
 }
 
 #[test]
-fn two_weights_train_apart() {
+fn two_weights_train_independently() {
     let made = gpt2(&two(tensors("gpt2")), &json!({}));
     let config = Gpt2Config::from_folder(made.path()).unwrap();
     let device = Device::flex().autodiff();
@@ -343,7 +343,8 @@ fn two_weights_train_apart() {
         .val()
         .grad(&grads)
         .unwrap();
-    // A token that no sequence has moves no embedding, and its logit moves its row of the output map.
+    // A token that is in no sequence has no gradient in the embeddings, but its logit gives its row of the output map
+    // one.
     let unseen = (0..120)
         .find(|id| !sequences().concat().contains(id))
         .unwrap() as usize;

@@ -21,8 +21,8 @@ fn words(model: &SequenceClassifier) -> Vec<f32> {
     floats(model.base.embeddings.word_embeddings.weight.val())
 }
 
-/// `save_model` keeps of a RobertaForMaskedLM's one weight the name `lm_head.decoder.weight`, and of a BertForMaskedLM's
-/// that of the embeddings.
+/// Of the one weight's two names, `save_model` keeps `lm_head.decoder.weight` for a RobertaForMaskedLM, and the
+/// embeddings' name for a BertForMaskedLM.
 #[test]
 fn an_encoders_word_embeddings_are_read_by_the_name_in_the_masked_lm_head() {
     for (model, decoder) in [

@@ -1,4 +1,4 @@
-//! Folders of small models, and what they compute.
+//! Makes folders of small models with changed tensors, and runs the models.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ pub fn tensors(model: &str) -> Tensors {
     checkpoint.names().map(read).collect()
 }
 
+/// The tensors, with the one called `old` renamed to `new`.
 pub fn named(mut tensors: Tensors, old: &str, new: &str) -> Tensors {
     let tensor = tensors.remove(old).unwrap();
     tensors.insert(new.to_string(), tensor);
@@ -35,7 +36,7 @@ pub fn with(mut tensors: Tensors, name: &str, tensor: (Vec<usize>, Vec<f32>)) ->
     tensors
 }
 
-/// Without the model's name in front, as a model without a head is written.
+/// The tensors without the model's prefix in their names, as a model without a head is saved.
 pub fn bare(tensors: Tensors, prefix: &str) -> Tensors {
     let short = |name: String| name.strip_prefix(prefix).unwrap_or(&name).to_string();
     tensors
@@ -110,7 +111,7 @@ pub fn batch(sequences: &[Vec<u32>], device: &Device) -> CausalBatch {
     CausalBatch::new(all, device).unwrap()
 }
 
-/// The GPT-2 in it, of which tests see single weights.
+/// The GPT-2 inside a causal model, for tests that look at its weights.
 pub fn own(model: &CausalLm) -> &Gpt2Lm {
     model.downcast_ref().unwrap()
 }
@@ -124,7 +125,7 @@ pub fn tied_logits() -> Vec<f32> {
     expected().floats("logits")
 }
 
-/// Its logits with the embeddings in reverse order as the output map: the same in reverse order, for each token.
+/// The logits of the model whose output map is the embeddings in reverse order: those of each token are reversed.
 pub fn reversed_logits() -> Vec<f32> {
     let logits = tied_logits();
     logits
@@ -138,11 +139,13 @@ pub fn assert_near(found: &[f32], expected: &[f32], what: &str) {
     assert!(error < 1e-4, "{what}: {error}");
 }
 
+/// The tensors with the one weight by both of its names.
 pub fn both(tensors: Tensors) -> Tensors {
     let tensor = tensors[EMBEDDINGS].clone();
     with(tensors, OUTPUT, tensor)
 }
 
+/// The tensors with two weights: the output map has the rows of the embeddings in reverse order.
 pub fn two(tensors: Tensors) -> Tensors {
     let tensor = reversed(&tensors[EMBEDDINGS]);
     with(tensors, OUTPUT, tensor)

@@ -49,10 +49,10 @@ fn one_weight_is_read_by_either_of_its_names() {
     }
 }
 
-/// `safetensors.torch.save_model` and `huggingface_hub.save_torch_model` name the tensor that they left out, and the one
-/// that they kept.
+/// `safetensors.torch.save_model` and `huggingface_hub.save_torch_model` name in the metadata the tensor that they
+/// left out and the one that they kept.
 #[test]
-fn metadata_changes_nothing_and_may_be_anything() {
+fn metadata_has_no_effect_whatever_it_holds() {
     let one = named(tensors("gpt2"), EMBEDDINGS, OUTPUT);
     let path = tempfile::tempdir().unwrap();
     fs::write(
@@ -99,7 +99,7 @@ fn metadata_changes_nothing_and_may_be_anything() {
             &format!("{pairs:?}"),
         );
     }
-    // What no tool writes, in place of an object of texts.
+    // Metadata that no tool writes, in place of an object of texts.
     let whole = fs::read(&file).unwrap();
     let (length, rest) = whole.split_at(8);
     let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
@@ -131,7 +131,7 @@ fn brief(value: &Value) -> String {
 }
 
 #[test]
-fn parts_may_hold_the_two_names_apart() {
+fn the_two_names_may_be_in_different_files() {
     let whole = tensors("gpt2");
     let forms = [
         (named(whole.clone(), EMBEDDINGS, OUTPUT), tied_logits()),
@@ -153,7 +153,7 @@ fn parts_may_hold_the_two_names_apart() {
             map.extend(part.keys().map(|tensor| (tensor.clone(), json!(name))));
             write(&made.path().join(name), &part);
         }
-        // The index has the metadata, too, where `save_torch_model` writes it.
+        // `save_torch_model` writes the metadata into the index, too.
         let index = json!({"metadata": {"total_size": 1, EMBEDDINGS: OUTPUT}, "weight_map": map});
         let index_path = made.path().join("model.safetensors.index.json");
         fs::write(index_path, index.to_string()).unwrap();
@@ -161,7 +161,7 @@ fn parts_may_hold_the_two_names_apart() {
     }
 }
 
-/// The values are those that the fixtures' make.py prints: transformers' for the files.
+/// The values are those that transformers computes with the files, which the fixtures' make.py prints.
 #[test]
 fn pickles_have_one_weight_or_two() {
     let fixtures = PathBuf::from(concat!(
@@ -210,7 +210,7 @@ fn an_output_map_of_its_own_is_used_whatever_the_configuration_says() {
     let sequences = sequences();
     let whole = tensors("gpt2");
     let tied = read(gpt2(&whole, &json!({})).path());
-    // Of each target the token that has its place in reverse order.
+    // Each target becomes the token that has its place in reverse order.
     let mut turned = batch(&sequences, &device);
     let targets: Vec<i32> = turned.targets.clone().into_data().iter::<i32>().collect();
     let targets: Vec<i32> = targets.into_iter().map(|id| 119 - id).collect();
@@ -237,7 +237,7 @@ fn an_output_map_of_its_own_is_used_whatever_the_configuration_says() {
                 loss_of(&tied, &batch(&sequences, &device)),
             ];
             assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
-            // Frozen and rounded, it is an output map all the same: as the embeddings are in that precision.
+            // Read in bf16, it has the same precision as the embeddings.
             let config = Gpt2Config::from_folder(made.path()).unwrap();
             let rounded =
                 CausalLm::from_folder_in(BaseDtype::Bf16, made.path(), &config, &device).unwrap();
@@ -248,7 +248,8 @@ fn an_output_map_of_its_own_is_used_whatever_the_configuration_says() {
             );
         }
     }
-    // Transformers 5.24: GPT2LMHeadModel.generate on the same folder, greedily, without an end token.
+    // The tokens are those of transformers 5.24's GPT2LMHeadModel.generate with the same folder, greedily, without an
+    // end token.
     let made = gpt2(&two(tensors("gpt2")), &json!({}));
     let (model, config) = (
         read(made.path()),
@@ -272,7 +273,7 @@ fn an_output_map_of_its_own_is_used_whatever_the_configuration_says() {
             63, 114, 12, 18
         ]
     );
-    // With beams.
+    // The same with four beams.
     let settings = GenerationConfig {
         num_beams: 4,
         ..settings
@@ -288,7 +289,7 @@ fn an_output_map_of_its_own_is_used_whatever_the_configuration_says() {
 }
 
 #[test]
-fn what_is_written_says_what_the_model_is() {
+fn a_saved_model_says_whether_it_has_one_weight_or_two() {
     let whole = tensors("gpt2");
     let tied = [
         whole.clone(),
