@@ -1,6 +1,6 @@
-//! A training step of GPT-2 small (random weights, 4 sequences of 256 tokens, rank 4 on the fused query,
-//! key and value and on c_fc, dropout 0.1): with the chunked loss, and with the logits whole, in turn.
-//! Seconds, and the most bytes that a step holds beyond what was held before it.
+//! Measures a training step of GPT-2 small (random weights, 4 sequences of 256 tokens, rank 4 on the fused query, key
+//! and value and on c_fc, dropout 0.1) with the chunked loss and with all logits at once, in turn. Prints the
+//! seconds, and the most bytes that a step holds beyond what was held before it.
 //!
 //! ```text
 //! cargo bench --bench causal_step
@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let (stepped, peak) = process_peak_of(|| stepping.step(&batch));
             let (next, took) = stepped?;
             *subject = Some(next);
-            // The first round is not kept.
+            // The first round is not counted.
             if round > 0 {
                 seconds.push(took);
                 *bytes = peak.max(*bytes);

@@ -4,7 +4,7 @@
     python benches/compare.py --mtlora target/release/mtlora --python PEFT_ENVIRONMENT/bin/python \\
         --data glue --tokenizer roberta/tokenizer.json --out comparison.md
 
-Only ratios from one run of this count: a machine's speed changes, most of all a shared one's. peft_baseline.py makes the
+Compare only ratios from one run: a machine's speed changes, especially if others use it. peft_baseline.py makes the
 same models with PEFT; it runs under --python. Needs nothing but Python's standard library itself.
 """
 
@@ -28,7 +28,7 @@ DECODER = ["--rank", "4", "--alpha", "32", "--targets", "c_attn,c_fc", "--adapte
 
 
 class Row:
-    """A line of the table: the same work for both, and which of their numbers tells the time."""
+    """A line of the table: the same work for both, and the function that takes the seconds from their reports."""
 
     def __init__(self, title, ours, theirs, seconds, dtypes=("f32", "bf16")):
         self.title, self.ours, self.theirs = title, ours, theirs
@@ -44,7 +44,7 @@ def example_seconds(report):
 
 
 def table(args, folder):
-    """All rows by name. `folder` is a place for the examples of epochs that are not whole."""
+    """All rows by name. The examples of epochs that are not whole are written to `folder`."""
     timed = ["--steps", str(args.steps)]
 
     def step(model, title, batch, seq, adapter):
@@ -76,7 +76,7 @@ def table(args, folder):
 
 
 def sample(data, task, count, folder):
-    """A GLUE folder with only so many examples of the task's train file, drawn from all of it."""
+    """A GLUE folder with only `count` examples of the task's train file, drawn at random."""
     name, last, has_header = GLUE[task]
     lines = Path(data, name, "train.tsv").read_text(encoding="utf-8").split("\n")
     header, lines = (lines[:1], lines[1:]) if has_header else ([], lines)
@@ -135,7 +135,7 @@ def line(row, pairs):
 
 
 def machine():
-    """The processor, what it can do, and the memory, as far as the system tells."""
+    """The processor, its vector instructions and the memory, as far as the system reports them."""
     found, flags = {}, set()
     for path in ("/proc/cpuinfo", "/proc/meminfo"):
         if os.path.exists(path):
@@ -151,7 +151,7 @@ def machine():
 
 
 def shown(program, words, args):
-    """A command as a reader can give it: without this machine's folders."""
+    """A command as a reader can run it, without this machine's folders."""
     names = {args.data: "glue", args.tokenizer: "tokenizer.json"}
     words = [names.get(word, word) for word in words]
     # The examples of a part of an epoch lie in a folder of this program's own.
@@ -160,7 +160,7 @@ def shown(program, words, args):
 
 
 def markdown(args, rows, results, versions):
-    """What is to be pasted."""
+    """The text to paste into a document."""
     text = [f"{args.pairs} pairs, mtlora and its peer in turn; medians, and the ratio of each pair. "
             f"Peer: {versions[1]}. {versions[0]}, `{args.structure}`, {args.dtype}.", "",
             "| work | mtlora | PEFT | times as fast | mtlora's peak memory | PEFT's | of PEFT's | of the processor's peak |",
@@ -173,7 +173,7 @@ def markdown(args, rows, results, versions):
         text.append(shown("python benches/peft_baseline.py", rows[name].theirs + theirs, args))
     text.append("```")
     if args.max_steps and any(name.endswith("-epoch") for name in results):
-        text += ["", "`SAMPLE` holds so many examples of the task, drawn from all."]
+        text += ["", "`SAMPLE` is a folder with as many examples of the task, drawn at random."]
     return "\n".join([*text, ""])
 
 
@@ -184,10 +184,10 @@ def main():
     add("--python", default=sys.executable, help="an interpreter with torch, transformers and peft [this one]")
     add("--data", required=True, help="the GLUE folder")
     add("--tokenizer", required=True, help="RoBERTa's tokenizer.json")
-    add("--rows", default="", help="names with commas between [all]")
+    add("--rows", default="", help="names of rows, separated by commas [all]")
     add("--pairs", type=int, default=5, help="[%(default)s]")
-    add("--steps", type=int, default=5, help="steps that are timed in each run, of steps and writing [%(default)s]")
-    add("--max-steps", type=int, help="so many batches of an epoch, the same examples for both [the whole epoch]")
+    add("--steps", type=int, default=5, help="timed steps, or generations, of each run [%(default)s]")
+    add("--max-steps", type=int, help="batches of an epoch, with the same examples for both [the whole epoch]")
     add("--dtype", choices=["f32", "bf16"], default="f32", help="[%(default)s]")
     add("--structure", default="lora", help="mtlora's; PEFT has lora [%(default)s]")
     add("--threads", type=int, help="[each program's own choice]")

@@ -5,8 +5,8 @@
     python benches/glue.py table --results docs/results/minilm
 
 A task's learning rate is the best of two on dev with `lora` and seed 0; all structures, seeds and precisions then use it.
-Each run leaves one JSON file, and a run whose file is there is not done again: stop and go on as you like. Needs nothing
-but Python's standard library.
+Each run leaves one JSON file, and a run whose file is there is not repeated, so you can stop and continue at any time.
+Needs nothing but Python's standard library.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TASKS = {
     "rte": (6, ["accuracy"]),
     "sst2": (1, ["accuracy"]),
 }
-# With `lora`, their reduced bases are compared with f32's.
+# The tasks on which bases in reduced precision are compared with f32, with `lora`.
 REDUCED = ["mrpc", "stsb"]
 SETTINGS = ["--rank", "8", "--alpha", "16", "--targets", "query,value", "--batch", "32"]
 
@@ -44,7 +44,7 @@ def path(args, run):
 
 
 def train(args, run):
-    """One run of the program. Its last line on standard output, with the settings beside it, becomes the file."""
+    """Runs the program once. The last line of its standard output, with the settings added, becomes the file."""
     task, structure, dtype, rate, seed = run
     with tempfile.TemporaryDirectory() as folder:
         command = [args.mtlora, "train", "--model", args.model, "--task", task, "--data", args.data, *SETTINGS]
@@ -62,7 +62,7 @@ def train(args, run):
 
 
 def all_of(args, runs):
-    """As many at once as there are jobs."""
+    """Trains the runs that have no file yet, `args.jobs` of them at once."""
     waiting = queue.Queue()
     for run in runs:
         if not path(args, run).exists():
@@ -105,7 +105,7 @@ def run(args):
     args.results.mkdir(parents=True, exist_ok=True)
     all_of(args, [(task, "lora", "f32", rate, 0) for task in TASKS for rate in RATES])
     rate = {task: best_rate(args, task) for task in TASKS}
-    # Seed by seed, so that a table that was stopped early has all structures of the seeds that it has.
+    # One seed after the other, so that an unfinished table has all structures for the seeds that it has.
     for seed in SEEDS:
         all_of(args, [(task, structure, "f32", rate[task], seed) for task in TASKS for structure in STRUCTURES])
     reduced = [(task, "lora", dtype, rate[task], seed) for task in REDUCED for dtype in ["bf16", "int8"]
@@ -114,7 +114,7 @@ def run(args):
 
 
 def cell(values):
-    """Mean and standard deviation of a metric, with how many seeds where some are missing."""
+    """Mean and standard deviation of a metric, with the number of seeds if some are missing."""
     if not values:
         return "–"
     text = f"{statistics.mean(values):.4f}"

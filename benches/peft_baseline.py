@@ -143,7 +143,7 @@ def main():
     for command in (of_step, of_epoch):
         command.add_argument("--dtype", choices=["f32", "bf16"], default="f32", help="[%(default)s]")
     for command in (of_step, of_generate):
-        command.add_argument("--steps", type=int, default=6, help="that are timed [%(default)s]")
+        command.add_argument("--steps", type=int, default=6, help="timed steps or generations [%(default)s]")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

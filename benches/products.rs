@@ -1,5 +1,5 @@
-//! A linear layer's product and its gradient by the weight's precision and the number of rows, in
-//! GFLOP/s: what training (many rows) and decoding (few) spend their time in.
+//! Measures a linear layer's product and its gradient in GFLOP/s, for each precision of the weight and for several
+//! numbers of rows. Training (many rows) and decoding (few rows) spend most of their time there.
 //!
 //! ```text
 //! cargo bench --bench products
@@ -13,7 +13,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Distribution, Tensor};
 use mtlora::core::{BaseDtype, adapted_linear, devices};
 
-/// Rows, inputs and outputs: those of RoBERTa-base, of a batch of short sentences, and of ten beams.
+/// Rows, inputs and outputs of RoBERTa-base's layers: for long batches, for a batch of short sentences, and for ten
+/// beams.
 const SHAPES: [[usize; 3]; 6] = [
     [2048, 768, 3072],
     [2048, 3072, 768],

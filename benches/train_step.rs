@@ -1,8 +1,8 @@
-//! A training step of RoBERTa-base (random weights, 16 sequences of 128 tokens, rank 8 on query and
-//! value) with each structure, with Burn's own `apply_lora` on the same model, and with `apply_lora` on
-//! the same model made of Burn's modules, in turn: what a structure costs, what the adapter's own layer
-//! saves, and what somebody has who writes the model with `burn::nn`. `mtlora bench step` measures one
-//! of the first alone, `benches/compare.py` beside PEFT.
+//! Measures a training step of RoBERTa-base (random weights, 16 sequences of 128 tokens, rank 8 on query and value)
+//! with each structure, with Burn's own `apply_lora` on the same model, and with `apply_lora` on the same model made
+//! of Burn's modules, in turn. This shows what a structure costs, what computing on the factors saves, and how fast a
+//! model is that is written with `burn::nn`. `mtlora bench step` measures one structure alone, and
+//! `benches/compare.py` measures beside PEFT.
 //!
 //! ```text
 //! cargo bench --bench train_step
@@ -32,7 +32,7 @@ const BATCH: usize = 16;
 const LENGTH: usize = 128;
 const ROUNDS: usize = 5;
 
-/// RoBERTa's classifier of Burn's own modules: the same sizes, no padding in the batch.
+/// RoBERTa's classifier made of Burn's own modules, with the same sizes, for batches without padding.
 #[derive(Module, Debug)]
 struct BurnRoberta {
     words: Embedding,
@@ -81,7 +81,7 @@ impl BurnRoberta {
     }
 }
 
-/// It, as it trains.
+/// A [`BurnRoberta`] in training.
 struct BurnSubject {
     model: BurnRoberta,
     optimizer: ModuleOptimizer,
@@ -107,7 +107,7 @@ impl BurnSubject {
         }
     }
 
-    /// It, a step later, and the seconds that took.
+    /// Makes a step; also returns the seconds that it took.
     fn step(mut self) -> Result<(Self, f64), Box<dyn Error>> {
         let start = Instant::now();
         let device = self.ids.device();
@@ -168,7 +168,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut burn_subject = BurnSubject::new(&config, &device);
     let mut burn_seconds = Vec::new();
     let batch: Vec<usize> = (0..BATCH).collect();
-    // The first round is not kept.
+    // The first round is not counted.
     for round in 0..=ROUNDS {
         let mut after = Vec::with_capacity(subjects.len());
         for (name, subject, mut seconds) in subjects {

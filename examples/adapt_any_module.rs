@@ -1,5 +1,5 @@
-//! Hangs adapters on a module that this project did not write (Burn's transformer encoder), trains
-//! them, folds them in, and shows that both ways agree.
+//! Attaches adapters to a module that this project did not write (Burn's transformer encoder), trains them, merges
+//! them, and shows that the outputs stay the same.
 //!
 //! ```text
 //! cargo run --release --example adapt_any_module
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = devices().remove(0).device.autodiff();
     device.seed(0);
 
-    // Somebody else's module, and the one line.
+    // Somebody else's module, and the one statement that adapts it.
     let model = TransformerEncoderConfig::new(32, 64, 4, 2).init(&device);
     let mut model = MtLoraConfig::new(Structure::Icfm)
         .with_rank(4)
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         model.num_params()
     );
 
-    // The task: to put out the negative of what comes in.
+    // The task is to return the negative of the input.
     let x = Tensor::<3>::random([8, 6, 32], Distribution::Default, &device);
     let run =
         |model: &TransformerEncoder, x: Tensor<3>| model.forward(TransformerEncoderInput::new(x));
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         model = optimizer.step(0.01, model, gradients);
     }
 
-    // Folding the adapters in changes no output.
+    // Merging the adapters changes no output.
     let adapted = model.valid();
     let merged = adapted.clone().materialize();
     let x = x.inner();

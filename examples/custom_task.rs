@@ -1,6 +1,6 @@
-//! Defines a task outside the crates and trains on it: does a sentence speak of the sea?
+//! Defines a task outside the crates and trains on it: is a sentence about the sea?
 //!
-//! Offline: the model is a tiny one with random weights, trained in full.
+//! It needs no network: the model is a tiny one with random weights, all of which are trained.
 //!
 //! ```text
 //! cargo run --release --example custom_task

@@ -1,5 +1,5 @@
-//! Says what an adapter has learned, layer by layer; with a second one, what is lost when their sum has
-//! to do with the rank of the first.
+//! Prints what an adapter has learned, layer by layer. With a second adapter, it also prints how much is lost if the
+//! sum of the two gets only the rank of the first.
 //!
 //! ```sh
 //! cargo run --release --example inspect_adapter -- runs/first runs/other
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ),
             None => "T = I".to_string(),
         };
-        // The names are the file's, and so may be anything.
+        // The names come from the file, so they may be anything.
         println!(
             "{}: norm {:.4}, effective rank {:.2} of {}, {t}",
             layer.path.escape_debug(),

@@ -1,5 +1,5 @@
-//! Loads an adapter that PEFT (or `mtlora train`) saved onto its base model, and says what the model
-//! thinks of a sentence.
+//! Loads an adapter that PEFT (or `mtlora train`) saved onto its base model, and prints the model's predictions for a
+//! sentence.
 //!
 //! ```sh
 //! cargo run --release --example peft_adapter -- roberta-base their-adapter "A fine film."
