@@ -15,8 +15,8 @@ use rand_chacha::rand_core::SeedableRng;
 use super::definitions::activation_dtype::restored;
 use super::definitions::{attention, cached, cross_entropy, dropout, gelu, linear, norm};
 use super::{
-    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
-    OptionalInt, SeededDropout, Weight, capabilities,
+    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, IGNORED_TARGET, MtLoraBackend,
+    Optional, OptionalInt, SeededDropout, Weight, capabilities,
 };
 use crate::visit::Container;
 use crate::{BaseDtype, Contexts, SequenceOffsets, devices};
@@ -69,6 +69,18 @@ fn read(tensor: Floats) -> Vec<f32> {
         .into_data()
         .convert::<f32>();
     data.try_to_vec().unwrap_or_default()
+}
+
+/// Tokens of a vocabulary, some of them ignored: `[rows]`.
+fn targets(rows: usize, vocabulary: usize, seed: u64) -> TensorData {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let ids: Vec<i32> = (0..rows)
+        .map(|_| match rng.random_range(0..5) {
+            0 => IGNORED_TARGET,
+            _ => rng.random_range(0..vocabulary as i32),
+        })
+        .collect();
+    TensorData::new(ids, [rows])
 }
 
 /// `found` is within `bound` of the largest element of `expected`, which counts as `least` at least.
@@ -378,8 +390,7 @@ proptest! {
         smoothing in prop::sample::select(vec![0.0, 0.1]),
     ) {
         let logits = random([rows, vocabulary], 10.0, seed);
-        let ids: Vec<i64> = (0..rows).map(|row| ((row as u64 ^ seed) % vocabulary as u64) as i64).collect();
-        let targets = TensorData::new(ids, [rows]);
+        let targets = targets(rows, vocabulary, seed);
         let on = |device: &Device| (put::<2>(&logits, device), put_ints(&targets, device));
         let cpu = reference();
         for device in devices_for(seed) {
@@ -402,8 +413,7 @@ proptest! {
         smoothing in prop::sample::select(vec![0.0, 0.1]),
     ) {
         let (h, e) = (random([rows, hidden], 1.0, seed), random([vocabulary, hidden], 2.0, seed ^ 1));
-        let ids: Vec<i64> = (0..rows).map(|row| ((row as u64 ^ seed) % vocabulary as u64) as i64).collect();
-        let targets = TensorData::new(ids, [rows]);
+        let targets = targets(rows, vocabulary, seed);
         let cpu = reference();
         let logits = linear::backward::<Dispatch>(put::<2>(&h, &cpu), Weight::Float(put::<2>(&e, &cpu)));
         let losses = cross_entropy::row_losses::<Dispatch>(logits, put_ints(&targets, &cpu), smoothing);

@@ -1,21 +1,22 @@
 //! A batch for a causal model: sequences, and which of their tokens are predicted.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mtlora_core::SequenceOffsetsError;
+use mtlora_core::{IGNORED_TARGET, SequenceOffsetsError};
 
-use crate::packed_batch::PackedBatch;
+use crate::packed_batch::{PackedBatch, rounded_rows};
 use crate::text::encoder::Tokens;
 
-/// Sequences end to end, and which of their tokens are to be predicted.
+/// Sequences end to end, and which of their tokens are to be predicted. It is [rounded](PackedBatch::rounded) in both
+/// numbers where the device compiles kernels for each new shape.
 #[derive(Clone, Debug)]
 pub struct CausalBatch {
     /// The sequences.
     pub packed: PackedBatch,
     /// Rows of the batch whose next token is predicted: `[targets]`.
     pub places: Tensor<1, Int>,
-    /// The tokens that follow them: `[targets]`.
+    /// The tokens that follow them: `[targets]`. Those from `count` on are [`IGNORED_TARGET`].
     pub targets: Tensor<1, Int>,
-    /// How many these are.
+    /// How many tokens are predicted.
     pub count: usize,
 }
 
@@ -42,9 +43,12 @@ impl CausalBatch {
                 type_ids: vec![0; ids.len()],
             });
         }
-        let packed = PackedBatch::from_zero(&tokens.iter().collect::<Vec<_>>(), device)?;
+        let packed = PackedBatch::rounded_from_zero(&tokens.iter().collect::<Vec<_>>(), device)?;
         let count = places.len();
-        let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [count]), device);
+        let rows = rounded_rows(count, device);
+        places.resize(rows, 0);
+        targets.resize(rows, IGNORED_TARGET);
+        let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [rows]), device);
         Ok(Self {
             packed,
             places: ints(places),

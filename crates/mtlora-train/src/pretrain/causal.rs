@@ -101,7 +101,7 @@ fn loss<'a>(
     let batch = CausalBatch::new(sequences.map(|ids| (ids, 1..ids.len())), device)?;
     Ok(BatchLoss {
         sum: model.loss(&batch, 0.0),
-        tokens: batch.packed.offsets.tokens(),
+        tokens: batch.packed.tokens,
     })
 }
 

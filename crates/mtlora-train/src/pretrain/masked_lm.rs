@@ -7,7 +7,9 @@ use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::SequenceOffsetsError;
-use mtlora_models::{MaskedLm, ModelError, PackedBatch, TextConfig, TextEncoder, Tokens};
+use mtlora_models::{
+    MaskedLm, ModelError, PackedBatch, TextConfig, TextEncoder, Tokens, rounded_rows,
+};
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -186,7 +188,7 @@ fn loss(
     device: &Device,
 ) -> Result<BatchLoss, PretrainError> {
     let sequences: Vec<&Tokens> = batch.iter().map(|one| &one.tokens).collect();
-    let packed = PackedBatch::new(&sequences, config, device)?;
+    let packed = PackedBatch::rounded(&sequences, config, device)?;
     let (mut places, mut ids, mut start) = (Vec::new(), Vec::new(), 0);
     for Masked { tokens, hidden } in batch {
         places.extend(hidden.places.iter().map(|place| start + place));
@@ -194,12 +196,16 @@ fn loss(
         start += tokens.len() as i32;
     }
     let count = places.len();
-    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [count]), device);
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [count, 1]), device);
+    let rows = rounded_rows(count, device);
+    places.resize(rows, 0);
+    ids.resize(rows, 0);
+    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [rows]), device);
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), device);
     let logits = model.forward(&packed, places);
+    let chosen = log_softmax(logits, 1).gather(1, ids);
     Ok(BatchLoss {
-        sum: log_softmax(logits, 1).gather(1, ids).sum().neg(),
-        tokens: packed.offsets.tokens(),
+        sum: chosen.narrow(0, 0, count).sum().neg(),
+        tokens: packed.tokens,
     })
 }
 

@@ -9,13 +9,18 @@
 //! dh   = g E          dE = sum over rows of gᵀ h
 //! ```
 //!
+//! A row whose target is negative, such as [`IGNORED_TARGET`], has no loss and no gradient.
+//!
 //! The loss is a sum, so its gradients are known but for one factor as soon as the logits are: the
 //! forward pass makes them and the logits are never made a second time (as Liger Kernel does it,
 //! arXiv 2410.10989).
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Scalar, TensorMetadata};
+use burn::backend::{Backend, Scalar, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice};
+
+/// A target that [`tied_cross_entropy`](crate::tied_cross_entropy) leaves out: PyTorch's `ignore_index`.
+pub const IGNORED_TARGET: i32 = -100;
 
 /// The most bytes that the logits of one chunk take.
 const CHUNK_BYTES: usize = 32 << 20;
@@ -47,24 +52,35 @@ fn log_softmax<B: Backend>(logits: FloatTensor<B>) -> FloatTensor<B> {
     B::float_sub(shifted, B::float_log(sum))
 }
 
+/// Targets as places of a row, and where there are some: 1 for such rows, and 0 for ignored ones; each `[rows, 1]`.
+fn places<B: Backend>(
+    targets: IntTensor<B>,
+    like: &FloatTensor<B>,
+) -> (IntTensor<B>, FloatTensor<B>) {
+    let column = Shape::from([like.shape()[0], 1]);
+    let targets = B::int_reshape(targets, column);
+    let dtypes = get_or_init_device_settings::<B>(&like.device());
+    let zero = Scalar::from(0);
+    let given = B::int_greater_equal_elem(targets.clone(), zero, dtypes.bool_dtype);
+    let given = B::bool_into_float(given, like.dtype().into());
+    (B::int_clamp_min(targets, zero), given)
+}
+
 /// The loss of each row: `[rows]`. `targets`: `[rows]`.
 pub(in crate::ops) fn row_losses<B: Backend>(
     logits: FloatTensor<B>,
     targets: IntTensor<B>,
     smoothing: f64,
 ) -> FloatTensor<B> {
-    let rows = logits.shape()[0];
-    let log_p = log_softmax::<B>(logits);
-    losses::<B>(
-        &log_p,
-        B::int_reshape(targets, Shape::from([rows, 1])),
-        smoothing,
-    )
+    let (targets, given) = places::<B>(targets, &logits);
+    losses::<B>(&log_softmax::<B>(logits), targets, given, smoothing)
 }
 
+/// `targets`, `given`: `[rows, 1]`.
 fn losses<B: Backend>(
     log_p: &FloatTensor<B>,
     targets: IntTensor<B>,
+    given: FloatTensor<B>,
     smoothing: f64,
 ) -> FloatTensor<B> {
     let rows = log_p.shape()[0];
@@ -76,7 +92,7 @@ fn losses<B: Backend>(
     } else {
         loss
     };
-    B::float_reshape(loss, Shape::from([rows]))
+    B::float_reshape(B::float_mul(loss, given), Shape::from([rows]))
 }
 
 /// The loss of each row, and the gradient of its logits, `[rows, vocabulary]`.
@@ -86,9 +102,9 @@ pub(in crate::ops) fn row_losses_and_gradients<B: Backend>(
     smoothing: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let [rows, vocabulary] = [logits.shape()[0], logits.shape()[1]];
-    let targets = B::int_reshape(targets, Shape::from([rows, 1]));
+    let (targets, given) = places::<B>(targets, &logits);
     let log_p = log_softmax::<B>(logits);
-    let loss = losses::<B>(&log_p, targets.clone(), smoothing);
+    let loss = losses::<B>(&log_p, targets.clone(), given.clone(), smoothing);
     let p = B::float_exp(log_p);
     let p = if smoothing > 0.0 {
         B::float_sub_scalar(p, Scalar::from(smoothing / vocabulary as f64))
@@ -103,7 +119,7 @@ pub(in crate::ops) fn row_losses_and_gradients<B: Backend>(
         dtype.into(),
     );
     let gradient = B::float_scatter(1, p, targets, target, IndexingUpdateOp::Add);
-    (loss, gradient)
+    (loss, B::float_mul(gradient, given))
 }
 
 /// The sum of `[1]` tensors, or zero if there are no tensors.
@@ -118,7 +134,36 @@ pub(in crate::ops) fn total<B: Backend>(
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::{Tensor, TensorData};
+
     use super::*;
+    use crate::tied_cross_entropy;
+
+    /// The loss, and the gradients of the hidden states.
+    fn pass(hidden: &[f32], targets: &[i32]) -> (f32, Vec<f32>) {
+        let device = crate::devices().remove(0).device.autodiff();
+        let hidden = TensorData::new(hidden.to_vec(), [targets.len(), 2]);
+        let hidden = Tensor::<2>::from_data(hidden, &device).require_grad();
+        let embedding = [[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]];
+        let embedding = Tensor::<2>::from_data(embedding, &device);
+        let targets = TensorData::new(targets.to_vec(), [targets.len()]);
+        let targets = Tensor::from_data(targets, &device);
+        let loss = tied_cross_entropy(hidden.clone(), embedding, targets, 0.1);
+        let gradients = hidden.grad(&loss.clone().backward());
+        let gradients = gradients.map(|gradients| gradients.into_data().try_to_vec());
+        let gradients: Option<Vec<f32>> = gradients.and_then(Result::ok);
+        (loss.into_scalar(), gradients.unwrap_or_default())
+    }
+
+    #[test]
+    fn ignored_rows_are_as_if_they_were_not_there() {
+        let with = pass(&[0.3, 0.7, -5.0, 9.0, 1.5, -0.2], &[2, IGNORED_TARGET, 0]);
+        let without = pass(&[0.3, 0.7, 1.5, -0.2], &[2, 0]);
+        assert_eq!(with.0, without.0);
+        assert_eq!(with.1[..2], without.1[..2]);
+        assert_eq!(with.1[2..4], [0.0, 0.0]);
+        assert_eq!(with.1[4..], without.1[2..]);
+    }
 
     #[test]
     fn chunks_cover_all_rows_once() {

@@ -9,11 +9,14 @@ use super::reduce::{largest, sum_of};
 use super::{contiguous, exclusive, tensor, values};
 use crate::ops::vecmath::exp;
 
-/// The targets as places in a row.
-fn places(targets: IntTensor<Flex>) -> Vec<usize> {
+/// The targets as places in a row; there is none where a target is ignored.
+fn places(targets: IntTensor<Flex>) -> Vec<Option<usize>> {
     let data = targets.into_data().convert::<i64>();
     let places = data.try_to_vec::<i64>().unwrap_or_default();
-    places.into_iter().map(|place| place as usize).collect()
+    places
+        .into_iter()
+        .map(|place| usize::try_from(place).ok())
+        .collect()
 }
 
 /// The largest value, and the sum of `e^(x - largest)`.
@@ -71,7 +74,7 @@ pub(crate) fn cross_entropy_rows(
     let losses: Vec<f32> = values(&logits)
         .par_chunks(vocabulary)
         .zip(&targets)
-        .map(|(row, target)| loss(row, *target, smoothing))
+        .map(|(row, target)| target.map_or(0.0, |target| loss(row, target, smoothing)))
         .collect();
     let rows = losses.len();
     tensor(losses, Shape::from([rows]))
@@ -91,7 +94,13 @@ pub(crate) fn cross_entropy_rows_and_gradients(
         .storage_mut::<f32>()
         .par_chunks_mut(vocabulary)
         .zip(&targets)
-        .map(|(row, target)| loss_and_gradient(row, *target, smoothing))
+        .map(|(row, target)| match target {
+            Some(target) => loss_and_gradient(row, *target, smoothing),
+            None => {
+                row.fill(0.0);
+                0.0
+            }
+        })
         .collect();
     let rows = losses.len();
     (tensor(losses, Shape::from([rows])), logits)

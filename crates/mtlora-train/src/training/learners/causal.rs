@@ -119,7 +119,7 @@ pub(crate) fn causal_loss(
     let batch = batch(sequences, which, device)?;
     Ok(BatchLoss {
         sum: model.loss(&batch, label_smoothing),
-        tokens: batch.packed.offsets.tokens(),
+        tokens: batch.packed.tokens,
     })
 }
 
