@@ -85,6 +85,7 @@ mod layers;
 mod module_pattern;
 mod ops;
 mod random;
+mod self_test;
 mod sequence_offsets;
 mod state;
 mod visit;
@@ -136,3 +137,4 @@ pub use visit::{Container, VisitedParameter, each_parameter};
 // Devices and random numbers.
 pub use devices::{NamedDevice, NoDevice, device, devices};
 pub use random::{random_state, seed, set_random_state};
+pub use self_test::{SelfTestError, self_test};

@@ -17,7 +17,7 @@ pub struct SeededDropout {
 impl SeededDropout {
     /// Entries of the mask from the place `first` on: zero, or `1 / (1 - prob)`.
     #[inline(always)]
-    pub(in crate::ops) fn fill(self, mask: &mut [f32], first: usize) {
+    pub(crate) fn fill(self, mask: &mut [f32], first: usize) {
         let (low, high) = (self.seed as u32, (self.seed >> 32) as u32);
         let scale = (1.0 / (1.0 - self.prob)) as f32;
         // Of the 2^32 values, those from here on are kept.
