@@ -89,7 +89,7 @@ fn a_run_is_exported_as_lora_and_imported_again() {
     for (command, flags) in [("train", &from[..]), ("import", &onto[..])] {
         let text = refused(&[&[command], flags, &TASK[..], &data_flag[..]].concat());
         assert!(
-            text.contains("the adapter that the run starts with is there"),
+            text.contains("the folder of the adapter that the run starts from"),
             "{text}"
         );
     }

@@ -167,8 +167,8 @@ fn what_cannot_be_measured_is_refused_with_a_reason() {
     assert!(step(&["--model", GPT2, "--method", "head"]).contains("no head"));
     assert!(step(&["--model", MODEL, "--threads", "0"]).contains("--threads"));
     let epoch = |more: &[&str]| refused(&[&["bench", "epoch", "--data", FACTS], more].concat());
-    assert!(epoch(&["--model", MODEL, "--task", "facts"]).contains("needs a GPT-2"));
-    assert!(epoch(&["--model", GPT2, "--task", "cola"]).contains("needs a RoBERTa"));
+    assert!(epoch(&["--model", MODEL, "--task", "facts"]).contains("needs a causal model"));
+    assert!(epoch(&["--model", GPT2, "--task", "cola"]).contains("needs an encoder"));
     let named = epoch(&["--model", "gpt2", "--task", "facts"]);
     assert!(named.contains("--tokenizer is needed"), "{named}");
     let none = epoch(&["--model", GPT2, "--task", "facts", "--max-steps", "0"]);

@@ -292,7 +292,7 @@ fn generate_reads_the_column_that_the_run_was_trained_on() {
     assert!(refuse("z.csv", "prompt\nx\n", &of_run).contains("z.csv:1: no column `notes`"));
     assert!(refuse("z.csv", "notes\n\"\"\n", &of_run).contains("z.csv:2: the line is empty"));
     assert!(refuse("z.txt", "tea\n\nsoup\n", &of_run).contains("z.txt:2: the line is empty"));
-    assert!(refuse("z.txt", "", &of_run).contains("there is no line"));
+    assert!(refuse("z.txt", "", &of_run).contains("there are no lines"));
     assert!(refuse("z.json", "[]", &of_run).contains("convert it"));
     assert!(
         refuse("z.jsonl", "plain\n", &["--model", GPT2]).contains("z.jsonl:1: not a JSON object")

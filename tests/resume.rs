@@ -320,7 +320,7 @@ fn a_signal_stops_after_the_step_and_saves() {
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{text}");
-        let end = format!("go on with: mtlora train --resume {}\n", out.display());
+        let end = format!("resume with: mtlora train --resume {}\n", out.display());
         assert!(text.ends_with(&end), "{text}");
         done(&resume(&out));
         Ended::of(&out).assert_same(&expected, signal);

@@ -1,6 +1,6 @@
-//! The command line: one file a subcommand.
+//! The command line, with one file for each subcommand.
 
-// First, for its macros.
+// This module comes first, because its macros are used by the others.
 #[macro_use]
 mod console;
 
@@ -45,7 +45,7 @@ struct Cli {
 enum Command {
     /// Fine-tune a model on a task.
     Train(Box<train::Args>),
-    /// Score a run, or a model, on a task.
+    /// Score a run or a model on a task.
     Eval(eval::Args),
     /// Predict labels or numbers for texts.
     Predict(predict::Args),
@@ -62,7 +62,7 @@ enum Command {
     /// Show what an adapter has learned: the size of its updates, their effective rank, and the distance of T
     /// from LoRA.
     Inspect(inspect::Args),
-    /// Add adapters: exactly, or at a given rank with the error that this causes.
+    /// Add adapters, exactly or at a given rank with a reported error.
     Combine(combine::Args),
     /// Pre-train a small RoBERTa (masked language modelling) or GPT-2 (causal) on text.
     Pretrain(pretrain::Args),
@@ -78,11 +78,11 @@ enum Command {
     Recipes,
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the subcommand.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let cli = Cli::parse();
-    // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool. This
-    // thread is one of its own: another would be woken, and this one put to sleep, at every operation.
+    // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool. The main thread
+    // belongs to it: otherwise each operation would wake another thread and put this one to sleep.
     rayon::ThreadPoolBuilder::new()
         .num_threads(cli.threads.map_or(0, NonZeroUsize::get))
         .use_current_thread()
@@ -107,10 +107,10 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// What a shell says of a process that wrote for a reader who had gone: 128 and SIGPIPE's number.
+/// The exit code that shells use for a process that wrote to a closed pipe: 128 plus the number of SIGPIPE.
 const UNREAD: u8 = 141;
 
-/// Says what went wrong, unless it is that nobody reads what is said. The program's exit code for it.
+/// Prints the error, unless it means that nobody reads the output. Returns the program's exit code.
 pub(crate) fn fail(error: &(dyn Error + 'static)) -> u8 {
     if output::is_unread(error) {
         return UNREAD;
@@ -132,7 +132,7 @@ mod tests {
     use super::settings::defaults;
     use super::*;
 
-    /// The help of a subcommand's flag.
+    /// The help text of a subcommand's flag.
     fn help(path: &[&str], flag: &str) -> String {
         let mut command = &Cli::command();
         for name in path {
@@ -155,11 +155,11 @@ mod tests {
         }
         assert!(help(&["train"], "rank").ends_with("[default: 8; data-to-text: 4]"));
         assert!(help(&["train"], "lr").ends_with("[default: 4e-4; data-to-text: 2e-4]"));
-        assert!(help(&["bench", "step"], "seq").ends_with("[default: 128; GPT-2: 256]"));
-        assert!(help(&["bench", "epoch"], "rank").ends_with("[default: 8; GPT-2: 4]"));
+        assert!(help(&["bench", "step"], "seq").ends_with("[default: 128; causal: 256]"));
+        assert!(help(&["bench", "epoch"], "rank").ends_with("[default: 8; causal: 4]"));
     }
 
-    /// A value that is typed in a comment stays when the constant changes.
+    /// A default that is typed into a comment would not follow a change of the constant.
     #[test]
     fn no_default_value_is_typed_into_a_doc_comment() {
         let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli")];

@@ -10,26 +10,27 @@ use crate::cli::console::table;
 use crate::cli::hub;
 use crate::cli::model::adapted;
 
-/// The value of --head that leaves the head out.
+/// The value of --head with which the result has no head.
 const NONE: &str = "none";
 
-/// The update of each layer becomes the sum of weight * scale * B T A over the adapters, which must be on
-/// one base model. Without --rank it is exact: a layer's ranks add up. With it each layer becomes the
-/// nearest matrix of that rank, and the error is printed. The result is plain LoRA, which `--adapter` takes
-/// wherever a run is a `--run`, and PEFT reads.
+/// The update of each layer becomes the sum of weight * scale * B T A over the adapters, which must have the same
+/// base model. Without --rank the sum is exact, and the ranks of a layer add up. With --rank, each layer becomes the
+/// nearest matrix of that rank, and the error is printed. The result is plain LoRA, which PEFT and all --adapter
+/// flags can read.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// An adapter: a run's folder, one of PEFT's, or a name on the Hub. Repeat it for each adapter.
+    /// An adapter: the folder of a run, a folder saved by PEFT, or a name on the Hub. Repeat the flag for each
+    /// adapter.
     #[arg(long = "adapter", value_name = "DIR", required = true)]
     adapters: Vec<PathBuf>,
-    /// Their weights, separated by commas [default: one for each adapter].
+    /// The weights of the adapters, separated by commas [default: one for each adapter].
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     weights: Option<Vec<f64>>,
-    /// The rank of the result [default: the ranks add up].
+    /// The rank of the result [default: the sum of the ranks].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rank: Option<u32>,
-    /// The adapter whose head is kept, or none: heads cannot be added in a meaningful way [default: the one that
-    /// has a head].
+    /// The adapter whose head is kept, or none. Heads cannot be added in a meaningful way [default: the one that has
+    /// a head].
     #[arg(long, value_name = "DIR")]
     head: Option<PathBuf>,
     /// The folder to write; must be new or empty.
@@ -46,7 +47,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         Some(weights) if weights.len() == args.adapters.len() => weights,
         Some(weights) => {
             return Err(format!(
-                "--weights has {} values for {} adapters: give one for each",
+                "--weights has {} values for {} adapters: give one value for each adapter",
                 weights.len(),
                 args.adapters.len()
             )
@@ -59,7 +60,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     let head = head(&args.adapters, &parts, args.head.as_deref())?;
-    tell_bases(&parts);
+    note_different_bases(&parts);
     let rank = args.rank.map(usize::try_from).transpose()?;
     let sum = PeftAdapter::combine(&parts, rank, head)?;
     output::make_folder(&args.out)?;
@@ -92,7 +93,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Which part's head is taken.
+/// The index of the adapter whose head is kept.
 fn head(
     folders: &[PathBuf],
     parts: &[(f64, PeftAdapter)],
@@ -103,9 +104,12 @@ fn head(
         Some(none) if none.as_os_str() == NONE => Ok(None),
         Some(folder) => match folders.iter().position(|known| known == folder) {
             Some(index) if has(&index) => Ok(Some(index)),
-            Some(_) => Err(format!("--head {}: it has no head", folder.display())),
+            Some(_) => Err(format!(
+                "--head {}: this adapter has no head",
+                folder.display()
+            )),
             None => Err(format!(
-                "--head {}: is not one of the adapters that are given",
+                "--head {}: this is not one of the given adapters",
                 folder.display()
             )),
         },
@@ -114,16 +118,16 @@ fn head(
             match (headed.next(), headed.next()) {
                 (one, None) => Ok(one),
                 _ => Err(format!(
-                    "several of the adapters have a head, and heads have no sum: say which is to be kept with \
-                     --head DIR, or --head {NONE}"
+                    "several of the adapters have a head, and heads cannot be added: choose the one to keep with \
+                     --head DIR, or leave the head out with --head {NONE}"
                 )),
             }
         }
     }
 }
 
-/// Says so where the adapters name different base models, which may be two names of one.
-fn tell_bases(parts: &[(f64, PeftAdapter)]) {
+/// Prints a note if the adapters name different base models; these may be two names of the same model.
+fn note_different_bases(parts: &[(f64, PeftAdapter)]) {
     let mut names: Vec<_> = parts
         .iter()
         .filter_map(|(_, part)| part.config.base_model_name_or_path.as_deref())
@@ -133,7 +137,7 @@ fn tell_bases(parts: &[(f64, PeftAdapter)]) {
     names.dedup();
     if names.len() > 1 {
         note!(
-            "the adapters name different base models ({}): their sum makes sense only if these are the same",
+            "the adapters name different base models ({}): their sum makes sense only if these are the same model",
             names.join(", ")
         );
     }

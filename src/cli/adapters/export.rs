@@ -9,12 +9,12 @@ use serde_json::json;
 use crate::cli::console::output;
 use crate::cli::model::finished::CheckpointArgs;
 
-/// The update of a weight is scale * B T A; PEFT knows scale * B A. `T` goes into the factors, which
-/// changes nothing that the model computes. Projections that are fused, `g` of them of rank r, become
-/// one LoRA of rank g r with g times the alpha.
+/// The update of a weight is scale * B T A, but PEFT supports only scale * B A. T is therefore folded into A and B,
+/// which does not change the model's outputs. An adapter of rank r on g projections that are fused in one weight
+/// becomes one LoRA of rank g r with g times the alpha.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The run, or another folder with its adapter.
+    /// The run, or another folder with an adapter of MTLoRA.
     #[arg(long)]
     run: PathBuf,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     output::make_folder(&args.out)?;
     plain.write(&args.out)?;
-    say!("the adapter, as plain LoRA, is in {}", args.out.display())?;
+    say!("the adapter is in {} as plain LoRA", args.out.display())?;
     if json {
         output::json(&json!({
             "out": args.out,

@@ -13,13 +13,12 @@ use crate::cli::model::head::HeadOf;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::resolve::Resolved;
 
-/// Nothing is trained: the settings of training are only stored in the run. The run has the adapter and its head, and can
-/// do all that a trained one can. It is of the task that
-/// the flags say, with the settings that `train` would have; structure, rank, alpha, targets and dropout are
-/// the adapter's own, whatever defaults stand below.
+/// Nothing is trained; the settings of training are only stored in the run. The run has the adapter and its head, and
+/// can be used like a trained one. Its task and other settings come from the flags and defaults of train. Structure,
+/// rank, alpha, targets and dropout are those of the adapter, whatever defaults are listed below.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The adapter: a folder with PEFT's LoRA, a run's, or a name on the Hub.
+    /// The adapter: the folder of a run, a folder with LoRA saved by PEFT, or a name on the Hub.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
     /// The run's folder; must be new or empty.
@@ -34,11 +33,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     if args.settings.init_from.is_some() {
-        return Err("--init-from is for train: what import starts with is its --adapter".into());
+        return Err(
+            "--init-from cannot be used with import: name the adapter with --adapter".into(),
+        );
     }
     let folder = hub::adapter(&args.adapter)?;
     adapted::refuse_own(&args.out, Some(&folder))?;
-    // The settings say whether a run has ended.
+    // An unfinished run has no usable values yet, or only a provisional best state.
     finished::check_usable(&folder)?;
     let adapter = adapted::read_finished(&folder)?;
     let trained = adapter.num_params();
@@ -60,7 +61,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes a run with the adapter that its settings start from.
+/// Creates a run with the adapter that its settings start from.
 fn write(
     spec: impl ModelSpec,
     config: RunConfig,

@@ -10,24 +10,24 @@ use crate::cli::console::table::{aligned, number};
 use crate::cli::hub;
 use crate::cli::model::adapted;
 
-/// The largest singular values and eigenvalues of a layer that are printed; JSON has all.
+/// The number of singular values and eigenvalues of a layer that are printed, largest first. JSON has all of them.
 const SHOWN: usize = 5;
 
-/// For each adapted weight W, what the update scale * B T A has become: its Frobenius norm, absolute and
-/// over that of W; its singular values, and its effective rank (the exponential of the entropy of the
-/// singular values over their sum, Roy and Vetterli 2007: of r equal ones r, of one alone 1). And what T
-/// has become: its eigenvalues (in pairs of conjugates where they are complex), its condition number,
-/// and how far it is from the identity, which LoRA has in its place.
+/// For each adapted weight W, the command shows the update scale * B T A: its Frobenius norm, also relative to that
+/// of W; its singular values; and its effective rank, which is the exponential of the entropy of the singular values
+/// divided by their sum (Roy and Vetterli 2007). It is r for r equal singular values and 1 for a single one. For T it
+/// shows the eigenvalues (complex ones as conjugate pairs), the condition number, and the distance from the identity,
+/// which takes the place of T in LoRA.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The adapter: a run's folder, one of PEFT's, or a name on the Hub.
+    /// The adapter: the folder of a run, a folder saved by PEFT, or a name on the Hub.
     #[arg(required_unless_present = "run", conflicts_with = "run")]
     adapter: Option<PathBuf>,
-    /// The run whose adapter it is.
+    /// The run whose adapter is inspected.
     #[arg(long)]
     run: Option<PathBuf>,
-    /// The base model, for the norms of the weights [default: the run's, or the one that the
-    /// adapter names, if it is there].
+    /// The base model, for the norms of its weights [default: the run's, or the one that the adapter names, if it can
+    /// be read].
     #[arg(long)]
     model: Option<PathBuf>,
 }
@@ -51,7 +51,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The base model that a run or an adapter names, if it can be read here.
+/// The base model that the run or the adapter names, if it can be read.
 fn base_at_hand(folder: &Path, adapter: &PeftAdapter) -> Option<Checkpoint> {
     let of_run = Run::open(folder).ok();
     let of_run = of_run.map(|(_, config)| config.base.model);
@@ -60,7 +60,7 @@ fn base_at_hand(folder: &Path, adapter: &PeftAdapter) -> Option<Checkpoint> {
     Checkpoint::open(&model).ok()
 }
 
-/// The tables for a terminal.
+/// Formats the results as tables for a terminal.
 fn describe(found: &Inspection) -> String {
     let shared = shared_prefix(found.layers.iter().map(|layer| layer.path.as_str()));
     let name = |layer: &InspectedLayer| layer.path[shared..].to_string();
@@ -109,9 +109,9 @@ fn describe(found: &Inspection) -> String {
         text.push_str(&aligned(&eigenvalues));
     }
     text.push_str(
-        "\nnorm: Frobenius norm of the update scale B T A; |W|: of the frozen weight; eff. rank: exp of the entropy of\n\
-         the update's singular values over their sum (Roy and Vetterli 2007); cond: largest over smallest singular\n\
-         value; |T-I|: Frobenius distance of T from LoRA's, which is the identity\n",
+        "\nnorm: Frobenius norm of the update scale B T A; |W|: norm of the frozen weight; eff. rank: exp of the\n\
+         entropy of the update's singular values over their sum (Roy and Vetterli 2007); cond: largest over\n\
+         smallest singular value; |T-I|: Frobenius distance of T from the identity, which LoRA has in its place\n",
     );
     text
 }
@@ -133,7 +133,7 @@ fn row(name: String, layer: &InspectedLayer) -> Vec<String> {
     row
 }
 
-/// A name, the first values, and the last, if there are more.
+/// A row with the name, the first values, and the last value if there are more.
 fn listed(name: String, values: Vec<String>) -> Vec<String> {
     let mut row = vec![name];
     row.extend(values.iter().take(SHOWN).cloned());
@@ -144,7 +144,7 @@ fn listed(name: String, values: Vec<String>) -> Vec<String> {
     row
 }
 
-/// How many bytes all paths begin with, whole components with the dot behind them; 0 for one path.
+/// The length in bytes of the longest prefix that all paths share and that ends with a dot; 0 for a single path.
 fn shared_prefix<'a>(paths: impl Iterator<Item = &'a str>) -> usize {
     let mut paths = paths.peekable();
     let Some(first) = paths.next() else { return 0 };
@@ -161,7 +161,7 @@ fn shared_prefix<'a>(paths: impl Iterator<Item = &'a str>) -> usize {
     paths.map(same).min().unwrap_or(0)
 }
 
-/// Eigenvalues, each pair of conjugates as one.
+/// Formats eigenvalues, each conjugate pair as one value.
 fn conjugates(values: &[Eigenvalue]) -> Vec<String> {
     let upper = values.iter().filter(|value| value.im >= 0.0);
     upper
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conjugates_are_one_and_long_lists_are_cut() {
+    fn conjugate_pairs_are_joined_and_long_lists_are_shortened() {
         let pair = [0.5, -0.5].map(|im| Eigenvalue { re: 1.0, im });
         let real = Eigenvalue { re: -2.0, im: 0.0 };
         let texts = conjugates(&[real, pair[0], pair[1]]);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_paths_begin_with_is_said_once() {
+    fn the_shared_prefix_ends_with_a_dot() {
         let shared = |paths: &[&str]| shared_prefix(paths.iter().copied());
         assert_eq!(shared(&["a.b.query", "a.b.quality"]), 4);
         assert_eq!(shared(&["a.b", "c.d"]), 0);

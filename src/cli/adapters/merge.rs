@@ -18,7 +18,7 @@ pub(crate) struct Args {
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// Instead of a run: an adapter (PEFT's LoRA, or a run's) ...
+    /// Instead of a run: an adapter (of a run, or LoRA saved by PEFT) ...
     #[arg(long, value_name = "DIR", requires = "model")]
     adapter: Option<PathBuf>,
     /// ... and its base model.
@@ -43,7 +43,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let folder = &trained.folder;
     let device = device(&trained.device)?;
     output::ensure_empty_dir(&args.out, args.overwrite)?;
-    // The update is folded into the weights as the base model has them, whatever precision the run kept them in.
+    // The update is merged into the weights in the base model's own precision, whatever precision the run used.
     match trained.model {
         AnyModel::Classifier(model) => {
             let mut spec = model.spec;

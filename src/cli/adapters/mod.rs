@@ -1,4 +1,4 @@
-//! Commands on adapters: fold, convert, inspect and combine them.
+//! Commands on adapters: merge, export, import, inspect and combine.
 
 pub(crate) mod combine;
 pub(crate) mod export;

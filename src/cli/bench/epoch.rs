@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// The task (see `mtlora tasks`).
     #[arg(long)]
     task: String,
-    /// The folder with its data.
+    /// The folder with the data of the task.
     #[arg(long)]
     data: PathBuf,
     /// The tokenizer.json [default: the model folder's].
@@ -40,18 +40,18 @@ pub(super) struct Args {
     /// Sequences in a batch.
     #[arg(long)]
     batch: Option<usize>,
-    /// Tokens in a batch, in place of --batch.
+    /// Tokens in a batch, instead of --batch.
     #[arg(long, conflicts_with = "batch")]
     batch_tokens: Option<usize>,
     /// Maximum number of tokens of an example; longer examples are cut.
     #[arg(long)]
     max_length: Option<usize>,
-    /// Stop after this many steps [default: at the epoch's end].
+    /// Stop after this many steps [default: at the end of the epoch].
     #[arg(long)]
     max_steps: Option<usize>,
 }
 
-/// The defaults that the help shows: those of `mtlora train`.
+/// The defaults that the help shows, which are those of `mtlora train`.
 fn help_defaults() -> HelpDefaults {
     let (labels, texts) = (Defaults::classification(), Defaults::data_to_text());
     let both = |value: fn(&Defaults) -> usize| {
@@ -63,7 +63,7 @@ fn help_defaults() -> HelpDefaults {
     ]
 }
 
-/// What of the epoch was measured, and what a whole one would take.
+/// The settings and sizes of the measured steps, and the time that is expected for a whole epoch.
 #[derive(Serialize)]
 struct Settings<'a> {
     method: String,
@@ -75,15 +75,15 @@ struct Settings<'a> {
     trainable_parameters: usize,
     examples: usize,
     tokens: usize,
-    /// What they would be with each batch padded to its longest example.
+    /// The number of tokens if each batch were padded to its longest example.
     padded_tokens: usize,
     epoch_examples: usize,
     epoch_s_projected: f64,
 }
 
-/// A train split in tokens.
+/// The train split as sequences of tokens.
 struct Epoch {
-    /// Of each example.
+    /// The number of tokens of each example.
     lengths: Vec<usize>,
     batches: Vec<Vec<usize>>,
     max_length: usize,
@@ -100,11 +100,13 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             classifier(&args, &config, task.as_ref(), json)
         }
         (ModelConfig::Causal(config), Some(task)) => causal(&args, &config, task.as_ref(), json),
-        (ModelConfig::Classifier(_), Some(_)) => {
-            Err(format!("{} is a data-to-text task: it needs a GPT-2", args.task).into())
-        }
+        (ModelConfig::Classifier(_), Some(_)) => Err(format!(
+            "{} is a data-to-text task: it needs a causal model such as gpt2",
+            args.task
+        )
+        .into()),
         (ModelConfig::Causal(_), None) => Err(format!(
-            "{} asks for labels or numbers: it needs a RoBERTa or BERT",
+            "{} asks for labels or numbers: it needs an encoder such as roberta-base",
             args.task
         )
         .into()),
@@ -176,10 +178,10 @@ impl Args {
         self.tokenizer
             .clone()
             .or_else(own)
-            .ok_or("--tokenizer is needed: the tokenizer.json of the model")
+            .ok_or("--tokenizer is needed: name the tokenizer.json of the model")
     }
 
-    /// The batches of the first epoch, as training makes them, up to `--max-steps`.
+    /// The batches of the first epoch, in the order of training, up to `--max-steps`.
     fn epoch(
         &self,
         lengths: Vec<usize>,
@@ -255,7 +257,7 @@ impl Epoch {
         batch.iter().map(|index| self.lengths[*index]).collect()
     }
 
-    /// The seconds of a step on each batch.
+    /// The time in seconds of a step on each batch.
     fn timed<M: Module>(&self, mut subject: Subject<'_, M>) -> Result<Vec<f64>, FitError> {
         let mut counter = Counter::new("steps", self.batches.len());
         let mut step_s = Vec::with_capacity(self.batches.len());

@@ -16,7 +16,7 @@ use crate::cli::settings::defaults;
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Prompts that are continued at a time.
+    /// Number of prompts that are continued together.
     #[arg(long, default_value_t = 1)]
     batch: usize,
     /// Tokens of each prompt.
@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// Number of beams; 1 means greedy decoding.
     #[arg(long, default_value_t = default_decoding().num_beams)]
     beams: usize,
-    /// Tokens that are written after each prompt: no fewer, no more.
+    /// Exact number of tokens that are generated after each prompt.
     #[arg(long, default_value_t = default_decoding().max_new_tokens)]
     new_tokens: usize,
     /// Number of timed repetitions, after one that is not timed.
@@ -41,7 +41,7 @@ struct Settings {
     new_tokens: usize,
 }
 
-/// How GPT-2 decodes on E2E.
+/// The decoding settings of data-to-text runs on E2E.
 fn default_decoding() -> GenerationConfig {
     defaults::decoding(Scorer::E2e)
 }
@@ -62,7 +62,7 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .plain_causal(BaseDtype::F32, &config, &place.device)?
         .valid();
     let prompts = random_prompts(&config, [args.batch, args.seq], args.model.seed);
-    // No token ends a text, so that the work is always the same.
+    // No token ends a text, so that the amount of work is always the same.
     let decoding = GenerationConfig {
         num_beams: args.beams,
         max_new_tokens: args.new_tokens,

@@ -1,4 +1,4 @@
-//! `mtlora bench`: what training and writing take on this machine.
+//! `mtlora bench`: measures the speed of training and generation on this machine.
 
 mod epoch;
 mod generate;
@@ -19,11 +19,11 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Time training steps on sequences of one length: forward, backward and optimizer.
+    /// Time training steps (forward, backward and optimizer) on sequences of one length.
     Step(step::Args),
-    /// Time an epoch, or its beginning, of a task's train split, with real lengths and the batches of training.
+    /// Time the training steps of an epoch, or of its beginning, on the real examples of a task's train split.
     Epoch(epoch::Args),
-    /// Writing texts of one length after random prompts, by beam search, with a causal model.
+    /// Time the generation of texts of one length after random prompts, by beam search, with a causal model.
     Generate(generate::Args),
 }
 

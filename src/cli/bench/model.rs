@@ -1,4 +1,4 @@
-//! The model that is measured, and its adapter.
+//! The measured model and its adapter.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use mtlora::train::{AdapterSettings, MethodName, TrainOptions};
 use super::report::Place;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
 
-/// Which model is measured.
+/// The flags that choose the model.
 #[derive(clap::Args)]
 pub(super) struct ModelArgs {
     /// roberta-base or gpt2 with random weights, or a Hugging Face folder; generation needs a causal model.
@@ -28,11 +28,11 @@ pub(super) struct ModelArgs {
     device: Option<String>,
 }
 
-/// Which of its parameters train; the flags are those of `mtlora train`.
+/// The flags that choose the trainable parameters, as in `mtlora train`.
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(super) struct AdapterArgs {
-    /// What trains: mtlora, full, head.
+    /// Which parameters are trained: mtlora, full, head.
     #[arg(long, default_value_t = AdapterSettings::default().method)]
     pub(super) method: MethodName,
     /// How T is made: lora, shim, icfm, ctcm, dtsm.
@@ -50,11 +50,11 @@ pub(super) struct AdapterArgs {
     /// Dropout on the adapter's input.
     #[arg(long)]
     adapter_dropout: Option<f64>,
-    /// Which weights are adapted: endings of names separated by commas, a regular expression, or
-    /// all-linear.
+    /// The weights that are adapted: endings of names separated by commas, a regular expression, or all-linear.
     #[arg(long)]
     targets: Option<String>,
-    /// GPT-2: which of the query, key and value that one weight holds are adapted: letters of qkv.
+    /// For models with a fused projection, such as GPT-2: which of query, key and value are adapted, as letters of
+    /// qkv.
     #[arg(long)]
     projections: Option<String>,
     /// Precision of the frozen weights: f32, bf16, int8.
@@ -62,35 +62,38 @@ pub(super) struct AdapterArgs {
     pub(super) base_dtype: BaseDtype,
 }
 
-/// The defaults that the help shows: those of `mtlora train`.
+/// The defaults that the help shows, which are those of `mtlora train`.
 fn help_defaults() -> HelpDefaults {
-    let (encoder, gpt2) = (Defaults::classification(), Defaults::data_to_text());
+    let (encoder, causal) = (Defaults::classification(), Defaults::data_to_text());
     let both = |value: fn(&AdapterSettings) -> String| {
-        defaults::by_kind(value(&encoder.adapter), "GPT-2", value(&gpt2.adapter))
+        defaults::by_kind(value(&encoder.adapter), "causal", value(&causal.adapter))
     };
     vec![
         ("rank", both(|of| of.rank.to_string())),
         ("alpha", both(|of| of.alpha.to_string())),
         ("adapter_dropout", both(|of| of.dropout.to_string())),
         ("targets", both(|of| of.targets.clone().unwrap_or_default())),
-        ("projections", gpt2.adapter.projections.unwrap_or_default()),
+        (
+            "projections",
+            causal.adapter.projections.unwrap_or_default(),
+        ),
     ]
 }
 
 impl ModelArgs {
-    /// The name, as in reports.
+    /// The name of the model in reports.
     pub(super) fn name(&self) -> &str {
         &self.model
     }
 
-    /// The folder; none where the weights are random.
+    /// The model's folder; `None` if its weights are random.
     pub(super) fn folder(&self) -> Option<PathBuf> {
         let families = ModelFamilies::builtin();
         let is_published = families.published_names().any(|name| name == self.model);
         (!is_published).then(|| PathBuf::from(&self.model))
     }
 
-    /// The model's sizes.
+    /// The configuration of the model.
     pub(super) fn open(&self) -> Result<ModelConfig, Box<dyn Error>> {
         let families = ModelFamilies::builtin();
         if let Some(config) = families.published(&self.model)? {
@@ -100,21 +103,21 @@ impl ModelArgs {
         if !folder.is_dir() {
             let names: Vec<_> = families.published_names().collect();
             return Err(format!(
-                "--model {}: there is no such folder; it must be one, or {}",
+                "--model {}: there is no such folder; name a folder, or one of {}",
                 self.model,
-                names.join(" or ")
+                names.join(", ")
             )
             .into());
         }
         Ok(families.open(folder)?)
     }
 
-    /// The device, and what it can do with a base in that precision.
+    /// Opens the device, and measures its peak rate for a base model in this precision.
     pub(super) fn place(&self, base_dtype: BaseDtype) -> Result<Place, Box<dyn Error>> {
         Place::open(self.device.as_deref(), base_dtype)
     }
 
-    /// The encoder with the head that `config` has, ready to train on an autodiff `device`.
+    /// The encoder with the head of `config`, prepared for training on an autodiff `device`.
     pub(super) fn classifier(
         &self,
         config: &ClassifierConfig,
@@ -122,13 +125,13 @@ impl ModelArgs {
         device: &Device,
     ) -> Result<SequenceClassifier, Box<dyn Error>> {
         if adapter.projections.is_some() {
-            return Err("--projections is for GPT-2".into());
+            return Err("--projections is for causal models such as gpt2".into());
         }
         let settings = adapter.settings(Defaults::classification().on(config.model_type()).adapter);
         let options = ClassifierOptions {
             base_dtype: settings.base_dtype_to_read(),
             seed: self.seed,
-            // Its values do not matter here, and it may be of another task.
+            // The values of the head do not matter here, and the folder's head may be that of another task.
             fresh_head: true,
         };
         let model = match self.folder() {
@@ -143,7 +146,7 @@ impl ModelArgs {
         Ok(settings.keep_base(model)?)
     }
 
-    /// How its training differs from the usual: where it starts.
+    /// The options of training, which differ from the defaults only in the seed.
     pub(super) fn options(&self) -> TrainOptions {
         TrainOptions {
             seed: self.seed,
@@ -164,7 +167,7 @@ impl ModelArgs {
         }
     }
 
-    /// The causal model, ready to train on an autodiff `device`.
+    /// The causal model, prepared for training on an autodiff `device`.
     pub(super) fn causal(
         &self,
         config: &CausalConfig,

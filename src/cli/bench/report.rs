@@ -1,4 +1,4 @@
-//! The result of a measurement.
+//! Reports the result of a measurement.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::model::ModelArgs;
 use crate::cli::console::output;
 
-/// Where a measurement happens.
+/// The device of a measurement.
 pub(super) struct Place {
     name: String,
     pub(super) device: Device,
@@ -19,8 +19,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The device of that name, without gradients, and what it can do with a base in that precision: to
-    /// be called before the work.
+    /// Opens the device with this name, without gradients, and measures its peak rate for a base model in this
+    /// precision. Call this before the work.
     pub(super) fn open(name: Option<&str>, base_dtype: BaseDtype) -> Result<Self, Box<dyn Error>> {
         let name = match name {
             Some(name) => name.to_string(),
@@ -39,30 +39,30 @@ impl Place {
     }
 }
 
-/// The processor's peak, if it is the device: a loop on the processor says nothing about another one.
+/// The peak rate of the processor; `None` if the device is not the processor, because the measuring loop runs there.
 fn peak(device: &Device, base_dtype: BaseDtype) -> Option<f64> {
     capabilities(device)
         .on_host
         .then(|| peak_gflops(base_dtype))
 }
 
-/// What was done, and what it took.
+/// The work that was measured, and the time that it took.
 pub(super) struct Work {
-    /// Seconds of each step, warm-up left out.
+    /// The time of each step in seconds, without warm-up steps.
     pub(super) step_s: Vec<f64>,
-    /// The seconds that rates are made from.
+    /// The time in seconds on which the rates are based.
     pub(super) seconds: f64,
-    /// Sequences that were trained on or written, in all steps.
+    /// The number of sequences that were trained on or generated, over all steps.
     pub(super) examples: usize,
-    /// Tokens that were trained on or written, in all steps.
+    /// The number of tokens that were trained on or generated, over all steps.
     pub(super) tokens: usize,
-    /// Floating-point operations of the matrix products, in all steps.
+    /// The number of floating-point operations of the matrix products, over all steps.
     pub(super) flops: f64,
 }
 
 impl Work {
-    /// Steps that all did the same: rates are made from their median, which one slow step does not
-    /// change.
+    /// Creates the result of repeating the same step. The rates are based on the median time, so that a single slow
+    /// step does not matter.
     pub(super) fn repeated(
         step_s: Vec<f64>,
         [examples, tokens]: [usize; 2],
@@ -79,7 +79,7 @@ impl Work {
     }
 }
 
-/// What `--json` says. `Settings` are what the command has more than others.
+/// The JSON object of `--json`. `Settings` are the fields that only this command has.
 #[derive(Serialize)]
 struct Report<'a, Settings> {
     what: &'static str,
@@ -101,7 +101,7 @@ struct Report<'a, Settings> {
     step_s: &'a [f64],
 }
 
-/// Says what `work` came to.
+/// Prints the result of a measurement.
 pub(super) fn print(
     what: &'static str,
     model: &ModelArgs,
@@ -113,7 +113,7 @@ pub(super) fn print(
     let device = place.name.as_str();
     let per_second = |amount: f64| amount / work.seconds;
     let gflops = per_second(work.flops) / 1e9;
-    // Other programs may have slowed down the measurement before the work, or this one.
+    // Other programs may have slowed down either measurement of the peak, so the larger one is used.
     let pair = place.peak_gflops.zip(peak(&place.device, place.base_dtype));
     let peak_gflops = pair.map(|(before, after)| before.max(after));
     let report = Report {
@@ -136,7 +136,7 @@ pub(super) fn print(
     };
     say!(
         "{what} of {} on {device}, threads {}: {:.4} s (median of {}), {:.1} examples and {:.0} \
-         tokens a second",
+         tokens per second",
         report.model,
         report.threads,
         report.median_step_s,
@@ -156,7 +156,7 @@ pub(super) fn print(
     Ok(())
 }
 
-/// The middle one, or the mean of the middle two.
+/// The median: the middle value, or the mean of the two middle values.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

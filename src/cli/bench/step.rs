@@ -13,25 +13,25 @@ use super::model::{AdapterArgs, ModelArgs};
 use super::report::{self, Place, Work};
 use crate::cli::settings::defaults::{self, HelpDefaults, LABEL_SMOOTHING};
 
-/// Steps that are not timed: the first ones fill caches and find out what memory is needed.
+/// The number of steps that are not timed. The first steps fill caches and allocate memory.
 const WARM_UP: usize = 2;
 
-/// The size of a batch whose sequences all have the same length.
+/// The size of a batch of sequences of the same length.
 #[derive(Clone, Copy)]
 struct BatchShape {
-    /// Sequences.
+    /// The number of sequences.
     batch: usize,
-    /// Tokens of each.
+    /// The number of tokens in each sequence.
     seq: usize,
 }
 
-/// What an encoder trains on unless the flags say otherwise.
+/// The default batch for an encoder.
 const ENCODER: BatchShape = BatchShape {
     batch: 16,
     seq: 128,
 };
-/// As [`ENCODER`], for a GPT-2.
-const GPT2: BatchShape = BatchShape { batch: 4, seq: 256 };
+/// The default batch for a causal model.
+const CAUSAL: BatchShape = BatchShape { batch: 4, seq: 256 };
 
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
@@ -54,7 +54,7 @@ pub(super) struct Args {
 /// The defaults that the help shows.
 fn help_defaults() -> HelpDefaults {
     let both =
-        |value: fn(BatchShape) -> usize| defaults::by_kind(value(ENCODER), "GPT-2", value(GPT2));
+        |value: fn(BatchShape) -> usize| defaults::by_kind(value(ENCODER), "causal", value(CAUSAL));
     vec![
         ("batch", both(|shape| shape.batch)),
         ("seq", both(|shape| shape.seq)),
@@ -96,7 +96,7 @@ fn classifier(args: &Args, config: &ClassifierConfig, json: bool) -> Result<(), 
 }
 
 fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn Error>> {
-    let size = args.size(GPT2, config.max_tokens())?;
+    let size = args.size(CAUSAL, config.max_tokens())?;
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let model = args.model.causal(config, &args.adapter, &device)?;
@@ -111,7 +111,7 @@ fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn 
 }
 
 impl Args {
-    /// The size of a batch, for a model that reads at most `most` tokens.
+    /// The size of a batch for a model with at most `most` tokens in a sequence.
     fn size(&self, default: BatchShape, most: usize) -> Result<BatchShape, String> {
         let batch = self.batch.unwrap_or(default.batch);
         let seq = self.seq.unwrap_or(default.seq.min(most));
@@ -147,7 +147,7 @@ impl Args {
     }
 }
 
-/// The seconds of `steps` steps on the first `batch` examples.
+/// The time in seconds of `steps` steps on the first `batch` examples.
 fn timed<M: Module>(
     mut subject: Subject<'_, M>,
     batch: usize,

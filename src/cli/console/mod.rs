@@ -1,4 +1,4 @@
-//! What the user sees: output, tables, progress, and the signals that stop a run.
+//! The console: output, tables, progress, and the signals that stop a run.
 
 #[macro_use]
 pub(crate) mod output;

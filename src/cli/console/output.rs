@@ -1,5 +1,5 @@
-//! What the commands print, and how: results on standard output, what the user should know meanwhile on standard
-//! error. Nothing else in the program writes to either.
+//! Writes to standard output and standard error. Results go to standard output, and messages about the work go to
+//! standard error. No other code of the program writes to either.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -10,41 +10,41 @@ use std::path::Path;
 use mtlora::train::{ClassCount, Scores};
 use serde::Serialize;
 
-/// A line on standard error, as `eprintln!`. Where nobody can read it any more it is dropped, for work must not end
-/// because of that.
+/// Prints a line to standard error, like `eprintln!`. If it cannot be written, it is dropped, because the work must
+/// not stop for that.
 macro_rules! note {
     ($($text:tt)*) => { $crate::cli::console::output::note(format_args!($($text)*)) };
 }
 
-/// A line of results on standard output, as `println!`, with an error where it cannot be written.
+/// Prints a line of results to standard output, like `println!`, but returns an error if it cannot be written.
 macro_rules! say {
     ($($text:tt)*) => { $crate::cli::console::output::say(format_args!($($text)*)) };
 }
 
-/// See the macro of this name.
+/// Implements the macro of the same name.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
     let line = format!("{text}\n");
-    // There is nowhere to say that this failed.
+    // There is no place where a failure could be reported.
     let _ = io::stderr().write_all(printable_lines(&line).as_bytes());
 }
 
-/// See the macro of this name.
+/// Implements the macro of the same name.
 pub(crate) fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
     print(&format!("{text}\n"))
 }
 
-/// Results of several lines on standard output.
+/// Prints several lines of results to standard output.
 pub(crate) fn print(lines: &str) -> io::Result<()> {
     stdout().write_all(printable_lines(lines).as_bytes())
 }
 
-/// Ends standard output with `object` on a line of its own.
+/// Prints `object` as the last line of standard output.
 pub(crate) fn json(object: &impl Serialize) -> io::Result<()> {
     writeln!(stdout(), "{}", json_text(object)?)
 }
 
-/// `object` as JSON on one line. Characters that a terminal would act on, which can only be in its strings, are JSON's
-/// escapes there: it reads the same.
+/// `object` as JSON on one line. Control characters, which can occur only in its strings, are written as JSON
+/// escapes, which have the same meaning.
 pub(crate) fn json_text(object: &impl Serialize) -> serde_json::Result<String> {
     let text = serde_json::to_string(object)?;
     if !text.contains(acts) {
@@ -53,7 +53,7 @@ pub(crate) fn json_text(object: &impl Serialize) -> serde_json::Result<String> {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if acts(c) {
-            // None of them needs two units of UTF-16.
+            // All of these characters fit into one UTF-16 unit.
             safe.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             safe.push(c);
@@ -62,12 +62,12 @@ pub(crate) fn json_text(object: &impl Serialize) -> serde_json::Result<String> {
     Ok(safe)
 }
 
-/// Standard output for data, which is written as it is.
+/// Standard output for data, which is written unchanged.
 pub(crate) fn stdout() -> Stdout {
     Stdout(io::stdout().lock())
 }
 
-/// Standard output, whose errors say that they are about it.
+/// Standard output with errors that name it.
 pub(crate) struct Stdout(StdoutLock<'static>);
 
 impl Write for Stdout {
@@ -80,7 +80,7 @@ impl Write for Stdout {
     }
 }
 
-/// Why results could not be written.
+/// The reason why results could not be written.
 #[derive(Debug)]
 struct Unwritten(io::Error);
 
@@ -94,13 +94,13 @@ impl Error for Unwritten {}
 
 fn unwritten(error: io::Error) -> io::Error {
     match error.kind() {
-        // Is tried again.
+        // The caller tries again.
         io::ErrorKind::Interrupted => error,
         kind => io::Error::new(kind, Unwritten(error)),
     }
 }
 
-/// Whether `error` is that whoever read standard output has gone, such as `head` after its lines.
+/// Whether `error` means that the reader of standard output is gone, as `head` is after its last line.
 pub(crate) fn is_unread(error: &(dyn Error + 'static)) -> bool {
     let of_table = error.downcast_ref::<csv::Error>();
     let error = match of_table.map(csv::Error::kind) {
@@ -113,18 +113,18 @@ pub(crate) fn is_unread(error: &(dyn Error + 'static)) -> bool {
         .is_some_and(|Unwritten(error)| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Somebody else's name or value for a terminal: what would control the terminal, end the line or turn the direction
-/// of writing is written as an escape.
+/// Makes a name or value from outside safe for a terminal: characters that control the terminal, end the line or
+/// change the writing direction are escaped.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// The same for a text of several lines.
+/// Like [`printable`], for a text of several lines.
 pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t'))
 }
 
-/// Whether a terminal does something else than show `c`.
+/// Whether `c` controls the terminal instead of being shown.
 fn acts(c: char) -> bool {
     let directs = matches!(
         c,
@@ -158,10 +158,10 @@ pub(crate) fn describe(scores: &Scores) -> String {
     parts.join(", ")
 }
 
-/// How many classes are listed with their numbers of examples.
+/// The maximum number of classes that are listed.
 const CLASSES: usize = 20;
 
-/// `2 classes: neg (12), pos (15)`; nothing without classes.
+/// `2 classes: neg (12), pos (15)`; `None` if there are no classes.
 pub(crate) fn classes(counts: &[ClassCount]) -> Option<String> {
     if counts.is_empty() {
         return None;
@@ -177,7 +177,7 @@ pub(crate) fn classes(counts: &[ClassCount]) -> Option<String> {
     Some(format!("{} classes: {}", counts.len(), parts.join(", ")))
 }
 
-/// The process's highest resident memory so far, in MiB, where the system tells it.
+/// The peak resident memory of the process in MiB, if the system reports it.
 pub(crate) fn peak_rss_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -187,12 +187,12 @@ pub(crate) fn peak_rss_mb() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-/// Makes a folder, and those above it.
+/// Creates a folder and its parents.
 pub(crate) fn make_folder(folder: &Path) -> Result<(), String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
 }
 
-/// An error if `folder` has something in it, unless it may be overwritten.
+/// Returns an error if `folder` is not empty, unless it may be overwritten.
 pub(crate) fn ensure_empty_dir(folder: &Path, overwrite: bool) -> Result<(), String> {
     let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     if occupied && !overwrite {
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_control_a_terminal_is_shown() {
+    fn control_characters_are_escaped() {
         for plain in ["layer.0.query", "häßlich \\ \"q\" e\u{301} 你 ±", ""] {
             assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain));
         }

@@ -1,4 +1,4 @@
-//! Progress: the run's log and best state, and what the user sees meanwhile.
+//! Writes the log, the best state and the checkpoints of a run, and shows its progress.
 
 use std::error::Error;
 use std::fmt;
@@ -17,11 +17,11 @@ use crate::cli::console::output;
 use crate::cli::console::signals::{Signal, Signals};
 use crate::cli::console::terminal::is_drawable;
 
-/// How often a step is printed.
+/// The time between two printed steps.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Logs every step, saves each best state and the checkpoints, and shows what happens. A signal or
-/// the dashboard ends the training after a checkpoint.
+/// Logs every step, saves the checkpoints and each best state, and shows the progress. A signal or the dashboard
+/// stops the training after a checkpoint.
 pub(crate) struct Progress<'a> {
     run: &'a Run,
     format: TrainedFormat,
@@ -32,8 +32,8 @@ pub(crate) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Of a run that begins or continues after `step` steps. Burn's dashboard where standard output and standard error
-    /// can be drawn on, plain lines elsewhere or if `plain`.
+    /// Starts the progress of a run that starts or is resumed after `step` steps. It is shown on Burn's dashboard, or
+    /// as plain lines if `plain` or if standard output or standard error cannot be drawn on.
     pub(crate) fn new(
         run: &'a Run,
         format: TrainedFormat,
@@ -61,7 +61,7 @@ impl<'a> Progress<'a> {
         })
     }
 
-    /// Gives the terminal back, and says of a training that was stopped how it goes on.
+    /// Closes the dashboard. If the training was stopped, the error explains how to resume it.
     pub(crate) fn close<T>(self, trained: Result<T, FitError>) -> Result<T, Box<dyn Error>> {
         let signal = self.signals.heard();
         let folder = self.run.folder().to_path_buf();
@@ -77,7 +77,7 @@ impl<'a> Progress<'a> {
             | RunError::Fit(FitError::Model(ModelError::Write { .. }))) => {
                 let folder = folder.display();
                 format!(
-                    "{error}. When there is room again, go on with: mtlora train --resume {folder}"
+                    "{error}. When there is room again, resume the run with: mtlora train --resume {folder}"
                 )
                 .into()
             }
@@ -120,7 +120,7 @@ impl Observer for Progress<'_> {
     }
 }
 
-/// A training was stopped before its end, and a checkpoint made.
+/// The error of a training that was stopped before its end, after a checkpoint.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     step: usize,
@@ -129,7 +129,7 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
-    /// The program's.
+    /// The exit code of the program.
     pub(crate) fn exit_code(&self) -> u8 {
         self.signal.map_or(130, Signal::exit_code)
     }
@@ -139,7 +139,7 @@ impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "stopped by {} after step {}, with a checkpoint; go on with: mtlora train --resume {}",
+            "stopped by {} after step {}, with a checkpoint; resume with: mtlora train --resume {}",
             self.signal.map_or("the user", Signal::name),
             self.step,
             self.folder.display()
@@ -149,7 +149,7 @@ impl fmt::Display for Stopped {
 
 impl Error for Stopped {}
 
-/// How many of a number of things are done: a line on standard error now and then.
+/// Prints how many items of a known number are done, on standard error at intervals.
 pub(crate) struct Counter {
     what: &'static str,
     total: usize,
@@ -183,7 +183,7 @@ impl Counter {
     }
 }
 
-/// A line on standard error now and then.
+/// Prints steps and evaluations as lines on standard error.
 struct Lines {
     printed: Option<Instant>,
 }

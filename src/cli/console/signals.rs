@@ -1,4 +1,4 @@
-//! Being asked to end: SIGINT (Ctrl-C) and SIGTERM.
+//! Handles SIGINT (Ctrl-C) and SIGTERM.
 
 use std::io;
 use std::sync::Arc;
@@ -7,21 +7,24 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// While this is there, the first signal is only written down; the second ends the process at once, as
-/// every signal does after this is dropped.
+/// While this value exists, the first signal is only recorded, and the second one ends the process at once. After it
+/// is dropped, every signal ends the process at once.
 pub(crate) struct Signals {
     at_once: Arc<AtomicBool>,
     heard: Arc<AtomicUsize>,
 }
 
 impl Signals {
+    /// Installs the handlers.
+    ///
     /// # Errors
-    /// What the operating system says.
+    /// When the operating system refuses a handler.
     pub(crate) fn listen() -> io::Result<Self> {
         let at_once = Arc::new(AtomicBool::new(false));
         let heard = Arc::new(AtomicUsize::new(0));
         for signal in [SIGINT, SIGTERM] {
-            // Handlers run in the order of their registration: the second signal meets the flag that the first has set.
+            // Handlers run in the order of their registration, so the second signal finds the flag that the first one
+            // has set.
             flag::register_conditional_default(signal, Arc::clone(&at_once))?;
             flag::register(signal, Arc::clone(&at_once))?;
             flag::register_usize(signal, Arc::clone(&heard), signal as usize)?;
@@ -29,7 +32,7 @@ impl Signals {
         Ok(Self { at_once, heard })
     }
 
-    /// The signal that was heard.
+    /// The signal that was recorded, if any.
     pub(crate) fn heard(&self) -> Option<Signal> {
         match self.heard.load(Ordering::Relaxed) as i32 {
             SIGINT => Some(Signal::Interrupt),
@@ -45,7 +48,7 @@ impl Drop for Signals {
     }
 }
 
-/// A signal that asks to end.
+/// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// SIGINT.
@@ -62,7 +65,7 @@ impl Signal {
         }
     }
 
-    /// What a shell says of a process that the signal ended: 128 and the signal's number.
+    /// The exit code that shells use for a process that the signal ended: 128 plus the signal's number.
     pub(crate) fn exit_code(self) -> u8 {
         match self {
             Signal::Interrupt => 130,

@@ -1,8 +1,8 @@
-//! Numbers in columns, for terminals.
+//! Formats tables and numbers for terminals.
 
 use crate::cli::console::output::printable;
 
-/// Rows as columns: the first to the left, the others to the right. Names may be anybody's.
+/// Aligns the rows as columns, the first one to the left and the others to the right. Control characters are escaped.
 pub(crate) fn aligned<R: AsRef<[String]>>(rows: &[R]) -> String {
     let rows: Vec<Vec<_>> = rows
         .iter()
@@ -33,7 +33,7 @@ pub(crate) fn aligned<R: AsRef<[String]>>(rows: &[R]) -> String {
     text
 }
 
-/// Four digits that count.
+/// Formats a number with four significant digits, or three in scientific notation.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_four_digits() {
+    fn numbers_have_four_significant_digits() {
         let cases = [
             (0.0, "0"),
             (1.0, "1.000"),

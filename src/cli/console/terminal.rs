@@ -1,11 +1,11 @@
-//! Whether what is shown may be drawn over: a dashboard, a bar. Elsewhere plain lines are written.
+//! Decides whether a dashboard or a progress bar can be drawn, or only plain lines can be written.
 
 use std::env;
 use std::ffi::OsStr;
 use std::io::IsTerminal;
 
-/// Whether escape codes that move the cursor can be written to `stream`: it is a terminal, and the environment does
-/// not say that it only prints lines.
+/// Whether `stream` supports escape codes that move the cursor: it must be a terminal, and the environment must not
+/// say that the terminal only prints lines.
 pub(crate) fn is_drawable(stream: &impl IsTerminal) -> bool {
     let variable = |name| env::var_os(name);
     stream.is_terminal()
@@ -16,13 +16,13 @@ pub(crate) fn is_drawable(stream: &impl IsTerminal) -> bool {
         )
 }
 
-/// Whether a terminal understands more than lines, by the variables `TERM` and `CI`.
+/// Whether a terminal supports moving the cursor, according to the variables `TERM` and `CI`.
 ///
-/// `TERM` is `dumb` in editors' shells, and empty or missing where nobody said what the terminal is; Windows' consoles
-/// have none, and understand escape codes. `CI` is set where a log is kept of a terminal that nobody watches; a value
-/// of `false` or `0` is as good as none.
+/// `TERM` is `dumb` in the shells of some editors, and empty or missing if the kind of terminal is unknown. Consoles
+/// on Windows do not set it, but support escape codes. `CI` is set where the output goes to a log that nobody
+/// watches; the values `false` and `0` count as not set.
 ///
-/// `NO_COLOR` asks for no colours, and not for lines: the dashboard and the bars leave colours out then.
+/// `NO_COLOR` disables only colours: the dashboard and the progress bars are then drawn without them.
 fn moves_cursor(term: Option<&OsStr>, ci: Option<&OsStr>, is_windows: bool) -> bool {
     let logged = ci.is_some_and(|value| {
         !value.is_empty() && value != OsStr::new("false") && value != OsStr::new("0")
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_terminal_that_says_what_it_is_is_drawn_on() {
+    fn only_known_terminals_are_drawn_on() {
         let decide = |term: Option<&str>, ci: Option<&str>| {
             moves_cursor(term.map(OsStr::new), ci.map(OsStr::new), false)
         };

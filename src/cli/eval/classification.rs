@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// name on the Hub.
     #[arg(long, requires = "task")]
     model: Option<PathBuf>,
-    /// An adapter for that model: PEFT's LoRA, or a run's.
+    /// An adapter for that model: of a run, or LoRA saved by PEFT.
     #[arg(long, value_name = "DIR", requires = "model")]
     adapter: Option<PathBuf>,
     /// The task [default: the run's].
@@ -67,13 +67,13 @@ pub(crate) struct Args {
     /// matched by name].
     #[arg(long, value_delimiter = ',', requires = "model")]
     labels: Option<Vec<String>>,
-    /// The most tokens of an example. A data-to-text run keeps its own.
+    /// Maximum number of tokens of an example. A data-to-text run keeps its own.
     #[arg(long)]
     max_length: Option<usize>,
     /// The device [default: the run's, or the first].
     #[arg(long)]
     device: Option<String>,
-    /// For data-to-text: METEOR 1.5's program, which is used instead of the two stages that are built in.
+    /// For data-to-text: the jar of METEOR 1.5, which is used instead of the two stages that are built in.
     #[arg(long, value_name = "FILE")]
     meteor_jar: Option<PathBuf>,
     /// For data-to-text: write the texts into this file, one on each line.
@@ -121,7 +121,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         ..Settings::default()
     };
     let table = settings.table();
-    // What was trained, and where its values are.
+    // The folder with the trained values, and its configuration.
     let trained = match (&args.run, &args.adapter) {
         (Some(run), _) => {
             args.checkpoint.check(run)?;
@@ -166,8 +166,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .ok_or("--task is needed")?;
     if registry::open_generation(&name, None)?.is_some() {
         return Err(format!(
-            "{name} is a data-to-text task: score a run with --run, an adapter with --adapter, or what `mtlora \
-             generate` writes with `mtlora score`"
+            "{name} is a data-to-text task: score a run with --run, an adapter with --adapter, or the texts that \
+             `mtlora generate` wrote with `mtlora score`"
         )
         .into());
     }

@@ -1,4 +1,4 @@
-//! `mtlora eval` of a run of a data-to-text task.
+//! `mtlora eval` for a data-to-text run.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::cli::console::output;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
 use crate::cli::settings::task;
 
-/// What `eval` is to compute.
+/// The flags of `mtlora eval` that apply to data-to-text runs.
 pub(crate) struct Wanted {
     pub(crate) task: Option<String>,
     pub(crate) data: Option<PathBuf>,
@@ -33,8 +33,9 @@ pub(crate) fn run(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     let name = wanted.task.as_ref().unwrap_or(&config.data.task);
-    let task = registry::open_generation(name, config.kind.pairs.clone())?
-        .ok_or_else(|| format!("the run is of a data-to-text task, which {name} is not"))?;
+    let task = registry::open_generation(name, config.kind.pairs.clone())?.ok_or_else(|| {
+        format!("the run is of a data-to-text task, but {name} is not such a task")
+    })?;
     let data = wanted.data.as_ref().unwrap_or(&config.data.folder);
     let split = wanted.split.as_deref().unwrap_or(task.dev_split());
     let jar = wanted.meteor_jar.map(MeteorJar::new).transpose()?;

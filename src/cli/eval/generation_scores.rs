@@ -1,4 +1,4 @@
-//! The scores of what a data-to-text run writes for a split: those of `mtlora eval`, and of a training's end.
+//! Scores the texts that a data-to-text run generates for a split, for `mtlora eval` and at the end of a training.
 
 use std::error::Error;
 use std::io;
@@ -16,19 +16,19 @@ use crate::cli::console::output;
 use crate::cli::console::progress::Counter;
 use crate::cli::text::encoding;
 
-/// What is scored.
+/// The split that is scored.
 pub(crate) struct Split<'a> {
-    /// The task's name.
+    /// The name of the task.
     pub(crate) task: &'a str,
-    /// Whose script scores it.
+    /// The scoring script whose metrics are computed.
     pub(crate) scorer: Scorer,
-    /// The split's name.
+    /// The name of the split.
     pub(crate) name: &'a str,
-    /// What is in it.
+    /// The records of the split.
     pub(crate) records: &'a [Record],
 }
 
-/// How good the texts are, and how likely the references.
+/// The scores of the generated texts, and the likelihood of the references.
 pub(crate) struct GenerationScores {
     place: String,
     texts: TextScores,
@@ -36,8 +36,8 @@ pub(crate) struct GenerationScores {
 }
 
 impl GenerationScores {
-    /// Writes a text for each record with the model of `parts`, and scores them. The texts are kept in the file
-    /// `keep_texts`, if it is named, as soon as they are there.
+    /// Generates a text for each record with the model of `parts`, and scores the texts. If `keep_texts` is set, the
+    /// texts are written into this file as soon as they are complete.
     pub(crate) fn of(
         config: &RunConfig<GenerationRun>,
         parts: &LoadedGenerator,
@@ -63,7 +63,7 @@ impl GenerationScores {
         })
     }
 
-    /// Prints them.
+    /// Prints the scores.
     pub(crate) fn say(&self) -> io::Result<()> {
         let place = &self.place;
         say!("{place}: {}", describe(&self.texts.all))?;
@@ -74,7 +74,7 @@ impl GenerationScores {
         Ok(())
     }
 
-    /// Puts them into a run's results.
+    /// Adds the scores to the results of a run.
     pub(crate) fn add_to(&self, results: &mut RunResults) {
         results.set_text_scores(&self.texts, &self.likelihood);
     }
@@ -86,7 +86,7 @@ impl GenerationScores {
     }
 }
 
-/// An error about one of a split's examples, with the split.
+/// Adds the split to an error about one of its examples.
 fn located(error: FitError, split: &Split<'_>) -> Box<dyn Error> {
     match error {
         FitError::Model(error) => encoding::located(error, |number| {

@@ -1,4 +1,4 @@
-//! A build without the feature `hub`: folders only.
+//! Replaces the Hub in builds without the feature `hub`: only folders can be named.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use mtlora::train::{AdapterSettings, Run, RunConfig};
 use crate::cli::model::notes;
 
 const WITHOUT: &str =
-    "this build has no Hub; build with --features hub, or name a folder that is there";
+    "this build does not support the Hub; build with --features hub, or name an existing folder";
 
-/// `given`, which must be a folder.
+/// Returns `given`, which must be a folder.
 pub(crate) fn model(
     given: &Path,
     revision: Option<&str>,
@@ -27,29 +27,29 @@ pub(crate) fn model(
     }
 }
 
-/// `given`, which must be a folder.
+/// Returns `given`, which must be a folder.
 pub(crate) fn adapter(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
     folder(given)
 }
 
-/// Refuses: without the Hub the data must be named.
+/// Fails, because without the Hub the data must be named.
 pub(crate) fn glue_data(_: &GlueTask, _: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
     Err(format!("--data is needed: {WITHOUT}").into())
 }
 
-/// Opens a run.
+/// Opens a run, and prints notes about its model.
 pub(crate) fn open_run(folder: &Path) -> Result<(Run, RunConfig), Box<dyn Error>> {
     let (run, config) = Run::open(folder)?;
     notes::tell(&config.base.model);
     Ok((run, config))
 }
 
-/// Leaves the adapter that a run started from where it was.
+/// Does nothing: without the Hub a missing adapter cannot be fetched again.
 pub(crate) fn run_origin(_: &mut AdapterSettings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The run's data folder.
+/// Returns the run's data folder.
 pub(crate) fn run_data(data: &Path, _: &str, _: Option<&str>) -> Result<PathBuf, Box<dyn Error>> {
     Ok(data.to_path_buf())
 }

@@ -1,7 +1,7 @@
-//! Names of the Hugging Face Hub in place of folders.
+//! Resolves names on the Hugging Face Hub.
 //!
-//! Wherever a folder is asked for, an existing one wins; anything else that has the form of a name is looked up on the
-//! Hub, and becomes a folder of the cache.
+//! Wherever a folder is expected, an existing folder takes precedence. Anything else that has the form of a name is
+//! looked up on the Hub, and resolves to a folder of the cache.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use mtlora::train::{AdapterSettings, DataError, Run, RunConfig, TaskData};
 use crate::cli::hub::transfers::Transfers;
 use crate::cli::model::notes;
 
-/// The folder of a model: `given`, or what the Hub has under that name at `revision`. `fits` checks the model's description
-/// before the weights are fetched. Notes for the user go to standard error.
+/// The folder of a model: `given` itself, or the model with that name on the Hub at `revision`. `fits` checks the
+/// model's configuration before the weights are fetched. Notes for the user go to standard error.
 pub(crate) fn model(
     given: &Path,
     revision: Option<&str>,
@@ -35,7 +35,7 @@ pub(crate) fn model(
     Ok(folder)
 }
 
-/// The folder of an adapter: `given`, or what the Hub has under that name.
+/// The folder of an adapter: `given` itself, or the adapter with that name on the Hub.
 pub(crate) fn adapter(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let Some(id) = name(given, None)? else {
         return Ok(absolute(given));
@@ -46,7 +46,7 @@ pub(crate) fn adapter(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
     Ok(absolute(&folder))
 }
 
-/// The folder of a GLUE task as the Hub has it, with the files of these splits.
+/// The folder of a GLUE task from the Hub, with the files of these splits.
 pub(crate) fn glue_data(task: &GlueTask, splits: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
     let id: RepoId = glue::HUB_DATASET.parse()?;
     glue_files(&id, task, splits)
@@ -120,14 +120,14 @@ fn gone(folder: &Path) -> Option<(RepoKind, RepoId)> {
     }
 }
 
-/// The name that `given` stands for, unless it is a folder.
+/// The name on the Hub that `given` is, unless it is a folder.
 fn name(given: &Path, revision: Option<&str>) -> Result<Option<RepoId>, Box<dyn Error>> {
     let id = match (given.exists(), given.to_str().map(str::parse::<RepoId>)) {
         (false, Some(Ok(id))) => id,
         _ => {
             return match revision {
                 Some(_) => Err(format!(
-                    "--revision is for a name on the Hub, which {} is not: leave it out",
+                    "--revision is for names on the Hub, and {} is not one: leave it out",
                     given.display()
                 )
                 .into()),
@@ -154,7 +154,7 @@ fn no_folder(given: &Path, error: HubError) -> Box<dyn Error> {
     }
 }
 
-/// So that a run can be read from any folder.
+/// Makes a path absolute, so that a run can be read from any working directory.
 fn absolute(folder: &Path) -> PathBuf {
     folder
         .canonicalize()

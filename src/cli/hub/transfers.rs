@@ -1,4 +1,4 @@
-//! Shows transfers: a progress bar on a terminal that supports one, otherwise a line for each large file.
+//! Shows file transfers: as a progress bar on a terminal that supports one, otherwise as a line for each large file.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use mtlora::hub::Progress;
 use crate::cli::console::output::{printable, printable_lines};
 use crate::cli::console::terminal::is_drawable;
 
-/// Without a bar, smaller files are fetched without a message; in bytes.
+/// The size in bytes from which a transfer is shown as a line. Smaller files are fetched without a message.
 const LARGE: u64 = 1 << 20;
 /// The bar of a file whose size is known.
 const BAR: &str =
@@ -37,14 +37,17 @@ impl Progress for Transfers {
         if let Some((name, bar)) = &self.bar
             && name == file
         {
-            // Resumed after an interruption.
+            // The transfer was resumed after an interruption.
             bar.set_position(done);
             return;
         }
         if let Some(total) = total.filter(|total| !self.drawable && *total >= LARGE) {
             let from = match done {
                 0 => String::new(),
-                done => format!(", of which {} are there", DecimalBytes(done)),
+                done => format!(
+                    ", of which {} have already been fetched",
+                    DecimalBytes(done)
+                ),
             };
             note!(
                 "fetching {} ({}{from})",
@@ -52,7 +55,7 @@ impl Progress for Transfers {
                 DecimalBytes(total)
             );
         }
-        // The bar itself would draw on any terminal.
+        // The bar alone would draw on any terminal, so a terminal without cursor movement needs a hidden target.
         let target = if self.drawable {
             ProgressDrawTarget::stderr()
         } else {
@@ -65,7 +68,7 @@ impl Progress for Transfers {
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
             .with_message(printable(file).into_owned())
             .with_position(done);
-        // The speed must not count the bytes that were there before.
+        // The speed must not include the bytes that had been fetched before.
         bar.reset_eta();
         bar.enable_steady_tick(TICK);
         self.bar = Some((file.to_string(), bar));

@@ -1,4 +1,4 @@
-//! Commands that list what there is: devices, tasks and recipes.
+//! Commands that list devices, tasks and recipes.
 
 pub(crate) mod devices;
 pub(crate) mod recipes;

@@ -1,4 +1,4 @@
-//! The model that a command uses: a run's, or an adapter on a base model.
+//! Finds the model of a command: that of a run, or an adapter on a base model.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ use crate::cli::settings::flags::Settings;
 use crate::cli::settings::resolve::Resolved;
 use crate::cli::text::encoding;
 
-/// The seed of values that nothing else says: those of a head that neither the model nor the adapter has.
+/// The seed of a head that neither the model nor the adapter has.
 const SEED: u64 = 0;
 
-/// The device of that name, or the first.
+/// The name of the device: `wanted`, or the first device.
 pub(crate) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> {
     match wanted {
         Some(name) => Ok(name.to_string()),
@@ -36,13 +36,13 @@ pub(crate) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> 
     }
 }
 
-/// Reads an adapter's folder, and prints which of its fields are ignored.
+/// Reads the adapter in a folder, and prints its unknown fields, which are ignored.
 pub(crate) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
     finished::note_if_unfinished(folder)?;
     read_finished(folder)
 }
 
-/// As [`read`], if it is known that the run whose folder it may be has ended.
+/// Like [`read`], without a check whether the folder is that of an unfinished run.
 pub(crate) fn read_finished(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
     let adapter = PeftAdapter::from_folder(folder)?;
     if !adapter.config.ignored.is_empty() {
@@ -55,38 +55,38 @@ pub(crate) fn read_finished(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>
     Ok(adapter)
 }
 
-/// Refuses to write a new run into the folder of the adapter that it starts with: the adapter would be gone before the
-/// new run is whole.
+/// Refuses to write a new run into the folder of the adapter that it starts from: the adapter would be deleted before
+/// the new run is complete.
 pub(crate) fn refuse_own(out: &Path, adapter: Option<&Path>) -> Result<(), String> {
     let place = |folder: &Path| folder.canonicalize().ok();
     let is_same =
         adapter.is_some_and(|adapter| place(adapter).is_some() && place(adapter) == place(out));
     if is_same {
         return Err(format!(
-            "{}: the adapter that the run starts with is there; name another folder for --out",
+            "{}: this is the folder of the adapter that the run starts from; name another folder for --out",
             out.display()
         ));
     }
     Ok(())
 }
 
-/// What a command is to use, as its flags name it: a run, or an adapter on a model.
+/// The flags that name a run, or an adapter with a model.
 pub(crate) struct Source {
-    /// The run's folder.
+    /// The folder of the run.
     pub(crate) run: Option<PathBuf>,
-    /// Which state of the run.
+    /// The state of the run that is used.
     pub(crate) checkpoint: CheckpointArgs,
-    /// The adapter's folder, or its name on the Hub.
+    /// The folder of the adapter, or its name on the Hub.
     pub(crate) adapter: Option<PathBuf>,
-    /// The model's.
+    /// The folder of the model, or its name on the Hub.
     pub(crate) model: Option<PathBuf>,
 }
 
-/// A model with values that were trained. `M` is one of the kinds in [`AnyModel`], where only that one is of use.
+/// A model with trained values. `M` is [`AnyModel`], or one of its kinds after the kind has been checked.
 pub(crate) struct TrainedModel<M = AnyModel> {
-    /// The folder with the trained values: a run's, or an adapter's.
+    /// The folder with the trained values, which is that of a run or of an adapter.
     pub(crate) folder: PathBuf,
-    /// The device, unless a flag names another.
+    /// The default device, which a flag can override.
     pub(crate) device: String,
     /// The model.
     pub(crate) model: M,
@@ -98,21 +98,21 @@ pub(crate) enum AnyModel {
     Generator(Box<Generator>),
 }
 
-/// A model that puts out labels or numbers.
+/// A model that predicts labels or numbers.
 pub(crate) struct Classifier {
-    /// How it is loaded.
+    /// Loads the model.
     pub(crate) spec: ClassifierSpec,
-    /// The run that trained it, which knows its task; an adapter need not have one.
+    /// The run that trained the model, which has the task; `None` for an adapter without a run.
     pub(crate) run: Option<RunConfig<ClassificationRun>>,
 }
 
-/// A model that writes texts.
+/// A model that generates texts.
 pub(crate) struct Generator {
-    /// How it is loaded.
+    /// Loads the model.
     pub(crate) spec: GeneratorSpec,
-    /// How texts are decoded.
+    /// The decoding settings.
     pub(crate) decoding: GenerationConfig,
-    /// The run that trained it, which knows its task; an adapter need not have one.
+    /// The run that trained the model, which has the task; `None` for an adapter without a run.
     pub(crate) run: Option<RunConfig<GenerationRun>>,
 }
 
@@ -136,7 +136,7 @@ impl TrainedModel {
         }
     }
 
-    /// The model, which must put out labels or numbers.
+    /// The model, if it predicts labels or numbers.
     pub(crate) fn classifier(self) -> Result<TrainedModel<Classifier>, String> {
         match self.model {
             AnyModel::Classifier(model) => Ok(TrainedModel {
@@ -145,13 +145,13 @@ impl TrainedModel {
                 model: *model,
             }),
             AnyModel::Generator(_) => Err(format!(
-                "{}: its task asks for texts: use `mtlora generate`",
+                "{}: this model writes texts: use `mtlora generate`",
                 self.folder.display()
             )),
         }
     }
 
-    /// The model, which must write texts.
+    /// The model, if it generates texts.
     pub(crate) fn generator(self) -> Result<TrainedModel<Generator>, String> {
         match self.model {
             AnyModel::Generator(model) => Ok(TrainedModel {
@@ -160,14 +160,14 @@ impl TrainedModel {
                 model: *model,
             }),
             AnyModel::Classifier(_) => Err(format!(
-                "{}: its task asks for labels or numbers: use `mtlora predict`",
+                "{}: this model predicts labels or numbers: use `mtlora predict`",
                 self.folder.display()
             )),
         }
     }
 }
 
-/// Finds the model that a command is to use.
+/// Finds the model that the flags name.
 pub(crate) fn source(source: Source, device: Option<&str>) -> Result<TrainedModel, Box<dyn Error>> {
     match (source.run, source.adapter, source.model) {
         (Some(run), ..) => {
@@ -184,8 +184,8 @@ pub(crate) fn source(source: Source, device: Option<&str>) -> Result<TrainedMode
     }
 }
 
-/// The adapter in `folder` on the base model in `model`. If the folder is a run's, the run's knowledge of texts and
-/// labels holds on this copy of its base model, too.
+/// The adapter in `folder` on the base model in `model`. If the folder is that of a classification run, the run's
+/// task and labels are used, too.
 fn on_model(
     folder: PathBuf,
     model: PathBuf,
@@ -203,13 +203,13 @@ fn on_model(
     let is_generation = matches!(run, Some(TypedConfig::Generation(_)));
     if run.is_some() && is_generation != is_causal {
         return Err(format!(
-            "{}: is not of the kind that the run in {} was trained on, which is {}",
+            "{}: this model has another kind than that of the run in {}, which was trained on {}",
             model.display(),
             folder.display(),
             if is_generation {
-                "a GPT-2"
+                "a causal model"
             } else {
-                "a RoBERTa or BERT"
+                "an encoder"
             }
         )
         .into());
@@ -232,7 +232,7 @@ fn on_model(
     })
 }
 
-/// The classifier of a run on another copy of its base model.
+/// The classifier of a run, on another copy of the run's base model.
 fn classifier_of_run(
     run: RunConfig<ClassificationRun>,
     folder: &Path,
@@ -250,7 +250,8 @@ fn classifier_of_run(
     })
 }
 
-/// An adapter without a run on an encoder, with the outputs of its own head, or else of the model's.
+/// An adapter without a run on an encoder. The outputs are those of the adapter's head, or of the model's if it has
+/// none.
 fn classifier(
     folder: &Path,
     adapter: &PeftAdapter,
@@ -282,7 +283,7 @@ fn classifier(
     })
 }
 
-/// An adapter on a causal model, which writes as its model's folder says.
+/// An adapter on a causal model. The decoding settings are those in the model's folder.
 fn generator(
     adapter: &PeftAdapter,
     model: PathBuf,
@@ -302,8 +303,8 @@ fn generator(
     })
 }
 
-/// The configuration of a run that could have trained the adapter in `folder`, for the task of `settings`, which also
-/// name its base model and its data.
+/// The configuration of a run that could have trained the adapter in `folder`. `settings` name the task, the base
+/// model and the data.
 pub(crate) fn config_for_task(
     folder: &Path,
     settings: Settings,

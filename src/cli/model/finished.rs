@@ -1,4 +1,4 @@
-//! Decides whether a command may use a run that is unfinished.
+//! Checks whether a command may use a run that is unfinished.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use mtlora::train::{Unfinished, explain_not_a_run, run_of_checkpoint};
 
 pub(crate) use mtlora::train::is_imported;
 
-/// Which state of a run is used.
+/// The state of a run that is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Checkpoint {
     /// The state with the best score so far.

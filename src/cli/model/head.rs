@@ -1,4 +1,4 @@
-//! The classification head that a run starts with, and which of its outputs means which class.
+//! Finds the classification head that a run starts with, and the class that each of its outputs means.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use mtlora::models::{ClassifierConfig, ClassifierModelConfig, PeftAdapter, SequenceClassifier};
 use mtlora::train::{LabelError, Run, RunKind, Task, align_to_head, is_unnamed};
 
-/// Whose head a run starts with.
+/// The source of the head that a run starts with.
 #[derive(Clone, Copy)]
 pub(crate) enum HeadOf<'a> {
-    /// The base model's, where it has one.
+    /// The base model's head, if it has one.
     Model,
-    /// The base model's, where it has one, with a new output layer.
+    /// The base model's head, if it has one, with a new output layer.
     Fresh,
-    /// The adapter's, or the base model's if the adapter has none.
+    /// The adapter's head, or the base model's if the adapter has none.
     Adapter(&'a Path, &'a PeftAdapter),
 }
 
-/// A head's outputs, and whether the base model's own output layer is replaced.
+/// The outputs of a head, and whether it replaces the base model's own output layer.
 pub(crate) struct Head {
-    /// The folder that it comes from.
+    /// The folder of the head, for error messages.
     folder: PathBuf,
-    /// The names of the outputs; `None` if they are new.
+    /// The names of the outputs; `None` if the output layer is new.
     pub(crate) labels: Option<Vec<String>>,
     /// Whether the base model's own output layer is not used.
     pub(crate) fresh: bool,
@@ -44,7 +44,7 @@ impl Head {
                 Self {
                     folder: folder.to_path_buf(),
                     labels: Some(run_labels(folder, outputs).unwrap_or_else(|| named(outputs))),
-                    // The adapter's takes its place.
+                    // The adapter's head replaces the base model's.
                     fresh: own.is_some_and(|own| own != outputs),
                 }
             }
@@ -64,8 +64,8 @@ impl Head {
                     && !is_unnamed(config.labels())
                 {
                     return Err(format!(
-                        "{}: config.json names {} labels ({}), and the classification head has {outputs}: correct \
-                         id2label, or use the model that the file belongs to",
+                        "{}: config.json names {} labels ({}), but the classification head has {outputs} outputs: \
+                         correct id2label, or use the model that the file belongs to",
                         model.display(),
                         config.labels().len(),
                         config.labels().join(", ")
@@ -81,8 +81,8 @@ impl Head {
         })
     }
 
-    /// `task` with its classes in the order of the head's outputs; notes for the user go to standard error. `given` are
-    /// the classes in that order, if the user has named them.
+    /// Returns `task` with its classes in the order of the head's outputs. `given` has the classes in that order if
+    /// the user named them. Notes for the user go to standard error.
     pub(crate) fn fit(
         &self,
         task: Box<dyn Task>,
@@ -102,8 +102,8 @@ impl Head {
     }
 }
 
-/// The names of a head's outputs: the model's, if there are as many. A base model that was never fine-tuned names another
-/// number of outputs.
+/// The names of a head's outputs: those of the model if there are as many. A base model that was never fine-tuned has
+/// names for another number of outputs.
 fn output_names(model: &[String], outputs: usize) -> Vec<String> {
     if model.len() == outputs {
         model.to_vec()
@@ -112,7 +112,7 @@ fn output_names(model: &[String], outputs: usize) -> Vec<String> {
     }
 }
 
-/// The names of the outputs of the run in `folder`, if it is a run.
+/// The names of the outputs of the run in `folder`; `None` if it is not a run with as many outputs.
 fn run_labels(folder: &Path, outputs: usize) -> Option<Vec<String>> {
     if !Run::is_in(folder) {
         return None;

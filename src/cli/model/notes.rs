@@ -1,4 +1,4 @@
-//! Notes for the user about a model's folder.
+//! Prints notes about a model's folder.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use mtlora::models::folder_notes;
 
-/// Prints which settings in a model's folder are not read although transformers would use them, each once. If the folder
-/// cannot be read, the code that reads it reports that.
+/// Prints the settings in a model's folder that transformers would use and this program ignores, each one once per
+/// process. Errors are ignored here, because the code that loads the model reports them.
 pub(crate) fn tell(folder: &Path) {
     static PRINTED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     for note in folder_notes(folder).unwrap_or_default() {

@@ -19,7 +19,9 @@ pub(crate) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made
         None => train_causal_tokenizer(lines.iter(), args.vocab_size)?,
     };
     let end_of_text = tokenizer.token_to_id(END_OF_TEXT).ok_or_else(|| {
-        format!("the tokenizer has no {END_OF_TEXT}, which stands between texts; take GPT-2's")
+        format!(
+            "the tokenizer has no {END_OF_TEXT} token, which separates texts; use GPT-2's tokenizer"
+        )
     })?;
     let config = ModelFamilies::builtin().new_causal(
         args.architecture.model_type(),

@@ -18,14 +18,14 @@ use crate::cli::pretrain::causal;
 use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
 
-/// The feed-forward width over that of the hidden states, if it is not given.
+/// The default ratio of the feed-forward layers' intermediate size to the size of the hidden states.
 const FEED_FORWARD_FACTOR: usize = 4;
 
 /// Flags of `mtlora pretrain`.
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
-    /// What to pre-train.
+    /// The architecture of the model.
     #[arg(long, value_enum, default_value_t = Kind::MaskedLm)]
     pub(crate) architecture: Kind,
     /// Text files with one example on each line, or tables (.csv, .tsv, .jsonl) with a column text.
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Instead of --text: use the references of this data-to-text task's train split.
     #[arg(long, conflicts_with = "text", requires = "data")]
     task: Option<String>,
-    /// That task's data folder.
+    /// The data folder of that task.
     #[arg(long, requires = "task")]
     data: Option<PathBuf>,
     /// The model's folder to write; must be new or empty.
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// Write into a folder that is not empty.
     #[arg(long)]
     overwrite: bool,
-    /// For gpt2: the folder of a tokenizer.json to use instead of one made from the text.
+    /// For gpt2: the folder with a tokenizer.json to use instead of making one from the text.
     #[arg(long, value_name = "DIR")]
     pub(crate) tokenizer: Option<PathBuf>,
     /// Maximum size of the vocabulary, which is made from the text.
@@ -58,7 +58,7 @@ pub(crate) struct Args {
     /// Number of attention heads.
     #[arg(long, default_value_t = 4)]
     pub(crate) heads: usize,
-    /// Size between the two feed-forward layers; for roberta only.
+    /// For roberta: size of the feed-forward layers' intermediate states.
     #[arg(long)]
     intermediate_size: Option<usize>,
     /// Maximum number of tokens of an example; longer examples are cut.
@@ -101,7 +101,7 @@ fn help_defaults() -> HelpDefaults {
     )]
 }
 
-/// A number that may not be zero.
+/// Parses a number that must not be zero.
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("it must be at least 1".to_string()),
@@ -121,7 +121,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The `model_type` of the model that is made.
+    /// The `model_type` of the new model.
     pub(crate) fn model_type(self) -> &'static str {
         match self {
             Self::MaskedLm => "roberta",
@@ -130,7 +130,7 @@ impl Kind {
     }
 }
 
-/// What came of it.
+/// The result of pre-training.
 pub(crate) struct Made {
     pub(crate) parameters: usize,
     pub(crate) loss: f64,
@@ -174,11 +174,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The text to learn from.
+/// Reads the lines of text to train on.
 fn lines(args: &Args) -> Result<Vec<String>, Box<dyn Error>> {
     if let (Some(name), Some(data)) = (&args.task, &args.data) {
-        let task = registry::open_generation(name, None)?
-            .ok_or_else(|| format!("--task is for data-to-text tasks, which {name} is not"))?;
+        let task = registry::open_generation(name, None)?.ok_or_else(|| {
+            format!("--task is for data-to-text tasks, but {name} is not such a task")
+        })?;
         let records = task::read_records(task.as_ref(), data, task.train_split())?;
         return Ok(records
             .into_iter()
@@ -199,7 +200,7 @@ fn lines(args: &Args) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(lines)
 }
 
-/// Shows steps on standard error now and then, and keeps the last loss.
+/// Prints steps on standard error at intervals, and keeps the last loss.
 pub(crate) struct Shown {
     printed: Option<Instant>,
     pub(crate) loss: f64,

@@ -1,27 +1,27 @@
-//! The defaults of a run's settings, each defined once: runs use them, and the help prints them.
+//! Defines the defaults of a run's settings. Each is defined once: runs use them, and the help prints them.
 
 use clap::Arg;
 use mtlora::models::{GenerationConfig, ModelFamilies};
 use mtlora::train::data_to_text::{PairsConfig, Scorer};
 use mtlora::train::{AdapterSettings, BatchSize, SaveOptions, TableConfig, TrainOptions};
 
-/// The share of each token's loss that is spread over the vocabulary.
+/// The share of each token's training loss that is spread over the whole vocabulary.
 pub(crate) const LABEL_SMOOTHING: f64 = 0.1;
-/// The value of `init_from` that names no adapter.
+/// The value of `init_from` that means a new adapter.
 pub(super) const NONE: &str = "none";
 
 /// The defaults that depend on the kind of task.
 pub(crate) struct Defaults {
-    /// What trains.
+    /// The trainable parameters, and the settings of the adapter.
     pub(crate) adapter: AdapterSettings,
-    /// How it trains.
+    /// The options of the training.
     pub(crate) training: TrainOptions,
-    /// The most tokens of an example.
+    /// The maximum number of tokens of an example.
     pub(crate) max_length: usize,
 }
 
 impl Defaults {
-    /// For labels and numbers, with a RoBERTa.
+    /// The defaults of classifications and regressions.
     pub(crate) fn classification() -> Self {
         Self {
             adapter: AdapterSettings::default(),
@@ -30,8 +30,8 @@ impl Defaults {
         }
     }
 
-    /// For texts, with a GPT-2: the settings of the paper's runs (arXiv 2403.07440), except for the warm-up, which is a
-    /// share of the steps.
+    /// The defaults of data-to-text tasks. They are the settings of the paper's GPT-2 runs (arXiv 2403.07440), except
+    /// that the warm-up is a share of the steps.
     pub(crate) fn data_to_text() -> Self {
         let defaults = Self {
             adapter: AdapterSettings {
@@ -52,7 +52,7 @@ impl Defaults {
         defaults.on("gpt2")
     }
 
-    /// The same with the weights that are adapted in models of this type.
+    /// The same defaults with the default targets for models of this type.
     pub(crate) fn on(mut self, model_type: &str) -> Self {
         let default = ModelFamilies::builtin().default_targets(model_type);
         self.adapter.targets = Some(default.targets.to_string());
@@ -68,7 +68,8 @@ impl Defaults {
     }
 }
 
-/// How the texts of a data-to-text task are decoded, as the paper does. Which tokens end a text depends on the model.
+/// The decoding settings of the paper for data-to-text tasks. The tokens that end a text depend on the model and are
+/// set elsewhere.
 pub(crate) fn decoding(scorer: Scorer) -> GenerationConfig {
     GenerationConfig {
         num_beams: 10,
@@ -82,10 +83,10 @@ pub(crate) fn decoding(scorer: Scorer) -> GenerationConfig {
     }
 }
 
-/// The defaults that the help shows: the identifier of a flag, and the text after `default: `.
+/// The defaults that the help shows: the id of a flag, and the text after `default: `.
 pub(crate) type HelpDefaults = Vec<(&'static str, String)>;
 
-/// Adds each default to its flag's help, as `[default: ...]`.
+/// Adds each default to the help of its flag, as `[default: ...]`.
 pub(crate) fn add_to_help(shown: HelpDefaults) -> impl FnMut(Arg) -> Arg {
     move |flag| {
         let Some((_, default)) = shown.iter().find(|(name, _)| flag.get_id() == name) else {
@@ -97,7 +98,7 @@ pub(crate) fn add_to_help(shown: HelpDefaults) -> impl FnMut(Arg) -> Arg {
     }
 }
 
-/// A default that may be another one for a second `kind` of task or model.
+/// A default that may differ for a second `kind` of task or model.
 pub(crate) fn by_kind(first: impl ToString, kind: &str, second: impl ToString) -> String {
     let (first, second) = (first.to_string(), second.to_string());
     if first == second {
@@ -116,7 +117,7 @@ pub(crate) fn of_settings() -> HelpDefaults {
     let (table, pairs) = (TableConfig::default(), PairsConfig::default());
     let checkpoints = SaveOptions::default();
     let e2e = decoding(Scorer::E2e);
-    let every = |interval: Option<String>| interval.unwrap_or_else(|| "none between".to_string());
+    let every = |interval: Option<String>| interval.unwrap_or_else(|| "no others".to_string());
     vec![
         ("revision", "main".to_string()),
         ("text_column", table.text),

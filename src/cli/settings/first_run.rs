@@ -1,4 +1,4 @@
-//! The first runs: what is trained for somebody who names no model and no data.
+//! The first runs, which are trained if the user names neither a model nor data.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,15 @@ use mtlora::train::facts::Facts;
 
 use crate::cli::settings::flags::Settings;
 
-/// The folder of the repository with the tiny models and the data.
+/// The folder of the repository with the tiny models and their data.
 const ASSETS: &str = "assets";
 
-/// A run that needs nothing but the repository.
+/// A run that needs only the files of the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstRun {
-    /// Is this sentence well formed?
+    /// Classifies sentences as well formed or not.
     Classify,
-    /// Facts to sentences.
+    /// Generates sentences from facts.
     Generate,
 }
 
@@ -30,7 +30,7 @@ impl FirstRun {
         })
     }
 
-    /// The model, the data, and what a tiny model needs to learn a whole grammar: the method's own settings are for
+    /// The model, the data, and settings with which a tiny model learns a whole grammar; the defaults are made for
     /// large models.
     fn settings(self) -> Settings {
         let assets = Path::new(ASSETS);
@@ -67,8 +67,8 @@ impl FirstRun {
 }
 
 impl Settings {
-    /// The first run that is asked for: there is one if neither a model nor data is named, and no task other than a
-    /// first run's.
+    /// The first run that these settings ask for. They must name neither a model nor data, and no other task than
+    /// that of a first run.
     pub(crate) fn asks_for_first_run(&self) -> Option<FirstRun> {
         if self.model.is_some() || self.data.is_some() {
             return None;
@@ -80,16 +80,16 @@ impl Settings {
         }
     }
 
-    /// Fills in a first run. What is set already stays.
+    /// Completes these settings with those of a first run.
     ///
     /// # Errors
-    /// If the repository's tiny model is not below the working directory.
+    /// If the repository's tiny model is not in the working directory.
     pub(crate) fn over_first_run(self, which: FirstRun) -> Result<Self, Box<dyn Error>> {
         let first = which.settings();
         if !first.model.as_deref().is_some_and(Path::is_dir) {
             return Err(
-                "--model, --task, --data and --out are needed; without them the first run is \
-                 made, whose model is in the repository: run from its folder"
+                "--model, --task, --data and --out are needed. Without them mtlora trains the first run, whose model \
+                 is in the repository: start it in the repository's folder"
                     .into(),
             );
         }

@@ -1,4 +1,4 @@
-//! The settings of a run, each defined once: as a flag, and as a key of a settings file or a recipe.
+//! Defines the settings of a run. Each is defined once, as a flag and as a key of a settings file or a recipe.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::settings::defaults;
 
-/// The heading in the help of the flags that only data-to-text tasks have.
+/// The heading in the help for flags of data-to-text tasks only.
 const DATA_TO_TEXT: &str = "Data-to-text";
 /// The settings that data-to-text tasks do not have.
 const LABELS_ONLY: [&str; 6] = [
@@ -24,23 +24,24 @@ const LABELS_ONLY: [&str; 6] = [
     "fresh_head",
 ];
 
-/// The settings that a flag, a settings file or a recipe may give. The help adds the defaults, from [`defaults`].
+/// The settings that can be given by flags, a settings file or a recipe. The help adds the defaults from
+/// [`defaults`].
 #[derive(Default, clap::Args, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 #[serde(deny_unknown_fields)]
 #[command(mut_args(defaults::add_to_help(defaults::of_settings())))]
 pub(crate) struct Settings {
-    /// The base model (RoBERTa or BERT; GPT-2 for data-to-text): a Hugging Face folder, or a name on the Hub:
-    /// roberta-base, org/name, org/name@revision.
+    /// The base model (an encoder such as RoBERTa or BERT; a causal model such as GPT-2 for data-to-text): a Hugging
+    /// Face folder, or a name on the Hub such as roberta-base, org/name or org/name@revision.
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,
-    /// For a model of the Hub: the branch, tag or commit.
+    /// For a model on the Hub: the branch, tag or commit.
     #[arg(long)]
     pub(crate) revision: Option<String>,
     /// The task (see `mtlora tasks`).
     #[arg(long)]
     pub(crate) task: Option<String>,
-    /// The folder with the data [needed, except for GLUE's tasks: those are on the Hub].
+    /// The folder with the data [needed, except for GLUE's tasks, which are on the Hub].
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,
     /// For --task table: the column with the text.
@@ -60,10 +61,10 @@ pub(crate) struct Settings {
     /// fine-tuned on other classes.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) fresh_head: Option<bool>,
-    /// For --task table: predict a number.
+    /// For --task table: predict a number instead of a class.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) regression: Option<bool>,
-    /// What trains: mtlora, full, head.
+    /// Which parameters are trained: mtlora, full, head.
     #[arg(long)]
     pub(crate) method: Option<MethodName>,
     /// How T is made: lora, shim, icfm, ctcm, dtsm.
@@ -81,20 +82,19 @@ pub(crate) struct Settings {
     /// Dropout on the adapter's input.
     #[arg(long)]
     pub(crate) adapter_dropout: Option<f64>,
-    /// How the adapter starts: kaiming, identity, zero.
+    /// The initialization of the adapter: kaiming, identity, zero.
     #[arg(long)]
     pub(crate) init: Option<Init>,
-    /// Start with the adapter (not the head) in this folder: a run's, or one that PEFT saved, or a name on the
-    /// Hub; structure, rank, alpha and targets are then its own. Plain LoRA starts any --structure, with T = I. none
-    /// starts with a new adapter.
+    /// Start with the adapter (not the head) in this folder, which is that of a run or was saved by PEFT, or with a
+    /// name on the Hub. Structure, rank, alpha and targets are then those of the adapter. A plain LoRA can start any
+    /// --structure, with T = I. The value none means a new adapter.
     #[arg(long, value_name = "DIR")]
     pub(crate) init_from: Option<PathBuf>,
-    /// Which weights are adapted: endings of names separated by commas, a regular expression, or
-    /// all-linear.
+    /// The weights that are adapted: endings of names separated by commas, a regular expression, or all-linear.
     #[arg(long)]
     pub(crate) targets: Option<String>,
-    /// In which precision the frozen weights are kept: f32, bf16 (half the memory, and faster where
-    /// the processor has bfloat16 products), int8 (a quarter).
+    /// Precision of the frozen weights: f32, bf16 (half the memory, and faster on processors with bfloat16 products),
+    /// int8 (a quarter of the memory).
     #[arg(long)]
     pub(crate) base_dtype: Option<BaseDtype>,
     /// The highest learning rate.
@@ -103,14 +103,15 @@ pub(crate) struct Settings {
     /// Sequences in a batch.
     #[arg(long)]
     pub(crate) batch: Option<usize>,
-    /// Tokens in a batch, in place of --batch.
+    /// Tokens in a batch, instead of --batch.
     #[arg(long, conflicts_with = "batch")]
     pub(crate) batch_tokens: Option<usize>,
     /// Batches in a step.
     #[arg(long)]
     pub(crate) gradient_accumulation: Option<usize>,
-    /// What the losses of a step's batches are divided by. step: the number of tokens (or of examples) in all of
-    /// them; batch: each batch's by its own, and then by the number of batches, as the published GPT-2 code does.
+    /// How the losses of a step with several batches are averaged. step: their sum is divided by the number of tokens
+    /// (or examples) in all batches. batch: each batch's sum is divided by its own number, and the mean over the
+    /// batches is taken, as in the published GPT-2 code.
     #[arg(long)]
     pub(crate) loss_normalization: Option<LossNormalization>,
     /// Passes over the training data.
@@ -140,12 +141,12 @@ pub(crate) struct Settings {
     /// Minutes between checkpoints.
     #[arg(long)]
     pub(crate) save_minutes: Option<f64>,
-    /// How many of the newest checkpoints are kept, beside that of the best evaluation.
+    /// Number of newest checkpoints that are kept, beside the one of the best evaluation.
     #[arg(long)]
     pub(crate) save_total_limit: Option<usize>,
-    /// Maximum number of tokens of an example; longer examples are cut, on the side that the model's tokenizer
-    /// says. Of data-to-text examples only the input is cut, on the left, and examples whose text is too long are
-    /// left out.
+    /// Maximum number of tokens of an example. Longer examples are truncated on the side that the model's tokenizer
+    /// sets. In data-to-text examples only the input is truncated, on the left, and examples whose text is too long
+    /// are left out.
     #[arg(long)]
     pub(crate) max_length: Option<usize>,
     /// Seed of the head, the adapter, the data's order and dropout.
@@ -163,7 +164,8 @@ pub(crate) struct Settings {
     /// For --task pairs: the column with the text to write.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) completion_column: Option<String>,
-    /// Which of the query, key and value that one weight holds are adapted: letters of qkv.
+    /// For models with a fused projection, such as GPT-2: which of query, key and value are adapted, as letters of
+    /// qkv.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) projections: Option<String>,
     /// The share of each token's loss that is spread over the vocabulary.
@@ -175,7 +177,7 @@ pub(crate) struct Settings {
     /// A sequence's log-probability is divided by its length to this power.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) length_penalty: Option<f64>,
-    /// No sequence of this many tokens is written twice; 0: any may be.
+    /// No sequence of this many tokens is generated twice; 0 allows all.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) no_repeat_ngram_size: Option<usize>,
     /// The tokens that end a text, separated by commas.
@@ -184,19 +186,19 @@ pub(crate) struct Settings {
     /// Maximum number of generated tokens.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) max_new_tokens: Option<usize>,
-    /// End without writing a text for each input of the dev split and scoring them (BLEU and the like), which `mtlora
-    /// eval` can do later.
+    /// Do not generate and score texts for the dev split (BLEU and other metrics) at the end; `mtlora eval` can do it
+    /// later.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = DATA_TO_TEXT)]
     pub(crate) no_final_scores: Option<bool>,
 }
 
 impl Settings {
-    /// The settings that are given, by name.
+    /// The settings that were given, by name.
     pub(super) fn given(&self) -> Result<toml::Table, toml::ser::Error> {
         toml::Table::try_from(self)
     }
 
-    /// Refuses settings that only data-to-text tasks have, for the task of that name.
+    /// Refuses settings that only data-to-text tasks have, because the task `task` is not one.
     pub(super) fn refuse_data_to_text(&self, task: &str) -> Result<(), String> {
         let given = self.given().map_err(|error| error.to_string())?;
         let command = Self::augment_args(clap::Command::new("settings"));
@@ -215,11 +217,13 @@ impl Settings {
         ))
     }
 
-    /// Refuses settings that only tasks with labels or numbers have, for the data-to-text task of that name.
+    /// Refuses settings that only tasks with labels or numbers have, because `task` is a data-to-text task.
     pub(super) fn refuse_labels(&self, task: &str) -> Result<(), String> {
         let given = self.given().map_err(|error| error.to_string())?;
         match LABELS_ONLY.iter().find(|name| given.contains_key(**name)) {
-            Some(field) => Err(format!("{field} is not for the task {task}, leave it out")),
+            Some(field) => Err(format!(
+                "{field} does not apply to the task {task}; leave it out"
+            )),
             None => Ok(()),
         }
     }
@@ -249,12 +253,12 @@ impl Settings {
         }
     }
 
-    /// Whether training ends with texts and their scores, where this is given.
+    /// Whether the run should end with generating and scoring texts, if this was given.
     pub(crate) fn final_scores(&self) -> Option<bool> {
         self.no_final_scores.map(|leave_out| !leave_out)
     }
 
-    /// When checkpoints are made; what is not given is taken from `defaults`.
+    /// The options of checkpoints. `defaults` are used where nothing was given.
     pub(super) fn checkpoints(&self, defaults: SaveOptions) -> SaveOptions {
         SaveOptions {
             save_steps: self.save_steps.or(defaults.save_steps),
@@ -263,7 +267,7 @@ impl Settings {
         }
     }
 
-    /// How to train; what is not given is taken from `defaults`.
+    /// The options of training. `defaults` are used where nothing was given.
     pub(super) fn training(&self, defaults: TrainOptions) -> TrainOptions {
         TrainOptions {
             batch: match (self.batch, self.batch_tokens) {

@@ -1,4 +1,4 @@
-//! Merges the layers that settings come from: flags win over the settings file, and that over the recipe.
+//! Merges the layers of settings: flags override the settings file, and the file overrides the recipe.
 
 use std::error::Error;
 use std::path::Path;
@@ -9,18 +9,19 @@ use crate::cli::settings::defaults::NONE;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::recipe::Recipe;
 
-/// Settings that exclude one another: a layer that gives one of a group hides the others of the group in the layers
-/// below.
+/// Groups of settings that exclude one another. If a layer has a setting of a group, the lower layers' settings of
+/// the group are ignored.
 const EXCLUSIVE: [&[&str]; 2] = [
     &["batch", "batch_tokens"],
     &["warmup_ratio", "warmup_steps"],
 ];
 
 impl Settings {
-    /// Fills in what these settings leave out: from the file `config`, and after that from the recipe.
+    /// Completes these settings, first from the file `config` and then from the recipe.
     ///
     /// # Errors
-    /// If the file cannot be read, there is no such recipe, or it starts from another run and none is named.
+    /// If the file cannot be read, there is no such recipe, or the recipe starts from another run and no run is
+    /// named.
     pub(crate) fn layered(
         mut self,
         config: Option<&Path>,
@@ -48,7 +49,7 @@ impl Settings {
         toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// These settings, completed by those of the layer below.
+    /// Completes these settings with those of a lower layer.
     pub(super) fn over(self, lower: Self) -> Result<Self, Box<dyn Error>> {
         let upper = self.given()?;
         let mut both = lower.given()?;
@@ -87,7 +88,7 @@ mod tests {
             batch_tokens: Some(2048),
             lr: Some(2e-4),
             warmup_steps: Some(100),
-            // Each silenced by the other of its kind.
+            // Each of these overrides the other setting of its group.
             batch: None,
             warmup_ratio: None,
             ..Recipe::find("roberta-base/cola").unwrap().settings
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_that_starts_from_a_run_wants_it_named() {
+    fn a_recipe_that_starts_from_a_run_needs_its_folder() {
         let layered = |text: &str| settings(text).layered(None, Some("roberta-base/mrpc"));
         let error = layered("").err().unwrap().to_string();
         assert!(error.contains("of a roberta-base/mnli run: pass --init-from RUN"));

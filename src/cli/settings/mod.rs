@@ -1,4 +1,4 @@
-//! A run's settings: flags, settings files, recipes and defaults.
+//! The settings of a run, from flags, settings files, recipes and defaults.
 
 pub(crate) mod defaults;
 pub(crate) mod first_run;

@@ -1,10 +1,10 @@
-//! The authors' settings, by name.
+//! The recipes: the authors' settings by name.
 
 use serde::Deserialize;
 
 use crate::cli::settings::flags::Settings;
 
-/// A recipe's name and its file.
+/// The name of a recipe and the text of its file.
 macro_rules! recipe {
     ($name:literal) => {
         ($name, include_str!(concat!("recipes/", $name, ".toml")))
@@ -29,19 +29,19 @@ const RECIPES: [(&str, &str); 11] = [
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Recipe {
-    /// A description, in one line.
+    /// A description on one line.
     pub(crate) about: String,
-    /// The recipe of the run whose adapter this one starts with.
+    /// The recipe of the run whose adapter this recipe starts from.
     pub(crate) starts_from: Option<String>,
-    /// What it sets.
+    /// The settings.
     pub(crate) settings: Settings,
 }
 
 impl Recipe {
-    /// The recipe of that name.
+    /// Finds a recipe by name.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no such recipe, or its file is invalid.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
         let known = RECIPES.into_iter().find(|(known, _)| *known == name);
         let (_, text) = known.ok_or_else(|| {
@@ -51,10 +51,10 @@ impl Recipe {
         toml::from_str(text).map_err(|error| format!("recipe {name}: {error}"))
     }
 
-    /// Every recipe with its name.
+    /// All recipes with their names.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// When the file of a recipe is invalid.
     pub(crate) fn all() -> Result<Vec<(&'static str, Self)>, String> {
         let read = |(name, _)| Ok((name, Self::find(name)?));
         RECIPES.into_iter().map(read).collect()
@@ -66,7 +66,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// The names of the recipes of a model, and what each has of the rest.
+    /// The recipes of a model with their task names.
     fn of(model: &str) -> Vec<(&'static str, Recipe)> {
         let split = |(name, recipe): (&'static str, Recipe)| {
             let (of, task) = name.split_once('/').unwrap();
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn roberta_has_the_papers_settings() {
-        // Task, batch over all devices, learning rate, epochs, seed.
+        // The columns are the task, the batch size over all devices, the learning rate, the epochs and the seed.
         let table = [
             ("cola", 64, 4e-4, 80, 27),
             ("sst2", 32, 5e-4, 60, 69),

@@ -20,7 +20,7 @@ use crate::cli::settings::defaults::{self, Defaults, LABEL_SMOOTHING, NONE};
 use crate::cli::settings::flags::Settings;
 use crate::cli::text::encoding;
 
-/// A run with its task.
+/// The configuration of a run, and its task.
 pub(crate) enum Resolved {
     /// A classification or a regression.
     Classification(Box<RunConfig<ClassificationRun>>, Box<dyn Task>),
@@ -28,7 +28,7 @@ pub(crate) enum Resolved {
     Generation(Box<RunConfig<GenerationRun>>, Box<dyn GenerationTask>),
 }
 
-/// Where the model and the data are, and the device that computes.
+/// The model's folder, the data folder and the device.
 struct Place {
     model: PathBuf,
     data: PathBuf,
@@ -36,18 +36,18 @@ struct Place {
 }
 
 impl Settings {
-    /// The configuration of the run that these settings and the defaults describe, and its task. A classification
-    /// starts with the head of `head`.
+    /// Completes these settings with defaults to the configuration of a run, and opens its task. A classification
+    /// starts with the head from `head`.
     ///
     /// # Errors
-    /// If a setting is missing, or does not apply to the task.
+    /// If a setting is missing or does not apply to the task.
     pub(crate) fn resolve(self, head: HeadOf<'_>) -> Result<Resolved, Box<dyn Error>> {
         let needed = |name| format!("--{name} is needed");
         let name = self.task.clone().ok_or_else(|| needed("task"))?;
         let model = self.model.clone().ok_or_else(|| needed("model"))?;
         let pairs = (name == PairsTask::NAME).then(|| self.pairs());
         let generation = registry::open_generation(&name, pairs.clone())?;
-        // Before anything is fetched.
+        // Check the settings before anything is fetched.
         match &generation {
             Some(_) => self.refuse_labels(&name)?,
             None => {
@@ -55,7 +55,7 @@ impl Settings {
                 self.refuse_data_to_text(&name)?;
             }
         }
-        // Absolute, so that the run can be read from any folder.
+        // The path is absolute, so that the run can be read from any working directory.
         let data = match (&self.data, glue::task(&name)) {
             (Some(data), _) => data.canonicalize().unwrap_or_else(|_| data.clone()),
             (None, Ok(task)) => hub::glue_data(&task, &[task.train_split(), task.dev_split()])?,
@@ -96,7 +96,7 @@ impl Settings {
         let head = match (self.fresh_head, head) {
             (Some(true), HeadOf::Adapter(folder, adapter)) if adapter.num_labels().is_some() => {
                 return Err(format!(
-                    "--fresh-head cannot be used here: the adapter in {} brings a head of its own",
+                    "--fresh-head cannot be used here: the adapter in {} has a head of its own",
                     folder.display()
                 )
                 .into());
@@ -109,7 +109,7 @@ impl Settings {
         task = head.fit(task, self.labels.as_deref())?;
         let table = table.map(|table| table.with_classes_of(task.as_ref()));
         if table.is_some() {
-            // Splits may have classes that the head knows and the train split lacks.
+            // Other splits may have classes that the head has but the train split lacks.
             task = registry::open_classification(name, table.clone(), &place.data)?;
         }
         let model = ClassifierConfig::from_folder(&place.model)?;
@@ -199,7 +199,7 @@ impl Settings {
         Ok(Resolved::Generation(Box::new(config), task))
     }
 
-    /// How the adapter is made. If it starts from another one, that one's settings are the defaults.
+    /// The settings of the adapter. If it starts from another adapter, the settings of that one are the defaults.
     fn adapter(&self, defaults: AdapterSettings) -> Result<AdapterSettings, Box<dyn Error>> {
         let named = self.init_from.as_deref();
         let named = named.filter(|folder| folder.as_os_str() != NONE);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_task_has_not_is_refused() {
+    fn settings_that_a_task_lacks_are_refused() {
         let text = "task = 'cola'\nmodel = 'm'\ndata = 'd'\nnum_beams = 4\nlabel_smoothing = 0.1\n";
         let error = settings(text)
             .resolve(HeadOf::Model)
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn no_run_to_start_from_is_none() {
+    fn init_from_none_means_a_new_adapter() {
         let text = "task = 'cola'\nmodel = 'assets/tiny-roberta'\ndata = 'd'\ninit_from = 'none'\n";
         let Resolved::Classification(config, _) = settings(text).resolve(HeadOf::Model).unwrap()
         else {

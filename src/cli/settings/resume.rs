@@ -7,10 +7,10 @@ use mtlora::train::{ResumeChanges, SaveOptions};
 use crate::cli::settings::flags::Settings;
 
 impl Settings {
-    /// The changes to a resumed run, which has made its checkpoints as `current` says.
+    /// The changes that these settings make to a resumed run. `current` are its options of checkpoints.
     ///
     /// # Errors
-    /// If a setting is given that may not change.
+    /// If a setting was given that must not change.
     pub(crate) fn resume_changes(
         mut self,
         current: &SaveOptions,
@@ -29,7 +29,7 @@ impl Settings {
             final_scores: self.final_scores(),
         };
         self.no_final_scores = None;
-        // Whatever is left may not change.
+        // All other settings must not change.
         if let Some(name) = self.given()?.keys().next() {
             let flag = name.replace('_', "-");
             return Err(format!(
@@ -53,14 +53,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_goes_on_keeps_what_its_losses_are_divided_by() {
+    fn a_resumed_run_keeps_its_loss_normalization() {
         let error = changes("loss_normalization = 'batch'");
         let text = error.err().unwrap().to_string();
         assert!(text.starts_with("--loss-normalization cannot be used with --resume"));
     }
 
     #[test]
-    fn what_is_not_given_stays() {
+    fn settings_that_are_not_given_stay() {
         let found = changes("save_steps = 5\nno_final_scores = true\n").unwrap();
         let expected = ResumeChanges {
             device: None,

@@ -1,8 +1,8 @@
-//! The flags that say how texts are written.
+//! The flags of decoding.
 
 use mtlora::models::GenerationConfig;
 
-/// Each wins over the run's own setting.
+/// Each flag overrides the setting of the run or the model's folder.
 #[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Decoding")]
 pub(crate) struct DecodingArgs {
@@ -15,7 +15,7 @@ pub(crate) struct DecodingArgs {
     /// No sequence of this many tokens is generated twice; 0 allows all.
     #[arg(long)]
     no_repeat_ngram_size: Option<usize>,
-    /// The scores of tokens that occur already are divided by this.
+    /// Divide the scores of tokens that have already occurred by this.
     #[arg(long)]
     repetition_penalty: Option<f64>,
     /// Minimum number of generated tokens.
@@ -24,28 +24,28 @@ pub(crate) struct DecodingArgs {
     /// Maximum number of generated tokens.
     #[arg(long)]
     max_new_tokens: Option<usize>,
-    /// The tokens that end a text, with commas between.
+    /// The tokens that end a text, separated by commas.
     #[arg(long, value_delimiter = ',')]
     eos_token_ids: Option<Vec<u32>>,
-    /// Sample each token instead of taking the likeliest; --do-sample=false overrides the model's folder.
+    /// Sample each token instead of choosing the most likely one; --do-sample=false overrides the model's folder.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     do_sample: Option<bool>,
     /// Divide the logits by this before sampling.
     #[arg(long)]
     temperature: Option<f64>,
-    /// Sample from this many of the likeliest tokens; 0 means all.
+    /// Sample from this many of the most likely tokens; 0 means all.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Sample from the fewest likeliest tokens that together have this probability.
+    /// Sample from the fewest most likely tokens that together have this probability.
     #[arg(long)]
     top_p: Option<f64>,
-    /// Seed of the sampling.
+    /// Seed of sampling.
     #[arg(long)]
     seed: Option<u64>,
 }
 
 impl DecodingArgs {
-    /// `usual` with what the flags say.
+    /// Returns `usual` with the changes from the flags.
     pub(crate) fn over(self, usual: GenerationConfig) -> GenerationConfig {
         let num_beams = match self.do_sample {
             Some(true) => self.num_beams.unwrap_or(1),

@@ -25,34 +25,34 @@ use crate::cli::text::decoding::DecodingArgs;
 use crate::cli::text::encoding;
 use crate::cli::text::several::{self, SeveralArgs};
 
-/// The column with the inputs where nothing says otherwise.
+/// The default column of the inputs.
 const PROMPT: &str = "prompt";
 
 /// Flags of `mtlora generate`.
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
-    /// The run to generate with. Its inputs, one on each line, have the form of its task.
+    /// The run to generate with. Its inputs, one on each line, must have the form of its task.
     #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// A causal model, as a folder or a name on the Hub. Each line is the beginning of a text, which the model
+    /// A causal model: a folder or a name on the Hub. Each line is the beginning of a text, which the model
     /// continues: `input` followed by `text` is the whole text.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// An adapter for that model: PEFT's LoRA, or a run's. With --adapter-column, give it once for each adapter,
-    /// with the name that the rows use.
+    /// An adapter for that model: of a run, or LoRA saved by PEFT. With --adapter-column, repeat the flag for each
+    /// adapter, with the name that the rows use.
     #[arg(long, value_name = "[NAME=]DIR")]
     adapter: Vec<String>,
-    /// With --model or --adapter: the lines are inputs, as for a run, and not beginnings of texts. For folders
-    /// that `mtlora merge` made.
+    /// With --model or --adapter: the lines are inputs of a data-to-text task, as for a run, and not beginnings of
+    /// texts. Use it for folders made by `mtlora merge`.
     #[arg(long, conflicts_with = "run")]
     inputs: bool,
-    /// A file of lines, or a table (.csv, .tsv, .jsonl) [default: lines on standard input].
+    /// A file with one input on each line, or a table (.csv, .tsv, .jsonl) [default: lines on standard input].
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// With --run: use the inputs of this split of its task.
+    /// With --run: use the inputs of this split of the run's task.
     #[arg(long, conflicts_with_all = ["input", "model"])]
     split: Option<String>,
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// The column of a table with the inputs.
     #[arg(long, requires = "input")]
     prompt_column: Option<String>,
-    /// Cut lines that are too long for the model, on the left.
+    /// Truncate lines that are too long for the model, on the left.
     #[arg(long)]
     cut_input: bool,
     /// The device [default: the run's, or the first].
@@ -81,7 +81,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         return several(args, &column, json);
     }
     let adapter = several::only(&args.adapter)?;
-    // An adapter says no more of how to write than its model does.
+    // Without a run, the adapter has no decoding settings, and those in the model's folder are used.
     let trained = args.run.is_some() || adapter.is_some();
     let (lines, parts, usual, device) = match &args.model {
         model if trained => {
@@ -147,7 +147,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let written = parts
         .write(&prompts, &options, &device, &mut |done| counter.show(done))
         .map_err(|error| match &args.split {
-            // Its inputs have no lines of their own.
+            // The inputs of a split have no line numbers.
             Some(_) => error.into(),
             None => {
                 let name = args.input.as_ref().map(|path| path.display().to_string());
@@ -168,7 +168,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Each row of a table by the adapter that it names.
+/// Generates a text for each row of a table with the adapter that the row names.
 fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let wanted = args.device.as_deref();
     let adapters = several::open(
@@ -239,7 +239,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// An error about one of the inputs, with the place that it comes from.
+/// Adds the place to an error about one of the inputs.
 fn located(error: WriteError, place: impl Fn(usize) -> String) -> Box<dyn Error> {
     match (error.input(), error) {
         (Some(number), WriteError::Input { source, .. }) => {
@@ -266,18 +266,18 @@ fn inputs(
     run: Option<&RunConfig<GenerationRun>>,
     split: &str,
 ) -> Result<Vec<String>, Box<dyn Error>> {
-    let run = run.ok_or("--split is for a run, which knows its task")?;
+    let run = run.ok_or("--split is only for runs, because an adapter alone has no task")?;
     let task = run_task(Some(run))?
-        .ok_or_else(|| format!("{} is not a task of this program", run.data.task))?;
+        .ok_or_else(|| format!("the task {} of the run is unknown", run.data.task))?;
     let records = task::read_records(task.as_ref(), &run.data.folder, split)?;
     Ok(records.into_iter().map(|record| record.input).collect())
 }
 
-/// The prompts.
+/// The prompts with their line numbers.
 #[derive(Default)]
 struct Lines {
     texts: Vec<String>,
-    /// The lines of the input that they are on.
+    /// The line of each prompt in the input, counted from 1.
     numbers: Vec<usize>,
 }
 
@@ -288,7 +288,7 @@ impl Lines {
     }
 }
 
-/// The task of a run, if there is a run.
+/// The task of a run; `None` without a run or if the task is unknown.
 fn run_task(
     run: Option<&RunConfig<GenerationRun>>,
 ) -> Result<Option<Box<dyn GenerationTask>>, Box<dyn Error>> {
@@ -302,7 +302,7 @@ fn run_task(
 }
 
 impl Args {
-    /// Reads the prompts; those of a known `task` are converted to its input form.
+    /// Reads the prompts, and converts them to the input form of `task` if it is known.
     fn lines(&self, task: Option<&dyn GenerationTask>) -> Result<Lines, Box<dyn Error>> {
         let of_task = task.map(GenerationTask::input_column);
         let column = self.prompt_column.as_deref().or(of_task).unwrap_or(PROMPT);
@@ -317,11 +317,11 @@ impl Args {
             None => read_input_lines(name, io::stdin().lock(), columns.pairs)?,
         };
         if inputs.is_empty() {
-            return Err(format!("{}: there is no line", name.display()).into());
+            return Err(format!("{}: there are no lines", name.display()).into());
         }
         let mut lines = Lines::default();
         for input in inputs {
-            // White space is a beginning that a text can have.
+            // A text may begin with white space.
             let is_beginning = task.is_none() && !self.inputs;
             let is_empty = if is_beginning {
                 input.text.is_empty()

@@ -20,7 +20,7 @@ use crate::cli::settings::task::OwnedColumns;
 use crate::cli::text::encoding;
 use crate::cli::text::several::{self, Named, SeveralArgs};
 
-/// The column with the text where nothing says otherwise.
+/// The default column of the text.
 const TEXT: &str = "text";
 
 #[derive(clap::Args)]
@@ -31,8 +31,8 @@ pub(crate) struct Args {
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// Instead of a run: an adapter (PEFT's LoRA, or a run's) ... With --adapter-column, give it once for each
-    /// adapter, with the name that the rows use.
+    /// Instead of a run: an adapter (of a run, or LoRA saved by PEFT) ... With --adapter-column, repeat the flag for
+    /// each adapter, with the name that the rows use.
     #[arg(long, value_name = "[NAME=]DIR")]
     adapter: Vec<String>,
     /// ... and its base model, whose config.json names the labels.
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// The device [default: the run's, or the first].
     #[arg(long)]
     device: Option<String>,
-    /// The format of the output, on standard output.
+    /// The format of the predictions on standard output.
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
 }
@@ -122,7 +122,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 }
 
 impl Args {
-    /// The inputs in a file: by the first of the layouts that the model was `trained` on whose columns are there.
+    /// Reads the inputs in a file. `trained` are the layouts that the model was trained on; the first one whose
+    /// columns exist is used.
     fn read(&self, path: &Path, trained: &[OwnedColumns]) -> Result<Vec<Input>, Box<dyn Error>> {
         let first = read_inputs(path, &self.columns(trained.first())?);
         let Err(DataError::UnknownColumn { .. }) = &first else {
@@ -136,7 +137,7 @@ impl Args {
         Ok(first?)
     }
 
-    /// The columns to read: the flags, or else the columns that the model was `trained` on.
+    /// The columns to read, from the flags or from the layout that the model was trained on.
     fn columns<'a>(
         &'a self,
         trained: Option<&'a OwnedColumns>,
@@ -161,7 +162,7 @@ impl Args {
     }
 }
 
-/// Each row of a table by the adapter that it names.
+/// Predicts each row of a table with the adapter that the row names.
 fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let adapters = several::open(
         &args.adapter,
@@ -217,19 +218,20 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The outputs of an adapter.
+/// The objective of an adapter.
 fn objective(adapter: &Named<Classifier>) -> &Objective {
     &adapter.trained.model.spec.head.objective
 }
 
-/// The columns of the task that a model was trained on, in each layout that its files have, if the task is known.
+/// The text columns of the task that a model was trained on, one entry for each layout of its files; empty if the
+/// task is unknown.
 fn text_columns(trained: &TrainedModel<Classifier>) -> Vec<OwnedColumns> {
     let run = trained.model.run.as_ref();
     run.map(task::text_columns).unwrap_or_default()
 }
 
-/// `rows` of the file `table`, each with one text or two as its adapter was trained. `has_pairs` says whether the table
-/// has a column for the second.
+/// Checks that each row has one text or two, as its adapter was trained. `table` is the path of the file, and
+/// `has_pairs` whether a column for the second text was named.
 fn as_trained(
     mut rows: Vec<RoutedRow>,
     adapters: &[Named<Classifier>],
@@ -268,7 +270,8 @@ fn as_trained(
     Ok(rows)
 }
 
-/// The labels of adapters differ, so that each row has its own likeliest one and no column a label.
+/// Writes the predictions of several adapters. Their labels differ, so each row has only the probability of its most
+/// likely label.
 fn write_several_csv(
     adapters: &[Named<Classifier>],
     rows: &[RoutedRow],
@@ -297,7 +300,7 @@ fn write_several_csv(
     Ok(out.flush()?)
 }
 
-/// The likeliest class and all probabilities.
+/// The most likely class, and the probabilities of all classes.
 fn classify(logits: &[f32]) -> (usize, Vec<f64>) {
     let highest = logits.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
     let weights: Vec<f64> = logits

@@ -22,13 +22,13 @@ pub(crate) struct Args {
     /// Otherwise: files with a line for each hypothesis, where a blank line means no reference.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     references: Vec<PathBuf>,
-    /// METEOR 1.5's program, with its data folder beside it. It computes all of METEOR's stages instead of the
-    /// two that are built in, and needs Java.
+    /// The jar of METEOR 1.5, with its data folder beside it. It computes all stages of METEOR instead of the two
+    /// that are built in, and needs Java.
     #[arg(long, value_name = "FILE")]
     meteor_jar: Option<PathBuf>,
 }
 
-/// What was written.
+/// The benchmark of the texts.
 #[derive(Clone, Copy, ValueEnum)]
 enum TextTask {
     /// The E2E challenge: bleu, nist, rouge_l, cider, meteor on the scales of its script

@@ -1,4 +1,4 @@
-//! Several adapters over one base model: what `predict` and `generate` share.
+//! Uses several adapters on one base model, for `predict` and `generate`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -14,34 +14,37 @@ use crate::cli::model::finished::{self, CheckpointArgs};
 /// Flags for several adapters.
 #[derive(clap::Args)]
 pub(crate) struct SeveralArgs {
-    /// The column of --input, a table (.csv, .tsv or .jsonl), that names each row's adapter. All adapters share
-    /// one base model in memory.
+    /// The column of --input, which must be a table (.csv, .tsv or .jsonl), with the name of each row's adapter. All
+    /// adapters share one base model in memory.
     #[arg(long, value_name = "COLUMN", requires = "adapter", requires = "input")]
     pub(crate) adapter_column: Option<String>,
 }
 
-/// The adapter of a command that takes one, if it is given.
+/// The adapter of a command without `--adapter-column`, which takes at most one.
 pub(crate) fn only(adapters: &[String]) -> Result<Option<PathBuf>, String> {
     match adapters {
         [] => Ok(None),
         [one] => Ok(Some(PathBuf::from(one))),
-        _ => Err("several adapters need --adapter-column, which says which row uses which".into()),
+        _ => Err(
+            "several adapters need --adapter-column, the column that names each row's adapter"
+                .into(),
+        ),
     }
 }
 
-/// The table with the rows.
+/// The table, which must be given.
 pub(crate) fn table(input: Option<&Path>) -> Result<&Path, String> {
     input.ok_or_else(|| "--adapter-column needs a table as --input".into())
 }
 
-/// An adapter by the name that rows call it.
+/// An adapter with the name that the rows use.
 pub(crate) struct Named<M> {
     pub(crate) name: String,
     pub(crate) trained: TrainedModel<M>,
 }
 
 impl<M> Named<M> {
-    /// What loads it over the base model that the adapters share.
+    /// The adapter with the settings that load it on the shared base model.
     pub(crate) fn adapter<S>(&self, spec: impl Fn(&M) -> S) -> NamedAdapter<S> {
         NamedAdapter {
             name: self.name.clone(),
@@ -51,8 +54,8 @@ impl<M> Named<M> {
     }
 }
 
-/// The adapters of the flags `NAME=DIR`, which must all be of one `kind`: [`TrainedModel::classifier`] or
-/// [`TrainedModel::generator`]. `model` takes precedence over the base models that they name themselves.
+/// Opens the adapters of the flags `NAME=DIR`. They must all be of one `kind`: [`TrainedModel::classifier`] or
+/// [`TrainedModel::generator`]. `model` overrides the base models that the adapters name.
 pub(crate) fn open<M>(
     adapters: &[String],
     model: Option<&Path>,
@@ -67,13 +70,15 @@ pub(crate) fn open<M>(
             Some((name, folder)) if !name.trim().is_empty() => (name.trim(), PathBuf::from(folder)),
             _ => {
                 return Err(format!(
-                    "--adapter {flag}: with --adapter-column each adapter has a name, as in mood=runs/mood"
+                    "--adapter {flag}: with --adapter-column each adapter needs a name, as in mood=runs/mood"
                 )
                 .into());
             }
         };
         if found.iter().any(|known| known.name == name) {
-            return Err(format!("--adapter {flag}: there is an adapter {name} already").into());
+            return Err(
+                format!("--adapter {flag}: there is already an adapter named {name}").into(),
+            );
         }
         found.push(Named {
             name: name.to_string(),
@@ -83,7 +88,7 @@ pub(crate) fn open<M>(
     Ok(found)
 }
 
-/// The adapter in a folder, with its base model.
+/// Opens the adapter in a folder with its base model.
 fn source(
     folder: PathBuf,
     model: Option<&Path>,
@@ -92,7 +97,7 @@ fn source(
     if Run::is_in(&folder) {
         finished::note_if_unfinished(&folder)?;
         let config = match model {
-            // The run's own may be gone.
+            // The base model that the run names may be gone.
             Some(model) => {
                 let mut config = Run::open(&folder)?.1;
                 config.base.model = model.to_path_buf();
@@ -107,7 +112,12 @@ fn source(
         Some(model) => model.to_path_buf(),
         None => {
             let named = AdapterConfig::from_folder(&folder)?.base_model_name_or_path;
-            let missing = || format!("{}: names no base model: give --model", folder.display());
+            let missing = || {
+                format!(
+                    "{}: the adapter names no base model: pass --model",
+                    folder.display()
+                )
+            };
             PathBuf::from(named.ok_or_else(missing)?)
         }
     };

@@ -1,13 +1,13 @@
-//! The start of a training, from the beginning or from a checkpoint.
+//! Starts a training, from the beginning or from a checkpoint.
 
 use std::path::Path;
 
 use mtlora::models::TrainedFormat;
 use mtlora::train::{Rewound, Run, RunConfig, RunError, Snapshot};
 
-/// The run that is trained: a new one, or one that is resumed.
+/// The run to train: a new one, or one that is resumed.
 pub(crate) enum Begin<'a> {
-    /// A new run, in a folder that must be empty unless it may be overwritten.
+    /// A new run, whose folder must be empty unless it may be overwritten.
     New {
         /// The folder.
         out: &'a Path,
@@ -19,7 +19,8 @@ pub(crate) enum Begin<'a> {
 }
 
 impl Begin<'_> {
-    /// The run, ready to be trained, and the snapshot that it is resumed from; notes for the user go to standard error.
+    /// Opens the run for training, and returns the snapshot from which it is resumed. Notes for the user go to
+    /// standard error.
     pub(crate) fn open(
         self,
         config: impl Into<RunConfig>,

@@ -1,4 +1,4 @@
-//! `mtlora train` on a classification or a regression.
+//! `mtlora train` for a classification or a regression.
 
 use std::error::Error;
 
@@ -15,7 +15,7 @@ use crate::cli::text::encoding;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::outcome::{Outcome, Output, Sizes};
 
-/// Prints how many examples each class has, and what looks like a mistake in the classes of the user's own table.
+/// Prints the number of examples of each class, and warnings about the classes of the user's own table.
 fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, examples: &[Example]) {
     let counts = class_counts(task.objective(), examples);
     if let Some(classes) = output::classes(&counts) {

@@ -1,4 +1,4 @@
-//! The flags of `mtlora train`, and what they ask for: a new run, a first run, or one that is resumed.
+//! The flags of `mtlora train`, which ask for a new run, a first run or a resumed run.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -11,15 +11,14 @@ use crate::cli::train::begin::Begin;
 use crate::cli::train::outcome::Output;
 use crate::cli::train::{classification, generation, resume};
 
-/// Flags of `mtlora train`. A TOML file may set the model, the task and all that training depends on, under
-/// the flag's name with `_` for `-`; flags win.
+/// The flags of `mtlora train`. A TOML file can set the model, the task and everything that training depends on,
+/// under the flags' names with `_` instead of `-`. Flags override the file.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A TOML file with settings; flags win over it.
+    /// A TOML file with settings; flags override it.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// The authors' settings for a model and a task (see `mtlora recipes`); flags and --config win
-    /// over them.
+    /// The authors' settings for a model and a task (see `mtlora recipes`); flags and --config override them.
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
     /// The run's folder; must be new or empty [needed, except for the first run].
@@ -28,12 +27,12 @@ pub(crate) struct Args {
     /// Write into a folder that is not empty.
     #[arg(long)]
     overwrite: bool,
-    /// Resume the run in this folder from its newest checkpoint, and end as if it had never been stopped. Only --device,
-    /// --threads, --save-steps, --save-minutes, --save-total-limit, --no-final-scores, --plain and --json may be given
-    /// with it.
+    /// Resume the run in this folder from its newest checkpoint; the result is as if it had never been stopped. Only
+    /// --device, --threads, --save-steps, --save-minutes, --save-total-limit, --no-final-scores, --plain and --json
+    /// may be given with it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
     resume: Option<PathBuf>,
-    /// Plain lines in place of the dashboard.
+    /// Print plain lines instead of the dashboard.
     #[arg(long)]
     plain: bool,
     #[command(flatten)]
@@ -53,11 +52,13 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .layered(args.config.as_deref(), args.recipe.as_deref())?;
     if let Some(which) = settings.asks_for_first_run() {
         settings = settings.over_first_run(which)?;
-        // It may be made again and again.
+        // A first run can be repeated, and then replaces the earlier one.
         args.overwrite |= args.out.is_none();
         args.out.get_or_insert_with(|| which.out());
     }
-    let out = args.out.ok_or("--out is needed: the run's folder")?;
+    let out = args
+        .out
+        .ok_or("--out is needed: name the folder of the run")?;
     let begin = Begin::New {
         out: &out,
         overwrite: args.overwrite,

@@ -1,4 +1,4 @@
-//! `mtlora train` on a data-to-text task.
+//! `mtlora train` for a data-to-text task.
 
 use std::error::Error;
 
@@ -19,7 +19,7 @@ use crate::cli::text::encoding;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::outcome::{Outcome, Output, Sizes};
 
-/// The number of inputs whose texts are shown before and after.
+/// The number of inputs whose texts are printed before and after training.
 const SHOWN: usize = 3;
 
 pub(super) fn run(
@@ -50,7 +50,7 @@ pub(super) fn run(
     sizes.print(task.name(), &config.device);
     if counts.cut + counts.left_out > 0 {
         note!(
-            "{} inputs are cut to {} tokens, {} texts are longer than that and left out",
+            "{} inputs are truncated to {} tokens, and {} texts are longer than that and are left out",
             counts.cut,
             config.base.max_length,
             counts.left_out
@@ -93,19 +93,19 @@ pub(super) fn run(
         model: trained.model,
         ..parts
     };
-    // Before anything is printed: the run is complete whether or not anybody reads that, or waits for the scores.
+    // This comes before any output: the run is complete even if nobody reads the output or waits for the scores.
     run.save_results(&results)?;
     if config.kind.final_scores {
         let place = run.folder().display();
         note!(
-            "the run in {place} is complete; now what it writes for the {} inputs of the {} split is scored. If this \
-             is stopped, mtlora train --resume {place} does it again; --no-final-scores leaves it out",
+            "the run in {place} is complete; its texts for the {} inputs of the {} split are now generated and scored. \
+             If this is stopped, mtlora train --resume {place} repeats it; --no-final-scores leaves it out",
             dev_records.len(),
             task.dev_split()
         );
     }
     let after = samples(config, &parts, shown, &plain_device)?;
-    // The scores are those of the files, as `mtlora eval` reads them.
+    // The model is loaded from its files again, so that the scores are those of `mtlora eval`.
     drop(parts);
     let scored = config
         .kind
@@ -142,7 +142,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// The scores that `mtlora eval` prints of the run's dev split.
+/// The scores of the run's dev split, as `mtlora eval` prints them.
 fn final_scores(
     config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
@@ -160,7 +160,7 @@ fn final_scores(
     GenerationScores::of(config, &parts, &split, None, None, &device)
 }
 
-/// The texts that the model writes for some records.
+/// The texts that the model generates for some records.
 fn samples(
     config: &RunConfig<GenerationRun>,
     parts: &LoadedGenerator,

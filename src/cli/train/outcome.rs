@@ -1,4 +1,4 @@
-//! What `mtlora train` prints before and after the training.
+//! Prints the sizes before a training, and the scores after it.
 
 use std::error::Error;
 
@@ -9,28 +9,28 @@ use mtlora::train::{ParameterCounts, Run, RunResults, Scores};
 use crate::cli::console::output;
 use crate::cli::eval::generation_scores::GenerationScores;
 
-/// How progress and results are shown.
+/// The flags for the output of `mtlora train`.
 #[derive(Clone, Copy)]
 pub(crate) struct Output {
-    /// Plain lines in place of the dashboard.
+    /// Print plain lines instead of the dashboard.
     pub(crate) plain: bool,
-    /// End with one JSON object.
+    /// End standard output with one JSON object.
     pub(crate) json: bool,
 }
 
 /// The sizes of the data and the model.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
-    /// The examples to train on.
+    /// The number of training examples.
     pub(crate) train: usize,
-    /// The examples of the dev split.
+    /// The number of examples of the dev split.
     pub(crate) dev: usize,
-    /// The values of the model.
+    /// The numbers of parameters of the model.
     pub(crate) parameters: ParameterCounts,
 }
 
 impl Sizes {
-    /// The sizes of the data in `train` and `dev` and of `model`.
+    /// The numbers of examples in `train` and `dev`, and of parameters of `model`.
     pub(crate) fn of<M: Module, T>(train: &[T], dev: &[T], model: &M) -> Self {
         Self {
             train: train.len(),
@@ -42,7 +42,7 @@ impl Sizes {
         }
     }
 
-    /// Prints them, with the device that computes.
+    /// Prints the sizes and the device.
     pub(crate) fn print(self, task: &str, device: &str) {
         let Self {
             train,
@@ -57,20 +57,20 @@ impl Sizes {
     }
 }
 
-/// The scores of a run that has ended.
+/// The scores of a completed run.
 pub(crate) struct Outcome<'a> {
-    /// Before the first step.
+    /// The scores before the first step.
     pub(crate) before: &'a Scores,
-    /// Of the best state.
+    /// The scores of the best state.
     pub(crate) best: &'a Scores,
-    /// Of the texts that the best state writes, if they were scored.
+    /// The scores of the texts that the best state generates, if they were scored.
     pub(crate) texts: Option<&'a GenerationScores>,
-    /// All, as `results.json` has them.
+    /// All results, as in `results.json`.
     pub(crate) results: &'a RunResults,
 }
 
 impl Outcome<'_> {
-    /// Prints the scores, and where the run is.
+    /// Prints the scores and the folder of the run.
     pub(crate) fn print(&self, run: &Run, json: bool) -> Result<(), Box<dyn Error>> {
         say!("dev before: {}", output::describe(self.before))?;
         say!(

@@ -18,8 +18,8 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
     let (run, config) = Run::open(folder)?;
     if finished::is_imported(folder) {
         return Err(format!(
-            "{}: this run was imported and has not been trained, so that there is nothing to resume: train a new run \
-             that starts with it (train --init-from {})",
+            "{}: this run was imported and never trained, so there is nothing to resume: train a new run that starts \
+             from it (train --init-from {})",
             folder.display(),
             folder.display()
         )
@@ -32,15 +32,15 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
             RunKind::Classification(_) => false,
         };
         let is_scored = !wants_scores || results.has_text_scores();
-        // The texts are scored with the model that the last checkpoint holds.
+        // The texts are scored with the model of the last checkpoint.
         if is_scored || run.checkpoints().newest()?.0.is_none() {
             let place = folder.display();
             if is_scored {
                 say!("the run in {place} is complete")?;
             } else {
                 say!(
-                    "the run in {place} is complete, except for the scores of its texts: these need its last checkpoint, \
-                     and that is gone; see them with: mtlora eval --run {place}"
+                    "the run in {place} is complete, except for the scores of its texts, which need its last checkpoint, \
+                     and that is gone; compute them with: mtlora eval --run {place}"
                 )?;
             }
             if output.json {
@@ -50,7 +50,7 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
         }
     }
     let begin = Begin::Resume(run);
-    // What the Hub's cache has lost is fetched again.
+    // Data and models that are no longer in the Hub's cache are fetched again.
     let (_, mut config) = hub::open_run(folder)?;
     hub::run_origin(&mut config.base.adapter)?;
     config.change(settings.resume_changes(&config.checkpoints)?);

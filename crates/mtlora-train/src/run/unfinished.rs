@@ -62,7 +62,7 @@ impl fmt::Display for Unfinished {
         if self.has_best {
             write!(f, ", or use the best state so far with --checkpoint best")
         } else {
-            write!(f, "; it has no saved best state yet")
+            write!(f, "; it has no best state yet")
         }
     }
 }
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(
             text,
             "RUN: this run is unfinished (step 5 of 400): finish it with `mtlora train --resume RUN`; it has \
-             no saved best state yet"
+             no best state yet"
         );
         let text = found(&[
             (CONFIG, ""),
