@@ -70,8 +70,8 @@ enum Command {
     Score(score::Args),
     /// Measure the speed of training and generation on this machine.
     Bench(bench::Args),
-    /// List the devices that this build can use on this machine.
-    Devices,
+    /// List the devices that this build can use on this machine, and what they can do.
+    Devices(devices::Args),
     /// List the tasks.
     Tasks,
     /// List the recipes: the authors' settings for a model and a task.
@@ -101,7 +101,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Pretrain(args) => pretrain::run(args, cli.json),
         Command::Score(args) => score::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
-        Command::Devices => devices::run(cli.json),
+        Command::Devices(args) => devices::run(&args, cli.json),
         Command::Tasks => tasks::run(cli.json),
         Command::Recipes => recipes::run(cli.json),
     }

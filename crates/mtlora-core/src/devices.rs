@@ -49,6 +49,17 @@ fn list(found: &mut Vec<NamedDevice>, name: &str, device_type: DeviceType) {
     }
 }
 
+/// What a device calls itself, such as a graphics card's name: nothing for the processor. It opens the device.
+pub fn device_description(device: &Device) -> Option<String> {
+    #[cfg(feature = "cube")]
+    return device.identity().map(|identity| identity.name);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = device;
+        None
+    }
+}
+
 /// No device has that name here.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no device `{name}` here; there is: {}", .available.join(", "))]

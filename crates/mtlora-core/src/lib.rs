@@ -135,6 +135,6 @@ pub use state::{State, StateError, load_each, load_state, state};
 pub use visit::{Container, VisitedParameter, each_parameter};
 
 // Devices and random numbers.
-pub use devices::{NamedDevice, NoDevice, device, devices};
+pub use devices::{NamedDevice, NoDevice, device, device_description, devices};
 pub use random::{random_state, seed, set_random_state};
 pub use self_test::{SelfTestError, self_test};

@@ -1,13 +1,14 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use mtlora::core::{device, state};
+use mtlora::core::state;
 use mtlora::train::{ModelSpec, Run, RunConfig};
 use serde_json::json;
 
 use crate::cli::console::output;
 use crate::cli::hub;
 use crate::cli::model::adapted;
+use crate::cli::model::device;
 use crate::cli::model::finished;
 use crate::cli::model::head::HeadOf;
 use crate::cli::settings::flags::Settings;
@@ -68,7 +69,7 @@ fn write(
     out: &Path,
     overwrite: bool,
 ) -> Result<(), Box<dyn Error>> {
-    let imported = spec.import(&device(&config.device)?.autodiff())?;
+    let imported = spec.import(&device::open(&config.device)?.autodiff())?;
     let format = spec.format(&imported)?;
     let run = Run::create(out, overwrite, &config)?;
     run.save_state(&format, &state(&imported.model, |_, trains| trains))?;

@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use mtlora::core::{BaseDtype, device};
+use mtlora::core::BaseDtype;
 use mtlora::models::{copy_generation_config, copy_tokenizer_files};
 use mtlora::train::ModelSpec;
 use serde_json::json;
@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::console::output;
 use crate::cli::model::adapted;
 use crate::cli::model::adapted::{AnyModel, Source};
+use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
 
 #[derive(clap::Args)]
@@ -41,7 +42,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let trained = adapted::source(source, None)?;
     let folder = &trained.folder;
-    let device = device(&trained.device)?;
+    let device = device::open(&trained.device)?;
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     // The update is merged into the weights in the base model's own precision, whatever precision the run used.
     match trained.model {

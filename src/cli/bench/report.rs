@@ -3,12 +3,13 @@
 use std::error::Error;
 
 use burn::tensor::Device;
-use mtlora::core::{BaseDtype, capabilities, device, devices};
+use mtlora::core::{BaseDtype, capabilities};
 use mtlora::train::bench::peak_gflops;
 use serde::Serialize;
 
 use super::model::ModelArgs;
 use crate::cli::console::output;
+use crate::cli::model::device;
 
 /// The device of a measurement.
 pub(super) struct Place {
@@ -22,14 +23,8 @@ impl Place {
     /// Opens the device with this name, without gradients, and measures its peak rate for a base model in this
     /// precision. Call this before the work.
     pub(super) fn open(name: Option<&str>, base_dtype: BaseDtype) -> Result<Self, Box<dyn Error>> {
-        let name = match name {
-            Some(name) => name.to_string(),
-            None => {
-                let first = devices().into_iter().next();
-                first.ok_or("this build has no backend")?.name
-            }
-        };
-        let device = device(&name)?;
+        let name = device::name_or_default(name)?;
+        let device = device::open(&name)?;
         Ok(Self {
             base_dtype,
             peak_gflops: peak(&device, base_dtype),

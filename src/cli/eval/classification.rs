@@ -2,7 +2,6 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use burn::module::Module;
-use mtlora::core::{device, devices};
 use mtlora::models::{ClassifierConfig, SequenceClassifier, TextEncoder};
 use mtlora::train::{
     LoadedClassifier, ModelSpec, TaskData, TypedConfig, evaluate, glue, registry, task_config,
@@ -14,6 +13,7 @@ use crate::cli::console::output;
 use crate::cli::eval::generation::{self, Wanted};
 use crate::cli::hub;
 use crate::cli::model::adapted;
+use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
 use crate::cli::model::head::{Head, HeadOf};
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
@@ -186,12 +186,10 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         Some(config) => task::for_run(&name, config, &data)?,
         None => registry::open_classification(&name, Some(table), &data)?,
     };
-    let device_name = args
-        .device
-        .or_else(|| stored.map(|config| config.device.clone()))
-        .or_else(|| devices().into_iter().next().map(|device| device.name))
-        .ok_or("this build has no backend")?;
-    let device = device(&device_name)?;
+    let wanted = args.device.as_deref();
+    let wanted = wanted.or_else(|| stored.map(|config| config.device.as_str()));
+    let device_name = device::name_or_default(wanted)?;
+    let device = device::open(&device_name)?;
     let (task, parts, trainable) = match (run, args.model) {
         (Some((folder, config)), _) => {
             let trainable = trained_parameters(&folder)?;

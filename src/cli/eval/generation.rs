@@ -4,7 +4,6 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use mtlora::core::device;
 use mtlora::train::registry;
 use mtlora::train::text_metrics::MeteorJar;
 use mtlora::train::{
@@ -14,6 +13,7 @@ use serde::Serialize;
 
 use crate::cli::console::output;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
+use crate::cli::model::device;
 use crate::cli::settings::task;
 
 /// The flags of `mtlora eval` that apply to data-to-text runs.
@@ -39,7 +39,7 @@ pub(crate) fn run(
     let data = wanted.data.as_ref().unwrap_or(&config.data.folder);
     let split = wanted.split.as_deref().unwrap_or(task.dev_split());
     let jar = wanted.meteor_jar.map(MeteorJar::new).transpose()?;
-    let device = device(wanted.device.as_ref().unwrap_or(&config.device))?;
+    let device = device::open(wanted.device.as_ref().unwrap_or(&config.device))?;
     let records = task::read_records(task.as_ref(), data, split)?;
     let trainable = trained_parameters(folder)?;
     let parts = config.model().load(folder, &device)?;

@@ -1,19 +1,103 @@
 use std::error::Error;
 
+use clap::Args as ClapArgs;
+use mtlora::core::{BaseDtype, NamedDevice, device_description, devices, self_test};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::console::output;
 
-pub(crate) fn run(json: bool) -> Result<(), Box<dyn Error>> {
-    let names: Vec<String> = mtlora::core::devices()
-        .into_iter()
-        .map(|device| device.name)
-        .collect();
-    for (index, name) in names.iter().enumerate() {
-        say!("{name}{}", if index == 0 { " (default)" } else { "" })?;
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// Compute a few small operations and their gradients on each device, and compare them with the right results. This
+    /// compiles kernels: seconds on a GPU, longer on a software driver.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What is printed of a device.
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    /// What the hardware or driver calls itself.
+    description: Option<String>,
+    /// The precisions that it can keep frozen weights in.
+    base_dtypes: Vec<BaseDtype>,
+    /// What it does wrongly, if it was checked: nothing where it computes as it should.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<Check>,
+}
+
+#[derive(Serialize)]
+struct Check {
+    passed: bool,
+    error: Option<String>,
+}
+
+pub(crate) fn run(args: &Args, json: bool) -> Result<(), Box<dyn Error>> {
+    let mut listed = Vec::new();
+    for (index, named) in devices().into_iter().enumerate() {
+        let one = look_at(named, args.check);
+        say!(
+            "{}{}",
+            one.line(),
+            if index == 0 { " (default)" } else { "" }
+        )?;
+        listed.push(one);
     }
     if json {
-        output::json(&json!({ "devices": names }))?;
+        output::json(&json!({ "devices": listed }))?;
     }
-    Ok(())
+    let wrong = listed
+        .iter()
+        .filter(|one| one.is_wrong())
+        .map(|one| one.name.as_str());
+    let wrong: Vec<&str> = wrong.collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(format!("do not use: {}", wrong.join(", ")).into())
+}
+
+fn look_at(named: NamedDevice, check: bool) -> Listed {
+    let NamedDevice { name, device } = named;
+    let keeps = BaseDtype::ALL
+        .into_iter()
+        .filter(|dtype| dtype.check(&device).is_ok());
+    let check = check.then(|| {
+        let error = self_test(&device).err();
+        Check {
+            passed: error.is_none(),
+            error: error.map(|error| error.to_string()),
+        }
+    });
+    Listed {
+        description: device_description(&device),
+        base_dtypes: keeps.collect(),
+        check,
+        name,
+    }
+}
+
+impl Listed {
+    fn is_wrong(&self) -> bool {
+        self.check.as_ref().is_some_and(|check| !check.passed)
+    }
+
+    fn line(&self) -> String {
+        let dtypes: Vec<String> = self.base_dtypes.iter().map(BaseDtype::to_string).collect();
+        let mut line = self.name.clone();
+        if let Some(description) = &self.description {
+            line += &format!(", {description}");
+        }
+        line += &format!(": a base in {}", dtypes.join(", "));
+        match &self.check {
+            Some(Check {
+                error: Some(error), ..
+            }) => line += &format!("; does not compute as it should: {error}"),
+            Some(_) => line += "; computes as it should",
+            None => {}
+        }
+        line
+    }
 }

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use mtlora::core::devices;
 use mtlora::models::{
     CausalConfig, ClassifierConfig, ClassifierModelConfig, GenerationConfig, ModelConfig,
     ModelFamilies, PeftAdapter, TextConfig,
@@ -15,6 +14,7 @@ use mtlora::train::{
 
 use crate::cli::console::output;
 use crate::cli::hub;
+use crate::cli::model::device;
 use crate::cli::model::finished::{self, CheckpointArgs};
 use crate::cli::model::head::{Head, HeadOf};
 use crate::cli::settings::defaults::Defaults;
@@ -24,17 +24,6 @@ use crate::cli::text::encoding;
 
 /// The seed of a head that neither the model nor the adapter has.
 const SEED: u64 = 0;
-
-/// The name of the device: `wanted`, or the first device.
-pub(crate) fn device_name(wanted: Option<&str>) -> Result<String, &'static str> {
-    match wanted {
-        Some(name) => Ok(name.to_string()),
-        None => {
-            let first = devices().into_iter().next();
-            Ok(first.ok_or("this build has no backend")?.name)
-        }
-    }
-}
 
 /// Reads the adapter in a folder, and prints its unknown fields, which are ignored.
 pub(crate) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
@@ -192,7 +181,7 @@ fn on_model(
     device: Option<&str>,
 ) -> Result<TrainedModel, Box<dyn Error>> {
     let adapter = read(&folder)?;
-    let device = device_name(device)?;
+    let device = device::name_or_default(device)?;
     let run = if Run::is_in(&folder) {
         Some(Run::open(&folder)?.1.typed())
     } else {

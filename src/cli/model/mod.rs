@@ -1,6 +1,7 @@
 //! The model and adapter that a command works on.
 
 pub(crate) mod adapted;
+pub(crate) mod device;
 pub(crate) mod finished;
 pub(crate) mod head;
 pub(crate) mod notes;

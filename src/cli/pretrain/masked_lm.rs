@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use mtlora::core::{device, devices};
 use mtlora::models::{
     MaskedLm, ModelFamilies, ModelSizes, TextConfig, TextEncoder, train_tokenizer, write_tokenizer,
 };
@@ -14,6 +13,7 @@ use mtlora::train::{PretrainOptions, PretrainProgress, pretrain};
 use serde_json::json;
 
 use crate::cli::console::output;
+use crate::cli::model::device;
 use crate::cli::pretrain::causal;
 use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
@@ -139,17 +139,7 @@ pub(crate) struct Made {
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     let lines = lines(&args)?;
-    let device = match &args.device {
-        Some(name) => device(name)?,
-        None => {
-            devices()
-                .into_iter()
-                .next()
-                .ok_or("this build has no backend")?
-                .device
-        }
-    }
-    .autodiff();
+    let device = device::open(&device::name_or_default(args.device.as_deref())?)?.autodiff();
     let start = Instant::now();
     let made = match args.architecture {
         Kind::MaskedLm if args.tokenizer.is_some() => {

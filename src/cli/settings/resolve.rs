@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use mtlora::core::devices;
 use mtlora::models::{
     AdapterConfig, CausalConfig, CausalModelConfig, ClassifierConfig, GenerationConfig, TextConfig,
 };
@@ -14,6 +13,7 @@ use mtlora::train::{
 };
 
 use crate::cli::hub;
+use crate::cli::model::device;
 use crate::cli::model::finished;
 use crate::cli::model::head::{Head, HeadOf};
 use crate::cli::settings::defaults::{self, Defaults, LABEL_SMOOTHING, NONE};
@@ -68,13 +68,7 @@ impl Settings {
             }
             Ok(())
         })?;
-        let device = match self.device.clone() {
-            Some(name) => name,
-            None => match devices().into_iter().next() {
-                Some(first) => first.name,
-                None => return Err("this build has no backend; build with --features flex".into()),
-            },
-        };
+        let device = device::name_or_default(self.device.as_deref())?;
         let place = Place {
             model,
             data,

@@ -2,7 +2,6 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use mtlora::core::{device, devices};
 use mtlora::models::{CausalConfig, CausalLm, CausalText, GenerationConfig, TextConfig};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::registry;
@@ -18,6 +17,7 @@ use crate::cli::console::progress::Counter;
 use crate::cli::hub;
 use crate::cli::model::adapted;
 use crate::cli::model::adapted::{Generator, Source, TrainedModel};
+use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
 use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
@@ -93,7 +93,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 model: model.clone(),
             };
             let trained = adapted::source(source, name)?.generator()?;
-            let device = device(args.device.as_deref().unwrap_or(&trained.device))?;
+            let device = device::open(args.device.as_deref().unwrap_or(&trained.device))?;
             let Generator {
                 spec,
                 decoding,
@@ -111,13 +111,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             )
         }
         Some(folder) => {
-            let device = match &args.device {
-                Some(name) => device(name)?,
-                None => {
-                    let first = devices().into_iter().next();
-                    first.ok_or("this build has no backend")?.device
-                }
-            };
+            let device = device::open(&device::name_or_default(args.device.as_deref())?)?;
             let folder = &hub::model(folder, None, |folder| {
                 drop(CausalConfig::from_folder(folder)?);
                 Ok(())
@@ -194,7 +188,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
             row.text = task.input(table, row.line, &row.text)?;
         }
     }
-    let device = device(wanted.unwrap_or(&adapters[0].trained.device))?;
+    let device = device::open(wanted.unwrap_or(&adapters[0].trained.device))?;
     let options = adapters.iter().map(|one| WriteOptions {
         decoding: args
             .decoding

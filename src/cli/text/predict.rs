@@ -2,7 +2,6 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use mtlora::core::device;
 use mtlora::train::{
     DataError, Example, FitError, Input, InputColumns, ModelSpec, Objective, Pairs, RoutedColumns,
     RoutedRow, RunError, load_classifiers, predict, predict_routed, read_input_lines, read_inputs,
@@ -13,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::console::output;
 use crate::cli::model::adapted;
 use crate::cli::model::adapted::{Classifier, Source, TrainedModel};
+use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
 use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
@@ -100,7 +100,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             target: None,
         })
         .collect();
-    let device = device(args.device.as_deref().unwrap_or(&model.device))?;
+    let device = device::open(args.device.as_deref().unwrap_or(&model.device))?;
     let Classifier { spec, run } = &model.model;
     let parts = spec.load(&model.folder, &device)?;
     let name = args.input.as_ref().map(|path| path.display().to_string());
@@ -179,7 +179,7 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let table = several::table(args.input.as_deref())?;
     let rows = read_routed(table, columns, &names)?;
     let rows = as_trained(rows, &adapters, table, columns.pair.is_some())?;
-    let device = device(
+    let device = device::open(
         args.device
             .as_deref()
             .unwrap_or(&adapters[0].trained.device),

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use mtlora::core::device;
 use mtlora::train::{
     ClassificationData, ClassificationRun, Example, ModelSpec, RunConfig, RunResults, Started,
     Task, class_counts, class_warnings, train,
@@ -10,6 +9,7 @@ use mtlora::train::{
 
 use crate::cli::console::output;
 use crate::cli::console::progress::Progress;
+use crate::cli::model::device;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::begin::Begin;
@@ -36,7 +36,7 @@ pub(super) fn run(
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
     config.checkpoints.validate()?;
-    let device = device(&config.device)?.autodiff();
+    let device = device::open(&config.device)?.autodiff();
     let train_examples = task::read(task, &config.data.folder, task.train_split())?;
     let dev_examples = task::read(task, &config.data.folder, task.dev_split())?;
     let spec = config.model();

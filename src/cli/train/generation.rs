@@ -4,7 +4,6 @@ use std::error::Error;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use mtlora::core::device;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
     CausalData, GenerationRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, Run, RunConfig,
@@ -14,6 +13,7 @@ use mtlora::train::{
 use crate::cli::console::output;
 use crate::cli::console::progress::Progress;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
+use crate::cli::model::device;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::begin::Begin;
@@ -30,7 +30,7 @@ pub(super) fn run(
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
     config.checkpoints.validate()?;
-    let device = device(&config.device)?.autodiff();
+    let device = device::open(&config.device)?.autodiff();
     let records = task::read_records(task, &config.data.folder, &config.kind.train_split)?;
     let dev_records = task::read_records(task, &config.data.folder, task.dev_split())?;
     let spec = config.model();
@@ -149,7 +149,7 @@ fn final_scores(
     records: &[Record],
     run: &Run,
 ) -> Result<GenerationScores, Box<dyn Error>> {
-    let device = device(&config.device)?;
+    let device = device::open(&config.device)?;
     let parts = config.model().load(run.folder(), &device)?;
     let split = Split {
         task: task.name(),
