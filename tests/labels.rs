@@ -347,8 +347,7 @@ fn a_head_with_more_outputs_keeps_them_and_one_that_does_not_fit_can_be_replaced
     ]);
     assert!(said.contains("a regression needs one"), "{said}");
 
-    // If the training data has two of the head's three classes, the head is kept, and knows the third in the dev
-    // split.
+    // The training data has only two of the head's three classes, and the dev split has all. The head is kept.
     let two = trained.folder.path().join("two");
     fs::create_dir(&two).unwrap();
     let without: Vec<String> = rows

@@ -19,7 +19,7 @@ use common::{DATA, MODEL, mtlora, refused, small_data};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/facts");
-/// The environment variable with the number of SIGKILLs, in place of a handful.
+/// The environment variable that sets how often runs are killed; without it, a handful of times.
 const KILLS: &str = "MTLORA_KILLS";
 
 /// A folder with a run's data, and the flags of a short run that shows any fault in resuming: it has dropout,
@@ -402,8 +402,8 @@ fn a_disk_that_fills_up_leaves_what_was_saved() {
     let setup = Setup::classification();
     let (_, expected) = setup.undisturbed();
     let out = setup.path("full");
-    // The limit of a file's size lets the first checkpoints through, which hold the trained values once, but not the
-    // later ones, which hold the best state as well as the last.
+    // The limit on the size of a file is above that of the first checkpoints, which hold the trained values once, and
+    // below that of the later ones, which hold the best state as well as the last.
     let quoted: Vec<String> = setup
         .train(&out)
         .iter()

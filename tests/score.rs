@@ -103,7 +103,7 @@ fn dart_is_scored_as_by_its_scripts() {
 }
 
 #[test]
-fn a_table_is_printed() {
+fn scores_are_printed_as_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("texts.txt");
     std::fs::write(&file, "the cat sat on the mat\n").unwrap();

@@ -343,8 +343,8 @@ fn two_weights_train_independently() {
         .val()
         .grad(&grads)
         .unwrap();
-    // A token that is in no sequence has no gradient in the embeddings, but its logit gives its row of the output map
-    // one.
+    // A token that is in no sequence has no gradient in the embeddings, but its row of the output map has one, since
+    // its logit is in the loss.
     let unseen = (0..120)
         .find(|id| !sequences().concat().contains(id))
         .unwrap() as usize;
