@@ -1,14 +1,14 @@
-//! Where the masks of dropout come from.
+//! The random generator of dropout masks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::Device;
 
-/// Starts at a number made from the seed, and goes up by a constant with each mask.
+/// The state starts at a number made from the seed and increases by a constant with each mask.
 static STATE: AtomicU64 = AtomicU64::new(0);
 
-/// Starts everything random on `device`, and the masks of dropout on every device, from `seed`. The
-/// state is one for the process.
+/// Seeds everything random on `device`, and the dropout masks on all devices. The process has one state for the
+/// masks.
 pub fn seed(device: &Device, seed: u64) {
     device.seed(seed);
     STATE.store(mixed(seed), Ordering::Relaxed);

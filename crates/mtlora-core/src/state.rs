@@ -30,8 +30,8 @@ pub enum StateError {
     },
 }
 
-/// The values of every parameter whose path `wanted` accepts; the second argument tells whether it
-/// trains.
+/// The values of all parameters that `wanted` accepts. It is called with each parameter's path and whether the
+/// parameter is trainable.
 pub fn state<M: Module>(module: &M, wanted: impl Fn(&str, bool) -> bool) -> State {
     let mut state = State::new();
     each_parameter(module, |parameter| {

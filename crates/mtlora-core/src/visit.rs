@@ -1,9 +1,9 @@
-//! Going through a module's parameters by their paths.
+//! Visits the parameters of a module by their paths.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, FloatDType, Shape, Tensor, TensorData};
 
-/// The kind of module that a parameter is a field of, as far as this project tells kinds apart.
+/// The kind of module that a parameter is a field of, as far as this project distinguishes kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
     /// Burn's `Linear`.
@@ -15,7 +15,7 @@ pub enum Container {
 }
 
 impl Container {
-    /// The kind that has this container type, which is what Burn tells a visitor when it enters a module's field.
+    /// The kind for this container type, which Burn passes to a visitor when it enters a field of a module.
     pub fn of(container_type: &str) -> Self {
         match container_type {
             "Struct:Linear" => Container::Linear,

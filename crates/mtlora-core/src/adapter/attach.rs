@@ -161,7 +161,7 @@ fn is_kept(path: &str, modules_to_save: &[String]) -> bool {
 
 struct Attach<'a, T, F> {
     modules_to_save: &'a [String],
-    /// By the path of each weight to adapt, what its adapter is made from.
+    /// The data for each adapter, by the path of the weight that it adapts.
     plan: BTreeMap<String, T>,
     adapter: F,
 }

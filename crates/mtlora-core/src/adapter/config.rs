@@ -10,8 +10,8 @@ use crate::adapter::survey::{Adaptable, sides};
 use crate::adapter::targets::{Targets, ends_with_name};
 use crate::adapter::values::AdapterValues;
 
-/// A weight whose output is several projections of one width side by side, as GPT-2's `c_attn` is
-/// query, key and value; loralib's `enable_lora`.
+/// A weight whose output consists of several projections of the same width, as GPT-2's `c_attn` consists of query,
+/// key and value. It corresponds to loralib's `enable_lora`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FusedProjections {
     /// The module: its path or the ending of it.

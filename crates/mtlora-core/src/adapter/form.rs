@@ -41,7 +41,7 @@ impl AdapterForm {
 
     /// Shows the form to a visitor, as the name of an empty container.
     ///
-    /// This is the only way there is. Burn 0.22 keeps a reparameterization behind a private trait, and a visitor of a
+    /// There is no other way. Burn 0.22 keeps a reparameterization behind a private trait, and a visitor of a
     /// module sees its parameters and the names of its containers, and nothing else: no type, no field that is not a
     /// parameter. Only [`Param::reparameterization`](burn::module::Param::reparameterization) gives an [`Adapter`]
     /// with its form, and that needs the field of a model whose type is known. An integer parameter could hold the

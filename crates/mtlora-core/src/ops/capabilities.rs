@@ -40,8 +40,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Of a device on which every operation is its definition, and computation is queued: what is safe to assume of a
-    /// GPU.
+    /// The capabilities of a device that computes every operation by its definition and queues computations, which is
+    /// a safe assumption for a GPU.
     fn of_definitions<B: Backend>(device: &Device<B>) -> Self {
         let stores_bf16 = B::supports_dtype(device, DType::BF16);
         Self {
@@ -50,7 +50,7 @@ impl Capabilities {
             compiles_per_shape: true,
             seeded_dropout: false,
             stores_bf16,
-            // Burn packs the integers itself. Embeddings, which are kept in bfloat16 beside them, are another question.
+            // Burn packs the integers itself. Embeddings do not matter here, because they are kept in bfloat16.
             stores_int8: true,
             multiplies_bf16: B::dtype_usage(device, DType::BF16).contains(DTypeUsage::Accelerated),
             rounds_attention: false,
@@ -58,8 +58,8 @@ impl Capabilities {
         }
     }
 
-    /// Of the processor that runs the program, where operations are plain loops. It makes masks from seeds even
-    /// where it has no kernel: a mask costs it the same either way.
+    /// The capabilities of the processor that runs the program, where operations are plain loops. Dropout masks are
+    /// made from seeds even where there is no kernel, because this costs the same.
     pub(super) fn of_host<B: Backend>(device: &Device<B>) -> Self {
         Self {
             on_host: true,

@@ -11,7 +11,7 @@ pub(super) const MERGE: &str = "merge it in Python (`PeftModel.from_pretrained(b
 pub enum PeftType {
     /// Plain LoRA, which PEFT reads.
     Lora,
-    /// With a `T` of its own, or with fused projections.
+    /// An adapter with a `T`, or with fused projections.
     MtLora,
 }
 
@@ -64,8 +64,8 @@ pub struct AdapterConfig {
     pub method: AdapterMethod,
     /// MTLORA: which modules are fused projections, by the ends of their names.
     pub fused_projections: Vec<FusedProjections>,
-    /// Whether an adapter on GPT-2's token embeddings is one on its output map too, because the base has one weight
-    /// for both. For plain LoRA it follows from the modules.
+    /// Whether an adapter on GPT-2's token embedding is also one on its output map, because the base model has one
+    /// weight for both. For plain LoRA this follows from the modules.
     pub tie_word_embeddings: bool,
     /// Fields that are set and that this program does not know. Later versions of PEFT may write such fields.
     pub ignored: Vec<String>,

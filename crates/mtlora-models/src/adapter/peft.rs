@@ -120,9 +120,9 @@ impl PeftAdapter {
         write_files(folder, &self.config, tensors)
     }
 
-    /// The same update as plain LoRA, which PEFT reads: `T` folded into the factors, and the `g` fused
-    /// projections of rank `r` a LoRA of rank `g r`. Where GPT-2's embeddings are its output map, an adapter on them
-    /// is one on that too, which PEFT has apart.
+    /// The same update as plain LoRA, which PEFT can read. `T` is folded into the factors, and `g` fused projections
+    /// of rank `r` become one LoRA of rank `g r`. If GPT-2's token embedding is also its output map, an adapter on it
+    /// becomes one adapter on each, because PEFT treats them separately.
     ///
     /// # Errors
     /// When the factors' shapes do not multiply, or a value is not finite, with the module.

@@ -32,7 +32,7 @@ const FACTOR: &str = ".weight.mtlora.";
 pub struct TrainedFormat {
     /// The adapter's configuration, if there is an adapter.
     config: Option<AdapterConfig>,
-    /// Where each trained parameter goes, by Burn's path.
+    /// The place of each trained parameter in the files, by Burn's path.
     places: BTreeMap<String, Place>,
 }
 

@@ -53,7 +53,7 @@ pub struct Checkpoint {
 
 struct TensorFile {
     path: PathBuf,
-    /// Of a safetensors file.
+    /// The mapped file, for safetensors files.
     map: Option<Mmap>,
 }
 
@@ -65,7 +65,8 @@ struct Tensor {
 }
 
 enum Bytes {
-    /// In the mapped file; checked to lie within it and to be as many as dtype and shape need.
+    /// A range of the mapped file. It has been checked to lie within the file and to have the size of dtype and
+    /// shape.
     Mapped(Range<usize>),
     Pickled(Pickled),
 }
@@ -361,7 +362,7 @@ impl Checkpoint {
         self.values(name, tensor)
     }
 
-    /// Whether two tensors are there with the same shape and the same values.
+    /// Whether two tensors exist and have the same shape and values.
     ///
     /// # Errors
     /// As [`Self::read_f32`].

@@ -171,7 +171,7 @@ impl Notes<'_> {
             self.add(
                 TOKENIZER_FILE,
                 format!(
-                    "its post_processor adds {} around a text, which is not done here: a GPT-2 model reads only the \
+                    "its post_processor adds {} around a text, which is not done here: a causal model reads only the \
                      tokens of the text itself",
                     listed(&tokens)
                 ),

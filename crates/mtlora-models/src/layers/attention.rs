@@ -42,10 +42,10 @@ pub struct AttentionSpec {
     pub score_bias: ScoreBias,
 }
 
-/// A kind of attention that is not computed.
+/// An unsupported or invalid kind of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttentionError {
-    /// Without heads, or without width.
+    /// The number of heads or their width is 0.
     #[error("attention with {heads} heads of width {head_width}: both must be at least 1")]
     Empty {
         /// Heads of the query.
@@ -184,7 +184,8 @@ impl Attention {
         }
     }
 
-    /// Of one new token a row over a key-value cache; each row sees the places of its context.
+    /// The attention of one new token per row over a key-value cache. Each row attends to the positions of its
+    /// context.
     ///
     /// # Shapes
     /// - `query`, output: `[rows, heads * head_width]`

@@ -1,4 +1,4 @@
-//! Where a layer's attention happens, so that a layer is written once for training and for decoding.
+//! The context of a layer's attention. It allows a layer to be written once for both training and decoding.
 
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
@@ -6,7 +6,7 @@ use mtlora_core::{ActivationDtype, SequenceOffsets};
 
 use super::attention::{Attention, Projections};
 
-/// What a layer's attention looks at: the sequences of a batch, or the new tokens and a key-value cache.
+/// The tokens that a layer's attention attends to: the sequences of a batch, or the new tokens and a key-value cache.
 pub trait AttentionContext {
     /// The attention of the next layer: `[tokens, heads * head_width]`. `dropout` acts on the probabilities while
     /// training, and `saved` says how query, key and value are kept for the backward pass.

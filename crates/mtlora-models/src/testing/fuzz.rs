@@ -168,7 +168,7 @@ fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Where a zip file has the contents of the entry whose name ends in `name`, and where their CRC.
+/// The places of the contents and of the CRC of the zip entry whose name ends in `name`.
 fn entry(zip: &[u8], name: &[u8]) -> (std::ops::Range<usize>, usize) {
     let number = |at: usize, bytes: usize| {
         zip[at..at + bytes]
@@ -182,7 +182,7 @@ fn entry(zip: &[u8], name: &[u8]) -> (std::ops::Range<usize>, usize) {
         .unwrap();
     let local = number(central + 42, 4);
     let start = local + 30 + number(local + 26, 2) + number(local + 28, 2);
-    // The header before the contents has none: torch.save writes it behind them, where it is not read.
+    // The header before the contents has no CRC: torch.save writes it after them, where it is not read.
     (start..start + number(central + 20, 4), central + 16)
 }
 

@@ -155,10 +155,10 @@ impl Default for AdaLoraSchedule {
 }
 
 impl AdaLoraSchedule {
-    /// Checks each number's range, for a training of `steps` steps.
+    /// Checks the range of each number, for a training of `steps` steps.
     ///
     /// # Errors
-    /// With the first that is out of it.
+    /// When a number is out of range; the error names the first.
     pub fn check(&self, steps: usize) -> Result<(), HookError> {
         let fraction = |value: f64| value > 0.0 && value < 1.0;
         let pruned = steps.saturating_sub(self.final_steps);
@@ -239,13 +239,13 @@ impl AdaLoraSchedule {
 /// The averages from which the elements of one factor are scored.
 #[derive(Clone, Debug)]
 struct Averages {
-    /// Of `|value * gradient|`.
+    /// The average of `|value * gradient|`.
     sensitivity: Tensor<2>,
-    /// Of the difference between that and its average.
+    /// The average of the difference between `|value * gradient|` and its average.
     uncertainty: Tensor<2>,
 }
 
-/// The names of the two in a state, and of the mask's.
+/// The names of both averages and of the mask in a state.
 const SENSITIVITY: &str = "sensitivity";
 const UNCERTAINTY: &str = "uncertainty";
 const KEPT: &str = "kept";
@@ -255,7 +255,7 @@ const KEPT: &str = "kept";
 pub struct AdaLoraHooks {
     schedule: AdaLoraSchedule,
     steps: usize,
-    /// By the factor's path; empty again once the mask stays as it is.
+    /// The averages of each factor, by its path; empty again when the mask no longer changes.
     averages: BTreeMap<String, Averages>,
     /// The gradients of the step that is being made, by the factor's path.
     gradients: BTreeMap<String, Tensor<2>>,
@@ -325,8 +325,8 @@ impl AdaLoraHooks {
         Some(e.reshape([total_rank]) + vectors)
     }
 
-    /// For each `e`, by its path, which of its values are masked when `budget` triplets are left of all: those with the
-    /// lowest scores over all adapters. Empty where none is masked.
+    /// The mask of each `e`, by its path, when `budget` triplets are kept: the values with the lowest scores over all
+    /// adapters are masked. Empty if none is masked.
     fn masked(&self, adapters: &Adapters, budget: usize) -> BTreeMap<String, Tensor<2, Bool>> {
         let scores: Vec<(String, Tensor<1>)> = adapters
             .iter()

@@ -1,21 +1,21 @@
-//! In which precision inputs are kept for the backward pass.
+//! The precision in which inputs are kept for the backward pass.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 
-/// In which precision an operation keeps its input for the backward pass.
+/// The precision in which an operation keeps its input for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ActivationDtype {
-    /// As it is, without a copy.
+    /// The input is kept as it is, without a copy.
     #[default]
     F32,
-    /// Rounded to bfloat16, in half the memory. This changes gradients by the rounding. It changes outputs of
-    /// attention alone: where [`Capabilities::rounds_attention`](crate::Capabilities::rounds_attention) holds, attention
-    /// rounds the factors of its products (query, key, value and probabilities) to bfloat16 in the forward pass as well
-    /// as in the backward pass. Sums stay in 32-bit floats. All other operations read their input as it is in the forward
-    /// pass.
+    /// The input is rounded to bfloat16, which halves its memory. This changes gradients by the rounding. Of the
+    /// outputs it changes only those of attention: where
+    /// [`Capabilities::rounds_attention`](crate::Capabilities::rounds_attention) holds, attention rounds the factors
+    /// of its products (query, key, value and probabilities) to bfloat16 in the forward pass as well as in the
+    /// backward pass. Sums stay in 32-bit floats. All other operations use the exact input in the forward pass.
     Bf16,
 }
 

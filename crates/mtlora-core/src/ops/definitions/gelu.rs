@@ -13,12 +13,12 @@ use std::f64::consts::{FRAC_2_SQRT_PI, SQRT_2};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar};
 
-/// Which function `gelu` is.
+/// The variant of the GELU function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gelu {
-    /// With the error function: PyTorch's `gelu`, BERT's and RoBERTa's.
+    /// The exact variant with the error function, as PyTorch's `gelu`; BERT and RoBERTa use it.
     Erf,
-    /// With the hyperbolic tangent: `gelu_new`, GPT-2's.
+    /// The approximation with the hyperbolic tangent, `gelu_new`; GPT-2 uses it.
     Tanh,
 }
 

@@ -51,7 +51,7 @@ fn tasks(layout: &AttentionLayout) -> Vec<Task> {
 #[derive(Clone, Copy)]
 struct Sequences<'a> {
     values: &'a [f32],
-    /// From a row to the next: more than its width where others lie beside it.
+    /// The distance from one row to the next, which is larger than the row's width if other rows lie beside it.
     stride: usize,
     head_dim: usize,
 }

@@ -14,11 +14,11 @@ use crate::packed_batch::PackedBatch;
 /// The head of `RobertaForSequenceClassification` or `BertForSequenceClassification`.
 #[derive(Module, Debug)]
 pub struct ClassificationHead {
-    /// RoBERTa's hidden map, followed by tanh. BERT has its pooler in the encoder.
+    /// RoBERTa's hidden layer, followed by tanh. BERT uses the pooler of the encoder instead.
     pub dense: Option<Linear>,
-    /// To the labels: `[hidden, labels]`.
+    /// The output layer: `[hidden, labels]`.
     pub out_proj: Linear,
-    /// Before each map.
+    /// Dropout before each linear map.
     pub dropout: Dropout,
 }
 
@@ -33,7 +33,7 @@ impl ClassificationHead {
         }
     }
 
-    /// A head of the same kind with this number of outputs, whose values are zero.
+    /// A head of the same kind with `labels` outputs, whose values are zero.
     fn with_outputs(&self, labels: usize, device: &Device) -> Self {
         let [hidden, _] = self.out_proj.weight.lazy_shape().dims();
         Self {
@@ -58,7 +58,7 @@ impl ClassificationHead {
 /// An encoder with a classification or regression head.
 #[derive(Module, Debug)]
 pub struct EncoderClassifier {
-    /// `roberta` or `bert` in the checkpoint.
+    /// The encoder, named `roberta` or `bert` in checkpoints.
     pub base: Encoder,
     /// The head.
     pub classifier: ClassificationHead,

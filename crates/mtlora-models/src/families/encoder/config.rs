@@ -15,71 +15,73 @@ use crate::files::names::CONFIG_FILE;
 use crate::layers::activation::Activation;
 use crate::layers::attention::{Attention, AttentionSpec};
 
-/// The sizes that a new encoder is made from; see [`EncoderConfig::new`].
+/// The sizes of a new encoder; see [`EncoderConfig::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncoderSizes {
-    /// Tokens in the vocabulary.
+    /// The number of tokens in the vocabulary.
     pub vocab_size: usize,
-    /// Width of the hidden states.
+    /// The width of the hidden states.
     pub hidden_size: usize,
-    /// Layers.
+    /// The number of layers.
     pub num_hidden_layers: usize,
-    /// Attention heads of a layer; must divide `hidden_size`.
+    /// The number of attention heads in a layer, which must divide `hidden_size`.
     pub num_attention_heads: usize,
-    /// Width between the two feed-forward layers.
+    /// The width of the feed-forward hidden layer.
     pub intermediate_size: usize,
-    /// The longest sequence, in tokens with the special ones.
+    /// The maximum length of a sequence in tokens, including special tokens.
     pub max_tokens: usize,
 }
 
-/// An encoder's configuration. Fields are named as in config.json; [`Self::to_json`] writes them back and keeps
-/// every other field of the file it was read from.
+/// The configuration of an encoder. The fields are named as in config.json. [`Self::to_json`] writes them back and
+/// keeps all other fields of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderConfig {
-    /// From `model_type`.
+    /// The architecture, from `model_type`.
     pub architecture: Architecture,
-    /// Rows of the word embedding.
+    /// The number of rows of the word embedding.
     pub vocab_size: usize,
-    /// Width of the hidden states.
+    /// The width of the hidden states.
     pub hidden_size: usize,
-    /// Layers.
+    /// The number of layers.
     pub num_hidden_layers: usize,
-    /// Attention heads of a layer; divides `hidden_size`.
+    /// The number of attention heads in a layer, which divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Width between the two feed-forward layers.
+    /// The width of the feed-forward hidden layer.
     pub intermediate_size: usize,
-    /// The nonlinearity between them.
+    /// The activation function of the feed-forward part.
     pub hidden_act: Activation,
-    /// Dropout of embeddings and layer outputs: a probability, below 1.
+    /// The dropout probability of embeddings and layer outputs; at least 0 and below 1.
     pub hidden_dropout_prob: f64,
-    /// Dropout of the attention probabilities: a probability, below 1.
+    /// The dropout probability of the attention probabilities; at least 0 and below 1.
     pub attention_probs_dropout_prob: f64,
-    /// Dropout in the classification head; where absent, `hidden_dropout_prob`: see [`Self::head_dropout`].
+    /// The dropout probability in the classification head; `None` means `hidden_dropout_prob`. See
+    /// [`Self::head_dropout`].
     pub classifier_dropout: Option<f64>,
-    /// Rows of the position embedding; for RoBERTa more than the longest sequence: see [`Self::max_tokens`].
+    /// The number of rows of the position embedding. RoBERTa has more of them than a sequence can have tokens; see
+    /// [`Self::max_tokens`].
     pub max_position_embeddings: usize,
-    /// Rows of the token-type embedding.
+    /// The number of rows of the token-type embedding.
     pub type_vocab_size: usize,
-    /// What LayerNorm adds to the variance.
+    /// The constant that layer norms add to the variance.
     pub layer_norm_eps: f64,
-    /// The padding token's id.
+    /// The id of the padding token.
     pub pad_token_id: usize,
-    /// Standard deviation of the normal distribution that fresh weights are drawn from.
+    /// The standard deviation of the normal distribution from which new weights are drawn.
     pub initializer_range: f64,
-    /// The labels' names, by label number; from `id2label`, else `LABEL_0` and so on. Never empty.
+    /// The names of the labels in the order of the outputs, from `id2label`, or `LABEL_0` and so on. Never empty.
     pub labels: Vec<String>,
-    /// What the head predicts; where absent, [`Self::effective_problem_type`] tells.
+    /// The kind of prediction, if the file names it. See [`Self::effective_problem_type`].
     pub problem_type: Option<ProblemType>,
-    /// The class or classes that the tensors were saved from.
+    /// The classes from which the tensors were saved.
     pub architectures: Vec<String>,
-    /// The attention of every layer.
+    /// The attention of each layer.
     pub(crate) attention: Attention,
-    /// The file's own fields, in its order.
+    /// The original fields of the file, in their order.
     original: Map<String, Value>,
 }
 
 impl EncoderConfig {
-    /// Whether the last map of a masked language model's head is the word embeddings, which is the default.
+    /// Whether the output layer of a masked language model's head is the word embedding, which is the default.
     pub(crate) fn ties_word_embeddings(&self) -> bool {
         self.original.get("tie_word_embeddings") != Some(&Value::Bool(false))
     }
@@ -87,13 +89,13 @@ impl EncoderConfig {
     /// Reads `config.json` of a model folder.
     ///
     /// # Errors
-    /// No folder, no such file, no JSON, an unsupported architecture, a field missing or out of range. Each names the
-    /// file and the field.
+    /// If there is no such folder or file, it is not JSON, the architecture is not supported, or a field is missing
+    /// or out of range. The error names the file and the field.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         Self::from_file(&ConfigFile::open(folder)?)
     }
 
-    /// Reads the bytes of a `config.json`; `path` is for the messages.
+    /// Reads the bytes of a `config.json`; `path` is used only in messages.
     ///
     /// # Errors
     /// As [`Self::from_folder`].
@@ -101,11 +103,11 @@ impl EncoderConfig {
         Self::from_file(&ConfigFile::from_bytes(path, bytes)?)
     }
 
-    /// A new configuration with the published defaults of its architecture: dropout 0.1, GELU, weights drawn with a
-    /// standard deviation of 0.02, the class with a masked-language-model head.
+    /// A new configuration with the published defaults of its architecture: dropout 0.1, GELU, weights with a
+    /// standard deviation of 0.02, and the class with a masked-language-model head.
     ///
     /// # Errors
-    /// A size out of range, or heads that do not divide the hidden size.
+    /// If a size is out of range, or the number of heads does not divide the hidden size.
     pub fn new(architecture: Architecture, sizes: EncoderSizes) -> Result<Self, ModelError> {
         let (pad, eps, types) = match architecture {
             Architecture::Roberta => (1, 1e-5, 1),
@@ -182,7 +184,7 @@ impl EncoderConfig {
                 format!("is {num_attention_heads}, which does not divide hidden_size, {hidden_size}; one of the two is wrong"),
             ));
         }
-        // What these files may leave out has its default from the published configuration classes.
+        // Fields that these files may omit have the defaults of the published configuration classes.
         let pad_default = match architecture {
             Architecture::Roberta => 1,
             Architecture::Bert => 0,
@@ -213,7 +215,8 @@ impl EncoderConfig {
             classifier_dropout: fields.number("classifier_dropout", dropout)?,
             max_position_embeddings,
             type_vocab_size: fields.size_or("type_vocab_size", 2, 1..=1 << 16)?,
-            // Below 1e-30 a 32-bit float is close to not holding it, and a constant row would be divided by zero.
+            // Below 1e-30 the constant is almost too small for a 32-bit float, and a constant row would be divided by
+            // zero.
             layer_norm_eps: fields
                 .number("layer_norm_eps", 1e-30..=1.0)?
                 .unwrap_or(1e-12),
@@ -230,7 +233,7 @@ impl EncoderConfig {
         })
     }
 
-    /// Outputs of the classification head.
+    /// The number of outputs of the classification head.
     pub fn num_labels(&self) -> usize {
         self.labels.len()
     }
@@ -245,7 +248,7 @@ impl EncoderConfig {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
     }
 
-    /// The position of a sequence's first token: RoBERTa counts from one after its padding token's id, BERT from 0.
+    /// The position of a sequence's first token. RoBERTa counts from the padding token's id plus one, BERT from 0.
     pub(crate) fn first_position(&self) -> usize {
         match self.architecture {
             Architecture::Roberta => self.pad_token_id + 1,
@@ -253,13 +256,14 @@ impl EncoderConfig {
         }
     }
 
-    /// The longest sequence that has positions, in tokens with the special ones.
+    /// The maximum length of a sequence in tokens, including special tokens.
     pub fn max_tokens(&self) -> usize {
         self.max_position_embeddings
             .saturating_sub(self.first_position())
     }
 
-    /// What the head predicts: as the file says, else regression for one label and one label of several for more.
+    /// The kind of prediction: that of the file, or else regression for one label, and one label out of several for
+    /// more.
     pub fn effective_problem_type(&self) -> ProblemType {
         self.problem_type.unwrap_or(if self.labels.len() == 1 {
             ProblemType::Regression
@@ -268,10 +272,10 @@ impl EncoderConfig {
         })
     }
 
-    /// The same encoder with a classification head for `labels` (for regression: one name).
+    /// The same encoder with a classification head for `labels`; a regression has one name.
     ///
     /// # Errors
-    /// No labels, or more than 100,000.
+    /// If there are no labels, or more than 100,000.
     pub fn with_classifier(
         mut self,
         labels: Vec<String>,
@@ -300,8 +304,9 @@ impl EncoderConfig {
         self
     }
 
-    /// The configuration as the text of a config.json: the fields above as they are now, all others as they were
-    /// read. The element type is set to float32, as [`write_checkpoint`](crate::files::save::write_checkpoint) writes.
+    /// The configuration as the text of a config.json. The fields above have their current values, and all others
+    /// those of the file. The element type is set to float32, in which
+    /// [`write_checkpoint`](crate::files::save::write_checkpoint) writes weights.
     pub fn to_json(&self) -> String {
         let mut map = self.original.clone();
         let mut set = |key: &str, value: Value| map.insert(key.to_string(), value);
@@ -339,7 +344,7 @@ impl EncoderConfig {
                 .map(|(id, label)| (label.clone(), json!(id)))
                 .collect(),
         );
-        // Several names mean the same nonlinearity; the file's own is kept.
+        // Several names mean the same activation function; that of the file is kept.
         let named = map.get("hidden_act").and_then(Value::as_str);
         if named.and_then(Activation::from_name) != Some(self.hidden_act) {
             map.insert("hidden_act".to_string(), json!(self.hidden_act.name()));
@@ -401,9 +406,9 @@ impl TextConfig for EncoderConfig {
     }
 }
 
-/// What only an encoder's configuration has.
+/// The checks that only an encoder's configuration needs.
 impl Fields<'_> {
-    /// Refuses what these architectures can also be, and what would quietly give other numbers here.
+    /// Refuses variants of these architectures that are not supported, because their results would silently be wrong.
     fn refuse_variants(&self) -> Result<(), ModelError> {
         self.refuse_other_models()?;
         let field = "position_embedding_type";

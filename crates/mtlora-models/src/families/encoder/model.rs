@@ -1,7 +1,7 @@
 //! The encoder that RoBERTa and BERT share, on packed batches.
 //!
-//! Field names follow the modules of Hugging Face's models, so that a path ends as PEFT's users
-//! know it: `query`, `value`, `attention.output.dense`, `intermediate.dense`, ...
+//! The fields are named like Hugging Face's modules, so that paths end as users of PEFT expect: `query`, `value`,
+//! `attention.output.dense`, `intermediate.dense`, ...
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
@@ -17,7 +17,7 @@ use crate::layers::layer_norm::LayerNorm;
 use crate::layers::weights::{zero_embedding, zero_linear};
 use crate::packed_batch::PackedBatch;
 
-/// Token, position and type embeddings, summed and normalised.
+/// The sum of token, position and type embeddings, followed by a layer norm and dropout.
 #[derive(Module, Debug)]
 pub struct Embeddings {
     /// `[vocab_size, hidden]`
@@ -26,9 +26,9 @@ pub struct Embeddings {
     pub position_embeddings: Embedding,
     /// `[type_vocab_size, hidden]`
     pub token_type_embeddings: Embedding,
-    /// Over `hidden`.
+    /// The layer norm over the hidden size.
     pub layer_norm: LayerNorm,
-    /// After the norm.
+    /// Dropout after the layer norm.
     pub dropout: Dropout,
 }
 
@@ -53,7 +53,7 @@ impl Embeddings {
     }
 }
 
-/// Projections of the attention's inputs.
+/// The projections of query, key and value.
 #[derive(Module, Debug)]
 pub struct SelfAttention {
     /// `[hidden, hidden]`
@@ -62,9 +62,9 @@ pub struct SelfAttention {
     pub key: Linear,
     /// `[hidden, hidden]`
     pub value: Linear,
-    /// On the attention probabilities.
+    /// Dropout of the attention probabilities.
     pub dropout: Dropout,
-    /// Heads and their width.
+    /// The heads and their width.
     #[module(skip)]
     pub attention: Attention,
 }
@@ -81,14 +81,14 @@ impl SelfAttention {
     }
 }
 
-/// A linear map, dropout, the residual, and the norm after it.
+/// A linear map with dropout, the residual connection, and a layer norm after it.
 #[derive(Module, Debug)]
 pub struct Output {
-    /// To `hidden`.
+    /// The linear map: `[input, hidden]`.
     pub dense: Linear,
-    /// Before the residual.
+    /// Dropout before the residual connection.
     pub dropout: Dropout,
-    /// Over `hidden`.
+    /// The layer norm over the hidden size.
     pub layer_norm: LayerNorm,
 }
 
@@ -110,18 +110,18 @@ impl Output {
 /// Attention with its output projection.
 #[derive(Module, Debug)]
 pub struct AttentionBlock {
-    /// `self` in the checkpoint.
+    /// The attention, named `self` in checkpoints.
     pub self_: SelfAttention,
-    /// From `hidden` to `hidden`.
+    /// The output projection: `[hidden, hidden]`.
     pub output: Output,
 }
 
-/// The widening half of the feed-forward block.
+/// The first linear map of the feed-forward part, with its activation function.
 #[derive(Module, Debug)]
 pub struct Intermediate {
     /// `[hidden, intermediate_size]`
     pub dense: Linear,
-    /// The nonlinearity.
+    /// The activation function.
     #[module(skip)]
     pub activation: Activation,
 }
@@ -135,11 +135,11 @@ impl Intermediate {
 /// One transformer layer.
 #[derive(Module, Debug)]
 pub struct Layer {
-    /// Attention over each sequence.
+    /// The attention within each sequence.
     pub attention: AttentionBlock,
-    /// First half of the feed-forward block.
+    /// The first map of the feed-forward part.
     pub intermediate: Intermediate,
-    /// Second half.
+    /// The second map of the feed-forward part.
     pub output: Output,
 }
 
@@ -170,7 +170,7 @@ impl Layer {
         self.feed_forward(context, hidden)
     }
 
-    /// Only the rows `starts`: all that a classifier reads of the last layer.
+    /// Computes only the rows `starts`, the first tokens, which are all that a classifier needs of the last layer.
     fn forward_first(&self, hidden: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
         let context = self.attention.self_.forward(hidden.clone(), &batch.offsets);
         self.feed_forward(
@@ -186,14 +186,14 @@ impl Layer {
     }
 }
 
-/// The layers.
+/// The layers of the encoder.
 #[derive(Module, Debug)]
 pub struct Layers {
-    /// From the first to the last.
+    /// The layers, in order.
     pub layer: Vec<Layer>,
 }
 
-/// BERT's map of the first token's hidden state, trained before the head was.
+/// BERT's map of the first token's hidden state, which is pre-trained, unlike the head.
 #[derive(Module, Debug)]
 pub struct Pooler {
     /// `[hidden, hidden]`
@@ -215,16 +215,16 @@ impl Pooler {
 /// RoBERTa or BERT without a head.
 #[derive(Module, Debug)]
 pub struct Encoder {
-    /// What the tokens become.
+    /// The embeddings.
     pub embeddings: Embeddings,
     /// The layers.
     pub encoder: Layers,
-    /// Where a classifier of this architecture reads through one.
+    /// BERT's pooler; `None` if the model has none or its head does not use it.
     pub pooler: Option<Pooler>,
 }
 
 impl Encoder {
-    /// An encoder whose weights are all zero: a checkpoint or random values take their place.
+    /// An encoder whose weights are all zero, for a checkpoint or random values to replace.
     pub(crate) fn new(config: &EncoderConfig, device: &Device) -> Self {
         let layers = 0..config.num_hidden_layers;
         Self {
@@ -253,8 +253,8 @@ impl Encoder {
         states
     }
 
-    /// The last hidden state of each sequence's first token: `[sequences, hidden]`. The last layer
-    /// computes no other row after its attention.
+    /// The last hidden state of each sequence's first token: `[sequences, hidden]`. After its attention the last
+    /// layer computes only these rows.
     pub fn first_tokens(&self, batch: &PackedBatch) -> Tensor<2> {
         let embedded = self.embeddings.forward(batch);
         let Some((last, layers)) = self.encoder.layer.split_last() else {
@@ -266,7 +266,7 @@ impl Encoder {
         last.forward_first(hidden, batch)
     }
 
-    /// Logits over the vocabulary from hidden states: `hidden Wᵀ`, `W` the word embeddings.
+    /// The logits over the vocabulary, `hidden Wᵀ`, where `W` are the word embeddings.
     pub(crate) fn vocabulary(&self, hidden: Tensor<2>) -> Tensor<2> {
         hidden.matmul(self.embeddings.word_embeddings.weight.val().transpose())
     }

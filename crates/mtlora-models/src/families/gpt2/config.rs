@@ -13,60 +13,60 @@ use crate::layers::attention::{Attention, AttentionSpec};
 
 pub(super) const MODEL_TYPE: &str = "gpt2";
 
-/// The sizes that a new GPT-2 is made from; see [`Gpt2Config::new`].
+/// The sizes of a new GPT-2; see [`Gpt2Config::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gpt2Sizes {
-    /// Tokens in the vocabulary.
+    /// The number of tokens in the vocabulary.
     pub vocab_size: usize,
-    /// Width of the hidden states.
+    /// The width of the hidden states.
     pub n_embd: usize,
-    /// Layers.
+    /// The number of blocks.
     pub n_layer: usize,
-    /// Attention heads of a layer; must divide `n_embd`.
+    /// The number of attention heads in a block, which must divide `n_embd`.
     pub n_head: usize,
-    /// The longest sequence, in tokens.
+    /// The maximum length of a sequence in tokens.
     pub n_positions: usize,
-    /// The token between texts: GPT-2's `<|endoftext|>`.
+    /// The id of the end-of-text token, GPT-2's `<|endoftext|>`.
     pub end_of_text: u32,
 }
 
-/// A GPT-2's configuration. Fields are named as in config.json; [`Self::to_json`] writes them back
-/// and keeps every other field of the file it was read from.
+/// The configuration of a GPT-2. The fields are named as in config.json. [`Self::to_json`] writes them back and keeps
+/// all other fields of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpt2Config {
-    /// Rows of the token embedding.
+    /// The number of rows of the token embedding.
     pub vocab_size: usize,
-    /// The longest sequence, in tokens.
+    /// The maximum length of a sequence in tokens.
     pub n_positions: usize,
-    /// Width of the hidden states.
+    /// The width of the hidden states.
     pub n_embd: usize,
-    /// Layers.
+    /// The number of blocks.
     pub n_layer: usize,
-    /// Attention heads of a layer; divides `n_embd`.
+    /// The number of attention heads in a block, which divides `n_embd`.
     pub n_head: usize,
-    /// Width between the two feed-forward maps.
+    /// The width of the feed-forward hidden layer.
     pub n_inner: usize,
-    /// The nonlinearity between them.
+    /// The activation function of the feed-forward block.
     pub activation_function: Activation,
-    /// Dropout of what a block adds: a probability, below 1.
+    /// The dropout probability of the outputs of attention and feed-forward block; at least 0 and below 1.
     pub resid_pdrop: f64,
-    /// Dropout of the embeddings: a probability, below 1.
+    /// The dropout probability of the embeddings; at least 0 and below 1.
     pub embd_pdrop: f64,
-    /// Dropout of the attention probabilities: a probability, below 1.
+    /// The dropout probability of the attention probabilities; at least 0 and below 1.
     pub attn_pdrop: f64,
-    /// What layer norms add to the variance.
+    /// The constant that layer norms add to the variance.
     pub layer_norm_epsilon: f64,
-    /// Standard deviation of the normal distribution that fresh weights are drawn from.
+    /// The standard deviation of the normal distribution from which new weights are drawn.
     pub initializer_range: f64,
-    /// The token that ends a text; where the file has a list of them, the first.
+    /// The id of the token that ends a text; if the file has a list, its first.
     pub eos_token_id: u32,
-    /// Whether the output map is the token embeddings, one weight for both. A checkpoint with both tensors and
-    /// different values in them has an output map of its own in any case:
+    /// Whether the output map and the token embedding are one weight. If a checkpoint has both tensors with different
+    /// values, the model has a separate output map whatever this says; see
     /// [`Gpt2Lm::lm_head`](super::Gpt2Lm::lm_head).
     pub tie_word_embeddings: bool,
-    /// The attention of every block.
+    /// The attention of each block.
     pub(crate) attention: Attention,
-    /// The file's own fields, in its order.
+    /// The original fields of the file, in their order.
     original: Map<String, Value>,
 }
 
@@ -74,17 +74,17 @@ impl Gpt2Config {
     /// Reads `config.json` of a model folder.
     ///
     /// # Errors
-    /// No folder, no such file, no JSON, another architecture, a field missing or out of range.
-    /// Each names the file and the field.
+    /// If there is no such folder or file, it is not JSON, the architecture is another one, or a field is missing or
+    /// out of range. The error names the file and the field.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         Self::from_file(&ConfigFile::open(folder)?)
     }
 
-    /// A new configuration with the published defaults: dropout 0.1, `gelu_new`, weights drawn with
-    /// a standard deviation of 0.02.
+    /// A new configuration with the published defaults: dropout 0.1, `gelu_new`, and weights with a standard
+    /// deviation of 0.02.
     ///
     /// # Errors
-    /// A size out of range, or heads that do not divide the width.
+    /// If a size is out of range, or the number of heads does not divide the width.
     pub fn new(sizes: Gpt2Sizes) -> Result<Self, ModelError> {
         let fields = json!({
             "activation_function": "gelu_new",
@@ -182,7 +182,7 @@ impl Gpt2Config {
         })
     }
 
-    /// The same with `inner` values between the feed-forward maps, where that is given.
+    /// Sets the width of the feed-forward hidden layer if `inner` is given.
     pub(super) fn with_inner(mut self, inner: Option<usize>) -> Result<Self, ModelError> {
         let Some(inner) = inner else {
             return Ok(self);
@@ -191,8 +191,8 @@ impl Gpt2Config {
         Self::from_file(&ConfigFile::from_map(self.original))
     }
 
-    /// The configuration as the text of a config.json: the fields above as they are now, all others
-    /// as they were read. The element type is set to float32, which is what is written.
+    /// The configuration as the text of a config.json. The fields above have their current values, and all others
+    /// those of the file. The element type is set to float32, in which weights are written.
     pub fn to_json(&self) -> String {
         let mut map = self.original.clone();
         for (key, value) in [
@@ -204,7 +204,7 @@ impl Gpt2Config {
         ] {
             map.insert(key.to_string(), value);
         }
-        // Keep a list of end tokens, or an explicit null, as the file has it.
+        // A list of end tokens or an explicit null is kept as in the file.
         if !matches!(map.get("eos_token_id"), Some(Value::Array(_) | Value::Null)) {
             map.insert("eos_token_id".to_string(), json!(self.eos_token_id));
         }
@@ -217,7 +217,7 @@ impl Gpt2Config {
     }
 }
 
-/// The token that ends a text: the file's, the first of its list, or GPT-2's own.
+/// The id of the token that ends a text: that of the file, the first of its list, or GPT-2's default.
 fn end_of_text(fields: &Fields<'_>, last: usize) -> Result<usize, ModelError> {
     let field = "eos_token_id";
     match fields.get(field) {
@@ -233,7 +233,8 @@ fn end_of_text(fields: &Fields<'_>, last: usize) -> Result<usize, ModelError> {
 }
 
 impl Fields<'_> {
-    /// The name that the file has for a field of GPT-2's: the one that other architectures have goes before its own.
+    /// The name of a field in the file. If the file has the name that other architectures use, it takes precedence
+    /// over GPT-2's own.
     fn named(&self, own: &'static str, other: &'static str) -> &'static str {
         match self.get(other) {
             Some(_) => other,
@@ -242,7 +243,7 @@ impl Fields<'_> {
     }
 }
 
-/// Refuses what a GPT-2 can also be, and what would quietly give other numbers here.
+/// Refuses variants of GPT-2 that are not supported, because their results would silently be wrong.
 fn refuse_variants(fields: &Fields<'_>) -> Result<(), ModelError> {
     fields.refuse_other_models()?;
     for (field, supported) in [

@@ -1,4 +1,4 @@
-//! GPT-2 as one of the families.
+//! The model family of GPT-2.
 
 use burn::tensor::Device;
 
@@ -12,7 +12,7 @@ use crate::families::operations::OperationCounter;
 use crate::families::sizes::{ModelSizes, PublishedModel};
 use crate::files::checkpoint::Checkpoint;
 
-/// GPT-2.
+/// The model family of GPT-2.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gpt2Family;
 
@@ -25,7 +25,7 @@ impl ModelFamily for Gpt2Family {
         Some(self)
     }
 
-    /// Those of the paper's runs (arXiv 2403.07440).
+    /// The targets of the paper's runs (arXiv 2403.07440).
     fn default_targets(&self) -> DefaultTargets {
         DefaultTargets {
             targets: "c_attn,c_fc",
@@ -33,7 +33,7 @@ impl ModelFamily for Gpt2Family {
         }
     }
 
-    /// The smallest GPT-2: 124 million parameters.
+    /// The sizes of the smallest GPT-2, with 124 million parameters.
     fn published(&self) -> &[PublishedModel] {
         &[PublishedModel {
             name: "gpt2",
@@ -118,7 +118,7 @@ impl CausalModelConfig for Gpt2Config {
         tracked
     }
 
-    /// The output map is the token embeddings unless the model has one of its own.
+    /// The output map is the token embedding unless the model has a separate one.
     fn count_output_map(&self, counter: &mut dyn OperationCounter, rows: f64, tracked: bool) {
         let map = [self.n_embd, self.vocab_size];
         let is_apart = !self.tie_word_embeddings || counter.trains("lm_head");

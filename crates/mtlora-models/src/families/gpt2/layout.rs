@@ -1,11 +1,11 @@
-//! How GPT-2 is kept in Hugging Face's files.
+//! The layout of GPT-2's tensors in Hugging Face's files.
 
 use super::config::Gpt2Config;
 use crate::files::weights::CheckpointLayout;
 
-/// The token embeddings in a checkpoint.
+/// The name of the token embedding in a checkpoint.
 pub(super) const WORD_EMBEDDINGS: &str = "transformer.wte.weight";
-/// The output map in a checkpoint.
+/// The name of the output map in a checkpoint.
 pub(super) const OUTPUT_MAP: &str = "lm_head.weight";
 
 impl CheckpointLayout for Gpt2Config {
@@ -20,12 +20,12 @@ impl CheckpointLayout for Gpt2Config {
         }
     }
 
-    /// `Conv1D` keeps its weight as Burn's `Linear` does, `[in, out]`.
+    /// `Conv1D` stores its weight as `[in, out]`, as Burn's `Linear` does.
     fn transposes_linear(&self) -> bool {
         false
     }
 
-    /// The embedding is the output map too: a file may have it by either name, or by both.
+    /// A file may have a shared weight under the name of the embedding, of the output map, or of both.
     fn tied_names(&self, name: &str) -> &'static [&'static str] {
         match name {
             WORD_EMBEDDINGS if self.tie_word_embeddings => &[OUTPUT_MAP],
@@ -33,12 +33,13 @@ impl CheckpointLayout for Gpt2Config {
         }
     }
 
-    /// The output map, where it is the token embedding, and the causal masks of old files.
+    /// An output map that is the token embedding, and the causal masks of old files, are not parameters of the model.
     fn foreign(&self, name: &str) -> bool {
         name == OUTPUT_MAP || name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
     }
 
-    /// Maps into the residual stream start smaller, by the root of their number (section 2.3).
+    /// The initial weights of maps into the residual stream are divided by the square root of the number of these
+    /// maps (section 2.3).
     fn init_std(&self, path: &str) -> f64 {
         if path.contains("c_proj") {
             self.initializer_range / (2.0 * self.n_layer as f64).sqrt()

@@ -1,5 +1,5 @@
-//! The layers. Field names are those of Hugging Face's modules, so that a path ends as PEFT's users
-//! know it: `c_attn`, `c_proj`, `c_fc`.
+//! The layers of GPT-2. The fields are named like Hugging Face's modules, so that paths end as users of PEFT expect:
+//! `c_attn`, `c_proj`, `c_fc`.
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
@@ -22,15 +22,15 @@ use crate::layers::weights::{zero_embedding, zero_linear};
 /// Causal self-attention.
 #[derive(Module, Debug)]
 pub struct Attention {
-    /// Query, key and value side by side: `[n_embd, 3 n_embd]`.
+    /// The projections of query, key and value in one weight: `[n_embd, 3 n_embd]`.
     pub c_attn: Linear,
-    /// Back into the residual stream: `[n_embd, n_embd]`.
+    /// The output projection: `[n_embd, n_embd]`.
     pub c_proj: Linear,
-    /// On the attention probabilities.
+    /// Dropout of the attention probabilities.
     pub attn_dropout: Dropout,
-    /// On the output.
+    /// Dropout of the output.
     pub resid_dropout: Dropout,
-    /// Heads and their width.
+    /// The heads and their width.
     #[module(skip)]
     pub attention: attention::Attention,
 }
@@ -41,16 +41,16 @@ impl Attention {
     }
 }
 
-/// The feed-forward half of a block.
+/// The feed-forward part of a block.
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// `[n_embd, n_inner]`
     pub c_fc: Linear,
     /// `[n_inner, n_embd]`
     pub c_proj: Linear,
-    /// On the output.
+    /// Dropout of the output.
     pub dropout: Dropout,
-    /// The nonlinearity.
+    /// The activation function.
     #[module(skip)]
     pub activation: Activation,
 }
@@ -62,16 +62,16 @@ impl Mlp {
     }
 }
 
-/// One transformer block; its norms come before the two halves.
+/// A transformer block with layer norms before attention and before the feed-forward part.
 #[derive(Module, Debug)]
 pub struct Block {
-    /// Before attention.
+    /// The layer norm before attention.
     pub ln_1: LayerNorm,
-    /// The first half.
+    /// The attention.
     pub attn: Attention,
-    /// Before the feed-forward half.
+    /// The layer norm before the feed-forward part.
     pub ln_2: LayerNorm,
-    /// The second half.
+    /// The feed-forward part.
     pub mlp: Mlp,
 }
 
@@ -121,15 +121,15 @@ impl Block {
 /// GPT-2 without its output map.
 #[derive(Module, Debug)]
 pub struct Gpt2 {
-    /// Token embeddings, which are the output map too unless the model has one of its own: `[vocab_size, n_embd]`.
+    /// The token embedding, which is also the output map unless that is separate: `[vocab_size, n_embd]`.
     pub wte: Embedding,
-    /// Position embeddings: `[n_positions, n_embd]`.
+    /// The position embedding: `[n_positions, n_embd]`.
     pub wpe: Embedding,
-    /// On the sum of both.
+    /// Dropout of the sum of both embeddings.
     pub drop: Dropout,
-    /// The blocks, from the first to the last.
+    /// The blocks, in order.
     pub h: Vec<Block>,
-    /// The last norm.
+    /// The final layer norm.
     pub ln_f: LayerNorm,
 }
 
@@ -150,14 +150,15 @@ impl Gpt2 {
 /// GPT-2 with its output map: `GPT2LMHeadModel`.
 #[derive(Module, Debug)]
 pub struct Gpt2Lm {
-    /// `transformer` in the checkpoint.
+    /// The model without the output map, named `transformer` in checkpoints.
     pub transformer: Gpt2,
-    /// The output map, where it is not the token embeddings: `[vocab_size, n_embd]`, a row for each token as in those.
+    /// The separate output map, with one row per token as in the embedding: `[vocab_size, n_embd]`. `None` if the
+    /// output map is the token embedding.
     pub lm_head: Option<Embedding>,
 }
 
 impl Gpt2Lm {
-    /// A model whose values are all zero, with an output map of its own unless it is `tied` to the embeddings.
+    /// A model whose values are all zero. It has a separate output map unless it is `tied`.
     pub(super) fn empty(config: &Gpt2Config, tied: bool, device: &Device) -> Self {
         Self {
             transformer: Gpt2::new(config, device),
@@ -200,7 +201,7 @@ impl CausalModel for Gpt2Lm {
     }
 }
 
-/// Whether a checkpoint has both embeddings and output map, with different values.
+/// Whether a checkpoint has both the token embedding and the output map, with different values.
 pub(super) fn has_two(checkpoint: &Checkpoint, config: &Gpt2Config) -> Result<bool, ModelError> {
     let prefix = config.prefix();
     let short = WORD_EMBEDDINGS.strip_prefix(prefix.as_str());
@@ -215,8 +216,8 @@ pub(super) fn has_two(checkpoint: &Checkpoint, config: &Gpt2Config) -> Result<bo
     }
 }
 
-/// Query, key and value of GPT-2's `c_attn`, of which those named in `which` are adapted: letters
-/// of `qkv`. None where another letter is in it, or none is.
+/// The fused projections of GPT-2's `c_attn`, of which those in `which` are adapted, as letters of `qkv`. `None` if
+/// `which` is empty or has another letter.
 pub fn fused_projections(which: &str) -> Option<FusedProjections> {
     let known = !which.is_empty() && which.chars().all(|letter| "qkv".contains(letter));
     known.then(|| FusedProjections {
