@@ -16,7 +16,7 @@ use crate::data::error::DataError;
 /// in this order.
 ///
 /// # Errors
-/// When the file is missing, damaged or not Parquet, when it lacks a column, and the errors of `each`.
+/// If the file is missing, damaged or not Parquet, or if it lacks a column; also the errors of `each`.
 pub(crate) fn each_row(
     path: &Path,
     columns: &[&str],
@@ -26,7 +26,7 @@ pub(crate) fn each_row(
         DataError::row(
             path,
             row,
-            format!("cannot be read as Parquet: {error}; fetch the file again"),
+            format!("cannot be read as Parquet: {error}; download the file again"),
         )
     };
     let file = File::open(path).map_err(|error| DataError::io(path, error))?;

@@ -20,7 +20,7 @@ pub(crate) fn tsv(text: &str) -> impl Iterator<Item = (usize, Vec<&str>)> {
 /// Calls `each` for every row of comma-separated text (RFC 4180) with the line on which the row begins.
 ///
 /// # Errors
-/// When a quotation mark is never closed, and the errors of `each`.
+/// [`DataError::Row`] if a quotation mark is never closed, and the errors of `each`.
 pub(crate) fn csv(
     path: &Path,
     text: &str,
@@ -71,7 +71,8 @@ fn newlines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&byte| byte == b'\n').count()
 }
 
-/// The index of `column` in the header on `line`, if it is there. White space around a name does not matter.
+/// The index of `column` in the header on `line`, or `None` if the header lacks it. White space around a name does not
+/// matter.
 ///
 /// # Errors
 /// [`DataError::Row`] if the header has the column twice.
@@ -145,7 +146,7 @@ pub(crate) fn check_width<S: AsRef<str>>(
     Err(DataError::row(path, line, message))
 }
 
-/// A finite number in a cell.
+/// The number in a cell, or `None` if the cell does not hold a finite number.
 pub(crate) fn number(cell: &str) -> Option<f32> {
     cell.trim()
         .parse()

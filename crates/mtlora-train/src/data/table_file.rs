@@ -22,7 +22,7 @@ pub(crate) fn splits(files: &BTreeMap<String, PathBuf>) -> Vec<&str> {
     splits
 }
 
-/// The file of a split: the one that `files` names (relative to `data`), or the one in `data` that is called like the
+/// The file of a split: the one that `files` names (relative to `data`), or the one in `data` that is named after the
 /// split.
 ///
 /// # Errors
@@ -56,7 +56,7 @@ pub(crate) fn split_file(
     }
 }
 
-/// Refuses settings that use one column in two roles. `roles` are the settings with their column names.
+/// Rejects settings that use one column in two roles. `roles` are the settings with their column names.
 ///
 /// # Errors
 /// [`DataError::Setting`], which names both settings.
@@ -72,7 +72,7 @@ pub(crate) fn distinct_columns(roles: &[(&'static str, Option<&str>)]) -> Result
             .find(|(_, other)| other == column);
         if let Some((other, _)) = other {
             let message = format!(
-                "is {}, and so is {other}; each needs a column of its own",
+                "names the column {}, and so does `{other}`; each of them needs its own column",
                 shown(column)
             );
             return Err(DataError::setting(role, message));
@@ -93,7 +93,7 @@ pub(crate) enum RawRow<'a, Columns> {
 /// of the row.
 ///
 /// # Errors
-/// The errors of both functions, [`DataError::Empty`] if the file has no rows, and whatever keeps it from being read.
+/// The errors of both functions, [`DataError::Empty`] if the file has no rows, and other errors if it cannot be read.
 pub(crate) fn each_row<Columns>(
     path: &Path,
     columns: impl Fn(usize, &[&str]) -> Result<Columns, DataError>,
@@ -150,7 +150,7 @@ pub(crate) fn each_row<Columns>(
 /// Calls `each` for every row with its line and the cells of these columns.
 ///
 /// # Errors
-/// As [`each_row`], and when a column is missing.
+/// The errors of [`each_row`], and [`DataError::UnknownColumn`] if a column is missing.
 pub(crate) fn each_cells<const N: usize>(
     path: &Path,
     columns: [&str; N],

@@ -124,7 +124,7 @@ fn looks_like_utf16(bytes: &[u8]) -> bool {
 
 /// All lines of a text, numbered from 1, without their line endings (`\n` or `\r\n`).
 pub(crate) fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    // `str::lines` splits at exactly these two line ends.
+    // `str::lines` splits at exactly these two line endings.
     text.lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line))
