@@ -1,4 +1,4 @@
-//! How good predictions are: the metrics of the GLUE tasks, as scikit-learn and SciPy compute them.
+//! The metrics of the GLUE tasks, computed as in scikit-learn and SciPy.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,20 +9,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::data::example::Target;
 
-/// A metric, by its lower-case name.
+/// A metric. Files and reports use its name in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MetricName {
-    /// The share of examples whose most probable class is the right one.
+    /// The share of examples whose most probable class is correct, from 0 to 1.
     Accuracy,
-    /// The harmonic mean of precision and recall, of one class against the other: see
-    /// [`Predictions::positive_class`].
+    /// The harmonic mean of precision and recall of [`Predictions::positive_class`], from 0 to 1. It is defined for two
+    /// classes.
     F1,
-    /// Matthews' correlation coefficient, for any number of classes.
+    /// Matthews' correlation coefficient for any number of classes, from -1 to 1.
     Matthews,
-    /// Pearson's correlation of predicted and true values.
+    /// Pearson's correlation of predicted and true values, from -1 to 1.
     Pearson,
-    /// Spearman's correlation: Pearson's, of ranks.
+    /// Spearman's correlation, which is Pearson's correlation of the ranks of the values, from -1 to 1.
     Spearman,
     /// The mean cross entropy in nats or, in a regression, the mean squared error.
     Loss,
@@ -55,7 +55,7 @@ impl MetricName {
         }
     }
 
-    /// Whether more is better: so for all but loss and perplexity.
+    /// Whether a higher value is better, which holds for all metrics but loss and perplexity.
     pub fn higher_is_better(self) -> bool {
         !matches!(self, Self::Loss | Self::Perplexity)
     }
@@ -84,19 +84,19 @@ impl FromStr for MetricName {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricError {
-    /// A name that is no metric's.
+    /// There is no metric of this name.
     #[error(
         "unknown metric `{name}`, expected one of {}",
         MetricName::ALL.map(MetricName::as_str).join(", ")
     )]
     Unknown {
-        /// The name.
+        /// The given name.
         name: String,
     },
     /// There is nothing to score.
     #[error("there are no predictions to score")]
     Empty,
-    /// Not every example has a prediction, or the other way round.
+    /// The numbers of predictions and targets differ.
     #[error("there are {logits} predictions for {targets} targets; each example needs both")]
     Length {
         /// The number of predictions.
@@ -118,8 +118,8 @@ pub enum MetricError {
         /// The example's index.
         example: usize,
     },
-    /// A metric of another kind of task.
-    #[error("the metric {metric} is none of {task}; choose one of {}", suitable(.task))]
+    /// A metric that is not defined for this kind of task.
+    #[error("the metric {metric} is not defined for {task}; choose one of {}", suitable(.task))]
     Unsuitable {
         /// The metric.
         metric: MetricName,
@@ -129,7 +129,7 @@ pub enum MetricError {
 }
 
 const TWO_CLASSES: &str = "a classification with two classes";
-const MORE_CLASSES: &str = "a classification with other than two classes";
+const MORE_CLASSES: &str = "a classification with a number of classes other than two";
 const REGRESSION: &str = "a regression";
 
 fn suitable(task: &str) -> &'static str {
@@ -140,10 +140,10 @@ fn suitable(task: &str) -> &'static str {
     }
 }
 
-/// Checks that a task of `num_labels` classes, or a regression if none, can be scored with a metric.
+/// Checks that a metric is defined for a task with `num_labels` classes, or for a regression if `num_labels` is `None`.
 ///
 /// # Errors
-/// [`MetricError::Unsuitable`].
+/// [`MetricError::Unsuitable`] if it is not.
 pub fn check(metric: MetricName, num_labels: Option<usize>) -> Result<(), MetricError> {
     let (task, fits) = match num_labels {
         Some(2) => (
@@ -175,14 +175,14 @@ pub fn check(metric: MetricName, num_labels: Option<usize>) -> Result<(), Metric
     }
 }
 
-/// What a model said about a set of examples, and what it should have said.
+/// A model's predictions for a set of examples, and the targets of the examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predictions {
-    /// One row an example: a logit a class, or one value.
+    /// The outputs of the model: logits `[examples, classes]`, or values `[examples, 1]` for a regression.
     pub logits: Vec<Vec<f32>>,
-    /// One an example.
+    /// The target of each example.
     pub targets: Vec<Target>,
-    /// The class that F1 is about; 1 by default.
+    /// The class whose F1 is computed; 1 by default.
     pub positive_class: usize,
 }
 
@@ -196,18 +196,18 @@ impl Default for Predictions {
     }
 }
 
-/// Metrics and their values, in the order in which they were asked for. As JSON an object.
+/// Metrics and their values, in the order in which they were requested. The JSON form is an object from names to values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores(Vec<(MetricName, f64)>);
 
 impl Scores {
-    /// The value of a metric, if it is among them.
+    /// The value of a metric, or `None` if it was not computed.
     pub fn get(&self, metric: MetricName) -> Option<f64> {
         self.iter()
             .find_map(|(name, value)| (name == metric).then_some(value))
     }
 
-    /// Sets the value of a metric.
+    /// Sets the value of a metric, and replaces an earlier one.
     pub fn set(&mut self, metric: MetricName, value: f64) {
         match self.0.iter_mut().find(|(name, _)| *name == metric) {
             Some((_, old)) => *old = value,
@@ -221,7 +221,7 @@ impl Scores {
     }
 }
 
-/// `accuracy 0.8725, f1 0.9091`.
+/// Writes the scores in the form `accuracy 0.8725, f1 0.9091`.
 impl fmt::Display for Scores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (name, value)) in self.iter().enumerate() {
@@ -266,17 +266,17 @@ impl<'de> Deserialize<'de> for Scores {
     }
 }
 
-/// Scores predictions by each of `names`.
+/// Computes each of the metrics `names` for the predictions.
 ///
-/// The predicted class is the one with the largest logit, and the first of several. Where a metric is not defined,
-/// it is 0: F1 if its class is neither predicted nor there, Matthews' coefficient if all predictions or all targets are
-/// of one class (both as in scikit-learn), a correlation if all predictions or all targets are equal. There SciPy
-/// says NaN, which neither JSON nor a comparison with the best checkpoint so far can bear; that a constant predicts
-/// nothing is what 0 says too.
+/// The predicted class is the one with the largest logit; if several are equal, it is the first of them. A metric that
+/// is undefined for the predictions is 0: F1 if its class is neither predicted nor a target, Matthews' coefficient if
+/// all predictions or all targets are of one class (both as in scikit-learn), and a correlation if all predictions or
+/// all targets are equal. For such a correlation SciPy returns NaN, which JSON cannot represent and which cannot be
+/// compared with the score of the best checkpoint.
 ///
 /// # Errors
-/// [`MetricError`]: no predictions, predictions that do not fit their targets or are not finite, a metric that does
-/// not fit the task.
+/// [`MetricError`] if there are no predictions, if predictions do not fit their targets or are not finite, or if a
+/// metric is not defined for the task.
 pub fn score(names: &[MetricName], predictions: &Predictions) -> Result<Scores, MetricError> {
     let Predictions {
         logits,
@@ -351,18 +351,23 @@ impl Classes {
         };
         for (example, (row, target)) in logits.iter().zip(targets).enumerate() {
             if row.len() != width {
-                let message = format!("{} logits where the first example has {width}", row.len());
+                let message = format!(
+                    "there are {} logits, but the first example has {width}",
+                    row.len()
+                );
                 return misfit(example, message);
             }
             match *target {
                 Target::Class(class) if class < width => classes.targets.push(class),
                 Target::Class(class) => {
-                    return misfit(example, format!("class {class} of {width} logits"));
+                    let message =
+                        format!("the target is class {class} (from 0) of only {width} classes");
+                    return misfit(example, message);
                 }
                 Target::Value(_) => {
                     return misfit(
                         example,
-                        "a value where the first example has a class".into(),
+                        "the target is a value, but the first example has a class".into(),
                     );
                 }
             }
@@ -400,7 +405,7 @@ impl Classes {
         }
     }
 
-    /// Gorodkin's generalization to more than two classes (Comput. Biol. Chem. 28, 2004), which scikit-learn computes.
+    /// Gorodkin's generalization to more than two classes (Comput. Biol. Chem. 28, 2004), as in scikit-learn.
     fn matthews(&self) -> f64 {
         let mut sums = vec![(0.0, 0.0); self.num_labels];
         for (predicted, target) in self.pairs() {
@@ -443,17 +448,20 @@ fn values(logits: &[Vec<f32>], targets: &[Target]) -> Result<(Vec<f64>, Vec<f64>
         let &[value] = row.as_slice() else {
             return misfit(
                 example,
-                format!("{} logits where one value is needed", row.len()),
+                format!(
+                    "there are {} outputs, but a regression needs one",
+                    row.len()
+                ),
             );
         };
         x.push(f64::from(value));
         match *target {
             Target::Value(target) if target.is_finite() => y.push(f64::from(target)),
-            Target::Value(_) => return misfit(example, "a target that is not finite".into()),
+            Target::Value(_) => return misfit(example, "the target is not finite".into()),
             Target::Class(_) => {
                 return misfit(
                     example,
-                    "a class where the first example has a value".into(),
+                    "the target is a class, but the first example has a value".into(),
                 );
             }
         }
@@ -466,7 +474,8 @@ fn mean(values: impl Iterator<Item = f64>, count: usize) -> f64 {
 }
 
 fn pearson(x: &[f64], y: &[f64]) -> f64 {
-    // Said of the values, not of the variance: rounding can leave a constant a variance just above zero.
+    // This checks the values and not the variance, because rounding can make the variance of equal values slightly
+    // larger than zero.
     let constant = |values: &[f64]| {
         values
             .windows(2)
@@ -497,7 +506,7 @@ fn pearson(x: &[f64], y: &[f64]) -> f64 {
     product.clamp(-1.0, 1.0)
 }
 
-/// Ranks from 1; equal values share the mean of theirs.
+/// The ranks of the values, from 1; equal values share the mean of their ranks.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut sorted: Vec<(usize, f64)> = values.iter().copied().enumerate().collect();
     sorted.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -552,7 +561,7 @@ mod tests {
         assert!((a - b).abs() < 1e-12, "{a} is not {b}");
     }
 
-    // Reference numbers: scikit-learn and SciPy on the same arrays.
+    // The expected values are those of scikit-learn and SciPy for the same arrays.
     #[test]
     fn classifications_score_as_in_scikit_learn() {
         let predicted = [1, 1, 0, 1, 0, 0, 1, 1, 0, 1, 1, 0];
@@ -573,7 +582,7 @@ mod tests {
             ..Predictions::default()
         };
         near(one(Loss, &losses), 1.3065518909992748);
-        // Of equal logits the first counts, as in NumPy's argmax.
+        // The first of equal logits counts, as in NumPy's argmax.
         near(one(Accuracy, &losses), 1.0 / 3.0);
     }
 
@@ -591,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_metric_is_not_defined_it_is_zero() {
+    fn an_undefined_metric_is_zero() {
         assert_eq!(one(F1, &classes(&[0, 0], &[0, 0], 2)), 0.0);
         assert_eq!(one(F1, &classes(&[0, 0, 1], &[1, 1, 0], 2)), 0.0);
         assert_eq!(one(Matthews, &classes(&[1, 1, 1], &[0, 1, 1], 2)), 0.0);
@@ -601,12 +610,12 @@ mod tests {
             assert_eq!(one(Spearman, &values(&x, &y)), 0.0);
         }
         assert_eq!(one(Pearson, &values(&[1.0], &[2.0])), 0.0);
-        // A small difference is one.
+        // Values that differ only slightly are not constant.
         near(one(Pearson, &values(&[0.0, 1e-45], &[0.0, 1.0])), 1.0);
     }
 
     #[test]
-    fn what_cannot_be_scored_is_an_error() {
+    fn predictions_that_do_not_fit_are_errors() {
         let error = |predictions: &Predictions| score(&[Accuracy], predictions).unwrap_err();
         assert_eq!(error(&Predictions::default()), MetricError::Empty);
         let mut two = classes(&[0, 1], &[0, 1], 2);
@@ -620,9 +629,9 @@ mod tests {
         );
         two.targets.push(Target::Class(2));
         assert!(
-            error(&two)
-                .to_string()
-                .starts_with("example 1 (from 0): class 2 of 2")
+            error(&two).to_string().starts_with(
+                "example 1 (from 0): the target is class 2 (from 0) of only 2 classes"
+            )
         );
         two.targets[1] = Target::Value(0.5);
         assert!(matches!(
@@ -687,18 +696,18 @@ mod tests {
             prop_assert!((0.0..=1.0).contains(&scores.get(F1).unwrap()));
             let matthews = scores.get(Matthews).unwrap();
             prop_assert!(matthews.abs() <= 1.0 + 1e-12);
-            // Predicting the other class each time turns the sign.
+            // Predicting the other class each time flips the sign.
             let other: Vec<_> = predicted.iter().map(|class| 1 - class).collect();
             let turned = one(Matthews, &classes(&other, &targets, 2));
             prop_assert!((matthews + turned).abs() < 1e-12);
-            // With two classes, Matthews' coefficient is Pearson's of the indices.
+            // With two classes, Matthews' coefficient is Pearson's correlation of the class indices.
             let number = |classes: &[usize]| classes.iter().map(|&class| class as f32).collect::<Vec<_>>();
             let pearson = one(Pearson, &values(&number(&predicted), &number(&targets)));
             prop_assert!((matthews - pearson).abs() < 1e-9, "{} {}", matthews, pearson);
         }
 
         #[test]
-        fn correlations_ignore_scale_and_ranks_ignore_more(
+        fn pearson_ignores_linear_maps_and_spearman_monotonic_ones(
             pairs in prop::collection::vec((-50..50i32, -50..50i32), 2..60),
         ) {
             let (x, y): (Vec<_>, Vec<_>) = pairs.iter().map(|&(x, y)| (x as f32, y as f32)).unzip();

@@ -1,4 +1,4 @@
-//! Metrics of labels, and of texts against references.
+//! Metrics for predicted classes and numbers, and for generated texts.
 
 pub(crate) mod labels;
 pub mod text;

@@ -1,26 +1,26 @@
-//! What a model wrote for a task's records, scored as the task's script does.
+//! Scores the texts that a model generated for a task's records with the metrics of the task's evaluation script.
 
 use crate::metrics::text::{
     MeteorJar, Pair, Scores, TextMetricError, Tokenization, score_e2e, score_webnlg,
 };
 use crate::tasks::data_to_text::{Record, Scorer};
 
-/// Scores of texts, all of them and by whether the train set has their category.
+/// The scores of generated texts: of all of them, and of those whose category is or is not in the train set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextScores {
-    /// Of all texts.
+    /// The scores of all texts.
     pub all: Scores,
-    /// Of those whose category the train set has, where records say so.
+    /// The scores of the texts whose category is in the train set; `None` if there are none.
     pub seen: Option<Scores>,
-    /// Of the others.
+    /// The scores of the texts whose category is not in the train set; `None` if there are none.
     pub unseen: Option<Scores>,
 }
 
-/// Scores `texts`, one for each record. With the official program METEOR is `meteor`, without it
-/// `meteor_exact_stem`.
+/// Scores `texts`, which holds one text for each record. The scores include `meteor` if `meteor` is given, and
+/// otherwise `meteor_exact_stem`.
 ///
 /// # Errors
-/// When there is nothing to score, or the official program fails.
+/// If there is nothing to score, if a record has no reference, or if the official METEOR program fails.
 pub fn score_texts(
     scorer: Scorer,
     records: &[Record],
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_do_not_say_have_one_score() {
+    fn records_without_categories_have_one_score() {
         let records = [record("the mill is in the old town", None)];
         let texts = ["the mill is in the old town".to_string()];
         for scorer in [Scorer::E2e, Scorer::Dart] {

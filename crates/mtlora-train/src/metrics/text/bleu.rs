@@ -1,4 +1,4 @@
-//! BLEU (Papineni et al., 2002) in the four ways in which its official scripts compute it.
+//! BLEU (Papineni et al., 2002), as computed by each of the four scripts that evaluations use.
 
 use super::Pair;
 use super::mteval13a;
@@ -10,29 +10,29 @@ const ORDER: usize = 4;
 /// How [`sacrebleu`] splits text into tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tokenization {
-    /// sacreBLEU's default, `13a`: for ordinary text.
+    /// sacreBLEU's default, `13a`, for ordinary text.
     #[default]
     V13a,
-    /// At white space only (`none`): for text that is tokenized already, as DART's is.
+    /// sacreBLEU's `none`, which splits only at white space, for text that is already tokenized, as in DART.
     None,
 }
 
-/// BLEU as the E2E challenge's `measure_scores.py` reports it with its Python metrics (`-p`,
-/// `pymteval.py`, a port of `mteval-v13a.pl`): tokens of `mteval-v13a`, case ignored. From 0 to 1.
+/// BLEU as the E2E challenge's `measure_scores.py` reports it with its Python metrics (option `-p`, `pymteval.py`, a
+/// port of `mteval-v13a.pl`). It uses the tokens of `mteval-v13a` and ignores case. The score is from 0 to 1.
 pub fn bleu_mteval(pairs: &[Pair]) -> f64 {
     let found = Statistics::of(pairs, Blank::Skipped, mteval13a::tokenize_for_pymteval);
     let precision = |at: usize| {
-        // In pymteval a hypothesis shorter than the order counts as less than none.
+        // pymteval takes length + 1 - order as the number of a hypothesis's n-grams, even where this is negative.
         let total = found.hypothesis_length as f64 - (at * pairs.len()) as f64;
-        // Its floors keep the logarithms finite.
+        // pymteval's lower bounds keep the logarithms finite.
         ((found.correct[at] as f64).max(1e-15) / total.max(1e-9)).min(1.0)
     };
     found.score(std::array::from_fn(precision))
 }
 
-/// BLEU as Moses' `multi-bleu.perl` computes it: tokens are what white space separates, and as that
-/// script reads bytes, only ASCII's. From 0 to 100. A blank reference counts as one of no words, as
-/// in that script.
+/// BLEU as Moses' `multi-bleu.perl` computes it. Tokens are separated by white space, of which only the ASCII
+/// characters count, because the script reads bytes. A blank reference counts as a reference without words, as in the
+/// script. The score is from 0 to 100.
 pub fn multi_bleu(pairs: &[Pair]) -> f64 {
     multi(pairs, |text| {
         let words = text.split(|c| matches!(c, '\t'..='\r' | ' '));
@@ -41,15 +41,15 @@ pub fn multi_bleu(pairs: &[Pair]) -> f64 {
     })
 }
 
-/// BLEU as Moses' `multi-bleu-detok.perl` computes it (and the WebNLG 2020 evaluation with it):
-/// tokens of `mteval-v13a`, case kept. From 0 to 100. A blank reference counts as one of no words,
-/// as in that script; where references are missing this makes the brevity penalty milder.
+/// BLEU as Moses' `multi-bleu-detok.perl` computes it, which the WebNLG 2020 evaluation uses. It uses the tokens of
+/// `mteval-v13a` and is case-sensitive. A blank reference counts as a reference without words, as in the script; if
+/// references are missing, this makes the brevity penalty milder. The score is from 0 to 100.
 pub fn multi_bleu_detok(pairs: &[Pair]) -> f64 {
     multi(pairs, mteval13a::tokenize_as_perl)
 }
 
-/// BLEU as sacreBLEU computes it (Post, 2018): case kept, exponential smoothing, blank references
-/// left out. From 0 to 100.
+/// BLEU as sacreBLEU computes it (Post, 2018): case-sensitive, with exponential smoothing, and without blank
+/// references. The score is from 0 to 100.
 pub fn sacrebleu(pairs: &[Pair], tokenization: Tokenization) -> f64 {
     let tokenize: fn(&str) -> Vec<String> = match tokenization {
         Tokenization::V13a => |text| mteval13a::tokenize(python::rstrip(text)),
@@ -72,15 +72,15 @@ fn multi(pairs: &[Pair], tokenize: impl Fn(&str) -> Vec<String>) -> f64 {
     100.0 * found.score(found.precisions().map(|(correct, total)| correct / total))
 }
 
-/// What becomes of blank references.
+/// How blank references are treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Blank {
     Skipped,
     Counted,
 }
 
-/// What BLEU adds up over a corpus: n-grams of the hypotheses, how many of them a reference has
-/// too, and lengths in tokens.
+/// The sums of BLEU over a corpus: for each order, the n-grams of the hypotheses and those that are also in a
+/// reference, and the lengths in tokens.
 #[derive(Default)]
 struct Statistics {
     correct: [usize; ORDER],
@@ -109,7 +109,7 @@ impl Statistics {
     fn add(&mut self, hypothesis: &[u32], references: &[Vec<u32>]) {
         let length = hypothesis.len();
         self.hypothesis_length += length;
-        // The closest; of two as close, the shorter.
+        // The closest length counts; of two that are equally close, the shorter.
         self.reference_length += references
             .iter()
             .map(Vec::len)
@@ -125,7 +125,7 @@ impl Statistics {
         }
     }
 
-    /// For each order the correct and all n-grams of the hypotheses.
+    /// For each order, the numbers of correct n-grams and of all n-grams of the hypotheses.
     fn precisions(&self) -> [(f64, f64); ORDER] {
         std::array::from_fn(|at| (self.correct[at] as f64, self.total[at] as f64))
     }
@@ -133,7 +133,7 @@ impl Statistics {
     /// The geometric mean of the precisions times the brevity penalty. An order with a precision of 0,
     /// or without n-grams, makes the score 0.
     fn score(&self, precisions: [f64; ORDER]) -> f64 {
-        // A division by 0 n-grams has given infinity or no number.
+        // Dividing by 0 n-grams gives infinity or NaN.
         let defined = |precision: &f64| *precision > 0.0 && precision.is_finite();
         if self.hypothesis_length == 0 || !precisions.iter().all(defined) {
             return 0.0;
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_sentence_by_hand() {
-        // 1-grams 5 of 6, 2-grams 3 of 5, 3-grams 1 of 4, 4-grams none of 3; as long as the reference.
+        // Correct are 5 of 6 1-grams, 3 of 5 2-grams, 1 of 4 3-grams and 0 of 3 4-grams. The lengths are equal.
         let pairs = [pair("the cat sat on the mat", &["the cat lay on the mat"])];
         assert_close(multi_bleu(&pairs), 0.0, 0.0);
         let smoothed = (5.0_f64 / 6.0 * 3.0 / 5.0 * 1.0 / 4.0 / (2.0 * 3.0)).powf(0.25) * 100.0;
@@ -163,8 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn pymteval_counts_short_hypotheses_as_it_does() {
-        // Of 6 and 1 words, n-grams of order 1 to 4: 7, 5 + 0, 4 - 1, 3 - 2; all but "x" correct.
+    fn short_hypotheses_are_counted_as_in_pymteval() {
+        // The hypotheses have 6 tokens and 1 (empty) token, and so 7, 5 + 0, 4 - 1 and 3 - 2 n-grams of orders 1 to 4.
         let pairs = [pair("a b c d e f", &["A b c d e y"]), pair("", &["x"])];
         let precisions = [5.0 / 7.0, 4.0 / 5.0, 3.0 / 3.0, 1.0_f64];
         let expected = precisions.iter().product::<f64>().powf(0.25);
@@ -178,7 +178,7 @@ mod tests {
         assert_close(bleu_mteval(&pairs), 1.0, 1e-9);
         assert!(multi_bleu_detok(&pairs) < 100.0);
         assert!(sacrebleu(&pairs, Tokenization::None) < sacrebleu(&pairs, Tokenization::V13a));
-        // One token is closer to none than to three: no brevity penalty where blanks count.
+        // One token is closer to no token than to three, so there is no brevity penalty if blank references count.
         let text = "a b c d a b c d a b c d";
         let pairs = [pair(text, &[text]), pair("a", &["a b c", ""])];
         let penalty = (1.0_f64 - 15.0 / 13.0).exp();
@@ -187,10 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn white_space_is_what_it_is_to_each_script() {
+    fn white_space_is_that_of_each_script() {
         let joined = |c: char| [pair(&format!("a{c}b c d e"), &["a b c d e"])];
-        // Moses' scripts were run with Perl 5.36: 100.00 where they split, else 0.00, for no four words in a row are
-        // right.
+        // Moses' scripts were run with Perl 5.36: they print 100.00 if they split at the character, and otherwise 0.00,
+        // because no four words in a row match.
         let split = |c: char| {
             let whole = |score: f64| (score - 100.0).abs() < 1e-9;
             let pairs = joined(c);

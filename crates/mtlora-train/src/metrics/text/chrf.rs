@@ -5,24 +5,24 @@ use super::ngrams::{Counts, counts, shared, total};
 use crate::data::python;
 
 const CHARACTER_ORDER: usize = 6;
-/// chrF++'s; chrF has no words.
+/// The order of the longest word n-grams of chrF++; chrF does not use words.
 const WORD_ORDER: usize = 2;
-/// Recall weighs as much as precision does `BETA` squared times.
+/// Recall has `BETA` squared times the weight of precision.
 const BETA: f64 = 2.0;
 
-/// chrF as sacreBLEU computes it with its defaults (`chrF2`: characters up to 6-grams without white space, beta 2,
-/// case kept), of each hypothesis's best reference. From 0 to 100.
+/// chrF as sacreBLEU computes it with its defaults (`chrF2`: character n-grams up to order 6 without white space, beta
+/// 2, case-sensitive). Each hypothesis is compared with its best reference. The score is from 0 to 100.
 pub fn chrf(pairs: &[Pair]) -> f64 {
     score::<0>(pairs)
 }
 
-/// chrF++ as sacreBLEU computes it with `word_order=2` (`chrF2++`: as [`chrf`], and words up to 2-grams), of each
-/// hypothesis's best reference. From 0 to 100.
+/// chrF++ as sacreBLEU computes it with `word_order=2` (`chrF2++`: like [`chrf`], with word n-grams up to order 2 in
+/// addition). Each hypothesis is compared with its best reference. The score is from 0 to 100.
 pub fn chrf_plus_plus(pairs: &[Pair]) -> f64 {
     score::<WORD_ORDER>(pairs)
 }
 
-/// The score with word n-grams up to `WORDS`.
+/// The score with word n-grams up to order `WORDS`.
 fn score<const WORDS: usize>(pairs: &[Pair]) -> f64 {
     let mut sums = Matches::<WORDS>::default();
     for pair in pairs {
@@ -31,7 +31,7 @@ fn score<const WORDS: usize>(pairs: &[Pair]) -> f64 {
     sums.f_score()
 }
 
-/// The matches with the reference that gives the best score, of equals the first.
+/// The matches with the reference that gives the best score, or with the first of several such references.
 fn best<const WORDS: usize>(pair: &Pair) -> Matches<WORDS> {
     let hypothesis = Units::of(&pair.hypothesis);
     let hypothesis = hypothesis.counts();
@@ -46,7 +46,7 @@ fn best<const WORDS: usize>(pair: &Pair) -> Matches<WORDS> {
     best.map(|(_, matches)| matches).unwrap_or_default()
 }
 
-/// A text's characters and words.
+/// The characters and words of a text.
 struct Units<'a> {
     characters: Vec<char>,
     words: Vec<&'a str>,
@@ -74,8 +74,8 @@ impl<'a> Units<'a> {
     }
 }
 
-/// A word without the punctuation mark at its end or else at its start, and that mark: one mark at
-/// most, which is what the official script does.
+/// Splits off the punctuation mark at the end of a word, or else the one at its start. At most one mark is split off,
+/// as in the official script.
 fn split_punctuation(word: &str) -> impl Iterator<Item = &str> {
     let last = word.char_indices().next_back().map_or(0, |(at, _)| at);
     let cut = match word.as_bytes() {
@@ -88,7 +88,7 @@ fn split_punctuation(word: &str) -> impl Iterator<Item = &str> {
     [head, tail].into_iter().filter(|part| !part.is_empty())
 }
 
-/// For each order the n-grams of the hypothesis, of the reference, and of both.
+/// For each order, the numbers of n-grams in the hypothesis, in the reference, and in both.
 #[derive(Clone)]
 struct Matches<const WORDS: usize> {
     characters: [[usize; 3]; CHARACTER_ORDER],
@@ -125,7 +125,7 @@ impl<const WORDS: usize> Matches<WORDS> {
         }
     }
 
-    /// The F score of precision and recall, each averaged over the orders that both sides have.
+    /// The F score of precision and recall, each averaged over the orders of which both texts have n-grams.
     fn f_score(&self) -> f64 {
         let (mut precision, mut recall, mut orders) = (0.0, 0.0, 0.0);
         for &[hypothesis, reference, both] in self.orders() {
@@ -139,7 +139,7 @@ impl<const WORDS: usize> Matches<WORDS> {
             return 0.0;
         }
         let (precision, recall, factor) = (precision / orders, recall / orders, BETA * BETA);
-        // In sacreBLEU's order, so that of references with about one score the same is the best.
+        // The operations are in sacreBLEU's order, so that the same one of two nearly equal references is the best.
         let score = (1.0 + factor) * precision * recall;
         100.0 * (score / (factor * precision + recall))
     }
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_sentence_by_hand() {
-        // Characters: 3 of 4, 2 of 3, 1 of 2, 0 of 1; words: 1 of 2, 0 of 1. Same lengths, so that
-        // precision, recall and F are one.
+        // Correct are 3 of 4, 2 of 3, 1 of 2 and 0 of 1 character n-grams, and 1 of 2 and 0 of 1 word n-grams. The
+        // lengths are equal, so precision, recall and F are the same.
         let expected = 100.0 * (3.0 / 4.0 + 2.0 / 3.0 + 1.0 / 2.0 + 0.0 + 1.0 / 2.0 + 0.0) / 6.0;
         assert_close(
             chrf_plus_plus(&[pair("ab cd", &["", "ab ce"])]),
@@ -171,7 +171,7 @@ mod tests {
         );
         let expected = 100.0 * (3.0 / 4.0 + 2.0 / 3.0 + 1.0 / 2.0 + 0.0) / 4.0;
         assert_close(chrf(&[pair("ab cd", &["", "ab ce"])]), expected, 1e-9);
-        // Without words, where they are divided does not matter.
+        // chrF uses no words, so it does not matter where they are divided.
         assert_close(chrf(&[pair("ab cd", &["a b c d"])]), 100.0, 1e-9);
         assert!(chrf_plus_plus(&[pair("ab cd", &["a b c d"])]) < 100.0);
         assert_close(

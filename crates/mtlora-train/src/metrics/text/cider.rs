@@ -7,13 +7,13 @@ use super::ngrams::{Vocabulary, counts};
 use super::ptb;
 
 const ORDER: usize = 4;
-/// The width of the penalty for a difference in length.
+/// The standard deviation of the Gaussian penalty for a difference in length.
 const SIGMA: f64 = 6.0;
 
-/// CIDEr as the E2E challenge's `measure_scores.py` reports it (COCO's `cider.py`, which is
-/// CIDEr-D): ten times the similarity of the hypothesis's and each reference's n-gram vectors,
-/// weighted by tf-idf over the references, averaged over orders, references and hypotheses. From 0
-/// to 10; 0 for a single hypothesis, because then every n-gram is in all documents.
+/// CIDEr as the E2E challenge's `measure_scores.py` reports it (COCO's `cider.py`, which is CIDEr-D): ten times the
+/// similarity of the n-gram vectors of the hypothesis and each reference, weighted by tf-idf over the references, and
+/// averaged over orders, references and hypotheses. The score is from 0 to 10. It is 0 for a single hypothesis, because
+/// then every n-gram is in all documents.
 pub fn cider(pairs: &[Pair]) -> f64 {
     let mut vocabulary = Vocabulary::default();
     let mut ids = |text: &str| vocabulary.ids(ptb::caption_tokens(text));
@@ -33,7 +33,7 @@ pub fn cider(pairs: &[Pair]) -> f64 {
     corpus.iter().map(score).sum::<f64>() / corpus.len().max(1) as f64
 }
 
-/// Inverse document frequencies, where a document is all references of one hypothesis.
+/// The inverse document frequencies of n-grams. A document is the set of all references of one hypothesis.
 struct Weights<'a> {
     documents: HashMap<&'a [u32], usize>,
     log_size: f64,
@@ -78,13 +78,13 @@ impl<'a> Weights<'a> {
         Vectors {
             by_order,
             norms,
-            // The script takes the number of bigrams for the length.
+            // The script uses the number of bigrams as the length.
             length: tokens.len().saturating_sub(1) as f64,
         }
     }
 }
 
-/// A sentence's weighted n-grams, sorted, for each order.
+/// The weighted n-grams of a sentence for each order, sorted.
 struct Vectors<'a> {
     by_order: [Vec<(&'a [u32], f64)>; ORDER],
     norms: [f64; ORDER],
@@ -92,7 +92,8 @@ struct Vectors<'a> {
 }
 
 impl Vectors<'_> {
-    /// The cosine with a reference, clipped to the reference's weights, averaged over the orders.
+    /// The cosine similarity with a reference, with weights clipped to the reference's, averaged over the orders and
+    /// multiplied by the penalty for a difference in length.
     fn similarity(&self, reference: &Vectors<'_>) -> f64 {
         let difference = self.length - reference.length;
         let penalty = (-(difference * difference) / (2.0 * SIGMA * SIGMA)).exp();
@@ -127,12 +128,12 @@ mod tests {
 
     #[test]
     fn sentences_by_hand() {
-        // All n-grams of the first pair are rare and match, up to order 4; the second shares "x",
-        // of order 1 only, with equal weights in vectors of two words, and lengths are equal.
+        // In the first pair, all n-grams up to order 4 are rare and match. In the second pair, only the 1-gram "x"
+        // matches, with equal weights in vectors of two words. The lengths are equal in each pair.
         let pairs = [pair("a b c d", &["A b c d."]), pair("x y", &["x z"])];
         let expected = (10.0 + 10.0 * 0.5 / 4.0) / 2.0;
         assert_close(cider(&pairs), expected, 1e-9);
-        // Two words too many.
+        // The hypothesis has two words too many.
         let pairs = [pair("a b c d e f", &["a b c d"]), pair("x", &["y"])];
         let cosines: f64 = [(4, 6), (3, 5), (2, 4), (1, 3)]
             .iter()
@@ -141,7 +142,7 @@ mod tests {
         let expected = 10.0 * cosines / 4.0 * (-4.0_f64 / 72.0).exp() / 2.0;
         assert_close(cider(&pairs), expected, 1e-9);
         assert_close(cider(&[pair("a b", &["a b"])]), 0.0, 0.0);
-        // White space is Python's.
+        // White space is that of Python.
         let same = [pair("a b\u{1f}c d", &["a b c d"]), pair("x", &["y"])];
         assert_close(cider(&same), 5.0, 1e-9);
     }

@@ -1,11 +1,11 @@
-//! What can go wrong when generated text is scored.
+//! The errors of scoring generated text.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::data::error::DataError;
 
-/// Why text could not be scored. Lines count from 1, as editors count them.
+/// Why text could not be scored. Lines are counted from 1, as in editors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextMetricError {
@@ -17,7 +17,7 @@ pub enum TextMetricError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// Bytes that are no UTF-8.
+    /// Bytes that are not valid UTF-8.
     #[error("{}:{line}: invalid UTF-8; save the file as UTF-8", .path.display())]
     Utf8 {
         /// The file.
@@ -25,7 +25,7 @@ pub enum TextMetricError {
         /// The line of the first such byte.
         line: usize,
     },
-    /// Another encoding.
+    /// A text in an encoding that is not supported.
     #[error(transparent)]
     Encoding(DataError),
     /// A file without text.
@@ -34,61 +34,61 @@ pub enum TextMetricError {
         /// The file.
         path: PathBuf,
     },
-    /// Files that do not belong together.
+    /// Two files with different numbers of lines or blocks.
     #[error(
-        "{} has {count} {what} and {} has {other_count}; there must be as many, in the same order",
+        "{} has {count} {what}, but {} has {other_count}; both need the same number, in the same order",
         .path.display(), .other.display()
     )]
     Lengths {
         /// The first file.
         path: PathBuf,
-        /// How many it has.
+        /// The number of lines or blocks in the first file.
         count: usize,
-        /// What is counted in both.
+        /// The name of what is counted in both files.
         what: &'static str,
         /// The second file.
         other: PathBuf,
-        /// How many that has.
+        /// The number of lines or blocks in the second file.
         other_count: usize,
     },
-    /// More or fewer reference files than the layout has.
-    #[error("{needed} needed, {given} given")]
+    /// The number of reference files does not fit their layout.
+    #[error("expected {needed}, but {given} files are given")]
     ReferenceFiles {
         /// What is needed.
         needed: &'static str,
-        /// How many there are.
+        /// The number of files that are given.
         given: usize,
     },
-    /// A hypothesis with nothing to compare it with.
+    /// A hypothesis without a reference.
     #[error("hypothesis {number} has no reference; add one, or remove the hypothesis")]
     NoReference {
-        /// Its place in the set, from 1.
+        /// The number of the hypothesis, from 1.
         number: usize,
     },
-    /// A hypothesis whose line has no reference in any file.
+    /// A hypothesis that has no reference in any file.
     #[error(
         "{}:{line}: this hypothesis has no reference: line {line} of {} is blank; add one, or remove the line \
          from every file",
         .path.display(), list(.references)
     )]
     NoReferenceInFiles {
-        /// The hypotheses' file.
+        /// The file with the hypotheses.
         path: PathBuf,
-        /// The hypothesis's line, and its references'.
+        /// The line of the hypothesis and of its references.
         line: usize,
         /// The reference files.
         references: Vec<PathBuf>,
     },
-    /// Nothing to score.
+    /// There is nothing to score.
     #[error("no hypotheses; at least one is needed")]
     NoHypotheses,
-    /// No METEOR where it should be.
-    #[error("{}: no such file; name METEOR 1.5's meteor-1.5.jar, which has its data folder beside it", .path.display())]
+    /// The official METEOR program does not exist.
+    #[error("{}: no such file; give the path of METEOR 1.5's meteor-1.5.jar, next to its data folder", .path.display())]
     NoMeteorJar {
-        /// Where it was looked for.
+        /// The file that was looked for.
         path: PathBuf,
     },
-    /// Java does not start.
+    /// Java could not be started.
     #[error(
         "cannot start java, which METEOR runs on: {source}; install a Java runtime, version 8 or later, on the PATH"
     )]
@@ -96,17 +96,17 @@ pub enum TextMetricError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// METEOR ended before its time or said something else than a score.
-    #[error("{}: METEOR failed: {message}; it must be METEOR 1.5, whole, with its data folder beside it, and needs 2 GB of memory", .path.display())]
+    /// METEOR ended early, or its output was not a score.
+    #[error("{}: METEOR failed: {message}; check that this is a complete METEOR 1.5 next to its data folder, and that 2 GB of memory are free", .path.display())]
     Meteor {
         /// The program.
         path: PathBuf,
-        /// What it said last.
+        /// The reason, or the last output of the program.
         message: String,
     },
 }
 
-/// The files' names with commas between.
+/// The names of the files, separated by commas.
 fn list(paths: &[PathBuf]) -> String {
     let names: Vec<String> = paths
         .iter()

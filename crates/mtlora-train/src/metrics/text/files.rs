@@ -1,4 +1,4 @@
-//! Reading hypotheses and references.
+//! Reads hypotheses and references from files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,36 +8,37 @@ use crate::data::error::DataError;
 use crate::data::python;
 use crate::data::text_file::decode_text;
 
-/// How files hold references, and where lines end in them and in the hypotheses' file.
+/// The layout of files with references. It also determines where lines end in them and in the file with the hypotheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferenceLayout {
-    /// One file, a block of lines for each hypothesis, blank lines in between: E2E's. Without a blank
-    /// line each line is the reference of one hypothesis. A line ends where Python's `str.splitlines` says,
-    /// since the challenge's script reads with `codecs.open`: at a line separator (U+2028), too.
+    /// The layout of E2E: one file with a block of lines for each hypothesis and blank lines between the blocks. If
+    /// there is no blank line, each line is the only reference of one hypothesis. Lines end as for Python's
+    /// `str.splitlines`, including at a line separator (U+2028), because the challenge's script uses `codecs.open`.
     Blocks,
-    /// Files that run parallel to the hypotheses; a blank line means no reference: WebNLG's, DART's. A
-    /// line ends at `\n` alone, as to sacreBLEU, to the WebNLG evaluation and to Perl.
+    /// The layout of WebNLG and DART: files in which each line is a reference of the hypothesis on the same line. A
+    /// blank line means that there is no reference. Lines end only at `\n`, as in sacreBLEU, the WebNLG evaluation and
+    /// Perl.
     Parallel,
 }
 
 impl ReferenceLayout {
-    /// The lines of a file, without white space around them.
+    /// The lines of a text, without white space around them.
     fn lines(self, text: &str) -> Vec<String> {
         match self {
             Self::Blocks => python::split_lines(text)
                 .map(|line| python::strip(line).to_string())
                 .collect(),
-            // Only what is white space to Perl, too.
+            // This removes only characters that are white space to Perl, too.
             Self::Parallel => text.lines().map(|line| line.trim().to_string()).collect(),
         }
     }
 }
 
-/// Hypotheses, one a line, with their references.
+/// Reads hypotheses, one on each line, and their references.
 ///
 /// # Errors
-/// If a file cannot be read, is empty or not text; if they differ in length; if a hypothesis has no
-/// reference.
+/// If a file cannot be read, is empty or is not text; if the files differ in length; if the number of reference files
+/// does not fit the layout; if a hypothesis has no reference.
 pub fn read_pairs<P: AsRef<Path>>(
     hypotheses: &Path,
     references: &[P],
@@ -79,7 +80,7 @@ pub fn read_pairs<P: AsRef<Path>>(
     let pairs: Vec<_> = pairs.collect();
     match super::check(&pairs) {
         Ok(()) => Ok(pairs),
-        // A block has a line at least, so the files run parallel, and a number is a line.
+        // A block has at least one line, so the layout is `Parallel`, where the number of a hypothesis is its line.
         Err(TextMetricError::NoReference { number }) => Err(TextMetricError::NoReferenceInFiles {
             path: hypotheses.into(),
             line: number,
@@ -89,10 +90,10 @@ pub fn read_pairs<P: AsRef<Path>>(
     }
 }
 
-/// The lines of a file that goes with references of that layout; a blank one is an empty hypothesis.
+/// Reads the hypotheses, one on each line, that go with references in this layout. A blank line is an empty hypothesis.
 ///
 /// # Errors
-/// If the file cannot be read, is empty or not text.
+/// If the file cannot be read, is empty or is not text.
 pub fn read_hypotheses(
     path: &Path,
     layout: ReferenceLayout,
@@ -100,10 +101,10 @@ pub fn read_hypotheses(
     Ok(layout.lines(&read(path)?))
 }
 
-/// Blocks of lines, with one or more blank lines between them.
+/// Reads blocks of references, with one or more blank lines between the blocks.
 ///
 /// # Errors
-/// If the file cannot be read, is empty or not text.
+/// If the file cannot be read, is empty or is not text.
 pub fn read_reference_blocks(path: &Path) -> Result<Vec<Vec<String>>, TextMetricError> {
     let mut blocks = vec![Vec::new()];
     for line in ReferenceLayout::Blocks.lines(&read(path)?) {
@@ -120,10 +121,11 @@ pub fn read_reference_blocks(path: &Path) -> Result<Vec<Vec<String>>, TextMetric
     Ok(blocks)
 }
 
-/// For each line its text in every file; blank where a file has no reference.
+/// Reads parallel files of references. The result holds, for each line, its text in every file, which is blank if the
+/// file has no reference there.
 ///
 /// # Errors
-/// If a file cannot be read, is empty or not text; if their lines are not as many; if there is none.
+/// If a file cannot be read, is empty or is not text; if the files differ in length; if no file is given.
 pub fn read_parallel_references<P: AsRef<Path>>(
     paths: &[P],
 ) -> Result<Vec<Vec<String>>, TextMetricError> {
@@ -146,7 +148,7 @@ pub fn read_parallel_references<P: AsRef<Path>>(
     Ok(sets)
 }
 
-/// A single block's lines as blocks of their own, as the E2E challenge's script reads such a file.
+/// Splits a single block into one block for each line, as the E2E challenge's script reads a file without blank lines.
 fn one_each(blocks: Vec<Vec<String>>) -> Vec<Vec<String>> {
     match <[_; 1]>::try_from(blocks) {
         Ok([block]) => block.into_iter().map(|line| vec![line]).collect(),
@@ -201,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Files in a folder of their own.
+    /// Writes files with these contents into a new folder.
     fn files<B: AsRef<[u8]>>(contents: &[B]) -> (tempfile::TempDir, Vec<PathBuf>) {
         let folder = tempfile::tempdir().unwrap();
         let write = |(at, content): (usize, &B)| {
@@ -243,15 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_where_the_layouts_scripts_end_them() {
-        // CPython 3.11's `codecs.open(name, "rb", "UTF-8")`, line by line, each stripped, as in `measure_scores.py`.
+    fn lines_end_as_in_the_scripts_of_each_layout() {
+        // The expected lines are those of CPython 3.11's `codecs.open(name, "rb", "UTF-8")`, stripped, as in
+        // `measure_scores.py`.
         let blocks = |text: &str| ReferenceLayout::Blocks.lines(text);
         assert_eq!(blocks("a\u{2028}b\n"), ["a", "b"]);
         assert_eq!(blocks("a\rb\r\nc"), ["a", "b", "c"]);
         assert_eq!(blocks("a\u{1c}b\u{1d}\u{1e}c\n"), ["a", "b", "", "c"]);
         assert_eq!(blocks("a\u{85}b\u{c}c\u{b}d"), ["a", "b", "c", "d"]);
         assert_eq!(blocks("\u{1f}a\u{1f}b\u{a0}\n\u{1f}\n"), ["a\u{1f}b", ""]);
-        // `open(name, newline="\n")`, as in sacreBLEU 2.6.
+        // The expected lines are those of `open(name, newline="\n")`, as in sacreBLEU 2.6.
         let parallel = |text: &str| ReferenceLayout::Parallel.lines(text);
         assert_eq!(parallel("a\u{2028}b\n"), ["a\u{2028}b"]);
         assert_eq!(parallel("a\rb\r\nc"), ["a\rb", "c"]);
@@ -259,7 +262,7 @@ mod tests {
             parallel("a\u{1c}b\u{85}c\u{b}d\n\n"),
             ["a\u{1c}b\u{85}c\u{b}d", ""]
         );
-        // A block is where a line that is blank to Python ends it; a reference that is blank to Python is none.
+        // A line that is blank to Python ends a block, and a reference that is blank to Python is missing.
         let read = pairs(
             &["a\nb\n", "x\n\u{1f}\ny\u{1c}z\n"],
             ReferenceLayout::Blocks,
@@ -280,16 +283,16 @@ mod tests {
         let error = |contents: &[&str], layout| pairs(contents, layout).unwrap_err();
         let (blocks, parallel) = (ReferenceLayout::Blocks, ReferenceLayout::Parallel);
         let message = error(&["a\nb\n", "x\n\ny\n\nz\n"], blocks);
-        assert!(message.starts_with("0.txt has 2 hypotheses or reference blocks and 1.txt has 3"));
+        assert!(message.starts_with("0.txt has 2 hypotheses or reference blocks, but 1.txt has 3"));
         let message = error(&["a\nb\n", "x\ny\n", "z\n"], parallel);
-        assert!(message.starts_with("1.txt has 2 lines and 2.txt has 1;"));
+        assert!(message.starts_with("1.txt has 2 lines, but 2.txt has 1;"));
         let message = error(&["a\nb\n", "x\n\n", "x\n \n"], parallel);
         assert!(message.starts_with("0.txt:2: this hypothesis has no reference"));
         assert!(message.contains("line 2 of 1.txt, 2.txt is blank"));
         assert!(error(&["", "x\n"], parallel).starts_with("0.txt: is empty"));
         assert!(error(&["a", "\n\n"], blocks).starts_with("1.txt: is empty"));
-        assert!(error(&["a"], parallel).starts_with("at least one file of references needed"));
-        assert!(error(&["a", "b", "c"], blocks).ends_with("needed, 2 given"));
+        assert!(error(&["a"], parallel).starts_with("expected at least one file of references"));
+        assert!(error(&["a", "b", "c"], blocks).ends_with(", but 2 files are given"));
         let (_folder, paths) = files(&[&b"a\nb\xff\n"[..]]);
         let message = read_hypotheses(&paths[0], parallel)
             .unwrap_err()

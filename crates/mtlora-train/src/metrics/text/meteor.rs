@@ -1,4 +1,4 @@
-//! METEOR 1.5 (Denkowski and Lavie, 2014), as far as it needs no data: its exact and stem stages.
+//! The exact and stem stages of METEOR 1.5 (Denkowski and Lavie, 2014), which need no data files.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -16,12 +16,12 @@ const GAMMA: f64 = 0.6;
 const DELTA: f64 = 0.75;
 const EXACT_WEIGHT: f64 = 1.0;
 const STEM_WEIGHT: f64 = 0.6;
-/// How many partial alignments are followed.
+/// The number of partial alignments that the beam search keeps.
 const BEAM_WIDTH: usize = 40;
 
-/// English closed-class words, and punctuation: determiners, pronouns, prepositions, conjunctions,
-/// auxiliaries and particles, put together for this project from grammar. METEOR has a list of its own,
-/// made of frequent words, so that its numbers are slightly different.
+/// English closed-class words (determiners, pronouns, prepositions, conjunctions, auxiliaries and particles) and
+/// punctuation. The list was compiled for this project. METEOR's own list consists of frequent words, so its scores are
+/// slightly different.
 const FUNCTION_WORDS: &str = "\
     a an the this that these those each every either neither some any no all both \
     i me my mine we us our ours you your yours he him his she her hers it its they them their theirs \
@@ -34,18 +34,19 @@ const FUNCTION_WORDS: &str = "\
     am is are was were be been being do does did done have has had having will would shall should can \
     could may might must not 's 're 've 'll 'd 'm n't ' . , ; : ? ! ... - -- '' ` lrb rrb";
 
-/// Whether [`meteor_exact_stem`] sees punctuation.
+/// How [`meteor_exact_stem`] treats punctuation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Punctuation {
-    /// Marks are words, as where METEOR gets plain text: in the WebNLG evaluation.
+    /// Punctuation is kept: each mark is a word. METEOR treats plain text in this way, which the WebNLG evaluation passes
+    /// to it.
     CheckpointContents,
-    /// Marks are left out, as in COCO's caption evaluation, and so in the E2E challenge's.
+    /// Punctuation is dropped, as in COCO's caption evaluation, which the E2E challenge uses.
     Dropped,
 }
 
-/// METEOR 1.5 with its exact and stem stages alone, for English: parameters 0.85 0.2 0.6 0.75, weights
-/// 1 and 0.6, stems by Snowball. From 0 to 1. It lies below the official program's METEOR, which
-/// knows synonyms and paraphrases too; compare it with itself only.
+/// METEOR 1.5 for English with only its exact and stem stages: parameters 0.85 0.2 0.6 0.75, weights 1 and 0.6, and
+/// Snowball stems. The score is from 0 to 1. It is lower than that of the official program, which also matches synonyms
+/// and paraphrases, so it can be compared only with other scores of this function.
 pub fn meteor_exact_stem(pairs: &[Pair], punctuation: Punctuation) -> f64 {
     let stemmer = Stemmer::create(Algorithm::English);
     let words = |text: &str| Word::all(text, punctuation, &stemmer);
@@ -67,7 +68,7 @@ pub fn meteor_exact_stem(pairs: &[Pair], punctuation: Punctuation) -> f64 {
     sums.score()
 }
 
-/// A word in lower case, its stem, and how much it weighs.
+/// A word in lower case, its stem and its weight.
 struct Word {
     text: String,
     stem: String,
@@ -80,7 +81,7 @@ impl Word {
             Punctuation::CheckpointContents => ptb::tokens(text),
             Punctuation::Dropped => ptb::caption_tokens(text),
         };
-        // As METEOR does: `mid-priced` is two words, and `u.s.` is `us`.
+        // As in METEOR, `mid-priced` is split into two words, and `u.s.` becomes `us`.
         let parts = tokens.iter().flat_map(|token| {
             if token.chars().any(char::is_alphanumeric) {
                 token.split('-').map(|part| part.replace('.', "")).collect()
@@ -108,7 +109,7 @@ impl Word {
         }
     }
 
-    /// The weight of the stage that matches the two, if one does.
+    /// The weight of the stage that matches the two words, or `None` if they do not match.
     fn matches(&self, other: &Self) -> Option<f64> {
         if self.text == other.text {
             Some(EXACT_WEIGHT)
@@ -118,7 +119,8 @@ impl Word {
     }
 }
 
-/// What METEOR adds up over a corpus; pairs are of the hypothesis and the reference.
+/// The sums of METEOR over a corpus. In an array, the first sum is that of the hypotheses and the second that of the
+/// references.
 #[derive(Clone, Default)]
 struct Statistics {
     weighted_lengths: [f64; 2],
@@ -145,6 +147,7 @@ impl Statistics {
             }
         }
         let chunks = chunks(&alignment);
+        // A sentence that matches completely in one chunk does not count as fragmented.
         let whole = found.matches == hypothesis.len() && found.matches == reference.len();
         found.chunks = if whole && chunks == 1 { 0 } else { chunks };
         found
@@ -162,8 +165,7 @@ impl Statistics {
         self.chunks += other.chunks;
     }
 
-    /// The weighted harmonic mean of precision and recall, less the penalty for fragmentation. A
-    /// sentence matched whole in one chunk has no fragments.
+    /// The weighted harmonic mean of precision and recall, reduced by the penalty for fragmentation.
     fn score(&self) -> f64 {
         if self.matches == 0 {
             return 0.0;
@@ -176,7 +178,7 @@ impl Statistics {
     }
 }
 
-/// Runs of reference words whose hypothesis words are a run too.
+/// The number of chunks: runs of reference words that are aligned to a run of hypothesis words.
 fn chunks(alignment: &[Option<usize>]) -> usize {
     let mut last = None;
     let mut chunks = 0;
@@ -188,7 +190,7 @@ fn chunks(alignment: &[Option<usize>]) -> usize {
     chunks
 }
 
-/// A way to align the first words of the reference.
+/// An alignment of the first words of the reference.
 #[derive(Clone, Default)]
 struct Path {
     alignment: Vec<Option<usize>>,
@@ -199,7 +201,7 @@ struct Path {
 }
 
 impl Path {
-    /// What is less for a better path.
+    /// The sort key of the path, which is smaller for a better path.
     fn rank(&self) -> (Reverse<usize>, usize, Reverse<usize>, usize) {
         let matches = self.used.iter().filter(|&&used| used).count();
         (
@@ -210,7 +212,7 @@ impl Path {
         )
     }
 
-    /// The path with the next word of the reference aligned to `at`.
+    /// The path with the next word of the reference aligned to word `at` of the hypothesis, or to none.
     fn with(&self, at: Option<usize>, exact: bool) -> Self {
         let mut path = self.clone();
         let last = self.alignment.last().copied().flatten();
@@ -227,10 +229,10 @@ impl Path {
     }
 }
 
-/// For each word of the reference the word of the hypothesis that it matches: of the alignments with the
-/// most exact matches those with the fewest chunks, of these those with the most stem matches, of these
-/// one with short distances. Matches without rivals are always taken. That chunks go before stem
-/// matches is the official program's doing, which rounds the weight of a stem match down to 0 here.
+/// For each word of the reference, the word of the hypothesis that it is aligned to. The best alignment is the one with
+/// the most exact matches, then the fewest chunks, then the most stem matches, and then the shortest distances. Two
+/// words that match only each other are always aligned. Chunks come before stem matches because the official program
+/// rounds the weight of a stem match down to 0 in its search.
 fn align(hypothesis: &[Word], reference: &[Word]) -> Vec<Option<usize>> {
     let same = hypothesis.len() == reference.len()
         && hypothesis
@@ -271,8 +273,8 @@ fn align(hypothesis: &[Word], reference: &[Word]) -> Vec<Option<usize>> {
     paths.into_iter().next().unwrap_or_default().alignment
 }
 
-/// For each word of the reference the words of the hypothesis that match it, and whether exactly; exact
-/// matches first.
+/// For each word of the reference, the words of the hypothesis that match it, and whether the match is exact. Exact
+/// matches come first.
 fn candidates(
     hypothesis: &[Word],
     reference: &[Word],
@@ -299,7 +301,7 @@ mod tests {
         meteor_exact_stem(&[pair(hypothesis, references)], Punctuation::Dropped)
     }
 
-    /// Precision and recall to METEOR.
+    /// METEOR's score for a precision and a recall.
     fn by_hand(precision: f64, recall: f64, chunks: f64, matches: f64) -> f64 {
         let mean = 1.0 / (0.15 / precision + 0.85 / recall);
         mean * (1.0 - 0.6 * (chunks / matches).powf(0.2))
@@ -309,24 +311,25 @@ mod tests {
     fn sentences_by_hand() {
         assert_close(score("The cat sat.", &["the cat sat"]), 1.0, 1e-12);
         assert_close(score("dogs", &["cats", "mice"]), 0.0, 0.0);
-        // What separates words here does so for Stanford's tokenizer.
+        // These characters separate words for Stanford's tokenizer.
         assert_close(score("The cat\u{1c}sat", &["the\u{a0}cat sat"]), 1.0, 1e-12);
-        // Weights: the 1/4, others 3/4. "cats" and "cat" share the stem; "slept" is in one only.
+        // The weight of "the" is 1/4, that of the other words 3/4. "cats" and "cat" have the same stem, and "slept" is
+        // only in the hypothesis.
         let (precision, recall) = (
             (0.25 + 0.6 * 0.75) / (0.25 + 0.75 * 2.0),
             0.7 / (0.25 + 0.75),
         );
         let expected = by_hand(precision, recall, 1.0, 2.0);
         assert_close(score("the cats slept", &["the cat"]), expected, 1e-12);
-        // All words, in two chunks that change places.
+        // All words match, in two chunks that have changed places.
         let expected = by_hand(1.0, 1.0, 2.0, 4.0);
         assert_close(
             score("near river quiet pub", &["quiet pub near river"]),
             expected,
             1e-12,
         );
-        // The best of the references, and sums over two hypotheses: 3 words (weights 1/4, 3/4, 3/4) in
-        // one chunk, which does not count as all words match, and 1 of 2 words in one that does.
+        // The best reference counts. The sums are over two hypotheses: 3 words (weights 1/4, 3/4, 3/4) in one chunk,
+        // which does not count because all words match, and 1 of 2 words in one chunk, which counts.
         let pairs = [
             pair("one cheap pub", &["x", "one cheap pub"]),
             pair("pub food", &["pub"]),

@@ -1,4 +1,4 @@
-//! METEOR by its official program, METEOR 1.5, which is no part of this project.
+//! Computes METEOR with the official program, METEOR 1.5, which is not part of this project.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,20 +7,20 @@ use std::thread::{self, JoinHandle};
 
 use super::{Pair, TextMetricError};
 
-/// How much of what the program complains of an error shows, in bytes.
+/// The number of bytes of the program's error output that a message shows.
 const SHOWN: usize = 400;
 
-/// A copy of `meteor-1.5.jar`, with its `data` folder beside it.
+/// A copy of `meteor-1.5.jar` next to its `data` folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeteorJar {
     path: PathBuf,
 }
 
 impl MeteorJar {
-    /// The program at `path`.
+    /// Uses the program at `path`.
     ///
     /// # Errors
-    /// If there is no file.
+    /// [`TextMetricError::NoMeteorJar`] if there is no such file.
     pub fn new(path: impl Into<PathBuf>) -> Result<Self, TextMetricError> {
         let path = path.into();
         if path.is_file() {
@@ -30,11 +30,11 @@ impl MeteorJar {
         }
     }
 
-    /// METEOR 1.5 for English with all stages, text normalised by the program (`-norm`), of each
-    /// hypothesis's best reference. From 0 to 1.
+    /// METEOR 1.5 for English with all stages. The program normalises the texts (`-norm`) and compares each hypothesis
+    /// with its best reference. The score is from 0 to 1.
     ///
     /// # Errors
-    /// If Java does not start, or the program fails.
+    /// If Java cannot be started, or if the program fails.
     pub fn score(&self, pairs: &[Pair]) -> Result<f64, TextMetricError> {
         let mut process = Process::start("java", &self.path)?;
         let mut evaluation = "EVAL".to_string();
@@ -55,7 +55,7 @@ impl MeteorJar {
             evaluation.push_str(" ||| ");
             evaluation.push_str(&statistics);
         }
-        // A score for each sentence, and then the corpus's.
+        // The program answers with a score for each sentence, and then with that of the corpus.
         let mut answer = process.ask(&evaluation)?;
         for _ in pairs {
             answer = process.answer()?;
@@ -67,8 +67,9 @@ impl MeteorJar {
     }
 }
 
-/// Text without what separates fields and lines in the program's protocol. What is white space to others but not to the
-/// program's regular expressions, which are Java's, it gets as its own files would have it.
+/// The text without the separators of fields and lines in the program's protocol. Other characters that are white space
+/// to Unicode, but not to the program's Java regular expressions, are passed on as they are, as when the program reads
+/// files.
 fn one_line(text: &str) -> String {
     let text = text.replace("|||", " ");
     let words = text.split(|c| matches!(c, '\t'..='\r' | ' '));
@@ -76,19 +77,19 @@ fn one_line(text: &str) -> String {
     words.join(" ")
 }
 
-/// The running program, ended when this goes.
+/// The running program, which is ended when this value is dropped.
 struct Process {
     path: PathBuf,
     child: Child,
     input: Option<ChildStdin>,
     output: Option<BufReader<ChildStdout>>,
-    complaints: Option<JoinHandle<String>>,
+    errors: Option<JoinHandle<String>>,
 }
 
 impl Process {
     fn start(java: &str, path: &Path) -> Result<Self, TextMetricError> {
         let mut child = Command::new(java)
-            // It reads numbers as the locale writes them.
+            // The program expects numbers in the format of the locale.
             .args([
                 "-Duser.language=en",
                 "-Duser.country=US",
@@ -103,13 +104,13 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|source| TextMetricError::Java { source })?;
-        let complaints = child.stderr.take();
+        let errors = child.stderr.take();
         Ok(Self {
             path: path.to_path_buf(),
             input: child.stdin.take(),
             output: child.stdout.take().map(BufReader::new),
-            // Read all the time, or the program could wait for room to complain in.
-            complaints: complaints.map(|stream| thread::spawn(move || last_words(stream))),
+            // A thread reads the error output all the time, because the program would wait if the pipe were full.
+            errors: errors.map(|stream| thread::spawn(move || read_beginning(stream))),
             child,
         })
     }
@@ -141,9 +142,9 @@ impl Process {
     /// Ends the program and says why it failed.
     fn failed(&mut self, message: &str) -> TextMetricError {
         self.end();
-        let complaints = self.complaints.take().and_then(|thread| thread.join().ok());
-        let complaints = complaints.unwrap_or_default();
-        let message = [message.trim(), complaints.trim()].join(": ");
+        let errors = self.errors.take().and_then(|thread| thread.join().ok());
+        let errors = errors.unwrap_or_default();
+        let message = [message.trim(), errors.trim()].join(": ");
         TextMetricError::Meteor {
             path: self.path.clone(),
             message: message.trim_matches([':', ' ']).to_string(),
@@ -152,7 +153,7 @@ impl Process {
 
     fn end(&mut self) {
         self.input = None;
-        // Either may fail only because the program has ended already.
+        // Both fail only if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -164,8 +165,8 @@ impl Drop for Process {
     }
 }
 
-/// The beginning of what is in `stream`, which is read to its end.
-fn last_words(mut stream: impl Read) -> String {
+/// Reads `stream` to its end and returns the beginning of its contents.
+fn read_beginning(mut stream: impl Read) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
@@ -184,17 +185,17 @@ mod tests {
     #[test]
     fn errors_say_what_is_missing() {
         let error = MeteorJar::new("no/meteor.jar").unwrap_err().to_string();
-        assert!(error.starts_with("no/meteor.jar: no such file; name METEOR 1.5's"));
+        assert!(error.starts_with("no/meteor.jar: no such file; give the path of METEOR 1.5's"));
         let started = Process::start("no-such-java", Path::new("meteor.jar"));
         let error = started.err().map(|error| error.to_string()).unwrap();
         assert!(error.starts_with("cannot start java") && error.contains("install"));
     }
 
     #[test]
-    fn a_program_that_is_none_is_an_error() {
+    fn a_file_that_is_not_the_program_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let jar = MeteorJar::new(file.path()).unwrap();
-        // Without Java too, though a different one.
+        // Without Java there is also an error, but a different one.
         let error = jar.score(&[pair("a", &["a"])]).unwrap_err();
         assert!(matches!(
             error,
@@ -203,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn a_separator_in_the_text_is_none() {
+    fn separators_in_a_text_are_removed() {
         assert_eq!(one_line(" a ||| b\n|||| c"), "a b | c");
-        // Java's `\s` is ASCII's white space, and `BufferedReader` ends lines at `\n` and `\r` alone.
+        // Java's `\s` matches only ASCII white space, and `BufferedReader` ends lines only at `\n` and `\r`.
         assert_eq!(one_line("a\r\nb\u{b}c\td"), "a b c d");
         let kept = "a\u{a0}b\u{1c}c\u{2028}d\u{85}e";
         assert_eq!(one_line(kept), kept);

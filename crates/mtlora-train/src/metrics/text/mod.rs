@@ -1,9 +1,8 @@
-//! How good generated text is: the metrics of E2E, WebNLG and DART, with the numbers of their official
-//! scripts.
+//! Metrics for generated text: those of E2E, WebNLG and DART, with the same values as their official scripts.
 //!
-//! A [`Pair`] is a hypothesis and its references. Each metric is a function of all pairs, in a file of
-//! its own that names its source; [`score_e2e`] and [`score_webnlg`] compute a task's set of metrics,
-//! and [`read_pairs`] reads the files. No function here panics on any text.
+//! A [`Pair`] is a hypothesis with its references. Each metric is a function of all pairs, in its own file, which names
+//! its source. [`score_e2e`] and [`score_webnlg`] compute all metrics of a task, and [`read_pairs`] reads hypotheses
+//! and references from files. No function here panics, whatever the text.
 
 mod bleu;
 mod chrf;
@@ -34,13 +33,13 @@ pub use ter::ter;
 
 use crate::data::python;
 
-/// A generated text and what it is compared with.
+/// A generated text and the references that it is compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
-    /// What was generated.
+    /// The generated text.
     pub hypothesis: String,
-    /// What people wrote. A blank one stands for a reference that is missing: [`multi_bleu`] and
-    /// [`multi_bleu_detok`] treat it as their scripts do, all others leave it out.
+    /// The texts that people wrote. A blank text stands for a missing reference: [`multi_bleu`] and
+    /// [`multi_bleu_detok`] treat it as their scripts do, and all other metrics ignore it.
     pub references: Vec<String>,
 }
 
@@ -52,16 +51,16 @@ impl Pair {
     }
 }
 
-/// Metrics by name, in the order of the task's reports.
+/// The names and values of metrics, in the order of the task's reports.
 pub type Scores = Vec<(&'static str, f64)>;
 
-/// Whether more of the metric of that name is better: so for all but the edit rate.
+/// Whether a higher value of the metric `name` is better, which holds for all metrics but the edit rate.
 pub fn higher_is_better(name: &str) -> bool {
     name != "ter"
 }
 
-/// What the E2E challenge's `measure_scores.py -p` reports, on its scales: `bleu`, `nist`, `rouge_l`,
-/// `cider`, and `meteor`, or without its program `meteor_exact_stem`.
+/// Computes the metrics that the E2E challenge's `measure_scores.py -p` reports, on its scales: `bleu`, `nist`,
+/// `rouge_l`, `cider`, and `meteor`, or `meteor_exact_stem` if `meteor` is `None`.
 ///
 /// # Errors
 /// If there are no pairs, if a hypothesis has no reference, or if METEOR fails.
@@ -83,9 +82,9 @@ pub fn score_e2e(pairs: &[Pair], meteor: Option<&MeteorJar>) -> Result<Scores, T
     ])
 }
 
-/// What WebNLG and DART are measured in: `bleu` (multi-bleu-detok), `sacrebleu`, `ter`, `chrf` and `chrf++`
-/// from 0 to 100, and from 0 to 1 `meteor`, or without its program `meteor_exact_stem`.
-/// `tokenization` is sacreBLEU's: [`Tokenization::None`] for DART, whose texts are tokenized, else
+/// Computes the metrics of WebNLG and DART: `bleu` (multi-bleu-detok), `sacrebleu`, `chrf` and `chrf++` from 0 to 100,
+/// `ter` in percent, and `meteor` from 0 to 1, or `meteor_exact_stem` if `meteor` is `None`. `tokenization` is that of
+/// [`sacrebleu`]: [`Tokenization::None`] for DART, whose texts are already tokenized, and otherwise
 /// [`Tokenization::V13a`].
 ///
 /// # Errors
@@ -113,7 +112,7 @@ pub fn score_webnlg(
     ])
 }
 
-/// That there is something to compare, for each hypothesis.
+/// Checks that there are pairs and that each hypothesis has a reference.
 fn check(pairs: &[Pair]) -> Result<(), TextMetricError> {
     if pairs.is_empty() {
         return Err(TextMetricError::NoHypotheses);
@@ -127,7 +126,7 @@ fn check(pairs: &[Pair]) -> Result<(), TextMetricError> {
     }
 }
 
-/// The pairs with their texts as caption tokens, which is what COCO's evaluation gives to METEOR.
+/// The pairs with their texts as caption tokens, as COCO's evaluation passes them to METEOR.
 fn captions(pairs: &[Pair]) -> Vec<Pair> {
     let caption = |text: &str| ptb::caption_tokens(text).join(" ");
     let captions = |pair: &Pair| Pair {
@@ -193,7 +192,7 @@ mod tests {
         .unwrap()
     }
 
-    /// The official METEOR, if `METEOR_JAR` says where it is.
+    /// The official METEOR program, if the variable `METEOR_JAR` gives its path.
     fn jar() -> Option<MeteorJar> {
         let path = std::env::var_os("METEOR_JAR")?;
         Some(MeteorJar::new(path).unwrap())
@@ -235,7 +234,7 @@ mod tests {
                 "bleu" => (report.parse().unwrap(), 0.5e-2 + 1e-12),
                 "sacrebleu" => (sacre["bleu"].as_f64().unwrap(), 1e-9),
                 "ter" => (sacre["ter"].as_f64().unwrap(), 1e-9),
-                // By sacreBLEU 2.6.0, of the same files.
+                // These are the values of sacreBLEU 2.6.0 for the same files.
                 "chrf" => (58.5381698346907, 1e-9),
                 "chrf++" => (sacre["chrf2++"].as_f64().unwrap(), 1e-9),
                 "meteor" => {
@@ -248,7 +247,7 @@ mod tests {
         }
     }
 
-    /// tests/interop/sacrebleu_cases.py has written down what sacreBLEU 2.6.0 says.
+    /// The expected values are those of sacreBLEU 2.6.0, written by tests/interop/sacrebleu_cases.py.
     #[test]
     fn sacrebleus_metrics_are_what_it_says() {
         #[derive(serde::Deserialize)]

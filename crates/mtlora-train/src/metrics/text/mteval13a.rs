@@ -1,22 +1,22 @@
-//! The tokenizer of NIST's `mteval-v13a.pl`, for languages in Latin script: the one in Moses'
-//! `multi-bleu-detok.perl`, in the E2E challenge's `pymteval.py`, and in sacreBLEU as `13a`.
+//! The tokenizer of NIST's `mteval-v13a.pl` for languages in Latin script. Moses' `multi-bleu-detok.perl`, the E2E
+//! challenge's `pymteval.py` and sacreBLEU (as `13a`) also use it.
 
 use crate::data::python;
 
-/// The tokens of `text` as Python's versions of it make them, case kept.
+/// The tokens of `text` that the Python versions of the tokenizer produce. Case is kept.
 pub(super) fn tokenize(text: &str) -> Vec<String> {
     let spaced = separated(text);
     python::split(&spaced).map(str::to_string).collect()
 }
 
-/// The tokens as Perl's versions make them, case kept. To Perl, which has decoded the text, white space is Unicode's,
-/// which is Rust's.
+/// The tokens of `text` that the Perl versions of the tokenizer produce. Case is kept. White space is that of Unicode,
+/// as in Rust, because these versions decode the text.
 pub(super) fn tokenize_as_perl(text: &str) -> Vec<String> {
     let spaced = separated(text);
     spaced.split_whitespace().map(str::to_string).collect()
 }
 
-/// The text with white space around what is a token of its own.
+/// The text with white space around everything that is a separate token.
 fn separated(text: &str) -> String {
     let text = text
         .replace("<skipped>", "")
@@ -45,7 +45,7 @@ fn separated(text: &str) -> String {
     spaced.into_iter().collect()
 }
 
-/// The tokens as the E2E challenge's `pymteval.py` has them: in lower case, and for blank text an empty one.
+/// The tokens that the E2E challenge's `pymteval.py` produces: in lower case, and a single empty token for blank text.
 pub(super) fn tokenize_for_pymteval(text: &str) -> Vec<String> {
     let mut tokens = tokenize(text);
     if tokens.is_empty() {
@@ -58,7 +58,7 @@ fn is_point(character: char) -> bool {
     matches!(character, '.' | ',')
 }
 
-/// Sets spaces around ASCII punctuation, except around `'`, `,`, `-` and `.`.
+/// Puts spaces around ASCII punctuation, except around `'`, `,`, `-` and `.`.
 fn separate_punctuation(text: &str) -> Vec<char> {
     let mut spaced = vec![' '];
     for character in text.chars() {
@@ -72,18 +72,17 @@ fn separate_punctuation(text: &str) -> Vec<char> {
     spaced
 }
 
-/// Puts `around[0]` before, `around[1]` between and `around[2]` behind each pair of neighbours that
-/// `splits` says, from left to right, where no character is in two pairs: what the scripts'
-/// regular expressions do.
+/// Puts `around[0]` before, `around[1]` between and `around[2]` after each pair of neighbouring characters for which
+/// `splits` is true. Pairs are found from left to right and do not overlap, as in the scripts' regular expressions.
 fn split_pairs(text: &[char], splits: impl Fn(char, char) -> bool, around: [&str; 3]) -> Vec<char> {
-    let [before, between, behind] = around;
+    let [before, between, after] = around;
     let mut split = Vec::with_capacity(text.len() + text.len() / 4);
     let mut rest = text;
     while let [first, tail @ ..] = rest {
         match tail {
             [second, tail @ ..] if splits(*first, *second) => {
                 split.extend(before.chars().chain([*first]).chain(between.chars()));
-                split.extend([*second].into_iter().chain(behind.chars()));
+                split.extend([*second].into_iter().chain(after.chars()));
                 rest = tail;
             }
             _ => {
@@ -113,8 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn white_space_is_each_languages() {
-        // By CPython 3.11's `re` as in pymteval.py, and by Perl 5.36 as in multi-bleu-detok.perl.
+    fn white_space_is_that_of_each_language() {
+        // The expected tokens are those of CPython 3.11's `re` as in pymteval.py, and of Perl 5.36 as in
+        // multi-bleu-detok.perl.
         let text = "a\u{1c}b\u{1f}. c\u{a0}d\u{2028}e\u{200b}f\u{85}g";
         let python = ["a", "b", ".", "c", "d", "e\u{200b}f", "g"];
         assert_eq!(tokenize(text), python);
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(tokenize_as_perl(text), perl);
         assert_eq!(tokenize_for_pymteval("A\u{1d}\u{1e}B"), ["a", "b"]);
         assert_eq!(tokenize_for_pymteval("\u{1c} \u{1f}"), [""]);
-        // pymteval.py makes a token lower-case when it stands alone: its sigma is a final one.
+        // pymteval.py converts each token to lower case separately, so the sigma at its end becomes a final sigma.
         assert_eq!(tokenize_for_pymteval("ΑΣ.Β"), ["ας", ".", "β"]);
     }
 }

@@ -1,8 +1,8 @@
-//! Counting n-grams, in a fixed order so that sums of floats come out the same in every run.
+//! Counts n-grams. Their order is fixed, so that sums of floats are the same in every run.
 
 use std::collections::HashMap;
 
-/// N-grams with how often each occurs, sorted by n-gram.
+/// N-grams and how often each of them occurs, sorted by n-gram.
 pub(super) type Counts<'a, T> = Vec<(&'a [T], usize)>;
 
 /// The n-grams of length `order` in `tokens`.
@@ -18,7 +18,7 @@ pub(super) fn counts<T: Ord>(tokens: &[T], order: usize) -> Counts<'_, T> {
         .collect()
 }
 
-/// For each n-gram in any of `sets` the largest of its counts.
+/// For each n-gram in any of `sets`, the largest of its counts.
 pub(super) fn largest<'a, T: Ord>(sets: impl IntoIterator<Item = Counts<'a, T>>) -> Counts<'a, T> {
     let mut all: Vec<_> = sets.into_iter().flatten().collect();
     all.sort_unstable_by(|a, b| a.0.cmp(b.0).then(b.1.cmp(&a.1)));
@@ -35,7 +35,7 @@ pub(super) fn count<T: Ord>(counts: &Counts<'_, T>, ngram: &[T]) -> usize {
         .map_or(0, |&(_, count)| count)
 }
 
-/// The n-grams of `a` that are in `b` too, each with the smaller of its counts.
+/// The n-grams that are in both `a` and `b`, each with the smaller of its two counts.
 pub(super) fn shared<'c, 'a, T: Ord>(
     a: &'c Counts<'a, T>,
     b: &'c Counts<'_, T>,
@@ -50,7 +50,7 @@ pub(super) fn total<T>(counts: &Counts<'_, T>) -> usize {
     counts.iter().map(|&(_, count)| count).sum()
 }
 
-/// Numbers for tokens: comparing and hashing n-grams of numbers is what makes large sets quick.
+/// Maps tokens to numbers, because n-grams of numbers are much faster to compare and to hash.
 #[derive(Default)]
 pub(super) struct Vocabulary(HashMap<String, u32>);
 

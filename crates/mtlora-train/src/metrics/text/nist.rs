@@ -8,10 +8,10 @@ use super::ngrams::{Vocabulary, counts, largest, shared};
 
 const ORDER: usize = 5;
 
-/// NIST as the E2E challenge's `measure_scores.py` reports it with its Python metrics (`-p`,
-/// `pymteval.py`): tokens of `mteval-v13a`, case ignored, n-grams up to 5 weighted by their information
-/// in the references. 0 or more, in bits; not bounded above. Where hypotheses have different numbers
-/// of references, that script's Perl metrics differ: they average the references' lengths otherwise.
+/// NIST as the E2E challenge's `measure_scores.py` reports it with its Python metrics (option `-p`, `pymteval.py`). It
+/// uses the tokens of `mteval-v13a`, ignores case, and weights n-grams up to order 5 by their information in the
+/// references. The score is in bits; it is at least 0 and has no upper bound. If hypotheses have different numbers of
+/// references, the script's Perl metrics give another score, because they average the lengths of references differently.
 pub fn nist(pairs: &[Pair]) -> f64 {
     let corpus = Corpus::of(pairs);
     let information = corpus.information();
@@ -21,7 +21,7 @@ pub fn nist(pairs: &[Pair]) -> f64 {
     sum * corpus.length_penalty()
 }
 
-/// Tokens as numbers: hypotheses, each with its references.
+/// The hypotheses, each with its references, as the numbers of their tokens.
 struct Corpus(Vec<(Vec<u32>, Vec<Vec<u32>>)>);
 
 impl Corpus {
@@ -35,8 +35,8 @@ impl Corpus {
         Self(pairs.iter().map(tokens).collect())
     }
 
-    /// An n-gram's information: the binary logarithm of how often what precedes its last word
-    /// occurs in all references, over how often it does.
+    /// The information of each n-gram: the binary logarithm of the quotient of two counts in all references, that of the
+    /// n-gram without its last word and that of the n-gram.
     fn information(&self) -> HashMap<&[u32], f64> {
         let mut occurrences: HashMap<&[u32], usize> = HashMap::new();
         for tokens in self.0.iter().flat_map(|(_, references)| references) {
@@ -57,8 +57,8 @@ impl Corpus {
             .collect()
     }
 
-    /// The information of the n-grams that hypotheses share with their references, over how many
-    /// n-grams hypotheses have.
+    /// The information of the n-grams that hypotheses share with their references, divided by the number of n-grams in
+    /// the hypotheses.
     fn precision(&self, order: usize, information: &HashMap<&[u32], f64>) -> f64 {
         let (mut hits, mut length) = (0.0, 0.0);
         for (hypothesis, references) in &self.0 {
@@ -66,13 +66,14 @@ impl Corpus {
             for (ngram, count) in shared(&counts(hypothesis, order), &known) {
                 hits += count as f64 * information.get(ngram).copied().unwrap_or(0.0);
             }
-            // As in pymteval, a hypothesis shorter than the order counts as less than none.
+            // pymteval takes length + 1 - order as the number of a hypothesis's n-grams, even where this is negative.
             length += hypothesis.len() as f64 - (order as f64 - 1.0);
         }
         if length > 0.0 { hits / length } else { 0.0 }
     }
 
-    /// 1 from the references' average length on; 0.5 at two thirds of it.
+    /// The factor for short hypotheses: 1 if they are at least as long as the references on average, and 0.5 at two
+    /// thirds of that length.
     fn length_penalty(&self) -> f64 {
         let length: usize = self.0.iter().map(|(hypothesis, _)| hypothesis.len()).sum();
         let average: f64 = (self.0.iter())
@@ -96,13 +97,13 @@ mod tests {
 
     #[test]
     fn a_sentence_by_hand() {
-        // Each of the four words carries 2 bits; what follows a word is certain: 0 bits.
+        // Each of the four words has 2 bits of information. The word after each of them is certain and has 0 bits.
         let pairs = [pair("a B c d", &["a b c d"])];
         assert_close(nist(&pairs), 2.0, 1e-12);
-        // White space is Python's: "a" and "b" are words of their own.
+        // White space is that of Python, so "a" and "b" are two words.
         let pairs = [pair("a\u{1c}b c d", &["a b c d"])];
         assert_close(nist(&pairs), 2.0, 1e-12);
-        // Two thirds of the length: half of it.
+        // At two thirds of the length, the score is halved.
         let pairs = [pair("a b", &["a b a"])];
         let ones = (2.0 * 0.0 + (3.0_f64 / 2.0).log2() + 3.0_f64.log2()) / 2.0;
         let twos = (2.0_f64 / 1.0).log2();
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_common_is_nothing() {
+    fn texts_with_nothing_in_common_score_0() {
         assert_close(nist(&[pair("", &["a b"])]), 0.0, 0.0);
         assert_close(nist(&[pair("x y", &["a b"])]), 0.0, 0.0);
     }

@@ -1,13 +1,13 @@
-//! Penn Treebank tokens as COCO's caption evaluation makes them (`ptbtokenizer.py`): Stanford's
-//! `PTBTokenizer` with `-lowerCase`, and then without punctuation.
+//! Penn Treebank tokens as COCO's caption evaluation (`ptbtokenizer.py`) produces them: the tokens of Stanford's
+//! `PTBTokenizer` with `-lowerCase`, without punctuation.
 //!
-//! Stanford's tokenizer is a generated lexer of several hundred rules. What is here follows its rules
-//! for words, numbers, acronyms, contractions, currencies and punctuation; it knows fewer
-//! abbreviations, and neither telephone numbers nor smileys.
+//! Stanford's tokenizer is a generated lexer with several hundred rules. This one follows its rules for words, numbers,
+//! acronyms, contractions, currencies and punctuation. It knows fewer abbreviations, and no telephone numbers or
+//! smileys.
 
 use crate::data::python;
 
-/// Words that keep the full stop behind them.
+/// Words whose token includes the full stop after them.
 const ABBREVIATIONS: [&str; 84] = [
     "adm", "adv", "al", "apr", "assn", "assoc", "aug", "ave", "bldg", "blvd", "brig", "bros",
     "calif", "capt", "cf", "cmdr", "co", "col", "conn", "corp", "ct", "dec", "dept", "dr", "drs",
@@ -18,13 +18,13 @@ const ABBREVIATIONS: [&str; 84] = [
     "univ", "va", "vol", "vs", "wash",
 ];
 
-/// Words with an apostrophe that are not taken apart.
+/// Words with an apostrophe that are not split.
 const APOSTROPHE_WORDS: [&str; 12] = [
     "'cause", "'em", "'n", "'n'", "'til", "'till", "c'mon", "e'er", "li'l", "ne'er", "o'clock",
     "ol'",
 ];
 
-/// Words that are two tokens, and where the second begins.
+/// Words that are split into two tokens, and the position where the second token begins.
 const MERGED: [(&str, usize); 9] = [
     ("'tis", 2),
     ("'twas", 2),
@@ -37,7 +37,7 @@ const MERGED: [(&str, usize); 9] = [
     ("wanna", 3),
 ];
 
-/// The ends of contracted words, without their apostrophe.
+/// The endings of contracted words, without the apostrophe.
 const CONTRACTED: [&str; 6] = ["ll", "re", "ve", "s", "m", "d"];
 
 /// The lower-case tokens of `text` without punctuation.
@@ -47,8 +47,8 @@ pub(super) fn caption_tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// What `ptbtokenizer.py` drops. Its names of brackets are upper-case, which the tokens no longer are,
-/// so that brackets stay.
+/// Whether `ptbtokenizer.py` drops the token. Its list has the names of brackets in upper case, but the tokens are in
+/// lower case by then, so brackets are kept.
 fn is_punctuation(token: &str) -> bool {
     matches!(
         token,
@@ -72,8 +72,8 @@ pub(super) fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// Whether a character stands between tokens and is in none. Stanford's lexer passes over its own white space and over
-/// marks of no width; the rest of what is white space to Python it deletes, as what it cannot tokenize.
+/// Whether a character separates tokens and is part of none. Stanford's lexer skips its own white space and characters
+/// without width. It deletes the other characters that are white space to Python, because it cannot tokenize them.
 fn separates(c: char) -> bool {
     python::is_space(c) || matches!(c, '\0' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
 }
@@ -114,7 +114,7 @@ fn push(tokens: &mut Vec<String>, token: &[char]) {
     });
 }
 
-/// How many characters the token at the start of `text` has: the longest that a rule allows.
+/// The number of characters of the token at the start of `text`, which is the longest that any rule allows.
 fn token_length(text: &[char]) -> usize {
     let contracted = contraction(text);
     if contracted > 0 {
@@ -144,12 +144,12 @@ fn token_length(text: &[char]) -> usize {
     before_nt(text, longest)
 }
 
-/// How many characters at the start are as `is` says.
+/// The number of characters at the start of `text` for which `is` is true.
 fn run(text: &[char], is: impl Fn(char) -> bool) -> usize {
     text.iter().take_while(|&&c| is(c)).count()
 }
 
-/// Letters, and marks on letters.
+/// Whether a character is a letter or a mark on a letter.
 fn is_letter(c: char) -> bool {
     c.is_alphabetic() || ('\u{300}'..='\u{36f}').contains(&c)
 }
@@ -162,12 +162,13 @@ fn tail(text: &[char], from: usize) -> &[char] {
     text.get(from..).unwrap_or_default()
 }
 
-/// Whether `text` is `lower` but for case.
+/// Whether `text` equals `lower`, ignoring case.
 fn equals(text: &[char], lower: &str) -> bool {
     text.iter().flat_map(|c| c.to_lowercase()).eq(lower.chars())
 }
 
-/// LoadedClassifier as `part` measures them, with a character in between that `joins` says.
+/// The number of characters of several parts with one character for which `joins` is true between them. `length` is that
+/// of the first part, and `part` measures the others.
 fn joined(
     text: &[char],
     first: usize,
@@ -184,7 +185,7 @@ fn joined(
     length
 }
 
-/// `centre.It`: words that start with a letter, with nothing but a mark in between.
+/// `centre.It`: words that begin with a letter, with only a mark between them.
 fn dotted_word(text: &[char]) -> usize {
     let word = |text: &[char]| match text.first() {
         Some(&c) if is_letter(c) => run(text, is_letter_or_digit),
@@ -246,7 +247,7 @@ fn number(text: &[char]) -> usize {
     if length == 0 { 0 } else { sign + length }
 }
 
-/// `U.S.`, `p.m.`, `J.`; but `m.` is a word and a full stop where the sentence ends.
+/// `U.S.`, `p.m.`, `J.`; but `m.` at the end of a sentence is a word and a full stop.
 fn acronym(text: &[char]) -> usize {
     let pairs = text.chunks_exact(2);
     let letters = pairs
@@ -254,7 +255,7 @@ fn acronym(text: &[char]) -> usize {
         .count();
     let ends = || match tail(text, 2) {
         [' ', next, ..] => next.is_uppercase(),
-        behind => behind.is_empty(),
+        rest => rest.is_empty(),
     };
     match text.first() {
         Some(first) if letters == 1 && first.is_lowercase() && ends() => 1,
@@ -270,7 +271,7 @@ fn dollar(text: &[char]) -> usize {
     }
 }
 
-/// The end of a contraction, with its apostrophe, where no further letter follows.
+/// The ending of a contraction with its apostrophe, if no letter follows it.
 fn contraction(text: &[char]) -> usize {
     let ends = CONTRACTED.iter().filter_map(|end| {
         let length = end.len() + 1;
@@ -289,7 +290,7 @@ fn contraction(text: &[char]) -> usize {
     ends.max().unwrap_or(0).max(not)
 }
 
-/// Shortens a word by the `n` of an `n't` that begins in it.
+/// The length of a word without the `n` at its end if that begins an `n't`.
 fn before_nt(text: &[char], length: usize) -> usize {
     match length.checked_sub(1) {
         Some(shorter @ 1..)
@@ -320,7 +321,7 @@ fn apostrophe_word(text: &[char]) -> usize {
     known.max(inner_apostrophe(text))
 }
 
-/// `O'Connor` and `ma'am`: an initial, or a vowel on both sides.
+/// `O'Connor` and `ma'am`: an apostrophe after an initial, or between two vowels.
 fn inner_apostrophe(text: &[char]) -> usize {
     let head = run(text, is_letter);
     let word = run(tail(text, head + 1), is_letter);
@@ -383,8 +384,8 @@ fn mail_address(text: &[char]) -> usize {
     }
 }
 
-/// 1 if the word of that length is an abbreviation with its full stop behind it: a known one, any with
-/// a comma behind the stop, or `No. 5`.
+/// 1 if the word of that length is an abbreviation with a full stop after it, and otherwise 0. Abbreviations are the
+/// known ones, any word whose full stop is followed by a comma, semicolon or colon, and the word of `No. 5`.
 fn full_stop(text: &[char], length: usize) -> usize {
     let word = text.get(..length).unwrap_or_default();
     let abbreviated = match tail(text, length) {
@@ -449,8 +450,9 @@ mod tests {
     }
 
     #[test]
-    fn what_separates_tokens_is_in_none() {
-        // By the rules of Stanford's lexer for white space, marks without width, and what it cannot tokenize.
+    fn separators_are_not_part_of_tokens() {
+        // The expected tokens follow the rules of Stanford's lexer for white space, for characters without width, and
+        // for characters that it cannot tokenize.
         let white = "\t\u{b}\u{1c}\u{1d}\u{1e}\u{1f}\u{85}\u{a0}\u{1680}\u{2028}\u{202f}\u{3000}";
         let no_width = "\u{200b}\u{200e}\u{200f}\u{feff}\0";
         for c in white.chars().chain(no_width.chars()) {
@@ -461,7 +463,7 @@ mod tests {
                 "{c:?}"
             );
         }
-        // Java's `toLowerCase` knows the final sigma.
+        // Java's `toLowerCase` uses the final sigma, too.
         assert_eq!(caption_tokens("ΟΔΟΣ ΣΑΣ"), ["οδος", "σας"]);
     }
 }

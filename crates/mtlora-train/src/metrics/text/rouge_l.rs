@@ -4,18 +4,18 @@ use super::Pair;
 use super::ngrams::Vocabulary;
 use super::ptb;
 
-/// How much more recall weighs than precision.
+/// Recall has `BETA` squared times the weight of precision.
 const BETA: f64 = 1.2;
 
-/// ROUGE-L as the E2E challenge's `measure_scores.py` reports it (COCO's `rouge.py`): from the
-/// longest common subsequence of caption tokens the best precision and the best recall over the
-/// references, then their F score, averaged over hypotheses. From 0 to 1.
+/// ROUGE-L as the E2E challenge's `measure_scores.py` reports it (COCO's `rouge.py`). Precision and recall come from the
+/// longest common subsequence of caption tokens. The score is the F score of the best precision and the best recall
+/// over the references, averaged over hypotheses, from 0 to 1.
 pub fn rouge_l(pairs: &[Pair]) -> f64 {
     let mut vocabulary = Vocabulary::default();
     let mut ids = |text: &str| {
         let mut tokens = ptb::caption_tokens(text);
         if tokens.is_empty() {
-            // `"".split(" ")` in Python.
+            // Python's `"".split(" ")` gives one empty string.
             tokens.push(String::new());
         }
         vocabulary.ids(tokens)
@@ -67,14 +67,14 @@ mod tests {
 
     #[test]
     fn a_sentence_by_hand() {
-        // "the cat on mat" is in both: 4 of 5 and 4 of 6.
+        // The longest common subsequence is "the cat on mat", 4 of 5 and 4 of 6 tokens.
         let pairs = [pair("The cat on a mat.", &["the cat sat on the mat"])];
         let (precision, recall) = (4.0 / 5.0, 4.0 / 6.0);
         let expected = 2.44 * precision * recall / (recall + 1.44 * precision);
         assert_close(rouge_l(&pairs), expected, 1e-12);
         let pairs = [pair("a", &["a"]), pair("", &["a"])];
         assert_close(rouge_l(&pairs), 0.5, 1e-12);
-        // Without its punctuation, a caption is an empty string, and that is one empty word to `split(" ")`.
+        // A caption of only punctuation becomes an empty string, for which `split(" ")` gives one empty word.
         assert_close(rouge_l(&[pair("", &["."])]), 1.0, 1e-12);
         assert_close(rouge_l(&[pair("!", &["a", "..."])]), 1.0, 1e-12);
         assert_close(

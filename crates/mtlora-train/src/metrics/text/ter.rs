@@ -1,23 +1,23 @@
-//! TER, the translation edit rate (Snover et al., 2006), with Tercom's limits as sacreBLEU has them.
+//! TER, the translation edit rate (Snover et al., 2006), with Tercom's limits as in sacreBLEU.
 
 use super::Pair;
 use super::ngrams::Vocabulary;
 use crate::data::python;
 
-/// The longest run of words that one shift moves.
+/// The largest number of words that one shift moves.
 const MAX_SHIFT_SIZE: usize = 10;
-/// How far a shift may reach.
+/// The largest distance of a shift, in words.
 const MAX_SHIFT_DISTANCE: usize = 50;
-/// How many shifts of one hypothesis are tried in all.
+/// The largest number of shifts that are tried for one hypothesis.
 const MAX_SHIFT_CANDIDATES: usize = 1000;
-/// How far from the diagonal the edit distance looks.
+/// How far from the diagonal edit distances are computed.
 const BEAM_WIDTH: usize = 25;
-/// The cost of what the beam leaves out.
+/// The cost of entries outside of the beam.
 const UNREACHED: usize = usize::MAX / 2;
 
-/// TER as sacreBLEU computes it with its defaults: words are what white space separates, case
-/// ignored, punctuation kept; the edits against the closest reference, over the references' average
-/// length. 0 or more, in percent: 100 is as many edits as words; less is better.
+/// TER as sacreBLEU computes it with its defaults: words are separated by white space, case is ignored, and punctuation
+/// is kept. The number of edits to the closest reference is divided by the average length of the references. The score
+/// is in percent and at least 0; 100 means as many edits as words, and lower is better.
 pub fn ter(pairs: &[Pair]) -> f64 {
     let mut vocabulary = Vocabulary::default();
     let mut ids = |text: &str| vocabulary.ids(python::split(&text.to_lowercase()));
@@ -39,8 +39,8 @@ pub fn ter(pairs: &[Pair]) -> f64 {
     }
 }
 
-/// Shifts, insertions, deletions and substitutions that turn `hypothesis` into `reference`. Shifts
-/// are made one by one, the one that saves most first, while they save anything.
+/// The number of shifts, insertions, deletions and substitutions that turn `hypothesis` into `reference`. Shifts are
+/// made one by one, always the one that saves the most edits, until none saves any.
 fn count_edits(hypothesis: &[u32], reference: &[u32]) -> usize {
     if reference.is_empty() {
         return hypothesis.len();
@@ -54,14 +54,14 @@ fn count_edits(hypothesis: &[u32], reference: &[u32]) -> usize {
                 words = shifted;
                 shifts += 1;
             }
-            // Outside of the beam nothing is known, and rewriting everything is always possible.
+            // Costs outside of the beam are unknown, but rewriting everything is always possible.
             _ => return shifts + table.cost().min(words.len().max(reference.len())),
         }
     }
 }
 
-/// The best shift with the edits that it saves: of equals the one that moves more words, then from
-/// further left, then to further left. `tried` counts the shifts looked at.
+/// The best shift and the number of edits that it saves. Of several equal shifts, it is the one that moves the most
+/// words, then the one from furthest left, then the one to furthest left. `tried` counts the shifts that were tried.
 fn best_shift(
     words: &[u32],
     reference: &[u32],
@@ -95,7 +95,7 @@ fn best_shift(
     best
 }
 
-/// Runs of words that both have: where each starts in `words` and in `reference`, and its length.
+/// The runs of words that occur in both: the start in `words`, the start in `reference`, and the length.
 fn common_runs<'a>(
     words: &'a [u32],
     reference: &'a [u32],
@@ -114,8 +114,8 @@ fn common_runs<'a>(
     })
 }
 
-/// `words` with the `length` words at `start` moved to before `position`; a position within or
-/// right behind them counts from their end, as in sacreBLEU.
+/// `words` with the `length` words at `start` moved to before `position`. As in sacreBLEU, a position inside of the
+/// moved words or directly after them is counted from their end.
 fn shift(words: &[u32], start: usize, length: usize, position: usize) -> Vec<u32> {
     let end = (start + length).min(words.len());
     let position = match position {
@@ -134,7 +134,7 @@ fn shift(words: &[u32], start: usize, length: usize, position: usize) -> Vec<u32
     shifted
 }
 
-/// How a word pair was reached.
+/// The edit that leads to an entry of the table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Equal,
@@ -171,7 +171,7 @@ impl<'a> Table<'a> {
         table
     }
 
-    /// The row of the `at`-th word, counted from 1, below `above`.
+    /// The row of word number `at`, counted from 1, which follows the row `above`.
     fn row(&self, above: &[(usize, Step)], at: usize, word: u32) -> Vec<(usize, Step)> {
         let columns = self.reference.len() + 1;
         let mut row = vec![(UNREACHED, Step::Unreached); columns];
@@ -190,7 +190,7 @@ impl<'a> Table<'a> {
             } else {
                 (corner + 1, Step::Substitute)
             };
-            // Of equal costs the first wins: the order is Tercom's.
+            // The first of equal costs wins, so the order must be Tercom's.
             for (cost, step) in [
                 (cost, step),
                 (up + 1, Step::Delete),
@@ -205,7 +205,8 @@ impl<'a> Table<'a> {
         row
     }
 
-    /// The columns of a row that are looked at: around the diagonal, in the last row to the end.
+    /// The range of columns of a row that are computed: those around the diagonal, and in the last row also all that
+    /// follow.
     fn beam(&self, at: usize) -> (usize, usize) {
         let columns = self.reference.len() + 1;
         let ratio = self.reference.len() as f64 / self.words.len().max(1) as f64;
@@ -228,9 +229,9 @@ impl<'a> Table<'a> {
         last.map_or(UNREACHED, |&(cost, _)| cost)
     }
 
-    /// The edit distance of `other`, which is as long as `words` and has the first `same` of them.
+    /// The edit distance of `other`, which has the same length as `words` and the same first `same` words.
     fn cost_of(&self, other: &[u32], same: usize) -> usize {
-        // The last row is the only one that depends on where the words end.
+        // Only the last row depends on the number of words.
         let same = same.min(self.words.len().saturating_sub(1));
         let mut row = self.rows.get(same).cloned().unwrap_or_default();
         for (at, &word) in other.iter().enumerate().skip(same) {
@@ -239,7 +240,7 @@ impl<'a> Table<'a> {
         row.last().map_or(UNREACHED, |&(cost, _)| cost)
     }
 
-    /// The steps of the cheapest way, from the first on.
+    /// The steps of the cheapest sequence of edits, in order.
     fn steps(&self) -> Vec<Step> {
         let (mut row, mut column) = (self.words.len(), self.reference.len());
         let mut steps = Vec::with_capacity(row + column);
@@ -268,7 +269,7 @@ impl<'a> Table<'a> {
                 alignment.wrong_words.push(wrong);
             }
             if step != Step::Delete {
-                alignment.behind.push(next);
+                alignment.after.push(next);
                 alignment.wrong_reference.push(wrong);
             }
         }
@@ -276,36 +277,35 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Which words of hypothesis and reference an edit distance sets side by side.
+/// Which words of the hypothesis and the reference are aligned to each other by an edit distance, and which differ.
 #[derive(Default)]
 struct Alignment {
-    /// For each word of the reference, where the word of the hypothesis that it is aligned to ends.
-    behind: Vec<usize>,
+    /// For each word of the reference, the position after the word of the hypothesis that it is aligned to.
+    after: Vec<usize>,
     wrong_words: Vec<bool>,
     wrong_reference: Vec<bool>,
 }
 
 impl Alignment {
-    /// Whether a shift makes sense: something is wrong here and there, and the words do not stand
-    /// there already.
+    /// Whether a shift can help: there are wrong words in both places, and the words are not already at the target.
     fn allows(&self, start: usize, target: usize, length: usize) -> bool {
         let any = |wrong: &[bool], from| wrong.iter().skip(from).take(length).any(|&wrong| wrong);
-        let Some(&behind) = self.behind.get(target) else {
+        let Some(&after) = self.after.get(target) else {
             return false;
         };
         any(&self.wrong_words, start)
             && any(&self.wrong_reference, target)
-            && !(start < behind && behind <= start + length)
+            && !(start < after && after <= start + length)
     }
 
-    /// Where words that belong at `target` of the reference may go: before what is aligned to it,
-    /// or behind what is aligned to each of its words.
+    /// The positions to which words that belong at `target` of the reference may move: before the word that is aligned
+    /// to it, or after the word that is aligned to each word of the run.
     fn positions(&self, target: usize, length: usize) -> impl Iterator<Item = usize> + '_ {
         let before = match target.checked_sub(1) {
-            Some(before) => self.behind.get(before).copied(),
+            Some(before) => self.after.get(before).copied(),
             None => Some(0),
         };
-        let within = self.behind.iter().skip(target).take(length).copied();
+        let within = self.after.iter().skip(target).take(length).copied();
         before.into_iter().chain(within)
     }
 }
@@ -318,9 +318,9 @@ mod tests {
     #[test]
     fn sentences_by_hand() {
         assert_close(ter(&[pair("a b c d", &["A B c d"])]), 0.0, 0.0);
-        // One shift.
+        // One shift is needed.
         assert_close(ter(&[pair("c d a b", &["a b c d"])]), 25.0, 1e-12);
-        // One insertion against the closest, over the average length.
+        // The closest reference needs one insertion, which is divided by the average length.
         let pairs = [pair("a b", &["x y z w", "a b c", ""])];
         assert_close(ter(&pairs), 100.0 / 3.5, 1e-12);
         assert_close(ter(&[pair("", &["a b"])]), 100.0, 1e-12);
