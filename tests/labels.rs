@@ -202,7 +202,7 @@ fn scores_do_not_depend_on_the_order_of_classes() {
         text(&data),
     ]);
     assert!(
-        said.contains("nothing says which is which") && said.contains("--labels"),
+        said.contains("their names do not match") && said.contains("--labels"),
         "{said}"
     );
     trained.assert_right(&trained.eval(&model, &data, &["--labels", "good,bad"]));

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::data::error::{listed, shown};
 use crate::data::example::{Example, Objective, Target};
 
-/// How pandas' `read_csv` spells a missing value by default (its parameter `na_values`), in lower case, and what
-/// other tools write for one.
+/// Spellings of a missing value in lower case: the defaults of pandas' `read_csv` (its parameter `na_values`) and those
+/// of other tools.
 const MISSING: [&str; 17] = [
     "#n/a",
     "#n/a n/a",
@@ -31,16 +31,16 @@ const INVISIBLE: [char; 8] = [
     '\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2060}', '\u{feff}',
 ];
 
-/// A class and how many examples it has.
+/// A class and its number of examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassCount {
-    /// The class.
+    /// The name of the class.
     pub label: String,
-    /// Its examples.
+    /// The number of its examples.
     pub count: usize,
 }
 
-/// How many examples each class has, in the classes' order; nothing for a regression.
+/// The number of examples of each class, in the order of the classes; empty for a regression.
 pub fn class_counts(objective: &Objective, examples: &[Example]) -> Vec<ClassCount> {
     let mut counts = vec![0; objective.labels().len()];
     for example in examples {
@@ -74,8 +74,8 @@ pub fn class_warnings(classes: &[ClassCount]) -> Vec<String> {
             .map(|class| format!("{} ({})", shown(&class.label), class.count))
             .collect();
         warnings.push(format!(
-            "the classes {} differ only in {}, and are different classes: spell them alike in the data if they mean the \
-             same",
+            "the classes {} differ only in {}, but count as different classes: spell them alike in the data if they \
+             mean the same",
             names.join(" and "),
             difference(&group)
         ));
@@ -123,7 +123,7 @@ fn squeezed(label: &str) -> String {
     visible.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A number, with a point or a comma before its decimals.
+/// The number that a label spells, with a point or a comma before its decimals.
 fn number(label: &str) -> Option<f64> {
     let mut text = squeezed(label);
     // A comma before three digits may be a thousands separator.
@@ -134,7 +134,7 @@ fn number(label: &str) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// In what classes differ that are the same otherwise.
+/// What distinguishes classes that have the same normalised spelling.
 fn difference(group: &[&ClassCount]) -> &'static str {
     let labels = || group.iter().map(|class| class.label.as_str());
     let same = |form: &dyn Fn(&str) -> String| {
@@ -168,7 +168,7 @@ mod tests {
         class_warnings(&counts)
     }
 
-    /// By hand: what a person would call one class.
+    /// The examples are spellings that a person would take for one class.
     #[test]
     fn classes_that_are_spelled_in_two_ways_are_named() {
         let cases = [
@@ -231,7 +231,7 @@ mod tests {
                 "{found:?}"
             );
         }
-        // A class that no row has is not the data's.
+        // There is no warning about a class without rows.
         assert!(warnings(&[("nan", 0), ("good", 10), ("bad", 10)]).is_empty());
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct MatchedLabels {
 }
 
 impl MatchedLabels {
-    /// What the user should know about the match; nothing if it is by names and complete.
+    /// A note for the user about the match, or `None` if every output was matched to a class by name.
     pub fn note(&self, model: &[String], classes: &[String]) -> Option<String> {
         let pairs = || {
             let pairs = model.iter().zip(&self.labels);
@@ -70,9 +70,9 @@ impl MatchedLabels {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelError {
-    /// No class, or not every class, has an output of its name.
+    /// Not every class has an output of the same name.
     #[error(
-        "the labels of its head are {}, and the classes of the data are {}: nothing says which is which. Name the \
+        "the labels of its head are {}, but the classes of the data are {}, and their names do not match. Give the \
          data's classes in the order of the head's outputs (--labels A,B,...), rename them in the data, or train a new \
          output layer (train --fresh-head)",
         listed(.model),
@@ -84,7 +84,7 @@ pub enum LabelError {
         /// The data's classes.
         classes: Vec<String>,
     },
-    /// The head has another number of outputs than there are classes.
+    /// The number of the head's outputs does not fit the number of classes.
     #[error(
         "its head has {} {} ({}), and {}: train a new output layer (train --fresh-head), or use a model that fits",
         .model.len(),
@@ -98,11 +98,11 @@ pub enum LabelError {
     Number {
         /// The names of the head's outputs, in their order.
         model: Vec<String>,
-        /// The data's classes; none for a regression.
+        /// The data's classes; empty for a regression.
         classes: Vec<String>,
     },
     /// The order that was given lacks a class.
-    #[error("--labels is {}, which lacks the data's {}; name each class of the data", listed(.given), listed(.lacking))]
+    #[error("--labels is {}, but the data also has {}; name each class of the data", listed(.given), listed(.lacking))]
     Given {
         /// The order that was given.
         given: Vec<String>,
@@ -116,14 +116,14 @@ pub enum LabelError {
         given: Vec<String>,
     },
     /// Classes were named for a task that predicts numbers.
-    #[error("--labels names classes, and the task predicts a number; leave it out")]
+    #[error("--labels names classes, but the task predicts a number; leave it out")]
     Regression,
 }
 
-/// Matches the data's `classes` to the outputs of a head, which the model calls `model`.
+/// Matches the data's `classes` to the outputs of a head, whose names in the model are `model`.
 ///
 /// # Errors
-/// When names or numbers do not fit, which is not to be guessed at.
+/// If neither names, numbers nor the order decide the match, because it is never guessed.
 pub(crate) fn match_labels(
     model: &[String],
     classes: &[String],
@@ -159,7 +159,7 @@ pub fn is_unnamed(model: &[String]) -> bool {
     names.all(|(index, name)| name.eq_ignore_ascii_case(&format!("{UNNAMED}{index}")))
 }
 
-/// The outputs' names, if each class has one of its own: of exactly its name, or else of its name in another case.
+/// The outputs' names, if each class matches one output by name: in the same case, or else ignoring case.
 fn by_name(model: &[String], classes: &[String]) -> Option<Vec<String>> {
     let exact = |name: &String| name.trim().to_string();
     let folded = |name: &String| name.trim().to_lowercase();
@@ -188,8 +188,8 @@ fn matched(
     Some(labels)
 }
 
-/// The outputs' names, if each class is the number of one: they count from 0, and no output has a name with another
-/// number in it, such as `1 star`.
+/// The outputs' names, if each class is the number of an output: the classes count from 0, and no output has a real
+/// name with a number in it, such as `1 star`.
 fn by_number(model: &[String], classes: &[String]) -> Option<Vec<String>> {
     let numbered = |name: &String| name.contains(|character: char| character.is_ascii_digit());
     let counts_from_0 = classes.iter().any(|class| class.trim() == "0");
@@ -199,13 +199,13 @@ fn by_number(model: &[String], classes: &[String]) -> Option<Vec<String>> {
     let mut labels = model.to_vec();
     for class in classes {
         let number: usize = class.trim().parse().ok()?;
-        // `+1` and `01` are spelled as no label number is.
+        // Output numbers are not spelled `+1` or `01`.
         if class.trim() != number.to_string() {
             return None;
         }
         labels.get_mut(number)?.clone_from(class);
     }
-    // What is left of the model's names must not be taken for a class.
+    // The remaining names of the model must differ from the classes.
     let distinct: BTreeSet<&String> = labels.iter().collect();
     (distinct.len() == labels.len()).then_some(labels)
 }
@@ -213,7 +213,7 @@ fn by_number(model: &[String], classes: &[String]) -> Option<Vec<String>> {
 /// The order of outputs that a user gave, checked against the data's `classes`.
 ///
 /// # Errors
-/// When a class is missing, or named twice.
+/// [`LabelError::Given`] if a class is missing, [`LabelError::Repeated`] if one is named twice.
 pub(crate) fn checked_order(
     given: &[String],
     classes: &[String],
@@ -236,7 +236,8 @@ pub(crate) fn checked_order(
 /// `head` holds the names of the outputs, or is `None` for a new head. `given` is an explicit order from the user.
 ///
 /// # Errors
-/// When the head has too few or too many outputs, or nothing says which output is which class.
+/// If the head has too few or too many outputs, if the classes cannot be matched to its outputs, or if `given` does not
+/// fit the classes.
 pub fn align_to_head(
     task: Box<dyn Task>,
     head: Option<&[String]>,
@@ -273,10 +274,10 @@ pub fn align_to_head(
     }
 }
 
-/// `task`, with its classes in the order of `labels`, which may have more of them.
+/// Returns `task` with its classes in the order of `labels`, which may contain additional ones.
 ///
 /// # Errors
-/// [`LabelError::Given`] when `labels` lacks a class of the task's; [`LabelError::Regression`] when the task has none.
+/// [`LabelError::Given`] if `labels` lacks a class of the task, [`LabelError::Regression`] if the task has no classes.
 pub fn with_label_order(
     task: Box<dyn Task>,
     labels: &[String],
@@ -316,7 +317,7 @@ pub fn with_label_order(
 struct Reordered {
     task: Box<dyn Task>,
     objective: Objective,
-    /// Of each class of the task the output.
+    /// The output of each class of the task.
     outputs: Vec<usize>,
     metrics: Vec<MetricName>,
 }
@@ -406,9 +407,9 @@ mod tests {
         Ok((found.labels, found.by))
     }
 
-    /// What `transformers` would do with `config.label2id` of the model, where the classes are its keys.
+    /// The expected matches are those of the model's `config.label2id` in `transformers`, if the classes are its keys.
     #[test]
-    fn classes_are_matched_to_outputs_by_name_and_else_by_what_numbers_say() {
+    fn classes_are_matched_to_outputs_by_name_and_otherwise_by_number() {
         use MatchedBy::{Names, Numbers, Order};
         type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], MatchedBy);
         let cases: [Case<'_>; 12] = [
@@ -431,9 +432,9 @@ mod tests {
                 &["négatif", "positif"],
                 Names,
             ),
-            // Exact names go before names in another case.
+            // Exact names take precedence over names in another case.
             (&["a", "A"], &["A", "a"], &["a", "A"], Names),
-            // The head knows a class that the data lacks.
+            // The head has a class that the data lacks.
             (
                 &["neg", "neu", "pos"],
                 &["pos", "neg"],
@@ -483,14 +484,14 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_says_is_not_guessed() {
+    fn ambiguous_matches_are_not_guessed() {
         let unlike: [(&[&str], &[&str]); 8] = [
             (&["neg", "pos"], &["bad", "good"]),
             // Ratings count from 1, the outputs from 0.
             (&["1 star", "2 stars"], &["1", "2"]),
             // Two classes would share an output.
             (&["yes", "no"], &["Yes", "yes"]),
-            // Not in their order: they are no numbers of outputs.
+            // These are not in order, so they are not the numbers of outputs.
             (&["LABEL_1", "LABEL_0"], &["bad", "good"]),
             (&["neg", "pos"], &["00", "1"]),
             (&["neg", "pos"], &["1", "2"]),
@@ -513,7 +514,7 @@ mod tests {
             ),
             (&["LABEL_0", "LABEL_1"], &["a", "b", "c"]),
             (&["LABEL_0", "LABEL_1", "LABEL_2"], &["a", "b"]),
-            // Ratings, of which the data lacks some.
+            // The data lacks some of the ratings.
             (&["1 star", "2 stars", "3 stars"], &["1", "2"]),
             (&["neg", "neu", "pos"], &["1", "2"]),
         ];
@@ -528,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_matched_otherwise_than_by_name_is_said() {
+    fn matches_that_are_not_by_name_are_noted() {
         let note = |model: &[&str], classes: &[&str]| {
             let (model, classes) = (names(model), names(classes));
             match_labels(&model, &classes)
@@ -594,11 +595,11 @@ mod tests {
         };
         let expected = [1, 0].map(|class| Some(Target::Class(class)));
         assert_eq!(classes(task.as_ref()), expected);
-        // F1 is about `yes`, as it was.
+        // F1 is still that of `yes`.
         assert_eq!(task.positive_class(), 0);
         assert_eq!(task.metric_names(), [MetricName::F1, MetricName::Accuracy]);
 
-        // With a third output F1 has no meaning.
+        // F1 is not defined with a third output.
         let head = names(&["maybe", "yes", "no"]);
         let (task, note) = align_to_head(two(), Some(&head), None).unwrap();
         assert!(note.unwrap().contains("`maybe`"));

@@ -60,7 +60,7 @@ pub fn find(name: &str) -> Result<TaskEntry, DataError> {
 /// `table` describes the columns of the user's own table in the folder `data`; other tasks ignore both.
 ///
 /// # Errors
-/// When no such task predicts labels or numbers, or what [`TableTask::open`] returns.
+/// If no task of that name predicts labels or numbers, and the errors of [`TableTask::open`].
 pub fn open_classification(
     name: &str,
     table: Option<TableConfig>,
@@ -89,7 +89,7 @@ pub fn open_classification(
 /// `pairs` describes the columns of the user's own pairs; other tasks ignore it.
 ///
 /// # Errors
-/// What [`PairsTask::new`] returns.
+/// The errors of [`PairsTask::new`].
 pub fn open_generation(
     name: &str,
     pairs: Option<PairsConfig>,
@@ -132,7 +132,7 @@ impl TaskEntry {
         }
     }
 
-    /// Whether the task is a data-to-text task, and does not predict labels or numbers.
+    /// Whether the task is a data-to-text task. Other tasks predict labels or numbers.
     pub fn is_generation(&self) -> bool {
         matches!(self.0, Source::Generation(_) | Source::Pairs)
     }

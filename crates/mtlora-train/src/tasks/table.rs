@@ -1,13 +1,13 @@
-//! A task from files of one's own: CSV, TSV or JSONL with one or two columns of text and a class or a number.
+//! A task from the user's own files: CSV, TSV or JSONL with one or two columns of text and a class or a number.
 //!
 //! | ending   | format                                                                                          |
 //! |----------|-------------------------------------------------------------------------------------------------|
-//! | `.csv`   | RFC 4180 with a header: cells may be quoted, and a quoted one may hold commas and line breaks   |
-//! | `.tsv`   | tabs, with a header; a line is a row, and a quotation mark is a character like any other        |
-//! | `.jsonl` | a JSON object a line, whose keys are the columns                                                |
+//! | `.csv`   | RFC 4180 with a header: cells may be quoted and may then contain commas and line breaks         |
+//! | `.tsv`   | tabs, with a header; each line is a row, and quotation marks have no special meaning            |
+//! | `.jsonl` | one JSON object on each line, whose keys are the columns                                        |
 //!
-//! Files are UTF-8, or UTF-16 with a byte order mark. Empty lines do not count. Texts are taken as they are; white space around labels, numbers and the
-//! names of columns does not matter.
+//! Files are UTF-8, or UTF-16 with a byte order mark. Empty lines are ignored. Texts are used as they are; white space
+//! around labels, numbers and the names of columns does not matter.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,28 +26,28 @@ use crate::tasks::task::{Task, TaskData, TextColumns};
 const TRAIN: &str = "train";
 const DEV: &str = "dev";
 
-/// What the columns of a table mean.
+/// The meaning of a table's columns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableConfig {
-    /// The column with the text; `text`.
+    /// The column with the text; `text` by default.
     pub text: String,
-    /// The column with the second text of a pair; none.
+    /// The column with the second text of a pair; none by default.
     pub pair: Option<String>,
-    /// The column with the class or the number; `label`.
+    /// The column with the class or the number; `label` by default.
     pub label: String,
-    /// Whether `label` holds numbers to predict, and not classes; no.
+    /// Whether `label` holds numbers to predict instead of classes; false by default.
     pub regression: bool,
-    /// The classes, in the order of the head's outputs. Otherwise those of the train split: in the order of numbers
-    /// if they all are numbers, else of the alphabet.
+    /// The classes, in the order of the head's outputs. By default they are the classes of the train split, in numerical
+    /// order if all of them are numbers, and otherwise in alphabetical order.
     pub labels: Option<Vec<String>>,
-    /// The class that F1 is about. Otherwise the second.
+    /// The class whose F1 is computed; the second one by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub positive: Option<String>,
-    /// What is reported, the most important first. Otherwise for two classes accuracy, F1 and Matthews' coefficient,
-    /// for more accuracy and Matthews' coefficient, for numbers both correlations.
+    /// The reported metrics, the most important first. The default is accuracy, F1 and Matthews' coefficient for two
+    /// classes, accuracy and Matthews' coefficient for more classes, and both correlations for numbers.
     pub metrics: Option<Vec<MetricName>>,
-    /// Files of splits, seen from the data folder. Otherwise a split is the one file of its name: `train.csv`, ...
+    /// The files of splits, relative to the data folder. By default a split is the file of its name: `train.csv`, ...
     pub files: BTreeMap<String, PathBuf>,
 }
 
@@ -67,7 +67,7 @@ impl Default for TableConfig {
 }
 
 impl TableConfig {
-    /// These settings, with the classes that `task` has: opened with these, a table's task needs no train split.
+    /// These settings with the classes of `task`. A table's task that is opened with them needs no train split.
     pub fn with_classes_of(mut self, task: &dyn Task) -> Self {
         if let Objective::Classification { labels } = task.objective() {
             let positive = task.positive_class();
@@ -96,10 +96,11 @@ impl TableTask {
     /// The name on the command line of the task with the user's own table.
     pub const NAME: &'static str = "table";
 
-    /// The task of that name in the folder `data`. Reads the train split if the classes have to be collected from it.
+    /// Opens the task in the folder `data` under the name `name`. Reads the train split if the classes have to be
+    /// collected from it.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if settings contradict each other, and what may be wrong with the train split.
+    /// [`DataError::Setting`] if settings contradict each other, and the errors of reading the train split.
     pub fn open(name: &str, config: TableConfig, data: &Path) -> Result<Self, DataError> {
         distinct_columns(&config)?;
         let objective = match (&config.labels, config.regression) {
@@ -130,7 +131,7 @@ impl TableTask {
         if metrics.is_empty() {
             return Err(DataError::setting(
                 "metrics",
-                "is empty; name one, or leave it out",
+                "is empty; name a metric, or leave the setting out",
             ));
         }
         for &metric in &metrics {
@@ -163,15 +164,16 @@ impl TableTask {
         })
     }
 
-    /// The settings, with the classes filled in: opened with these, the task is the same without the train split.
+    /// The settings with the classes filled in, so that the task can be opened again without the train split.
     pub fn config(&self) -> TableConfig {
         self.config.clone().with_classes_of(self)
     }
 
-    /// The examples of any file. Unless `labelled`, the label's column may be missing, and its cells empty.
+    /// Reads the examples of any file. If `labelled` is false, the label's column may be missing and its cells may be
+    /// empty.
     ///
     /// # Errors
-    /// Whatever keeps the file from being read, with the file and line it is about.
+    /// If the file cannot be read or has an invalid row; the error names the file and the line.
     pub fn read_file(&self, path: &Path, labelled: bool) -> Result<Vec<Example>, DataError> {
         let mut examples = Vec::new();
         each_row(&self.config, path, labelled, |line, row| {
@@ -206,7 +208,8 @@ impl TableTask {
                         line,
                         label: label.to_string(),
                         known: labels.clone(),
-                        hint: "correct the row, or give the train split rows of that class".into(),
+                        hint: "correct the row, or add rows of that class to the train split"
+                            .into(),
                     }),
                 }
             }
@@ -228,7 +231,7 @@ impl TaskData for TableTask {
     }
 
     fn describe(&self) -> &str {
-        "a table of one's own: CSV, TSV or JSONL"
+        "your own table: CSV, TSV or JSONL"
     }
 
     fn splits(&self) -> Vec<&str> {
@@ -257,8 +260,8 @@ impl Task for TableTask {
     }
 }
 
-/// Refuses a column in two roles: a label that is also the text can be read off, and a text that is paired with
-/// itself says nothing.
+/// Rejects a column in two roles, because a label that is also the text needs no prediction, and a text that is paired
+/// with itself adds nothing.
 fn distinct_columns(config: &TableConfig) -> Result<(), DataError> {
     let roles = [
         ("label_column", Some(config.label.as_str())),
@@ -274,18 +277,18 @@ fn checked_classes(labels: &[String]) -> Result<Vec<String>, DataError> {
         if label.is_empty() {
             return Err(DataError::setting(
                 "labels",
-                "holds an empty class; name it",
+                "contains an empty class; name it or remove it",
             ));
         }
         if trimmed.contains(&label) {
-            let message = format!("holds {} twice; leave out one", shown(&label));
+            let message = format!("contains {} twice; remove one of them", shown(&label));
             return Err(DataError::setting("labels", message));
         }
         trimmed.push(label);
     }
     if trimmed.len() < 2 {
         let message = format!(
-            "holds {}; a classification needs two classes",
+            "has length {}; a classification needs at least two classes",
             trimmed.len()
         );
         return Err(DataError::setting("labels", message));
@@ -303,7 +306,7 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
     let mut labels: Vec<String> = found.into_iter().collect();
     if let [only] = labels.as_slice() {
         let message = format!(
-            "every row of {} has the class {}; a classification needs two classes: add rows of another",
+            "every row of {} has the class {}; a classification needs at least two classes: add rows of another class",
             path.display(),
             shown(only)
         );
@@ -316,7 +319,7 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
             .filter(|number| number.is_finite())
     };
     if labels.iter().all(|label| number(label).is_some()) {
-        // Stable: of two spellings of one number, the alphabet's first stays first.
+        // The sort is stable, so two spellings of one number stay in alphabetical order.
         labels.sort_by(|a, b| match (number(a), number(b)) {
             (Some(a), Some(b)) => a.total_cmp(&b),
             _ => Ordering::Equal,
@@ -330,7 +333,7 @@ fn split_file(config: &TableConfig, data: &Path, split: &str) -> Result<PathBuf,
     table_file::split_file(&config.files, data, split, || {
         if data.is_dir() {
             format!(
-                "nor {split}.tsv or {split}.jsonl; put the split {} there",
+                "{split}.tsv and {split}.jsonl do not exist either; put the split {} there",
                 shown(split)
             )
         } else {
@@ -342,14 +345,14 @@ fn split_file(config: &TableConfig, data: &Path, split: &str) -> Result<PathBuf,
     })
 }
 
-/// What a row says.
+/// The texts and the label of a row.
 struct Row {
     text: String,
     pair: Option<String>,
     label: Option<String>,
 }
 
-/// Gives `each` the rows of a file, each with its line. If `labelled`, each has a label.
+/// Calls `each` for every row of a file, with its line. If `labelled` is true, each row must have a label.
 fn each_row(
     config: &TableConfig,
     path: &Path,
@@ -372,7 +375,7 @@ fn each_row(
     )
 }
 
-/// Where a header has the columns.
+/// The indices of the columns in a header.
 struct Columns {
     text: usize,
     pair: Option<usize>,
@@ -411,7 +414,7 @@ impl Columns {
     }
 }
 
-/// A label, if the cell has one.
+/// The label in a cell, or `None` if the cell is blank.
 fn label(cell: &str) -> Option<String> {
     let cell = cell.trim();
     (!cell.is_empty()).then(|| cell.to_string())
@@ -516,7 +519,7 @@ mod tests {
             task.metric_names(),
             [MetricName::Accuracy, MetricName::Matthews]
         );
-        // What a run saves suffices to open it again, where there is no train split.
+        // The settings that a run saves are enough to open the task again without a train split.
         let saved = toml::to_string(&task.config()).unwrap();
         let config: TableConfig = toml::from_str(&saved).unwrap();
         let elsewhere = folder(&[("dev.csv", b"text,label\na,10\n")]);
@@ -629,7 +632,7 @@ mod tests {
         assert_eq!(targets, [None, None, Some(Target::Class(1))]);
         let error = task.read(data.path(), "dev").unwrap_err().to_string();
         assert!(
-            error.contains("dev.csv: no such file; nor dev.tsv or dev.jsonl"),
+            error.contains("dev.csv: no such file; dev.tsv and dev.jsonl do not exist"),
             "{error}"
         );
         let error = task

@@ -30,14 +30,14 @@ pub trait TaskData: Send + Sync {
     /// `data` is the folder that the user names, and `split` one of [`splits`](Self::splits).
     ///
     /// # Errors
-    /// Whatever keeps the file from being read, with the file and the line.
+    /// If the file cannot be read or has an invalid row; the error names the file and the line.
     fn read(&self, data: &Path, split: &str) -> Result<Vec<Self::Item>, DataError>;
 
-    /// Reads a split like [`read`](Self::read), and passes to `note` what the user should know about the data although
-    /// it is not an error.
+    /// Reads a split like [`read`](Self::read), and passes to `note` what the user should know about the data but is
+    /// not an error.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// The errors of [`read`](Self::read).
     fn read_noting(
         &self,
         data: &Path,
@@ -136,7 +136,7 @@ pub trait Task: TaskData<Item = Example> {
         }
     }
 
-    /// The class that F1 is about. By default the second of two classes.
+    /// The class whose F1 is computed. By default the second of two classes.
     fn positive_class(&self) -> usize {
         1
     }

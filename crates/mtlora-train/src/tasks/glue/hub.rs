@@ -1,4 +1,4 @@
-//! GLUE as the Hugging Face Hub has it: Parquet files, a folder a task.
+//! GLUE in the form of the Hugging Face Hub: Parquet files, with a folder for each task.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use crate::data::parquet_rows::each_row;
 pub const HUB_DATASET: &str = "nyu-mll/glue";
 
 const LABEL: &str = "label";
-/// The label of rows whose label is kept secret.
-const SECRET: i64 = -1;
+/// The label of rows whose label is not published.
+const UNPUBLISHED: i64 = -1;
 
-/// Whether `file`, with its folder in the Hub's data set, holds rows of that task's split as the Hub names it:
-/// `cola/validation-00000-of-00001.parquet` those of `validation`.
+/// Whether `file`, a path in the Hub's data set, holds rows of the split that the Hub calls `hub_split`. For example,
+/// `cola/validation-00000-of-00001.parquet` holds rows of CoLA's `validation`.
 pub fn is_hub_file(file: &str, task: &GlueTask, hub_split: &str) -> bool {
     let inside = file
         .strip_prefix(task.hub_folder())
@@ -26,7 +26,7 @@ pub fn is_hub_file(file: &str, task: &GlueTask, hub_split: &str) -> bool {
     inside.is_some_and(|name| part(name, hub_split).is_some())
 }
 
-/// Which part of how many the Parquet file `name` is of a split.
+/// The number of the part of a split that the Parquet file `name` holds, and the number of all parts.
 fn part(name: &str, hub_split: &str) -> Option<(usize, usize)> {
     let numbers = name
         .strip_prefix(hub_split)?
@@ -42,15 +42,15 @@ impl GlueTask {
         self.spec.name
     }
 
-    /// What the Hub calls a split: `dev` is `validation` there.
+    /// The Hub's name of a split: `dev` is called `validation` there.
     ///
     /// # Errors
-    /// [`DataError::UnknownSplit`].
+    /// [`DataError::UnknownSplit`] if the task has no such split.
     pub fn hub_split(&self, split: &str) -> Result<String, DataError> {
         Ok(self.split_name(split)?.replacen("dev", "validation", 1))
     }
 
-    /// Whether the folder `data` has that split as the Hub has it.
+    /// Whether the folder `data` contains that split in the form of the Hub.
     pub fn has_hub_split(&self, data: &Path, split: &str) -> bool {
         self.hub_split(split).is_ok_and(|split| {
             self.hub_files(data, &split)
@@ -69,11 +69,11 @@ impl GlueTask {
         }
     }
 
-    /// The Parquet files of a split in order; none if there is none. They are in the task's folder inside of `data`,
+    /// The Parquet files of a split in order; empty if there are none. They are in the task's folder inside of `data`,
     /// or in `data` itself.
     ///
     /// # Errors
-    /// A part that is missing.
+    /// If some parts of the split are missing.
     pub(super) fn hub_files(
         &self,
         data: &Path,
@@ -93,7 +93,7 @@ impl GlueTask {
             let numbers = parts.iter().map(|((number, of), _)| (*number, *of));
             if !numbers.eq((0..*count).map(|number| (number, *count))) {
                 return Err(DataError::other(format!(
-                    "{}: the split {hub_split} is in {count} parts, of which {} are there; fetch the folder again",
+                    "{}: the split {hub_split} has {count} parts, but only {} of them exist; download the folder again",
                     first.display(),
                     parts.len()
                 )));
@@ -152,7 +152,7 @@ impl GlueTask {
             Some(Field::Double(number)) => *number,
             _ => f64::NAN,
         };
-        if number == SECRET as f64 {
+        if number == UNPUBLISHED as f64 {
             return Ok(None);
         }
         let (target, wanted) = match &self.objective {
@@ -177,7 +177,7 @@ impl GlueTask {
                 path,
                 row,
                 format!(
-                    "the {LABEL} is {}, but must be {wanted}, or {SECRET} if it is secret",
+                    "the {LABEL} is {}, but must be {wanted}, or {UNPUBLISHED} if it is not published",
                     described(value)
                 ),
             )),
@@ -196,7 +196,7 @@ mod tests {
     use crate::tasks::glue::{task, tasks};
     use crate::tasks::task::TaskData;
 
-    /// Files that pyarrow wrote: see make.py there.
+    /// Files that pyarrow wrote with make.py in this folder.
     fn fixtures() -> PathBuf {
         PathBuf::from(concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -239,7 +239,7 @@ mod tests {
         ));
         for (split, rows) in [("train", 96), ("dev", 64)] {
             let published = cola.read(&assets, split).unwrap();
-            // The task's folder may be named itself, as it may for the published files.
+            // The data folder may be the task's own folder, as for the published files.
             for folder in [fixtures(), fixtures().join("cola")] {
                 assert_eq!(cola.read(&folder, split).unwrap(), published[..rows]);
             }
@@ -262,12 +262,12 @@ mod tests {
         copy("train-00001-of-00002.parquet");
         let error = cola.read(folder.path(), "train").unwrap_err().to_string();
         assert!(
-            error.contains("in 2 parts, of which 1 are there"),
+            error.contains("has 2 parts, but only 1 of them exist"),
             "{error}"
         );
         copy("train-00000-of-00002.parquet");
         assert_eq!(cola.read(folder.path(), "train").unwrap().len(), 128);
-        // Neither form: what is said is said of the published one.
+        // If there is neither form, the error is about the published one.
         let error = cola.read(folder.path(), "dev").unwrap_err();
         assert!(matches!(error, DataError::NotFound { .. }), "{error}");
     }
@@ -336,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Every byte of a file changed alone. One of them made the Parquet library panic.
+    /// Changes each byte of a file in turn. One of these changes made the Parquet library panic.
     #[test]
     fn no_changed_byte_makes_it_panic() {
         let name = "validation-00000-of-00001.parquet";

@@ -1,14 +1,14 @@
 //! The nine tasks of GLUE (Wang et al. 2019), from the tab-separated files as they are published.
 //!
-//! A file is found in the task's folder inside of the GLUE folder (`RTE/dev.tsv`), or in the given folder itself. GLUE
-//! quotes nothing: a quotation mark is a character like any other, and a line is a row. Classes are in the order of
-//! the Hugging Face data set, so that checkpoints trained elsewhere mean the same by them.
+//! A file is found in the task's folder inside of the GLUE folder (`RTE/dev.tsv`), or in the given folder itself. Each
+//! line is a row, and quotation marks have no special meaning. Classes are in the order of the Hugging Face data set, so
+//! that they have the same numbers as in checkpoints trained elsewhere.
 //!
 //! A line with too few or too many columns is an error. The one exception is QQP, whose published files have a few
-//! questions with a line break in them (some 24 of 363,870 lines of the train set): up to one such line in 1,000 is
-//! left out there, as the Hugging Face data set does, and [`TaskData::read_noting`] says how many.
+//! questions with a line break in them (about 24 of 363,870 lines of the train set): up to one such line in 1,000 is
+//! left out, as in the Hugging Face data set, and [`TaskData::read_noting`] reports how many.
 //!
-//! Where there are none, Parquet files as the Hugging Face Hub has them ([`HUB_DATASET`]) are read: `rte/` with
+//! If there are no such files, Parquet files in the form of the Hugging Face Hub ([`HUB_DATASET`]) are read: `rte/` with
 //! `validation-00000-of-00001.parquet` and so on, or that folder itself.
 
 mod hub;
@@ -25,12 +25,12 @@ use crate::tasks::task::{Task, TaskData, TextColumns, unknown_split};
 
 pub use hub::{HUB_DATASET, is_hub_file};
 
-/// Of how many QQP lines one may be broken.
+/// One of this many lines of QQP may be broken.
 const LINES_PER_BROKEN: usize = 1000;
-/// The range of STS-B's similarity.
+/// The range of STS-B's similarity scores.
 const SIMILARITY: std::ops::RangeInclusive<f32> = 0.0..=5.0;
 
-/// What differs from task to task.
+/// The properties of a task that differ between tasks.
 struct Spec {
     name: &'static str,
     folder: &'static str,
@@ -38,7 +38,7 @@ struct Spec {
     text: &'static str,
     pair: Option<&'static str>,
     label: &'static str,
-    /// How files spell the classes, and their names; none for the regression.
+    /// The spellings of the classes in files, and their names; empty for the regression.
     classes: &'static [(&'static str, &'static str)],
     metrics: &'static [MetricName],
     splits: &'static [&'static str],
@@ -68,7 +68,7 @@ static SPECS: [Spec; 9] = [
     Spec {
         name: "sst2",
         folder: "SST-2",
-        describe: "is what the phrase of a film review says negative or positive?",
+        describe: "is the phrase from a film review negative or positive?",
         text: "sentence",
         pair: None,
         label: "label",
@@ -81,7 +81,7 @@ static SPECS: [Spec; 9] = [
     Spec {
         name: "mrpc",
         folder: "MRPC",
-        describe: "do two sentences from the news say the same?",
+        describe: "do two sentences from the news mean the same?",
         text: "#1 String",
         pair: Some("#2 String"),
         label: "Quality",
@@ -107,7 +107,7 @@ static SPECS: [Spec; 9] = [
     Spec {
         name: "qqp",
         folder: "QQP",
-        describe: "do two questions from Quora ask the same?",
+        describe: "do two questions from Quora ask the same thing?",
         text: "question1",
         pair: Some("question2"),
         label: "is_duplicate",
@@ -120,7 +120,7 @@ static SPECS: [Spec; 9] = [
     Spec {
         name: "mnli",
         folder: "MNLI",
-        describe: "does the second sentence follow from the first, is it open, or is it contradicted?",
+        describe: "does the first sentence entail the second, contradict it, or neither?",
         text: "sentence1",
         pair: Some("sentence2"),
         label: "gold_label",
@@ -175,7 +175,7 @@ static SPECS: [Spec; 9] = [
     Spec {
         name: "wnli",
         folder: "WNLI",
-        describe: "does the second sentence, with a pronoun of the first resolved, follow from it?",
+        describe: "does the second sentence, which resolves a pronoun of the first, follow from it?",
         text: "sentence1",
         pair: Some("sentence2"),
         label: "label",
@@ -205,7 +205,7 @@ pub fn tasks() -> Vec<GlueTask> {
     SPECS.iter().map(GlueTask::new).collect()
 }
 
-/// CoLA, whose files and classes the acceptability task of this project shares.
+/// CoLA. The acceptability task of this project has the same file format and classes.
 pub(crate) fn cola() -> GlueTask {
     GlueTask::new(&COLA)
 }
@@ -213,7 +213,7 @@ pub(crate) fn cola() -> GlueTask {
 /// The task of that name; case, `-` and `_` do not matter, so that `SST-2` is `sst2`.
 ///
 /// # Errors
-/// [`DataError::UnknownTask`], with the names there are.
+/// [`DataError::UnknownTask`], which lists the names of all GLUE tasks.
 pub fn task(name: &str) -> Result<GlueTask, DataError> {
     let plain: String = name
         .chars()
@@ -264,7 +264,7 @@ impl GlueTask {
             .ok_or_else(|| unknown_split(self, split))
     }
 
-    /// The text of a split, and the file it is from.
+    /// The path of a split's file, and its text.
     fn text(&self, data: &Path, split: &str) -> Result<(PathBuf, String), DataError> {
         let file = format!("{split}.tsv");
         let inside = data.join(self.spec.folder).join(&file);
@@ -297,7 +297,8 @@ impl GlueTask {
             .collect();
         there.sort();
         format!(
-            "nor {}; the .tsv files in {}: {}; name the GLUE folder, which holds {folder}, or {folder} itself",
+            "{} does not exist either; the .tsv files in {} are: {}; name the GLUE folder, which holds {folder}, or \
+             {folder} itself",
             data.join(file).display(),
             at.display(),
             listed(&there),
@@ -410,7 +411,7 @@ impl TaskData for GlueTask {
                 return Err(first);
             }
             note(&format!(
-                "{}: left out {count} of {lines} lines, with too few or too many columns, the first on line {line}",
+                "{}: left out {count} of {lines} lines that have too few or too many columns; the first is line {line}",
                 path.display()
             ));
         }
@@ -448,7 +449,7 @@ impl Task for GlueTask {
         self.spec.metrics
     }
 
-    /// Those of the published files, and those of the Hub's.
+    /// The columns of the published files, and those of the Hub's files.
     fn text_columns(&self) -> Vec<TextColumns<'_>> {
         let published = TextColumns {
             text: self.spec.text,

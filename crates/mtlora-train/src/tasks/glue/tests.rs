@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Two rows of each task in the form of its published train set; sentences of our own.
+/// Two rows of each task in the form of its published train set, with our own sentences.
 const SAMPLES: [(&str, &str); 9] = [
     (
         "cola",
@@ -260,7 +260,7 @@ fn a_few_broken_lines_of_qqp_are_left_out_and_counted() {
     );
 }
 
-/// The published files, where there are any: in the folder that `MTLORA_GLUE` names, or beside the project.
+/// The folder with the published files, if it exists: the one that `MTLORA_GLUE` names, or `shared/data/glue`.
 fn published() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/glue");
     let folder = env::var_os("MTLORA_GLUE").map_or(beside, PathBuf::from);
@@ -270,7 +270,7 @@ fn published() -> Option<PathBuf> {
 #[test]
 fn every_row_of_the_published_files_is_read() {
     let Some(data) = published() else {
-        eprintln!("left out: MTLORA_GLUE names no folder");
+        eprintln!("skipped: MTLORA_GLUE names no folder");
         return;
     };
     let counts = [
@@ -302,7 +302,7 @@ fn every_row_of_the_published_files_is_read() {
     }
 }
 
-/// The samples and, where they are, the beginnings of the published files.
+/// The samples and, if they exist, the beginnings of the published files.
 fn whole_files() -> &'static [Vec<u8>] {
     static FILES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     FILES.get_or_init(|| {
