@@ -13,7 +13,7 @@ use crate::tasks::task::{TaskData, unknown_split};
 /// The folder that the files may be in, inside of the data folder.
 const FOLDER: &str = "dart";
 
-/// Tables of all kinds: DART 1.1.1 (Nan et al. 2021), `dart-v1.1.1-full-SPLIT.json` or, where there is none, `.xml`.
+/// Tables of all kinds: DART 1.1.1 (Nan et al. 2021), `dart-v1.1.1-full-SPLIT.json` or, if there is none, `.xml`.
 ///
 /// The predicate of a triple is lower-cased, as in the GPT-2 experiments; subject and object are taken as they are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,7 +50,7 @@ impl TaskData for Dart {
             .unwrap_or_else(|| data.join(format!("{file}.json")));
         let text = read_text(&path, || {
             format!(
-                "nor {file}.xml; name the folder with DART's files, or the one that {FOLDER} is in"
+                "{file}.xml does not exist either; name the folder with DART's files, or the one that {FOLDER} is in"
             )
         })?;
         let entries = if path.extension().is_some_and(|ending| ending == "xml") {
@@ -64,7 +64,7 @@ impl TaskData for Dart {
             for [_, predicate, _] in &mut entry.triples {
                 *predicate = predicate.to_lowercase();
             }
-            // All of them say `MISC`.
+            // The category of all entries is `MISC`.
             entry.category = None;
             collected.add(&path, entry, |_| true)?;
         }
@@ -197,7 +197,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = Dart.read(folder.path(), "dev").unwrap_err().to_string();
         assert!(
-            error.contains("full-dev.json: no such file; nor"),
+            error.contains("full-dev.json: no such file; dart-v1.1.1-full-dev.xml does not exist"),
             "{error}"
         );
         let path = folder.path().join("dart-v1.1.1-full-dev.json");

@@ -39,8 +39,8 @@ impl TaskData for E2e {
         let text = read_text(&path, || {
             let other = match split {
                 "train" => {
-                    ", or train on a split that is there (`train --train-split dev`); the scores then compare with \
-                     nobody's"
+                    ", or train on a split that exists (`train --train-split dev`); the scores are then not comparable \
+                     with published ones"
                 }
                 _ => "",
             };
@@ -89,7 +89,7 @@ impl GenerationTask for E2e {
         "mr"
     }
 
-    /// A cell with a meaning representation, or an input as [`read`](TaskData::read) makes it.
+    /// The input for a cell that contains a meaning representation, or already an input of [`read`](TaskData::read).
     fn input(&self, path: &Path, line: usize, cell: &str) -> Result<String, DataError> {
         if cell.contains('[') && !cell.contains(" : ") {
             Ok(linearise::slots(slots(path, line, cell)?))
@@ -103,7 +103,7 @@ impl GenerationTask for E2e {
     }
 }
 
-/// The slots of a meaning representation, their keys as words.
+/// The slots of a meaning representation, with their keys as words.
 fn slots(path: &Path, line: usize, mr: &str) -> Result<Vec<(String, String)>, DataError> {
     let wrong = || {
         let message = format!(
@@ -181,7 +181,7 @@ mod tests {
                 "mr,ref\n\na[b],\" \"\n",
                 "devset.csv:3: the column `ref` is empty",
             ),
-            // White space to Python, and so to the scores.
+            // This is white space to Python, and therefore to the scores.
             (
                 "mr,ref\na[b],\u{1c}\u{1f}\n",
                 "devset.csv:2: the column `ref` is empty",

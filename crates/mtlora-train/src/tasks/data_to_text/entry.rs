@@ -5,7 +5,7 @@ use super::record::{Grouped, Record};
 use crate::data::error::DataError;
 use crate::data::python;
 
-/// Triples and the texts about them, as WebNLG and DART have them.
+/// Triples and the texts about them, as in WebNLG and DART.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     pub category: Option<String>,
@@ -14,14 +14,14 @@ pub(super) struct Entry {
     pub texts: Vec<Text>,
 }
 
-/// A text and what its author or its editor said of it.
+/// A text and the data set's comment on it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Text {
     pub comment: String,
     pub text: String,
 }
 
-/// Records from entries, and the count of what did not get into them.
+/// Collects records from entries, and counts what is left out.
 #[derive(Default)]
 pub(super) struct Collected {
     grouped: Grouped,
@@ -35,7 +35,7 @@ impl Collected {
     /// code strips it before it scores.
     ///
     /// # Errors
-    /// [`DataError::Row`] if there are no triples; the line is the first, since JSON does not keep it.
+    /// [`DataError::Row`] if there are no triples. It gives the first line, because JSON does not keep line numbers.
     pub fn add(
         &mut self,
         path: &Path,
@@ -63,10 +63,11 @@ impl Collected {
         Ok(())
     }
 
-    /// The records that have a reference. `wanted` says in a note which texts are taken, `path` is what was read.
+    /// The records that have a reference. If any texts were left out, `note` gets a message with `path`, the file or
+    /// folder that was read, and `wanted`, a description of the texts that are used.
     ///
     /// # Errors
-    /// [`DataError::Row`] if there is none.
+    /// [`DataError::Row`] if no record has a reference.
     pub fn finish(
         self,
         path: &Path,
@@ -85,7 +86,7 @@ impl Collected {
         }
         if self.left_out > 0 || records.len() < inputs {
             note(&format!(
-                "{}: left out {} of {} texts and {} of {inputs} inputs; taken are texts that are {wanted}",
+                "{}: left out {} of {} texts and {} of {inputs} inputs; only texts that are {wanted} are used",
                 path.display(),
                 self.left_out,
                 self.texts,

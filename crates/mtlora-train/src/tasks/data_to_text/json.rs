@@ -5,10 +5,10 @@ use serde::de::DeserializeOwned;
 use crate::data::error::DataError;
 use crate::data::rows::json_reason;
 
-/// The whole of a JSON text. `what` says what it should be: `DART's JSON`.
+/// Parses a JSON text. `what` describes it in messages: `DART's JSON`.
 ///
 /// # Errors
-/// [`DataError::Row`] if it is cut off, no JSON, nested beyond reason, or of another form.
+/// [`DataError::Row`] if the text is cut off, is not JSON, is nested too deeply, or has another structure.
 pub(super) fn parse<T: DeserializeOwned>(
     path: &Path,
     text: &str,
@@ -17,9 +17,9 @@ pub(super) fn parse<T: DeserializeOwned>(
     serde_json::from_str(text).map_err(|error| {
         let why = json_reason(&error);
         let hint = if error.is_eof() {
-            "the file is cut off: fetch it again"
+            "the file is cut off: download it again"
         } else {
-            "correct it, or fetch the file again"
+            "correct it, or download the file again"
         };
         let message = format!("not {what}, at column {}: {why}; {hint}", error.column());
         DataError::row(path, error.line().max(1), message)

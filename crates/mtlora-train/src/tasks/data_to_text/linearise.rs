@@ -1,12 +1,12 @@
 //! Facts on one line, as the GPT-2 experiments of Hu et al. (2021) write them.
 //!
-//! The E2E data of those experiments has its slots as [`slots`] and [`slot_key`] write them, but for one key: where the
-//! challenge says `priceRange`, it reads `price`, and here it is `price range`. WebNLG's triples are taken exactly as
-//! they are, with underscores, quotation marks and camel case; of DART's only the predicate is lower-cased.
+//! [`slots`] and [`slot_key`] write the slots of E2E as in the data of those experiments, with one exception: the
+//! challenge's key `priceRange` is `price` there, and `price range` here. WebNLG's triples are used as they are, with
+//! underscores, quotation marks and camel case. In DART's triples only the predicate is lower-cased.
 
 use crate::data::python;
 
-/// `key : value | key : value`.
+/// Writes slots in the form `key : value | key : value`.
 pub fn slots<K: AsRef<str>, V: AsRef<str>>(slots: impl IntoIterator<Item = (K, V)>) -> String {
     let mut line = String::new();
     for (key, value) in slots {
@@ -18,7 +18,7 @@ pub fn slots<K: AsRef<str>, V: AsRef<str>>(slots: impl IntoIterator<Item = (K, V
     line
 }
 
-/// `subject : predicate : object | subject : predicate : object`.
+/// Writes triples in the form `subject : predicate : object | subject : predicate : object`.
 pub fn triples<S: AsRef<str>>(triples: &[[S; 3]]) -> String {
     let mut line = String::new();
     for [subject, predicate, object] in triples {
@@ -32,7 +32,7 @@ pub fn triples<S: AsRef<str>>(triples: &[[S; 3]]) -> String {
     line
 }
 
-/// The key of an E2E slot as words: split at capitals and lower-cased (`family friendly`); `eatType` reads `Type`.
+/// The key of an E2E slot as words: split at capitals and lower-cased (`family friendly`). `eatType` becomes `Type`.
 pub fn slot_key(key: &str) -> String {
     if key == "eatType" {
         return "Type".to_string();
@@ -53,7 +53,7 @@ fn separate(line: &mut String) {
     }
 }
 
-/// A text without line breaks, which inputs and files of hypotheses cannot have; where there are none, as it is.
+/// The text without line breaks, which inputs and files of hypotheses cannot contain. A text without them is unchanged.
 pub(crate) fn one_line(text: &str) -> String {
     if !text.contains(['\n', '\r']) {
         return text.to_string();

@@ -1,4 +1,4 @@
-//! Data-to-text: a few facts in, a sentence or two out.
+//! Data-to-text tasks: a model writes a sentence or two about a few facts.
 //!
 //! | task             | files in the data folder, or in its folder of that name                        | scored like |
 //! |------------------|--------------------------------------------------------------------------------|-------------|
@@ -7,9 +7,9 @@
 //! | [`Dart`]         | `dart-v1.1.1-full-train.json` or `.xml`, ... (Nan et al. 2021)                  | WebNLG      |
 //! | [`PairsTask`]    | the user's own `train.csv`, `.tsv` or `.jsonl`, ...                             | WebNLG      |
 //!
-//! What a model reads is one line ([`linearise`]); a [`Record`] has it together with everything that was written
-//! about it, and [`sequence`] makes the tokens of one input and one reference. Inputs are those of the GPT-2
-//! experiments of Hu et al. (2021, LoRA), which Li and Liang (2021, prefix-tuning) set up.
+//! The input of a model is one line ([`linearise`]). A [`Record`] holds an input and all of its references, and
+//! [`sequence`] encodes one input and one reference as tokens. Inputs are those of the GPT-2 experiments of Hu et al.
+//! (2021, LoRA), which follow Li and Liang (2021, prefix-tuning).
 
 mod dart;
 mod e2e;
@@ -34,7 +34,7 @@ pub use webnlg::WebNlg;
 
 pub(crate) use record::Grouped;
 
-/// What a damaged file of a reader's format makes of it: an error with the file's name, or records.
+/// Checks that each reader turns a damaged file into an error with the file's name, or into records.
 #[cfg(test)]
 mod fuzz {
     #![allow(clippy::unwrap_used)]

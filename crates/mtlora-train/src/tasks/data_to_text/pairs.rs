@@ -1,4 +1,4 @@
-//! A task from files of one's own: CSV, TSV or JSONL with a prompt and a completion, in the formats of
+//! A task from the user's own files: CSV, TSV or JSONL with a prompt and a completion, in the formats of
 //! [`TableTask`](crate::TableTask).
 
 use std::collections::BTreeMap;
@@ -13,15 +13,15 @@ use crate::data::python;
 use crate::data::table_file;
 use crate::tasks::task::{TaskData, unknown_split};
 
-/// What the columns of a table of pairs mean.
+/// The meaning of the columns of a table of pairs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PairsConfig {
-    /// The column with what the model reads; `prompt`.
+    /// The column with the model's input; `prompt` by default.
     pub prompt: String,
-    /// The column with what it should write; `completion`. Several rows with one prompt are several references.
+    /// The column with the text to write; `completion` by default. Several rows with one prompt are several references.
     pub completion: String,
-    /// Files of splits, seen from the data folder. Otherwise a split is the one file of its name: `train.csv`, ...
+    /// The files of splits, relative to the data folder. By default a split is the file of its name: `train.csv`, ...
     pub files: BTreeMap<String, PathBuf>,
 }
 
@@ -48,7 +48,7 @@ impl PairsTask {
     /// The name on the command line of the task with the user's own pairs.
     pub const NAME: &'static str = "pairs";
 
-    /// The task of that name.
+    /// Creates the task under the name `name`.
     ///
     /// # Errors
     /// [`DataError::Setting`] if both columns are the same.
@@ -69,17 +69,17 @@ impl PairsTask {
         &self.config
     }
 
-    /// The records of any file.
+    /// Reads the records of any file.
     ///
     /// # Errors
-    /// Whatever keeps the file from being read, with the file and line it is about, and an empty completion.
+    /// If the file cannot be read, has an invalid row or an empty completion; the error names the file and the line.
     pub fn read_file(&self, path: &Path) -> Result<Vec<Record>, DataError> {
         let PairsConfig {
             prompt, completion, ..
         } = &self.config;
         let mut grouped = Grouped::default();
         table_file::each_cells(path, [prompt, completion], |line, [prompt, text]| {
-            // What is blank to the scores is empty here.
+            // A text that is blank to the scores counts as empty here.
             let text = python::strip(&text);
             if text.is_empty() {
                 return Err(table_file::empty_cell(path, line, completion));
@@ -90,10 +90,10 @@ impl PairsTask {
         Ok(grouped.into_records())
     }
 
-    /// The prompts of any file, one for each row, whatever other columns there are.
+    /// Reads the prompts of any file, one for each row. Other columns are ignored and may be missing.
     ///
     /// # Errors
-    /// Whatever keeps the file from being read, with the file and line it is about.
+    /// If the file cannot be read or has an invalid row; the error names the file and the line.
     pub fn read_prompts(&self, path: &Path) -> Result<Vec<String>, DataError> {
         let mut prompts = Vec::new();
         table_file::each_cells(path, [&self.config.prompt], |_, [prompt]| {
@@ -117,7 +117,7 @@ impl TaskData for PairsTask {
         }
         let path = table_file::split_file(&self.config.files, data, split, || {
             format!(
-                "nor {split}.tsv or {split}.jsonl; correct the data folder, or put the split {} there",
+                "{split}.tsv and {split}.jsonl do not exist either; correct the data folder, or put the split {} there",
                 shown(split)
             )
         })?;
@@ -125,7 +125,7 @@ impl TaskData for PairsTask {
     }
 
     fn describe(&self) -> &str {
-        "prompts and completions of one's own: CSV, TSV or JSONL"
+        "your own prompts and completions: CSV, TSV or JSONL"
     }
 
     fn splits(&self) -> Vec<&str> {
@@ -246,7 +246,7 @@ mod tests {
             ("dev.csv", "in,out\na\n", "dev.csv:2: only 1 column"),
             ("dev.csv", "in,out\n", "dev.csv: holds no examples"),
             ("dev.csv", "in,out\na,\"b\n", "dev.csv:2: a quotation mark"),
-            ("other.csv", "", "dev.csv: no such file; nor dev.tsv"),
+            ("other.csv", "", "dev.csv: no such file; dev.tsv and"),
         ] {
             let data = folder(&[(name, text)]);
             let error = mine().read(data.path(), "dev").unwrap_err().to_string();

@@ -1,15 +1,15 @@
 use std::collections::HashMap;
 
-/// One input with everything that was written about it.
+/// An input with all of its references.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// What the model reads: the facts on one line.
+    /// The input of the model: the facts on one line.
     pub input: String,
-    /// What people wrote about it, in the file's order; never empty texts.
+    /// The texts that people wrote about the input, in the order of the file; none is empty.
     pub references: Vec<String>,
-    /// What it is about, where the data set says so: `Airport`, ...
+    /// The category of the input, such as `Airport`, if the data set has categories.
     pub category: Option<String>,
-    /// WebNLG: whether the train set has the category, for scores by seen and unseen ones.
+    /// Whether the category is in the train set; only WebNLG has separate scores for seen and unseen categories.
     pub seen: Option<bool>,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Grouped {
 }
 
 impl Grouped {
-    /// The record with this input, made if there is none.
+    /// The record with this input, which is added if there is none.
     pub fn record(&mut self, input: String) -> &mut Record {
         let next = self.records.len();
         let at = *self.at.entry(input.clone()).or_insert(next);

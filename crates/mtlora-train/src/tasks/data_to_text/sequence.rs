@@ -1,39 +1,38 @@
 use crate::data::python;
 use std::ops::Range;
 
-/// The tokens of one input and what is to be written about it.
+/// The tokens of one input and its target.
 ///
-/// A sequence is the input's tokens, the end-of-text token (50256 in GPT-2's vocabulary), the tokens of a space and the
-/// target, and the end-of-text token again. The first end mark tells the model to begin, the second one is what it says
-/// when it is done. The loss is taken over what follows the first, so over the target and the second end mark, and a
-/// prompt is everything up to the first. (The published code of Hu et al. 2021: `gpt2_encode.py` with `--add_bos`
-/// `--add_eos`, and the mask in `data_utils.py`.)
+/// A sequence consists of the input's tokens, the end-of-text token (50256 in GPT-2's vocabulary), the tokens of a space
+/// and the target, and another end-of-text token. The first end-of-text token ends the prompt, and the model writes the
+/// second one at the end of its text. The loss is over the target and the second end-of-text token. (Source: the
+/// published code of Hu et al. 2021, `gpt2_encode.py` with `--add_bos` `--add_eos`, and the mask in `data_utils.py`.)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
     /// The tokens.
     pub ids: Vec<u32>,
-    /// Where the target begins: the loss is about predicting `ids[loss_from..]`, the first of them from the end mark
-    /// before it.
+    /// The index in `ids` where the target begins: the loss is over the prediction of `ids[loss_from..]`, the first of
+    /// which is predicted from the end-of-text token before it.
     pub loss_from: usize,
 }
 
-/// A target that no sequence of that length has room for.
+/// A target that does not fit into a sequence of the maximum length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the target and its two end marks are {needed} tokens, more than the maximum length of {max_length}; shorten the \
-     target or raise the maximum length"
+    "the target with its two end-of-text tokens has {needed} tokens, more than the maximum length of {max_length}; \
+     shorten the target or raise the maximum length"
 )]
 pub struct TooLong {
-    /// How many tokens there have to be room for.
+    /// The number of tokens of the target with both end-of-text tokens.
     pub needed: usize,
-    /// How many there is room for.
+    /// The maximum number of tokens.
     pub max_length: usize,
 }
 
 /// Encodes `input` and `target`; `end` is the end-of-text token. White space around the target does not matter.
 ///
 /// # Errors
-/// Those of `encode`.
+/// The errors of `encode`.
 pub fn sequence<E>(
     encode: impl Fn(&str) -> Result<Vec<u32>, E>,
     end: u32,
@@ -50,7 +49,7 @@ pub(crate) fn target_text(target: &str) -> String {
 }
 
 impl Sequence {
-    /// The sequence of an input's tokens and those of its target, with the end-of-text token `end` behind each.
+    /// The sequence of the tokens of an input and of its target, each followed by the end-of-text token `end`.
     pub(crate) fn of(input: Vec<u32>, target: &[u32], end: u32) -> Self {
         let mut ids = input;
         ids.push(end);
@@ -60,26 +59,26 @@ impl Sequence {
         Self { ids, loss_from }
     }
 
-    /// The tokens to generate from: all up to the first end mark.
+    /// The tokens to generate from: all up to and including the first end-of-text token.
     pub fn prompt(&self) -> &[u32] {
         self.ids.get(..self.loss_from).unwrap_or(&self.ids)
     }
 
-    /// Where the tokens are that the loss is about. Never the first token: nothing says what it should be.
+    /// The range of the tokens that the loss is over. It never includes the first token, which nothing predicts.
     pub fn targets(&self) -> Range<usize> {
         let end = self.ids.len();
         self.loss_from.clamp(1.min(end), end)..end
     }
 
-    /// Cuts the input from the left until there are at most `max_length` tokens, and says how many it cut. Never the
-    /// target: half a sentence, or one without its end, would be taught as a whole one. (The published code cuts
-    /// prompts from the left too, but sequences to train on from the right, targets first.)
+    /// Cuts the input from the left until there are at most `max_length` tokens, and returns the number of tokens that
+    /// were cut. The target is never cut, because the model would learn to write incomplete sentences. (The published
+    /// code also cuts prompts from the left, but cuts sequences for training from the right, targets first.)
     ///
     /// # Errors
     /// [`TooLong`] if the target does not fit even without any input.
     pub fn cut_input(&mut self, max_length: usize) -> Result<usize, TooLong> {
         let cut = self.ids.len().saturating_sub(max_length);
-        // The first end mark stays, whatever there is before it.
+        // The first end-of-text token is kept even if the whole input is cut.
         let input = self.loss_from.saturating_sub(1);
         if cut > input {
             return Err(TooLong {
@@ -116,7 +115,7 @@ mod tests {
         assert_eq!(sequence.prompt(), [97, 98, 50256]);
     }
 
-    /// Also where a sequence is made by hand: there `loss_from` may be anything.
+    /// This also holds for a sequence that is built by hand, where `loss_from` may have any value.
     #[test]
     fn the_targets_are_all_from_where_the_loss_begins_but_the_first_token() {
         let targets = |ids: Vec<u32>, loss_from| Sequence { ids, loss_from }.targets();

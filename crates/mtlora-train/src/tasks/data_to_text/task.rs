@@ -73,20 +73,20 @@ pub trait GenerationTask: TaskData<Item = Record> {
     }
 }
 
-/// The evaluation script that texts are scored like. It determines the metrics and their scales.
+/// The evaluation script whose scores are computed. It determines the metrics and their scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scorer {
     /// The E2E challenge's `measure_scores.py`, on its own scales.
     E2e,
-    /// The WebNLG 2020 evaluation's, from 0 to 100.
+    /// The WebNLG 2020 evaluation, with scores from 0 to 100.
     WebNlg,
-    /// The WebNLG 2020 evaluation's, for texts that are already tokenized.
+    /// The WebNLG 2020 evaluation for texts that are already tokenized.
     Dart,
 }
 
 impl Scorer {
-    /// The metrics' names in reports, the most important first. `meteor` is the official program's; without it,
-    /// `meteor_exact_stem` takes its place.
+    /// The names of the metrics in reports, the most important first. `meteor` needs the official program; without it,
+    /// `meteor_exact_stem` is computed instead.
     pub fn metric_names(self) -> &'static [&'static str] {
         match self {
             Self::E2e => &["bleu", "nist", "meteor", "rouge_l", "cider"],

@@ -15,7 +15,7 @@ use crate::tasks::task::{TaskData, unknown_split};
 /// The folder that the splits may be in, inside of the data folder.
 const FOLDER: &str = "webnlg";
 
-/// The categories of the challenge's train set: what counts as seen where that set is not at hand.
+/// The categories of the challenge's train set, which count as seen if there is no train set.
 const SEEN: [&str; 10] = [
     "Airport",
     "Astronaut",
@@ -62,7 +62,7 @@ impl TaskData for WebNlg {
         let files = find(data, split)?.ok_or_else(|| DataError::NotFound {
             path: data.join(split),
             hint: format!(
-                "nor {split}.json; name the folder with WebNLG's splits, or the one that {FOLDER} is in"
+                "{split}.json does not exist either; name the folder with WebNLG's splits, or the one that {FOLDER} is in"
             ),
         })?;
         let mut collected = Collected::default();
@@ -91,9 +91,9 @@ impl TaskData for WebNlg {
 
 impl GenerationTask for WebNlg {}
 
-/// Where a split is.
+/// The files of a split.
 struct Files {
-    /// What errors name: the only file, or the folder of several.
+    /// The path that errors name: that of the only file, or of the folder with several files.
     path: PathBuf,
     /// The XML files; empty for JSON.
     xml: Vec<PathBuf>,
@@ -119,7 +119,7 @@ impl Files {
     }
 }
 
-/// The files of a split, if there are any.
+/// The files of a split, or `None` if there are none.
 fn find(data: &Path, split: &str) -> Result<Option<Files>, DataError> {
     for folder in [data.join(FOLDER), data.to_path_buf()] {
         let path = folder.join(split);
@@ -150,7 +150,7 @@ fn find(data: &Path, split: &str) -> Result<Option<Files>, DataError> {
     Ok(None)
 }
 
-/// What is in a folder, in the order of names.
+/// The paths of everything in a folder, sorted by name.
 fn listing(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let read = || {
         fs::read_dir(folder)?
@@ -304,7 +304,7 @@ mod tests {
             let records = WebNlg.read_noting(data.path(), "test", &mut note).unwrap();
             assert!(
                 notes[0].ends_with(
-                    "left out 2 of 4 texts and 1 of 3 inputs; taken are texts that are marked as good and not empty"
+                    "left out 2 of 4 texts and 1 of 3 inputs; only texts that are marked as good and not empty are used"
                 ),
                 "{notes:?}"
             );
@@ -346,7 +346,10 @@ mod tests {
     fn an_error_says_where_and_what_to_do() {
         let data = folder(&[]);
         let error = WebNlg.read(data.path(), "train").unwrap_err().to_string();
-        assert!(error.contains("no such file; nor train.json"), "{error}");
+        assert!(
+            error.contains("no such file; train.json does not exist"),
+            "{error}"
+        );
         assert!(WebNlg.read(data.path(), "all").is_err());
         let cut = &SAMPLE_XML[..SAMPLE_XML.find("<lex comment=\"toFix\"").unwrap()];
         let bad = SAMPLE_XML.replace("\"good\"", "\"\"");

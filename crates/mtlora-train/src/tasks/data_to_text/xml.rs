@@ -1,4 +1,4 @@
-//! The XML of the WebNLG challenge, in which DART is published too:
+//! The XML format of the WebNLG challenge, in which DART is also published:
 //!
 //! ```xml
 //! <benchmark><entries>
@@ -9,8 +9,8 @@
 //! </entries></benchmark>
 //! ```
 //!
-//! Other elements are passed over. Nothing is expanded but the five entities of XML itself and character references,
-//! and nothing here calls itself, so that neither entities nor depth can make a file grow.
+//! Other elements are skipped. Only the five predefined entities of XML and character references are expanded, and no
+//! function is recursive, so entities and deep nesting cannot exhaust memory.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ use super::entry::{Entry, Text};
 use super::linearise::one_line;
 use crate::data::error::{DataError, shown};
 
-/// What may stand open.
+/// An element that may be open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Element {
     Benchmark,
@@ -35,7 +35,7 @@ enum Element {
 }
 
 impl Element {
-    /// The element `name` inside of `parent`; none where it must not be.
+    /// The element `name` inside of `parent`, or `None` if it is not allowed there.
     fn of(parent: Option<Self>, name: &str) -> Option<Self> {
         Some(match (parent, name) {
             (None, "benchmark") => Self::Benchmark,
@@ -50,7 +50,7 @@ impl Element {
     }
 }
 
-/// Counts lines up to a byte that only ever moves on.
+/// Counts the lines up to a byte. The byte must never decrease between calls.
 struct Lines<'t> {
     text: &'t str,
     byte: usize,
@@ -69,10 +69,10 @@ impl Lines<'_> {
     }
 }
 
-/// The entries of a file.
+/// Parses the entries of a file.
 ///
 /// # Errors
-/// [`DataError::Row`] if it is cut off, no XML, or of another form.
+/// [`DataError::Row`] if the file is cut off, is not XML, or has another structure.
 pub(super) fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, DataError> {
     let mut reader = Reader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
@@ -85,14 +85,14 @@ pub(super) fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, DataError> 
     let mut entries = Vec::new();
     let mut entry = Entry::default();
     let mut comment = String::new();
-    // What has been read of a triple or a text.
+    // This is the part of a triple or a text that has been read so far.
     let mut content = String::new();
     let mut rooted = false;
     loop {
         let line = lines.at(reader.buffer_position());
         let event = reader.read_event().map_err(|error| {
             let line = lines.at(reader.error_position());
-            let message = format!("no XML: {error}; correct it, or fetch the file again");
+            let message = format!("not valid XML: {error}; correct it, or download the file again");
             DataError::row(path, line, message)
         })?;
         let parent = open.last().map(|(element, _)| *element);
@@ -112,7 +112,7 @@ pub(super) fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, DataError> 
                         };
                     }
                     Element::Triples if !entry.triples.is_empty() => {
-                        let message = "a second `modifiedtripleset` in one entry; leave one";
+                        let message = "the entry has a second `modifiedtripleset`; remove one";
                         return Err(DataError::row(path, line, message));
                     }
                     Element::Lex => {
@@ -133,7 +133,7 @@ pub(super) fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, DataError> 
                 Some((Element::Entry, line)) => {
                     if entry.triples.is_empty() {
                         let message =
-                            "an entry without an `mtriple` in a `modifiedtripleset`; delete it";
+                            "the entry has no `mtriple` in a `modifiedtripleset`; delete it";
                         return Err(DataError::row(path, line, message));
                     }
                     entries.push(std::mem::take(&mut entry));
@@ -150,7 +150,8 @@ pub(super) fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, DataError> 
                 })?);
             }
             Event::Text(text) if parent.is_none() && !text.trim().is_empty() => {
-                let message = "text outside of the root element; this is not the challenge's XML";
+                let message =
+                    "there is text outside of the root element; this is not the challenge's XML";
                 return Err(DataError::row(path, line, message));
             }
             Event::Eof => break,
@@ -159,12 +160,12 @@ pub(super) fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, DataError> 
     }
     if let Some((_, line)) = open.last() {
         let message = format!(
-            "the file is cut off: it ends inside of an element that line {line} opens; fetch it again"
+            "the file is cut off: it ends inside of an element that line {line} opens; download it again"
         );
         return Err(DataError::row(path, lines.at(u64::MAX), message));
     }
     if !rooted {
-        let message = "no `benchmark` in it; this is not the challenge's XML";
+        let message = "there is no element `benchmark`; this is not the challenge's XML";
         return Err(DataError::row(path, 1, message));
     }
     Ok(entries)
@@ -177,17 +178,17 @@ fn misplaced(path: &Path, line: usize, name: &str, root: bool) -> DataError {
         line,
         if root {
             format!(
-                "the root is {name} where it should be `benchmark`; this is not the challenge's XML"
+                "the root is {name}, but should be `benchmark`; this is not the challenge's XML"
             )
         } else {
             format!(
-                "the element {name} inside of a triple or a text, which hold text alone; remove it"
+                "the element {name} is inside of a triple or a text, which may contain only text; remove it"
             )
         },
     )
 }
 
-/// An attribute's value, if there is the attribute.
+/// The value of an attribute, or `None` if the element does not have it.
 fn attribute(
     path: &Path,
     line: usize,
@@ -219,7 +220,7 @@ fn resolve(entity: &BytesRef<'_>) -> Option<char> {
     }
 }
 
-/// `subject | predicate | object`. White space in a part stays, as the published JSON has it.
+/// Parses `subject | predicate | object`. White space inside of a part is kept, as in the published JSON.
 fn triple(path: &Path, line: usize, content: &str) -> Result<[String; 3], DataError> {
     let content = one_line(content);
     let parts: Vec<&str> = content.split(" | ").collect();
@@ -227,7 +228,7 @@ fn triple(path: &Path, line: usize, content: &str) -> Result<[String; 3], DataEr
         [subject, predicate, object] => Ok([*subject, *predicate, *object].map(String::from)),
         _ => {
             let message = format!(
-                "{} is no `subject | predicate | object`; correct the triple",
+                "{} does not have the form `subject | predicate | object`; correct the triple",
                 shown(&content)
             );
             Err(DataError::row(path, line, message))
@@ -282,23 +283,26 @@ mod tests {
         let triples =
             "<entry>\n<modifiedtripleset>\n<mtriple>a | b | c</mtriple></modifiedtripleset>";
         for (text, expected) in [
-            ("", "a.xml:1: no `benchmark`"),
+            ("", "a.xml:1: there is no element `benchmark`"),
             ("[{}]", "a.xml:1: text outside"),
             ("\n<html/>", "a.xml:2: the root is `html`"),
             (
                 "<benchmark>\n<entries>\n",
                 "a.xml:3: the file is cut off: it ends inside of an element that line 2 opens",
             ),
-            ("<benchmark>\n<entries>\n</benchmark>", "a.xml:3: no XML"),
-            ("<benchmark>\n<entr", "a.xml:2: no XML"),
-            (&wrapped("<entry/>"), "a.xml:4: an entry without"),
+            (
+                "<benchmark>\n<entries>\n</benchmark>",
+                "a.xml:3: not valid XML",
+            ),
+            ("<benchmark>\n<entr", "a.xml:2: not valid XML"),
+            (&wrapped("<entry/>"), "a.xml:4: the entry has no `mtriple`"),
             (
                 &wrapped(&triples.replace(" | c", "")),
-                "a.xml:6: `a | b` is no `subject",
+                "a.xml:6: `a | b` does not have the form `subject",
             ),
             (
                 &wrapped(&format!("{triples}\n<lex>a <b>c</b></lex></entry>")),
-                "a.xml:7: the element `b` inside",
+                "a.xml:7: the element `b` is inside",
             ),
             (
                 &wrapped(&format!("{triples}\n<lex>&lol;</lex></entry>")),
