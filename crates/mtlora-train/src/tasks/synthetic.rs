@@ -1,4 +1,5 @@
-//! Choices, words and files of the grammars that make this project's own tasks: the same bytes on every platform.
+//! Random choices, words and files for the grammars that generate this project's own tasks. The results are the same
+//! bytes on every platform.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,19 +9,20 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// After so many texts in a row that there were before, a grammar counts as exhausted.
+/// A grammar counts as exhausted after this many texts in a row that it has made before.
 pub(crate) const PATIENCE: usize = 10_000;
 
-/// Random numbers; `stream` keeps apart what is drawn for different purposes from one seed.
+/// A generator of random numbers. Each `stream` of a seed gives independent numbers for another purpose.
 pub(crate) fn random(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(stream);
     random
 }
 
-/// Random choices. By hand, because `rand` may change its way between versions, and the bytes of the data sets with it.
+/// Random choices. They are implemented here because `rand` may change its methods between versions, which would change
+/// the data sets.
 pub(crate) trait Choose {
-    /// What they are drawn from.
+    /// The generator that the choices are drawn from.
     fn random(&mut self) -> &mut ChaCha8Rng;
 
     /// A number below `end`, which must not be 0.
@@ -29,18 +31,18 @@ pub(crate) trait Choose {
         (scaled >> 32) as usize
     }
 
-    /// True once in `many` times.
+    /// True in one of `many` cases on average.
     fn once_in(&mut self, many: usize) -> bool {
         self.below(many) == 0
     }
 
-    /// One of `of`, which must not be empty.
+    /// One of the values `of`, which must not be empty.
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 }
 
-/// FNV-1a, 64 bits: the standard library's hash may change with its version.
+/// The FNV-1a hash with 64 bits. The standard library's hash may change between versions.
 pub(crate) fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes
         .into_iter()
@@ -49,13 +51,14 @@ pub(crate) fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
         })
 }
 
-/// Whether what these bytes say is for a held-out part of a data set, as one in `many` is: their hash decides.
+/// Whether the text with these bytes belongs to the held-out part of a data set, as one in `many` does. The hash
+/// decides.
 pub(crate) fn held_out(bytes: impl IntoIterator<Item = u8>, many: u64) -> bool {
-    // The upper half: the lowest bits of FNV depend on the lowest bits of the text alone.
+    // This uses the upper half, because the lowest bits of FNV depend only on the lowest bits of the text.
     (fnv1a(bytes) >> 32).is_multiple_of(many)
 }
 
-/// `count` different texts of those that `make` makes. Fewer come back only where it makes no more.
+/// `count` different texts from `make`. There are fewer only if `make` is exhausted.
 pub(crate) fn different(count: usize, mut make: impl FnMut() -> String) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut texts = Vec::new();
@@ -72,7 +75,7 @@ pub(crate) fn different(count: usize, mut make: impl FnMut() -> String) -> Vec<S
     texts
 }
 
-/// `a` or `an`.
+/// The article, `a` or `an`, that fits before `next`.
 pub(crate) fn article(next: &str) -> &'static str {
     if next.starts_with(['a', 'e', 'i', 'o', 'u']) {
         "an"
@@ -81,18 +84,18 @@ pub(crate) fn article(next: &str) -> &'static str {
     }
 }
 
-/// Makes a folder, and those that it is in, if it is missing.
+/// Creates a folder and its parent folders if they are missing.
 ///
 /// # Errors
-/// What the operating system says, with the folder's name.
+/// The operating system's error, with the folder's name.
 pub(crate) fn make_folder(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir).map_err(|error| named(dir, &error))
 }
 
-/// Writes a file beside `path` and moves it there when it is complete.
+/// Writes a file next to `path` and moves it there when it is complete.
 ///
 /// # Errors
-/// What the operating system says, with the file's name.
+/// The operating system's error, with the file's name.
 pub(crate) fn write_lines(
     path: &Path,
     lines: impl IntoIterator<Item = impl AsRef<str>>,
@@ -108,7 +111,7 @@ pub(crate) fn write_lines(
         fs::rename(&partial, path)
     };
     write().map_err(|error| {
-        // It may not have been made; the first error is the one that matters.
+        // The file may not exist, and the first error is the one that matters.
         let _ = fs::remove_file(&partial);
         named(path, &error)
     })

@@ -1,4 +1,4 @@
-//! Phrases that are always well formed, drawn at random.
+//! Random phrases, which are always well formed.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -9,10 +9,10 @@ use super::lexicon::{
 };
 use crate::tasks::synthetic::{Choose, article, random};
 
-/// Words in a row; an element may be of two words (`more careful`).
+/// A sequence of words; an element may consist of two words (`more careful`).
 pub type Words = Vec<&'static str>;
 
-/// Puts phrases one after another: words, or whatever holds words.
+/// Concatenates phrases, which are words or anything that can be borrowed as a slice of words.
 macro_rules! words {
     ($($part:expr),+ $(,)?) => {{
         let mut all = Vec::new();
@@ -22,7 +22,7 @@ macro_rules! words {
 }
 pub(super) use words;
 
-/// Words and how they end.
+/// The words of a sentence, and whether it is a question.
 pub struct Line {
     words: Words,
     question: bool,
@@ -43,7 +43,7 @@ impl Line {
         }
     }
 
-    /// The sentence as it is written: a capital first, a full stop or a question mark at the end.
+    /// The written sentence, with a capital letter first and a full stop or a question mark at the end.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for word in &self.words {
@@ -63,7 +63,7 @@ impl Line {
     }
 }
 
-/// What a noun phrase is about.
+/// The kind of thing that a noun phrase refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// People whose gender the noun shows.
@@ -75,7 +75,7 @@ pub enum Kind {
     Place,
 }
 
-/// A noun phrase and what agrees with it.
+/// A noun phrase with the number and gender that other words agree with.
 #[derive(Clone)]
 pub struct NounPhrase {
     pub words: Words,
@@ -91,7 +91,7 @@ impl Number {
         }
     }
 
-    /// This number, or the other one where a rule is to be broken.
+    /// This number if `acceptable` is true, and otherwise the other one, to break a rule.
     pub fn or_wrong(self, acceptable: bool) -> Self {
         if acceptable { self } else { self.other() }
     }
@@ -141,7 +141,7 @@ impl NounPhrase {
         }
     }
 
-    /// The phrase with more words after it; what agrees with it stays.
+    /// The phrase with more words after it. Its number and gender stay the same.
     pub fn with(mut self, more: &[&'static str]) -> Self {
         self.words.extend_from_slice(more);
         self
@@ -154,7 +154,7 @@ impl AsRef<[&'static str]> for NounPhrase {
     }
 }
 
-/// A source of phrases. The same seed gives the same phrases on every platform.
+/// A source of random phrases. A seed gives the same phrases on every platform.
 pub struct Grammar {
     random: ChaCha8Rng,
 }
@@ -166,7 +166,7 @@ impl Choose for Grammar {
 }
 
 impl Grammar {
-    /// `stream` keeps apart what is drawn for different purposes from one seed.
+    /// Each `stream` of a seed gives independent phrases for another purpose.
     pub fn new(seed: u64, stream: u64) -> Self {
         let random = random(seed, stream);
         Self { random }
@@ -251,14 +251,14 @@ impl Grammar {
         self.phrase(kind, number)
     }
 
-    /// `near the old castles`, with anything that can be near something.
+    /// `near the old castles`, with a noun of any kind.
     pub fn near(&mut self) -> Words {
         let kind = self.pick(&[Kind::Person, Kind::Animal, Kind::Thing, Kind::Place]);
         let number = self.number();
         self.near_a(kind, number).words
     }
 
-    /// `near the old castles`, and what of it could be mistaken for what the verb agrees with.
+    /// `near the old castles`, with the number and gender of its noun, which could be mistaken for those of the subject.
     pub fn near_a(&mut self, kind: Kind, number: Number) -> NounPhrase {
         let place = self.pick(&NEAR);
         let mut phrase = self.phrase(kind, number);
@@ -266,14 +266,14 @@ impl Grammar {
         phrase
     }
 
-    /// A phrase that is followed by another one, of any number, which its verb does not agree with.
+    /// A phrase that is followed by another one, of any number, with which the verb does not agree.
     pub fn distracted(&mut self, kind: Kind, number: Number) -> NounPhrase {
         let phrase = self.phrase(kind, number);
         let near = self.near();
         phrase.with(&near)
     }
 
-    /// The phrase, sometimes with a quantifier for its determiner.
+    /// The phrase, sometimes with a quantifier as its determiner.
     pub fn quantified(&mut self, mut phrase: NounPhrase) -> NounPhrase {
         if self.once_in(3)
             && let Some(determiner) = phrase.words.first_mut()
@@ -286,7 +286,7 @@ impl Grammar {
         phrase
     }
 
-    /// [`Self::distracted`] half of the time.
+    /// A phrase, which half of the time is [`Self::distracted`].
     pub fn subject(&mut self, kind: Kind, number: Number) -> NounPhrase {
         if self.once_in(2) {
             self.distracted(kind, number)
@@ -295,7 +295,7 @@ impl Grammar {
         }
     }
 
-    /// A verb that needs an object, and the kind of object.
+    /// A verb that needs an object, and the kind of that object.
     pub fn transitive(&mut self) -> (&'static Verb, Kind) {
         if self.once_in(2) {
             (self.entry(&TO_THING), Kind::Thing)
@@ -348,7 +348,7 @@ impl Grammar {
         [subject.words, self.verb_phrase(Form::Past)].concat()
     }
 
-    /// Nothing, or words that may follow a verb phrase in any tense, or a gap: none of them can be an object.
+    /// Nothing, or words that may follow a gap or a verb phrase in any tense. They cannot be read as an object.
     pub fn place_or_manner(&mut self) -> Words {
         match self.below(3) {
             0 => self.near(),
@@ -366,19 +366,19 @@ impl Grammar {
         }
     }
 
-    /// What may be said of a person in a comparison.
+    /// An adjective for comparing people.
     pub fn gradable(&mut self) -> &'static Gradable {
         self.entry(&GRADABLE)
     }
 
-    /// The statement as what somebody said.
+    /// A statement that somebody said these words.
     pub fn said(&mut self, words: Words) -> Line {
         let speaker = self.person();
         let says = self.entry(&BRIDGE).form(Form::Past);
         Line::statement([speaker.words.as_slice(), &[says, "that"], &words].concat())
     }
 
-    /// The statement, sometimes with a clause around it or after it that changes nothing of what it is an example of.
+    /// The statement, sometimes with a clause around it or after it, which does not affect the rule that it tests.
     pub fn in_context(&mut self, words: Words) -> Line {
         match self.below(8) {
             0 => self.said(words),

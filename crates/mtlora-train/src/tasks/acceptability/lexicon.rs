@@ -1,9 +1,9 @@
 //! The words of the grammar.
 //!
-//! Verbs are sorted by the frames they allow, and a verb that allows a second frame is left out: one that can do
-//! without its object (`eat`), take a clause (`mention`), a second object (`fetch`) or a causative (`break`) would
-//! make sentences acceptable that are meant not to be. For the same reason no verb has a past tense that equals its
-//! base form (`hit`), and no adjective is in the lists that is also an adverb (`early`).
+//! Verbs are grouped by the frames that they allow, and verbs with a second frame are left out. A verb that does not
+//! need its object (`eat`), or that allows a clause (`mention`), a second object (`fetch`) or a causative (`break`),
+//! would make some sentences acceptable that must be unacceptable. For the same reason, no verb has a past tense that
+//! equals its base form (`hit`), and no adjective is also an adverb (`early`).
 
 /// Singular or plural.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +19,11 @@ pub enum Gender {
     Feminine,
     /// Things and animals: `it`.
     Neuter,
-    /// Either of masculine and feminine: `doctor`.
+    /// Masculine or feminine: `doctor`.
     Common,
 }
 
-/// A countable noun, or a name (whose plural is never asked for).
+/// A countable noun, or a name (whose plural is never used).
 pub struct Noun {
     pub singular: &'static str,
     pub plural: &'static str,
@@ -69,7 +69,7 @@ impl Verb {
     }
 }
 
-/// An adjective with the form that `than` follows.
+/// An adjective with its comparative, which `than` follows.
 pub struct Gradable {
     pub positive: &'static str,
     pub comparative: &'static str,
@@ -128,7 +128,7 @@ const fn gradable(positive: &'static str, comparative: &'static str) -> Gradable
 
 use Gender::{Common, Feminine, Masculine, Neuter};
 
-/// People whose gender the noun says.
+/// Nouns for people of one gender.
 pub static GENDERED: [Noun; 18] = [
     noun("man", "men", Masculine),
     noun("woman", "women", Feminine),
@@ -150,7 +150,7 @@ pub static GENDERED: [Noun; 18] = [
     noun("grandmother", "grandmothers", Feminine),
 ];
 
-/// People of either gender.
+/// Nouns for people of either gender.
 pub static COMMON: [Noun; 18] = [
     noun("teacher", "teachers", Common),
     noun("doctor", "doctors", Common),
@@ -256,7 +256,7 @@ pub static PLACES: [Noun; 14] = [
     noun("lake", "lakes", Neuter),
 ];
 
-/// What is not counted.
+/// Nouns that cannot be counted.
 pub static MASS: [&str; 14] = [
     "furniture",
     "luggage",
@@ -274,13 +274,13 @@ pub static MASS: [&str; 14] = [
     "gravel",
 ];
 
-/// What people and animals are.
+/// Adjectives for people and animals.
 pub static ANIMATE_ADJECTIVES: [&str; 14] = [
     "old", "young", "tall", "small", "clever", "happy", "proud", "quiet", "angry", "tired", "kind",
     "brave", "lazy", "strong",
 ];
 
-/// What things and places are.
+/// Adjectives for things and places.
 pub static THING_ADJECTIVES: [&str; 14] = [
     "old",
     "new",
@@ -345,7 +345,7 @@ pub static INTRANSITIVE: [Verb; 24] = [
     verb("stumble", "stumbles", "stumbled", "stumbling"),
 ];
 
-/// Verbs that need an object, a person or an animal.
+/// Verbs that need a person or an animal as their object.
 pub static TO_ANIMATE: [Verb; 24] = [
     verb("admire", "admires", "admired", "admiring"),
     verb("praise", "praises", "praised", "praising"),
@@ -373,7 +373,7 @@ pub static TO_ANIMATE: [Verb; 24] = [
     verb("despise", "despises", "despised", "despising"),
 ];
 
-/// Verbs that need an object, a thing.
+/// Verbs that need a thing as their object.
 pub static TO_THING: [Verb; 20] = [
     verb("carry", "carries", "carried", "carrying"),
     verb("repair", "repairs", "repaired", "repairing"),
@@ -397,7 +397,7 @@ pub static TO_THING: [Verb; 20] = [
     verb("admire", "admires", "admired", "admiring"),
 ];
 
-/// Verbs of which a question can be asked across their clause: `what did he say that she saw`.
+/// Verbs with a clause out of which a question can be asked: `what did he say that she saw`.
 pub static BRIDGE: [Verb; 6] = [
     verb("say", "says", "said", "saying"),
     verb("think", "thinks", "thought", "thinking"),
@@ -455,8 +455,8 @@ pub static WITH_ING: [Verb; 6] = [
     verb("risk", "risks", "risked", "risking"),
 ];
 
-/// Verbs with two objects, or one and `to`: `lent her the book`. None of them can do without the
-/// thing, as `give` can (`she gave to the poor`).
+/// Verbs with two objects, or with one object and `to`: `lent her the book`. All of them need the thing, unlike `give`
+/// (`she gave to the poor`).
 pub static DATIVE: [Verb; 5] = [
     verb("hand", "hands", "handed", "handing"),
     verb("lend", "lends", "lent", "lending"),
@@ -479,7 +479,7 @@ pub static DATIVE_TO: [Verb; 5] = [
     ),
 ];
 
-/// Where somebody or something is, before a noun phrase.
+/// Prepositions for the place of somebody or something, before a noun phrase.
 pub static NEAR: [&[&str]; 5] = [
     &["near"],
     &["behind"],
@@ -488,7 +488,7 @@ pub static NEAR: [&[&str]; 5] = [
     &["in", "front", "of"],
 ];
 
-/// How something is done.
+/// Adverbs of manner.
 pub static MANNER: [&str; 6] = [
     "quickly",
     "carefully",
@@ -498,13 +498,13 @@ pub static MANNER: [&str; 6] = [
     "eagerly",
 ];
 
-/// How often. Not `rarely`, which allows `ever`, nor `sometimes`, which may stand anywhere.
+/// Adverbs of frequency. `rarely` is left out because it allows `ever`, and `sometimes` because it may stand anywhere.
 pub static FREQUENCY: [&str; 3] = ["often", "always", "usually"];
 
-/// Clauses are joined by these, and no object can be asked for across them.
+/// Conjunctions of clauses. A question cannot ask for an object inside of such a clause.
 pub static ADJUNCT: [&str; 4] = ["because", "before", "after", "while"];
 
-/// What the past tense allows and the future doesn't, and the other way round.
+/// Expressions of time that need the past tense.
 pub static PAST_TIMES: [&[&str]; 5] = [
     &["yesterday"],
     &["last", "week"],
@@ -512,6 +512,7 @@ pub static PAST_TIMES: [&[&str]; 5] = [
     &["two", "days", "ago"],
     &["a", "year", "ago"],
 ];
+/// Expressions of time that need the future.
 pub static FUTURE_TIMES: [&[&str]; 4] = [
     &["tomorrow"],
     &["next", "week"],

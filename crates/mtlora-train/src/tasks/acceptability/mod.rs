@@ -1,13 +1,13 @@
-//! A small English acceptability task that this project makes itself: is this sentence well formed?
+//! A small English acceptability task that this project generates itself: is this sentence well formed?
 //!
-//! It is like CoLA (Warstadt et al. 2019) in question and file format, and like BLiMP (Warstadt et al. 2020) in
-//! how it is made: a grammar with some 700 word forms makes sentences that keep a rule of English, or that break it
-//! once. The rules are those of agreement, verb frames, reflexives, questions, negation and so on ([`phenomena`]).
-//! Most of them need words that stand apart to be read together; counting words says next to nothing.
+//! It has the question and the file format of CoLA (Warstadt et al. 2019), and is generated like BLiMP (Warstadt et al.
+//! 2020): a grammar with about 700 word forms makes sentences that follow a rule of English or break it once. The rules
+//! are about agreement, verb frames, reflexives, questions, negation and so on ([`phenomena`]). Most of them relate
+//! words that are not adjacent, so word counts alone help very little.
 //!
-//! The same seed makes the same bytes on every platform. What [`corpus`] makes is for masked-language-model
-//! pre-training and never has a sentence in it that [`sentences`] can make: a hash of the text decides which of the two
-//! a sentence may be in.
+//! A seed gives the same bytes on every platform. [`corpus`] generates sentences for masked-language-model pre-training,
+//! and none of them is one that [`sentences`] can generate: a hash of the text decides which of the two a sentence may
+//! be in.
 
 mod grammar;
 mod lexicon;
@@ -23,35 +23,35 @@ use grammar::Grammar;
 use phenomena::PHENOMENA;
 pub use task::Acceptability;
 
-/// One sentence in so many is for the task, the others are for the corpus.
+/// One of this many sentences is for the task. The others are for the corpus.
 const HELD_OUT: u64 = 8;
 
 /// A sentence and whether it is well formed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sentence {
-    /// The sentence, with a capital first and a full stop or a question mark at the end.
+    /// The sentence, with a capital letter first and a full stop or a question mark at the end.
     pub text: String,
-    /// Whether it keeps the rules of English.
+    /// Whether the sentence follows the rules of English.
     pub acceptable: bool,
-    /// The rule that it keeps or breaks, one of [`phenomena`].
+    /// The rule that the sentence follows or breaks, one of [`phenomena`].
     pub phenomenon: &'static str,
 }
 
-/// The rules of English that sentences are made to keep or to break, in alphabetical order.
+/// The rules of English that sentences follow or break, in alphabetical order.
 pub fn phenomena() -> impl Iterator<Item = &'static str> {
     PHENOMENA.iter().map(|(name, _)| *name)
 }
 
-/// `count` different sentences, in random order. Half of them are acceptable (one more where `count` is odd), overall
-/// and of each phenomenon.
+/// `count` different sentences, in random order. Half of them are acceptable (one more if `count` is odd), overall and
+/// for each phenomenon.
 ///
-/// Any two parts of them are disjoint, so a train and a dev set are cut from one call. Fewer come back only where the
-/// grammar has no more; it has some for a million.
+/// A train and a dev set that are parts of one result have no sentence in common. There are fewer sentences only if the
+/// grammar is exhausted; it has about a million.
 pub fn sentences(seed: u64, count: usize) -> Vec<Sentence> {
     let mut grammar = Grammar::new(seed, 0);
     let mut seen = BTreeSet::new();
     let mut sentences = Vec::new();
-    // A shuffled round of all phenomena, each with both answers, until there are enough.
+    // Each round contains all phenomena in random order, each with both answers.
     let mut round = Vec::new();
     let mut repeated = 0;
     while sentences.len() < count && repeated < PATIENCE {
@@ -84,8 +84,8 @@ pub fn sentences(seed: u64, count: usize) -> Vec<Sentence> {
     sentences
 }
 
-/// `count` different acceptable sentences, each an element of its own, none of which [`sentences`] makes with any seed.
-/// Fewer come back only where the grammar has no more.
+/// `count` different acceptable sentences, none of which [`sentences`] generates with any seed. There are fewer only if
+/// the grammar is exhausted.
 pub fn corpus(seed: u64, count: usize) -> Vec<String> {
     let mut grammar = Grammar::new(seed, 1);
     different(count, || {
@@ -99,12 +99,12 @@ pub fn corpus(seed: u64, count: usize) -> Vec<String> {
     })
 }
 
-/// Writes `train.tsv` and `dev.tsv` into `dir`, which is made if it is missing, with `train` and `dev` sentences as CoLA
-/// publishes them: no header, and the columns source (here the phenomenon), label (1 for acceptable), the author's mark
-/// (`*` for unacceptable, or nothing) and sentence.
+/// Writes `train.tsv` and `dev.tsv` with `train` and `dev` sentences into `dir`, which is created if it is missing. The
+/// format is that of CoLA: no header, and the columns source (here the phenomenon), label (1 for acceptable), the
+/// author's mark (`*` for unacceptable, or nothing) and sentence.
 ///
 /// # Errors
-/// What the operating system says, with the file's name. A file is there whole or not at all.
+/// The operating system's error, with the file's name. Files are never incomplete.
 pub fn write_tsv(dir: &Path, seed: u64, train: usize, dev: usize) -> io::Result<()> {
     let all = sentences(seed, train.saturating_add(dev));
     let (train, dev) = all.split_at(train.min(all.len()));
@@ -128,10 +128,10 @@ pub fn write_tsv(dir: &Path, seed: u64, train: usize, dev: usize) -> io::Result<
     Ok(())
 }
 
-/// Writes a corpus of `count` acceptable sentences to `path`, one a line.
+/// Writes a corpus of `count` acceptable sentences to `path`, one on each line.
 ///
 /// # Errors
-/// What the operating system says, with the file's name. The file is there whole or not at all.
+/// The operating system's error, with the file's name. The file is never incomplete.
 pub fn write_corpus(path: &Path, seed: u64, count: usize) -> io::Result<()> {
     write_lines(path, corpus(seed, count))
 }
@@ -141,7 +141,7 @@ fn held_out(text: &str) -> bool {
     synthetic::held_out(text.bytes(), HELD_OUT)
 }
 
-/// Fisher and Yates.
+/// Shuffles the items by the method of Fisher and Yates.
 fn shuffle<T>(grammar: &mut Grammar, items: &mut [T]) {
     for last in (1..items.len()).rev() {
         items.swap(last, grammar.below(last + 1));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_bytes_stay_as_they_are() {
-        // Of seed 0: a change here changes what the tiny model was trained on, and its numbers.
+        // The sentences of seed 0 were used to train the tiny model, whose numbers depend on them.
         let lines = sentences(0, 1000)
             .into_iter()
             .map(|sentence| format!("{}{}\n", u8::from(sentence.acceptable), sentence.text));

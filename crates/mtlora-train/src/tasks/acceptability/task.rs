@@ -6,17 +6,17 @@ use crate::metrics::labels::MetricName;
 use crate::tasks::glue::{self, GlueTask};
 use crate::tasks::task::{Task, TaskData, TextColumns};
 
-/// The acceptability task as [`write_tsv`](super::write_tsv) writes it: CoLA's format and classes.
+/// The acceptability task, with the files that [`write_tsv`](super::write_tsv) writes. It has CoLA's format and classes.
 #[derive(Clone, Debug)]
 pub struct Acceptability {
     cola: GlueTask,
 }
 
 impl Acceptability {
-    /// Its name.
+    /// The name of the task.
     pub const NAME: &'static str = "acceptability";
 
-    /// The task.
+    /// Creates the task.
     pub fn new() -> Self {
         Self { cola: glue::cola() }
     }
@@ -40,7 +40,7 @@ impl TaskData for Acceptability {
     }
 
     fn describe(&self) -> &str {
-        "is the sentence well formed? made by this project; the first run's"
+        "is the sentence well formed? made by this project for the first run"
     }
 }
 

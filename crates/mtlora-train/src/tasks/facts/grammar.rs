@@ -1,4 +1,4 @@
-//! Facts drawn at random, and sentences that tell them.
+//! Facts drawn at random, and sentences that state them.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -6,19 +6,19 @@ use super::lexicon::{Attribute, KINDS, Kind, LAST_NAMES, MEN, Subjects, Values, 
 use crate::tasks::data_to_text::linearise;
 use crate::tasks::synthetic::{Choose, article, held_out, random};
 
-/// One fact in so many is for the dev and test sets, the others are for the train set and the corpus.
+/// One of this many facts is for the dev and test sets. The others are for the train set and the corpus.
 const HELD_OUT: u64 = 6;
-/// How often each number of facts comes.
+/// The numbers of facts in a record, each as often as it is to be drawn.
 const NUMBERS: [usize; 8] = [1, 2, 2, 3, 3, 3, 4, 4];
 
-/// Which sets a fact may be in.
+/// The sets that a fact may be in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Train,
     HeldOut,
 }
 
-/// A subject and what is to be told about it.
+/// A subject and the facts about it.
 #[derive(Clone)]
 pub struct Facts {
     kind: &'static Kind,
@@ -28,7 +28,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What a model reads: `name : Ada Miller | job : painter`.
+    /// The input of a model: `name : Ada Miller | job : painter`.
     pub fn input(&self) -> String {
         let subject = (self.kind.key, self.subject.as_str());
         let facts = self
@@ -39,7 +39,7 @@ impl Facts {
     }
 }
 
-/// A source of facts and sentences. The same seed gives the same on every platform.
+/// A source of random facts and sentences. A seed gives the same ones on every platform.
 pub struct Grammar {
     random: ChaCha8Rng,
 }
@@ -51,16 +51,16 @@ impl Choose for Grammar {
 }
 
 impl Grammar {
-    /// `stream` keeps apart what is drawn for different purposes from one seed.
+    /// Each `stream` of a seed gives independent facts and sentences for another purpose.
     pub fn new(seed: u64, stream: u64) -> Self {
         let random = random(seed, stream);
         Self { random }
     }
 
-    /// One to four facts, all of them such as that side may have.
+    /// One to four facts about a subject, all of which may be in the sets of `side`.
     pub fn facts(&mut self, side: Side) -> Facts {
         let number = self.pick(&NUMBERS);
-        // Until a subject has enough of them.
+        // This draws subjects until one has enough facts.
         loop {
             let kind = self.pick(&[&KINDS[0], &KINDS[1], &KINDS[2], &KINDS[3], &KINDS[4]]);
             let (subject, pronoun) = self.subject(&kind.subjects);
@@ -101,7 +101,7 @@ impl Grammar {
         (name, pronoun)
     }
 
-    /// A value that the subject may have on this side; none if there may be none.
+    /// A value that the subject may have on this side, or `None` if there is no such value.
     fn value(&mut self, subject: &str, attribute: &Attribute, side: Side) -> Option<String> {
         let may_be = |value: &str| side_of(subject, attribute.key, value) == side;
         match &attribute.values {
@@ -128,8 +128,8 @@ impl Grammar {
         part
     }
 
-    /// A text that tells all of it: one sentence or two.
-    pub fn tell(&mut self, facts: &Facts) -> String {
+    /// A text of one or two sentences that states all of the facts.
+    pub fn text(&mut self, facts: &Facts) -> String {
         let mut left: Vec<_> = facts.facts.iter().collect();
         let mut text = String::new();
         let mut subject = format!("{}{}", facts.kind.article, facts.subject);
@@ -157,7 +157,7 @@ impl Grammar {
         for (attribute, value) in left {
             predicates.push(fill(self.pick(attribute.predicates), value));
         }
-        // One sentence has three predicates at most.
+        // A sentence has at most three predicates.
         let first = match predicates.len() {
             1 => 1,
             2 => self.pick(&[1, 2, 2]),
@@ -173,7 +173,7 @@ impl Grammar {
     }
 }
 
-/// Which sets a fact may be in.
+/// The sets that a fact may be in.
 fn side_of(subject: &str, key: &str, value: &str) -> Side {
     let bytes = [subject, key, value].into_iter().flat_map(str::bytes);
     if held_out(bytes, HELD_OUT) {
@@ -183,7 +183,7 @@ fn side_of(subject: &str, key: &str, value: &str) -> Side {
     }
 }
 
-/// Words with the value in its place.
+/// Inserts the value and its article into a phrase.
 fn fill(words: &str, value: &str) -> String {
     words.replace("{a}", article(value)).replace("{}", value)
 }
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_told_in_many_ways() {
+    fn a_record_is_written_in_many_ways() {
         let attributes = &KINDS[0].attributes;
         let facts = Facts {
             kind: &KINDS[0],
@@ -227,16 +227,16 @@ mod tests {
             "name : Ada Miller | job : actor | born : 1975"
         );
         let mut grammar = Grammar::new(0, 0);
-        let told: BTreeSet<String> = (0..500).map(|_| grammar.tell(&facts)).collect();
+        let texts: BTreeSet<String> = (0..500).map(|_| grammar.text(&facts)).collect();
         for text in [
             "Ada Miller is an actor and was born in 1975.",
             "Ada Miller works as an actor. She was born in 1975.",
             "Ada Miller, an actor, was born in 1975.",
             "Born in 1975, Ada Miller is an actor.",
         ] {
-            assert!(told.contains(text), "{told:#?}");
+            assert!(texts.contains(text), "{texts:#?}");
         }
-        assert_eq!(told.len(), 9, "{told:#?}");
+        assert_eq!(texts.len(), 9, "{texts:#?}");
     }
 
     #[test]

@@ -1,22 +1,22 @@
-//! What there is to tell, and the words for it.
+//! The subjects and attributes of facts, and the phrases for them.
 
 /// A kind of subject: people, cities, ...
 pub struct Kind {
     pub subjects: Subjects,
     /// The key of the subject in an input.
     pub key: &'static str,
-    /// What stands before the subject in a sentence; `the `, or nothing.
+    /// The article before the subject in a sentence: `the `, or nothing.
     pub article: &'static str,
-    /// In the order in which inputs have them.
+    /// The attributes, in the order in which inputs list them.
     pub attributes: [Attribute; 4],
 }
 
-/// Who or what the facts are about, and the pronoun.
+/// The names of subjects, and their pronoun.
 pub enum Subjects {
     /// `He` or `She`.
     People,
     Names(&'static [&'static str], &'static str),
-    /// Two words, one of each.
+    /// Names of two words, one from each list.
     Pairs(
         &'static [&'static str],
         &'static [&'static str],
@@ -24,21 +24,21 @@ pub enum Subjects {
     ),
 }
 
-/// What can be told about a subject. In the words for it, `{}` is the value, and `{a}` the article that fits it.
+/// An attribute of a subject. In its phrases, `{}` stands for the value and `{a}` for the article that fits the value.
 pub struct Attribute {
     pub key: &'static str,
     pub values: Values,
-    /// After the subject: `lives in {}`.
+    /// Phrases after the subject: `lives in {}`.
     pub predicates: &'static [&'static str],
-    /// Between commas after the subject: `a painter`.
+    /// Phrases between commas after the subject: `a painter`.
     pub asides: &'static [&'static str],
-    /// Before the subject: `Born in {}`; empty where an attribute cannot stand there.
+    /// Phrases before the subject: `Born in {}`; empty if the attribute cannot be placed there.
     pub openings: &'static [&'static str],
 }
 
 pub enum Values {
     Words(&'static [&'static str]),
-    /// First name and last name.
+    /// People, with a first name and a last name.
     People,
 }
 
@@ -357,7 +357,7 @@ pub const LAST_NAMES: [&str; 20] = [
     "Young",
 ];
 
-/// Made up.
+/// The names of towns that do not exist.
 const TOWNS: [&str; 20] = [
     "Ardenby",
     "Belmar",

@@ -1,15 +1,15 @@
-//! A small data-to-text task that this project makes itself: one to four facts about somebody or something, in a
-//! sentence or two.
+//! A small data-to-text task that this project generates itself: one to four facts about a person or a thing are to be
+//! written as one or two sentences.
 //!
-//! It is like E2E (Novikova et al. 2017) in form: `name : Ada Miller | job : painter | home : Torvik` is to become
-//! `Ada Miller, a painter, lives in Torvik.` A grammar of some 370 words makes it, so that a model of less than a
-//! million parameters can learn it in minutes: which fact goes into which words, whether it is `he` or `she`, `a` or
+//! It has the form of E2E (Novikova et al. 2017): `name : Ada Miller | job : painter | home : Torvik` is to become
+//! `Ada Miller, a painter, lives in Torvik.` A grammar with about 370 words generates it, so that a model with less than
+//! a million parameters can learn it in minutes: which words express a fact, when to write `he` or `she` and `a` or
 //! `an`, and that nothing may be left out or made up.
 //!
-//! The same seed makes the same bytes on every platform. A fact is somebody's or something's attribute with its value,
-//! and a hash decides whether the train set may have it or the dev and test sets: no fact of an input in one is a fact
-//! of any in the other, and a model has to read what is there. What [`corpus`] makes is plain text to pre-train on: it
-//! tells only facts that the train set may have, and never writes them in the form of an input.
+//! A seed gives the same bytes on every platform. A fact is a subject, one of its attributes and the value. A hash
+//! decides whether a fact may be in the train set or in the dev and test sets. The train set shares no fact with the
+//! other two, so a model has to read the input. [`corpus`] generates plain text for pre-training, which states only
+//! facts that may be in the train set and never has the form of an input.
 
 mod grammar;
 mod lexicon;
@@ -26,13 +26,13 @@ use crate::tasks::synthetic::{Choose, PATIENCE, different, make_folder, write_li
 use grammar::{Grammar, Side};
 pub use task::Facts;
 
-/// How many times a record's facts are told before fewer references are taken.
-const TELLINGS: usize = 30;
-/// How many references there may be about one input.
+/// How many texts are generated for a record before it gets fewer references than wanted.
+const ATTEMPTS: usize = 30;
+/// The largest number of references of one input.
 const MOST_REFERENCES: usize = 3;
 
-/// How many times at most a text of the corpus comes back to a record.
-const MOST_RETOLD: usize = 3;
+/// How many times at most a text of the corpus repeats facts of its record.
+const MOST_REPEATED: usize = 3;
 
 /// The files of the task, in the order of [`records`].
 const FILES: [&str; 3] = ["train.jsonl", "dev.jsonl", "test.jsonl"];
@@ -45,10 +45,10 @@ struct Line {
     references: Vec<String>,
 }
 
-/// The train, dev and test sets: so many records each, with one to three references. No input is in two of them, or
-/// twice in one, and no fact of the train set is in the other two.
+/// The train, dev and test sets, with `train`, `dev` and `test` records of one to three references each. All inputs are
+/// different, and no fact of the train set is in the other two sets.
 ///
-/// Fewer come back only where the grammar has no more; it has some for ten thousands.
+/// There are fewer records only if the grammar is exhausted; it has tens of thousands.
 pub fn records(seed: u64, train: usize, dev: usize, test: usize) -> [Vec<Record>; 3] {
     let mut seen = BTreeSet::new();
     [
@@ -72,8 +72,8 @@ pub fn records(seed: u64, train: usize, dev: usize, test: usize) -> [Vec<Record>
             repeated = 0;
             let wanted = 1 + grammar.below(MOST_REFERENCES);
             let mut references: Vec<String> = Vec::new();
-            for _ in 0..TELLINGS {
-                let text = grammar.tell(&facts);
+            for _ in 0..ATTEMPTS {
+                let text = grammar.text(&facts);
                 if !references.contains(&text) {
                     references.push(text);
                 }
@@ -94,22 +94,22 @@ pub fn records(seed: u64, train: usize, dev: usize, test: usize) -> [Vec<Record>
     .unwrap_or_default()
 }
 
-/// `count` different texts, each an element of its own: a record told whole, sometimes another one, and then one or two
-/// facts of the first again, up to three times. To tell a fact again, a model has to look for it in what was said
-/// before, as it later has to in an input. Fewer come back only where the grammar has no more.
+/// `count` different texts for pre-training. Each states all facts of a record, sometimes those of another record, and
+/// then one or two facts of the first record again, up to three times. To repeat a fact, a model has to look it up in
+/// the preceding text, as it later has to in an input. There are fewer texts only if the grammar is exhausted.
 pub fn corpus(seed: u64, count: usize) -> Vec<String> {
     let mut grammar = Grammar::new(seed, 3);
     different(count, || {
         let facts = grammar.facts(Side::Train);
-        let mut texts = vec![grammar.tell(&facts)];
+        let mut texts = vec![grammar.text(&facts)];
         if grammar.once_in(4) {
             let other = grammar.facts(Side::Train);
-            texts.push(grammar.tell(&other));
+            texts.push(grammar.text(&other));
         }
-        for _ in 0..=grammar.below(MOST_RETOLD) {
+        for _ in 0..=grammar.below(MOST_REPEATED) {
             let part = grammar.part(&facts);
-            let again = grammar.tell(&part);
-            // Word by word the same says nothing new.
+            let again = grammar.text(&part);
+            // The same words again would add nothing.
             if !texts.contains(&again) {
                 texts.push(again);
             }
@@ -118,11 +118,11 @@ pub fn corpus(seed: u64, count: usize) -> Vec<String> {
     })
 }
 
-/// Writes `train.jsonl`, `dev.jsonl` and `test.jsonl` with the [`records`] of `seed` into `dir`, which is made if it is
-/// missing: a line `{"input": ..., "references": [...]}` a record.
+/// Writes `train.jsonl`, `dev.jsonl` and `test.jsonl` with the [`records`] of `seed` into `dir`, which is created if it
+/// is missing. Each record is a line `{"input": ..., "references": [...]}`.
 ///
 /// # Errors
-/// What the operating system says, with the file's name. A file is there whole or not at all.
+/// The operating system's error, with the file's name. Files are never incomplete.
 pub fn write_jsonl(dir: &Path, seed: u64, train: usize, dev: usize, test: usize) -> io::Result<()> {
     make_folder(dir)?;
     for (file, records) in FILES.into_iter().zip(records(seed, train, dev, test)) {
@@ -139,10 +139,10 @@ pub fn write_jsonl(dir: &Path, seed: u64, train: usize, dev: usize, test: usize)
     Ok(())
 }
 
-/// Writes a corpus of `count` texts to `path`, one a line.
+/// Writes a corpus of `count` texts to `path`, one on each line.
 ///
 /// # Errors
-/// What the operating system says, with the file's name. The file is there whole or not at all.
+/// The operating system's error, with the file's name. The file is never incomplete.
 pub fn write_corpus(path: &Path, seed: u64, count: usize) -> io::Result<()> {
     write_lines(path, corpus(seed, count))
 }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::tasks::synthetic::fnv1a;
 
-    /// What `assets/facts` was made with.
+    /// The seed and the numbers of records of `assets/facts`.
     const SHIPPED: (u64, usize, usize, usize) = (1, 2000, 100, 100);
     const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/facts");
 
@@ -171,7 +171,7 @@ mod tests {
         slots.map(|slot| slot.split_once(" : ").unwrap()).collect()
     }
 
-    /// The facts of an input: its subject, a key, a value.
+    /// The facts of an input, each as a subject, a key and a value.
     fn facts(input: &str) -> Vec<(&str, &str, &str)> {
         let slots = slots(input);
         let subject = slots[0].1;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_that_are_shipped_are_made_again_to_the_byte() {
+    fn the_shipped_files_are_reproduced_to_the_byte() {
         let dir = tempfile::tempdir().unwrap();
         let (seed, train, dev, test) = SHIPPED;
         write_jsonl(dir.path(), seed, train, dev, test).unwrap();
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_corpus_stays_as_it_is() {
-        // Of seed 0: a change here changes what the tiny model was trained on, and its numbers.
+        // The corpus of seed 0 was used to train the tiny model, whose numbers depend on it.
         let text = corpus(0, 1000).join("\n");
         let hash = fnv1a(text.bytes());
         assert_eq!(hash, 0x0762_0725_566e_a88f, "{hash:#x}");
@@ -213,7 +213,7 @@ mod tests {
         assert_ne!(records(3, 200, 50, 50), records(4, 200, 50, 50));
         assert_eq!(corpus(3, 300), corpus(3, 300));
         assert_ne!(corpus(3, 300), corpus(4, 300));
-        // What is asked of one set does not change another.
+        // The size of one set does not change another set.
         assert_eq!(records(3, 100, 50, 0)[1], records(3, 200, 50, 9)[1]);
     }
 
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fact_is_told_in_every_reference() {
+    fn every_reference_states_every_fact() {
         let mut counts = BTreeMap::new();
         let mut references = BTreeMap::new();
         for record in shipped().iter().flatten() {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_that_is_no_fact() {
+    fn references_state_only_facts_of_their_record() {
         let all = shipped();
         let values: HashSet<&str> = all
             .iter()
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_corpus_is_a_text_a_line() {
+    fn the_corpus_has_one_text_on_each_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("corpus.txt");
         write_corpus(&path, 0, 50).unwrap();

@@ -8,12 +8,12 @@ use crate::data::text_file::read_text;
 use crate::tasks::data_to_text::{GenerationTask, Grouped, Record};
 use crate::tasks::task::{TaskData, unknown_split};
 
-/// The task as [`write_jsonl`](super::write_jsonl) writes it.
+/// The task with the files that [`write_jsonl`](super::write_jsonl) writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts;
 
 impl Facts {
-    /// Its name.
+    /// The name of the task.
     pub const NAME: &'static str = "facts";
 }
 
@@ -35,7 +35,7 @@ impl TaskData for Facts {
         let mut grouped = Grouped::default();
         for (number, line) in lines(&text) {
             let wrong = |why: &str| {
-                let message = format!("no record of an input and its references: {why}");
+                let message = format!("not a record with an input and its references: {why}");
                 DataError::row(&path, number, message)
             };
             let line: Line =
@@ -43,7 +43,7 @@ impl TaskData for Facts {
             if line.references.is_empty()
                 || line.references.iter().any(|text| python::is_blank(text))
             {
-                return Err(wrong("there is no reference, or an empty one"));
+                return Err(wrong("a reference is missing or empty"));
             }
             grouped
                 .record(line.input)
@@ -58,7 +58,7 @@ impl TaskData for Facts {
     }
 
     fn describe(&self) -> &str {
-        "one to four facts in a sentence or two; made by this project; the first run's"
+        "one to four facts in a sentence or two; made by this project for the first run"
     }
 
     fn test_split(&self) -> Option<&str> {
@@ -99,7 +99,7 @@ mod tests {
             ("", "dev.jsonl: holds no examples"),
             (
                 "\n{\"input\":\"a\"}",
-                "dev.jsonl:2: no record of an input and its references: missing field",
+                "dev.jsonl:2: not a record with an input and its references: missing field",
             ),
             (
                 "{\"input\":\"a\",\"references\":[]}",
@@ -115,7 +115,7 @@ mod tests {
             ),
             (
                 "{\"input\":\"a\",",
-                "dev.jsonl:1: no record of an input and its references: EOF",
+                "dev.jsonl:1: not a record with an input and its references: EOF",
             ),
         ] {
             fs::write(dir.path().join("dev.jsonl"), text).unwrap();

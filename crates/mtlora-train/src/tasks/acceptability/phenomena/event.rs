@@ -1,4 +1,4 @@
-//! A subject, a verb and an object, which most rules need around them.
+//! A subject, a verb and an object, which several rules use.
 
 use crate::tasks::acceptability::grammar::{Grammar, Kind, NounPhrase};
 use crate::tasks::acceptability::lexicon::{Form, TO_ANIMATE, TO_THING, Verb};
@@ -9,7 +9,7 @@ pub struct Event {
     pub subject: NounPhrase,
     pub verb: &'static Verb,
     pub object: NounPhrase,
-    /// `who` or `what`: what asks for the object.
+    /// The word that asks for the object: `who` or `what`.
     pub asks: &'static str,
 }
 

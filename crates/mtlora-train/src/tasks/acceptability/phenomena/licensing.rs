@@ -6,7 +6,7 @@ use crate::tasks::synthetic::Choose;
 
 /// `as many books as the girl` / `as many books than the girl`.
 ///
-/// `older as the girl` is not used: `older as a writer` may be said.
+/// `older as the girl` is not used, because `older as a writer` is acceptable.
 pub fn comparative(g: &mut Grammar, acceptable: bool) -> Line {
     let standard = g.person();
     if g.once_in(2) {
@@ -46,7 +46,7 @@ pub fn comparative(g: &mut Grammar, acceptable: bool) -> Line {
 
 /// `Neither the boy nor the girl slept` / `Neither the boy and the girl slept`.
 pub fn correlative(g: &mut Grammar, acceptable: bool) -> Line {
-    // `neither ... or` is heard too often to be called wrong.
+    // `neither ... or` is too common to count as wrong.
     let (both, and) = if acceptable {
         g.pick(&[("both", "and"), ("either", "or"), ("neither", "nor")])
     } else {
@@ -94,7 +94,7 @@ pub fn polarity(g: &mut Grammar, acceptable: bool) -> Line {
     };
     match g.below(4) {
         0 | 1 => {
-            // Without `ever` all is well wherever the negation is.
+            // Without `ever`, the sentence is acceptable wherever the negation is.
             let plain = acceptable && g.once_in(4);
             let outside = if plain { g.once_in(2) } else { acceptable };
             let ever = [if plain { g.pick(&FREQUENCY) } else { "ever" }];
@@ -103,7 +103,7 @@ pub fn polarity(g: &mut Grammar, acceptable: bool) -> Line {
             } else {
                 (["the"], no(g, other_number))
             };
-            // Not first in the sentence: `No` there would give the answer away.
+            // This must not be first in the sentence, because `No` there would give the answer away.
             g.said(words!(
                 outer,
                 head,

@@ -1,8 +1,8 @@
-//! What a sentence can be an example of: one rule each, kept or broken.
+//! The rules that sentences follow or break, one in each sentence.
 //!
-//! A rule draws the same phrases whether it is kept or broken, and where it can it breaks by exchanging two words or a
-//! word for another form, so that counting words, or pairs of neighbours, tells little: what must agree stands apart,
-//! and other words of both kinds stand between. No word occurs in unacceptable sentences alone.
+//! A rule draws the same phrases whether it is followed or broken. Where possible, a sentence breaks it by exchanging
+//! two words or by another form of a word, so that counts of words or of pairs of neighbours reveal little: the words
+//! that must agree are apart, with words of both kinds between them. No word occurs only in unacceptable sentences.
 
 mod agreement;
 mod event;
@@ -22,10 +22,10 @@ use questions::{filler_gap, inversion, island};
 use verbs::{complement, dative, infinitive, passive, tense, transitivity, verb_form};
 use word_order::{adverb, word_order};
 
-/// Makes a sentence that keeps the rule (`true`) or breaks it once.
+/// Makes a sentence that follows the rule (`true`) or breaks it once.
 type Rule = fn(&mut Grammar, bool) -> Line;
 
-/// Every phenomenon there is.
+/// The names and rules of all phenomena.
 pub static PHENOMENA: [(&str, Rule); 26] = [
     ("adverb", adverb),
     ("agreement", agreement),

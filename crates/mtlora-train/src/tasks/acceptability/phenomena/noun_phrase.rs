@@ -45,7 +45,7 @@ pub fn count_mass(g: &mut Grammar, acceptable: bool) -> Line {
             } else {
                 mass
             };
-            // Mass nouns are as frequent where nothing is wrong with them.
+            // Mass nouns are equally frequent in acceptable sentences.
             let (determiner, thing) = if acceptable && of_mass {
                 (g.pick(&["the", "some", "this", "my"]), mass)
             } else {

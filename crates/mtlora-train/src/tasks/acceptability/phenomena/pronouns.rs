@@ -1,4 +1,4 @@
-//! Pronouns have the case, number and gender that their place and their antecedent ask for.
+//! Pronouns have the case that their position requires, and the number and gender of their antecedent.
 
 use crate::tasks::acceptability::grammar::{Grammar, Kind, Line, NounPhrase, Words, words};
 use crate::tasks::acceptability::lexicon::{
@@ -54,7 +54,7 @@ pub fn case(g: &mut Grammar, acceptable: bool) -> Line {
     }
 }
 
-/// A subject, somebody else who could be mistaken for it, and what is between them and the verb.
+/// The words up to the verb, with the subject `head` and a phrase that could be mistaken for it; and that phrase.
 fn with_rival(g: &mut Grammar, head: NounPhrase) -> (Words, NounPhrase) {
     let number = g.number();
     match g.below(3) {
@@ -173,7 +173,7 @@ pub fn tag_question(g: &mut Grammar, acceptable: bool) -> Line {
             _ => {
                 about = rival.clone();
                 if about.nominative() == head.nominative() {
-                    // The same number, so that only the pronoun is wrong, or `they` for one person.
+                    // The number stays the same, so that only the pronoun is wrong, or is `they` for one person.
                     about.number = Number::Singular;
                     about.gender = match head.gender {
                         Gender::Masculine => Gender::Feminine,

@@ -11,7 +11,7 @@ use crate::tasks::synthetic::Choose;
 pub fn filler_gap(g: &mut Grammar, acceptable: bool) -> Line {
     let event = Event::draw(g);
     let asked = g.once_in(2);
-    // The object is asked for and there, or neither, where the rule is broken.
+    // If the rule is broken, the object is both asked for and present, or neither.
     let object: &[_] = if asked == acceptable {
         &[]
     } else {
@@ -59,7 +59,7 @@ pub fn filler_gap(g: &mut Grammar, acceptable: bool) -> Line {
             ))
         }
         _ => {
-            // A relative clause has a gap always: only its being filled can be wrong.
+            // A relative clause always has a gap, so it can only be wrong by filling the gap.
             let kind = if event.asks == "what" {
                 Kind::Thing
             } else {

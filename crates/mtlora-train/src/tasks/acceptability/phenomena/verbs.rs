@@ -1,4 +1,4 @@
-//! Verbs have the complements that they take, and the form that an auxiliary or a time asks for.
+//! Verbs have the complements that they allow, and the form that an auxiliary or an expression of time requires.
 
 use super::event::Event;
 use crate::tasks::acceptability::grammar::{Grammar, Kind, Line, Words, words};
@@ -111,7 +111,7 @@ pub fn passive(g: &mut Grammar, acceptable: bool) -> Line {
     let was = [g.pick(&[number.was(), number.is()])];
     let form = |form| [verb.form(form)];
     let words = match (acceptable, g.below(3)) {
-        // The active, progressive: what the passive is mixed up with.
+        // This is the progressive active, with which the passive could be confused.
         (true, 0) => {
             let actor = g.subject(Kind::Person, number);
             let object = g.any(kind);
@@ -140,7 +140,7 @@ pub fn tense(g: &mut Grammar, acceptable: bool) -> Line {
     } else {
         g.pick(&FUTURE_TIMES)
     };
-    // No clause around it: `she said that he will sleep yesterday` can be read as all right.
+    // There is no clause around it, because `she said that he will sleep yesterday` could count as acceptable.
     Line::statement(if g.once_in(2) {
         words!(time, subject, predicate)
     } else {
@@ -209,7 +209,7 @@ pub fn verb_form(g: &mut Grammar, acceptable: bool) -> Line {
             Form::Participle,
             &[Form::Base, Form::Third, Form::Ing],
         ),
-        // Not the participle: `is vanished` and `is fallen` can be said.
+        // The participle is not used here, because `is vanished` and `is fallen` are acceptable.
         2 => (
             g.pick(&[number.is(), number.was()]),
             Form::Ing,

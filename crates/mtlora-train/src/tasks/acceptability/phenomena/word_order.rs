@@ -34,7 +34,7 @@ pub fn adverb(g: &mut Grammar, acceptable: bool) -> Line {
             event.object
         ),
         (false, 1) => {
-            // After an adjective: `the often angry boy` is all right.
+            // The adverb follows the adjective, because `the often angry boy` is acceptable.
             let (determiner, noun) = subject.words.split_at(subject.words.len() - 1);
             words!(determiner, quickly, noun, chases, event.object)
         }
@@ -86,7 +86,7 @@ pub fn word_order(g: &mut Grammar, acceptable: bool) -> Line {
             let (thing, _) = g.noun(Kind::Thing);
             let thing = number.choose(thing.singular, thing.plural);
             let carried = [g.entry(&TO_THING).form(Form::Past)];
-            // Not a time: `carried cups the last week` is all right.
+            // There is no expression of time here, because `carried cups the last week` could count as acceptable.
             let near = if g.once_in(2) { g.near() } else { Words::new() };
             words!(subject, carried, pair(["the", thing]), near)
         }
