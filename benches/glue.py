@@ -88,7 +88,7 @@ def all_of(args, runs):
 
 
 def read(args, run):
-    """The run's report, or None where there is none yet."""
+    """The report of the run, or None if the run has not written one yet."""
     file = path(args, run)
     return json.loads(file.read_text()) if file.exists() else None
 
