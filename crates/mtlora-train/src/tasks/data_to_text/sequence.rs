@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_stands_between_two_end_marks() {
+    fn the_target_is_between_two_end_of_text_tokens() {
         let stripped = sequence(bytes, 50256, "ab", "\u{1c}cd \u{1f}").unwrap();
         let sequence = sequence(bytes, 50256, "ab", "cd ").unwrap();
         assert_eq!(stripped, sequence);
@@ -117,7 +117,7 @@ mod tests {
 
     /// This also holds for a sequence that is built by hand, where `loss_from` may have any value.
     #[test]
-    fn the_targets_are_all_from_where_the_loss_begins_but_the_first_token() {
+    fn targets_begin_at_the_loss_but_never_at_the_first_token() {
         let targets = |ids: Vec<u32>, loss_from| Sequence { ids, loss_from }.targets();
         assert_eq!(targets(vec![7, 0, 8, 0], 2), 2..4);
         assert_eq!(targets(vec![7, 0, 8, 0], 1), 1..4);

@@ -284,7 +284,7 @@ mod tests {
             "<entry>\n<modifiedtripleset>\n<mtriple>a | b | c</mtriple></modifiedtripleset>";
         for (text, expected) in [
             ("", "a.xml:1: there is no element `benchmark`"),
-            ("[{}]", "a.xml:1: text outside"),
+            ("[{}]", "a.xml:1: there is text outside"),
             ("\n<html/>", "a.xml:2: the root is `html`"),
             (
                 "<benchmark>\n<entries>\n",
@@ -314,7 +314,7 @@ mod tests {
             ),
             (
                 &wrapped(&format!("{triples}{}", &triples[7..])),
-                "a.xml:7: a second",
+                "a.xml:7: the entry has a second",
             ),
             (
                 &wrapped("<entry category='&x;'/>"),

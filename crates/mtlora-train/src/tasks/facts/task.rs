@@ -103,15 +103,15 @@ mod tests {
             ),
             (
                 "{\"input\":\"a\",\"references\":[]}",
-                "dev.jsonl:1: no record",
+                "dev.jsonl:1: not a record",
             ),
             (
                 "{\"input\":\"a\",\"references\":[\" \"]}",
-                "dev.jsonl:1: no record",
+                "dev.jsonl:1: not a record",
             ),
             (
                 "{\"input\":\"a\",\"references\":[\"b\",\"\\u001c\\u001f\"]}",
-                "dev.jsonl:1: no record",
+                "dev.jsonl:1: not a record",
             ),
             (
                 "{\"input\":\"a\",",
