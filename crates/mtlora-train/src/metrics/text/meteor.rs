@@ -39,7 +39,7 @@ const FUNCTION_WORDS: &str = "\
 pub enum Punctuation {
     /// Punctuation is kept: each mark is a word. METEOR treats plain text in this way, which the WebNLG evaluation passes
     /// to it.
-    CheckpointContents,
+    Kept,
     /// Punctuation is dropped, as in COCO's caption evaluation, which the E2E challenge uses.
     Dropped,
 }
@@ -78,7 +78,7 @@ struct Word {
 impl Word {
     fn all(text: &str, punctuation: Punctuation, stemmer: &Stemmer) -> Vec<Self> {
         let tokens = match punctuation {
-            Punctuation::CheckpointContents => ptb::tokens(text),
+            Punctuation::Kept => ptb::tokens(text),
             Punctuation::Dropped => ptb::caption_tokens(text),
         };
         // As in METEOR, `mid-priced` is split into two words, and `u.s.` becomes `us`.
@@ -348,11 +348,7 @@ mod tests {
         let pairs = [pair("mid-priced food .", &["food !"])];
         let (precision, recall) = (0.75 / (0.75 * 3.0 + 0.25), 0.75 / (0.75 + 0.25));
         let kept = by_hand(precision, recall, 1.0, 1.0);
-        assert_close(
-            meteor_exact_stem(&pairs, Punctuation::CheckpointContents),
-            kept,
-            1e-12,
-        );
+        assert_close(meteor_exact_stem(&pairs, Punctuation::Kept), kept, 1e-12);
         let dropped = by_hand(1.0 / 3.0, 1.0, 1.0, 1.0);
         assert_close(
             meteor_exact_stem(&pairs, Punctuation::Dropped),

@@ -99,7 +99,7 @@ pub fn score_webnlg(
         Some(jar) => ("meteor", jar.score(pairs)?),
         None => (
             "meteor_exact_stem",
-            meteor_exact_stem(pairs, Punctuation::CheckpointContents),
+            meteor_exact_stem(pairs, Punctuation::Kept),
         ),
     };
     Ok(vec![
@@ -343,7 +343,7 @@ mod tests {
                 sacrebleu(&pairs, Tokenization::V13a), sacrebleu(&pairs, Tokenization::None),
                 nist(&pairs), rouge_l(&pairs), cider(&pairs), ter(&pairs), chrf(&pairs),
                 chrf_plus_plus(&pairs),
-                meteor_exact_stem(&pairs, Punctuation::CheckpointContents),
+                meteor_exact_stem(&pairs, Punctuation::Kept),
                 meteor_exact_stem(&pairs, Punctuation::Dropped),
             ];
             for score in metrics {
