@@ -194,13 +194,17 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The settings that were given, by name.
-    pub(super) fn given(&self) -> Result<toml::Table, toml::ser::Error> {
-        toml::Table::try_from(self)
+    ///
+    /// # Errors
+    /// If a value cannot be stored in a TOML file; the error names its flag.
+    pub(super) fn given(&self) -> Result<toml::Table, String> {
+        self.check_storable()?;
+        toml::Table::try_from(self).map_err(|error| error.to_string())
     }
 
     /// Refuses settings that only data-to-text tasks have, because the task `task` is not one.
     pub(super) fn refuse_data_to_text(&self, task: &str) -> Result<(), String> {
-        let given = self.given().map_err(|error| error.to_string())?;
+        let given = self.given()?;
         let command = Self::augment_args(clap::Command::new("settings"));
         let set: Vec<&str> = command
             .get_arguments()
@@ -219,7 +223,7 @@ impl Settings {
 
     /// Refuses settings that only tasks with labels or numbers have, because `task` is a data-to-text task.
     pub(super) fn refuse_labels(&self, task: &str) -> Result<(), String> {
-        let given = self.given().map_err(|error| error.to_string())?;
+        let given = self.given()?;
         match LABELS_ONLY.iter().find(|name| given.contains_key(**name)) {
             Some(field) => Err(format!(
                 "{field} does not apply to the task {task}; leave it out"

@@ -7,4 +7,5 @@ mod layers;
 pub(crate) mod recipe;
 pub(crate) mod resolve;
 mod resume;
+mod storable;
 pub(crate) mod task;

@@ -18,6 +18,7 @@ use crate::cli::model::finished;
 use crate::cli::model::head::{Head, HeadOf};
 use crate::cli::settings::defaults::{self, Defaults, LABEL_SMOOTHING, NONE};
 use crate::cli::settings::flags::Settings;
+use crate::cli::settings::storable::storable;
 use crate::cli::text::encoding;
 
 /// The configuration of a run, and its task.
@@ -68,6 +69,9 @@ impl Settings {
             }
             Ok(())
         })?;
+        // A relative name can be Unicode although the folders above it are not.
+        storable("model", &model)?;
+        storable("data", &data)?;
         let device = device::name_or_default(self.device.as_deref())?;
         let place = Place {
             model,

@@ -10,11 +10,12 @@ impl Settings {
     /// The changes that these settings make to a resumed run. `current` are its options of checkpoints.
     ///
     /// # Errors
-    /// If a setting was given that must not change.
+    /// If a setting was given that must not change, or whose value cannot be stored.
     pub(crate) fn resume_changes(
         mut self,
         current: &SaveOptions,
     ) -> Result<ResumeChanges, Box<dyn Error>> {
+        self.check_storable()?;
         let checkpoints = SaveOptions {
             save_steps: self.save_steps.take().or(current.save_steps),
             save_minutes: self.save_minutes.take().or(current.save_minutes),
@@ -57,6 +58,17 @@ mod tests {
         let error = changes("loss_normalization = 'batch'");
         let text = error.err().unwrap().to_string();
         assert!(text.starts_with("--loss-normalization cannot be used with --resume"));
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_stored_is_refused() {
+        let settings = Settings {
+            save_steps: Some(usize::MAX),
+            ..Settings::default()
+        };
+        let error = settings.resume_changes(&SaveOptions::default());
+        let text = error.err().unwrap().to_string();
+        assert!(text.starts_with("--save-steps must be at most"), "{text}");
     }
 
     #[test]
