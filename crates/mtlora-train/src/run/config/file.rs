@@ -32,10 +32,20 @@ pub(crate) fn read(text: &str) -> Result<RunConfig, String> {
     }
     let rest = without_format(text);
     match table.get(FORMAT_KEY).map(toml::Value::as_integer) {
-        Some(Some(FORMAT)) => toml::from_str(&rest).map_err(|error| error.to_string()),
-        Some(Some(EARLIER_FORMAT)) => Format2::read(&rest)
-            .map(RunConfig::from)
-            .map_err(|error| error.to_string()),
+        Some(Some(FORMAT)) => toml::from_str(&rest).map_err(|error| {
+            match Format2::read(&rest) {
+                Ok(_) => wrong_format(FORMAT, EARLIER_FORMAT),
+                Err(_) => error.to_string(),
+            }
+        }),
+        Some(Some(EARLIER_FORMAT)) => {
+            Format2::read(&rest)
+                .map(RunConfig::from)
+                .map_err(|error| match toml::from_str::<RunConfig>(&rest) {
+                    Ok(_) => wrong_format(EARLIER_FORMAT, FORMAT),
+                    Err(_) => error.to_string(),
+                })
+        }
         None => Err(
             "the run was made by an earlier build of mtlora, which stored adapters in another format; \
              train it again, or merge it with that build and use the merged folder as the model"
@@ -46,6 +56,14 @@ pub(crate) fn read(text: &str) -> Result<RunConfig, String> {
              that build"
         )),
     }
+}
+
+/// The reason why a file whose settings have the layout of the format `is` cannot be read as the format `marked`.
+fn wrong_format(marked: i64, is: i64) -> String {
+    format!(
+        "`{FORMAT_KEY}` is {marked}, but the settings have the layout of format {is}: change the line to {FORMAT_KEY} = \
+         {is}"
+    )
 }
 
 /// The text without the format key. The other lines keep their line numbers, for error messages.
@@ -129,6 +147,20 @@ mod tests {
             ("train", true)
         );
         assert_eq!((kind.label_smoothing, kind.decoding.num_beams), (0.1, 10));
+    }
+
+    #[test]
+    fn a_wrong_format_number_is_explained() {
+        for text in [CLASSIFICATION, GENERATION] {
+            let marked = text.replacen("format = 2", "format = 3", 1);
+            let error = read(&marked).unwrap_err();
+            assert!(error.ends_with("change the line to format = 2"), "{error}");
+        }
+        let marked = write(&example())
+            .unwrap()
+            .replacen("format = 3", "format = 2", 1);
+        let error = read(&marked).unwrap_err();
+        assert!(error.ends_with("change the line to format = 3"), "{error}");
     }
 
     #[test]
