@@ -54,9 +54,8 @@
 //! | pre-train an encoder | [`MaskedLm`], [`train_tokenizer`] |
 //! | read an adapter and attach it, or inspect and combine adapters | [`PeftAdapter`], [`AdapterConfig`] |
 //! | write what a model trains while it trains | [`TrainedFormat`] |
-//! | find out what kind of model a folder has, or add a model family | [`ModelFamilies`], [`ModelFamily`] |
 //! | read a checkpoint's tensors | [`Checkpoint`], [`CheckpointLayout`] |
-//! | find out which models there are, or add a family | [`ModelFamilies`], [`ModelFamily`], [`Attention`] |
+//! | find out which models there are and which one a folder has, or add a family | [`ModelFamilies`], [`ModelFamily`], [`Attention`] |
 
 mod adapter;
 mod error;

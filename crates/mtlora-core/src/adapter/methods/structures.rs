@@ -1,4 +1,4 @@
-//! The paper's five structures of `T`, plain LoRA among them.
+//! The paper's four structures of `T`, and plain LoRA.
 
 use std::fmt;
 use std::str::FromStr;
