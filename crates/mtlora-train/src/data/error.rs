@@ -106,7 +106,7 @@ pub enum DataError {
         known: Vec<String>,
     },
     /// The task has no split of this name.
-    #[error("task {task} has no split {}, expected one of {}", shown(.split), listed(.known))]
+    #[error("task {task} has no split {}; its splits are {}", shown(.split), listed(.known))]
     UnknownSplit {
         /// The task.
         task: String,

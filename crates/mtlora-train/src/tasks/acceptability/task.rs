@@ -4,7 +4,7 @@ use crate::data::error::DataError;
 use crate::data::example::{Example, Objective};
 use crate::metrics::labels::MetricName;
 use crate::tasks::glue::{self, GlueTask};
-use crate::tasks::task::{Task, TaskData, TextColumns};
+use crate::tasks::task::{Task, TaskData, TextColumns, unknown_split};
 
 /// The acceptability task, with the files that [`write_tsv`](super::write_tsv) writes. It has CoLA's format and classes.
 #[derive(Clone, Debug)]
@@ -36,7 +36,17 @@ impl TaskData for Acceptability {
     }
 
     fn read(&self, data: &Path, split: &str) -> Result<Vec<Example>, DataError> {
-        self.cola.read(data, split)
+        if !self.splits().contains(&split) {
+            return Err(unknown_split(self, split));
+        }
+        self.cola.read(data, split).map_err(|error| match error {
+            // CoLA's own hint names GLUE's folders, which this task does not have.
+            DataError::NotFound { .. } => DataError::NotFound {
+                path: data.join(format!("{split}.tsv")),
+                hint: "name the folder that the example program `first_run_data` wrote".into(),
+            },
+            other => other,
+        })
     }
 
     fn describe(&self) -> &str {
@@ -55,5 +65,27 @@ impl Task for Acceptability {
 
     fn text_columns(&self) -> Vec<TextColumns<'_>> {
         self.cola.text_columns()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn errors_do_not_speak_of_the_task_whose_format_this_one_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |split: &str| {
+            let error = Acceptability::new().read(folder.path(), split);
+            error.unwrap_err().to_string()
+        };
+        assert_eq!(
+            error("test"),
+            "task acceptability has no split `test`; its splits are `train`, `dev`"
+        );
+        let missing = error("dev");
+        assert!(missing.contains("dev.tsv: no such file; name the folder"));
+        assert!(!missing.contains("CoLA") && !missing.contains("GLUE"));
     }
 }

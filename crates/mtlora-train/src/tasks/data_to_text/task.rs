@@ -128,7 +128,7 @@ mod tests {
         let read = task.read_noting(Path::new(""), "all", &mut |_| ());
         assert_eq!(
             read.map_err(|error| error.to_string()),
-            Err("task bare has no split `all`, expected one of `train`, `dev`, `test`".to_string())
+            Err("task bare has no split `all`; its splits are `train`, `dev`, `test`".to_string())
         );
     }
 }
