@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use mtlora::models::Checkpoint;
 use serde_json::Value;
 
-use common::{MODEL, json, mtlora, refused, small_data, text_reading};
+use common::{MODEL, copy_folder, json, mtlora, refused, small_data, text_reading};
 
 /// Two adapters of different structures on the tiny RoBERTa, with heads for two and three labels.
 struct Setup {
@@ -382,6 +382,30 @@ fn rows_use_the_adapters_that_they_name() {
     );
     let said = refused(&[&several[..], &["--adapter", &first]].concat());
     assert!(said.contains("already"), "{said}");
+
+    // A run whose base model is another copy of that model.
+    let copy = PathBuf::from(SETUP.path("copy"));
+    let moved = PathBuf::from(SETUP.path("moved"));
+    copy_folder(Path::new(MODEL), &copy);
+    copy_folder(Path::new(&other), &moved);
+    let settings = fs::read_to_string(moved.join("run.toml")).unwrap();
+    let settings = settings.replace(MODEL, copy.to_str().unwrap());
+    fs::write(moved.join("run.toml"), settings).unwrap();
+    fs::write(table, &text).unwrap();
+    let third = format!("number={}", moved.display());
+    let mut apart = several;
+    apart[4] = &third;
+    let said = refused(&apart);
+    assert!(
+        said.contains("must have the same base model")
+            && said.contains("; or name the base model of all of them with --model"),
+        "{said}"
+    );
+    assert_eq!(
+        text_reading(&[&apart[..], &["--model", MODEL]].concat(), ""),
+        found
+    );
+
     let said = refused(&[
         "predict",
         "--adapter",

@@ -74,3 +74,14 @@ pub fn small_data(folder: &Path, train: usize, dev: usize) -> PathBuf {
     }
     data
 }
+
+/// Copies the files of a folder, without the folders in it, into a new one.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}

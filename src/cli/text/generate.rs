@@ -205,7 +205,8 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         .iter()
         .map(|one| one.adapter(|model| model.spec.clone()));
     let specs: Vec<_> = specs.collect();
-    let models: Vec<(LoadedGenerator, WriteOptions)> = load_generators(&specs, &device)?
+    let models: Vec<(LoadedGenerator, WriteOptions)> = load_generators(&specs, &device)
+        .map_err(|error| several::load_error(error, &specs))?
         .into_iter()
         .zip(options)
         .collect();

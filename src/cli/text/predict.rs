@@ -187,7 +187,9 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
     let specs = adapters
         .iter()
         .map(|one| one.adapter(|model| model.spec.clone()));
-    let models = load_classifiers(&specs.collect::<Vec<_>>(), &device)?;
+    let specs: Vec<_> = specs.collect();
+    let models =
+        load_classifiers(&specs, &device).map_err(|error| several::load_error(error, &specs))?;
     let logits = predict_routed(&models, &rows, &device).map_err(|error| match error {
         RunError::Fit(FitError::Model(error)) => encoding::located(error, |number| {
             let line = number.checked_sub(1).and_then(|at| rows.get(at));

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::models::AdapterConfig;
-use mtlora::train::{NamedAdapter, Run};
+use mtlora::train::{ModelSpec, NamedAdapter, Run, RunError};
 
 use crate::cli::hub;
 use crate::cli::model::adapted;
@@ -86,6 +86,22 @@ pub(crate) fn open<M>(
         });
     }
     Ok(found)
+}
+
+/// The error of loading `adapters`. If their base models differ, it says how to name one for all of them.
+pub(crate) fn load_error<S: ModelSpec>(
+    error: RunError,
+    adapters: &[NamedAdapter<S>],
+) -> Box<dyn Error> {
+    let bases = || adapters.iter().map(|one| &one.spec.base().model);
+    // Adapters over one model in different precisions need something else.
+    let differ = bases().zip(bases().skip(1)).any(|(one, next)| one != next);
+    match error {
+        RunError::DifferentBases { .. } if differ => {
+            format!("{error}; or name the base model of all of them with --model").into()
+        }
+        other => other.into(),
+    }
 }
 
 /// Opens the adapter in a folder with its base model.
