@@ -46,7 +46,17 @@ impl Settings {
 
     fn read(path: &Path) -> Result<Self, String> {
         let text = read_text_file(path).map_err(|error| error.to_string())?;
-        toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+        toml::from_str(&text).map_err(|error| {
+            let name = path.display();
+            if is_of_run(&text) {
+                return format!(
+                    "{name}: this is the run.toml of a run, not a settings file. A settings file has the options of \
+                     `mtlora train` as its keys, with _ for -, such as lr = 4e-4 or label_column = \"stars\". To resume \
+                     the run, use `mtlora train --resume RUN`"
+                );
+            }
+            format!("{name}: {error}")
+        })
     }
 
     /// Completes these settings with those of a lower layer.
@@ -61,6 +71,12 @@ impl Settings {
         both.extend(upper);
         Ok(both.try_into()?)
     }
+}
+
+/// Whether `text` is that of a run's run.toml. No setting has the names of its tables.
+fn is_of_run(text: &str) -> bool {
+    let table: Result<toml::Table, _> = text.parse();
+    table.is_ok_and(|table| table.contains_key("format") && table.contains_key("training"))
 }
 
 #[cfg(test)]
@@ -94,6 +110,26 @@ mod tests {
             ..Recipe::find("roberta-base/cola").unwrap().settings
         };
         assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_runs_configuration_is_not_taken_for_a_settings_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        let message = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let error = settings("").layered(Some(&file), None);
+            error.unwrap_err().to_string()
+        };
+        for text in [
+            "format = 3\ndevice = 'flex'\n[base]\nmodel = 'm'\n[training]\nepochs = 1\n",
+            "format = 2\nmodel = 'm'\n[training]\nepochs = 1\n",
+        ] {
+            let error = message(text);
+            assert!(error.contains("is the run.toml of a run, not a settings file"));
+            assert!(error.ends_with("`mtlora train --resume RUN`"), "{error}");
+        }
+        assert!(message("epcohs = 3\n").contains("unknown field `epcohs`"));
     }
 
     #[test]
