@@ -37,6 +37,25 @@ fn the_recipes_are_listed() {
 }
 
 #[test]
+fn a_recipe_is_printed_as_a_file_of_settings() {
+    let report = json(&["recipes", "roberta-base/mrpc"]);
+    assert_eq!(report["recipe"], "roberta-base/mrpc");
+    assert_eq!(report["starts_from"], "roberta-base/mnli");
+    assert_eq!(report["settings"]["lr"].as_f64(), Some(4e-4));
+    assert_eq!(report["settings"]["max_length"].as_u64(), Some(512));
+    assert!(report["settings"].get("structure").is_none());
+    let output = mtlora(&["recipes", "roberta-base/mrpc"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    assert_eq!(table["task"].as_str(), Some("mrpc"));
+    let said = refused(&["recipes", "roberta-base/cula"]);
+    assert!(
+        said.contains("unknown recipe `roberta-base/cula`"),
+        "{said}"
+    );
+}
+
+#[test]
 fn flags_win_over_a_file_and_the_file_over_the_recipe() {
     let folder = tempfile::tempdir().unwrap();
     let data = small_data(folder.path(), 32, 32);

@@ -74,8 +74,8 @@ enum Command {
     Devices(devices::Args),
     /// List the tasks.
     Tasks,
-    /// List the recipes: the authors' settings for a model and a task.
-    Recipes,
+    /// List the recipes (the authors' settings for a model and a task), or print one.
+    Recipes(recipes::Args),
 }
 
 /// Parses the command line and runs the subcommand.
@@ -103,7 +103,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Bench(args) => bench::run(args, cli.json),
         Command::Devices(args) => devices::run(&args, cli.json),
         Command::Tasks => tasks::run(cli.json),
-        Command::Recipes => recipes::run(cli.json),
+        Command::Recipes(args) => recipes::run(args, cli.json),
     }
 }
 

@@ -25,6 +25,9 @@ const RECIPES: [(&str, &str); 11] = [
     recipe!("gpt2-medium/dart"),
 ];
 
+/// The line of a recipe's file that its settings follow.
+const SETTINGS: &str = "[settings]\n";
+
 /// The settings of Liang et al. (arXiv 2403.07440) for a model and a task.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,12 +46,36 @@ impl Recipe {
     /// # Errors
     /// When there is no such recipe, or its file is invalid.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
-        let known = RECIPES.into_iter().find(|(known, _)| *known == name);
-        let (_, text) = known.ok_or_else(|| {
-            let names = RECIPES.map(|(known, _)| known).join(", ");
-            format!("unknown recipe `{name}`: one of {names}")
-        })?;
-        toml::from_str(text).map_err(|error| format!("recipe {name}: {error}"))
+        toml::from_str(text(name)?).map_err(|error| format!("recipe {name}: {error}"))
+    }
+
+    /// The settings of the recipe of that name as the text of a settings file, with the recipe's comments.
+    ///
+    /// # Errors
+    /// When there is no such recipe.
+    pub(crate) fn settings_file(name: &str) -> Result<String, String> {
+        let recipe = Self::find(name)?;
+        let (head, settings) = text(name)?.split_once(SETTINGS).unwrap_or_default();
+        let mut file = format!("# {name}: {}\n", recipe.about);
+        if let Some(origin) = recipe.starts_from {
+            file.push_str(&format!(
+                "# It starts from a run of {origin} (--init-from).\n"
+            ));
+        }
+        for comment in head.lines().filter(|line| line.starts_with('#')) {
+            file.push_str(comment);
+            file.push('\n');
+        }
+        file.push_str(settings);
+        Ok(file)
+    }
+
+    /// What it sets, by name.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML.
+    pub(crate) fn values(&self) -> Result<toml::Table, String> {
+        self.settings.given()
     }
 
     /// All recipes with their names.
@@ -59,6 +86,16 @@ impl Recipe {
         let read = |(name, _)| Ok((name, Self::find(name)?));
         RECIPES.into_iter().map(read).collect()
     }
+}
+
+/// The file of the recipe of that name.
+fn text(name: &str) -> Result<&'static str, String> {
+    let known = RECIPES.into_iter().find(|(known, _)| *known == name);
+    let (_, text) = known.ok_or_else(|| {
+        let names = RECIPES.map(|(known, _)| known).join(", ");
+        format!("unknown recipe `{name}`: one of {names}")
+    })?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -144,6 +181,19 @@ mod tests {
             };
             assert_eq!(recipe.settings, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_recipe_is_printed_as_a_settings_file() {
+        for (name, recipe) in Recipe::all().unwrap() {
+            let file = Recipe::settings_file(name).unwrap();
+            let read: Settings = toml::from_str(&file).unwrap();
+            assert_eq!(read, recipe.settings, "{name}");
+            assert!(file.starts_with(&format!("# {name}: {}\n# ", recipe.about)));
+            assert!(file.contains("arXiv 2403.07440"), "{name}");
+            assert_eq!(file.contains("--init-from"), recipe.starts_from.is_some());
+        }
+        assert!(Recipe::settings_file("roberta-base/cula").is_err());
     }
 
     #[test]

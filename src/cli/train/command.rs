@@ -18,7 +18,8 @@ pub(crate) struct Args {
     /// A TOML file with settings; flags override it.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// The authors' settings for a model and a task (see `mtlora recipes`); flags and --config override them.
+    /// The authors' settings for a model and a task (see `mtlora recipes`, and `mtlora recipes NAME` for what one
+    /// sets); flags and --config override them.
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
     /// The run's folder; must be new or empty [needed, except for the first run].
