@@ -154,6 +154,11 @@ fn bad_input_is_refused_with_a_reason_and_leaves_nothing() {
     assert!(train(&["--targets", "qeury"]).contains("qeury"));
     assert!(train(&["--device", "abacus"]).contains("there is: "));
     assert!(train(&["--lr", "nan"]).contains("learning_rate"));
+    let text = refused(&["train", "--task", "table", "--data", "reviews"]);
+    assert!(
+        text.contains("--model (the base model) and --out (the run's folder) are needed"),
+        "{text}"
+    );
     let elsewhere = folder.path().to_str().unwrap();
     let text = refused(&[
         "train", "--model", elsewhere, "--task", "cola", "--data", DATA, "--out", out_path,

@@ -4,6 +4,7 @@ pub(crate) mod defaults;
 pub(crate) mod first_run;
 pub(crate) mod flags;
 mod layers;
+pub(crate) mod needed;
 pub(crate) mod recipe;
 pub(crate) mod resolve;
 mod resume;

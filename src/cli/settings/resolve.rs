@@ -18,6 +18,7 @@ use crate::cli::model::finished;
 use crate::cli::model::head::{Head, HeadOf};
 use crate::cli::settings::defaults::{self, Defaults, LABEL_SMOOTHING, NONE};
 use crate::cli::settings::flags::Settings;
+use crate::cli::settings::needed;
 use crate::cli::settings::storable::storable;
 use crate::cli::text::encoding;
 
@@ -43,9 +44,9 @@ impl Settings {
     /// # Errors
     /// If a setting is missing or does not apply to the task.
     pub(crate) fn resolve(self, head: HeadOf<'_>) -> Result<Resolved, Box<dyn Error>> {
-        let needed = |name| format!("--{name} is needed");
-        let name = self.task.clone().ok_or_else(|| needed("task"))?;
-        let model = self.model.clone().ok_or_else(|| needed("model"))?;
+        let (Some(name), Some(model)) = (self.task.clone(), self.model.clone()) else {
+            return Err(needed::message(&self.missing()?).into());
+        };
         let pairs = (name == PairsTask::NAME).then(|| self.pairs());
         let generation = registry::open_generation(&name, pairs.clone())?;
         // Check the settings before anything is fetched.
@@ -60,7 +61,7 @@ impl Settings {
         let data = match (&self.data, glue::task(&name)) {
             (Some(data), _) => data.canonicalize().unwrap_or_else(|_| data.clone()),
             (None, Ok(task)) => hub::glue_data(&task, &[task.train_split(), task.dev_split()])?,
-            (None, Err(_)) => return Err(needed("data").into()),
+            (None, Err(_)) => return Err(needed::message(&self.missing()?).into()),
         };
         let model = hub::model(&model, self.revision.as_deref(), |folder| {
             match generation {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::cli::model::adapted;
 use crate::cli::model::head::HeadOf;
 use crate::cli::settings::flags::Settings;
+use crate::cli::settings::needed;
 use crate::cli::settings::resolve::Resolved;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::outcome::Output;
@@ -57,9 +58,11 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         args.overwrite |= args.out.is_none();
         args.out.get_or_insert_with(|| which.out());
     }
-    let out = args
-        .out
-        .ok_or("--out is needed: name the folder of the run")?;
+    let Some(out) = args.out else {
+        let mut missing = settings.missing()?;
+        missing.push(needed::OUT);
+        return Err(needed::message(&missing).into());
+    };
     let begin = Begin::New {
         out: &out,
         overwrite: args.overwrite,
