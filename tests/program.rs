@@ -8,7 +8,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use common::{DATA, MODEL, json, mtlora, refused, small_data};
+use common::{DATA, MODEL, json, mtlora, refused, small_data, text_reading};
+
+const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 
 fn train(data: &Path, out: &Path, more: &[&str]) -> Value {
     let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
@@ -71,6 +73,33 @@ fn a_run_is_scored_merged_and_repeated_to_the_bit() {
     );
     let loss = |report: &Value| report["metrics"]["loss"].as_f64().unwrap();
     assert!((loss(&folded) - loss(&trained)).abs() < 1e-5);
+
+    // It predicts as the run does, with the classes that its config.json names.
+    let predict = |model: &[&str]| {
+        let arguments = [&["predict", "--format", "jsonl"], model].concat();
+        let rows = text_reading(&arguments, "The dogs sleep.\nA cats sings.\n");
+        let rows = rows.lines().map(|row| serde_json::from_str(row).unwrap());
+        rows.collect::<Vec<Value>>()
+    };
+    let [of_run, of_model] = [["--run", run], ["--model", merged]].map(|model| predict(&model));
+    assert_eq!(of_run.len(), 2);
+    for (of_run, of_model) in of_run.iter().zip(&of_model) {
+        assert_eq!(of_run["prediction"], of_model["prediction"]);
+        for class in ["acceptable", "unacceptable"] {
+            let [one, other] =
+                [of_run, of_model].map(|row| row["probabilities"][class].as_f64().unwrap());
+            assert!((one - other).abs() < 1e-5, "{of_run} {of_model}");
+        }
+    }
+    let text = refused(&["predict", "--model", MODEL]);
+    assert!(
+        text.contains("this model has no classification head"),
+        "{text}"
+    );
+    let text = refused(&["predict", "--model", GPT2]);
+    assert!(text.contains("use `mtlora generate`"), "{text}");
+    let text = refused(&["predict", "--run", run, "--model", merged]);
+    assert!(text.contains("cannot be used with"), "{text}");
 
     // The same seed makes the same run; another makes another.
     let again = folder.path().join("again");

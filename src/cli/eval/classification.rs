@@ -2,10 +2,9 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use burn::module::Module;
-use mtlora::models::{ClassifierConfig, SequenceClassifier, TextEncoder};
+use mtlora::models::TextEncoder;
 use mtlora::train::{
-    LoadedClassifier, ModelSpec, TaskData, TypedConfig, evaluate, glue, registry, task_config,
-    trained_parameters,
+    ModelSpec, TaskData, TypedConfig, evaluate, glue, registry, trained_parameters,
 };
 use serde_json::json;
 
@@ -16,6 +15,7 @@ use crate::cli::model::adapted;
 use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
 use crate::cli::model::head::{Head, HeadOf};
+use crate::cli::model::plain;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::task;
@@ -200,33 +200,10 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             (task, parts, trainable)
         }
         (None, Some(given)) => {
-            let folder = hub::model(&given, None, |folder| {
-                drop(ClassifierConfig::from_folder(folder)?);
-                Ok(())
-            })?;
+            let folder = plain::find(&given)?;
             let head = Head::find(HeadOf::Model, &folder)?;
             let task = head.fit(task, args.labels.as_deref())?;
-            let config = task_config(&ClassifierConfig::from_folder(&folder)?, task.objective())?;
-            let max_length = match args.max_length {
-                Some(length) => length,
-                None => {
-                    let default = Defaults::classification().max_length;
-                    encoding::default_length(&folder, default)?
-                }
-            };
-            let text = TextEncoder::from_folder(&folder, &config, max_length)?;
-            let (model, fresh) = SequenceClassifier::from_folder(&folder, &config, 0, &device)?;
-            if !fresh.is_empty() {
-                note!(
-                    "the model's folder lacks {}: their values are random, and so are the scores",
-                    fresh.join(", ")
-                );
-            }
-            let parts = LoadedClassifier {
-                model,
-                config,
-                text,
-            };
+            let parts = plain::load(&folder, task.objective(), args.max_length, &device)?;
             (task, parts, 0)
         }
         (None, None) => return Err("--run or --model is needed".into()),

@@ -5,3 +5,4 @@ pub(crate) mod device;
 pub(crate) mod finished;
 pub(crate) mod head;
 pub(crate) mod notes;
+pub(crate) mod plain;

@@ -2,10 +2,11 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use mtlora::train::{
-    DataError, Example, FitError, Input, InputColumns, ModelSpec, Objective, Pairs, RoutedColumns,
-    RoutedRow, RunError, load_classifiers, predict, predict_routed, read_input_lines, read_inputs,
-    read_routed,
+    DataError, Example, FitError, Input, InputColumns, LoadedClassifier, ModelSpec, Objective,
+    Pairs, RoutedColumns, RoutedRow, RunError, load_classifiers, predict, predict_routed,
+    read_input_lines, read_inputs, read_routed,
 };
 use serde_json::{Map, Value, json};
 
@@ -14,6 +15,7 @@ use crate::cli::model::adapted;
 use crate::cli::model::adapted::{Classifier, Source, TrainedModel};
 use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
+use crate::cli::model::plain;
 use crate::cli::settings::defaults::{self, HelpDefaults};
 use crate::cli::settings::task;
 use crate::cli::settings::task::OwnedColumns;
@@ -27,16 +29,21 @@ const TEXT: &str = "text";
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
     /// The run to predict with.
-    #[arg(long, conflicts_with = "adapter", required_unless_present = "adapter")]
+    #[arg(
+        long,
+        conflicts_with_all = ["adapter", "model"],
+        required_unless_present_any = ["adapter", "model"]
+    )]
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// Instead of a run: an adapter (of a run, or LoRA saved by PEFT) ... With --adapter-column, repeat the flag for
-    /// each adapter, with the name that the rows use.
+    /// Instead of a run: an adapter (of a run, or LoRA saved by PEFT) for --model. With --adapter-column, repeat the flag
+    /// for each adapter, with the name that the rows use.
     #[arg(long, value_name = "[NAME=]DIR")]
     adapter: Vec<String>,
-    /// ... and its base model, whose config.json names the labels.
-    #[arg(long, requires = "adapter")]
+    /// Instead of a run: a model with a classification head, such as one that `mtlora merge` wrote, or the base model
+    /// of --adapter: a folder, or a name on the Hub. Its config.json names the labels.
+    #[arg(long)]
     model: Option<PathBuf>,
     /// The texts: a table (.csv, .tsv, .jsonl), or one example on each line, with a tab between the two texts of
     /// a pair [default: lines on standard input].
@@ -74,15 +81,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     if let Some(column) = args.several.adapter_column.clone() {
         return several(args, &column, json);
     }
-    let adapter = several::only(&args.adapter)?;
-    let source = Source {
-        run: args.run.clone(),
-        checkpoint: args.checkpoint,
-        adapter,
-        model: args.model.clone(),
-    };
-    let model = adapted::source(source, args.device.as_deref())?.classifier()?;
-    let trained = text_columns(&model);
+    let model = Predictor::find(&args)?;
+    let trained = model.text_columns();
     let inputs = match &args.input {
         Some(path) => args.read(path, &trained)?,
         None => {
@@ -100,9 +100,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             target: None,
         })
         .collect();
-    let device = device::open(args.device.as_deref().unwrap_or(&model.device))?;
-    let Classifier { spec, run } = &model.model;
-    let parts = spec.load(&model.folder, &device)?;
+    let device = device::open(&model.device_name(args.device.as_deref())?)?;
+    let parts = model.load(&device)?;
     let name = args.input.as_ref().map(|path| path.display().to_string());
     let name = name.as_deref().unwrap_or("standard input");
     let items = encoding::encoded(&parts.text, &examples, |number| {
@@ -111,14 +110,84 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let logits = predict(&parts.model, &parts.config, &items, &device)?;
     let count = logits.len();
     match args.format {
-        Format::Csv => write_csv(&examples, &logits, &spec.head.objective)?,
-        Format::Jsonl => write_jsonl(&examples, &logits, &spec.head.objective)?,
+        Format::Csv => write_csv(&examples, &logits, model.objective())?,
+        Format::Jsonl => write_jsonl(&examples, &logits, model.objective())?,
     }
     if json {
-        let task = run.as_ref().map_or("", |run| &run.data.task);
-        output::json(&json!({ "task": task, "examples": count }))?;
+        output::json(&json!({ "task": model.task(), "examples": count }))?;
     }
     Ok(())
+}
+
+/// What predicts.
+enum Predictor {
+    /// A run, or an adapter on a model.
+    Trained(TrainedModel<Classifier>),
+    /// A model that is used as its folder has it.
+    Plain {
+        folder: PathBuf,
+        objective: Objective,
+    },
+}
+
+impl Predictor {
+    /// What the flags name.
+    fn find(args: &Args) -> Result<Self, Box<dyn Error>> {
+        let adapter = several::only(&args.adapter)?;
+        if let (None, None, Some(model)) = (&args.run, &adapter, &args.model) {
+            let (folder, objective) = plain::find_with_head(model)?;
+            return Ok(Self::Plain { folder, objective });
+        }
+        let source = Source {
+            run: args.run.clone(),
+            checkpoint: args.checkpoint,
+            adapter,
+            model: args.model.clone(),
+        };
+        let trained = adapted::source(source, args.device.as_deref())?;
+        Ok(Self::Trained(trained.classifier()?))
+    }
+
+    /// The columns of the task that it was trained on, as [`text_columns`].
+    fn text_columns(&self) -> Vec<OwnedColumns> {
+        match self {
+            Self::Trained(trained) => text_columns(trained),
+            Self::Plain { .. } => Vec::new(),
+        }
+    }
+
+    /// The device that computes.
+    fn device_name(&self, wanted: Option<&str>) -> Result<String, Box<dyn Error>> {
+        match self {
+            Self::Trained(trained) => Ok(wanted.unwrap_or(&trained.device).to_string()),
+            Self::Plain { .. } => device::name_or_default(wanted),
+        }
+    }
+
+    fn load(&self, device: &Device) -> Result<LoadedClassifier, Box<dyn Error>> {
+        match self {
+            Self::Trained(trained) => Ok(trained.model.spec.load(&trained.folder, device)?),
+            Self::Plain { folder, objective } => plain::load(folder, objective, None, device),
+        }
+    }
+
+    /// The outputs.
+    fn objective(&self) -> &Objective {
+        match self {
+            Self::Trained(trained) => &trained.model.spec.head.objective,
+            Self::Plain { objective, .. } => objective,
+        }
+    }
+
+    /// The name of the task that it was trained on; empty if that is not known.
+    fn task(&self) -> &str {
+        match self {
+            Self::Trained(TrainedModel { model, .. }) => {
+                model.run.as_ref().map_or("", |run| &run.data.task)
+            }
+            Self::Plain { .. } => "",
+        }
+    }
 }
 
 impl Args {
