@@ -10,6 +10,7 @@ use crate::cli::settings::needed;
 use crate::cli::settings::resolve::Resolved;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::outcome::Output;
+use crate::cli::train::replace::refuse_other_run;
 use crate::cli::train::{classification, generation, resume};
 
 /// The flags of `mtlora train`. A TOML file can set the model, the task and everything that training depends on,
@@ -23,10 +24,11 @@ pub(crate) struct Args {
     /// sets); flags and --config override them.
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
-    /// The run's folder; must be new or empty [needed, except for the first run].
+    /// The run's folder; must be new or empty [needed, except for the first run, which may replace an unfinished run
+    /// or one with the same settings].
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Write into a folder that is not empty.
+    /// Write into a folder that is not empty; a run in it is replaced.
     #[arg(long)]
     overwrite: bool,
     /// Resume the run in this folder from its newest checkpoint; the result is as if it had never been stopped. Only
@@ -52,10 +54,11 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let mut settings = args
         .settings
         .layered(args.config.as_deref(), args.recipe.as_deref())?;
+    let mut may_repeat = false;
     if let Some(which) = settings.asks_for_first_run() {
         settings = settings.over_first_run(which)?;
         // A first run can be repeated, and then replaces the earlier one.
-        args.overwrite |= args.out.is_none();
+        may_repeat = args.out.is_none() && !args.overwrite;
         args.out.get_or_insert_with(|| which.out());
     }
     let Some(out) = args.out else {
@@ -65,15 +68,21 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let begin = Begin::New {
         out: &out,
-        overwrite: args.overwrite,
+        overwrite: args.overwrite || may_repeat,
     };
     match settings.resolve(HeadOf::Model)? {
         Resolved::Classification(config, task) => {
             adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
+            if may_repeat {
+                refuse_other_run(&out, &(*config).clone().into())?;
+            }
             classification::run(&config, task.as_ref(), begin, output)
         }
         Resolved::Generation(config, task) => {
             adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
+            if may_repeat {
+                refuse_other_run(&out, &(*config).clone().into())?;
+            }
             generation::run(&config, task.as_ref(), begin, output)
         }
     }

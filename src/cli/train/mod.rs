@@ -5,6 +5,7 @@ mod classification;
 mod command;
 mod generation;
 mod outcome;
+mod replace;
 mod resume;
 
 pub(crate) use command::{Args, run};

@@ -1,0 +1,95 @@
+//! The first run: `mtlora train` without a model, data or a folder for the run.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{MODEL, copy_folder, small_data};
+
+fn train(folder: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .current_dir(folder)
+        .args(["train", "--plain"])
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_finished_first_run_is_replaced_by_the_same_one_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let assets = folder.join("assets");
+    copy_folder(Path::new(MODEL), &assets.join("tiny-roberta"));
+    fs::rename(small_data(folder, 64, 32), assets.join("acceptability")).unwrap();
+    let run = folder.join("runs/first");
+    let values = || fs::read(run.join("adapter_model.safetensors")).unwrap();
+    let done = |more: &[&str]| {
+        let output = train(folder, more);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+    };
+    let refused = |more: &[&str]| {
+        let before = (
+            values(),
+            fs::read_to_string(run.join("results.json")).unwrap(),
+        );
+        let output = train(folder, more);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        let after = (
+            values(),
+            fs::read_to_string(run.join("results.json")).unwrap(),
+        );
+        assert_eq!(before, after);
+        errors
+    };
+
+    done(&[]);
+    let first = values();
+    // The same settings make the same bytes, whenever checkpoints are made.
+    done(&[]);
+    done(&["--save-steps", "3"]);
+    assert_eq!(values(), first);
+
+    let text = refused(&["--method", "head"]);
+    for part in [
+        "runs/first",
+        "a finished run with other settings",
+        "base.adapter.method is \"mtlora\" there and would be \"head\"",
+        "--out",
+        "--overwrite",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let text = refused(&["--seed", "1", "--max-grad-norm", "1"]);
+    assert!(
+        text.contains("training.seed is 0 there and would be 1"),
+        "{text}"
+    );
+    assert!(
+        text.contains("training.max_grad_norm is not set there and would be 1"),
+        "{text}"
+    );
+
+    // A folder of its own, or the wish to replace the run.
+    done(&["--seed", "1", "--out", "runs/second"]);
+    assert_eq!(values(), first);
+    done(&["--seed", "1", "--overwrite"]);
+    assert_ne!(values(), first);
+
+    // An unfinished run may be replaced, and one that cannot be read may not.
+    fs::remove_file(run.join("results.json")).unwrap();
+    done(&[]);
+    assert_eq!(values(), first);
+    fs::write(run.join("run.toml"), "format = 99\n").unwrap();
+    let text = refused(&[]);
+    assert!(
+        text.contains("a finished run that cannot be read"),
+        "{text}"
+    );
+}
