@@ -14,6 +14,7 @@ use super::write::write_files;
 use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::names::{ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE};
+use crate::files::save::create_folder;
 
 /// One adapted module.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,11 +101,12 @@ impl PeftAdapter {
         Self::from_parts(config, &config_path, &checkpoint)
     }
 
-    /// Writes the folder's two files, each complete or not there.
+    /// Writes the folder's two files, each complete or not there. The folder is made if it does not exist.
     ///
     /// # Errors
     /// What the operating system says.
     pub fn write(&self, folder: &Path) -> Result<(), ModelError> {
+        create_folder(folder)?;
         let mut tensors: Vec<(String, &TensorData)> = Vec::new();
         for (name, module) in &self.modules {
             let method = module.values.form.method;

@@ -187,8 +187,8 @@ impl CausalLm {
         Ok(model)
     }
 
-    /// Writes `model.safetensors` and `config.json` into `folder`, adapters folded in. The configuration says of the
-    /// output map what is true of this model.
+    /// Writes `model.safetensors` and `config.json` into `folder`, adapters folded in. The folder is made if it does not
+    /// exist. The configuration says of the output map what is true of this model.
     ///
     /// # Errors
     /// What the operating system says.

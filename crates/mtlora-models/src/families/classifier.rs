@@ -233,7 +233,7 @@ impl SequenceClassifier {
         self
     }
 
-    /// Writes `model.safetensors` and `config.json` into `folder`, adapters folded in.
+    /// Writes `model.safetensors` and `config.json` into `folder`, adapters folded in. The folder is made if it does not exist.
     ///
     /// # Errors
     /// What the operating system says.

@@ -74,7 +74,7 @@ impl MaskedLm {
         self.model().logits(batch, places)
     }
 
-    /// Writes `model.safetensors` and `config.json` into `folder`.
+    /// Writes `model.safetensors` and `config.json` into `folder`. The folder is made if it does not exist.
     ///
     /// # Errors
     /// What the operating system says.

@@ -29,6 +29,11 @@ pub const TOKENIZER_FILES: [&str; 7] = [
 /// The number of elements that are converted to bytes at a time.
 const CHUNK: usize = 4096;
 
+/// Makes `folder`, and those that it is in, if they do not exist.
+pub(crate) fn create_folder(folder: &Path) -> Result<(), ModelError> {
+    fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))
+}
+
 /// Writes `bytes` to a temporary file next to `path` and then renames it. At any moment, even if the program is killed
 /// or the disk is full, the file at `path` is either complete or as it was before.
 ///

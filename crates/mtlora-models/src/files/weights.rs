@@ -15,7 +15,7 @@ use rand_distr::StandardNormal;
 use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::names::CONFIG_FILE;
-use crate::files::save::{write_atomically, write_checkpoint};
+use crate::files::save::{create_folder, write_atomically, write_checkpoint};
 
 /// One parameter of a model.
 #[derive(Clone, Debug)]
@@ -195,12 +195,13 @@ pub(crate) fn read<M: Module>(
     Ok((model, names))
 }
 
-/// Writes `model.safetensors` and `config.json`.
+/// Writes `model.safetensors` and `config.json` into `folder`, which is made if it does not exist.
 pub(crate) fn write<M: Module>(
     model: M,
     folder: &Path,
     config: &(impl CheckpointLayout + ?Sized),
 ) -> Result<(), ModelError> {
+    create_folder(folder)?;
     let mut values = state(&model, |_, _| true);
     let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model, config)
         .iter()
