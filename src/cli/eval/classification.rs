@@ -126,6 +126,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         (Some(run), _) => {
             args.checkpoint.check(run)?;
             let (_, config) = hub::open_run(run)?;
+            adapted::check_head(run, &config)?;
             Some((run.clone(), config.typed()))
         }
         (None, Some(adapter)) => {

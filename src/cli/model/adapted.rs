@@ -8,8 +8,8 @@ use mtlora::models::{
     ModelFamilies, PeftAdapter, TextConfig,
 };
 use mtlora::train::{
-    BaseSpec, ClassificationRun, ClassifierSpec, GenerationRun, GeneratorSpec, HeadSpec, Objective,
-    Run, RunConfig, TypedConfig, settings_of,
+    BaseSpec, ClassificationRun, ClassifierSpec, GenerationRun, GeneratorSpec, HeadSpec,
+    MethodName, Objective, Run, RunConfig, RunKind, TypedConfig, settings_of,
 };
 
 use crate::cli::console::output;
@@ -47,16 +47,42 @@ pub(crate) fn read_finished(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>
 /// Refuses to write a new run into the folder of the adapter that it starts from: the adapter would be deleted before
 /// the new run is complete.
 pub(crate) fn refuse_own(out: &Path, adapter: Option<&Path>) -> Result<(), String> {
+    match adapter {
+        Some(adapter) => refuse_source(out, adapter, "the adapter that the run starts from"),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to write a result over one of the folders that it is made from. `purpose` says what the folder is for, as in
+/// "the folder of the run that is exported".
+pub(crate) fn refuse_source(out: &Path, source: &Path, purpose: &str) -> Result<(), String> {
     let place = |folder: &Path| folder.canonicalize().ok();
-    let is_same =
-        adapter.is_some_and(|adapter| place(adapter).is_some() && place(adapter) == place(out));
-    if is_same {
+    if place(source).is_some() && place(source) == place(out) {
         return Err(format!(
-            "{}: this is the folder of the adapter that the run starts from; name another folder for --out",
+            "{}: this is the folder of {purpose}; name another folder for --out",
             out.display()
         ));
     }
     Ok(())
+}
+
+/// Refuses the run in `folder` if its trained head is lost: another head would predict something else. An imported run
+/// never had to have a head of its own.
+pub(crate) fn check_head(folder: &Path, config: &RunConfig) -> Result<(), Box<dyn Error>> {
+    let is_classification = matches!(config.kind, RunKind::Classification(_));
+    let has_adapter = config.base.adapter.method == MethodName::MtLora;
+    if !is_classification || !has_adapter || finished::is_imported(folder) {
+        return Ok(());
+    }
+    if PeftAdapter::from_folder(folder)?.num_labels().is_some() {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: the adapter in this run has no classification head, although training saved one: another adapter has \
+         replaced it. Train the run again, or use the folder as an adapter (--adapter with --model)",
+        folder.display()
+    )
+    .into())
 }
 
 /// The flags that name a run, or an adapter with a model.
@@ -162,6 +188,7 @@ pub(crate) fn source(source: Source, device: Option<&str>) -> Result<TrainedMode
         (Some(run), ..) => {
             source.checkpoint.check(&run)?;
             let (_, config) = hub::open_run(&run)?;
+            check_head(&run, &config)?;
             Ok(TrainedModel::of_run(run, config))
         }
         (None, Some(adapter), Some(model)) => {

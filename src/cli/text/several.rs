@@ -121,6 +121,7 @@ fn source(
             }
             None => hub::open_run(&folder)?.1,
         };
+        adapted::check_head(&folder, &config)?;
         return Ok(TrainedModel::of_run(folder, config));
     }
     let folder = hub::adapter(&folder)?;
