@@ -56,7 +56,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let mut parts: Vec<(f64, PeftAdapter)> = Vec::with_capacity(weights.len());
     for (weight, folder) in weights.iter().zip(&args.adapters) {
-        parts.push((*weight, adapted::read(&hub::adapter(folder)?)?));
+        let folder = hub::adapter(folder)?;
+        adapted::refuse_source(&args.out, &folder, "one of the adapters that are combined")?;
+        parts.push((*weight, adapted::read(&folder)?));
     }
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     let head = head(&args.adapters, &parts, args.head.as_deref())?;

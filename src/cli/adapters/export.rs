@@ -7,6 +7,7 @@ use mtlora::models::PeftAdapter;
 use serde_json::json;
 
 use crate::cli::console::output;
+use crate::cli::model::adapted;
 use crate::cli::model::finished::CheckpointArgs;
 
 /// The update of a weight is scale * B T A, but PEFT supports only scale * B A. T is therefore folded into A and B,
@@ -38,6 +39,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     args.checkpoint.check(&args.run)?;
+    adapted::refuse_source(&args.out, &args.run, "the adapter that is exported")?;
     let adapter = PeftAdapter::from_folder(&args.run)?;
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     let mut plain = adapter.fold(args.fold)?;

@@ -43,6 +43,16 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let trained = adapted::source(source, None)?;
     let folder = &trained.folder;
     let device = device::open(&trained.device)?;
+    let base = match &trained.model {
+        AnyModel::Classifier(model) => &model.spec.base.model,
+        AnyModel::Generator(model) => &model.spec.base.model,
+    };
+    adapted::refuse_source(
+        &args.out,
+        base,
+        "the base model, which the adapter still needs",
+    )?;
+    adapted::refuse_source(&args.out, folder, "the adapter that is merged")?;
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     // The update is merged into the weights in the base model's own precision, whatever precision the run used.
     match trained.model {
@@ -51,17 +61,17 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             spec.base.adapter.base_dtype = BaseDtype::F32;
             let merged = spec.load(folder, &device)?;
             output::make_folder(&args.out)?;
-            copy_tokenizer_files(&spec.base.model, &args.out)?;
             merged.model.save(&args.out, &merged.config)?;
+            copy_tokenizer_files(&spec.base.model, &args.out)?;
         }
         AnyModel::Generator(model) => {
             let mut spec = model.spec;
             spec.base.adapter.base_dtype = BaseDtype::F32;
             let merged = spec.load(folder, &device)?;
             output::make_folder(&args.out)?;
+            merged.model.save(&args.out, &merged.config)?;
             copy_tokenizer_files(&spec.base.model, &args.out)?;
             copy_generation_config(&spec.base.model, &args.out)?;
-            merged.model.save(&args.out, &merged.config)?;
         }
     }
     say!("the merged model is in {}", args.out.display())?;
