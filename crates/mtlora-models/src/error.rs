@@ -39,6 +39,18 @@ pub enum ModelError {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// A weight that is to be written is not finite. Such a file cannot be read again.
+    #[error(
+        "{}: the tensor {} has a value that is not finite, so the model would be useless and is not written; the \
+         adapter or the training has diverged",
+        .path.display(), shown(.name)
+    )]
+    NotFinite {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The name of the tensor.
+        name: String,
+    },
     /// The operating system reported an error while writing, for instance because the disk is full. No partial file is
     /// left behind.
     #[error("{}: cannot write: {source}; no partial file was left behind", .path.display())]

@@ -196,6 +196,9 @@ pub(crate) fn read<M: Module>(
 }
 
 /// Writes `model.safetensors` and `config.json` into `folder`, which is made if it does not exist.
+///
+/// # Errors
+/// If a value is not finite, or a file cannot be written.
 pub(crate) fn write<M: Module>(
     model: M,
     folder: &Path,
@@ -217,7 +220,15 @@ pub(crate) fn write<M: Module>(
             Some((name, slot.stored_shape(), Cow::Owned(values)))
         })
         .collect();
-    write_checkpoint(&folder.join("model.safetensors"), tensors)?;
+    let path = folder.join("model.safetensors");
+    let is_damaged = |values: &[f32]| values.iter().any(|value| !value.is_finite());
+    if let Some((name, ..)) = tensors.iter().find(|(.., values)| is_damaged(values)) {
+        return Err(ModelError::NotFinite {
+            path,
+            name: name.clone(),
+        });
+    }
+    write_checkpoint(&path, tensors)?;
     write_atomically(&folder.join(CONFIG_FILE), config.to_json().as_bytes())
 }
 

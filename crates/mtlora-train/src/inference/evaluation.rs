@@ -2,7 +2,7 @@ use burn::tensor::Device;
 use mtlora_models::{ClassifierModelConfig, PackedBatch, SequenceClassifier, TextEncoder, Tokens};
 
 use crate::data::example::{Example, Target};
-use crate::metrics::labels::{MetricName, Predictions, Scores, score};
+use crate::metrics::labels::{MetricError, MetricName, Predictions, Scores, score};
 use crate::tasks::task::Task;
 use crate::training::batches::{BatchSize, by_length};
 use crate::training::error::FitError;
@@ -37,7 +37,7 @@ pub fn encode(text: &TextEncoder, examples: &[Example]) -> Result<Vec<Item>, Fit
 /// The logits of each item, in the order of the items: `[items][labels]`.
 ///
 /// # Errors
-/// When the device fails.
+/// When the device fails, or a logit is not finite (the error has the item's index).
 pub fn predict(
     model: &SequenceClassifier,
     config: &dyn ClassifierModelConfig,
@@ -58,7 +58,11 @@ pub fn predict(
             logits[index] = row.to_vec();
         }
     }
-    Ok(logits)
+    let is_finite = |row: &Vec<f32>| row.iter().all(|value| value.is_finite());
+    match logits.iter().position(|row| !is_finite(row)) {
+        Some(example) => Err(MetricError::NotFinite { example }.into()),
+        None => Ok(logits),
+    }
 }
 
 /// Evaluates a model without gradients (`model.valid()`) on items that all have targets. The scores are the task's
