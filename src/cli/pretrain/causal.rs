@@ -14,6 +14,17 @@ use crate::cli::console::output;
 use crate::cli::pretrain::masked_lm::{Args, Made, Shown};
 
 pub(crate) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dyn Error>> {
+    let options = CausalPretrainOptions {
+        steps: args.steps,
+        batch: args.batch,
+        gradient_accumulation: args.gradient_accumulation,
+        lr: args.lr,
+        warmup_ratio: args.warmup_ratio,
+        weight_decay: args.weight_decay,
+        seed: args.seed,
+    };
+    // A wrong option is refused before anything is written.
+    options.validate()?;
     let tokenizer = match &args.tokenizer {
         Some(folder) => read_tokenizer(folder, args.architecture.model_type())?,
         None => train_causal_tokenizer(lines.iter(), args.vocab_size)?,
@@ -51,15 +62,6 @@ pub(crate) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made
         lines.len(),
         config.vocab_size()
     );
-    let options = CausalPretrainOptions {
-        steps: args.steps,
-        batch: args.batch,
-        gradient_accumulation: args.gradient_accumulation,
-        lr: args.lr,
-        warmup_ratio: args.warmup_ratio,
-        weight_decay: args.weight_decay,
-        seed: args.seed,
-    };
     let mut shown = Shown::new();
     let model = pretrain_causal(
         model,

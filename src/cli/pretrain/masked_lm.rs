@@ -223,6 +223,18 @@ impl Shown {
 }
 
 fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dyn Error>> {
+    let options = PretrainOptions {
+        steps: args.steps,
+        batch: args.batch,
+        gradient_accumulation: args.gradient_accumulation,
+        lr: args.lr,
+        warmup_ratio: args.warmup_ratio,
+        weight_decay: args.weight_decay,
+        mask_probability: args.mask_probability,
+        seed: args.seed,
+    };
+    // A wrong option is refused before anything is written.
+    options.validate()?;
     let tokenizer = train_tokenizer(lines.iter(), args.vocab_size)?;
     let sizes = ModelSizes {
         vocab_size: tokenizer.get_vocab_size(true),
@@ -249,16 +261,6 @@ fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dy
         lines.len(),
         config.vocab_size()
     );
-    let options = PretrainOptions {
-        steps: args.steps,
-        batch: args.batch,
-        gradient_accumulation: args.gradient_accumulation,
-        lr: args.lr,
-        warmup_ratio: args.warmup_ratio,
-        weight_decay: args.weight_decay,
-        mask_probability: args.mask_probability,
-        seed: args.seed,
-    };
     let mut shown = Shown::new();
     let model = pretrain(
         model,

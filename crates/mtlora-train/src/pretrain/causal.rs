@@ -7,8 +7,9 @@ use burn::tensor::Device;
 use mtlora_models::{CausalBatch, CausalLm, CausalModelConfig, CausalText};
 
 use crate::pretrain::masked_lm::{PretrainError, PretrainProgress};
-use crate::pretrain::steps::{PretrainSteps, endless};
+use crate::pretrain::steps::{PretrainSteps, check_optimization, endless};
 use crate::training::learner::BatchLoss;
+use crate::training::options::OptionError;
 
 /// The options of causal pre-training.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +31,16 @@ pub struct CausalPretrainOptions {
     pub seed: u64,
 }
 
+impl CausalPretrainOptions {
+    /// Checks the range of each number.
+    ///
+    /// # Errors
+    /// If a number is out of range; the error names the first.
+    pub fn validate(&self) -> Result<(), OptionError> {
+        check_optimization(self.lr, self.warmup_ratio, self.weight_decay)
+    }
+}
+
 /// Trains `model` on an autodiff `device` to predict each next token of `lines`, and returns it without gradients.
 /// Each line is a sequence of its own between two end-of-text tokens, truncated to the model's maximum length.
 ///
@@ -37,7 +48,7 @@ pub struct CausalPretrainOptions {
 /// give the same model.
 ///
 /// # Errors
-/// When there is no text, a line cannot be encoded, or the loss stops being finite.
+/// When an option is out of range, there is no text, a line cannot be encoded, or the loss stops being finite.
 pub fn pretrain_causal(
     mut model: CausalLm,
     config: &dyn CausalModelConfig,
@@ -47,6 +58,7 @@ pub fn pretrain_causal(
     device: &Device,
     progress: &mut dyn FnMut(PretrainProgress),
 ) -> Result<CausalLm, PretrainError> {
+    options.validate()?;
     mtlora_core::seed(device, options.seed);
     let end = config.end_of_text();
     let mut sequences = Vec::with_capacity(lines.len());

@@ -15,8 +15,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::pretrain::steps::{PretrainSteps, endless};
+use crate::pretrain::steps::{PretrainSteps, check_optimization, endless};
 use crate::training::learner::BatchLoss;
+use crate::training::options::OptionError;
 
 /// The stream of random numbers for the masks. The shuffles of the epochs use the same seed with the streams from 0.
 const MASK_STREAM: u64 = u64::MAX;
@@ -44,6 +45,24 @@ pub struct PretrainOptions {
     pub seed: u64,
 }
 
+impl PretrainOptions {
+    /// Checks the range of each number.
+    ///
+    /// # Errors
+    /// If a number is out of range; the error names the first.
+    pub fn validate(&self) -> Result<(), OptionError> {
+        check_optimization(self.lr, self.warmup_ratio, self.weight_decay)?;
+        if (0.0..=1.0).contains(&self.mask_probability) {
+            Ok(())
+        } else {
+            Err(OptionError {
+                option: "mask_probability",
+                requirement: "be from 0 to 1",
+            })
+        }
+    }
+}
+
 /// A report on one optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PretrainProgress {
@@ -61,6 +80,9 @@ pub struct PretrainProgress {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PretrainError {
+    /// An option is out of range.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// No line has a token that can be masked.
     #[error("there is no text to pre-train on: every line is empty")]
     NoText,
@@ -103,7 +125,8 @@ pub enum PretrainError {
 /// give the same model.
 ///
 /// # Errors
-/// When there is no text or no mask token, a line cannot be encoded, or the loss stops being finite.
+/// When an option is out of range, there is no text or no mask token, a line cannot be encoded, or the loss stops being
+/// finite.
 pub fn pretrain(
     mut model: MaskedLm,
     config: &dyn TextConfig,
@@ -113,6 +136,7 @@ pub fn pretrain(
     device: &Device,
     progress: &mut dyn FnMut(PretrainProgress),
 ) -> Result<MaskedLm, PretrainError> {
+    options.validate()?;
     mtlora_core::seed(device, options.seed);
     let masking = Masking::new(text, options.mask_probability)?;
     let lines: Vec<(&str, Option<&str>)> = lines.iter().map(|line| (line.as_str(), None)).collect();

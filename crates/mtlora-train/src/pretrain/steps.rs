@@ -14,6 +14,7 @@ use crate::training::learner::BatchLoss;
 use crate::training::normalization::Divisors;
 use crate::training::optimizer::adamw::pretraining_adamw;
 use crate::training::optimizer::schedule::WarmupLinear;
+use crate::training::options::OptionError;
 use crate::training::step::accumulate;
 
 /// An endless iterator over the batches of each step, epoch after epoch, with `sequences` sequences in a batch and
@@ -30,6 +31,37 @@ pub(crate) fn endless<'a>(
         let steps = batches.chunks(accumulation.max(1)).map(<[_]>::to_vec);
         steps.collect::<Vec<_>>()
     })
+}
+
+/// Checks the options that both kinds of pre-training have.
+///
+/// # Errors
+/// If a number is out of range; the error names the first.
+pub(crate) fn check_optimization(
+    lr: f64,
+    warmup_ratio: f64,
+    weight_decay: f64,
+) -> Result<(), OptionError> {
+    let checks = [
+        (lr.is_finite() && lr > 0.0, "lr", "be a positive number"),
+        (
+            (0.0..=1.0).contains(&warmup_ratio),
+            "warmup_ratio",
+            "be from 0 to 1",
+        ),
+        (
+            weight_decay.is_finite() && weight_decay >= 0.0,
+            "weight_decay",
+            "not be negative",
+        ),
+    ];
+    match checks.into_iter().find(|(holds, ..)| !holds) {
+        Some((_, option, requirement)) => Err(OptionError {
+            option,
+            requirement,
+        }),
+        None => Ok(()),
+    }
 }
 
 impl From<FitError> for PretrainError {
