@@ -23,6 +23,13 @@ use crate::run::results::RunResults;
 use crate::run::unfinished::{explain_not_a_run, run_of_checkpoint};
 use crate::training::snapshot::{ResumeError, Snapshot, changed};
 
+/// The files with trained values.
+const WEIGHTS: [&str; 4] = [
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_WEIGHTS_FILE,
+    ADAPTER_PICKLE_FILE,
+    TRAINED_FILE,
+];
 /// The files that a run writes, except for checkpoints, event files and the lock.
 const FILES: [&str; 7] = [
     CONFIG,
@@ -70,19 +77,27 @@ impl Run {
         }
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
         let run = Self::locked(folder)?;
-        // The configuration is removed first: without it the remaining files of an older run are not taken for a run.
-        for old in FILES {
-            let path = run.path(old);
+        let text = file::write(config).map_err(|error| RunError::invalid(CONFIG, error))?;
+        run.remove(&[RESULTS])?;
+        // Until the checkpoints are gone the folder has the older run, which can be resumed. After that it has the new
+        // one, whose resumption removes the log. So if the program is killed, the folder is always a run.
+        run.remove(&WEIGHTS)?;
+        run.checkpoints().clear()?;
+        write_atomically(&run.path(CONFIG), text.as_bytes())?;
+        run.remove(&[LOG])?;
+        run.sweep()?;
+        remove_event_files(folder)?;
+        Ok(run)
+    }
+
+    /// Removes those of its files that exist.
+    fn remove(&self, names: &[&str]) -> Result<(), RunError> {
+        for path in names.iter().map(|name| self.path(name)) {
             if path.exists() {
                 fs::remove_file(&path).map_err(|error| ModelError::write(&path, error))?;
             }
         }
-        run.checkpoints().clear()?;
-        run.sweep()?;
-        remove_event_files(folder)?;
-        let text = file::write(config).map_err(|error| RunError::invalid(CONFIG, error))?;
-        write_atomically(&run.path(CONFIG), text.as_bytes())?;
-        Ok(run)
+        Ok(())
     }
 
     /// Opens the run in `folder` and reads its configuration.
@@ -300,6 +315,30 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::run::config::settings::example;
+
+    /// The program may be killed at any point. Here, removing the checkpoints fails instead.
+    #[test]
+    fn a_folder_that_is_being_overwritten_is_always_a_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let earlier = Run::create(folder.path(), false, &example()).unwrap();
+        drop(earlier);
+        let put = |name: &str| fs::write(folder.path().join(name), "x").unwrap();
+        for name in [RESULTS, ADAPTER_WEIGHTS_FILE, LOG, CHECKPOINTS] {
+            put(name);
+        }
+        let mut config = example();
+        config.training.epochs = 77;
+        assert!(Run::create(folder.path(), true, &config).is_err());
+        let (run, found) = Run::open(folder.path()).unwrap();
+        assert_eq!(found, example());
+        assert_eq!(run.results().unwrap(), None);
+
+        fs::remove_file(folder.path().join(CHECKPOINTS)).unwrap();
+        drop(Run::create(folder.path(), true, &config).unwrap());
+        assert_eq!(Run::open(folder.path()).unwrap().1, config);
+        let gone = [RESULTS, ADAPTER_WEIGHTS_FILE, LOG];
+        assert!(gone.iter().all(|name| !folder.path().join(name).exists()));
+    }
 
     #[test]
     fn unfinished_files_of_a_killed_program_are_removed() {
