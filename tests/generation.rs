@@ -121,6 +121,14 @@ fn a_run_is_trained_scored_used_to_generate_and_merged() {
     // `eval` finds the loss that training ended with, and names the METEOR variant.
     let run = SETUP.path("run");
     let run = run.to_str().unwrap();
+    // A file that cannot be written is refused before any text is generated.
+    for place in [SETUP.path("missing/texts.txt"), SETUP.path("data")] {
+        let text = refused(&["eval", "--run", run, "--texts", place.to_str().unwrap()]);
+        assert!(
+            text.contains(": cannot write: ") && !text.contains("texts after"),
+            "{text}"
+        );
+    }
     let texts = SETUP.path("texts.txt");
     let scored = json(&["eval", "--run", run, "--texts", texts.to_str().unwrap()]);
     assert!((loss(&scored, "metrics") - loss(&trained, "metrics")).abs() < 1e-4);

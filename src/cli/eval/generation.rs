@@ -1,6 +1,7 @@
 //! `mtlora eval` for a data-to-text run.
 
 use std::error::Error;
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -39,6 +40,9 @@ pub(crate) fn run(
     let data = wanted.data.as_ref().unwrap_or(&config.data.folder);
     let split = wanted.split.as_deref().unwrap_or(task.dev_split());
     let jar = wanted.meteor_jar.map(MeteorJar::new).transpose()?;
+    if let Some(path) = &wanted.texts {
+        check_writable(path)?;
+    }
     let device = device::open(wanted.device.as_ref().unwrap_or(&config.device))?;
     let records = task::read_records(task.as_ref(), data, split)?;
     let trainable = trained_parameters(folder)?;
@@ -68,6 +72,15 @@ pub(crate) fn run(
         })?;
     }
     Ok(())
+}
+
+/// Checks that a file can be written, before the texts for it are generated. The file is created, and one that exists
+/// stays as it is.
+fn check_writable(path: &Path) -> Result<(), String> {
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened
+        .map(drop)
+        .map_err(|error| format!("--texts {}: cannot write: {error}", path.display()))
 }
 
 /// What `--json` prints.
