@@ -312,6 +312,12 @@ mod tests {
                 SINGLE,
                 "x.jsonl:1: not a JSON object",
             ),
+            (
+                "x.jsonl",
+                "{\"text\": \"x\"}\n{\"text\": \"y\", \"text\": \"z\"}\n",
+                SINGLE,
+                "x.jsonl:2: the row has the key `text` twice",
+            ),
             ("x.tsv", "one\ttwo\n", PAIRS, "x.tsv:1: no column `a`"),
             ("x.csv", "text\n", SINGLE, "x.csv: holds no examples"),
             ("x.json", "[]", SINGLE, "x.json: is neither"),
