@@ -162,7 +162,7 @@ pub use metrics::text_scores::{TextScores, score_texts};
 // Applying a model.
 pub use inference::evaluation::{Item, encode, evaluate, predict};
 pub use inference::generator::{PromptForm, WriteError, WriteOptions, Written};
-pub use inference::inputs::{Input, InputColumns, Pairs, read_input_lines, read_inputs};
+pub use inference::inputs::{Input, InputColumns, Pairs, is_table, read_input_lines, read_inputs};
 pub use inference::several::{
     NamedAdapter, RoutedColumns, RoutedRow, load_classifiers, load_generators, predict_routed,
     read_routed, write_routed,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use mtlora::train::{
     DataError, Example, FitError, Input, InputColumns, LoadedClassifier, ModelSpec, Objective,
-    Pairs, RoutedColumns, RoutedRow, RunError, load_classifiers, predict, predict_routed,
+    Pairs, RoutedColumns, RoutedRow, RunError, is_table, load_classifiers, predict, predict_routed,
     read_input_lines, read_inputs, read_routed,
 };
 use serde_json::{Map, Value, json};
@@ -194,6 +194,14 @@ impl Args {
     /// Reads the inputs in a file. `trained` are the layouts that the model was trained on; the first one whose
     /// columns exist is used.
     fn read(&self, path: &Path, trained: &[OwnedColumns]) -> Result<Vec<Input>, Box<dyn Error>> {
+        if self.text_column.is_some() && !is_table(path) {
+            return Err(format!(
+                "--text-column is for tables (.csv, .tsv, .jsonl), and {} has lines of text: leave it out, or rename the \
+                 file",
+                path.display()
+            )
+            .into());
+        }
         let first = read_inputs(path, &self.columns(trained.first())?);
         let Err(DataError::UnknownColumn { .. }) = &first else {
             return Ok(first?);
