@@ -46,7 +46,7 @@ impl Settings {
 
     fn read(path: &Path) -> Result<Self, String> {
         let text = read_text_file(path).map_err(|error| error.to_string())?;
-        toml::from_str(&text).map_err(|error| {
+        let settings: Self = toml::from_str(&text).map_err(|error| {
             let name = path.display();
             if is_of_run(&text) {
                 return format!(
@@ -56,7 +56,18 @@ impl Settings {
                 );
             }
             format!("{name}: {error}")
-        })
+        })?;
+        let given = settings.given()?;
+        for group in EXCLUSIVE {
+            let found = group.iter().filter(|name| given.contains_key(**name));
+            if let [one, other, ..] = found.collect::<Vec<_>>()[..] {
+                return Err(format!(
+                    "{}: has both {one} and {other}, which exclude each other: remove one",
+                    path.display()
+                ));
+            }
+        }
+        Ok(settings)
     }
 
     /// Completes these settings with those of a lower layer.
@@ -130,6 +141,30 @@ mod tests {
             assert!(error.ends_with("`mtlora train --resume RUN`"), "{error}");
         }
         assert!(message("epcohs = 3\n").contains("unknown field `epcohs`"));
+    }
+
+    #[test]
+    fn settings_that_exclude_each_other_are_refused_in_a_file_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("settings.toml");
+        for (text, message) in [
+            (
+                "batch = 8\nbatch_tokens = 100\n",
+                "has both batch and batch_tokens",
+            ),
+            (
+                "warmup_steps = 8\nwarmup_ratio = 0.1\n",
+                "has both warmup_ratio and warmup_steps",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = settings("")
+                .layered(Some(&file), None)
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]
