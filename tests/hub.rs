@@ -231,6 +231,9 @@ fn errors_say_what_was_asked_for_and_what_to_do() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+    // What does not exist is not asked for again.
+    let asked = setup.asked().into_iter();
+    assert_eq!(asked.filter(|path| path.contains("nothing")).count(), 1);
     let text = refused("org/tiny@v7", &[]);
     assert!(text.contains("no such revision"), "{text}");
     let text = refused("no/such/folder", &[]);

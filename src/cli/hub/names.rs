@@ -143,9 +143,16 @@ fn name(given: &Path, revision: Option<&str>) -> Result<Option<RepoId>, Box<dyn 
     }
 }
 
+/// The error of asking the Hub for `given`. Unless the Hub has answered that the name exists, it says that there is no
+/// such folder, since the path to a folder may have been mistyped.
 fn no_folder(given: &Path, error: HubError) -> Box<dyn Error> {
     match error {
-        HubError::NotFound { .. } | HubError::Offline { .. } => format!(
+        HubError::NotFound { .. }
+        | HubError::Offline { .. }
+        | HubError::Unreachable { .. }
+        | HubError::Denied { .. }
+        | HubError::Status { .. }
+        | HubError::Protocol { .. } => format!(
             "{} is not a folder here, so it is taken as a name on the Hub: {error}",
             given.display()
         )
@@ -159,4 +166,43 @@ fn absolute(folder: &Path) -> PathBuf {
     folder
         .canonicalize()
         .unwrap_or_else(|_| folder.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_folder_is_mentioned_if_the_hub_does_not_have_it() {
+        let given = Path::new("assets/tiny-robert");
+        let what = || "model assets/tiny-robert".to_string();
+        let url = || "https://hub/api".to_string();
+        let unreachable = HubError::Unreachable {
+            what: what(),
+            url: url(),
+            attempts: 5,
+            reason: "the name of the host is not known".to_string(),
+        };
+        let status = HubError::Status {
+            what: what(),
+            url: url(),
+            status: 407,
+            message: String::new(),
+        };
+        for error in [unreachable, status] {
+            let shown = error.to_string();
+            assert_eq!(
+                no_folder(given, error).to_string(),
+                format!(
+                    "assets/tiny-robert is not a folder here, so it is taken as a name on the Hub: {shown}"
+                )
+            );
+        }
+        let no_revision = HubError::NoRevision {
+            what: what(),
+            endpoint: url(),
+        };
+        let text = no_folder(given, no_revision).to_string();
+        assert!(!text.contains("not a folder"), "{text}");
+    }
 }
