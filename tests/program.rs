@@ -245,6 +245,18 @@ fn a_report_shows_runs_side_by_side() {
     let out = out.to_str().unwrap();
     let report = json(&["report", &one, &two, "--out", out]);
     assert_eq!(report["runs"].as_u64(), Some(2));
+    for (run, result) in [&one, &two]
+        .into_iter()
+        .zip(report["results"].as_array().unwrap())
+    {
+        assert_eq!(result["run"].as_str(), Some(run.as_str()));
+        assert_eq!(result["task"], "acceptability");
+        assert_eq!(result["seed"].as_u64(), Some(0));
+        let scored = json(&["eval", "--run", run]);
+        assert_eq!(result["metrics"], scored["metrics"]);
+        assert!(result["best_step"].as_u64() > Some(0));
+    }
+    assert_eq!(report["results"].as_array().unwrap().len(), 2);
     let page = std::fs::read_to_string(out).unwrap();
     for text in [
         "run-shim",
@@ -258,6 +270,12 @@ fn a_report_shows_runs_side_by_side() {
     ] {
         assert!(page.contains(text), "{text}");
     }
+    // An unfinished run has no metrics yet.
+    std::fs::remove_file(Path::new(&two).join("results.json")).unwrap();
+    let report = json(&["report", &one, &two, "--out", out]);
+    assert!(report["results"][0]["metrics"]["accuracy"].is_number());
+    assert!(report["results"][1]["metrics"].is_null());
+
     let nowhere = folder.path().to_str().unwrap();
     let text = refused(&["report", nowhere, "--out", out]);
     assert!(text.contains("is not a run folder"), "{text}");
