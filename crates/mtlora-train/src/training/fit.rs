@@ -240,7 +240,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         let steps = plan.steps();
         let planned = plan.step(self.step);
         let ends_epoch = planned.ends_epoch;
-        let mut fit = self.descend(&planned, steps)?;
+        let mut fit = self.descend(&planned, steps, observer)?;
         let evaluates = match fit.options.eval_steps {
             Some(every) => fit.step.is_multiple_of(every) || fit.step == steps,
             None => ends_epoch,
@@ -261,16 +261,31 @@ impl<'a, L: Learner> Fit<'a, L> {
     }
 
     /// Makes one step of the optimizer, and queues its report until its loss is read.
-    fn descend(mut self, planned: &PlannedStep<'_>, steps: usize) -> Result<Self, FitError> {
+    ///
+    /// # Errors
+    /// When the step fails; the steps before it are reported first.
+    fn descend(
+        mut self,
+        planned: &PlannedStep<'_>,
+        steps: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, FitError> {
         let start = Instant::now();
         // The state of a device's own random generator cannot be read, so each step seeds it from a state that can.
         set_random_state(self.device, random_state());
         let divisor = |examples: &[usize]| self.learner.divisor(examples);
         let loss = |model: &L::Model, batch: &[usize]| self.learner.loss(model, batch, self.device);
         let (batches, learning_rate) = (planned.batches, planned.learning_rate);
-        let (model, made) = self
+        let made = self
             .stepper
-            .step(self.model, batches, learning_rate, divisor, loss)?;
+            .step(self.model, batches, learning_rate, divisor, loss);
+        let (model, made) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                report_all(&mut self.losses, &mut self.time, observer)?;
+                return Err(error);
+            }
+        };
         self.model = model;
         self.tokens += made.tokens;
         self.step += 1;
@@ -289,18 +304,9 @@ impl<'a, L: Learner> Fit<'a, L> {
     /// Reads the losses of all steps so far and reports them to the observer.
     ///
     /// # Errors
-    /// When a loss is not finite; the steps before it are reported first.
+    /// As [`report_all`].
     fn report(&mut self, observer: &mut dyn Observer) -> Result<(), FitError> {
-        let start = Instant::now();
-        let mut waited = None;
-        let read = self.losses.read(|report, loss| {
-            // Waiting for the losses means waiting for the steps, so it counts as training time. The observer's own
-            // time does not.
-            waited.get_or_insert_with(|| start.elapsed());
-            observer.step(&StepReport { loss, ..report })
-        });
-        self.time += waited.unwrap_or_default();
-        read
+        report_all(&mut self.losses, &mut self.time, observer)
     }
 
     /// Evaluates the model. Returns true if its score is the best so far.
@@ -346,10 +352,11 @@ impl<'a, L: Learner> Fit<'a, L> {
 
     /// Asks the observer whether to save a snapshot or to stop, and does so.
     fn pause(&mut self, observer: &mut dyn Observer, pause: Pause) -> Result<(), FitError> {
-        let Wish { save, stop } = observer.between(&pause)?;
-        if save || stop {
+        let wish = observer.between(&pause);
+        if wish.as_ref().map_or(true, |wish| wish.save || wish.stop) {
             self.report(observer)?;
         }
+        let Wish { save, stop } = wish?;
         if save {
             observer.save(self.snapshot()?)?;
         }
@@ -395,6 +402,28 @@ impl<'a, L: Learner> Fit<'a, L> {
             time: self.time,
         })
     }
+}
+
+/// Reads the losses of all steps that have not been reported yet, and reports them to the observer. The time that
+/// reading takes is added to `time`.
+///
+/// # Errors
+/// When a loss is not finite; the steps before it are reported first.
+fn report_all(
+    losses: &mut LossQueue<StepReport>,
+    time: &mut Duration,
+    observer: &mut dyn Observer,
+) -> Result<(), FitError> {
+    let start = Instant::now();
+    let mut waited = None;
+    let read = losses.read(|report, loss| {
+        // Waiting for the losses means waiting for the steps, so it counts as training time. The observer's own time
+        // does not.
+        waited.get_or_insert_with(|| start.elapsed());
+        observer.step(&StepReport { loss, ..report })
+    });
+    *time += waited.unwrap_or_default();
+    read
 }
 
 fn fingerprints<L: Learner>(model: &L::Model, learner: &L) -> Fingerprints {
@@ -821,6 +850,8 @@ mod tests {
         snapshots: Vec<usize>,
         /// Asks for a snapshot after this many steps.
         every: usize,
+        /// Fails after this step.
+        fails_after: Option<usize>,
     }
 
     impl Observer for Sequence {
@@ -836,6 +867,9 @@ mod tests {
         }
 
         fn between(&mut self, pause: &Pause) -> Result<Wish, FitError> {
+            if self.fails_after == Some(pause.step) {
+                return Err(FitError::observer("it failed"));
+            }
             Ok(Wish {
                 save: pause.step > 0 && pause.step.is_multiple_of(self.every),
                 stop: false,
@@ -853,7 +887,7 @@ mod tests {
         learner: &L,
         options: &TrainOptions,
         reading: LossReading,
-        every: usize,
+        mut heard: Sequence,
     ) -> (Result<Trained<Linear>, FitError>, Sequence) {
         let device = mtlora_core::devices()[0].device.clone().autodiff();
         let model = LinearConfig::new(1, 1).init(&device);
@@ -861,10 +895,6 @@ mod tests {
         let fixed =
             fixed.map(|(path, data)| (path, TensorData::zeros::<f32, _>(data.shape().clone())));
         let model = load_state(model, fixed.collect()).unwrap();
-        let mut heard = Sequence {
-            every,
-            ..Sequence::default()
-        };
         let stepper = Stepper::new(options, reading);
         let trained = fit_in_steps(model, learner, options, None, &device, &mut heard, stepper);
         (trained, heard)
@@ -879,8 +909,14 @@ mod tests {
             ..options()
         };
         let learner = Double::new(false);
-        let (at_once, expected) = read(&learner, &options, LossReading::AtOnce, 13);
-        let (late, heard) = read(&learner, &options, LossReading::Late, 13);
+        let both = [LossReading::AtOnce, LossReading::Late].map(|reading| {
+            let heard = Sequence {
+                every: 13,
+                ..Sequence::default()
+            };
+            read(&learner, &options, reading, heard)
+        });
+        let [(at_once, expected), (late, heard)] = both;
         let (at_once, late) = (at_once.unwrap(), late.unwrap());
         assert_eq!(heard.losses.len(), 40);
         assert_eq!(heard.events, expected.events);
@@ -896,14 +932,28 @@ mod tests {
         );
     }
 
-    /// The loss of one step is not finite.
-    struct Diverges {
+    /// How a step fails.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Failure {
+        /// The loss is not finite.
+        Loss,
+        /// The learner cannot compute the loss.
+        Learner,
+        /// The step has no targets.
+        Divisor,
+        /// The observer fails after the step before.
+        Observer,
+    }
+
+    /// One step fails.
+    struct Fails {
         double: Double,
+        how: Failure,
         at: usize,
         seen: Cell<usize>,
     }
 
-    impl Learner for Diverges {
+    impl Learner for Fails {
         type Model = Linear;
 
         fn lengths(&self) -> &[usize] {
@@ -911,6 +961,9 @@ mod tests {
         }
 
         fn divisor(&self, examples: &[usize]) -> f64 {
+            if self.how == Failure::Divisor && self.seen.get() + 1 == self.at {
+                return 0.0;
+            }
             self.double.divisor(examples)
         }
 
@@ -923,7 +976,11 @@ mod tests {
             self.seen.set(self.seen.get() + 1);
             let mut loss = self.double.loss(model, batch, device)?;
             if self.seen.get() == self.at {
-                loss.sum = loss.sum.mul_scalar(f32::NAN);
+                match self.how {
+                    Failure::Loss => loss.sum = loss.sum.mul_scalar(f32::NAN),
+                    Failure::Learner => return Err(FitError::NoTargets),
+                    Failure::Divisor | Failure::Observer => {}
+                }
             }
             Ok(loss)
         }
@@ -938,32 +995,61 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_from_after_a_loss_that_is_not_finite() {
-        for reading in [LossReading::AtOnce, LossReading::Late] {
-            for at in 1..=12 {
-                let learner = Diverges {
-                    double: Double::new(false),
-                    at,
-                    seen: Cell::new(0),
-                };
-                let options = TrainOptions {
-                    eval_steps: Some(6),
-                    ..options()
-                };
-                let (ended, heard) = read(&learner, &options, reading, 4);
-                let ended = ended.err();
-                assert!(
-                    matches!(ended, Some(FitError::NotFinite { step, .. }) if step == at),
-                    "{reading:?} {at}: {ended:?}"
-                );
-                assert_eq!(heard.losses.len(), at - 1);
-                assert!(heard.snapshots.iter().all(|step| *step < at));
-                let expected: Vec<usize> = (1..at).filter(|step| step.is_multiple_of(4)).collect();
-                assert_eq!(heard.snapshots, expected);
-                let evaluated = |step: usize| heard.events.contains(&format!("evaluated {step}"));
-                assert_eq!(evaluated(6), at > 6);
-                assert!(!evaluated(12));
+    fn the_steps_before_a_failure_are_reported_and_nothing_after_it_is_kept() {
+        let failures = [
+            Failure::Loss,
+            Failure::Learner,
+            Failure::Divisor,
+            Failure::Observer,
+        ];
+        for how in failures {
+            for reading in [LossReading::AtOnce, LossReading::Late] {
+                for at in 1..=12 {
+                    a_failure_ends_the_training(how, reading, at);
+                }
             }
         }
+    }
+
+    fn a_failure_ends_the_training(how: Failure, reading: LossReading, at: usize) {
+        let learner = Fails {
+            double: Double::new(false),
+            how,
+            at,
+            seen: Cell::new(0),
+        };
+        let options = TrainOptions {
+            eval_steps: Some(6),
+            ..options()
+        };
+        let heard = Sequence {
+            every: 4,
+            fails_after: (how == Failure::Observer).then_some(at - 1),
+            ..Sequence::default()
+        };
+        let (ended, heard) = read(&learner, &options, reading, heard);
+        let ended = ended.err().unwrap();
+        let what = format!("{how:?} {reading:?} {at}: {ended:?}");
+        let expected = match how {
+            Failure::Loss => matches!(ended, FitError::NotFinite { step, .. } if step == at),
+            Failure::Learner => matches!(ended, FitError::NoTargets),
+            Failure::Divisor => matches!(ended, FitError::NothingToLearn { step } if step == at),
+            Failure::Observer => matches!(ended, FitError::Observer(_)),
+        };
+        assert!(expected, "{what}");
+        let steps = heard
+            .events
+            .iter()
+            .filter(|event| event.starts_with("step "));
+        let before: Vec<String> = (1..at).map(|step| format!("step {step}")).collect();
+        assert!(steps.eq(&before), "{what}: {:?}", heard.events);
+        assert!(heard.losses.iter().all(|loss| loss.is_finite()), "{what}");
+        // The observer fails where it would have asked for a snapshot.
+        let saved = if how == Failure::Observer { at - 1 } else { at };
+        let expected: Vec<usize> = (1..saved).filter(|step| step.is_multiple_of(4)).collect();
+        assert_eq!(heard.snapshots, expected, "{what}");
+        let evaluated = |step: usize| heard.events.contains(&format!("evaluated {step}"));
+        assert_eq!(evaluated(6), at > 6, "{what}");
+        assert!(!evaluated(12), "{what}");
     }
 }
