@@ -235,10 +235,10 @@ impl Run {
                 notes,
             });
         };
-        if let Some(error) = self.changed(&kept.config)? {
+        let step = kept.snapshot.step;
+        if let Some(error) = self.changed(step, &kept.config)? {
             return Err(error.into());
         }
-        let step = kept.snapshot.step;
         notes.push(if damages.is_empty() {
             format!("resuming after step {step}")
         } else {
@@ -256,17 +256,21 @@ impl Run {
         })
     }
 
-    /// The first setting that has changed since a checkpoint was made although it must not. `earlier` is the
-    /// checkpoint's copy of `run.toml`.
-    fn changed(&self, earlier: &str) -> Result<Option<ResumeError>, RunError> {
-        let read = |text: &str| file::read(text).map_err(|error| RunError::invalid(CONFIG, error));
-        let table = |config: &RunConfig| {
-            toml::Table::try_from(config).map_err(|error| RunError::invalid(CONFIG, error))
+    /// The first setting that has changed since the checkpoint after `step` steps although it must not. `earlier` is
+    /// the checkpoint's copy of `run.toml`.
+    fn changed(&self, step: usize, earlier: &str) -> Result<Option<ResumeError>, RunError> {
+        let own = self.path(CONFIG);
+        let copy = self.checkpoints().path(step).join(CONFIG);
+        let read = |path: &Path, text: &str| {
+            file::read(text).map_err(|error| RunError::invalid(path, error))
         };
-        let is = read(&self.config_text()?)?;
-        let mut was = read(earlier)?;
+        let table = |path: &Path, config: &RunConfig| {
+            toml::Table::try_from(config).map_err(|error| RunError::invalid(path, error))
+        };
+        let is = read(&own, &self.config_text()?)?;
+        let mut was = read(&copy, earlier)?;
         was.change(is.changeable());
-        Ok(changed(&table(&was)?, &table(&is)?))
+        Ok(changed(&table(&copy, &was)?, &table(&own, &is)?))
     }
 
     /// Removes unfinished files of a killed program.
@@ -363,5 +367,22 @@ mod tests {
             CONFIG,
         ];
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn an_error_of_a_configuration_names_the_file_that_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run::create(folder.path(), false, &example()).unwrap();
+        let own = folder.path().join(CONFIG);
+        let copy = run.checkpoints().path(7).join(CONFIG);
+        let whole = fs::read_to_string(&own).unwrap();
+        assert!(run.changed(7, &whole).unwrap().is_none());
+        let named = |earlier: &str| match run.changed(7, earlier) {
+            Err(RunError::Invalid { path, .. }) => path,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(named("not TOML"), copy);
+        fs::write(&own, "not TOML").unwrap();
+        assert_eq!(named(&whole), own);
     }
 }
