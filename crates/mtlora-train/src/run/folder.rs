@@ -77,7 +77,9 @@ impl Run {
         }
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
         let run = Self::locked(folder)?;
-        let text = file::write(config).map_err(|error| RunError::invalid(CONFIG, error))?;
+        // The text is made before an older run is removed, because a path that is not Unicode cannot be written.
+        let text =
+            file::write(config).map_err(|error| RunError::invalid(run.path(CONFIG), error))?;
         run.remove(&[RESULTS])?;
         // Until the checkpoints are gone the folder has the older run, which can be resumed. After that it has the new
         // one, whose resumption removes the log. So if the program is killed, the folder is always a run.
@@ -384,5 +386,24 @@ mod tests {
         assert_eq!(named("not TOML"), copy);
         fs::write(&own, "not TOML").unwrap();
         assert_eq!(named(&whole), own);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_run_is_kept_if_the_new_settings_cannot_be_written() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        drop(Run::create(folder.path(), false, &example()).unwrap());
+        let before = fs::read(folder.path().join(CONFIG)).unwrap();
+        let mut config = example();
+        config.base.model = PathBuf::from(OsStr::from_bytes(b"model-\xff"));
+        let error = Run::create(folder.path(), true, &config).unwrap_err();
+        assert!(
+            matches!(&error, RunError::Invalid { path, .. } if *path == folder.path().join(CONFIG)),
+            "{error}"
+        );
+        assert_eq!(fs::read(folder.path().join(CONFIG)).unwrap(), before);
     }
 }
