@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use mtlora::core::AdaLora;
+use mtlora::models::PeftAdapter;
 use serde_json::{Value, json as object};
 
 use common::{MODEL, json, refused, small_data, text_reading};
@@ -143,6 +146,47 @@ fn a_run_is_exported_as_lora_and_imported_again() {
         text.contains("rank = 8") && text.contains("init_from"),
         "{text}"
     );
+}
+
+#[test]
+fn an_adapter_that_needs_a_schedule_is_refused_before_an_old_run_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 32, 32);
+    let [run, adalora, lora, next] =
+        ["run", "adalora", "lora", "next"].map(|name| folder.path().join(name));
+    train(&data, &run, &["--structure", "lora"]);
+    let plain = PeftAdapter::from_folder(&run).unwrap();
+    fs::create_dir(&adalora).unwrap();
+    let pruned = plain.in_method(AdaLora, 0.0).unwrap();
+    pruned.write(&adalora).unwrap();
+
+    let files = |folder: &Path| -> BTreeMap<String, Option<Vec<u8>>> {
+        let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+        let named = entries.map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).ok())
+        });
+        named.collect()
+    };
+    let before = files(&run);
+    assert!(before.contains_key("results.json"), "{:?}", before.keys());
+    let [data_text, run_text, adalora_text, lora_text] =
+        [&data, &run, &adalora, &lora].map(|path| path.to_str().unwrap());
+    let flags = ["--data", data_text, "--out", run_text, "--overwrite"];
+    let from = ["--init-from", adalora_text];
+    for more in [&[][..], &["--structure", "shim"]] {
+        let text = refused(&[&["train"], &TASK[..], &flags, &from, more].concat());
+        assert!(text.contains("the method adalora"), "{text}");
+        assert!(
+            text.contains(&format!("mtlora export --run {adalora_text} --out LORA")),
+            "{text}"
+        );
+        assert!(files(&run) == before, "{more:?}");
+    }
+
+    // The advice works.
+    json(&["export", "--run", adalora_text, "--out", lora_text]);
+    train(&data, &next, &["--init-from", lora_text]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::cli::model::device;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::begin::Begin;
+use crate::cli::train::method::refuse_untrainable;
 use crate::cli::train::outcome::{Outcome, Output, Sizes};
 
 /// Prints the number of examples of each class, and warnings about the classes of the user's own table.
@@ -36,6 +37,7 @@ pub(super) fn run(
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
     config.checkpoints.validate()?;
+    refuse_untrainable(&config.base.adapter)?;
     let device = device::open(&config.device)?.autodiff();
     let train_examples = task::read(task, &config.data.folder, task.train_split())?;
     let dev_examples = task::read(task, &config.data.folder, task.dev_split())?;

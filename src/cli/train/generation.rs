@@ -17,6 +17,7 @@ use crate::cli::model::device;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::begin::Begin;
+use crate::cli::train::method::refuse_untrainable;
 use crate::cli::train::outcome::{Outcome, Output, Sizes};
 
 /// The number of inputs whose texts are printed before and after training.
@@ -30,6 +31,7 @@ pub(super) fn run(
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
     config.checkpoints.validate()?;
+    refuse_untrainable(&config.base.adapter)?;
     let device = device::open(&config.device)?.autodiff();
     let records = task::read_records(task, &config.data.folder, &config.kind.train_split)?;
     let dev_records = task::read_records(task, &config.data.folder, task.dev_split())?;

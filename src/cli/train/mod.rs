@@ -4,6 +4,7 @@ mod begin;
 mod classification;
 mod command;
 mod generation;
+mod method;
 mod outcome;
 mod replace;
 mod resume;
