@@ -219,21 +219,46 @@ impl AdaLoraSchedule {
         }
     }
 
-    /// How many triplets may be left after step number `step` of `steps`, of `all` at the start and `target` at the end,
-    /// and whether the others are masked after it.
-    fn budget(&self, step: usize, steps: usize, [all, target]: [usize; 2]) -> (usize, bool) {
+    /// The budget after step number `step` of `steps`.
+    fn budget(&self, step: usize, steps: usize, Triplets { all, target }: Triplets) -> Budget {
         let end = steps.saturating_sub(self.final_steps);
         if step <= self.initial_steps {
-            return (all, false);
+            return Budget {
+                left: all,
+                masks: false,
+            };
         }
         if step >= end {
-            return (target, true);
+            return Budget {
+                left: target,
+                masks: true,
+            };
         }
         let past = (step - self.initial_steps) as f64 / (end - self.initial_steps) as f64;
         let pruned = all as f64 - target as f64;
-        let budget = (pruned * (1.0 - past).powi(3) + target as f64) as usize;
-        (budget, step.is_multiple_of(self.interval))
+        Budget {
+            left: (pruned * (1.0 - past).powi(3) + target as f64) as usize,
+            masks: step.is_multiple_of(self.interval),
+        }
     }
+}
+
+/// The numbers of triplets of all adapters together.
+#[derive(Clone, Copy)]
+struct Triplets {
+    /// At the start.
+    all: usize,
+    /// At the end.
+    target: usize,
+}
+
+/// What is pruned after a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Budget {
+    /// The number of triplets that may be left.
+    left: usize,
+    /// Whether the others are masked after this step.
+    masks: bool,
 }
 
 /// The averages from which the elements of one factor are scored.
@@ -443,14 +468,15 @@ impl TrainingHooks for AdaLoraHooks {
         if step < end {
             self.measure(adapters);
         }
-        let target = self.schedule.target_rank * adapters.len();
-        let (budget, due) = self
-            .schedule
-            .budget(step, self.steps, [triplets(adapters), target]);
-        if !due {
+        let triplets = Triplets {
+            all: triplets(adapters),
+            target: self.schedule.target_rank * adapters.len(),
+        };
+        let budget = self.schedule.budget(step, self.steps, triplets);
+        if !budget.masks {
             return FactorChanges::new();
         }
-        let masked = self.masked(adapters, budget);
+        let masked = self.masked(adapters, budget.left);
         if step == end {
             self.averages.clear();
             self.kept = values()
@@ -661,7 +687,11 @@ mod tests {
             ..AdaLoraSchedule::default()
         };
         // By hand: from 6 to 2 between the steps 2 and 15, as int(4 (1 - (t - 2) / 13)^3 + 2).
-        let budget = |step| schedule.budget(step, 20, [6, 2]);
+        let triplets = Triplets { all: 6, target: 2 };
+        let budget = |step| {
+            let Budget { left, masks } = schedule.budget(step, 20, triplets);
+            (left, masks)
+        };
         assert_eq!(budget(1), (6, false));
         assert_eq!(budget(2), (6, false));
         assert_eq!(budget(3), (5, false));
