@@ -39,7 +39,7 @@ pub struct Factor {
     /// The values that the factor starts with.
     pub start: fn(Init) -> Start,
     /// The values with which `T` is the identity, so that `A` and `B` of a plain LoRA can be taken over. `A` and
-    /// `B` themselves have none.
+    /// `B` themselves have none, nor can a start depend on the frozen weight here, as [`Start::OutputNorms`] does.
     pub neutral: Option<Start>,
     /// Whether weight decay applies to it.
     pub decays: bool,
