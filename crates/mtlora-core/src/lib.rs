@@ -119,7 +119,9 @@ pub use layers::{
     adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
-pub use ops::{ActivationDtype, Capabilities, Gelu, IGNORED_TARGET, capabilities, vecmath};
+pub use ops::{
+    ActivationDtype, Capabilities, Gelu, IGNORED_TARGET, capabilities, cpu_multiplies_bf16, vecmath,
+};
 pub use sequence_offsets::{SequenceOffsets, SequenceOffsetsError};
 
 // What an adapter has learned.

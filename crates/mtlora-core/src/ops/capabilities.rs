@@ -93,6 +93,21 @@ pub fn capabilities(device: &burn::tensor::Device) -> Capabilities {
     Dispatch::capabilities(device.as_dispatch())
 }
 
+/// Whether the kernels for the CPU multiply pairs of bfloat16 values with instructions of their own.
+///
+/// True only on an x86-64 processor with AVX-512 and its bfloat16 instructions (`avx512f` and `avx512bf16`); unsafe code
+/// may rely on that. False without the feature `flex`, which has the kernels.
+pub fn cpu_multiplies_bf16() -> bool {
+    #[cfg(feature = "flex")]
+    {
+        super::flex::instructions::multiplies_bf16()
+    }
+    #[cfg(not(feature = "flex"))]
+    {
+        false
+    }
+}
+
 #[cfg(feature = "ndarray")]
 impl BackendCapabilities for burn::backend::NdArray {
     fn capabilities(device: &Device<Self>) -> Capabilities {

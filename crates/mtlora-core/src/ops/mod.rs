@@ -23,7 +23,7 @@ mod optional;
 pub mod vecmath;
 
 pub use backend::MtLoraBackend;
-pub use capabilities::{BackendCapabilities, Capabilities, capabilities};
+pub use capabilities::{BackendCapabilities, Capabilities, capabilities, cpu_multiplies_bf16};
 pub use definitions::activation_dtype::ActivationDtype;
 pub use definitions::attention::{AttentionConstants, AttentionLayout};
 pub use definitions::cross_entropy::IGNORED_TARGET;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use mtlora_core::BaseDtype;
+use mtlora_core::{BaseDtype, cpu_multiplies_bf16};
 use pulp::{Arch, Simd, WithSimd};
 
 /// The number of independent sums: enough to hide the latency of two units, and few enough for the registers of every
@@ -16,11 +16,11 @@ const TRIES: usize = 8;
 
 /// The peak rate of multiply-adds of all threads in rayon's pool, in billions of operations per second (a multiply-add
 /// is two operations). It is measured with a loop of multiply-adds on registers. If the base model is in bfloat16 and
-/// the processor can multiply pairs of bfloat16 values (`vdpbf16ps`), the rate of these is measured, and otherwise that
-/// of 32-bit floats.
+/// the kernels for the CPU multiply pairs of bfloat16 values ([`cpu_multiplies_bf16`]), the rate of these is measured,
+/// and otherwise that of 32-bit floats.
 pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    if base_dtype == BaseDtype::Bf16 && pairs::available() {
+    if base_dtype == BaseDtype::Bf16 && cpu_multiplies_bf16() {
+        #[cfg(target_arch = "x86_64")]
         return best_of(pairs::multiply_add);
     }
     best_of(multiply_add)
@@ -76,18 +76,16 @@ mod pairs {
     };
     use std::hint::black_box;
 
+    use mtlora_core::cpu_multiplies_bf16;
+
     use super::{LENGTH, SUMS};
 
     /// The number of pairs in a register.
     pub(super) const LANES: usize = 16;
 
-    pub(super) fn available() -> bool {
-        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
-    }
-
     pub(super) fn multiply_add() -> usize {
-        assert!(available());
-        // SAFETY: the processor has the instructions.
+        assert!(cpu_multiplies_bf16());
+        // SAFETY: the processor has the instructions, as the function promises.
         black_box(unsafe { sum() });
         2 * LANES
     }
@@ -137,11 +135,11 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn products_of_pairs_are_computed() {
-        if !pairs::available() {
+        if !cpu_multiplies_bf16() {
             // This processor has no such instruction; its rate is that of single numbers.
             return;
         }
-        // SAFETY: the processor has the instructions.
+        // SAFETY: the processor has the instructions, as the function promises.
         let sum = unsafe { pairs::sum() };
         assert_eq!(sum, (pairs::LANES * SUMS * (SUMS - 1) / 2) as f32);
         // A pair counts as two products.

@@ -65,7 +65,7 @@ impl Avx512Bf16 {
 }
 
 /// Whether products of bfloat16 have instructions of their own here.
-pub(super) fn multiplies_bf16() -> bool {
+pub(in crate::ops) fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         Avx512Bf16::new().is_some()

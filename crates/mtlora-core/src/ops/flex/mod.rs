@@ -13,7 +13,7 @@ mod cached;
 mod cross_entropy;
 mod dropout;
 mod gelu;
-mod instructions;
+pub(super) mod instructions;
 mod linear;
 mod made;
 mod matmul;
