@@ -70,7 +70,7 @@
 //! | train with AdaLoRA (in the libraries only; the program has no flags for it yet) | [`AdaLora`], [`AdaLoraHooks`], and `fit_with_hooks` in `mtlora-train` |
 //! | define an adapter method of your own | [`AdapterMethod`], [`Factor`], [`TrainingHooks`] |
 //! | compute with an adapted layer | [`adapted_linear`], [`adapted_embedding`] |
-//! | save and load what was trained | [`state`], [`load_state`]; [`adapters`] and [`AdapterValues`] for the factors |
+//! | save and load what was trained | [`state`], [`load_state`]; [`adapters`] and [`AdapterValues`] for the factors; in PEFT's form, `PeftAdapter` in `mtlora-models` |
 //! | see what an adapter has learned, or add two of them up | [`inspect`], [`Spectrum`], [`combine`], [`LowRank`] |
 //! | turn an adapter into plain LoRA | [`AdapterValues::fold`], [`Fold`] |
 //! | keep the frozen weights in 16 or 8 bits | [`BaseDtype`] |

@@ -45,6 +45,13 @@
 //! # }
 //! ```
 //!
+//! # Save the adapter of a module of your own
+//!
+//! An adapter's files name and store weights as the PyTorch model does. A [`CheckpointLayout`] says how that is for your
+//! module, and [`PeftAdapter`] then takes the adapter off the module and attaches it again. (If only your own program
+//! reads the adapter, you can write the values that [`mtlora_core::state`] returns to a file of any form.)
+//! `crates/mtlora-train/tests/toy_family.rs` has such a layout, and saves and loads an adapter with it.
+//!
 //! # Where to read next
 //!
 //! | to | read |
@@ -52,7 +59,7 @@
 //! | classify or score texts | [`SequenceClassifier`], [`ClassifierConfig`], [`TextEncoder`], [`PackedBatch`] |
 //! | generate text | [`CausalLm`], [`CausalConfig`], [`CausalText`], [`CachedDecoder`], [`generate`] |
 //! | pre-train an encoder | [`MaskedLm`], [`train_tokenizer`] |
-//! | read an adapter and attach it, or inspect and combine adapters | [`PeftAdapter`], [`AdapterConfig`] |
+//! | read an adapter and attach it, write one, or inspect and combine adapters | [`PeftAdapter`], [`AdapterConfig`] |
 //! | write what a model trains while it trains | [`TrainedFormat`] |
 //! | read a checkpoint's tensors | [`Checkpoint`], [`CheckpointLayout`] |
 //! | find out which models there are and which one a folder has, or add a family | [`ModelFamilies`], [`ModelFamily`], [`Attention`] |
