@@ -60,7 +60,6 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let mut spec = model.spec;
             spec.base.adapter.base_dtype = BaseDtype::F32;
             let merged = spec.load(folder, &device)?;
-            output::make_folder(&args.out)?;
             merged.model.save(&args.out, &merged.config)?;
             copy_tokenizer_files(&spec.base.model, &args.out)?;
         }
@@ -68,7 +67,6 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let mut spec = model.spec;
             spec.base.adapter.base_dtype = BaseDtype::F32;
             let merged = spec.load(folder, &device)?;
-            output::make_folder(&args.out)?;
             merged.model.save(&args.out, &merged.config)?;
             copy_tokenizer_files(&spec.base.model, &args.out)?;
             copy_generation_config(&spec.base.model, &args.out)?;

@@ -204,7 +204,6 @@ pub(crate) fn write<M: Module>(
     folder: &Path,
     config: &(impl CheckpointLayout + ?Sized),
 ) -> Result<(), ModelError> {
-    create_folder(folder)?;
     let mut values = state(&model, |_, _| true);
     let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model, config)
         .iter()
@@ -228,6 +227,7 @@ pub(crate) fn write<M: Module>(
             name: name.clone(),
         });
     }
+    create_folder(folder)?;
     write_checkpoint(&path, tensors)?;
     write_atomically(&folder.join(CONFIG_FILE), config.to_json().as_bytes())
 }
