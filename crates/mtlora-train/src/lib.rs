@@ -188,7 +188,9 @@ pub use run::model::method_name::MethodName;
 pub use run::results::{MetricValues, ParameterCounts, RunResults};
 pub use run::save_options::SaveOptions;
 pub use run::saver::Saver;
-pub use run::unfinished::{Unfinished, explain_not_a_run, is_imported, run_of_checkpoint};
+pub use run::unfinished::{
+    Unfinished, explain_not_a_run, is_imported, lacks_values, run_of_checkpoint,
+};
 
 // Watching a run.
 pub use observe::dashboard::Dashboard;

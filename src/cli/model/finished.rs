@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mtlora::train::{Unfinished, explain_not_a_run, run_of_checkpoint};
 
-pub(crate) use mtlora::train::is_imported;
+pub(crate) use mtlora::train::{is_imported, lacks_values};
 
 /// The state of a run that is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +26,13 @@ impl CheckpointArgs {
     pub(crate) fn check(self, folder: &Path) -> Result<(), String> {
         refuse_other_folders(folder)?;
         match (Unfinished::find(folder), self.checkpoint) {
+            (None, _) if lacks_values(folder) => {
+                let name = folder.display();
+                Err(format!(
+                    "{name}: the run is complete, but the file with its trained values is gone: \
+                     `mtlora train --resume {name}` restores it from the last checkpoint"
+                ))
+            }
             (None, _) => Ok(()),
             (Some(unfinished), Some(Checkpoint::Best)) if unfinished.has_best => Ok(()),
             (Some(unfinished), _) => Err(unfinished.to_string()),

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use mtlora::train::{Run, RunKind, TypedConfig, registry};
+use mtlora::train::{Run, RunKind, RunResults, TypedConfig, registry};
 
 use crate::cli::console::output;
 use crate::cli::hub;
@@ -25,13 +25,24 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
         )
         .into());
     }
-    let run = run.lock()?;
-    if let Some(results) = run.results()? {
-        let wants_scores = match &config.kind {
-            RunKind::Generation(kind) => settings.final_scores().unwrap_or(kind.final_scores),
-            RunKind::Classification(_) => false,
-        };
-        let is_scored = !wants_scores || results.has_text_scores();
+    let wants_scores = match &config.kind {
+        RunKind::Generation(kind) => settings.final_scores().unwrap_or(kind.final_scores),
+        RunKind::Classification(_) => false,
+    };
+    let is_lost = finished::lacks_values(folder);
+    // A complete run need not be locked, so its folder may be one that cannot be written.
+    let is_done = |results: &RunResults| !wants_scores || results.has_text_scores();
+    let run = match run.results()? {
+        Some(results) if is_done(&results) && !is_lost => run,
+        _ => run.lock()?,
+    };
+    if is_lost && run.results()?.is_some() {
+        note!(
+            "{}: the trained values of this complete run are gone; they are restored from its last checkpoint",
+            folder.display()
+        );
+    } else if let Some(results) = run.results()? {
+        let is_scored = is_done(&results);
         // The texts are scored with the model of the last checkpoint.
         if is_scored || run.checkpoints().newest()?.0.is_none() {
             let place = folder.display();

@@ -205,6 +205,13 @@ impl Run {
     pub fn results(&self) -> Result<Option<RunResults>, RunError> {
         RunResults::read(&self.folder).map_err(|error| {
             let path = self.path(RESULTS);
+            if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::UnexpectedEof {
+                let folder = self.folder.display();
+                let advice = format!(
+                    "the file is damaged ({error}); delete it, and then mtlora train --resume {folder} writes it again"
+                );
+                return RunError::invalid(&path, advice);
+            }
             RunError::invalid(&path, error)
         })
     }
@@ -221,6 +228,7 @@ impl Run {
     /// be read or written.
     pub fn rewind(&self, format: &TrainedFormat) -> Result<Rewound, RunError> {
         self.sweep()?;
+        self.checkpoints().sweep()?;
         let (kept, damages) = self.checkpoints().newest()?;
         let mut notes: Vec<String> = damages.iter().map(ToString::to_string).collect();
         let Some(kept) = kept else {

@@ -62,7 +62,11 @@ impl fmt::Display for Unfinished {
         if self.has_best {
             write!(f, ", or use the best state so far with --checkpoint best")
         } else {
-            write!(f, "; it has no best state yet")
+            write!(
+                f,
+                "; it has no best state yet. If its training diverged, it diverges again: start a new run with a lower \
+                 learning rate"
+            )
         }
     }
 }
@@ -73,6 +77,11 @@ pub fn is_imported(folder: &Path) -> bool {
         || folder.join(RESULTS).exists()
         || has_entries(&folder.join(CHECKPOINTS));
     folder.join(CONFIG).exists() && has_weights(folder) && !has_trained
+}
+
+/// Whether the run in `folder` is complete, but the file with its trained values is gone.
+pub fn lacks_values(folder: &Path) -> bool {
+    folder.join(CONFIG).exists() && folder.join(RESULTS).exists() && !has_weights(folder)
 }
 
 fn has_weights(folder: &Path) -> bool {
@@ -200,7 +209,7 @@ mod tests {
         assert_eq!(
             text,
             "RUN: this run is unfinished (step 5 of 400): finish it with `mtlora train --resume RUN`; it has \
-             no best state yet"
+             no best state yet. If its training diverged, it diverges again: start a new run with a lower learning rate"
         );
         let text = found(&[
             (CONFIG, ""),

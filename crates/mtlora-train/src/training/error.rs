@@ -62,7 +62,7 @@ pub enum FitError {
     /// The loss is not finite.
     #[error(
         "the loss is {loss} at step {step}: training has diverged; try a lower learning rate. \
-         The best state so far is kept"
+         The best state of the evaluations before it, if there were any, is kept"
     )]
     NotFinite {
         /// The number of the step, counted from 1.

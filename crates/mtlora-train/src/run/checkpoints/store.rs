@@ -263,7 +263,7 @@ impl Checkpoints {
     }
 
     /// Removes unfinished files of a killed program.
-    fn sweep(&self) -> Result<(), CheckpointError> {
+    pub(crate) fn sweep(&self) -> Result<(), CheckpointError> {
         let hidden = format!(".{PREFIX}");
         for name in self.names()? {
             if name.starts_with(&hidden) {
