@@ -153,7 +153,7 @@ fn results_that_would_be_wrong_or_replace_their_source_are_refused() {
         message.contains("has a value that is not finite"),
         "{message}"
     );
-    assert!(!merged.join("model.safetensors").exists());
+    assert!(!merged.exists());
 
     // A flag that would be ignored is refused.
     let input = trained.path("input.txt");
@@ -208,6 +208,8 @@ fn numbers_of_pre_training_are_checked_before_anything_is_written() {
         );
     }
     assert!(!out.exists());
+    let said = pretrain("--max-length=2", "gpt2");
+    assert!(said.contains("max_length must be at least 3"), "{said}");
 }
 
 #[test]
@@ -231,4 +233,58 @@ fn a_number_that_a_run_cannot_store_is_refused_with_its_flag() {
     fs::write(&config, "seed = 9223372036854775808\n").unwrap();
     assert!(train(&["--config", text(&config)]).contains(bound));
     assert!(!out.exists());
+}
+
+#[test]
+fn a_complete_run_with_a_lost_or_damaged_file_says_how_to_mend_it() {
+    let trained = Trained::new();
+    let run = text(&trained.run);
+    let weights = trained.run.join("adapter_model.safetensors");
+    let before = fs::read(&weights).unwrap();
+
+    // The values come from the last checkpoint.
+    fs::remove_file(&weights).unwrap();
+    let message = refused(&["eval", "--run", run]);
+    let advice = format!("`mtlora train --resume {run}` restores it");
+    assert!(message.contains(&advice), "{message}");
+    json(&["train", "--resume", run]);
+    assert_eq!(fs::read(&weights).unwrap(), before);
+
+    // Leftovers of a killed program are removed although nothing is saved.
+    let results = trained.run.join("results.json");
+    let leftovers =
+        [".step-1.old", ".step-1.new"].map(|name| trained.run.join("checkpoints").join(name));
+    for folder in &leftovers {
+        fs::create_dir(folder).unwrap();
+    }
+    let written = fs::read_to_string(&results).unwrap();
+    fs::write(&results, &written[..written.len() / 2]).unwrap();
+    let page = trained.path("report.html");
+    let commands: [&[&str]; 2] = [
+        &["train", "--resume", run],
+        &["report", run, "--out", text(&page)],
+    ];
+    for command in commands {
+        let message = refused(command);
+        assert!(
+            message.contains("results.json: the file is damaged"),
+            "{message}"
+        );
+        assert!(message.contains(&format!("mtlora train --resume {run} writes it again")));
+    }
+    fs::remove_file(&results).unwrap();
+    json(&["train", "--resume", run]);
+    assert_eq!(fs::read(&weights).unwrap(), before);
+    assert!(leftovers.iter().all(|folder| !folder.exists()));
+}
+
+#[test]
+fn a_flag_for_a_model_is_refused_with_a_run() {
+    for flag in ["--labels", "--text-column", "--prompt-column"] {
+        let message = refused(&["eval", "--run", "r", flag, "x"]);
+        assert!(
+            message.contains(&format!("'--run <RUN>' cannot be used with '{flag}")),
+            "{message}"
+        );
+    }
 }

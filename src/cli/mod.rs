@@ -37,8 +37,22 @@ struct Cli {
     json: bool,
     /// Number of threads for computations on a CPU [default: one for each core]. The same number of threads
     /// always gives the same results.
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = thread_count)]
     threads: Option<NonZeroUsize>,
+}
+
+/// The largest number of threads, which is above that of any processor. Starting more of them can take minutes.
+const MOST_THREADS: usize = 4096;
+
+/// Parses a number of threads.
+fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(count) if count.get() > MOST_THREADS => {
+            Err(format!("it must be at most {MOST_THREADS}"))
+        }
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[derive(Subcommand)]
@@ -157,6 +171,16 @@ mod tests {
         assert!(help(&["train"], "lr").ends_with("[default: 4e-4; data-to-text: 2e-4]"));
         assert!(help(&["bench", "step"], "seq").ends_with("[default: 128; causal: 256]"));
         assert!(help(&["bench", "epoch"], "rank").ends_with("[default: 8; causal: 4]"));
+    }
+
+    #[test]
+    fn the_number_of_threads_has_a_bound() {
+        assert_eq!(thread_count("8"), Ok(NonZeroUsize::new(8).unwrap()));
+        assert_eq!(
+            thread_count("20000").unwrap_err(),
+            "it must be at most 4096"
+        );
+        assert!(thread_count("0").is_err() && thread_count("x").is_err());
     }
 
     /// A default that is typed into a comment would not follow a change of the constant.

@@ -46,26 +46,31 @@ pub(crate) struct Args {
     #[arg(long)]
     split: Option<String>,
     /// For --model and --task table: the column with the text.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", conflicts_with = "run")]
     text_column: Option<String>,
     /// For --model and --task table: the column with the second text of a pair.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", conflicts_with = "run")]
     pair_column: Option<String>,
     /// For --model and --task table: the column with the label or the number.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", conflicts_with = "run")]
     label_column: Option<String>,
     /// For --model and --task table: the labels are numbers to predict.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", conflicts_with = "run")]
     regression: bool,
     /// For --adapter and --task pairs: the column with the prompt.
-    #[arg(long, requires = "adapter")]
+    #[arg(long, requires = "adapter", conflicts_with = "run")]
     prompt_column: Option<String>,
     /// For --adapter and --task pairs: the column with the text to write.
-    #[arg(long, requires = "adapter")]
+    #[arg(long, requires = "adapter", conflicts_with = "run")]
     completion_column: Option<String>,
     /// For --model: the classes in the order of the outputs of its head, separated by commas [default: they are
     /// matched by name].
-    #[arg(long, value_delimiter = ',', requires = "model")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        requires = "model",
+        conflicts_with = "run"
+    )]
     labels: Option<Vec<String>>,
     /// Maximum number of tokens of an example. A data-to-text run keeps its own.
     #[arg(long)]

@@ -132,7 +132,8 @@ impl AdapterConfig {
     /// When the folder has no such file, and as [`Self::from_bytes`].
     pub fn from_folder(folder: &Path) -> Result<Self, AdapterError> {
         let path = folder.join(ADAPTER_CONFIG_FILE);
-        if !path.exists() {
+        // A folder that may not be read is reported as such below.
+        if matches!(path.try_exists(), Ok(false)) || !folder.is_dir() {
             return Err(AdapterError::NotAnAdapter {
                 folder: folder.to_path_buf(),
                 missing: format!("it has no {ADAPTER_CONFIG_FILE}"),

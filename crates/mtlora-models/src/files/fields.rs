@@ -193,6 +193,19 @@ pub(crate) fn brief(value: &Value) -> String {
     match value {
         Value::Array(values) => format!("a list of {}", values.len()),
         Value::Object(map) => format!("an object of {} fields", map.len()),
+        Value::String(text) => shown(text),
         other => shown(&other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_without_quotation_marks_of_their_own() {
+        assert_eq!(brief(&json!("")), "``");
+        assert_eq!(brief(&json!("swish")), "`swish`");
+        assert_eq!(brief(&json!(3)), "`3`");
     }
 }

@@ -92,7 +92,7 @@ pub enum DataError {
         message: String,
     },
     /// A file without examples.
-    #[error("{}: holds no examples; at least one row is needed below the header", .path.display())]
+    #[error("{}: holds no examples; at least one row is needed, below the header if the file has one", .path.display())]
     Empty {
         /// The file.
         path: PathBuf,

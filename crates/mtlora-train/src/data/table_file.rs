@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::{MapAccess, Visitor};
@@ -40,6 +41,14 @@ pub(crate) fn split_file(
         return Ok(data.join(file));
     }
     let candidates = FORMATS.map(|format| data.join(format!("{split}.{format}")));
+    for path in &candidates {
+        // Otherwise a folder that may not be read would count as one without the files.
+        match path.try_exists() {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error) => return Err(DataError::io(path, error)),
+        }
+    }
     let mut there = candidates.iter().filter(|path| path.exists());
     match (there.next(), there.next()) {
         (Some(path), None) => Ok(path.clone()),
@@ -286,4 +295,21 @@ pub(crate) fn empty_cell(path: &Path, line: usize, column: &str) -> DataError {
         shown(column)
     );
     DataError::row(path, line, message)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The system refuses the name for its length; it refuses a folder that may not be read in the same way.
+    #[test]
+    fn a_folder_that_cannot_be_read_does_not_count_as_one_without_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let find =
+            |data: &Path| split_file(&BTreeMap::new(), data, "dev", String::new).unwrap_err();
+        let unreadable = folder.path().join("x".repeat(4096));
+        assert!(matches!(find(&unreadable), DataError::Io { .. }));
+        assert!(matches!(find(folder.path()), DataError::NotFound { .. }));
+    }
 }

@@ -11,6 +11,9 @@ use crate::pretrain::steps::{PretrainSteps, check_optimization, endless};
 use crate::training::learner::BatchLoss;
 use crate::training::options::OptionError;
 
+/// The smallest number of tokens of a sequence that has text: one between two end-of-text tokens.
+const SHORTEST: usize = 3;
+
 /// The options of causal pre-training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CausalPretrainOptions {
@@ -59,6 +62,12 @@ pub fn pretrain_causal(
     progress: &mut dyn FnMut(PretrainProgress),
 ) -> Result<CausalLm, PretrainError> {
     options.validate()?;
+    if config.max_tokens() < SHORTEST {
+        return Err(PretrainError::Option(OptionError {
+            option: "max_length",
+            requirement: "be at least 3: a text is between two end-of-text tokens",
+        }));
+    }
     mtlora_core::seed(device, options.seed);
     let end = config.end_of_text();
     let mut sequences = Vec::with_capacity(lines.len());
@@ -68,7 +77,7 @@ pub fn pretrain_causal(
         ids.push(end);
         ids.truncate(config.max_tokens());
         // Two end-of-text tokens without text between them teach nothing.
-        if ids.len() > 2 {
+        if ids.len() >= SHORTEST {
             sequences.push(ids);
         }
     }

@@ -44,7 +44,7 @@ impl SaveOptions {
         if self.save_minutes.is_some() && self.interval().is_none() {
             return Err(OptionError {
                 option: "save_minutes",
-                requirement: "be a positive number",
+                requirement: "be a positive number, and at most 3e17",
             });
         }
         if self.save_total_limit == 0 {
@@ -87,6 +87,11 @@ mod tests {
             };
             assert!(refused(options).starts_with("save_minutes"));
         }
+        let long = SaveOptions {
+            save_minutes: Some(1e300),
+            ..default.clone()
+        };
+        assert!(refused(long).ends_with("be a positive number, and at most 3e17"));
         let none = SaveOptions {
             save_total_limit: 0,
             ..default

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::data::error::{DataError, listed};
+use crate::data::error::{DataError, listed, shown};
 use crate::data::example::{Example, Objective, Target};
 use crate::metrics::labels::{self as metrics, MetricName};
 use crate::tasks::task::{Task, TaskData, TextColumns};
@@ -110,10 +110,13 @@ pub enum LabelError {
         lacking: Vec<String>,
     },
     /// The order that was given has a class twice, or a class without a name.
-    #[error("--labels names {} twice or leaves a name empty; name each class once", listed(.given))]
+    #[error(
+        "--labels {}; name each class once",
+        if .name.is_empty() { "has an empty name".to_string() } else { format!("names {} twice", shown(.name)) }
+    )]
     Repeated {
-        /// The order that was given.
-        given: Vec<String>,
+        /// The name that was given twice, or an empty one.
+        name: String,
     },
     /// Classes were named for a task that predicts numbers.
     #[error("--labels names classes, but the task predicts a number; leave it out")]
@@ -219,9 +222,12 @@ pub(crate) fn checked_order(
     classes: &[String],
 ) -> Result<Vec<String>, LabelError> {
     let given: Vec<String> = given.iter().map(|name| name.trim().to_string()).collect();
-    let distinct: BTreeSet<&String> = given.iter().collect();
-    if distinct.len() < given.len() || given.iter().any(String::is_empty) {
-        return Err(LabelError::Repeated { given });
+    let mut distinct = BTreeSet::new();
+    let wrong = given
+        .iter()
+        .find(|name| name.is_empty() || !distinct.insert(*name));
+    if let Some(name) = wrong {
+        return Err(LabelError::Repeated { name: name.clone() });
     }
     let lacking = classes.iter().filter(|class| !given.contains(class));
     let lacking: Vec<String> = lacking.cloned().collect();
@@ -633,6 +639,9 @@ mod tests {
             given(&["yes", ""]),
             Err(LabelError::Repeated { .. })
         ));
+        let message = |labels: &[&str]| given(labels).unwrap_err().to_string();
+        assert!(message(&["no", "yes", "yes"]).starts_with("--labels names `yes` twice;"));
+        assert!(message(&["yes", ""]).starts_with("--labels has an empty name;"));
         assert!(matches!(
             given(&["yes", "no", "x"]),
             Err(LabelError::Number { .. })
