@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mtlora::models::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, TRAINED_FILE};
 use mtlora::train::{Unfinished, explain_not_a_run, run_of_checkpoint};
 
 pub(crate) use mtlora::train::{is_imported, lacks_values};
@@ -28,8 +29,13 @@ impl CheckpointArgs {
         match (Unfinished::find(folder), self.checkpoint) {
             (None, _) if lacks_values(folder) => {
                 let name = folder.display();
+                let file = if folder.join(ADAPTER_CONFIG_FILE).exists() {
+                    ADAPTER_WEIGHTS_FILE
+                } else {
+                    TRAINED_FILE
+                };
                 Err(format!(
-                    "{name}: the run is complete, but the file with its trained values is gone: \
+                    "{name}: the run is complete, but it has no {file}: \
                      `mtlora train --resume {name}` restores it from the last checkpoint"
                 ))
             }
