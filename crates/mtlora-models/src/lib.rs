@@ -70,6 +70,7 @@ mod families;
 mod files;
 mod generation;
 mod layers;
+pub mod messages;
 mod packed_batch;
 #[cfg(test)]
 mod testing;

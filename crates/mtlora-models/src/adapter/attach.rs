@@ -11,9 +11,10 @@ use super::error::AdapterError;
 use super::peft::PeftAdapter;
 use super::select::Candidate;
 use super::tied::{BARE_EMBEDDINGS, TIED, is_output_map};
-use crate::error::{ModelError, listed, shown};
+use crate::error::ModelError;
 use crate::files::names::ADAPTER_CONFIG_FILE;
 use crate::files::weights::{CheckpointLayout, Slot, slots, transpose};
+use crate::messages::{listed, shown};
 
 impl PeftAdapter {
     /// Freezes `model`, hangs this adapter on it, and sets its trained tensors. The adapter's factors and tensors

@@ -7,7 +7,7 @@ use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
 use super::peft::{AdaptedModule, PeftAdapter};
 use super::tied::{TIED, as_peft_has_them};
-use crate::error::shown;
+use crate::messages::shown;
 
 /// A weighted sum of adapters.
 #[derive(Clone, Debug)]

@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use mtlora_core::{AttachError, LayerError, StateError};
 
-use crate::error::{ModelError, listed, shown};
+use crate::error::ModelError;
+use crate::messages::{listed, shown};
 
 /// Why an adapter's folder could not be read, or does not fit a model.
 #[derive(Debug, thiserror::Error)]

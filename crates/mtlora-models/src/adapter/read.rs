@@ -12,8 +12,9 @@ use super::keys::{split, without_prefix};
 use super::peft::{AdaptedModule, PeftAdapter};
 use super::select::Candidate;
 use super::tied::{KEEP_BASE, KEEP_TIED_BASE, TIED, mirrored};
-use crate::error::{ModelError, shown};
+use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
+use crate::messages::shown;
 
 /// The tensors of one module in the file.
 #[derive(Default)]

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 use super::config::{AdapterConfig, MERGE, PeftType, TargetModules};
 use super::error::AdapterError;
 use super::tied::{TIED, UNTIE_AND_MERGE};
-use crate::error::{ModelError, shown};
+use crate::error::ModelError;
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
 use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE};
 use crate::files::read::read_bounded;
+use crate::messages::shown;
 
 /// The largest file that is read.
 const MAX_BYTES: u64 = 8 << 20;

@@ -10,10 +10,11 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 use serde::Deserialize;
 
-use crate::error::{ModelError, shown};
+use crate::error::ModelError;
 use crate::files::pickle::{self, Pickled};
 use crate::files::read::{open_file, read_bounded, require_folder};
 use crate::files::safetensors_header::{LENGTH_BYTES, read_header};
+use crate::messages::shown;
 
 /// The tensor file's name in a model folder.
 pub const WEIGHTS_FILE: &str = "model.safetensors";

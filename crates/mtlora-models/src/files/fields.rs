@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{ModelError, listed, shown};
+use crate::error::ModelError;
 use crate::layers::activation::Activation;
+use crate::messages::{listed, shown};
 
 /// The largest dropout probability that is accepted; 1 would drop everything.
 pub(crate) const MAX_DROPOUT: f64 = 0.999;

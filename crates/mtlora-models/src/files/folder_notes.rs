@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::{ModelError, listed, shown};
+use crate::error::ModelError;
 use crate::families::registry::ModelFamilies;
 use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE, TOKENIZER_FILE};
 use crate::files::read::read_bounded;
 use crate::generation::ignored_settings;
+use crate::messages::{listed, shown};
 use crate::text::tokenizer::{
     JsonFile, MAX_TOKENIZER_BYTES, TOKENIZER_CONFIG_FILE, is_known_class,
 };

@@ -10,8 +10,9 @@ use pytorch_reader::{DType, PytorchReader, Tensor};
 use safetensors::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
-use crate::error::{ModelError, shown};
+use crate::error::ModelError;
 use crate::files::read::open_file;
+use crate::messages::shown;
 
 /// The largest pickle in a ZIP archive, in bytes. The pickle of a model with ten thousand tensors has one million.
 const MOST_PICKLE: u64 = 4 << 20;

@@ -8,7 +8,8 @@ use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use crate::error::{ModelError, shown};
+use crate::error::ModelError;
+use crate::messages::shown;
 
 /// The format's own limits: 8 bytes of header length, then a header of at most 100 MB.
 pub(super) const LENGTH_BYTES: usize = 8;

@@ -5,9 +5,10 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::config::{EarlyStopping, GenerationConfig};
-use crate::error::{ModelError, shown};
+use crate::error::ModelError;
 use crate::files::fields::brief;
 use crate::files::names::{CONFIG_FILE, GENERATION_CONFIG_FILE};
+use crate::messages::shown;
 use crate::text::tokenizer::JsonFile;
 
 /// The `top_k` of transformers where no file sets it.

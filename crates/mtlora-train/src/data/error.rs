@@ -4,10 +4,11 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How many names a message lists before it says "and N more".
+use mtlora_models::messages::{listed_up_to, shown};
+
+/// The number of names that a message lists before "and N more": more than in messages about models, because these are
+/// columns and classes, of which the user has to choose one.
 const LISTED: usize = 20;
-/// How many characters of a cell a message shows.
-const SHOWN: usize = 60;
 
 /// Why a data set could not be read. Lines are counted from 1, as in editors.
 #[derive(Debug, thiserror::Error)]
@@ -158,37 +159,9 @@ impl DataError {
     }
 }
 
-/// A cell of a file, in backticks and truncated so that it cannot flood a message.
-pub(crate) fn shown(cell: &str) -> String {
-    let mut characters = cell.chars();
-    let head: String = characters
-        .by_ref()
-        .take(SHOWN)
-        .flat_map(char::escape_debug)
-        .collect();
-    let rest = if characters.next().is_some() {
-        "…"
-    } else {
-        ""
-    };
-    format!("`{head}{rest}`")
-}
-
 /// Names, separated by commas; a long list is truncated.
 pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
-    if names.is_empty() {
-        return "none".to_string();
-    }
-    let mut text = names
-        .iter()
-        .take(LISTED)
-        .map(|name| shown(name.as_ref()))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if let Some(more) = names.len().checked_sub(LISTED).filter(|&more| more > 0) {
-        text.push_str(&format!(" and {more} more"));
-    }
-    text
+    listed_up_to(names, LISTED)
 }
 
 #[cfg(test)]
@@ -218,8 +191,6 @@ mod tests {
     #[test]
     fn long_cells_and_long_lists_are_truncated() {
         assert_eq!(shown("a\tb"), "`a\\tb`");
-        let long = "x".repeat(1000);
-        assert!(shown(&long).chars().count() < SHOWN + 5);
         let names: Vec<String> = (0..LISTED + 3).map(|n| n.to_string()).collect();
         assert!(listed(&names).ends_with(" and 3 more"));
         assert!(!listed(names.get(..LISTED).unwrap()).contains("more"));

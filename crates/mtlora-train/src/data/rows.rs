@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::data::error::{DataError, listed, shown};
+use mtlora_models::messages::shown;
+
+use crate::data::error::{DataError, listed};
 
 /// The lines that are not empty, numbered from 1, without their line ends (`\n` or `\r\n`).
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {

@@ -5,11 +5,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mtlora_models::messages::shown;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::data::error::{DataError, shown};
+use crate::data::error::DataError;
 use crate::data::rows;
 use crate::data::text_file::read_text_file;
 

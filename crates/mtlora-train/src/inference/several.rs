@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
+use mtlora_models::messages::shown;
 use mtlora_models::{ClassifierConfig, ClassifierModelConfig, PeftAdapter, TextEncoder};
 
-use crate::data::error::{DataError, listed, shown};
+use crate::data::error::{DataError, listed};
 use crate::data::example::Example;
 use crate::data::table_file;
 use crate::inference::evaluation::{encode, predict};

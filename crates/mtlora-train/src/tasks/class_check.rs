@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::data::error::{listed, shown};
+use mtlora_models::messages::shown;
+
+use crate::data::error::listed;
 use crate::data::example::{Example, Objective, Target};
 
 /// Spellings of a missing value in lower case: the defaults of pandas' `read_csv` (its parameter `na_values`) and those

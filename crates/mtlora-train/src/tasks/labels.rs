@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::data::error::{DataError, listed, shown};
+use mtlora_models::messages::shown;
+
+use crate::data::error::{DataError, listed};
 use crate::data::example::{Example, Objective, Target};
 use crate::metrics::labels::{self as metrics, MetricName};
 use crate::tasks::task::{Task, TaskData, TextColumns};

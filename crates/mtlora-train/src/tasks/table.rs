@@ -13,10 +13,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use mtlora_models::messages::shown;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::data::error::{DataError, listed, shown};
+use crate::data::error::{DataError, listed};
 use crate::data::example::{Example, Objective, Target};
 use crate::data::rows;
 use crate::data::table_file::{self, RawRow};

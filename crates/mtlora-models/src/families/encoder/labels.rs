@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use crate::error::{ModelError, listed, shown};
+use crate::error::ModelError;
 use crate::families::problem_type::ProblemType;
 use crate::files::fields::{Fields, brief};
+use crate::messages::{listed, shown};
 
 /// The most labels that a head can have.
 pub(super) const MAX_LABELS: usize = 100_000;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::error::{ModelError, shown};
+use crate::error::ModelError;
+use crate::messages::shown;
 
 /// The largest tokenizer file that is read, in bytes: about twice that of the largest published vocabularies.
 pub(crate) const MAX_TOKENIZER_BYTES: u64 = 64 << 20;

@@ -165,7 +165,7 @@ fn refuse_versions(folder: &Path, config: &JsonFile) -> Result<(), ModelError> {
             let message = format!(
                 "names {}, which transformers reads in place of {TOKENIZER_FILE}; copy it over that file, and remove \
                  the field",
-                crate::error::shown(&name)
+                crate::messages::shown(&name)
             );
             return Err(config.wrong(field, message));
         }

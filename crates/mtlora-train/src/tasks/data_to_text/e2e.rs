@@ -3,7 +3,9 @@ use std::path::Path;
 use super::linearise;
 use super::record::{Grouped, Record};
 use super::task::{GenerationTask, Scorer};
-use crate::data::error::{DataError, shown};
+use mtlora_models::messages::shown;
+
+use crate::data::error::DataError;
 use crate::data::python;
 use crate::data::rows::{check_width, csv, need_column};
 use crate::data::text_file::read_text;

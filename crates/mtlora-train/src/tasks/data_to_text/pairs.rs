@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use mtlora_models::messages::shown;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Grouped, Record};
 use super::task::GenerationTask;
-use crate::data::error::{DataError, shown};
+use crate::data::error::DataError;
 use crate::data::python;
 use crate::data::table_file;
 use crate::tasks::task::{TaskData, unknown_split};

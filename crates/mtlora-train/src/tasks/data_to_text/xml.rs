@@ -14,13 +14,14 @@
 
 use std::path::Path;
 
+use mtlora_models::messages::shown;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
 use super::entry::{Entry, Text};
 use super::linearise::one_line;
-use crate::data::error::{DataError, shown};
+use crate::data::error::DataError;
 
 /// An element that may be open.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mtlora_models::messages::shown;
 use parquet::record::Field;
 
 use super::{GlueTask, SIMILARITY};
-use crate::data::error::{DataError, shown};
+use crate::data::error::DataError;
 use crate::data::example::{Example, Objective, Target};
 use crate::data::parquet_rows::each_row;
 

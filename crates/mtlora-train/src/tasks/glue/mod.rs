@@ -16,7 +16,9 @@ mod hub;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::data::error::{DataError, listed, shown};
+use mtlora_models::messages::shown;
+
+use crate::data::error::{DataError, listed};
 use crate::data::example::{Example, Objective, Target};
 use crate::data::rows::{check_width, find_column, need_column, number, tsv};
 use crate::data::text_file::read_text;
