@@ -272,6 +272,11 @@ fn every_method_can_start_from_plain_lora() {
     let lora = PeftAdapter::from_folder(&cases("roberta")["lora"]).unwrap();
     for structure in AdapterMethod::all() {
         let adapter = lora.clone().in_method(structure, 0.1).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        adapter.write(folder.path()).unwrap();
+        let again = PeftAdapter::from_folder(folder.path()).unwrap();
+        assert_eq!(again.config.method, structure);
+        assert_eq!(again.modules, adapter.modules, "{structure}");
         let Base::Encoder(model, config) = Base::new("roberta", &adapter, device) else {
             panic!("roberta is an encoder");
         };

@@ -174,6 +174,7 @@ impl PeftAdapter {
             values.form.dropout = dropout;
             modules.insert(name, AdaptedModule { values, ..module });
         }
+        self.config = self.config.describing(&modules);
         self.modules = modules;
         Some(self)
     }
