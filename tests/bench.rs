@@ -159,7 +159,7 @@ fn generating_texts_of_a_fixed_length_is_measured() {
 #[test]
 fn what_cannot_be_measured_is_refused_with_a_reason() {
     let step = |more: &[&str]| refused(&[&["bench", "step"], more].concat());
-    assert!(step(&["--model", "nowhere"]).contains("or roberta-base or gpt2"));
+    assert!(step(&["--model", "nowhere"]).contains("one of roberta-base, gpt2"));
     assert!(step(&["--model", MODEL, "--batch", "0"]).contains("--batch"));
     assert!(step(&["--model", MODEL, "--seq", "100000"]).contains("--seq"));
     assert!(step(&["--model", MODEL, "--steps", "0"]).contains("--steps"));

@@ -592,6 +592,6 @@ fn classes_are_counted_and_likely_mistakes_are_reported() {
     ] {
         let arguments = train("text,label,x\na,yes,1\nb,no,2\n", more);
         let said = refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        assert!(said.contains("a column of its own"), "{more:?} {said}");
+        assert!(said.contains("needs its own column"), "{more:?} {said}");
     }
 }

@@ -224,7 +224,7 @@ fn bad_input_is_refused_with_a_reason() {
     assert!(score("text", missing, &[&two]).contains("missing.txt: cannot read"));
     assert!(score("text", &two, &[missing]).contains("missing.txt: cannot read"));
     assert!(score("text", &empty, &[&two]).contains("empty.txt: is empty"));
-    assert!(score("e2e", &two, &[&blocks, &blocks]).contains("2 given"));
+    assert!(score("e2e", &two, &[&blocks, &blocks]).contains("2 files are given"));
     assert!(score("glue", &two, &[&two]).contains("webnlg"));
     let jar = Path::new(missing).with_extension("jar");
     let jar = jar.to_str().unwrap();
