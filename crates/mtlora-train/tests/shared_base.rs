@@ -162,11 +162,11 @@ fn the_base_is_in_memory_once() {
     halved[1].spec.base.adapter.base_dtype = BaseDtype::F32;
     let error = load_classifiers(&halved, &device).err().unwrap();
     assert!(
-        error.to_string().contains("in bf16 and of3 is over"),
+        error.to_string().contains("in bf16, and of3 has"),
         "{error}"
     );
     let mut strangers = adapters[..2].to_vec();
     strangers[1].spec.base.model = PathBuf::from(TINY);
     let error = load_classifiers(&strangers, &device).err().unwrap();
-    assert!(error.to_string().contains("of2 is over"), "{error}");
+    assert!(error.to_string().contains("of2 has"), "{error}");
 }
