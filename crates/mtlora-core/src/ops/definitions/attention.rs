@@ -16,6 +16,7 @@ use burn::tensor::{Shape, Slice};
 
 use super::activation_dtype::ActivationDtype;
 use super::dropout::SeededDropout;
+use crate::ops::backend::MtLoraBackend;
 use crate::ops::optional::{Optional, OptionalInt};
 use crate::sequence_offsets::{EqualLengthRun, SequenceOffsets};
 
@@ -41,6 +42,7 @@ impl<T> Inputs<T> {
 
 /// What attention reads beside query, key and value. It gets no gradient.
 #[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
 pub struct AttentionConstants<B: Backend> {
     /// A dropout's mask, 0 or `1 / (1 - p)`, where it was drawn: `[heads * sum of squared lengths]`, sequence after
     /// sequence, and head after head in each.
@@ -78,11 +80,13 @@ struct Block<B: Backend> {
     value: FloatTensor<B>,
     /// `P`: `[count, heads, length, length]`.
     probabilities: FloatTensor<B>,
-    /// `[count, heads, length, length]`.
+    /// A mask that was drawn: `[count, heads, length, length]`.
     keep: Option<FloatTensor<B>>,
+    /// The dropout whose mask begins with this block's first entry.
+    dropout: Option<SeededDropout>,
 }
 
-impl<B: Backend> Block<B> {
+impl<B: MtLoraBackend> Block<B> {
     fn new(
         inputs: &Inputs<FloatTensor<B>>,
         layout: &AttentionLayout,
@@ -103,34 +107,33 @@ impl<B: Backend> Block<B> {
         let keep = inputs.keep.as_ref().map(|keep| {
             let end = entry + shape.num_elements();
             let slice = B::float_slice(keep.clone(), &[Slice::from(entry..end)]);
-            B::float_reshape(slice, shape.clone())
+            B::float_reshape(slice, shape)
         });
-        let seeded = layout
-            .dropout
-            .map(|dropout| dropout.mask::<B>(shape, entry, &query));
-        let keep = match (keep, seeded) {
-            (Some(keep), Some(seeded)) => Some(B::float_mul(keep, seeded)),
-            (keep, seeded) => keep.or(seeded),
-        };
         Self {
             query,
             key,
             value,
             probabilities: B::softmax(scores, 3),
             keep,
+            dropout: layout.dropout.map(|dropout| dropout.starting_at(entry)),
         }
     }
 
     /// `M`.
     fn kept(&self) -> FloatTensor<B> {
-        times_kept::<B>(self.probabilities.clone(), &self.keep)
+        self.times_keep(self.probabilities.clone())
     }
-}
 
-fn times_kept<B: Backend>(tensor: FloatTensor<B>, keep: &Option<FloatTensor<B>>) -> FloatTensor<B> {
-    match keep {
-        Some(keep) => B::float_mul(tensor, keep.clone()),
-        None => tensor,
+    /// An entry for each score, times its entry of `keep`.
+    fn times_keep(&self, scores: FloatTensor<B>) -> FloatTensor<B> {
+        let scores = match &self.keep {
+            Some(keep) => B::float_mul(scores, keep.clone()),
+            None => scores,
+        };
+        match self.dropout {
+            Some(dropout) => B::seeded_dropout(scores, dropout),
+            None => scores,
+        }
     }
 }
 
@@ -185,7 +188,7 @@ fn join<B: Backend>(mut runs: Vec<FloatTensor<B>>) -> FloatTensor<B> {
 }
 
 /// The blocks of the batch, one at a time, so that no more than one run's scores are held.
-fn blocks<B: Backend>(
+fn blocks<B: MtLoraBackend>(
     inputs: &Inputs<FloatTensor<B>>,
     layout: &AttentionLayout,
 ) -> impl Iterator<Item = Block<B>> {
@@ -197,7 +200,7 @@ fn blocks<B: Backend>(
     })
 }
 
-pub(in crate::ops) fn forward<B: Backend>(
+pub(in crate::ops) fn forward<B: MtLoraBackend>(
     inputs: Inputs<FloatTensor<B>>,
     layout: &AttentionLayout,
 ) -> FloatTensor<B> {
@@ -208,7 +211,7 @@ pub(in crate::ops) fn forward<B: Backend>(
 }
 
 /// The gradients of query, key and value.
-pub(in crate::ops) fn backward<B: Backend>(
+pub(in crate::ops) fn backward<B: MtLoraBackend>(
     inputs: &Inputs<FloatTensor<B>>,
     dy: FloatTensor<B>,
     layout: &AttentionLayout,
@@ -224,8 +227,8 @@ pub(in crate::ops) fn backward<B: Backend>(
         let d_out = rectangle::<B>(&dy, layout, run);
         let kept = B::float_transpose(block.kept());
         dv.push(rows::<B>(B::float_matmul(kept, d_out.clone())));
-        let dp = B::float_matmul(d_out, B::float_transpose(block.value));
-        let dp = times_kept::<B>(dp, &block.keep);
+        let dp = B::float_matmul(d_out, B::float_transpose(block.value.clone()));
+        let dp = block.times_keep(dp);
         let weighted = B::float_mul(block.probabilities.clone(), dp);
         let row_sums = B::float_sum_dim(weighted.clone(), 3);
         // P * dP - P * rowsum(P * dP)

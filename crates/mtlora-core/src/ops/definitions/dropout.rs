@@ -14,14 +14,45 @@ pub struct SeededDropout {
     pub seed: u64,
 }
 
+/// A mask as the numbers that its entries are computed from.
+pub(in crate::ops) struct MaskParts {
+    /// The lower half of the seed, which is added to the place.
+    pub low: u32,
+    /// The upper half.
+    pub high: u32,
+    /// Of the 2^32 values that can be drawn, those from here on are kept.
+    pub bound: u32,
+    /// What is kept is multiplied with it.
+    pub scale: f32,
+}
+
 impl SeededDropout {
+    #[inline(always)]
+    pub(in crate::ops) fn parts(self) -> MaskParts {
+        MaskParts {
+            low: self.seed as u32,
+            high: (self.seed >> 32) as u32,
+            bound: (self.prob * f64::from(u32::MAX)) as u32,
+            scale: (1.0 / (1.0 - self.prob)) as f32,
+        }
+    }
+
+    /// The dropout whose mask is this one's from the place `first` on.
+    pub(in crate::ops) fn starting_at(self, first: usize) -> Self {
+        let low = (self.seed as u32).wrapping_add(first as u32);
+        let seed = (self.seed & !u64::from(u32::MAX)) | u64::from(low);
+        Self { seed, ..self }
+    }
+
     /// Entries of the mask from the place `first` on: zero, or `1 / (1 - prob)`.
     #[inline(always)]
     pub(crate) fn fill(self, mask: &mut [f32], first: usize) {
-        let (low, high) = (self.seed as u32, (self.seed >> 32) as u32);
-        let scale = (1.0 / (1.0 - self.prob)) as f32;
-        // Of the 2^32 values, those from here on are kept.
-        let bound = (self.prob * f64::from(u32::MAX)) as u32;
+        let MaskParts {
+            low,
+            high,
+            bound,
+            scale,
+        } = self.parts();
         for (index, entry) in (0u32..).zip(mask) {
             let place = (first as u32).wrapping_add(index);
             let drawn = mixed(mixed(place.wrapping_add(low)) ^ high);
@@ -29,15 +60,10 @@ impl SeededDropout {
         }
     }
 
-    /// Entries as a tensor of that shape.
-    pub(in crate::ops) fn mask<B: Backend>(
-        self,
-        shape: Shape,
-        first: usize,
-        like: &FloatTensor<B>,
-    ) -> FloatTensor<B> {
+    /// The mask as a tensor of that shape.
+    fn mask<B: Backend>(self, shape: Shape, like: &FloatTensor<B>) -> FloatTensor<B> {
         let mut mask = vec![0.0; shape.num_elements()];
-        self.fill(&mut mask, first);
+        self.fill(&mut mask, 0);
         let data = TensorData::new(mask, shape.to_vec()).convert_dtype(like.dtype());
         B::float_from_data(data, &like.device())
     }
@@ -56,7 +82,7 @@ pub(in crate::ops) fn forward<B: Backend>(
     x: FloatTensor<B>,
     dropout: SeededDropout,
 ) -> FloatTensor<B> {
-    let mask = dropout.mask::<B>(x.shape(), 0, &x);
+    let mask = dropout.mask::<B>(x.shape(), &x);
     B::float_mul(x, mask)
 }
 
@@ -112,6 +138,9 @@ mod tests {
         let mut part = vec![f32::NAN; 20];
         let dropout = SeededDropout { prob: 0.3, seed: 9 };
         dropout.fill(&mut part, 70);
+        assert_eq!(part, whole[70..90]);
+        part.fill(f32::NAN);
+        dropout.starting_at(70).fill(&mut part, 0);
         assert_eq!(part, whole[70..90]);
     }
 }
