@@ -178,7 +178,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     }
 
     /// `x * mask`, the mask as `dropout` says; any shape.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
         dropout::forward::<Self>(x, dropout)
     }
@@ -217,7 +217,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// # Shapes
     /// - `x`, output: `[rows, width]`
     /// - `gamma`, `beta`: `[width]`
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn normalize_rows(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -228,7 +228,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     }
 
     /// The gradient of [`normalize_rows`](Self::normalize_rows)'s `x`.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn normalize_rows_backward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -253,7 +253,9 @@ pub trait MtLoraBackend: BackendCapabilities {
         targets: IntTensor<Self>,
         smoothing: f64,
     ) -> FloatTensor<Self> {
-        let losses = cross_entropy::chunks(hidden.shape()[0], embedding.shape()[0]).map(|range| {
+        let [rows, vocabulary] = [hidden.shape()[0], embedding.shape()[0]];
+        let capabilities = Self::capabilities(&hidden.device());
+        let losses = cross_entropy::chunks(rows, vocabulary, capabilities).map(|range| {
             // The embedding is a linear map from tokens to hidden states, taken backward.
             let rows = cross_entropy::rows_of::<Self>(&hidden, &range);
             let logits = Self::mixed_linear_backward(rows, Weight::Float(embedding.clone()));
@@ -268,7 +270,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// # Shapes
     /// - `logits`: `[rows, vocabulary]`
     /// - `targets`, output: `[rows]`
-    #[fusion(default)]
+    #[fusion(dtype = logits, shape = burn::tensor::Shape::from([logits[0]]))]
     fn cross_entropy_rows(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
@@ -278,7 +280,11 @@ pub trait MtLoraBackend: BackendCapabilities {
     }
 
     /// The same, and the gradient of the logits: `[rows, vocabulary]`.
-    #[fusion(default)]
+    #[fusion(meta = |logits, _targets, _smoothing| {
+        let losses = burn::tensor::Shape::from([logits.shape[0]]);
+        let losses = burn::backend::fusion::custom::TensorSpec::new(losses, logits.dtype);
+        (losses, logits.clone())
+    })]
     fn cross_entropy_rows_and_gradients(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
@@ -308,6 +314,3 @@ pub trait MtLoraBackend: BackendCapabilities {
 
 #[cfg(feature = "ndarray")]
 impl MtLoraBackend for burn::backend::NdArray {}
-
-#[cfg(feature = "cube")]
-impl MtLoraBackend for burn::backend::Cube {}

@@ -20,6 +20,8 @@ pub struct Capabilities {
     /// Kernels are compiled, or tuned, again for each new shape of a tensor, so that few different shapes are faster than
     /// shapes that fit exactly.
     pub compiles_per_shape: bool,
+    /// The most bytes that one tensor may take.
+    pub largest_tensor: usize,
     /// Dropout makes its mask from a seed and the place of an element, in both passes, so that no mask is held and a seed
     /// gives the same masks on every such device. Otherwise the device draws the masks with its own generator and holds
     /// them until the backward pass.
@@ -42,12 +44,13 @@ pub struct Capabilities {
 impl Capabilities {
     /// The capabilities of a device that computes every operation by its definition and queues computations, which is
     /// a safe assumption for a GPU.
-    fn of_definitions<B: Backend>(device: &Device<B>) -> Self {
+    pub(super) fn of_definitions<B: Backend>(device: &Device<B>) -> Self {
         let stores_bf16 = B::supports_dtype(device, DType::BF16);
         Self {
             on_host: false,
             eager: false,
             compiles_per_shape: true,
+            largest_tensor: usize::MAX,
             seeded_dropout: false,
             stores_bf16,
             // Burn packs the integers itself. Embeddings do not matter here, because they are kept in bfloat16.
@@ -114,9 +117,6 @@ impl BackendCapabilities for burn::backend::NdArray {
         Capabilities::of_host::<Self>(device)
     }
 }
-
-#[cfg(feature = "cube")]
-impl BackendCapabilities for burn::backend::Cube {}
 
 #[cfg(feature = "cube")]
 impl<B: burn::backend::fusion::FusionBackend + BackendCapabilities> BackendCapabilities

@@ -3,7 +3,7 @@
 //! - [`MtLoraBackend`] in `backend.rs` lists them. Each has a body from Burn's own operations (`definitions/`), which is
 //!   what a backend without a kernel runs.
 //! - `autodiff/` has a backward pass for each, which saves the least that it can.
-//! - `flex/` has the kernels for the CPU: overrides of methods in that backend's `impl`.
+//! - `flex/` has the kernels for the CPU: overrides of methods in that backend's `impl`. `cube/` has those for GPUs.
 //! - `capabilities.rs` is how other code asks what a device can do.
 //!
 //! The functions of [`layers`](crate::adapted_linear) call them on tensors.
@@ -16,6 +16,8 @@ mod agreement;
 mod autodiff;
 mod backend;
 mod capabilities;
+#[cfg(feature = "cube")]
+mod cube;
 mod definitions;
 #[cfg(feature = "flex")]
 mod flex;

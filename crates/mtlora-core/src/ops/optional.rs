@@ -5,6 +5,7 @@ use burn::backend::{Backend, ExtensionType};
 
 /// A tensor that an operation may go without.
 #[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
 pub enum Optional<B: Backend> {
     /// The tensor.
     Given(FloatTensor<B>),
@@ -29,6 +30,7 @@ impl<B: Backend> From<Option<FloatTensor<B>>> for Optional<B> {
 
 /// A tensor of integers that an operation may go without.
 #[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
 pub enum OptionalInt<B: Backend> {
     /// The tensor.
     Given(IntTensor<B>),

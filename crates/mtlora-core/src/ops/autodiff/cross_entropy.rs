@@ -30,7 +30,8 @@ fn forward_and_gradients<B: MtLoraBackend>(
 ) -> Pass<B> {
     let vocabulary = embedding.shape()[0];
     let (mut losses, mut d_hidden, mut d_embedding) = (Vec::new(), Vec::new(), None);
-    for range in chunks(hidden.shape()[0], vocabulary) {
+    let capabilities = B::capabilities(&hidden.device());
+    for range in chunks(hidden.shape()[0], vocabulary, capabilities) {
         let rows = rows_of::<B>(&hidden, &range);
         let logits = B::mixed_linear_backward(rows.clone(), Weight::Float(embedding.clone()));
         let targets = B::int_slice(targets.clone(), &[Slice::from(range)]);

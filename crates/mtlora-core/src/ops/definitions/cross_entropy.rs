@@ -19,18 +19,33 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Scalar, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
+use crate::ops::capabilities::Capabilities;
+
 /// A target that [`tied_cross_entropy`](crate::tied_cross_entropy) leaves out: PyTorch's `ignore_index`.
 pub const IGNORED_TARGET: i32 = -100;
 
-/// The most bytes that the logits of one chunk take.
-const CHUNK_BYTES: usize = 32 << 20;
+/// The most bytes that the logits of one chunk take on the host: its caches serve few rows as well as many.
+const HOST_CHUNK_BYTES: usize = 32 << 20;
+/// The same on another device, which needs many rows to keep all of it busy: 1,335 rows of a vocabulary of 50,257.
+const DEVICE_CHUNK_BYTES: usize = 256 << 20;
+/// Where a chunk on such a device has more rows than this, it has a multiple of it, so that products have whole tiles.
+const DEVICE_ROWS: usize = 128;
 
-/// Ranges of rows whose logits over `vocabulary` tokens fit a chunk.
+/// Ranges of rows whose logits over `vocabulary` tokens fit a chunk of a device.
 pub(in crate::ops) fn chunks(
     rows: usize,
     vocabulary: usize,
+    device: Capabilities,
 ) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let step = (CHUNK_BYTES / 4 / vocabulary.max(1)).max(1);
+    let bytes = if device.on_host {
+        HOST_CHUNK_BYTES
+    } else {
+        DEVICE_CHUNK_BYTES.min(device.largest_tensor)
+    };
+    let mut step = (bytes / 4 / vocabulary.max(1)).max(1);
+    if !device.on_host && step > DEVICE_ROWS {
+        step -= step % DEVICE_ROWS;
+    }
     (0..rows)
         .step_by(step)
         .map(move |start| start..(start + step).min(rows))
@@ -137,11 +152,12 @@ mod tests {
     use burn::tensor::{Tensor, TensorData};
 
     use super::*;
-    use crate::tied_cross_entropy;
+    use crate::ops::capabilities;
+    use crate::{devices, tied_cross_entropy};
 
     /// The loss, and the gradients of the hidden states.
     fn pass(hidden: &[f32], targets: &[i32]) -> (f32, Vec<f32>) {
-        let device = crate::devices().remove(0).device.autodiff();
+        let device = devices().remove(0).device.autodiff();
         let hidden = TensorData::new(hidden.to_vec(), [targets.len(), 2]);
         let hidden = Tensor::<2>::from_data(hidden, &device).require_grad();
         let embedding = [[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]];
@@ -165,12 +181,43 @@ mod tests {
         assert_eq!(with.1[4..], without.1[2..]);
     }
 
+    /// The capabilities of the processor, and of another device whose tensors are of at most so many bytes.
+    fn host_and_other(largest_tensor: usize) -> [Capabilities; 2] {
+        let host = capabilities(&devices().remove(0).device);
+        let other = Capabilities {
+            on_host: false,
+            largest_tensor,
+            ..host
+        };
+        [host, other]
+    }
+
+    fn lengths(rows: usize, vocabulary: usize, device: Capabilities) -> Vec<usize> {
+        let ranges = chunks(rows, vocabulary, device);
+        ranges.map(|range| range.len()).collect()
+    }
+
     #[test]
     fn chunks_cover_all_rows_once() {
-        for (rows, vocabulary) in [(0, 5), (1, 50_257), (1000, 50_257), (7, usize::MAX)] {
-            let all: Vec<usize> = chunks(rows, vocabulary).flatten().collect();
-            assert_eq!(all, (0..rows).collect::<Vec<_>>());
+        for device in host_and_other(usize::MAX) {
+            for (rows, vocabulary) in [(0, 5), (1, 50_257), (1000, 50_257), (7, usize::MAX)] {
+                let all: Vec<usize> = chunks(rows, vocabulary, device).flatten().collect();
+                assert_eq!(all, (0..rows).collect::<Vec<_>>());
+            }
         }
-        assert!(chunks(1000, 50_257).all(|range| range.len() * 50_257 * 4 <= CHUNK_BYTES));
+        let [host, _] = host_and_other(usize::MAX);
+        assert!(
+            chunks(1000, 50_257, host).all(|range| range.len() * 50_257 * 4 <= HOST_CHUNK_BYTES)
+        );
+    }
+
+    #[test]
+    fn chunks_of_other_devices_have_many_rows() {
+        let [_, device] = host_and_other(usize::MAX);
+        assert_eq!(lengths(4000, 50_257, device), [1280, 1280, 1280, 160]);
+        // Fewer of a larger vocabulary, or where tensors must be smaller.
+        assert_eq!(lengths(500, 250_002, device), [256, 244]);
+        let [_, device] = host_and_other(128 << 20);
+        assert_eq!(lengths(1000, 50_257, device), [640, 360]);
     }
 }

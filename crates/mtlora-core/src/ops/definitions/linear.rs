@@ -10,6 +10,7 @@ use burn::tensor::{DType, Shape, Tensor};
 
 /// A matrix in the precision that it is kept in.
 #[derive(ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
 pub enum Weight<B: Backend> {
     /// Floats. Where their precision is not that of the other factor, that factor is rounded to
     /// it first; sums are in the other factor's precision.

@@ -1,0 +1,100 @@
+//! Kernels for CubeCL's devices (wgpu, Vulkan, Metal, CUDA, ROCm): one file an operation. Each names its definition and the
+//! least number of bytes that it has to move.
+//!
+//! `burn::backend::Cube` is `Fusion<CubeBackend>`: an operation with `#[fusion(dtype = ..., shape = ...)]` or
+//! `#[fusion(meta = ...)]` in `ops/backend.rs` is queued as one and runs here, on tensors that are in memory. One with
+//! `#[fusion(default)]` is taken apart above fusion, so that Burn fuses its parts with what is around them.
+//!
+//! A kernel sums in an order that depends on nothing but the shapes, so that it gives the same bits each time. It binds at
+//! most eight buffers, writes no literal of infinity and asks for no plane operation, which is what WebGPU allows.
+
+mod cross_entropy;
+mod dropout;
+mod memory;
+mod norm;
+mod reduce;
+mod row_launches;
+
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::{Device, FloatTensor, IntTensor};
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+
+use super::definitions;
+use super::{BackendCapabilities, Capabilities, MtLoraBackend, SeededDropout};
+
+/// Whether all are of 32-bit floats, which the kernels are for.
+fn suits(tensors: &[&FloatTensor<CubeBackend>]) -> bool {
+    tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
+}
+
+impl BackendCapabilities for CubeBackend {
+    fn capabilities(device: &Device<Self>) -> Capabilities {
+        let largest = device.client().properties().memory.max_page_size;
+        Capabilities {
+            largest_tensor: usize::try_from(largest).unwrap_or(usize::MAX),
+            seeded_dropout: true,
+            ..Capabilities::of_definitions::<Self>(device)
+        }
+    }
+}
+
+impl MtLoraBackend for CubeBackend {
+    fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
+        if suits(&[&x]) {
+            dropout::seeded_dropout(x, dropout)
+        } else {
+            definitions::dropout::forward::<Self>(x, dropout)
+        }
+    }
+
+    fn cross_entropy_rows(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&logits]) {
+            cross_entropy::cross_entropy_rows(logits, targets, smoothing as f32)
+        } else {
+            definitions::cross_entropy::row_losses::<Self>(logits, targets, smoothing)
+        }
+    }
+
+    fn cross_entropy_rows_and_gradients(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        smoothing: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if suits(&[&logits]) {
+            cross_entropy::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32)
+        } else {
+            definitions::cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
+        }
+    }
+
+    fn normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &gamma, &beta]) {
+            norm::normalize_rows(x, gamma, beta, epsilon as f32)
+        } else {
+            definitions::norm::forward::<Self>(x, gamma, beta, epsilon)
+        }
+    }
+
+    fn normalize_rows_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &gamma, &dy]) {
+            norm::normalize_rows_backward(x, gamma, dy, epsilon as f32)
+        } else {
+            definitions::norm::backward::<Self>(x, gamma, dy, epsilon)
+        }
+    }
+}

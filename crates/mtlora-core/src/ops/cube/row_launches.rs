@@ -1,0 +1,36 @@
+//! How kernels that give each row a cube are launched.
+
+use burn_cubecl::cubecl::client::Client;
+use burn_cubecl::cubecl::prelude::{CubeCount, CubeDim};
+
+/// The most units that a row gets. More would only wait for each other, where several rows share a processor.
+const UNITS: u32 = 256;
+
+/// Units for a row of `width` values of which each unit reads `strip` or more: a power of two, and one of few, since each is
+/// another kernel.
+pub(super) fn units_for(client: &Client, width: usize, strip: usize) -> usize {
+    let hardware = &client.properties().hardware;
+    let most = UNITS
+        .min(hardware.max_units_per_cube)
+        .min(hardware.max_cube_dim.0);
+    let most = 1 << most.max(1).ilog2();
+    let wanted = width.div_ceil(strip).next_power_of_two();
+    wanted.clamp(most.min(32), most)
+}
+
+/// Launches for `rows` rows, with a cube each, as the device allows in one: the first row, the cubes, and the units of a cube.
+pub(super) fn launches(
+    client: &Client,
+    rows: usize,
+    units: usize,
+) -> impl Iterator<Item = (usize, CubeCount, CubeDim)> + use<> {
+    let most = client.properties().hardware.max_cube_count.0 as usize;
+    (0..rows).step_by(most).map(move |first| {
+        let cubes = (rows - first).min(most) as u32;
+        (
+            first,
+            CubeCount::Static(cubes, 1, 1),
+            CubeDim::new_1d(units as u32),
+        )
+    })
+}

@@ -1,0 +1,117 @@
+//! Operations reach their kernels on CubeCL's devices, through automatic differentiation and fusion.
+#![cfg(feature = "cube")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/launches.rs"]
+mod launches;
+
+use burn::nn::{Dropout, DropoutConfig};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use launches::Launches;
+use mtlora_core::{
+    ActivationDtype, Gelu, capabilities, devices, dropout, gelu, layer_norm, tied_cross_entropy,
+};
+
+/// The device of the build that kernels are compiled for.
+fn device() -> Device {
+    let mut others = devices().into_iter().map(|named| named.device);
+    others
+        .find(|device| !capabilities(device).on_host)
+        .unwrap()
+        .autodiff()
+}
+
+fn random(shape: [usize; 2], device: &Device) -> Tensor<2> {
+    Tensor::random(shape, Distribution::Default, device)
+}
+
+/// A tensor of random values whose gradient is wanted.
+fn tracked(shape: [usize; 2], device: &Device) -> Tensor<2> {
+    random(shape, device).require_grad()
+}
+
+/// Computes the gradient of `sum(y * dy)` with respect to `x`, and waits for it.
+fn differentiate(y: Tensor<2>, dy: Tensor<2>, x: &Tensor<2>) {
+    let gradients = (y * dy).sum().backward();
+    x.grad(&gradients).unwrap().into_data();
+}
+
+#[test]
+fn dropout_is_one_launch_in_each_pass() {
+    let device = device();
+    let module: Dropout = DropoutConfig::new(0.3).init();
+    let (x, dy) = (tracked([6, 10], &device), random([6, 10], &device));
+    let launches = Launches::of(&device, || {
+        differentiate(dropout(&module, x.clone()), dy, &x);
+    });
+    assert_eq!(launches.count("DropoutKernel"), 2, "{launches}");
+}
+
+#[test]
+fn cross_entropy_is_one_launch_a_chunk() {
+    let device = device();
+    let hidden = tracked([6, 8], &device);
+    let embedding = random([30, 8], &device);
+    let targets = TensorData::from([1i64, 0, 29, 4, 5, 6]);
+    let targets = Tensor::<1, Int>::from_data(targets, &device);
+    let launches = Launches::of(&device, || {
+        let loss = tied_cross_entropy(hidden.clone(), embedding.clone(), targets.clone(), 0.1);
+        hidden.grad(&loss.backward()).unwrap().into_data();
+    });
+    assert_eq!(
+        launches.count("CrossEntropyGradientKernel"),
+        1,
+        "{launches}"
+    );
+    assert_eq!(launches.count("CrossEntropyKernel"), 0, "{launches}");
+
+    let launches = Launches::of(&device, || {
+        let hidden = hidden.inner();
+        tied_cross_entropy(hidden, embedding.inner(), targets.inner(), 0.1).into_data();
+    });
+    assert_eq!(launches.count("CrossEntropyKernel"), 1, "{launches}");
+    assert_eq!(
+        launches.count("CrossEntropyGradientKernel"),
+        0,
+        "{launches}"
+    );
+}
+
+#[test]
+fn normalisation_is_one_launch_in_each_pass() {
+    let device = device();
+    let (x, dy) = (tracked([6, 64], &device), random([6, 64], &device));
+    let gamma = Tensor::<1>::random([64], Distribution::Default, &device);
+    let beta = Tensor::<1>::random([64], Distribution::Default, &device);
+    let launches = Launches::of(&device, || {
+        let y = layer_norm(x.clone(), gamma.clone(), beta.clone(), 1e-5);
+        differentiate(y, dy, &x);
+    });
+    assert_eq!(launches.count("NormalizeRowsKernel"), 1, "{launches}");
+    assert_eq!(
+        launches.count("NormalizeRowsBackwardKernel"),
+        1,
+        "{launches}"
+    );
+}
+
+/// It has no kernel of its own, since fusion makes one of each pass.
+#[test]
+fn gelu_is_fused_into_one_launch_in_each_pass() {
+    let device = device();
+    for form in [Gelu::Erf, Gelu::Tanh] {
+        let (x, dy) = (tracked([6, 64], &device), random([6, 64], &device));
+        let forward = Launches::of(&device, || {
+            gelu(x.clone(), form, ActivationDtype::F32).into_data();
+        });
+        assert_eq!(forward.count("ElemwiseFuse"), 1, "{forward}");
+        assert_eq!(forward.total(), 1, "{forward}");
+        let both = || {
+            differentiate(gelu(x.clone(), form, ActivationDtype::F32), dy.clone(), &x);
+        };
+        // The first time, the sum is tuned.
+        both();
+        let both = Launches::of(&device, both);
+        assert_eq!(both.count("ElemwiseFuse"), 2, "{both}");
+    }
+}
