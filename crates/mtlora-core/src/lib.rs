@@ -81,6 +81,7 @@ mod adapter;
 mod analysis;
 mod base_dtype;
 mod contexts;
+mod counting;
 mod devices;
 mod layers;
 mod module_pattern;
@@ -138,6 +139,7 @@ pub use state::{State, StateError, load_each, load_state, state};
 pub use visit::{Container, VisitedParameter, each_parameter};
 
 // Devices and random numbers.
+pub use counting::{DeviceCounts, counted};
 pub use devices::{NamedDevice, NoDevice, device, device_description, devices};
 pub use random::{random_state, seed, set_random_state};
 pub use self_test::{SelfTestError, self_test};

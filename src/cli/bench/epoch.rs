@@ -2,6 +2,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use burn::module::Module;
+use burn::tensor::Device;
 use mtlora::core::BaseDtype;
 use mtlora::models::{
     CausalConfig, CausalModelConfig, CausalText, ClassifierConfig, ModelConfig, TextConfig,
@@ -10,11 +11,10 @@ use mtlora::models::{
 use mtlora::train::bench::{Subject, Trains, causal_flops, classifier_flops};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::registry;
-use mtlora::train::{
-    BatchSize, FitError, Task, TrainOptions, encode, encode_records, shuffled, task_config,
-};
+use mtlora::train::{BatchSize, Task, TrainOptions, encode, encode_records, shuffled, task_config};
 use serde::Serialize;
 
+use super::device_work::DeviceWork;
 use super::model::{AdapterArgs, ModelArgs};
 use super::report::{self, Place, Work};
 use crate::cli::console::progress::Counter;
@@ -135,9 +135,10 @@ fn classifier(
     let trains = Trains::of(&model);
     let options = args.model.options();
     let subject = Subject::classifier(model, &config, &items, &options, &device);
-    let step_s = epoch.timed(subject)?;
+    let (step_s, asked) = epoch.timed(subject, &place.device)?;
     let flops = |batch: &[usize]| classifier_flops(&config, &trains, &epoch.lengths_of(batch));
-    args.report(&place, &epoch, &trains, step_s, flops, json)
+    let work = epoch.work(step_s, flops, asked);
+    args.report(&place, &epoch, &trains, &work, json)
 }
 
 fn causal(
@@ -163,13 +164,14 @@ fn causal(
     let trains = Trains::of(&model);
     let options = args.model.options();
     let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
-    let step_s = epoch.timed(subject)?;
+    let (step_s, asked) = epoch.timed(subject, &place.device)?;
     let flops = |batch: &[usize]| {
         let targets = |index: &usize| sequences[*index].ids.len() - sequences[*index].loss_from;
         let targets = batch.iter().map(targets).sum();
         causal_flops(config, &trains, &epoch.lengths_of(batch), targets)
     };
-    args.report(&place, &epoch, &trains, step_s, flops, json)
+    let work = epoch.work(step_s, flops, asked);
+    args.report(&place, &epoch, &trains, &work, json)
 }
 
 impl Args {
@@ -217,19 +219,10 @@ impl Args {
         place: &Place,
         epoch: &Epoch,
         trains: &Trains,
-        step_s: Vec<f64>,
-        flops: impl Fn(&[usize]) -> f64,
+        work: &Work,
         json: bool,
     ) -> Result<(), Box<dyn Error>> {
         let batches = || epoch.batches.iter().map(|batch| epoch.lengths_of(batch));
-        let seconds = step_s.iter().sum();
-        let work = Work {
-            step_s,
-            seconds,
-            examples: batches().map(|lengths| lengths.len()).sum(),
-            tokens: batches().flatten().sum(),
-            flops: epoch.batches.iter().map(|batch| flops(batch)).sum(),
-        };
         let padded = |lengths: Vec<usize>| {
             let longest = lengths.iter().max().copied().unwrap_or_default();
             lengths.len() * longest
@@ -246,9 +239,9 @@ impl Args {
             tokens: work.tokens,
             padded_tokens: batches().map(padded).sum(),
             epoch_examples: epoch.lengths.len(),
-            epoch_s_projected: seconds * epoch.lengths.len() as f64 / work.examples as f64,
+            epoch_s_projected: work.seconds * epoch.lengths.len() as f64 / work.examples as f64,
         };
-        report::print("epoch", &self.model, place, settings, &work, json)
+        report::print("epoch", &self.model, place, settings, work, json)
     }
 }
 
@@ -257,8 +250,30 @@ impl Epoch {
         batch.iter().map(|index| self.lengths[*index]).collect()
     }
 
-    /// The time in seconds of a step on each batch.
-    fn timed<M: Module>(&self, mut subject: Subject<'_, M>) -> Result<Vec<f64>, FitError> {
+    /// What was measured.
+    fn work(
+        &self,
+        step_s: Vec<f64>,
+        flops: impl Fn(&[usize]) -> f64,
+        device: Option<DeviceWork>,
+    ) -> Work {
+        let batches = || self.batches.iter().map(|batch| self.lengths_of(batch));
+        Work {
+            seconds: step_s.iter().sum(),
+            step_s,
+            examples: batches().map(|lengths| lengths.len()).sum(),
+            tokens: batches().flatten().sum(),
+            flops: self.batches.iter().map(|batch| flops(batch)).sum(),
+            device,
+        }
+    }
+
+    /// The time in seconds of a step on each batch, and what the steps ask of the device.
+    fn timed<M: Module>(
+        &self,
+        mut subject: Subject<'_, M>,
+        device: &Device,
+    ) -> Result<(Vec<f64>, Option<DeviceWork>), Box<dyn Error>> {
         let mut counter = Counter::new("steps", self.batches.len());
         let mut step_s = Vec::with_capacity(self.batches.len());
         for (done, batch) in self.batches.iter().enumerate() {
@@ -267,6 +282,15 @@ impl Epoch {
             step_s.push(seconds);
             counter.show(done + 1);
         }
-        Ok(step_s)
+        let mut subject = Some(subject);
+        let asked = DeviceWork::of(device, self.batches.len(), || {
+            for batch in &self.batches {
+                if let Some(before) = subject.take() {
+                    subject = Some(before.step(batch)?.0);
+                }
+            }
+            Ok(())
+        })?;
+        Ok((step_s, asked))
     }
 }

@@ -8,6 +8,7 @@ use mtlora::train::bench::{decoding_flops, random_prompts};
 use mtlora::train::data_to_text::Scorer;
 use serde::Serialize;
 
+use super::device_work::DeviceWork;
 use super::model::ModelArgs;
 use super::report::{self, Work};
 use crate::cli::settings::defaults;
@@ -86,6 +87,15 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let size = [args.batch, args.seq];
     let flops = decoding_flops(&config, size, args.beams, args.new_tokens);
-    let work = Work::repeated(step_s, [args.batch, args.batch * args.new_tokens], flops);
+    let asked = DeviceWork::of(&place.device, 1, || {
+        generate(&mut decoder, &prompts, &decoding, &mut |_| ())?;
+        Ok(())
+    })?;
+    let work = Work::repeated(
+        step_s,
+        [args.batch, args.batch * args.new_tokens],
+        flops,
+        asked,
+    );
     report::print("generate", &args.model, &place, settings, &work, json)
 }

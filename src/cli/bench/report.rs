@@ -7,6 +7,7 @@ use mtlora::core::{BaseDtype, capabilities};
 use mtlora::train::bench::peak_gflops;
 use serde::Serialize;
 
+use super::device_work::DeviceWork;
 use super::model::ModelArgs;
 use crate::cli::console::output;
 use crate::cli::model::device;
@@ -53,6 +54,8 @@ pub(super) struct Work {
     pub(super) tokens: usize,
     /// The number of floating-point operations of the matrix products, over all steps.
     pub(super) flops: f64,
+    /// What the device was asked to do, if it is not the processor.
+    pub(super) device: Option<DeviceWork>,
 }
 
 impl Work {
@@ -62,6 +65,7 @@ impl Work {
         step_s: Vec<f64>,
         [examples, tokens]: [usize; 2],
         flops_per_step: f64,
+        device: Option<DeviceWork>,
     ) -> Self {
         let steps = step_s.len();
         Self {
@@ -70,6 +74,7 @@ impl Work {
             tokens: tokens * steps,
             flops: flops_per_step * steps as f64,
             step_s,
+            device,
         }
     }
 }
@@ -93,6 +98,7 @@ struct Report<'a, Settings> {
     peak_gflops: Option<f64>,
     fraction_of_peak: Option<f64>,
     peak_rss_mb: Option<f64>,
+    device_work: Option<&'a DeviceWork>,
     step_s: &'a [f64],
 }
 
@@ -127,6 +133,7 @@ pub(super) fn print(
         peak_gflops,
         fraction_of_peak: peak_gflops.map(|peak| gflops / peak),
         peak_rss_mb: output::peak_rss_mb(),
+        device_work: work.device.as_ref(),
         step_s: &work.step_s,
     };
     say!(
@@ -144,6 +151,9 @@ pub(super) fn print(
     }
     if let Some(memory) = report.peak_rss_mb {
         say!("peak resident memory: {memory:.0} MiB")?;
+    }
+    if let Some(asked) = report.device_work {
+        asked.say()?;
     }
     if json {
         output::json(&report)?;
@@ -170,7 +180,7 @@ mod tests {
     fn the_median_is_in_the_middle() {
         assert_eq!(median(&[3.0, 1.0, 9.0]), 3.0);
         assert_eq!(median(&[3.0, 1.0, 9.0, 5.0]), 4.0);
-        let work = Work::repeated(vec![1.0, 9.0, 2.0], [4, 10], 7.0);
+        let work = Work::repeated(vec![1.0, 9.0, 2.0], [4, 10], 7.0, None);
         assert_eq!((work.seconds, work.examples, work.tokens), (6.0, 12, 30));
         assert_eq!(work.flops, 21.0);
     }

@@ -1,14 +1,15 @@
 use std::error::Error;
 
 use burn::module::Module;
+use burn::tensor::Device;
 use mtlora::core::BaseDtype;
 use mtlora::models::{CausalConfig, ClassifierConfig, ModelConfig, TextConfig};
-use mtlora::train::FitError;
 use mtlora::train::bench::{
     Subject, Trains, causal_flops, classifier_flops, random_items, random_sequences,
 };
 use serde::Serialize;
 
+use super::device_work::DeviceWork;
 use super::model::{AdapterArgs, ModelArgs};
 use super::report::{self, Place, Work};
 use crate::cli::settings::defaults::{self, HelpDefaults, LABEL_SMOOTHING};
@@ -91,8 +92,9 @@ fn classifier(args: &Args, config: &ClassifierConfig, json: bool) -> Result<(), 
     let options = args.model.options();
     let subject = Subject::classifier(model, config, &items, &options, &device);
     let flops = classifier_flops(config, &trains, &vec![size.seq; size.batch]);
-    let step_s = timed(subject, size.batch, args.steps)?;
-    args.report(&place, size, &trains, step_s, flops, json)
+    let (step_s, asked) = timed(subject, size.batch, args.steps, &place.device)?;
+    let work = Work::repeated(step_s, [size.batch, size.batch * size.seq], flops, asked);
+    args.report(&place, size, &trains, &work, json)
 }
 
 fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn Error>> {
@@ -106,8 +108,9 @@ fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn 
     let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
     let BatchShape { batch, seq } = size;
     let flops = causal_flops(config, &trains, &vec![seq; batch], batch * (seq - 1));
-    let step_s = timed(subject, batch, args.steps)?;
-    args.report(&place, size, &trains, step_s, flops, json)
+    let (step_s, asked) = timed(subject, batch, args.steps, &place.device)?;
+    let work = Work::repeated(step_s, [batch, batch * seq], flops, asked);
+    args.report(&place, size, &trains, &work, json)
 }
 
 impl Args {
@@ -130,8 +133,7 @@ impl Args {
         place: &Place,
         BatchShape { batch, seq }: BatchShape,
         trains: &Trains,
-        step_s: Vec<f64>,
-        flops: f64,
+        work: &Work,
         json: bool,
     ) -> Result<(), Box<dyn Error>> {
         let settings = Settings {
@@ -142,17 +144,17 @@ impl Args {
             seq,
             trainable_parameters: trains.parameters(),
         };
-        let work = Work::repeated(step_s, [batch, batch * seq], flops);
-        report::print("step", &self.model, place, settings, &work, json)
+        report::print("step", &self.model, place, settings, work, json)
     }
 }
 
-/// The time in seconds of `steps` steps on the first `batch` examples.
+/// The time in seconds of `steps` steps on the first `batch` examples, and what they ask of the device.
 fn timed<M: Module>(
     mut subject: Subject<'_, M>,
     batch: usize,
     steps: usize,
-) -> Result<Vec<f64>, FitError> {
+    device: &Device,
+) -> Result<(Vec<f64>, Option<DeviceWork>), Box<dyn Error>> {
     let batch: Vec<usize> = (0..batch).collect();
     let mut step_s = Vec::with_capacity(steps);
     for number in 0..WARM_UP + steps {
@@ -162,5 +164,12 @@ fn timed<M: Module>(
             step_s.push(seconds);
         }
     }
-    Ok(step_s)
+    let mut subject = Some(subject);
+    let asked = DeviceWork::of(device, 1, || {
+        if let Some(before) = subject.take() {
+            subject = Some(before.step(&batch)?.0);
+        }
+        Ok(())
+    })?;
+    Ok((step_s, asked))
 }
