@@ -20,10 +20,12 @@ use std::error::Error;
 use std::num::NonZeroUsize;
 
 use clap::{Parser, Subcommand};
+use mtlora::core::Autotune;
 
 use adapters::{combine, export, import, inspect, merge};
 use console::{output, progress};
 use lists::{devices, recipes, tasks};
+use model::device;
 use text::{generate, predict, score};
 
 /// Fine-tune language models with MTLoRA, on a CPU or a GPU, without Python.
@@ -39,6 +41,10 @@ struct Cli {
     /// always gives the same results.
     #[arg(long, global = true, value_name = "N", value_parser = thread_count)]
     threads: Option<NonZeroUsize>,
+    /// How many kernels a GPU tries for an operation of a new shape before it chooses one [default: minimal on software
+    /// drivers, else balanced].
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = device::parse_autotune)]
+    autotune: Option<Autotune>,
 }
 
 /// The largest number of threads, which is above that of any processor. Starting more of them can take minutes.
@@ -101,6 +107,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         .num_threads(cli.threads.map_or(0, NonZeroUsize::get))
         .use_current_thread()
         .build_global()?;
+    device::set_autotune(cli.autotune);
     match cli.command {
         Command::Train(args) => train::run(*args, cli.json),
         Command::Eval(args) => eval::run(args, cli.json),

@@ -79,6 +79,7 @@
 
 mod adapter;
 mod analysis;
+mod autotune;
 mod base_dtype;
 mod contexts;
 mod counting;
@@ -139,6 +140,7 @@ pub use state::{State, StateError, load_each, load_state, state};
 pub use visit::{Container, VisitedParameter, each_parameter};
 
 // Devices and random numbers.
+pub use autotune::{Autotune, configure_kernels, kernel_cache};
 pub use counting::{DeviceCounts, counted};
 pub use devices::{NamedDevice, NoDevice, device, device_description, devices};
 pub use random::{random_state, seed, set_random_state};

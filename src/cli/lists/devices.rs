@@ -1,11 +1,12 @@
 use std::error::Error;
 
 use clap::Args as ClapArgs;
-use mtlora::core::{BaseDtype, NamedDevice, device_description, devices, self_test};
+use mtlora::core::{BaseDtype, NamedDevice, device_description, kernel_cache, self_test};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::console::output;
+use crate::cli::model::device;
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
@@ -36,7 +37,7 @@ struct Check {
 
 pub(crate) fn run(args: &Args, json: bool) -> Result<(), Box<dyn Error>> {
     let mut listed = Vec::new();
-    for (index, named) in devices().into_iter().enumerate() {
+    for (index, named) in device::all().into_iter().enumerate() {
         let one = look_at(named, args.check);
         say!(
             "{}{}",
@@ -45,8 +46,12 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<(), Box<dyn Error>> {
         )?;
         listed.push(one);
     }
+    let cache = kernel_cache();
+    if let Some(cache) = &cache {
+        say!("tuning results of GPUs are kept in {}", cache.display())?;
+    }
     if json {
-        output::json(&json!({ "devices": listed }))?;
+        output::json(&json!({ "devices": listed, "kernel_cache": cache }))?;
     }
     let wrong = listed
         .iter()
