@@ -51,9 +51,8 @@ pub fn predict(
         let packed = PackedBatch::rounded(&tokens, config, device)?;
         let values: Vec<f32> = model
             .forward(&packed)
-            .into_data()
-            .try_to_vec()
-            .map_err(|error| FitError::Device(format!("{error:?}")))?;
+            .try_into_vec_as()
+            .map_err(|error| FitError::Device(error.to_string()))?;
         for (index, row) in batch.into_iter().zip(values.chunks(config.num_labels())) {
             logits[index] = row.to_vec();
         }

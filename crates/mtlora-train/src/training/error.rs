@@ -76,8 +76,11 @@ pub enum FitError {
         /// The number of the last completed step.
         step: usize,
     },
-    /// The device failed.
-    #[error("the device failed: {0}")]
+    /// The device failed: often because it ran out of memory.
+    #[error(
+        "the device failed: {0}; if it ran out of memory, use smaller batches with more gradient accumulation, shorter \
+         sequences, or a base in less precision. The last checkpoint is kept"
+    )]
     Device(String),
     /// The [`Observer`](crate::Observer) failed.
     #[error(transparent)]
