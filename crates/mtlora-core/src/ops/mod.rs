@@ -17,6 +17,11 @@ mod autodiff;
 mod backend;
 mod capabilities;
 #[cfg(feature = "cube")]
+#[allow(
+    clippy::assign_op_pattern,
+    clippy::duplicate_underscore_argument,
+    reason = "the macro that reads kernels has its own rules for assignments, and makes the arguments"
+)]
 mod cube;
 mod definitions;
 #[cfg(feature = "flex")]
