@@ -122,7 +122,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 /// What predicts.
 enum Predictor {
     /// A run, or an adapter on a model.
-    Trained(TrainedModel<Classifier>),
+    Trained(Box<TrainedModel<Classifier>>),
     /// A model that is used as its folder has it.
     Plain {
         folder: PathBuf,
@@ -145,7 +145,7 @@ impl Predictor {
             model: args.model.clone(),
         };
         let trained = adapted::source(source, args.device.as_deref())?;
-        Ok(Self::Trained(trained.classifier()?))
+        Ok(Self::Trained(Box::new(trained.classifier()?)))
     }
 
     /// The columns of the task that it was trained on, as [`text_columns`].
@@ -182,8 +182,9 @@ impl Predictor {
     /// The name of the task that it was trained on; empty if that is not known.
     fn task(&self) -> &str {
         match self {
-            Self::Trained(TrainedModel { model, .. }) => {
-                model.run.as_ref().map_or("", |run| &run.data.task)
+            Self::Trained(trained) => {
+                let run = trained.model.run.as_ref();
+                run.map_or("", |run| &run.data.task)
             }
             Self::Plain { .. } => "",
         }
