@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use mtlora::models::PeftAdapter;
 
-use common::{DATA, MODEL, json, refused, refused_reading, small_data, text};
+use common::{DATA, MODEL, copy_folder, json, refused, refused_reading, small_data, text};
 
 /// A finished run of the acceptability task, and its folder.
 struct Trained {
@@ -24,7 +24,7 @@ impl Trained {
         let folder = tempfile::tempdir().unwrap();
         let data = small_data(folder.path(), 32, 16);
         let [run, model] = ["run", "model"].map(|name| folder.path().join(name));
-        copy(Path::new(MODEL), &model);
+        copy_folder(Path::new(MODEL), &model);
         json(&[
             "train",
             "--model",
@@ -48,19 +48,8 @@ impl Trained {
     /// A copy of the run.
     fn copied(&self, name: &str) -> PathBuf {
         let to = self.path(name);
-        copy(&self.run, &to);
+        copy_folder(&self.run, &to);
         to
-    }
-}
-
-/// Copies the files of a folder, without the folders in it.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-        }
     }
 }
 

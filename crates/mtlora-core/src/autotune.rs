@@ -45,8 +45,8 @@ pub fn configure_kernels(device: &Device, autotune: Option<Autotune>) -> bool {
     backend::configure(device, autotune)
 }
 
-/// The folder in which tuning results are kept between runs, if the build has a device that tunes kernels.
-/// [`configure_kernels`] sets it.
+/// The file in which tuning results are kept between runs, if the build has devices that tune kernels.
+/// [`configure_kernels`] chooses its folder.
 pub fn kernel_cache() -> Option<PathBuf> {
     backend::cache()
 }

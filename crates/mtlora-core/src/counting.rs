@@ -1,6 +1,6 @@
 //! What a device is asked to do: launches of kernels, different kernels, and uploads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Device;
 
@@ -8,18 +8,24 @@ use burn::tensor::Device;
 /// function calls.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceCounts {
-    /// Launches of each kernel by its name. Kernels that Burn makes of several operations have one name together.
+    /// Launches of each kernel by the name of its type, such as `DropoutKernel`. Kernels that Burn fuses from several
+    /// operations share a name.
     pub launches: BTreeMap<String, u64>,
     /// Tensors that were made from values of the program.
     pub uploads: u64,
     /// Bytes of those tensors.
     pub uploaded_bytes: u64,
-    /// The hashes of the kernels: different shapes of one name may be different kernels.
-    kernels: std::collections::BTreeSet<String>,
+    /// The hashes of the compiled kernels. One name may stand for several kernels, for instance for different shapes.
+    kernels: BTreeSet<String>,
 }
 
 impl DeviceCounts {
-    /// All launches.
+    /// How often the kernel with this name was launched.
+    pub fn launches_of(&self, kernel: &str) -> u64 {
+        self.launches.get(kernel).copied().unwrap_or(0)
+    }
+
+    /// How many launches there were.
     pub fn total_launches(&self) -> u64 {
         self.launches.values().sum()
     }
@@ -38,15 +44,17 @@ impl DeviceCounts {
 /// Runs `work` and counts what devices are asked to do meanwhile, in the whole process. It waits for `device` before and
 /// after the work, so that all of its operations are counted, and no earlier ones.
 ///
-/// The counts are empty where no backend of the build queues operations (features `wgpu`, `cuda`, ...). One count may be
-/// made at a time: another replaces it for as long as it lasts.
+/// The counts are empty where no backend of the build queues operations (features `wgpu`, `cuda`, ...). Calls on several
+/// threads wait for each other, so `work` must not call this function.
 ///
 /// # Errors
-/// When the device fails.
-pub fn counted<R>(device: &Device, work: impl FnOnce() -> R) -> Result<(R, DeviceCounts), String> {
+/// When the device fails, with what it reports.
+pub fn count_device_work<R>(
+    device: &Device,
+    work: impl FnOnce() -> R,
+) -> Result<(R, DeviceCounts), String> {
     let wait = || device.sync().map_err(|error| error.to_string());
-    wait()?;
-    let counter = backend::Counter::start();
+    let counter = backend::Counter::start(wait)?;
     let result = work();
     wait()?;
     Ok((result, counter.finish()))
@@ -54,16 +62,18 @@ pub fn counted<R>(device: &Device, work: impl FnOnce() -> R) -> Result<(R, Devic
 
 #[cfg(feature = "cube")]
 mod backend {
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
     use burn::backend::fusion::observer::{BlockOperations, FusionObservation, FusionObserver};
     use burn::backend::ir::OperationIr;
-    use burn_cubecl::cubecl::config::TypeNameFormatLevel;
-    use burn_cubecl::cubecl::config::type_name_format;
+    use burn_cubecl::cubecl::config::{TypeNameFormatLevel, type_name_format};
     use burn_cubecl::cubecl::launched::LaunchedKernels;
     use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
 
     use super::DeviceCounts;
+
+    /// Held while a count lasts: there is one launch observer in a process.
+    static COUNTING: Mutex<()> = Mutex::new(());
 
     #[derive(Default)]
     struct Counts(Mutex<DeviceCounts>);
@@ -76,7 +86,7 @@ mod backend {
 
     impl LaunchObserver for Counts {
         fn launched(&self, kernel: &'static str) {
-            let name = type_name_format(kernel, TypeNameFormatLevel::Balanced);
+            let name = type_name_format(kernel, TypeNameFormatLevel::Short);
             self.change(|counts| *counts.launches.entry(name).or_default() += 1);
         }
     }
@@ -103,17 +113,22 @@ mod backend {
         kernels: LaunchedKernels,
         _launches: LaunchObservation,
         _operations: FusionObservation,
+        _alone: MutexGuard<'static, ()>,
     }
 
     impl Counter {
-        pub(super) fn start() -> Self {
+        /// Starts to count once `wait` has returned and no other count lasts.
+        pub(super) fn start<E>(wait: impl FnOnce() -> Result<(), E>) -> Result<Self, E> {
+            let alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+            wait()?;
             let counts = Arc::new(Counts::default());
-            Self {
+            Ok(Self {
                 kernels: LaunchedKernels::new(),
                 _launches: LaunchObservation::new(counts.clone()),
                 _operations: FusionObservation::new(counts.clone()),
+                _alone: alone,
                 counts,
-            }
+            })
         }
 
         pub(super) fn finish(self) -> DeviceCounts {
@@ -133,8 +148,9 @@ mod backend {
     pub(super) struct Counter;
 
     impl Counter {
-        pub(super) fn start() -> Self {
-            Self
+        pub(super) fn start<E>(wait: impl FnOnce() -> Result<(), E>) -> Result<Self, E> {
+            wait()?;
+            Ok(Self)
         }
 
         pub(super) fn finish(self) -> DeviceCounts {
@@ -146,41 +162,27 @@ mod backend {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use burn::tensor::{Tensor, TensorData};
-
     use super::*;
-    use crate::capabilities;
 
-    /// Three products and an upload of 24 bytes; the products have the same shapes, so that only the first of them
-    /// compiles.
     #[test]
-    fn a_small_graph_has_known_counts() {
-        for named in crate::devices() {
-            let device = named.device;
-            let matrix = Tensor::<2>::ones([8, 8], &device);
-            let product = || {
-                let product = matrix.clone().matmul(matrix.clone());
-                product.into_data()
-            };
-            let (_, first) = counted(&device, product).unwrap();
-            let (_, again) = counted(&device, || (product(), product())).unwrap();
-            let upload = || Tensor::<1>::from_data(TensorData::new(vec![1.0_f32; 6], [6]), &device);
-            let (_, upload) = counted(&device, upload).unwrap();
-            if capabilities(&device).eager {
-                assert_eq!(
-                    [first, again, upload],
-                    [(); 3].map(|()| DeviceCounts::default())
-                );
-                continue;
-            }
-            assert!(first.total_launches() >= 1, "{first:?}");
-            assert_eq!(
-                (again.total_launches(), again.new_kernels(&first)),
-                (2, 0),
-                "{again:?}"
-            );
-            assert_eq!((again.uploads, again.uploaded_bytes), (0, 0));
-            assert_eq!((upload.uploads, upload.uploaded_bytes), (1, 24));
-        }
+    fn new_kernels_are_those_that_earlier_work_lacks() {
+        let with = |kernels: &[&str]| DeviceCounts {
+            kernels: kernels.iter().map(|hash| hash.to_string()).collect(),
+            ..DeviceCounts::default()
+        };
+        assert_eq!(with(&["a", "b", "c"]).new_kernels(&with(&["b", "d"])), 2);
+    }
+
+    #[cfg(not(feature = "cube"))]
+    #[test]
+    fn the_processor_is_asked_for_nothing() {
+        let device = crate::devices().remove(0).device;
+        let work = || {
+            burn::tensor::Tensor::<2>::ones([8, 8], &device)
+                .sum()
+                .into_scalar::<f32>()
+        };
+        let (sum, counts) = count_device_work(&device, work).unwrap();
+        assert_eq!((sum, counts), (64.0, DeviceCounts::default()));
     }
 }

@@ -229,7 +229,7 @@ pub fn tied_logits(hidden: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// - `hidden`: `[rows, hidden]`
 /// - `embedding`: `[vocabulary, hidden]`
-/// - `targets`: `[rows]`, each below the vocabulary's size, or [`IGNORED_TARGET`](crate::IGNORED_TARGET) in rows that
+/// - `targets`: `[rows]`, each below the vocabulary's size, or [`IGNORE_INDEX`](crate::IGNORE_INDEX) in rows that
 ///   count nothing
 /// - output: `[1]`
 pub fn tied_cross_entropy(

@@ -122,7 +122,7 @@ pub use layers::{
     layer_norm, segment_attention, tied_cross_entropy, tied_logits,
 };
 pub use ops::{
-    ActivationDtype, Capabilities, Gelu, IGNORED_TARGET, capabilities, cpu_multiplies_bf16, vecmath,
+    ActivationDtype, Capabilities, Gelu, IGNORE_INDEX, capabilities, cpu_multiplies_bf16, vecmath,
 };
 pub use sequence_offsets::{SequenceOffsets, SequenceOffsetsError};
 
@@ -141,7 +141,7 @@ pub use visit::{Container, VisitedParameter, each_parameter};
 
 // Devices and random numbers.
 pub use autotune::{Autotune, configure_kernels, kernel_cache};
-pub use counting::{DeviceCounts, counted};
+pub use counting::{DeviceCounts, count_device_work};
 pub use devices::{NamedDevice, NoDevice, device, device_description, devices};
 pub use random::{random_state, seed, set_random_state};
 pub use self_test::{SelfTestError, self_test};

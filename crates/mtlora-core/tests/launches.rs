@@ -2,15 +2,24 @@
 #![cfg(feature = "cube")]
 #![allow(clippy::unwrap_used)]
 
-#[path = "common/launches.rs"]
-mod launches;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use launches::Launches;
 use mtlora_core::{
-    ActivationDtype, Gelu, capabilities, devices, dropout, gelu, layer_norm, tied_cross_entropy,
+    ActivationDtype, DeviceCounts, Gelu, capabilities, count_device_work, devices, dropout, gelu,
+    layer_norm, tied_cross_entropy,
 };
+
+/// Counts are those of the whole process, so that one test at a time may use the device.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn counts(device: &Device, work: impl FnOnce()) -> DeviceCounts {
+    count_device_work(device, work).unwrap().1
+}
 
 /// The device of the build that kernels are compiled for.
 fn device() -> Device {
@@ -38,80 +47,118 @@ fn differentiate(y: Tensor<2>, dy: Tensor<2>, x: &Tensor<2>) {
 
 #[test]
 fn dropout_is_one_launch_in_each_pass() {
+    let _alone = alone();
     let device = device();
     let module: Dropout = DropoutConfig::new(0.3).init();
     let (x, dy) = (tracked([6, 10], &device), random([6, 10], &device));
-    let launches = Launches::of(&device, || {
+    let launches = counts(&device, || {
         differentiate(dropout(&module, x.clone()), dy, &x);
     });
-    assert_eq!(launches.count("DropoutKernel"), 2, "{launches}");
+    assert_eq!(launches.launches_of("DropoutKernel"), 2, "{launches:?}");
 }
 
 #[test]
 fn cross_entropy_is_one_launch_a_chunk() {
+    let _alone = alone();
     let device = device();
     let hidden = tracked([6, 8], &device);
     let embedding = random([30, 8], &device);
     let targets = TensorData::from([1i64, 0, 29, 4, 5, 6]);
     let targets = Tensor::<1, Int>::from_data(targets, &device);
-    let launches = Launches::of(&device, || {
+    let launches = counts(&device, || {
         let loss = tied_cross_entropy(hidden.clone(), embedding.clone(), targets.clone(), 0.1);
         hidden.grad(&loss.backward()).unwrap().into_data();
     });
     assert_eq!(
-        launches.count("CrossEntropyGradientKernel"),
+        launches.launches_of("CrossEntropyGradientKernel"),
         1,
-        "{launches}"
+        "{launches:?}"
     );
-    assert_eq!(launches.count("CrossEntropyKernel"), 0, "{launches}");
+    assert_eq!(
+        launches.launches_of("CrossEntropyKernel"),
+        0,
+        "{launches:?}"
+    );
 
-    let launches = Launches::of(&device, || {
+    let launches = counts(&device, || {
         let hidden = hidden.inner();
         tied_cross_entropy(hidden, embedding.inner(), targets.inner(), 0.1).into_data();
     });
-    assert_eq!(launches.count("CrossEntropyKernel"), 1, "{launches}");
     assert_eq!(
-        launches.count("CrossEntropyGradientKernel"),
+        launches.launches_of("CrossEntropyKernel"),
+        1,
+        "{launches:?}"
+    );
+    assert_eq!(
+        launches.launches_of("CrossEntropyGradientKernel"),
         0,
-        "{launches}"
+        "{launches:?}"
     );
 }
 
 #[test]
 fn normalisation_is_one_launch_in_each_pass() {
+    let _alone = alone();
     let device = device();
     let (x, dy) = (tracked([6, 64], &device), random([6, 64], &device));
     let gamma = Tensor::<1>::random([64], Distribution::Default, &device);
     let beta = Tensor::<1>::random([64], Distribution::Default, &device);
-    let launches = Launches::of(&device, || {
+    let launches = counts(&device, || {
         let y = layer_norm(x.clone(), gamma.clone(), beta.clone(), 1e-5);
         differentiate(y, dy, &x);
     });
-    assert_eq!(launches.count("NormalizeRowsKernel"), 1, "{launches}");
     assert_eq!(
-        launches.count("NormalizeRowsBackwardKernel"),
+        launches.launches_of("NormalizeRowsKernel"),
         1,
-        "{launches}"
+        "{launches:?}"
+    );
+    assert_eq!(
+        launches.launches_of("NormalizeRowsBackwardKernel"),
+        1,
+        "{launches:?}"
     );
 }
 
 /// It has no kernel of its own, since fusion makes one of each pass.
 #[test]
 fn gelu_is_fused_into_one_launch_in_each_pass() {
+    let _alone = alone();
     let device = device();
     for form in [Gelu::Erf, Gelu::Tanh] {
         let (x, dy) = (tracked([6, 64], &device), random([6, 64], &device));
-        let forward = Launches::of(&device, || {
+        let forward = counts(&device, || {
             gelu(x.clone(), form, ActivationDtype::F32).into_data();
         });
-        assert_eq!(forward.count("ElemwiseFuse"), 1, "{forward}");
-        assert_eq!(forward.total(), 1, "{forward}");
+        assert_eq!(forward.launches_of("ElemwiseFuse"), 1, "{forward:?}");
+        assert_eq!(forward.total_launches(), 1, "{forward:?}");
         let both = || {
             differentiate(gelu(x.clone(), form, ActivationDtype::F32), dy.clone(), &x);
         };
         // The first time, the sum is tuned.
         both();
-        let both = Launches::of(&device, both);
-        assert_eq!(both.count("ElemwiseFuse"), 2, "{both}");
+        let both = counts(&device, both);
+        assert_eq!(both.launches_of("ElemwiseFuse"), 2, "{both:?}");
     }
+}
+
+/// The products have the same shapes, so that only the first of them compiles a kernel.
+#[test]
+fn a_small_graph_has_known_counts() {
+    let _alone = alone();
+    let device = device().inner();
+    let matrix = Tensor::<2>::ones([8, 8], &device);
+    let product = || drop(matrix.clone().matmul(matrix.clone()).into_data());
+    // The first time, the product is tuned.
+    let first = counts(&device, product);
+    assert!(first.total_launches() >= 1, "{first:?}");
+    let twice = counts(&device, || {
+        product();
+        product();
+    });
+    assert_eq!(twice.total_launches(), 2, "{twice:?}");
+    assert_eq!(twice.new_kernels(&first), 0, "{twice:?}");
+    assert_eq!((twice.uploads, twice.uploaded_bytes), (0, 0));
+    let data = TensorData::new(vec![1.0_f32; 6], [6]);
+    let upload = counts(&device, || drop(Tensor::<1>::from_data(data, &device)));
+    assert_eq!((upload.uploads, upload.uploaded_bytes), (1, 24));
 }

@@ -88,7 +88,7 @@ pub use families::problem_type::ProblemType;
 pub use families::registry::{ModelConfig, ModelFamilies};
 pub use families::sizes::{ModelSizes, PublishedModel};
 pub use families::text_config::TextConfig;
-pub use packed_batch::{PackedBatch, rounded_rows};
+pub use packed_batch::{PackedBatch, bucket_size};
 
 // The families: RoBERTa and BERT, and GPT-2.
 pub use families::encoder::architecture::Architecture;

@@ -17,29 +17,30 @@ pub struct PackedBatch {
     pub starts: Tensor<1, Int>,
     /// Where each sequence begins.
     pub offsets: SequenceOffsets,
-    /// Number of tokens of the sequences that the batch was made of. The rows from here on belong to the dummy sequences
-    /// of a [rounded](Self::rounded) batch.
+    /// Number of tokens of the given sequences. In a [bucketed](Self::bucketed) batch, the rows after these belong to
+    /// padding sequences.
     pub tokens: usize,
 }
 
-/// The fewest tokens or rows of a rounded batch.
-const FEWEST: usize = 64;
+/// The size of the smallest bucket.
+const SMALLEST_BUCKET: usize = 64;
 
-/// How many rows a batch on `device` has for this many tokens or targets: more of them where each new number costs a
-/// compilation ([`Capabilities::compiles_per_shape`](mtlora_core::Capabilities::compiles_per_shape)), else as many.
-pub fn rounded_rows(count: usize, device: &Device) -> usize {
+/// The number of rows that `count` tokens or targets are padded to on `device`: the size of a bucket where each new
+/// size costs a compilation ([`Capabilities::compiles_per_shape`](mtlora_core::Capabilities::compiles_per_shape)),
+/// and `count` elsewhere.
+pub fn bucket_size(count: usize, device: &Device) -> usize {
     if capabilities(device).compiles_per_shape {
-        rounded(count)
+        bucket_for(count)
     } else {
         count
     }
 }
 
-/// The next of four numbers in each octave (64, 80, 96, 112, 128, 160, ...), so that at most a quarter is added to 64 or
-/// more.
-fn rounded(count: usize) -> usize {
-    if count <= FEWEST {
-        return FEWEST;
+/// The smallest bucket for `count` rows. There are four sizes between powers of two (64, 80, 96, 112, 128, 160, ...), so
+/// that at most a quarter of 64 rows or more is padding.
+fn bucket_for(count: usize) -> usize {
+    if count <= SMALLEST_BUCKET {
+        return SMALLEST_BUCKET;
     }
     let step = count.next_power_of_two() / 8;
     count.next_multiple_of(step)
@@ -59,23 +60,23 @@ impl PackedBatch {
         Self::with(sequences, &[], positions, device)
     }
 
-    /// As [`new`](Self::new). Where the device compiles or tunes kernels for each new shape
-    /// ([`Capabilities::compiles_per_shape`](mtlora_core::Capabilities::compiles_per_shape)), dummy sequences follow the
-    /// given ones, so that batches have few different numbers of tokens.
+    /// As [`new`](Self::new), and padded to one of a few numbers of tokens where the device compiles or tunes kernels
+    /// for each new shape ([`Capabilities::compiles_per_shape`](mtlora_core::Capabilities::compiles_per_shape)):
+    /// padding sequences follow the given ones.
     ///
-    /// It is for callers who read only rows of their own sequences, such as those at [`starts`](Self::starts): hidden
-    /// states have a row for each dummy token, too. The other rows do not depend on the dummy sequences, and neither do
-    /// dropout's masks in them.
+    /// Use it where only rows of the given sequences are read, such as those at [`starts`](Self::starts), because
+    /// hidden states have rows for the padding, too. The padding changes neither the other rows nor dropout's masks in
+    /// them.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn rounded(
+    pub fn bucketed(
         sequences: &[&Tokens],
         config: &dyn TextConfig,
         device: &Device,
     ) -> Result<Self, SequenceOffsetsError> {
         let positions = |tokens: &Tokens| config.positions(&tokens.ids);
-        Self::with(sequences, &dummies(sequences, device), positions, device)
+        Self::with(sequences, &padding(sequences, device), positions, device)
     }
 
     /// The batch for a model whose positions count from 0.
@@ -90,25 +91,25 @@ impl PackedBatch {
         Self::with(sequences, &[], positions, device)
     }
 
-    /// [`rounded`](Self::rounded) for a model whose positions count from 0.
+    /// [`bucketed`](Self::bucketed) for a model whose positions count from 0.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub(crate) fn rounded_from_zero(
+    pub(crate) fn bucketed_from_zero(
         sequences: &[&Tokens],
         device: &Device,
     ) -> Result<Self, SequenceOffsetsError> {
         let positions = |tokens: &Tokens| (0..tokens.ids.len()).collect();
-        Self::with(sequences, &dummies(sequences, device), positions, device)
+        Self::with(sequences, &padding(sequences, device), positions, device)
     }
 
     fn with(
         sequences: &[&Tokens],
-        dummies: &[Tokens],
+        padding: &[Tokens],
         positions: impl Fn(&Tokens) -> Vec<usize>,
         device: &Device,
     ) -> Result<Self, SequenceOffsetsError> {
-        let all = || sequences.iter().copied().chain(dummies);
+        let all = || sequences.iter().copied().chain(padding);
         let lengths: Vec<usize> = all().map(|tokens| tokens.ids.len()).collect();
         let offsets = SequenceOffsets::from_lengths(&lengths)?;
         let starts = &offsets.starts()[..sequences.len()];
@@ -134,29 +135,30 @@ impl PackedBatch {
     }
 }
 
-/// The dummy sequences that round these up. None is longer than the longest of these, so that there are positions for it.
-fn dummies(sequences: &[&Tokens], device: &Device) -> Vec<Tokens> {
+/// The sequences that pad these to a bucket. None is longer than the longest given one, so that the model has positions for
+/// each of its tokens.
+fn padding(sequences: &[&Tokens], device: &Device) -> Vec<Tokens> {
     let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.ids.len()).collect();
-    let rows = rounded_rows(lengths.iter().sum(), device);
-    let dummy = |length| Tokens {
+    let rows = bucket_size(lengths.iter().sum(), device);
+    let sequence = |length| Tokens {
         ids: vec![0; length],
         type_ids: vec![0; length],
     };
-    dummy_lengths(&lengths, rows)
+    padding_lengths(&lengths, rows)
         .into_iter()
-        .map(dummy)
+        .map(sequence)
         .collect()
 }
 
-fn dummy_lengths(lengths: &[usize], rows: usize) -> Vec<usize> {
+fn padding_lengths(lengths: &[usize], rows: usize) -> Vec<usize> {
     let longest = lengths.iter().copied().max().unwrap_or(0);
     if longest == 0 {
         return Vec::new();
     }
     let missing = rows - lengths.iter().sum::<usize>();
-    let mut dummies = vec![longest; missing / longest];
-    dummies.extend(Some(missing % longest).filter(|rest| *rest > 0));
-    dummies
+    let mut lengths = vec![longest; missing / longest];
+    lengths.extend(Some(missing % longest).filter(|rest| *rest > 0));
+    lengths
 }
 
 fn ints(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
@@ -173,30 +175,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rounding_adds_at_most_a_quarter_and_gives_few_numbers(count in FEWEST..100_000) {
-            let found = rounded(count);
+        fn a_bucket_adds_at_most_a_quarter_and_has_one_of_few_sizes(count in SMALLEST_BUCKET..100_000) {
+            let found = bucket_for(count);
             prop_assert!(found >= count && found <= count + count / 4, "{count} {found}");
             let octave = found.next_power_of_two();
             prop_assert_eq!(found % (octave / 8), 0);
-            prop_assert_eq!(rounded(found), found);
+            prop_assert_eq!(bucket_for(found), found);
         }
 
         #[test]
-        fn dummy_sequences_fill_the_batch(lengths in prop::collection::vec(1usize..300, 1..40)) {
+        fn padding_fills_the_bucket(lengths in prop::collection::vec(1usize..300, 1..40)) {
             let tokens: usize = lengths.iter().sum();
-            let dummies = dummy_lengths(&lengths, rounded(tokens));
+            let padding = padding_lengths(&lengths, bucket_for(tokens));
             let longest = lengths.iter().max();
-            prop_assert!(dummies.iter().all(|length| *length > 0 && Some(length) <= longest));
-            prop_assert_eq!(tokens + dummies.iter().sum::<usize>(), rounded(tokens));
+            prop_assert!(padding.iter().all(|length| *length > 0 && Some(length) <= longest));
+            prop_assert_eq!(tokens + padding.iter().sum::<usize>(), bucket_for(tokens));
         }
     }
 
     #[test]
-    fn few_tokens_become_the_fewest() {
-        for count in [0, 1, FEWEST] {
-            assert_eq!(rounded(count), FEWEST);
+    fn few_tokens_use_the_smallest_bucket() {
+        for count in [0, 1, SMALLEST_BUCKET] {
+            assert_eq!(bucket_for(count), SMALLEST_BUCKET);
         }
-        assert_eq!(rounded(65), 80);
-        assert!(dummy_lengths(&[], FEWEST).is_empty());
+        assert_eq!(bucket_for(65), 80);
+        assert!(padding_lengths(&[], SMALLEST_BUCKET).is_empty());
     }
 }

@@ -131,7 +131,7 @@ fn a_batch_of_prompts_gives_what_each_gives_alone() {
     }
 }
 
-/// Some rows are continued several times, some are dropped, and there are so many that the cache must grow.
+/// Some rows are continued several times and some are dropped, and there are more rows than the cache has room for at first.
 #[test]
 fn logits_from_the_cache_are_those_of_the_whole_sequence() {
     for NamedDevice { name, device } in devices() {

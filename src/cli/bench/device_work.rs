@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use burn::tensor::Device;
-use mtlora::core::{DeviceCounts, capabilities, counted};
+use mtlora::core::{DeviceCounts, capabilities, count_device_work};
 use serde::Serialize;
 
 /// What a device other than the processor is asked to do in one step, on average.
@@ -35,7 +35,7 @@ impl DeviceWork {
             return Ok(None);
         }
         let mut pass = || -> Result<DeviceCounts, Box<dyn Error>> {
-            let (done, counts) = counted(device, &mut work)?;
+            let (done, counts) = count_device_work(device, &mut work)?;
             done?;
             Ok(counts)
         };

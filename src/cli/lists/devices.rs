@@ -11,7 +11,7 @@ use crate::cli::model::device;
 #[derive(ClapArgs)]
 pub(crate) struct Args {
     /// Compute a few small operations and their gradients on each device, and compare them with the right results. This
-    /// compiles kernels: seconds on a GPU, longer on a software driver.
+    /// compiles kernels, which can take a minute on a software driver.
     #[arg(long)]
     check: bool,
 }

@@ -15,7 +15,7 @@ use rand_chacha::rand_core::SeedableRng;
 use super::definitions::activation_dtype::restored;
 use super::definitions::{attention, cached, cross_entropy, dropout, gelu, linear, norm};
 use super::{
-    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, IGNORED_TARGET, MtLoraBackend,
+    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, IGNORE_INDEX, MtLoraBackend,
     Optional, OptionalInt, SeededDropout, Weight, capabilities,
 };
 use crate::visit::Container;
@@ -112,7 +112,7 @@ fn targets(rows: usize, vocabulary: usize, seed: u64) -> TensorData {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let ids: Vec<i32> = (0..rows)
         .map(|_| match rng.random_range(0..5) {
-            0 => IGNORED_TARGET,
+            0 => IGNORE_INDEX,
             _ => rng.random_range(0..vocabulary as i32),
         })
         .collect();

@@ -239,7 +239,8 @@ pub trait MtLoraBackend: BackendCapabilities {
     }
 
     /// The sum over rows of the cross-entropy of `hidden Eᵀ` with the targets, with label
-    /// smoothing. Rows with a negative target count nothing here and in the two operations below. No more than a chunk of the logits is held at a time.
+    /// smoothing. Rows with a negative target have no loss, here and in the two operations below. No more than a chunk of
+    /// the logits is held at a time.
     ///
     /// # Shapes
     /// - `hidden`: `[rows, hidden]`

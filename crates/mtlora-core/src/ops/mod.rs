@@ -33,7 +33,7 @@ pub use backend::MtLoraBackend;
 pub use capabilities::{BackendCapabilities, Capabilities, capabilities, cpu_multiplies_bf16};
 pub use definitions::activation_dtype::ActivationDtype;
 pub use definitions::attention::{AttentionConstants, AttentionLayout};
-pub use definitions::cross_entropy::IGNORED_TARGET;
+pub use definitions::cross_entropy::IGNORE_INDEX;
 pub use definitions::dropout::SeededDropout;
 pub use definitions::gelu::Gelu;
 pub use definitions::linear::Weight;

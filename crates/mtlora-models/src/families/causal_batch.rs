@@ -1,20 +1,20 @@
 //! A batch for a causal model: sequences, and which of their tokens are predicted.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mtlora_core::{IGNORED_TARGET, SequenceOffsetsError};
+use mtlora_core::{IGNORE_INDEX, SequenceOffsetsError};
 
-use crate::packed_batch::{PackedBatch, rounded_rows};
+use crate::packed_batch::{PackedBatch, bucket_size};
 use crate::text::encoder::Tokens;
 
-/// Sequences end to end, and which of their tokens are to be predicted. It is [rounded](PackedBatch::rounded) in both
-/// numbers where the device compiles kernels for each new shape.
+/// Sequences end to end, and which of their tokens are to be predicted. Tokens and targets are padded to a
+/// [bucket](PackedBatch::bucketed) where the device compiles kernels for each new shape.
 #[derive(Clone, Debug)]
 pub struct CausalBatch {
     /// The sequences.
     pub packed: PackedBatch,
     /// Rows of the batch whose next token is predicted: `[targets]`.
     pub places: Tensor<1, Int>,
-    /// The tokens that follow them: `[targets]`. Those from `count` on are [`IGNORED_TARGET`].
+    /// The tokens that follow them: `[targets]`. Those from `count` on are [`IGNORE_INDEX`].
     pub targets: Tensor<1, Int>,
     /// How many tokens are predicted.
     pub count: usize,
@@ -43,11 +43,11 @@ impl CausalBatch {
                 type_ids: vec![0; ids.len()],
             });
         }
-        let packed = PackedBatch::rounded_from_zero(&tokens.iter().collect::<Vec<_>>(), device)?;
+        let packed = PackedBatch::bucketed_from_zero(&tokens.iter().collect::<Vec<_>>(), device)?;
         let count = places.len();
-        let rows = rounded_rows(count, device);
+        let rows = bucket_size(count, device);
         places.resize(rows, 0);
-        targets.resize(rows, IGNORED_TARGET);
+        targets.resize(rows, IGNORE_INDEX);
         let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [rows]), device);
         Ok(Self {
             packed,

@@ -48,7 +48,7 @@ pub fn predict(
     let mut logits = vec![Vec::new(); items.len()];
     for batch in by_length(&lengths, BatchSize::Tokens(8192)) {
         let tokens: Vec<&Tokens> = batch.iter().map(|index| &items[*index].tokens).collect();
-        let packed = PackedBatch::rounded(&tokens, config, device)?;
+        let packed = PackedBatch::bucketed(&tokens, config, device)?;
         let values: Vec<f32> = model
             .forward(&packed)
             .try_into_vec_as()

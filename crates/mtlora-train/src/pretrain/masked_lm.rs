@@ -8,7 +8,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mtlora_core::SequenceOffsetsError;
 use mtlora_models::{
-    MaskedLm, ModelError, PackedBatch, TextConfig, TextEncoder, Tokens, rounded_rows,
+    MaskedLm, ModelError, PackedBatch, TextConfig, TextEncoder, Tokens, bucket_size,
 };
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -212,7 +212,7 @@ fn loss(
     device: &Device,
 ) -> Result<BatchLoss, PretrainError> {
     let sequences: Vec<&Tokens> = batch.iter().map(|one| &one.tokens).collect();
-    let packed = PackedBatch::rounded(&sequences, config, device)?;
+    let packed = PackedBatch::bucketed(&sequences, config, device)?;
     let (mut places, mut ids, mut start) = (Vec::new(), Vec::new(), 0);
     for Masked { tokens, hidden } in batch {
         places.extend(hidden.places.iter().map(|place| start + place));
@@ -220,7 +220,7 @@ fn loss(
         start += tokens.len() as i32;
     }
     let count = places.len();
-    let rows = rounded_rows(count, device);
+    let rows = bucket_size(count, device);
     places.resize(rows, 0);
     ids.resize(rows, 0);
     let places = Tensor::<1, Int>::from_data(TensorData::new(places, [rows]), device);

@@ -3,7 +3,7 @@
 //! shared memory. With the gradient they go along the row once more, and overwrite it.
 //!
 //! Bound: each logit is read once, 4 bytes; with the gradient it is read once and written once, 8 bytes. The second pass reads a row
-//! that the cube has just read, which takes 201 kB for a vocabulary of 50,257 and so still lies in the device's cache.
+//! that the cube has just read: 201 kB for a vocabulary of 50,257. The bound assumes that it still lies in the device's cache.
 
 use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_storage_type;

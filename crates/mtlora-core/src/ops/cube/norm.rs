@@ -1,7 +1,7 @@
 //! Layer normalisation of rows, `ops/definitions/norm.rs`: one cube a row, whose units meet in shared memory. The row is read again
-//! for each sum, from the device's cache: it takes 3 kB at a width of 768.
+//! for each sum: 3 kB at a width of 768.
 //!
-//! Bound: forward, each element of `x` is read once and each of `y` written once, 8 bytes; backward, `x` and `dy` are read once and
+//! Bound, if these reads are served by the device's cache: forward, each element of `x` is read once and each of `y` written once, 8 bytes; backward, `x` and `dy` are read once and
 //! `dx` is written once, 12 bytes.
 
 use burn::backend::TensorMetadata;
@@ -10,7 +10,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::memory::Rows;
-use super::reduce::{Three, sum_of_units, sums_of_units};
+use super::reduce::{BackwardSums, backward_sums, sum_of_units};
 use super::row_launches::{launches, units_for};
 
 /// Elements of a row that a unit has at least, where there are as many.
@@ -79,32 +79,32 @@ fn normalize_rows_backward_kernel(
     let count = f32::cast_from(width as u32);
     let mean = sum_of_row(x, start_x, width, units) / count;
     let mut squares = 0.0f32;
-    let mut sum = 0.0f32;
-    let mut along = 0.0f32;
+    let mut gradients = 0.0f32;
+    let mut products = 0.0f32;
     let mut column = UNIT_POS as usize;
     while column < width {
         let centred = x[start_x + column] - mean;
         let g = dy[start_dy + column] * gamma[column];
         squares += centred * centred;
-        sum += g;
-        along += g * centred;
+        gradients += g;
+        products += g * centred;
         column += units;
     }
-    let own = Three {
-        a: squares,
-        b: sum,
-        c: along,
+    let own = BackwardSums {
+        squares,
+        gradients,
+        products,
     };
-    let sums = sums_of_units(own, units);
-    let inverse = 1.0f32 / (sums.a / count + epsilon).sqrt();
-    let mean_g = sums.b / count;
+    let sums = backward_sums(own, units);
+    let inverse = 1.0f32 / (sums.squares / count + epsilon).sqrt();
+    let mean_g = sums.gradients / count;
     // `mean(g * h)`.
-    let mean_along = sums.c * inverse / count;
+    let mean_gh = sums.products * inverse / count;
     let mut column = UNIT_POS as usize;
     while column < width {
         let h = (x[start_x + column] - mean) * inverse;
         let g = dy[start_dy + column] * gamma[column];
-        dx[start_dy + column] = (g - mean_g - h * mean_along) * inverse;
+        dx[start_dy + column] = (g - mean_g - h * mean_gh) * inverse;
         column += units;
     }
 }

@@ -20,39 +20,42 @@ pub(super) fn sum_of_units(own: f32, #[comptime] units: usize) -> f32 {
     sums[0]
 }
 
-/// Three values.
+/// What the gradient of a normalised row sums over its elements.
 #[derive(CubeType)]
-pub(super) struct Three {
-    pub a: f32,
-    pub b: f32,
-    pub c: f32,
+pub(super) struct BackwardSums {
+    /// Of the squares of the centred values.
+    pub squares: f32,
+    /// Of the gradients of the normalised values.
+    pub gradients: f32,
+    /// Of these gradients times the centred values.
+    pub products: f32,
 }
 
-/// The sums of each of the three over the units, for all of them.
+/// The sums of each over the units, for all of them.
 #[cube]
-pub(super) fn sums_of_units(own: Three, #[comptime] units: usize) -> Three {
+pub(super) fn backward_sums(own: BackwardSums, #[comptime] units: usize) -> BackwardSums {
     let unit = UNIT_POS as usize;
-    let mut a = Shared::<[f32]>::new_slice(units);
-    let mut b = Shared::<[f32]>::new_slice(units);
-    let mut c = Shared::<[f32]>::new_slice(units);
-    a[unit] = own.a;
-    b[unit] = own.b;
-    c[unit] = own.c;
+    let mut squares = Shared::<[f32]>::new_slice(units);
+    let mut gradients = Shared::<[f32]>::new_slice(units);
+    let mut products = Shared::<[f32]>::new_slice(units);
+    squares[unit] = own.squares;
+    gradients[unit] = own.gradients;
+    products[unit] = own.products;
     sync_cube();
     #[unroll]
     for level in 0..comptime!(units.ilog2()) {
         let distance = comptime!(units >> (level + 1));
         if unit < distance {
             let other = unit + distance;
-            a[unit] = a[unit] + a[other];
-            b[unit] = b[unit] + b[other];
-            c[unit] = c[unit] + c[other];
+            squares[unit] = squares[unit] + squares[other];
+            gradients[unit] = gradients[unit] + gradients[other];
+            products[unit] = products[unit] + products[other];
         }
         sync_cube();
     }
-    Three {
-        a: a[0],
-        b: b[0],
-        c: c[0],
+    BackwardSums {
+        squares: squares[0],
+        gradients: gradients[0],
+        products: products[0],
     }
 }

@@ -9,7 +9,7 @@
 //! dh   = g E          dE = sum over rows of gᵀ h
 //! ```
 //!
-//! A row whose target is negative, such as [`IGNORED_TARGET`], has no loss and no gradient.
+//! A row whose target is negative, such as [`IGNORE_INDEX`], has no loss and no gradient.
 //!
 //! The loss is a sum, so its gradients are known but for one factor as soon as the logits are: the
 //! forward pass makes them and the logits are never made a second time (as Liger Kernel does it,
@@ -21,8 +21,9 @@ use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
 use crate::ops::capabilities::Capabilities;
 
-/// A target that [`tied_cross_entropy`](crate::tied_cross_entropy) leaves out: PyTorch's `ignore_index`.
-pub const IGNORED_TARGET: i32 = -100;
+/// The target of rows that have no loss in [`tied_cross_entropy`](crate::tied_cross_entropy), as PyTorch's
+/// `ignore_index`. Any negative target has the same effect.
+pub const IGNORE_INDEX: i32 = -100;
 
 /// The most bytes that the logits of one chunk take on the host: its caches serve few rows as well as many.
 const HOST_CHUNK_BYTES: usize = 32 << 20;
@@ -67,8 +68,9 @@ fn log_softmax<B: Backend>(logits: FloatTensor<B>) -> FloatTensor<B> {
     B::float_sub(shifted, B::float_log(sum))
 }
 
-/// Targets as places of a row, and where there are some: 1 for such rows, and 0 for ignored ones; each `[rows, 1]`.
-fn places<B: Backend>(
+/// The column of each row's target (0 where it is ignored), and 1 for rows with a target and 0 for ignored ones; each
+/// `[rows, 1]`.
+fn target_columns<B: Backend>(
     targets: IntTensor<B>,
     like: &FloatTensor<B>,
 ) -> (IntTensor<B>, FloatTensor<B>) {
@@ -87,7 +89,7 @@ pub(in crate::ops) fn row_losses<B: Backend>(
     targets: IntTensor<B>,
     smoothing: f64,
 ) -> FloatTensor<B> {
-    let (targets, given) = places::<B>(targets, &logits);
+    let (targets, given) = target_columns::<B>(targets, &logits);
     losses::<B>(&log_softmax::<B>(logits), targets, given, smoothing)
 }
 
@@ -117,7 +119,7 @@ pub(in crate::ops) fn row_losses_and_gradients<B: Backend>(
     smoothing: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let [rows, vocabulary] = [logits.shape()[0], logits.shape()[1]];
-    let (targets, given) = places::<B>(targets, &logits);
+    let (targets, given) = target_columns::<B>(targets, &logits);
     let log_p = log_softmax::<B>(logits);
     let loss = losses::<B>(&log_p, targets.clone(), given.clone(), smoothing);
     let p = B::float_exp(log_p);
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn ignored_rows_are_as_if_they_were_not_there() {
-        let with = pass(&[0.3, 0.7, -5.0, 9.0, 1.5, -0.2], &[2, IGNORED_TARGET, 0]);
+        let with = pass(&[0.3, 0.7, -5.0, 9.0, 1.5, -0.2], &[2, IGNORE_INDEX, 0]);
         let without = pass(&[0.3, 0.7, 1.5, -0.2], &[2, 0]);
         assert_eq!(with.0, without.0);
         assert_eq!(with.1[..2], without.1[..2]);
@@ -181,7 +183,7 @@ mod tests {
         assert_eq!(with.1[4..], without.1[2..]);
     }
 
-    /// The capabilities of the processor, and of another device whose tensors are of at most so many bytes.
+    /// The capabilities of the processor, and of another device with a limit on the bytes of a tensor.
     fn host_and_other(largest_tensor: usize) -> [Capabilities; 2] {
         let host = capabilities(&devices().remove(0).device);
         let other = Capabilities {

@@ -9,7 +9,7 @@ use super::reduce::{largest, sum_of};
 use super::{contiguous, exclusive, tensor, values};
 use crate::ops::vecmath::exp;
 
-/// The targets as places in a row; there is none where a target is ignored.
+/// The column of each row's target: `None` where the target is ignored.
 fn places(targets: IntTensor<Flex>) -> Vec<Option<usize>> {
     let data = targets.into_data().convert::<i64>();
     let places = data.try_to_vec::<i64>().unwrap_or_default();

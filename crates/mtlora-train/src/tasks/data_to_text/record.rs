@@ -21,7 +21,7 @@ pub(crate) struct Grouped {
 }
 
 impl Grouped {
-    /// The record with this input, which is added if there is none.
+    /// Returns the record with this input, and adds an empty one if the input is new.
     pub fn record(&mut self, input: String) -> &mut Record {
         let next = self.records.len();
         let at = *self.at.entry(input.clone()).or_insert(next);

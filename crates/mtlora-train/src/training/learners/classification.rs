@@ -98,7 +98,7 @@ pub(crate) fn classifier_loss(
     let sequences: Vec<&Tokens> = items().map(|item| &item.tokens).collect();
     let targets: Option<Vec<Target>> = items().map(|item| item.target).collect();
     let targets = targets.ok_or(FitError::NoTargets)?;
-    let packed = PackedBatch::rounded(&sequences, config, device)?;
+    let packed = PackedBatch::bucketed(&sequences, config, device)?;
     let sum = loss_sum(model.forward(&packed), &targets, objective);
     Ok(BatchLoss {
         sum: sum.map_err(|error| of_item(error, batch))?,
