@@ -39,13 +39,15 @@ fn hidden_states_logits_and_loss_agree_with_transformers() {
     for NamedDevice { name, device } in devices() {
         let (model, _) = model(&device);
         let batch = batch(&sequences, &device);
+        // On devices that compile for each shape, rows of padding follow those of the sequences.
+        let given = |rows: Tensor<2>| floats(rows.narrow(0, 0, batch.packed.tokens));
         let states = model.hidden_states(&batch.packed);
         for (index, state) in states.into_iter().enumerate() {
-            let error = difference(&floats(state), &expected.floats(&format!("hidden_{index}")));
+            let error = difference(&given(state), &expected.floats(&format!("hidden_{index}")));
             assert!(error < 1e-4, "{name} hidden {index}: {error}");
         }
         let error = difference(
-            &floats(model.logits(&batch.packed)),
+            &given(model.logits(&batch.packed)),
             &expected.floats("logits"),
         );
         assert!(error < 1e-4, "{name} logits: {error}");
