@@ -1,4 +1,4 @@
-//! The command line, with one file for each subcommand.
+//! The command line, with one file for each subcommand, in a folder for each group of them.
 
 // This module comes first, because its macros are used by the others.
 #[macro_use]
