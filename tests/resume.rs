@@ -37,6 +37,11 @@ impl Setup {
     }
 
     fn classification() -> Self {
+        Self::classification_of("ctcm")
+    }
+
+    /// The same with an adapter of another structure.
+    fn classification_of(structure: &str) -> Self {
         let mut setup = Self::new(&[
             "--model",
             MODEL,
@@ -55,7 +60,7 @@ impl Setup {
             "--adapter-dropout",
             "0.1",
             "--structure",
-            "ctcm",
+            structure,
             "--eval-steps",
             "4",
             "--save-steps",
@@ -299,6 +304,14 @@ fn killed(setup: &Setup, usual_kills: usize, seed: u64) {
 #[test]
 fn a_killed_classification_run_resumes_to_the_same_bytes() {
     killed(&Setup::classification(), 6, 1);
+}
+
+#[test]
+fn a_killed_run_with_lora_plus_resumes_to_the_same_bytes() {
+    let mut setup = Setup::classification();
+    setup.flag("--loraplus-lr-ratio", "4");
+    setup.flag("--loraplus-lr-ratio-t", "0.5");
+    killed(&setup, 3, 3);
 }
 
 #[test]

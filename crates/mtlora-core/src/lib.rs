@@ -112,7 +112,7 @@ pub use adapter::hooks::{
     Adapters, FactorChanges, HookError, TrainingHooks, change_factors, check_hooks, factor_path,
 };
 pub use adapter::methods::adalora::{AdaLora, AdaLoraHooks, AdaLoraSchedule};
-pub use adapter::methods::definition::{AdapterMethod, Factor, MethodDefinition, Sizes};
+pub use adapter::methods::definition::{AdapterMethod, Factor, MethodDefinition, RateGroup, Sizes};
 pub use adapter::methods::structures::Structure;
 
 // Computing with adapted layers, and on batches without padding.

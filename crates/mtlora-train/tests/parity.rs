@@ -2,17 +2,21 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::TensorData;
-use mtlora_core::{MtLoraConfig, State, Structure, Targets, devices, load_state, state};
+use mtlora_core::{
+    AdapterMethod, MtLoraConfig, State, Structure, Targets, devices, load_state, state,
+};
 use mtlora_models::{
     CausalBatch, CausalLm, EncoderConfig, Gpt2Config, PackedBatch, SequenceClassifier, Tokens,
     fused_projections,
 };
-use mtlora_train::{Method, Objective, Target, WarmupLinear, adamw, loss_sum};
+use mtlora_train::{
+    LoraPlus, Method, Objective, Target, WarmupLinear, adamw, lora_plus_adamw, loss_sum,
+};
 use safetensors::SafeTensors;
 
 struct Recording {
@@ -21,8 +25,18 @@ struct Recording {
 }
 
 impl Recording {
-    fn open(model: &str, structure: Structure) -> Option<Self> {
-        let path = folder(model).join(format!("train_{structure}.safetensors"));
+    fn open(model: &str, case: &str) -> Option<Self> {
+        Self::read(&folder(model).join(format!("train_{case}.safetensors")))
+    }
+
+    /// A recording that `tests/interop/training_cases.py` made, in this repository.
+    fn own(model: &str, case: &str) -> Self {
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models");
+        let path = PathBuf::from(fixtures).join(model);
+        Self::read(&path.join(format!("train_{case}.safetensors"))).unwrap()
+    }
+
+    fn read(path: &Path) -> Option<Self> {
         let bytes = std::fs::read(path).ok()?;
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let metadata = header.metadata().clone().unwrap();
@@ -91,9 +105,20 @@ fn norm(values: impl Iterator<Item = f32>) -> f64 {
 
 /// Trains an encoder as recorded, and compares every step. Returns on how many devices.
 fn follow(model: &str, structure: Structure) -> usize {
-    let Some(recording) = Recording::open(model, structure) else {
-        return 0;
-    };
+    match Recording::open(model, structure.name()) {
+        None => 0,
+        Some(recording) => follow_recording(model, structure.into(), &recording, adamw),
+    }
+}
+
+/// Trains an encoder as recorded with the optimizer that `optimizer_of` makes for a weight decay, and compares every step.
+/// Returns on how many devices.
+fn follow_recording(
+    model: &str,
+    method: AdapterMethod,
+    recording: &Recording,
+    optimizer_of: impl Fn(f64) -> ModuleOptimizer,
+) -> usize {
     let source = folder(model);
     let config = EncoderConfig::from_folder(&source).unwrap();
     let objective = Objective::Classification {
@@ -107,13 +132,13 @@ fn follow(model: &str, structure: Structure) -> usize {
     let steps = recording.number("steps") as usize;
     let batch = labels.len() / steps;
     let length = ids.len() / labels.len();
-    let curve = Curve::new(&recording);
+    let curve = Curve::new(recording);
     let all = devices();
     for named in &all {
         let device = named.device.clone().autodiff();
         let (classifier, _) =
             SequenceClassifier::from_folder(&source, &config, 0, &device).unwrap();
-        let adapter = MtLoraConfig::new(structure)
+        let adapter = MtLoraConfig::new(method)
             .with_rank(recording.number("rank") as usize)
             .with_alpha(recording.number("alpha"))
             .with_target_modules(Targets::names(["query", "value"]))
@@ -128,7 +153,7 @@ fn follow(model: &str, structure: Structure) -> usize {
             })
             .collect();
         let mut classifier = load_state(classifier, start).unwrap();
-        let mut optimizer = adamw(recording.number("weight_decay"));
+        let mut optimizer = optimizer_of(recording.number("weight_decay"));
         for step in 0..steps {
             let rate = curve.rate(step);
             let sequences: Vec<Tokens> = (step * batch..(step + 1) * batch)
@@ -150,14 +175,14 @@ fn follow(model: &str, structure: Structure) -> usize {
             let packed = PackedBatch::new(&sequences, &config, &device).unwrap();
             let sum = loss_sum(classifier.forward(&packed), &targets, &objective).unwrap();
             let loss = sum.div_scalar(batch as f64);
-            let what = format!("{} {model} {structure}", named.name);
+            let what = format!("{} {model} {method}", named.name);
             curve.check(step, loss.clone().into_scalar(), &what);
             let gradients = GradientsParams::from_grads(loss.backward(), &classifier);
             classifier = optimizer.step(rate, classifier, gradients);
         }
-        let what = format!("{} {structure}", named.name);
+        let what = format!("{} {method}", named.name);
         let found = state(&classifier.valid().train(), |_, trains| trains);
-        compare(found, &recording, model, &what);
+        compare(found, recording, model, &what);
     }
     all.len()
 }
@@ -220,7 +245,7 @@ fn causal_row<'a>(ids: &'a [u32], mask: &[i64], loss_mask: &[f32]) -> (&'a [u32]
 }
 
 fn follow_gpt2(structure: Structure) -> usize {
-    let Some(recording) = Recording::open("gpt2", structure) else {
+    let Some(recording) = Recording::open("gpt2", structure.name()) else {
         return 0;
     };
     let source = folder("gpt2");
@@ -293,4 +318,16 @@ fn roberta_trains_as_in_pytorch_in_every_structure() {
 #[test]
 fn bert_trains_as_in_pytorch() {
     assert_eq!(follow("bert", Structure::Shim), devices().len());
+}
+
+#[test]
+fn lora_plus_trains_as_with_pefts_optimizer() {
+    let recording = Recording::own("roberta", "loraplus");
+    let lora_plus = LoraPlus {
+        lr_ratio: recording.number("loraplus_lr_ratio"),
+        ..LoraPlus::default()
+    };
+    let optimizer = |weight_decay| lora_plus_adamw(weight_decay, lora_plus);
+    let followed = follow_recording("roberta", Structure::Lora.into(), &recording, optimizer);
+    assert_eq!(followed, devices().len());
 }

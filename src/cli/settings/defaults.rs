@@ -3,7 +3,7 @@
 use clap::Arg;
 use mtlora::models::{GenerationConfig, ModelFamilies};
 use mtlora::train::data_to_text::{PairsConfig, Scorer};
-use mtlora::train::{AdapterSettings, BatchSize, SaveOptions, TableConfig, TrainOptions};
+use mtlora::train::{AdapterSettings, BatchSize, LoraPlus, SaveOptions, TableConfig, TrainOptions};
 
 /// The share of each token's training loss that is spread over the whole vocabulary.
 pub(crate) const LABEL_SMOOTHING: f64 = 0.1;
@@ -137,6 +137,8 @@ pub(crate) fn of_settings() -> HelpDefaults {
         ("targets", both(|of| of.adapter.targets.clone().unwrap_or_default())),
         ("base_dtype", both(|of| of.adapter.base_dtype.to_string())),
         ("lr", both(|of| format!("{:e}", of.training.learning_rate))),
+        ("loraplus_lr_ratio", LoraPlus::default().lr_ratio.to_string()),
+        ("loraplus_lr_ratio_t", LoraPlus::default().lr_ratio_t.to_string()),
         ("batch", both(|of| of.batch_sequences().to_string())),
         (
             "gradient_accumulation",

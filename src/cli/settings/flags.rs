@@ -6,7 +6,7 @@ use clap::Args;
 use mtlora::core::{BaseDtype, Init, Structure};
 use mtlora::train::data_to_text::PairsConfig;
 use mtlora::train::{
-    BatchSize, LossNormalization, MethodName, SaveOptions, TableConfig, TrainOptions,
+    BatchSize, LoraPlus, LossNormalization, MethodName, SaveOptions, TableConfig, TrainOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +76,7 @@ pub(crate) struct Settings {
     /// Numerator of the update's scale, alpha / rank.
     #[arg(long)]
     pub(crate) alpha: Option<f64>,
-    /// Scale by alpha / sqrt(rank).
+    /// Scale by alpha / sqrt(rank), as rsLoRA (arXiv 2312.03732) does, with any structure.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) use_rslora: Option<bool>,
     /// Dropout on the adapter's input.
@@ -100,6 +100,13 @@ pub(crate) struct Settings {
     /// The highest learning rate.
     #[arg(long)]
     pub(crate) lr: Option<f64>,
+    /// LoRA+ (arXiv 2402.12354): the learning rate of B (and of trained biases) divided by that of A; the paper advises
+    /// about 16, with a smaller --lr.
+    #[arg(long, value_name = "RATIO")]
+    pub(crate) loraplus_lr_ratio: Option<f64>,
+    /// LoRA+ for the factors that T is made of: their learning rate divided by that of A.
+    #[arg(long, value_name = "RATIO")]
+    pub(crate) loraplus_lr_ratio_t: Option<f64>,
     /// Sequences in a batch.
     #[arg(long)]
     pub(crate) batch: Option<usize>,
@@ -271,6 +278,16 @@ impl Settings {
         }
     }
 
+    /// The learning rates of LoRA+, if one was given.
+    fn lora_plus(&self) -> Option<LoraPlus> {
+        let (b, t) = (self.loraplus_lr_ratio, self.loraplus_lr_ratio_t);
+        let same = LoraPlus::default();
+        (b.is_some() || t.is_some()).then(|| LoraPlus {
+            lr_ratio: b.unwrap_or(same.lr_ratio),
+            lr_ratio_t: t.unwrap_or(same.lr_ratio_t),
+        })
+    }
+
     /// The options of training. `defaults` are used where nothing was given.
     pub(super) fn training(&self, defaults: TrainOptions) -> TrainOptions {
         TrainOptions {
@@ -290,6 +307,7 @@ impl Settings {
             warmup_ratio: self.warmup_ratio.unwrap_or(defaults.warmup_ratio),
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
+            lora_plus: self.lora_plus().or(defaults.lora_plus),
             max_grad_norm: self.max_grad_norm,
             eval_steps: self.eval_steps,
             patience: self.patience,

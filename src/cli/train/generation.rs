@@ -30,6 +30,7 @@ pub(super) fn run(
     show: Output,
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
+    config.base.adapter.check_training(&config.training)?;
     config.checkpoints.validate()?;
     refuse_untrainable(&config.base.adapter)?;
     let device = device::open(&config.device)?.autodiff();

@@ -17,7 +17,7 @@ use crate::training::hooks::StepHooks;
 use crate::training::late_loss::{LossQueue, LossReading};
 use crate::training::learner::Learner;
 use crate::training::observer::{Observer, Pause, StepReport, Wish};
-use crate::training::optimizer::adamw::adamw_on;
+use crate::training::optimizer::adamw::adamw_for;
 use crate::training::optimizer::state::OptimizerState;
 use crate::training::options::TrainOptions;
 use crate::training::plan::{Plan, PlannedStep};
@@ -208,7 +208,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         let model = load_state(model, snapshot.model)?;
         let optimizer = snapshot
             .optimizer
-            .restore(adamw_on(options.weight_decay, device), &model)?;
+            .restore(adamw_for(options, Some(device)), &model)?;
         stepper.hooks.load_state(snapshot.hooks, &model)?;
         set_random_state(device, snapshot.random);
         Ok(Self {

@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::training::batches::BatchSize;
 use crate::training::normalization::LossNormalization;
+use crate::training::optimizer::lora_plus::LoraPlus;
 use crate::training::optimizer::schedule::WarmupLinear;
 
 /// The options of a training.
@@ -25,6 +26,9 @@ pub struct TrainOptions {
     pub warmup_steps: Option<usize>,
     /// AdamW's decoupled weight decay.
     pub weight_decay: f64,
+    /// Learning rates of their own for an adapter's factors; `None` means one learning rate for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_plus: Option<LoraPlus>,
     /// The largest total norm of the gradients, to which they are clipped; `None` means no clipping.
     pub max_grad_norm: Option<f64>,
     /// The number of steps between evaluations; `None` means after each epoch.
@@ -46,6 +50,7 @@ impl Default for TrainOptions {
             warmup_ratio: 0.06,
             warmup_steps: None,
             weight_decay: 0.1,
+            lora_plus: None,
             max_grad_norm: None,
             eval_steps: None,
             patience: None,
@@ -96,6 +101,16 @@ impl TrainOptions {
                 self.weight_decay.is_finite() && self.weight_decay >= 0.0,
                 "weight_decay",
                 "not be negative",
+            ),
+            (
+                self.lora_plus.is_none_or(|one| positive(one.lr_ratio)),
+                "lora_plus.lr_ratio",
+                "be a positive number",
+            ),
+            (
+                self.lora_plus.is_none_or(|one| positive(one.lr_ratio_t)),
+                "lora_plus.lr_ratio_t",
+                "be a positive number",
             ),
             (
                 self.max_grad_norm.is_none_or(positive),

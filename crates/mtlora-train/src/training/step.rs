@@ -9,7 +9,9 @@ use crate::training::hooks::StepHooks;
 use crate::training::late_loss::{LossReading, StepLoss};
 use crate::training::learner::BatchLoss;
 use crate::training::normalization::Divisors;
-use crate::training::optimizer::adamw::{adamw, clip_gradient_norm, clip_gradient_norm_on_device};
+use crate::training::optimizer::adamw::{
+    adamw_for, clip_gradient_norm, clip_gradient_norm_on_device,
+};
 use crate::training::options::TrainOptions;
 
 /// The loss and the size of a step.
@@ -67,7 +69,7 @@ impl<'a> Stepper<'a> {
     /// The state before the first step. `reading` determines when losses are read.
     pub(crate) fn new(options: &TrainOptions, reading: LossReading) -> Self {
         Self {
-            optimizer: adamw(options.weight_decay),
+            optimizer: adamw_for(options, None),
             hooks: StepHooks::default(),
             options: options.clone(),
             reading,

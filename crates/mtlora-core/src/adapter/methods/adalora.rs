@@ -11,7 +11,7 @@ use burn::tensor::{Bool, Tensor};
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 
-use super::definition::{AdapterMethod, Factor, MethodDefinition};
+use super::definition::{AdapterMethod, Factor, MethodDefinition, RateGroup};
 use crate::adapter::factors::Factors;
 use crate::adapter::hooks::{
     Adapters, FactorChanges, HookError, TrainingHooks, check_hooks, factor_path, restored,
@@ -59,6 +59,7 @@ static FACTORS: [Factor; 3] = [
         start: |_| Start::Gaussian,
         neutral: None,
         decays: true,
+        rate: RateGroup::A,
     },
     Factor {
         name: "b",
@@ -68,6 +69,7 @@ static FACTORS: [Factor; 3] = [
         start: |_| Start::Gaussian,
         neutral: None,
         decays: true,
+        rate: RateGroup::B,
     },
     Factor {
         name: "e",
@@ -77,6 +79,7 @@ static FACTORS: [Factor; 3] = [
         start: |_| Start::Constant(0.0),
         neutral: Some(Start::Constant(1.0)),
         decays: true,
+        rate: RateGroup::T,
     },
 ];
 

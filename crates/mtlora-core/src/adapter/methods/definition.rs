@@ -43,6 +43,19 @@ pub struct Factor {
     pub neutral: Option<Start>,
     /// Whether weight decay applies to it.
     pub decays: bool,
+    /// Whose learning rate it has where LoRA+ tells them apart.
+    pub rate: RateGroup,
+}
+
+/// The groups of factors that LoRA+ (arXiv 2402.12354) trains with learning rates of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateGroup {
+    /// `A`, which has the learning rate itself.
+    A,
+    /// `B`, and factors with a value for each output.
+    B,
+    /// What `T` is made of.
+    T,
 }
 
 impl Factor {

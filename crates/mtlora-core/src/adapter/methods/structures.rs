@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
-use super::definition::{AdapterMethod, Factor, MethodDefinition};
+use super::definition::{AdapterMethod, Factor, MethodDefinition, RateGroup};
 use crate::adapter::factors::Factors;
 use crate::adapter::init::{Init, Start};
 
@@ -40,6 +40,7 @@ const A: Factor = Factor {
     },
     neutral: None,
     decays: true,
+    rate: RateGroup::A,
 };
 
 /// `B`, the up projection: `[out, rank]`.
@@ -54,6 +55,7 @@ const B: Factor = Factor {
     },
     neutral: None,
     decays: true,
+    rate: RateGroup::B,
 };
 
 /// `C` with `T = C`, `T = C Cᵀ` or `T = C D`: the identity makes `T` the identity.
@@ -69,6 +71,7 @@ const C: Factor = Factor {
     },
     neutral: Some(Start::Diagonal(1.0)),
     decays: true,
+    rate: RateGroup::T,
 };
 
 /// `D` with `T = C D`. With `C = 0` it may not be zero too, or nothing would train.

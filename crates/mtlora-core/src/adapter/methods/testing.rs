@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use nalgebra::DMatrix;
 
-use super::definition::{AdapterMethod, Factor, MethodDefinition};
+use super::definition::{AdapterMethod, Factor, MethodDefinition, RateGroup};
 use super::structures::Structure;
 use crate::adapter::action::{self, LinearInput, Update};
 use crate::adapter::factors::Factors;
@@ -24,6 +24,7 @@ static FACTORS: [Factor; 3] = {
         start: |_| Start::OutputNorms,
         neutral: None,
         decays: true,
+        rate: RateGroup::B,
     };
     [a, b, m]
 };

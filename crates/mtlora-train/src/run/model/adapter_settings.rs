@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use mtlora_core::{AdapterMethod, BaseDtype, Init, MtLoraConfig, Structure, Targets};
+use mtlora_core::{
+    AdaLora, AdapterMethod, BaseDtype, Init, MtLoraConfig, RateGroup, Structure, Targets,
+};
 use mtlora_models::{
     CheckpointLayout, DefaultTargets, ModelFamilies, TrainedFormat, fused_projections,
 };
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::run::error::RunError;
 use crate::run::model::method_name::MethodName;
 use crate::training::method::Method;
+use crate::training::optimizer::lora_plus::LoraPlus;
+use crate::training::options::TrainOptions;
 
 /// The trainable parameters of a run's model, and the settings of its adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +70,39 @@ impl Default for AdapterSettings {
 }
 
 impl AdapterSettings {
+    /// Checks that options of the training that depend on the adapter's method suit it.
+    ///
+    /// # Errors
+    /// When LoRA+ has learning rates for factors that the method does not have, or for which it has no meaning.
+    pub fn check_training(&self, options: &TrainOptions) -> Result<(), RunError> {
+        let Some(lora_plus) = options.lora_plus else {
+            return Ok(());
+        };
+        if self.method != MethodName::MtLora {
+            return Err(RunError::Settings(
+                "loraplus_lr_ratio and loraplus_lr_ratio_t are for the factors of an adapter: leave them out, or choose \
+                 method mtlora",
+            ));
+        }
+        if self.structure == AdapterMethod::from(AdaLora) {
+            return Err(RunError::Settings(
+                "LoRA+ is not for adalora, whose A and B start alike and play the same part: leave loraplus_lr_ratio and \
+                 loraplus_lr_ratio_t out",
+            ));
+        }
+        let has_t = self
+            .structure
+            .factors()
+            .iter()
+            .any(|factor| factor.rate == RateGroup::T);
+        if lora_plus.lr_ratio_t != LoraPlus::default().lr_ratio_t && !has_t {
+            return Err(RunError::Settings(
+                "loraplus_lr_ratio_t is for the factors of T, which this structure does not have: leave it out",
+            ));
+        }
+        Ok(())
+    }
+
     /// Converts the frozen weights of `model` to the precision of `base_dtype`.
     ///
     /// # Errors
@@ -139,5 +176,42 @@ impl AdapterSettings {
                 .with_modules_to_save(modules_to_save.collect())
                 .with_seed(seed),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn learning_rates_for_factors_that_do_not_train_are_refused() {
+        let options = |lr_ratio, lr_ratio_t| TrainOptions {
+            lora_plus: Some(LoraPlus {
+                lr_ratio,
+                lr_ratio_t,
+            }),
+            ..TrainOptions::default()
+        };
+        let settings = |structure: AdapterMethod| AdapterSettings {
+            structure,
+            ..AdapterSettings::default()
+        };
+        for structure in Structure::ALL {
+            let settings = settings(structure.into());
+            assert!(settings.check_training(&options(16.0, 1.0)).is_ok());
+            let with_t = settings.check_training(&options(1.0, 4.0));
+            assert_eq!(with_t.is_err(), structure == Structure::Lora);
+        }
+        let adalora = settings(AdaLora.into());
+        let error = adalora.check_training(&options(16.0, 1.0)).unwrap_err();
+        assert!(error.to_string().contains("adalora"), "{error}");
+        let full = AdapterSettings {
+            method: MethodName::Full,
+            ..AdapterSettings::default()
+        };
+        let error = full.check_training(&options(16.0, 1.0)).unwrap_err();
+        assert!(error.to_string().contains("loraplus_lr_ratio"), "{error}");
+        assert!(full.check_training(&TrainOptions::default()).is_ok());
     }
 }

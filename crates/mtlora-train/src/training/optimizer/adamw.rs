@@ -6,16 +6,13 @@ use burn::optim::{
 };
 use burn::tensor::kind::BridgeTensor;
 use burn::tensor::{Device, FloatDType, Tensor};
-use mtlora_core::{AdapterMethod, factor_path};
 
-/// The parameters without weight decay, by parts of their paths: biases, the weights of layer norms, and the factors
-/// that an adapter method declares to be without decay.
-fn undecayed() -> ParamGroup {
-    let factors = AdapterMethod::all().flat_map(|method| method.factors());
-    let factors = factors.filter(|factor| !factor.decays);
-    let factors = factors.map(|factor| factor_path("", factor.name));
-    let names = ["bias", "gamma", "beta"].map(String::from);
-    ParamGroup::from_any_predicates(names.into_iter().chain(factors).collect())
+use crate::training::optimizer::lora_plus::{LoraPlus, factors};
+use crate::training::options::TrainOptions;
+
+/// The vectors that are trained and have no weight decay, by parts of their paths: biases, and the weights of layer norms.
+fn vectors() -> ParamGroup {
+    ParamGroup::from_any_predicates(vec!["bias", "gamma", "beta"])
 }
 
 /// The constant that PyTorch adds to the norm of the gradients before dividing by it.
@@ -24,43 +21,64 @@ const NORM_EPSILON: f64 = 1e-6;
 /// AdamW (arXiv 1711.05101) with PyTorch's default betas and epsilon, and with the decay rule of the paper's code:
 /// biases and the parameters of layer norms have no weight decay.
 pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
-    adamw_of(0.999, 1e-8, weight_decay)
+    grouped(config(0.999, 1e-8, weight_decay), None, None)
+}
+
+/// [`adamw`] with the learning rates of LoRA+.
+pub fn lora_plus_adamw(weight_decay: f64, lora_plus: LoraPlus) -> ModuleOptimizer {
+    grouped(config(0.999, 1e-8, weight_decay), Some(lora_plus), None)
 }
 
 /// AdamW with the betas and the epsilon of RoBERTa's pre-training (arXiv 1907.11692, section 2.4), and with the same
 /// decay rule.
 pub(crate) fn pretraining_adamw(weight_decay: f64) -> ModuleOptimizer {
-    adamw_of(0.98, 1e-6, weight_decay)
+    grouped(config(0.98, 1e-6, weight_decay), None, None)
 }
 
-/// Like [`adamw`], but a stored state is read directly onto `device`. Burn would read it onto its default device
-/// first, which may be a GPU that this run does not use or that is not available.
-pub(crate) fn adamw_on(weight_decay: f64, device: &Device) -> ModuleOptimizer {
-    let config = config(0.999, 1e-8, weight_decay);
-    let on = |adamw: AdamW| OnDevice {
-        adamw,
-        device: device.clone().inner(),
+/// The optimizer of a training with these options. With a `device`, a stored state is read directly onto it. Burn would
+/// read it onto its default device first, which may be a GPU that this run does not use or that is not available.
+pub(crate) fn adamw_for(options: &TrainOptions, device: Option<&Device>) -> ModuleOptimizer {
+    let config = config(0.999, 1e-8, options.weight_decay);
+    grouped(config, options.lora_plus, device)
+}
+
+/// The optimizer with its groups: the later ones count where several match.
+fn grouped(
+    config: AdamWConfig,
+    lora_plus: Option<LoraPlus>,
+    device: Option<&Device>,
+) -> ModuleOptimizer {
+    let without_decay = config.clone().with_weight_decay(0.0);
+    let group = |decays: bool, ratio: f64| GroupOptimizer {
+        adamw: if decays { &config } else { &without_decay }.build(),
+        ratio,
+        device: device.map(|device| device.clone().inner()),
     };
-    config
+    let no_clipping = None::<GradientClipping>;
+    let of_vectors = lora_plus.map_or(1.0, LoraPlus::of_vectors);
+    let mut optimizer = config
         .init()
-        .with_group(
-            ParamGroup::all(),
-            on(config.build()),
-            None::<GradientClipping>,
-        )
-        .with_group(
-            undecayed(),
-            on(config.with_weight_decay(0.0).build()),
-            None::<GradientClipping>,
-        )
+        .with_group(ParamGroup::all(), group(true, 1.0), no_clipping.clone())
+        .with_group(vectors(), group(false, of_vectors), no_clipping.clone());
+    if let Some(undecayed) = factors(|factor| !factor.decays) {
+        optimizer = optimizer.with_group(undecayed, group(false, 1.0), no_clipping.clone());
+    }
+    for (factors, ratio, decays) in lora_plus.map_or_else(Vec::new, LoraPlus::groups) {
+        optimizer = optimizer.with_group(factors, group(decays, ratio), no_clipping.clone());
+    }
+    optimizer
 }
 
-struct OnDevice {
+/// The optimizer of a group of parameters.
+struct GroupOptimizer {
     adamw: AdamW,
-    device: Device,
+    /// Their learning rate divided by that of the training.
+    ratio: f64,
+    /// Where a stored state is read to; `None` for Burn's choice.
+    device: Option<Device>,
 }
 
-impl DynOptimizer for OnDevice {
+impl DynOptimizer for GroupOptimizer {
     fn step_dyn(
         &self,
         rank: usize,
@@ -69,7 +87,8 @@ impl DynOptimizer for OnDevice {
         grad: BridgeTensor,
         state: Option<DynState>,
     ) -> (BridgeTensor, Option<DynState>) {
-        self.adamw.step_dyn(rank, lr, tensor, grad, state)
+        self.adamw
+            .step_dyn(rank, lr * self.ratio, tensor, grad, state)
     }
 
     fn to_device_dyn(&self, state: DynState, device: &Device) -> DynState {
@@ -85,9 +104,10 @@ impl DynOptimizer for OnDevice {
         rank: usize,
         prefix: &str,
         src: &mut StateSource,
-        _default: &Device,
+        default: &Device,
     ) -> Option<DynState> {
-        self.adamw.state_unflatten(rank, prefix, src, &self.device)
+        let device = self.device.as_ref().unwrap_or(default);
+        self.adamw.state_unflatten(rank, prefix, src, device)
     }
 }
 
@@ -97,14 +117,6 @@ fn config(beta_2: f32, epsilon: f32, weight_decay: f64) -> AdamWConfig {
         .with_beta_2(beta_2)
         .with_epsilon(epsilon)
         .with_weight_decay(weight_decay as f32)
-}
-
-fn adamw_of(beta_2: f32, epsilon: f32, weight_decay: f64) -> ModuleOptimizer {
-    let config = config(beta_2, epsilon, weight_decay);
-    let without_decay = config.clone().with_weight_decay(0.0);
-    config
-        .init()
-        .with_group(undecayed(), without_decay.build(), None::<GradientClipping>)
 }
 
 /// Scales the gradients so that their total norm is at most `most`, as PyTorch's `clip_grad_norm_` does, and returns

@@ -131,7 +131,8 @@ mod tests {
     use mtlora_core::{load_state, state};
 
     use super::*;
-    use crate::training::optimizer::adamw::{adamw, adamw_on};
+    use crate::training::optimizer::adamw::{adamw, adamw_for};
+    use crate::training::options::TrainOptions;
 
     fn step(model: Linear, optimizer: &mut ModuleOptimizer, device: &Device) -> Linear {
         let x = Tensor::<2>::from_floats([[1.0, 2.0, 3.0, 4.0]], device);
@@ -160,7 +161,11 @@ mod tests {
         // A model in another process has other parameter ids but the same values.
         let other: Linear = LinearConfig::new(4, 6).init(&device);
         let other = load_state(other, all(&model)).unwrap();
-        let resumed = adamw_on(0.1, &device);
+        let options = TrainOptions {
+            weight_decay: 0.1,
+            ..TrainOptions::default()
+        };
+        let resumed = adamw_for(&options, Some(&device));
         let mut resumed = kept.clone().restore(resumed, &other).unwrap();
         assert_eq!(OptimizerState::of(&resumed).unwrap(), kept);
         let mut other = other;
