@@ -73,27 +73,60 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
     adapter.form.method.embedding(adapter.update(), base, ids)
 }
 
+/// The heads of attention, and which tokens a token sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionForm {
+    /// The query's heads.
+    pub heads: usize,
+    /// Whether a token sees no later one.
+    pub causal: bool,
+    /// How many of the last tokens a token sees, itself among them; all where it is absent. It has no effect where
+    /// attention is not `causal`.
+    pub window: Option<usize>,
+}
+
+impl AttentionForm {
+    /// A token sees its whole sequence.
+    pub fn full(heads: usize) -> Self {
+        Self {
+            heads,
+            causal: false,
+            window: None,
+        }
+    }
+
+    /// A token sees itself and those before it.
+    pub fn causal(heads: usize) -> Self {
+        Self {
+            causal: true,
+            ..Self::full(heads)
+        }
+    }
+}
+
 /// Scaled dot-product attention within each sequence of a packed batch:
-/// `softmax(Q Kᵀ / sqrt(head_dim)) V`, per head; with `causal`, no token sees a later one.
+/// `softmax(Q Kᵀ / sqrt(head_dim)) V`, per head, over the tokens that `form` lets a token see.
 ///
-/// `dropout` acts on the attention probabilities while training. `saved` says how query, key and value are
-/// kept for the backward pass; with [`ActivationDtype::Bf16`] the output may be rounded, too.
+/// Key and value may have fewer heads than the query, by whose number they divide: as many query heads as follow each other
+/// share one (grouped-query attention, arXiv 2305.13245). `dropout` acts on the attention probabilities while training.
+/// `saved` says how query, key and value are kept for the backward pass; with [`ActivationDtype::Bf16`] the output may be
+/// rounded, too.
 ///
 /// # Shapes
-/// - `query`, `key`, `value`: `[tokens, heads * head_dim]`
-/// - output: `[tokens, heads * head_dim]`
+/// - `query`, output: `[tokens, heads * head_dim]`
+/// - `key`, `value`: `[tokens, key-value heads * head_dim]`
 pub fn segment_attention(
     [query, key, value]: [Tensor<2>; 3],
     offsets: &SequenceOffsets,
-    heads: usize,
-    causal: bool,
+    form: AttentionForm,
     dropout: &Dropout,
     saved: ActivationDtype,
 ) -> Tensor<2> {
+    let heads = form.heads;
     let head_dim = query.dims()[1] / heads;
     let masked = masked(dropout, &query, heads * offsets.score_entries());
     let constants = constants(masked.drawn, offsets, &query.device());
-    let layout = layout(offsets, heads, head_dim, causal, masked.seeded, saved);
+    let layout = layout(offsets, form, head_dim, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::segment_attention(
         query.into_dispatch(),
         key.into_dispatch(),
@@ -120,7 +153,11 @@ pub fn fused_segment_attention(
     let head_dim = fused.dims()[1] / (3 * heads);
     let masked = masked(dropout, &fused, heads * offsets.score_entries());
     let constants = constants(masked.drawn, offsets, &fused.device());
-    let layout = layout(offsets, heads, head_dim, causal, masked.seeded, saved);
+    let form = AttentionForm {
+        causal,
+        ..AttentionForm::full(heads)
+    };
+    let layout = layout(offsets, form, head_dim, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::fused_segment_attention(
         fused.into_dispatch(),
         constants,
@@ -143,27 +180,33 @@ fn constants(
 
 fn layout(
     offsets: &SequenceOffsets,
-    heads: usize,
+    form: AttentionForm,
     head_dim: usize,
-    causal: bool,
     dropout: Option<SeededDropout>,
     saved: ActivationDtype,
 ) -> AttentionLayout {
+    let AttentionForm {
+        heads,
+        causal,
+        window,
+    } = form;
     AttentionLayout {
         offsets: offsets.on_host(),
         heads,
         scale: 1.0 / (head_dim as f64).sqrt(),
         causal,
+        window: window.filter(|_| causal),
         dropout,
         saved,
     }
 }
 
-/// Scaled dot-product attention of one new token a row over a key-value cache.
+/// Scaled dot-product attention of one new token a row over a key-value cache. Key and value may have fewer heads, as in
+/// [`segment_attention`].
 ///
 /// # Shapes
 /// - `query`, output: `[rows, heads * head_dim]`
-/// - `keys`, `values`: `[places, heads * head_dim]`
+/// - `keys`, `values`: `[places, key-value heads * head_dim]`
 pub fn cached_attention(
     query: Tensor<2>,
     [keys, values]: [Tensor<2>; 2],
@@ -203,6 +246,46 @@ pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64)
         gamma.into_dispatch(),
         beta.into_dispatch(),
         epsilon,
+    ))
+}
+
+/// Root mean square normalisation of each row (arXiv 1910.07467): `x / sqrt(mean(x²) + epsilon) * gamma`.
+///
+/// # Shapes
+/// - `x`, output: `[rows, width]`
+/// - `gamma`: `[width]`
+pub fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::rms_normalize_rows(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        epsilon,
+    ))
+}
+
+/// Rotary positions (arXiv 2104.09864): each head turned by the angles of its token. Coordinate `i` of a head goes with
+/// coordinate `i + half`, as in Hugging Face's models.
+///
+/// # Shapes
+/// - `x`, output: `[tokens, heads * 2 * half]`
+/// - `cos`, `sin`, which are constants: `[tokens, half]`
+pub fn rotate_heads(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::rotate_heads(
+        x.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+    ))
+}
+
+/// The element-wise part of a SwiGLU (arXiv 2002.05202): `gate * sigmoid(gate) * up`. `saved` says in which precision both
+/// are kept for the backward pass; the output does not depend on it.
+///
+/// # Shapes
+/// - `gate`, `up`, output: the same
+pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>, saved: ActivationDtype) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::swiglu(
+        gate.into_dispatch(),
+        up.into_dispatch(),
+        saved,
     ))
 }
 

@@ -118,8 +118,9 @@ pub use adapter::methods::structures::Structure;
 // Computing with adapted layers, and on batches without padding.
 pub use contexts::Contexts;
 pub use layers::{
-    adapted_embedding, adapted_linear, cached_attention, dropout, fused_segment_attention, gelu,
-    layer_norm, segment_attention, tied_cross_entropy, tied_logits,
+    AttentionForm, adapted_embedding, adapted_linear, cached_attention, dropout,
+    fused_segment_attention, gelu, layer_norm, rms_norm, rotate_heads, segment_attention, swiglu,
+    tied_cross_entropy, tied_logits,
 };
 pub use ops::{
     ActivationDtype, Capabilities, Gelu, IGNORE_INDEX, capabilities, cpu_multiplies_bf16, vecmath,

@@ -7,7 +7,8 @@ use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 use crate::ops::{ActivationDtype, Gelu, MtLoraBackend, SeededDropout, capabilities};
 use crate::{
-    IGNORE_INDEX, SequenceOffsets, gelu, layer_norm, segment_attention, tied_cross_entropy,
+    AttentionForm, IGNORE_INDEX, SequenceOffsets, gelu, layer_norm, segment_attention,
+    tied_cross_entropy,
 };
 
 /// What a device does wrongly.
@@ -274,7 +275,11 @@ fn attention(device: &Device, causal: bool) -> Result<(), SelfTestError> {
     let inputs = [&query, &key, &value].map(|matrix| matrix.on(device).require_grad());
     let none = DropoutConfig::new(0.0).init();
     let saved = ActivationDtype::F32;
-    let found = segment_attention(inputs.clone(), &offsets, HEADS, causal, &none, saved);
+    let form = AttentionForm {
+        causal,
+        ..AttentionForm::full(HEADS)
+    };
+    let found = segment_attention(inputs.clone(), &offsets, form, &none, saved);
     let gradients = (found.clone() * dy.on(device)).sum().backward();
     compare("attention", found.inner(), &outputs, PRODUCT)?;
     for (input, expected) in inputs.iter().zip([dq, dk, dv]) {

@@ -11,9 +11,9 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::relative_error;
 use mtlora_core::{
-    ActivationDtype, Adapter, Gelu, Init, MtLoraConfig, SequenceOffsets, State, Structure,
-    adapted_linear, capabilities, devices, fused_segment_attention, gelu, load_state,
-    segment_attention, state, tied_cross_entropy,
+    ActivationDtype, Adapter, AttentionForm, Gelu, Init, MtLoraConfig, SequenceOffsets, State,
+    Structure, adapted_linear, capabilities, devices, fused_segment_attention, gelu, load_state,
+    rms_norm, rotate_heads, segment_attention, state, swiglu, tied_cross_entropy,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -158,41 +158,57 @@ proptest! {
         }
     }
 
+    /// Also with heads of key and value that heads of the query share, and within a window.
     #[test]
     fn segment_attention_equals_each_sequence_alone(
         lengths in prop::collection::vec(1usize..6, 1..5),
-        heads in 1usize..4, head_dim in 1usize..5, causal: bool, seed: u64,
+        shared in 1usize..4, sharing in 1usize..4, head_dim in 1usize..5, causal: bool,
+        window in prop::option::of(1usize..5), seed: u64,
     ) {
         seed_values(seed);
         let offsets = SequenceOffsets::from_lengths(&lengths).unwrap();
         let device = cpu().autodiff();
-        let width = heads * head_dim;
-        let rows = || random::<2>([offsets.tokens(), width], &device);
-        let inputs = [rows(), rows(), rows()];
-        let g = rows();
+        let heads = shared * sharing;
+        let rows = |heads: usize| random::<2>([offsets.tokens(), heads * head_dim], &device);
+        let inputs = [rows(heads), rows(shared), rows(shared)];
+        let g = rows(heads);
         let none = DropoutConfig::new(0.0).init();
+        let window = window.filter(|_| causal);
+        let form = AttentionForm { heads, causal, window };
 
         let leaves = |inputs: &[Tensor<2>; 3]| inputs.clone().map(|t| t.detach().require_grad());
         let tracked = leaves(&inputs);
-        let y = segment_attention(tracked.clone(), &offsets, heads, causal, &none, ActivationDtype::F32);
+        let y = segment_attention(tracked.clone(), &offsets, form, &none, ActivationDtype::F32);
         let grads = (y.clone() * g.clone()).sum().backward();
 
         let alone = leaves(&inputs);
         let mut outputs = Vec::new();
         for (start, length) in offsets.starts().iter().zip(&lengths) {
             let rows = alone.clone().map(|t| {
+                let width = t.dims()[1];
                 t.slice([*start..start + length, 0..width])
-                    .reshape([*length, heads, head_dim])
+                    .reshape([*length, width / head_dim, head_dim])
                     .swap_dims(0, 1)
             });
+            // Heads that share a key and a value follow each other.
+            let repeated = |t: Tensor<3>| {
+                let apart = t.unsqueeze_dim::<4>(1).expand([shared, sharing, *length, head_dim]);
+                apart.reshape([heads, *length, head_dim])
+            };
             let [q, k, v] = rows;
+            let (k, v) = (repeated(k), repeated(v));
             let mut scores = q.matmul(k.transpose()).div_scalar((head_dim as f32).sqrt());
             if causal {
-                let mask = Tensor::<2>::ones([*length, *length], &device).triu(1).bool();
-                scores = scores.mask_fill(mask.unsqueeze::<3>().expand([heads, *length, *length]), f32::NEG_INFINITY);
+                let ones = Tensor::<2>::ones([*length, *length], &device);
+                let mut hidden = ones.clone().triu(1);
+                if let Some(window) = window {
+                    hidden = hidden + ones.tril(-(window as i64));
+                }
+                let hidden = hidden.bool().unsqueeze::<3>().expand([heads, *length, *length]);
+                scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
             }
             let out = softmax(scores, 2).matmul(v);
-            outputs.push(out.swap_dims(0, 1).reshape([*length, width]));
+            outputs.push(out.swap_dims(0, 1).reshape([*length, heads * head_dim]));
         }
         let expected = Tensor::cat(outputs, 0);
         let expected_grads = (expected.clone() * g).sum().backward();
@@ -207,6 +223,82 @@ proptest! {
                 prop_assert!(relative_error(&found, &wanted) < 1e-4);
             }
         }
+    }
+}
+
+/// The directional derivative of `f` at `inputs` along random directions, by autodiff and by a central difference in
+/// steps of 1e-2.
+fn derivatives<const N: usize>(
+    inputs: &[Tensor<2>; N],
+    f: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) -> (f32, f32) {
+    const STEP: f32 = 1e-2;
+    let device = cpu().autodiff();
+    let leaves = inputs.clone().map(|x| x.detach().require_grad());
+    let y = f(leaves.clone());
+    let weights = random::<2>(y.dims(), &device);
+    let along = inputs.each_ref().map(|x| random::<2>(x.dims(), &device));
+    let total = |y: Tensor<2>| (y * weights.clone()).sum();
+    let gradients = total(y).backward();
+    let mut analytic = 0.0;
+    for (leaf, along) in leaves.iter().zip(&along) {
+        let gradient = leaf.grad(&gradients).unwrap();
+        analytic += (gradient * along.clone().inner())
+            .sum()
+            .into_scalar::<f32>();
+    }
+    let at = |step: f32| {
+        let moved = std::array::from_fn(|i| inputs[i].clone() + along[i].clone().mul_scalar(step));
+        total(f(moved)).into_scalar::<f32>()
+    };
+    (analytic, (at(STEP) - at(-STEP)) / (2.0 * STEP))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn operations_of_decoders_match_finite_differences(
+        tokens in 1usize..5, heads in 1usize..3, half in 2usize..5, seed: u64,
+    ) {
+        seed_values(seed);
+        let device = cpu().autodiff();
+        let width = heads * 2 * half;
+        let rows = || random::<2>([tokens, width], &device);
+        let check = |what: &str, (analytic, difference): (f32, f32)| {
+            let size = analytic.abs().max(difference.abs()).max(1.0);
+            prop_assert!((analytic - difference).abs() < 2e-3 * size, "{what}: {analytic} and {difference}");
+            Ok(())
+        };
+        let gamma = random::<2>([1, width], &device);
+        let normed = derivatives(&[rows(), gamma], |[x, gamma]| rms_norm(x, gamma.flatten(0, 1), 0.1));
+        check("rms_norm", normed)?;
+        let gated = derivatives(&[rows(), rows()], |[gate, up]| swiglu(gate, up, ActivationDtype::F32));
+        check("swiglu", gated)?;
+        let angles = || random::<2>([tokens, half], &device);
+        let (cos, sin) = (angles(), angles());
+        let turned = derivatives(&[rows()], |[x]| rotate_heads(x, cos.clone(), sin.clone()));
+        check("rotate_heads", turned)?;
+    }
+}
+
+/// Angles of zero change nothing, a quarter turn swaps the halves of each head, and turning back gives what was turned.
+#[test]
+fn rotation_turns_the_halves_of_each_head() {
+    for named in devices() {
+        let device = named.device;
+        let x = Tensor::<2>::from_data([[1., 2., 3., 4., 5., 6., 7., 8.]], &device);
+        let (ones, zeros) = (
+            Tensor::<2>::ones([1, 2], &device),
+            Tensor::zeros([1, 2], &device),
+        );
+        let same = rotate_heads(x.clone(), ones.clone(), zeros.clone());
+        same.into_data().assert_eq(&x.clone().into_data(), true);
+        let quarter = rotate_heads(x.clone(), zeros.clone(), ones.clone());
+        let expected = TensorData::from([[-3f32, -4., 1., 2., -7., -8., 5., 6.]]);
+        quarter.clone().into_data().assert_eq(&expected, true);
+        let back = rotate_heads(quarter, zeros, ones.neg());
+        back.into_data().assert_eq(&x.into_data(), true);
     }
 }
 
@@ -317,7 +409,8 @@ fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
                 }
                 _ => {
                     let inputs = [part(0), part(1), part(2)];
-                    let y = segment_attention(inputs, &offsets, 2, true, &none, saved);
+                    let y =
+                        segment_attention(inputs, &offsets, AttentionForm::causal(2), &none, saved);
                     y * weight.clone()
                 }
             };
@@ -351,8 +444,7 @@ fn attention_dropout_keeps_the_expectation() {
         segment_attention(
             inputs.clone(),
             &offsets,
-            2,
-            false,
+            AttentionForm::full(2),
             &dropout,
             ActivationDtype::F32,
         )

@@ -13,7 +13,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::definitions::activation_dtype::restored;
-use super::definitions::{attention, cached, cross_entropy, dropout, gelu, linear, norm};
+use super::definitions::{
+    attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, swiglu,
+};
 use super::{
     ActivationDtype, AttentionConstants, AttentionLayout, Gelu, IGNORE_INDEX, MtLoraBackend,
     Optional, OptionalInt, SeededDropout, Weight, capabilities,
@@ -243,6 +245,9 @@ impl AttentionCase {
                 Dispatch::segment_attention_backward(query, key, value, constants, dy(), layout());
             [dq, dk, dv]
         })?;
+        if self.key.shape() != self.query.shape() {
+            return Ok(());
+        }
         // The same, side by side.
         let fused = Dispatch::float_cat(vec![inputs.query, inputs.key, inputs.value], 1);
         let constants = || self.constants(device);
@@ -253,29 +258,32 @@ impl AttentionCase {
     }
 }
 
-/// Random inputs for sequences of these lengths, without dropout.
+/// Random inputs for sequences of these lengths, without dropout: so many heads of key and value, each of which so many heads
+/// of the query share, of so many elements.
 fn attention_case(
     lengths: &[usize],
-    [heads, head_dim]: [usize; 2],
+    [shared, sharing, head_dim]: [usize; 3],
     causal: bool,
     saved: ActivationDtype,
     seed: u64,
 ) -> Result<AttentionCase, TestCaseError> {
     let offsets =
         SequenceOffsets::from_lengths(lengths).map_err(|e| TestCaseError::fail(e.to_string()))?;
-    let shape = [offsets.tokens(), heads * head_dim];
-    let packed = |offset: u64| random(shape, 2.0, seed ^ offset);
+    let heads = shared * sharing;
+    let packed =
+        |heads, offset: u64| random([offsets.tokens(), heads * head_dim], 2.0, seed ^ offset);
     Ok(AttentionCase {
-        query: packed(1),
-        key: packed(2),
-        value: packed(3),
-        dy: packed(5),
+        query: packed(heads, 1),
+        key: packed(shared, 2),
+        value: packed(shared, 3),
+        dy: packed(heads, 5),
         keep: None,
         layout: AttentionLayout {
             offsets,
             heads,
             scale: 0.3,
             causal,
+            window: None,
             dropout: None,
             saved,
         },
@@ -286,11 +294,13 @@ proptest! {
     #[test]
     fn attention_agrees(
         lengths in prop::collection::vec(1usize..40, 1..5),
-        heads in 1usize..4, head_dim in 1usize..20, causal: bool, dropout: bool, seeded: bool,
-        seed: u64,
+        shared in 1usize..4, sharing in 1usize..4, head_dim in 1usize..20, causal: bool,
+        window in prop::option::of(1usize..50), dropout: bool, seeded: bool, seed: u64,
     ) {
-        let mut case = attention_case(&lengths, [heads, head_dim], causal, ActivationDtype::F32, seed)?;
-        let entries = heads * case.layout.offsets.score_entries();
+        let heads = [shared, sharing, head_dim];
+        let mut case = attention_case(&lengths, heads, causal, ActivationDtype::F32, seed)?;
+        case.layout.window = window.filter(|_| causal);
+        let entries = case.layout.heads * case.layout.offsets.score_entries();
         case.keep = dropout.then(|| random([entries], 1.0, seed ^ 4));
         case.layout.dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
         for device in devices_for(seed) {
@@ -303,9 +313,11 @@ proptest! {
     #[test]
     fn attention_rounds_to_bfloat16_and_no_further(
         lengths in prop::collection::vec(1usize..40, 1..4),
-        heads in 1usize..3, head_dim in 1usize..20, causal: bool, seeded: bool, seed: u64,
+        heads in 1usize..3, sharing in 1usize..3, head_dim in 1usize..20, causal: bool, seeded: bool,
+        seed: u64,
     ) {
-        let mut case = attention_case(&lengths, [heads, head_dim], causal, ActivationDtype::Bf16, seed)?;
+        let heads = [heads, sharing, head_dim];
+        let mut case = attention_case(&lengths, heads, causal, ActivationDtype::Bf16, seed)?;
         case.layout.dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
         for device in devices_for(seed) {
             case.check(&device, |found, expected| within(found, expected, 0.02, 1.0))?;
@@ -315,10 +327,10 @@ proptest! {
     #[test]
     fn cached_attention_agrees(
         lengths in prop::collection::vec(1usize..30, 1..6),
-        heads in 1usize..4, head_dim in 1usize..20, seed: u64,
+        shared in 1usize..4, sharing in 1usize..4, head_dim in 1usize..20, seed: u64,
     ) {
         const SLOTS: usize = 40;
-        let width = heads * head_dim;
+        let heads = shared * sharing;
         let rows: Vec<Vec<u32>> = lengths
             .iter()
             .enumerate()
@@ -328,8 +340,9 @@ proptest! {
             })
             .collect();
         let contexts = Contexts::new(rows.iter().map(Vec::as_slice));
-        let query = random([rows.len(), width], 2.0, seed);
-        let (keys, values) = (random([SLOTS, width], 2.0, seed ^ 1), random([SLOTS, width], 1.0, seed ^ 2));
+        let query = random([rows.len(), heads * head_dim], 2.0, seed);
+        let cache = [SLOTS, shared * head_dim];
+        let (keys, values) = (random(cache, 2.0, seed ^ 1), random(cache, 1.0, seed ^ 2));
         let on = |device: &Device| [&query, &keys, &values].map(|data| put::<2>(data, device));
         for device in devices_for(seed) {
             let [query, keys, values] = on(&device);
@@ -415,6 +428,103 @@ proptest! {
             close(backward(put_rows(&dy, gaps, &device)), expected_dx())?;
             close(backward(shared), expected_dx())?;
             repeated(|| [backward(put_rows(&dy, gaps, &device))])?;
+        }
+    }
+
+    // Of two or three values nothing is left but the rounding of what cancels.
+    #[test]
+    fn rms_normalisation_agrees(rows in 1usize..40, width in 8usize..700, gaps: bool, seed: u64) {
+        let (x, dy) = (random([rows, width], 3.0, seed), random([rows, width], 1.0, seed ^ 1));
+        let gamma = random([width], 1.0, seed ^ 2);
+        let epsilon = 1e-5;
+        let cpu = reference();
+        let on = |device: &Device| (put_rows(&x, gaps, device), put::<1>(&gamma, device));
+        for device in devices_for(seed) {
+            let forward = || {
+                let (x, gamma) = on(&device);
+                Dispatch::rms_normalize_rows(x, gamma, epsilon)
+            };
+            let (x, gamma) = on(&cpu);
+            close(forward(), rms_norm::forward::<Dispatch>(x, gamma, epsilon))?;
+            repeated(|| [forward()])?;
+
+            let backward = |dy| {
+                let (x, gamma) = on(&device);
+                Dispatch::rms_normalize_rows_backward(x, gamma, dy, epsilon)
+            };
+            let expected = || {
+                let (x, gamma) = on(&cpu);
+                rms_norm::backward::<Dispatch>(x, gamma, put::<2>(&dy, &cpu), epsilon)
+            };
+            // Once with the gradient shared, once not.
+            let shared = put_rows(&dy, gaps, &device);
+            close(backward(shared.clone()), expected())?;
+            close(backward(put_rows(&dy, gaps, &device)), expected())?;
+            close(backward(shared), expected())?;
+        }
+    }
+
+    #[test]
+    fn rotation_agrees(
+        tokens in 1usize..60, heads in 1usize..5, half in 1usize..40, gaps: bool, seed: u64,
+    ) {
+        let x = random([tokens, heads * 2 * half], 2.0, seed);
+        let (cos, sin) = (random([tokens, half], 1.0, seed ^ 1), random([tokens, half], 1.0, seed ^ 2));
+        let angles = |device: &Device| (put::<2>(&cos, device), put::<2>(&sin, device));
+        let expected = || {
+            let (cos, sin) = angles(&reference());
+            rotary::forward::<Dispatch>(put::<2>(&x, &reference()), cos, sin)
+        };
+        for device in devices_for(seed) {
+            let forward = |x| {
+                let (cos, sin) = angles(&device);
+                Dispatch::rotate_heads(x, cos, sin)
+            };
+            // Once with the input shared, once not.
+            let shared = put_rows(&x, gaps, &device);
+            close(forward(shared.clone()), expected())?;
+            close(forward(put_rows(&x, gaps, &device)), expected())?;
+            close(forward(shared), expected())?;
+        }
+    }
+
+    #[test]
+    fn swiglu_agrees(rows in 1usize..40, width in 1usize..700, gaps: bool, seed: u64) {
+        let data = |size, offset| random([rows, width], size, seed ^ offset);
+        let (gate, up, dy) = (data(6.0, 1), data(2.0, 2), data(1.0, 3));
+        let cpu = reference();
+        let on = |device: &Device| [&gate, &up].map(|data| put_rows(data, gaps, device));
+        for device in devices_for(seed) {
+            let [gate, up] = on(&device);
+            let found = Dispatch::swiglu(gate, up, ActivationDtype::F32);
+            let [gate, up] = on(&cpu);
+            close_function(found, swiglu::forward::<Dispatch>(gate, up))?;
+
+            // Once with the gradient shared, once not.
+            let shared = put_rows(&dy, gaps, &device);
+            for dy_there in [shared.clone(), put_rows(&dy, gaps, &device), shared] {
+                let [gate, up] = on(&device);
+                let (d_gate, d_up) = Dispatch::swiglu_backward(gate, up, dy_there);
+                let [gate, up] = on(&cpu);
+                let expected = swiglu::backward::<Dispatch>(gate, up, put::<2>(&dy, &cpu));
+                for (found, expected) in [d_gate, d_up].into_iter().zip(expected) {
+                    close_function(found, expected)?;
+                }
+            }
+            // And with the inputs kept in bfloat16.
+            if [&device, &cpu].iter().all(|device| capabilities(device).stores_bf16) {
+                let [gate, up] = on(&device).map(Dispatch::rounded);
+                let (d_gate, d_up) = Dispatch::swiglu_backward(gate, up, put::<2>(&dy, &device));
+                let dy = put::<2>(&dy, &cpu);
+                let [gate, up] = on(&cpu).map(|kept| {
+                    let kept = Dispatch::float_cast(kept, DType::BF16.into());
+                    restored::<Dispatch>(kept, &dy)
+                });
+                let expected = swiglu::backward::<Dispatch>(gate, up, dy);
+                for (found, expected) in [d_gate, d_up].into_iter().zip(expected) {
+                    close_function(found, expected)?;
+                }
+            }
         }
     }
 

@@ -5,7 +5,9 @@ use burn::backend::{TensorMetadata, backend_extension};
 use burn::tensor::{DType, Slice};
 
 use super::definitions::activation_dtype::restored;
-use super::definitions::{attention, cached, cross_entropy, dropout, gelu, linear, norm};
+use super::definitions::{
+    attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, swiglu,
+};
 use super::{
     ActivationDtype, AttentionConstants, AttentionLayout, BackendCapabilities, Gelu, Optional,
     SeededDropout, Weight,
@@ -121,7 +123,8 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// one. The probabilities are multiplied with the masks of `constants` and of `layout`, where there are any.
     ///
     /// # Shapes
-    /// - `query`, `key`, `value`, output: `[tokens, heads * head_dim]`
+    /// - `query`, output: `[tokens, heads * head_dim]`
+    /// - `key`, `value`: `[tokens, key-value heads * head_dim]`
     #[fusion(default)]
     fn segment_attention(
         query: FloatTensor<Self>,
@@ -238,6 +241,69 @@ pub trait MtLoraBackend: BackendCapabilities {
         norm::backward::<Self>(x, gamma, dy, epsilon)
     }
 
+    /// Root mean square normalisation of each row.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[rows, width]`
+    /// - `gamma`: `[width]`
+    #[fusion(default)]
+    fn rms_normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        rms_norm::forward::<Self>(x, gamma, epsilon)
+    }
+
+    /// The gradient of [`rms_normalize_rows`](Self::rms_normalize_rows)'s `x`.
+    #[fusion(default)]
+    fn rms_normalize_rows_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        rms_norm::backward::<Self>(x, gamma, dy, epsilon)
+    }
+
+    /// Each head turned by the angles of its token, whose cosines and sines are given. The heads are `2 * half` wide.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[tokens, heads * 2 * half]`
+    /// - `cos`, `sin`: `[tokens, half]`
+    #[fusion(default)]
+    fn rotate_heads(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        rotary::forward::<Self>(x, cos, sin)
+    }
+
+    /// `gate * sigmoid(gate) * up`, element by element, of any shape. `saved` says how both are kept for the backward
+    /// pass; the output does not depend on it.
+    #[fusion(default)]
+    fn swiglu(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        saved: ActivationDtype,
+    ) -> FloatTensor<Self> {
+        let _ = saved;
+        swiglu::forward::<Self>(gate, up)
+    }
+
+    /// The gradients of [`swiglu`](Self::swiglu)'s `gate` and `up`, which may have been kept in bfloat16.
+    #[fusion(default)]
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [gate, up] = [gate, up].map(|kept| restored::<Self>(kept, &dy));
+        let [d_gate, d_up] = swiglu::backward::<Self>(gate, up, dy);
+        (d_gate, d_up)
+    }
+
     /// The sum over rows of the cross-entropy of `hidden Eᵀ` with the targets, with label
     /// smoothing. Rows with a negative target have no loss, here and in the two operations below. No more than a chunk of
     /// the logits is held at a time.
@@ -299,7 +365,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     ///
     /// # Shapes
     /// - `query`, output: `[rows, heads * head_dim]`
-    /// - `keys`, `values`: `[places, heads * head_dim]`
+    /// - `keys`, `values`: `[places, key-value heads * head_dim]`
     #[fusion(default)]
     fn cached_attention(
         query: FloatTensor<Self>,

@@ -39,7 +39,7 @@ pub struct CachedDecoder<'a> {
     taken: usize,
 }
 
-/// Keys and values of one layer: `[places, heads * head_width]` each.
+/// Keys and values of one layer: `[places, key_value_heads * head_width]` each.
 struct LayerCache {
     keys: Tensor<2>,
     values: Tensor<2>,

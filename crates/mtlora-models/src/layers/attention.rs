@@ -3,8 +3,8 @@
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 use mtlora_core::{
-    ActivationDtype, Contexts, SequenceOffsets, cached_attention, fused_segment_attention,
-    segment_attention,
+    ActivationDtype, AttentionForm, Contexts, SequenceOffsets, cached_attention,
+    fused_segment_attention, segment_attention,
 };
 
 /// How attention knows where a token stands.
@@ -28,13 +28,14 @@ pub enum ScoreBias {
 pub struct AttentionSpec {
     /// Heads of the query.
     pub heads: usize,
-    /// Heads of key and value. Fewer than `heads` are grouped-query attention, which is not computed yet.
+    /// Heads of key and value. With fewer than `heads`, by whose number they divide, as many heads of the query as follow
+    /// each other share one (grouped-query attention, arXiv 2305.13245).
     pub key_value_heads: usize,
     /// Width of one head.
     pub head_width: usize,
     /// Whether a token sees no later one.
     pub causal: bool,
-    /// How many tokens back a token sees, where that is limited. A window is not computed yet.
+    /// How many of the last tokens a token sees, itself among them, where that is limited. Only with `causal`.
     pub window: Option<usize>,
     /// How attention knows where a token stands.
     pub positions: PositionScheme,
@@ -53,21 +54,20 @@ pub enum AttentionError {
         /// Width of one head.
         head_width: usize,
     },
-    /// Several heads of the query would share one head of key and value.
+    /// The heads of the query cannot share those of key and value evenly.
     #[error(
-        "attention with {heads} heads and {key_value_heads} key-value heads is not supported: the two numbers must be \
-         equal; use a model without grouped-query attention"
+        "attention with {heads} heads and {key_value_heads} key-value heads: the second number must divide the first"
     )]
-    Grouped {
+    Uneven {
         /// Heads of the query.
         heads: usize,
         /// Heads of key and value.
         key_value_heads: usize,
     },
-    /// Attention that sees only the last tokens.
+    /// A window that no token fits in, or one of attention in which a token sees those after it.
     #[error(
-        "attention within a window of {window} tokens is not supported; use a model whose attention covers the whole \
-         sequence"
+        "attention within a window of {window} tokens is not supported: a window must have one token at least, and \
+         belongs to attention in which no token sees a later one"
     )]
     Window {
         /// The tokens that are seen.
@@ -107,26 +107,28 @@ impl AttentionSpec {
             heads,
             key_value_heads,
             head_width,
+            causal,
             window,
             ..
         } = self;
         if heads == 0 || head_width == 0 {
             return Err(AttentionError::Empty { heads, head_width });
         }
-        if key_value_heads != heads {
-            return Err(AttentionError::Grouped {
+        if key_value_heads == 0 || !heads.is_multiple_of(key_value_heads) {
+            return Err(AttentionError::Uneven {
                 heads,
                 key_value_heads,
             });
         }
-        if let Some(window) = window {
+        if let Some(window) = window.filter(|window| *window == 0 || !causal) {
             return Err(AttentionError::Window { window });
         }
         Ok(Attention { spec: self })
     }
 }
 
-/// Query, key and value of some tokens: each `[tokens, heads * head_width]`.
+/// Query, key and value of some tokens: the query is `[tokens, heads * head_width]`, key and value are
+/// `[tokens, key_value_heads * head_width]`.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -135,7 +137,7 @@ impl AttentionSpec {
 pub enum Projections {
     /// Query, key and value, from a linear map each.
     Separate([Tensor<2>; 3]),
-    /// Side by side, as one linear map makes them: `[tokens, 3 * heads * head_width]`.
+    /// Side by side, as one linear map makes them, with as many heads of each: `[tokens, 3 * heads * head_width]`.
     Fused(Tensor<2>),
 }
 
@@ -173,30 +175,44 @@ impl Attention {
         dropout: &Dropout,
         saved: ActivationDtype,
     ) -> Tensor<2> {
-        let AttentionSpec { heads, causal, .. } = self.spec;
+        let AttentionSpec {
+            heads,
+            causal,
+            window,
+            ..
+        } = self.spec;
+        let form = AttentionForm {
+            heads,
+            causal,
+            window,
+        };
         match projections {
-            Projections::Separate(parts) => {
-                segment_attention(parts, sequences, heads, causal, dropout, saved)
-            }
-            Projections::Fused(fused) => {
+            Projections::Fused(fused) if window.is_none() => {
                 fused_segment_attention(fused, sequences, heads, causal, dropout, saved)
+            }
+            projections => {
+                segment_attention(projections.separate(), sequences, form, dropout, saved)
             }
         }
     }
 
     /// The attention of one new token per row over a key-value cache. Each row attends to the positions of its
-    /// context.
+    /// context, or to the last of them that its window has.
     ///
     /// # Shapes
     /// - `query`, output: `[rows, heads * head_width]`
-    /// - keys and values: `[places, heads * head_width]`
+    /// - keys and values: `[places, key_value_heads * head_width]`
     pub fn over_cache(
         &self,
         query: Tensor<2>,
         keys_and_values: [Tensor<2>; 2],
         contexts: &Contexts,
     ) -> Tensor<2> {
-        cached_attention(query, keys_and_values, contexts, self.spec.heads)
+        let AttentionSpec { heads, window, .. } = self.spec;
+        match window {
+            Some(window) => cached_attention(query, keys_and_values, &contexts.last(window), heads),
+            None => cached_attention(query, keys_and_values, contexts, heads),
+        }
     }
 }
 
@@ -208,20 +224,28 @@ mod tests {
     fn what_is_not_computed_is_refused() {
         let spec = AttentionSpec::new(4, 8).causal();
         assert_eq!(spec.build(), Ok(Attention { spec }));
-        let grouped = AttentionSpec {
-            key_value_heads: 2,
+        let grouped = |key_value_heads| AttentionSpec {
+            key_value_heads,
             ..spec
         };
-        let error = AttentionError::Grouped {
-            heads: 4,
-            key_value_heads: 2,
-        };
-        assert_eq!(grouped.build(), Err(error));
-        let window = AttentionSpec {
-            window: Some(128),
+        assert!(grouped(2).build().is_ok());
+        for key_value_heads in [0, 3, 8] {
+            let error = AttentionError::Uneven {
+                heads: 4,
+                key_value_heads,
+            };
+            assert_eq!(grouped(key_value_heads).build(), Err(error));
+        }
+        let within = |window, causal| AttentionSpec {
+            window: Some(window),
+            causal,
             ..spec
         };
-        assert_eq!(window.build(), Err(AttentionError::Window { window: 128 }));
+        assert!(within(128, true).build().is_ok());
+        for (window, causal) in [(0, true), (128, false)] {
+            let error = AttentionError::Window { window };
+            assert_eq!(within(window, causal).build(), Err(error));
+        }
         let empty = AttentionError::Empty {
             heads: 0,
             head_width: 8,

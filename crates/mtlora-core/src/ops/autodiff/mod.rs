@@ -7,6 +7,9 @@ mod dropout;
 mod gelu;
 mod linear;
 mod norm;
+mod rms_norm;
+mod rotary;
+mod swiglu;
 mod tracked;
 
 use burn::backend::Autodiff;
@@ -82,6 +85,30 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
         epsilon: f64,
     ) -> FloatTensor<Self> {
         norm::track::<B, C>(x, gamma, beta, epsilon)
+    }
+
+    fn rms_normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        rms_norm::track::<B, C>(x, gamma, epsilon)
+    }
+
+    fn rotate_heads(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        rotary::track::<B, C>(x, cos, sin)
+    }
+
+    fn swiglu(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        saved: ActivationDtype,
+    ) -> FloatTensor<Self> {
+        swiglu::track::<B, C>(gate, up, saved)
     }
 
     fn tied_cross_entropy(

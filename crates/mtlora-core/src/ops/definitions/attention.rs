@@ -9,6 +9,9 @@
 //! ```
 //!
 //! The backward pass computes `P` again from `Q` and `K` rather than keep it.
+//!
+//! Key and value may have fewer heads than the query (grouped-query attention, arXiv 2305.13245): as many query heads as
+//! follow each other share one of theirs, and the gradients of these heads are added up.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, Scalar, TensorMetadata, get_or_init_device_settings};
@@ -59,12 +62,15 @@ pub struct AttentionConstants<B: Backend> {
 pub struct AttentionLayout {
     /// Where each sequence begins.
     pub offsets: SequenceOffsets,
-    /// Attention heads side by side in a row.
+    /// The query's heads, side by side in a row. Key and value have as many or fewer, of the same width: their row's width
+    /// says it ([`Self::key_value_heads`]).
     pub heads: usize,
     /// The scores' factor: usually `1 / sqrt(head_dim)`.
     pub scale: f64,
     /// Whether a token sees only itself and those before it.
     pub causal: bool,
+    /// How many of the last tokens a token sees, itself among them; all where it is absent. Only with `causal`.
+    pub window: Option<usize>,
     /// Dropout on the probabilities, whose mask has an entry for each score: sequence after sequence, and head after
     /// head in each.
     pub dropout: Option<SeededDropout>,
@@ -73,9 +79,18 @@ pub struct AttentionLayout {
     pub saved: ActivationDtype,
 }
 
+impl AttentionLayout {
+    /// How many heads key and value have, where rows of the query have `query` elements and theirs `key`.
+    pub(in crate::ops) fn key_value_heads(&self, query: usize, key: usize) -> usize {
+        let head_dim = query.checked_div(self.heads).unwrap_or(0);
+        key.checked_div(head_dim).unwrap_or(self.heads)
+    }
+}
+
 /// One run of sequences of equal length as rectangles `[count, heads, length, head_dim]`, and its probabilities.
 struct Block<B: Backend> {
     query: FloatTensor<B>,
+    /// Each head as often as heads of the query share it, as `value`'s.
     key: FloatTensor<B>,
     value: FloatTensor<B>,
     /// `P`: `[count, heads, length, length]`.
@@ -93,15 +108,18 @@ impl<B: MtLoraBackend> Block<B> {
         run: EqualLengthRun,
         entry: usize,
     ) -> Self {
-        let query = rectangle::<B>(&inputs.query, layout, run);
-        let key = rectangle::<B>(&inputs.key, layout, run);
-        let value = rectangle::<B>(&inputs.value, layout, run);
+        let heads = layout.heads;
+        let key_value_heads =
+            layout.key_value_heads(inputs.query.shape()[1], inputs.key.shape()[1]);
+        let query = rectangle::<B>(&inputs.query, heads, run);
+        let key = repeated::<B>(rectangle::<B>(&inputs.key, key_value_heads, run), heads);
+        let value = repeated::<B>(rectangle::<B>(&inputs.value, key_value_heads, run), heads);
         let mut scores = B::float_mul_scalar(
             B::float_matmul(query.clone(), B::float_transpose(key.clone())),
             Scalar::from(layout.scale),
         );
         if layout.causal {
-            scores = without_later::<B>(scores, run.length);
+            scores = without_unseen::<B>(scores, run.length, layout.window);
         }
         let shape = Shape::from([run.count, layout.heads, run.length, run.length]);
         let keep = inputs.keep.as_ref().map(|keep| {
@@ -140,7 +158,7 @@ impl<B: MtLoraBackend> Block<B> {
 /// Rows of `[tokens, heads * head_dim]` as `[count, heads, length, head_dim]`.
 fn rectangle<B: Backend>(
     packed: &FloatTensor<B>,
-    layout: &AttentionLayout,
+    heads: usize,
     run: EqualLengthRun,
 ) -> FloatTensor<B> {
     let [tokens, width] = [packed.shape()[0], packed.shape()[1]];
@@ -150,8 +168,34 @@ fn rectangle<B: Backend>(
         let slices = [Slice::from(run.start..run.end()), Slice::from(0..width)];
         B::float_slice(packed.clone(), &slices)
     };
-    let shape = [run.count, run.length, layout.heads, width / layout.heads];
+    let shape = [run.count, run.length, heads, width / heads];
     B::float_permute(B::float_reshape(rows, Shape::from(shape)), &[0, 2, 1, 3])
+}
+
+/// `[count, key-value heads, length, head_dim]` with each head as often as heads of the query share it: `[count, heads,
+/// length, head_dim]`.
+fn repeated<B: Backend>(rectangle: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
+    let shape = rectangle.shape();
+    let [count, own, length, head_dim] = [shape[0], shape[1], shape[2], shape[3]];
+    if own == heads {
+        return rectangle;
+    }
+    let apart = Shape::from([count, own, 1, length, head_dim]);
+    let repeated = Shape::from([count, own, heads / own, length, head_dim]);
+    let repeated = B::float_expand(B::float_reshape(rectangle, apart), repeated);
+    B::float_reshape(repeated, Shape::from([count, heads, length, head_dim]))
+}
+
+/// The way back for gradients: the sums over the heads that share one.
+fn summed<B: Backend>(gradients: FloatTensor<B>, own: usize) -> FloatTensor<B> {
+    let shape = gradients.shape();
+    let [count, heads, length, head_dim] = [shape[0], shape[1], shape[2], shape[3]];
+    if own == heads {
+        return gradients;
+    }
+    let apart = Shape::from([count, own, heads / own, length, head_dim]);
+    let sums = B::float_sum_dim(B::float_reshape(gradients, apart), 2);
+    B::float_reshape(sums, Shape::from([count, own, length, head_dim]))
 }
 
 /// The way back: `[count, heads, length, head_dim]` as rows of the batch.
@@ -164,9 +208,13 @@ fn rows<B: Backend>(rectangle: FloatTensor<B>) -> FloatTensor<B> {
     )
 }
 
-/// The scores, `[count, heads, length, length]`, with minus infinity where a column lies after its row. The mask is made on
-/// the device: nothing is uploaded.
-fn without_later<B: Backend>(scores: FloatTensor<B>, length: usize) -> FloatTensor<B> {
+/// The scores, `[count, heads, length, length]`, with minus infinity where a column lies after its row, or before the
+/// `window` columns that end with it. The masks are made on the device: nothing is uploaded.
+fn without_unseen<B: Backend>(
+    scores: FloatTensor<B>,
+    length: usize,
+    window: Option<usize>,
+) -> FloatTensor<B> {
     let device = scores.device();
     let dtypes = get_or_init_device_settings::<B>(&device);
     let places = B::int_arange(0..length as i64, &device, dtypes.int_dtype);
@@ -175,9 +223,19 @@ fn without_later<B: Backend>(scores: FloatTensor<B>, length: usize) -> FloatTens
         B::int_expand(places, Shape::from([1, 1, length, length]))
     };
     let (row, column) = (along([1, 1, length, 1]), along([1, 1, 1, length]));
-    let later = B::int_lower(row, column, dtypes.bool_dtype);
-    let later = B::bool_expand(later, scores.shape());
-    B::float_mask_fill(scores, later, Scalar::from(f32::NEG_INFINITY))
+    let without = |scores: FloatTensor<B>, hidden| {
+        let hidden = B::bool_expand(hidden, scores.shape());
+        B::float_mask_fill(scores, hidden, Scalar::from(f32::NEG_INFINITY))
+    };
+    let later = B::int_lower(row.clone(), column.clone(), dtypes.bool_dtype);
+    let scores = without(scores, later);
+    match window.filter(|window| *window < length) {
+        Some(window) => {
+            let ends = B::int_add_scalar(column, Scalar::from(window as i64 - 1));
+            without(scores, B::int_lower(ends, row, dtypes.bool_dtype))
+        }
+        None => scores,
+    }
 }
 
 fn join<B: Backend>(mut runs: Vec<FloatTensor<B>>) -> FloatTensor<B> {
@@ -217,6 +275,7 @@ pub(in crate::ops) fn backward<B: MtLoraBackend>(
     layout: &AttentionLayout,
 ) -> [FloatTensor<B>; 3] {
     let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(layout.scale));
+    let own = layout.key_value_heads(inputs.query.shape()[1], inputs.key.shape()[1]);
     let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
     for (run, block) in layout
         .offsets
@@ -224,9 +283,10 @@ pub(in crate::ops) fn backward<B: MtLoraBackend>(
         .into_iter()
         .zip(blocks::<B>(inputs, layout))
     {
-        let d_out = rectangle::<B>(&dy, layout, run);
+        let d_out = rectangle::<B>(&dy, layout.heads, run);
         let kept = B::float_transpose(block.kept());
-        dv.push(rows::<B>(B::float_matmul(kept, d_out.clone())));
+        let d_value = B::float_matmul(kept, d_out.clone());
+        dv.push(rows::<B>(summed::<B>(d_value, own)));
         let dp = B::float_matmul(d_out, B::float_transpose(block.value.clone()));
         let dp = block.times_keep(dp);
         let weighted = B::float_mul(block.probabilities.clone(), dp);
@@ -237,10 +297,8 @@ pub(in crate::ops) fn backward<B: MtLoraBackend>(
             B::float_mul(block.probabilities, row_sums),
         ));
         dq.push(rows::<B>(B::float_matmul(ds.clone(), block.key)));
-        dk.push(rows::<B>(B::float_matmul(
-            B::float_transpose(ds),
-            block.query,
-        )));
+        let d_key = B::float_matmul(B::float_transpose(ds), block.query);
+        dk.push(rows::<B>(summed::<B>(d_key, own)));
     }
     [dq, dk, dv].map(join::<B>)
 }

@@ -1,4 +1,5 @@
-//! Attention of one new token a row over a key-value cache.
+//! Attention of one new token a row over a key-value cache. Heads of the query that follow each other may share a head of
+//! key and value, as in [`super::attention`].
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};
@@ -6,7 +7,7 @@ use burn::tensor::{Shape, TensorData};
 
 use crate::Contexts;
 
-/// Places of the cache as `[rows, heads, longest, head_dim]`.
+/// Places of the cache as `[rows, key-value heads, longest, head_dim]`.
 fn gathered<B: Backend>(
     cache: FloatTensor<B>,
     places: &[i32],
@@ -39,10 +40,13 @@ pub(in crate::ops) fn forward<B: Backend>(
         mask.extend(std::iter::repeat_n(0f32, context.len()));
         mask.extend(std::iter::repeat_n(f32::NEG_INFINITY, padding));
     }
-    let sizes = [rows, longest, heads];
+    let head_dim = width / heads;
+    let own = keys.shape()[1] / head_dim;
+    let sizes = [rows, longest, own];
     let mask = TensorData::new(mask, [rows, 1, 1, longest]).convert_dtype(query.dtype());
     let mask = B::float_from_data(mask, &query.device());
-    let query = B::float_reshape(query, Shape::from([rows, heads, 1, width / heads]));
+    // The query heads that share a key head are the rows of its product.
+    let query = B::float_reshape(query, Shape::from([rows, own, heads / own, head_dim]));
     let scores = B::float_matmul(
         query,
         B::float_transpose(gathered::<B>(keys, &places, sizes)),

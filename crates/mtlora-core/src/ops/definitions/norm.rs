@@ -15,7 +15,7 @@ use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::Shape;
 
 /// `[width]` as a row that broadcasts over `[rows, width]`.
-fn row<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn row<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
     let width = vector.shape()[0];
     B::float_reshape(vector, Shape::from([1, width]))
 }

@@ -1,12 +1,15 @@
 //! Attention of one head of one sequence at a time, read from and written to the packed batch where it
-//! lies. No score matrix outlives its task; the backward pass computes the probabilities again.
+//! lies. No score matrix outlives its task; the backward pass computes the probabilities again. Where heads of the query
+//! share a head of key and value, one task has them all in the backward pass and adds up their gradients.
+
+use std::ops::Range;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::dropout::drop_elements;
+use super::elementwise::dropout::drop_elements;
 use super::instructions::vectorized;
 use super::matmul::{rounded_matmul, small_matmul};
 use super::reduce::{largest, sum_of};
@@ -30,6 +33,7 @@ struct Task {
     entry: usize,
 }
 
+/// The heads of the query in each sequence: those that share a head of key and value follow each other.
 fn tasks(layout: &AttentionLayout) -> Vec<Task> {
     let (mut tasks, mut entry) = (Vec::new(), 0);
     let lengths = layout.offsets.lengths();
@@ -84,8 +88,10 @@ struct PackedInputs<'a> {
     /// Elements of a row.
     width: usize,
     head_dim: usize,
+    /// How many heads of the query share a head of key and value.
+    sharing: usize,
     scale: f32,
-    causal: bool,
+    seen: Seen,
     saved: ActivationDtype,
 }
 
@@ -115,7 +121,7 @@ impl PackedInputs<'_> {
 
     /// The triangle under a causal mask, else none.
     fn if_causal(&self, triangle: Triangle) -> Triangle {
-        if self.causal {
+        if self.seen.causal {
             triangle
         } else {
             Triangle::None
@@ -125,17 +131,33 @@ impl PackedInputs<'_> {
     /// `P`, row-major, in `scores`.
     fn probabilities(&self, task: Task, scores: &mut [f32]) {
         let length = task.length;
-        let (query, key) = (self.query.view(task), self.key.view(task));
+        let (query, key) = (self.query.view(task), self.key.view(self.shared(task)));
         let out = ViewMut::new(scores, [length; 2]);
         let above = self.if_causal(Triangle::Product);
         self.product(out, query, key.t(), self.scale, above);
-        softmax_rows(scores, length, self.causal);
+        softmax_rows(scores, length, self.seen);
+    }
+
+    /// The head of key and value that a head of the query attends to.
+    fn shared(&self, task: Task) -> Task {
+        Task {
+            head: task.head / self.sharing,
+            ..task
+        }
     }
 }
 
 /// Memory of two score matrices, which a thread uses for one task after the other.
 #[derive(Default)]
 struct ScoreBuffers([Vec<f32>; 2]);
+
+/// What a thread uses for one task of the backward pass after the other: the score matrices, and a head's part of the
+/// gradient of a key or a value that several heads share.
+#[derive(Default)]
+struct BackwardBuffers {
+    scores: ScoreBuffers,
+    part: Vec<f32>,
+}
 
 impl ScoreBuffers {
     /// Both of `[length, length]`, with whatever they held last.
@@ -150,16 +172,30 @@ impl ScoreBuffers {
     }
 }
 
-/// How many columns a row of the scores sees.
-fn seen(row: usize, length: usize, causal: bool) -> usize {
-    if causal { row + 1 } else { length }
+/// Which columns a row of the scores sees.
+#[derive(Clone, Copy)]
+struct Seen {
+    causal: bool,
+    window: Option<usize>,
+}
+
+impl Seen {
+    /// The columns of one of `length` rows.
+    #[inline(always)]
+    fn columns(self, row: usize, length: usize) -> Range<usize> {
+        let end = if self.causal { row + 1 } else { length };
+        let start = self.window.map_or(0, |window| end.saturating_sub(window));
+        start..end
+    }
 }
 
 vectorized! {
     /// The rows of scores, `[length, length]`, become probabilities: zeros where nothing is seen.
-    fn softmax_rows(scores: &mut [f32], length: usize, causal: bool) {
+    fn softmax_rows(scores: &mut [f32], length: usize, seen: Seen) {
         for (index, row) in scores.chunks_exact_mut(length).enumerate() {
-            let (row, later) = row.split_at_mut(seen(index, length, causal));
+            let columns = seen.columns(index, length);
+            let (row, later) = row.split_at_mut(columns.end);
+            let (earlier, row) = row.split_at_mut(columns.start);
             let largest = largest(row);
             for x in row.iter_mut() {
                 *x = exp(*x - largest);
@@ -168,6 +204,7 @@ vectorized! {
             for x in row.iter_mut() {
                 *x *= inverse;
             }
+            earlier.fill(0.0);
             later.fill(0.0);
         }
     }
@@ -175,15 +212,18 @@ vectorized! {
 
 vectorized! {
     /// The gradients of probabilities `p` become those of the scores; both `[length, length]`.
-    fn softmax_gradients(d: &mut [f32], p: &[f32], length: usize, causal: bool) {
+    fn softmax_gradients(d: &mut [f32], p: &[f32], length: usize, seen: Seen) {
         let rows = d.chunks_exact_mut(length).zip(p.chunks_exact(length));
         for (index, (d, p)) in rows.enumerate() {
-            let (seen, later) = d.split_at_mut(seen(index, length, causal));
-            let p = &p[..seen.len()];
+            let columns = seen.columns(index, length);
+            let p = &p[columns.clone()];
+            let (d, later) = d.split_at_mut(columns.end);
+            let (earlier, seen) = d.split_at_mut(columns.start);
             let along = sum_of(seen, p, |d, p| d * p);
             for (d, p) in seen.iter_mut().zip(p) {
                 *d = p * (*d - along);
             }
+            earlier.fill(0.0);
             later.fill(0.0);
         }
     }
@@ -245,13 +285,20 @@ fn packed<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Packe
     let width = sides[1];
     let tokens = layout.offsets.tokens();
     let head_dim = width.checked_div(layout.heads).unwrap_or(0);
+    let shared = layout.key_value_heads(width, inputs.key.shape()[1]);
+    assert!(
+        shared > 0 && layout.heads.is_multiple_of(shared),
+        "{shared} heads of key and value for {} of the query",
+        layout.heads
+    );
     assert!(
         sides[0] == tokens && width == layout.heads * head_dim,
         "{sides:?} for {tokens} tokens and {} heads",
         layout.heads
     );
     for other in [&inputs.key, &inputs.value] {
-        assert_eq!(other.shape(), sides, "the shape of query, key and value");
+        let expected = Shape::from([tokens, shared * head_dim]);
+        assert_eq!(other.shape(), expected, "the shape of key and value");
     }
     PackedInputs {
         query: Sequences::new(&inputs.query, head_dim),
@@ -261,8 +308,12 @@ fn packed<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Packe
         dropout: layout.dropout,
         width,
         head_dim,
+        sharing: layout.heads / shared,
         scale: layout.scale as f32,
-        causal: layout.causal,
+        seen: Seen {
+            causal: layout.causal,
+            window: layout.window,
+        },
         saved: layout.saved,
     }
 }
@@ -294,23 +345,47 @@ pub(crate) fn segment_attention(
             let above = packed.if_causal(Triangle::AboveLeft);
             // SAFETY: this is the one call for this task.
             let out = unsafe { output.of(*task) };
-            packed.product(out, p, packed.value.view(*task), 1.0, above);
+            let value = packed.value.view(packed.shared(*task));
+            packed.product(out, p, value, 1.0, above);
         });
     // SAFETY: the tasks have all heads of all tokens, and each has written its part.
     unsafe { out.set_len(size) };
     tensor(out, shape)
 }
 
-/// Writes the gradients of one task's query, key and value.
+/// `factor a b` into `out`, or added to what the first of the heads that share `out` has written there.
+fn write_or_add(
+    packed: &PackedInputs<'_>,
+    mut out: ViewMut<'_>,
+    part: Option<&mut Vec<f32>>,
+    [a, b]: [View<'_>; 2],
+    factor: f32,
+    triangle: Triangle,
+) {
+    let Some(part) = part else {
+        return packed.product(out, a, b, factor, triangle);
+    };
+    let sides = out.sides();
+    part.clear();
+    part.resize(sides[0] * sides[1], 0.0);
+    packed.product(ViewMut::new(part, sides), a, b, factor, triangle);
+    // SAFETY: the first of the heads has written all of it.
+    unsafe { out.add(part) };
+}
+
+/// Writes the gradients of one task's query, key and value; those of key and value are added to what is there if the task
+/// `is_further`, not the first, of those that share them.
 fn backward_task(
     packed: &PackedInputs<'_>,
     dy: Sequences<'_>,
     task: Task,
-    scores: &mut ScoreBuffers,
+    is_further: bool,
+    BackwardBuffers { scores, part }: &mut BackwardBuffers,
     [dq, dk, dv]: [ViewMut<'_>; 3],
 ) {
     let length = task.length;
     let [p, d] = scores.of(length);
+    let mut part = is_further.then_some(part);
     packed.probabilities(task, p);
     let d_out = dy.view(task);
     let kept: &[f32] = if packed.drops() {
@@ -323,10 +398,17 @@ fn backward_task(
     // The transposes of what has zeros above the diagonal have them below it.
     let below = packed.if_causal(Triangle::BelowLeft);
     let kept = View::new(kept, [length; 2], length);
-    packed.product(dv, kept.t(), d_out, 1.0, below);
+    write_or_add(
+        packed,
+        dv,
+        part.as_deref_mut(),
+        [kept.t(), d_out],
+        1.0,
+        below,
+    );
     // From here on dP, then dS.
     let out = ViewMut::new(d, [length; 2]);
-    let value = packed.value.view(task);
+    let value = packed.value.view(packed.shared(task));
     packed.product(
         out,
         d_out,
@@ -335,12 +417,15 @@ fn backward_task(
         packed.if_causal(Triangle::Product),
     );
     packed.drop(task, d);
-    softmax_gradients(d, p, length, packed.causal);
+    softmax_gradients(d, p, length, packed.seen);
     let ds = View::new(d, [length; 2], length);
-    let (query, key) = (packed.query.view(task), packed.key.view(task));
+    let (query, key) = (
+        packed.query.view(task),
+        packed.key.view(packed.shared(task)),
+    );
     let above = packed.if_causal(Triangle::AboveLeft);
     packed.product(dq, ds, key, packed.scale, above);
-    packed.product(dk, ds.t(), query, packed.scale, below);
+    write_or_add(packed, dk, part, [ds.t(), query], packed.scale, below);
 }
 
 /// Writes the gradients of the queries, of the keys and of the values, which have columns of their own.
@@ -351,18 +436,24 @@ fn backward(
     outputs: [(&Place<'_>, usize); 3],
 ) {
     let dy = Sequences::new(dy, packed.head_dim);
-    let outputs = outputs.map(|(place, first)| Output {
+    let [queries, keys, values] = outputs.map(|(place, first)| Output {
         place,
         first,
         head_dim: packed.head_dim,
     });
-    tasks(layout)
-        .par_iter()
-        .for_each_init(ScoreBuffers::default, |scores, task| {
-            // SAFETY: this is the one call for this task, and the outputs have columns of their own.
-            let gradients = outputs.map(|output| unsafe { output.of(*task) });
-            backward_task(packed, dy, *task, scores, gradients);
-        });
+    tasks(layout).par_chunks(packed.sharing).for_each_init(
+        BackwardBuffers::default,
+        |buffers, sharing| {
+            for (index, task) in sharing.iter().enumerate() {
+                let shared = packed.shared(*task);
+                // SAFETY: this is the one call for this task, and the outputs have columns of their own.
+                let dq = unsafe { queries.of(*task) };
+                // SAFETY: the tasks that share this head are all here, and have its views one after the other.
+                let [dk, dv] = [keys, values].map(|output| unsafe { output.of(shared) });
+                backward_task(packed, dy, *task, index > 0, buffers, [dq, dk, dv]);
+            }
+        },
+    );
 }
 
 /// [`crate::ops::MtLoraBackend::segment_attention_backward`].
@@ -373,23 +464,33 @@ pub(crate) fn segment_attention_backward(
 ) -> [FlexTensor; 3] {
     let (inputs, dy) = (prepared(inputs), with_whole_rows(dy));
     let packed = packed(&inputs, layout);
-    let shape = inputs.query.shape();
-    let size = shape.num_elements();
-    let mut gradients: [Vec<f32>; 3] = std::array::from_fn(|_| Vec::with_capacity(size));
-    let places = gradients
-        .each_mut()
-        .map(|memory| Place::new(&mut memory.spare_capacity_mut()[..size], packed.width));
+    let (query, key) = (inputs.query.shape(), inputs.key.shape());
+    let memory = |shape: &Shape| Vec::with_capacity(shape.num_elements());
+    let (mut dq, mut dk, mut dv) = (memory(&query), memory(&key), memory(&key));
+    let places = [
+        place(&mut dq, &query),
+        place(&mut dk, &key),
+        place(&mut dv, &key),
+    ];
     backward(
         &packed,
         &dy,
         layout,
         places.each_ref().map(|place| (place, 0)),
     );
-    gradients.map(|mut gradient| {
+    [(dq, query), (dk, key.clone()), (dv, key)].map(|(mut gradient, shape)| {
         // SAFETY: the tasks have all heads of all tokens, and each has written its part.
-        unsafe { gradient.set_len(size) };
-        tensor(gradient, shape.clone())
+        unsafe { gradient.set_len(shape.num_elements()) };
+        tensor(gradient, shape)
     })
+}
+
+/// The memory of a gradient with room for this shape.
+fn place<'a>(memory: &'a mut Vec<f32>, shape: &Shape) -> Place<'a> {
+    Place::new(
+        &mut memory.spare_capacity_mut()[..shape.num_elements()],
+        shape[1],
+    )
 }
 
 /// [`crate::ops::MtLoraBackend::fused_segment_attention_backward`].
@@ -429,6 +530,7 @@ mod tests {
                 heads: 2,
                 scale: 1.0,
                 causal: true,
+                window: None,
                 dropout: None,
                 saved,
             };

@@ -67,8 +67,11 @@ pub(crate) fn cached_attention(
 ) -> FlexTensor {
     let (query, keys, cached) = (contiguous(query), contiguous(keys), contiguous(cached));
     let shape = query.shape();
-    let width = shape[1];
-    let head_dim = (width / heads).max(1);
+    let head_dim = (shape[1] / heads).max(1);
+    let width = keys.shape()[1];
+    assert_eq!(cached.shape()[1], width, "the width of keys and values");
+    // How many heads of the query share a head of key and value.
+    let sharing = (heads * head_dim / width.max(1)).max(1);
     let caches = [values(&keys), values(&cached)];
     let mut out = vec![0.0; values(&query).len()];
     out.par_chunks_mut(head_dim)
@@ -76,7 +79,7 @@ pub(crate) fn cached_attention(
         .enumerate()
         .for_each_init(Vec::new, |scores, (index, (out, query))| {
             let context = contexts.row(index / heads);
-            let from = index % heads * head_dim;
+            let from = index % heads / sharing * head_dim;
             let [keys, values] = caches.map(|cache| Head { cache, width, from });
             attend(out, query, keys, values, context, scale, scores);
         });

@@ -11,14 +11,14 @@ mod attention;
 mod avx512;
 mod cached;
 mod cross_entropy;
-mod dropout;
-mod gelu;
+mod elementwise;
 pub(super) mod instructions;
 mod linear;
 mod made;
 mod matmul;
 mod norm;
 mod reduce;
+mod rms_norm;
 mod triangle;
 mod view;
 
@@ -28,6 +28,7 @@ use burn::backend::tensor::{Device, FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
+use elementwise::{dropout, gelu, rotary, swiglu};
 use made::{made, mapped};
 
 use super::definitions;
@@ -240,6 +241,69 @@ impl MtLoraBackend for Flex {
             norm::normalize_rows_backward(x, gamma, dy, epsilon as f32)
         } else {
             definitions::norm::backward::<Self>(x, gamma, dy, epsilon)
+        }
+    }
+
+    fn rms_normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &gamma]) {
+            rms_norm::rms_normalize_rows(x, gamma, epsilon as f32)
+        } else {
+            definitions::rms_norm::forward::<Self>(x, gamma, epsilon)
+        }
+    }
+
+    fn rms_normalize_rows_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &gamma, &dy]) {
+            rms_norm::rms_normalize_rows_backward(x, gamma, dy, epsilon as f32)
+        } else {
+            definitions::rms_norm::backward::<Self>(x, gamma, dy, epsilon)
+        }
+    }
+
+    fn rotate_heads(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &cos, &sin]) {
+            rotary::rotate_heads(x, cos, sin)
+        } else {
+            definitions::rotary::forward::<Self>(x, cos, sin)
+        }
+    }
+
+    fn swiglu(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        _: ActivationDtype,
+    ) -> FloatTensor<Self> {
+        if suits(&[&gate, &up]) {
+            swiglu::swiglu(gate, up)
+        } else {
+            definitions::swiglu::forward::<Self>(gate, up)
+        }
+    }
+
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [gate, up] = [gate, up].map(|kept| activation_dtype::restored(kept, &dy));
+        if suits(&[&gate, &up, &dy]) {
+            swiglu::swiglu_backward(gate, up, dy)
+        } else {
+            let [d_gate, d_up] = definitions::swiglu::backward::<Self>(gate, up, dy);
+            (d_gate, d_up)
         }
     }
 

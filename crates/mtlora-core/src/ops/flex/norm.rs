@@ -86,6 +86,6 @@ pub(crate) fn normalize_rows_backward(
 }
 
 /// Elements of the whole rows that one task works on.
-fn rows(width: usize) -> usize {
+pub(super) fn rows(width: usize) -> usize {
     (CHUNK / width).max(1) * width
 }

@@ -124,6 +124,27 @@ impl<'a> ViewMut<'a> {
         self.first
     }
 
+    /// Adds values, row after row, to its elements.
+    ///
+    /// # Safety
+    /// Every element has been written.
+    ///
+    /// # Panics
+    /// When there is not one value for each element.
+    pub(super) unsafe fn add(&mut self, values: &[f32]) {
+        let [rows, columns] = self.sides;
+        assert_eq!(values.len(), rows * columns);
+        for (row, values) in values.chunks(columns.max(1)).enumerate() {
+            // SAFETY: the matrix has this row, whose elements the view alone has, and they have been written.
+            let own = unsafe {
+                std::slice::from_raw_parts_mut(self.first.wrapping_add(row * self.stride), columns)
+            };
+            for (own, value) in own.iter_mut().zip(values) {
+                *own += value;
+            }
+        }
+    }
+
     /// Some of its rows and columns, for as long as it itself is not used.
     ///
     /// # Panics

@@ -3,11 +3,11 @@ use burn::backend::{DType, TensorMetadata};
 use burn::tensor::bf16;
 use rayon::prelude::*;
 
-use super::activation_dtype::dense;
-use super::instructions::vectorized;
-use super::{CHUNK, contiguous, exclusive, mapped, tensor, values};
 use crate::ops::Gelu;
 use crate::ops::definitions::gelu::{TANH_CUBIC, TANH_SCALE};
+use crate::ops::flex::activation_dtype::dense;
+use crate::ops::flex::instructions::vectorized;
+use crate::ops::flex::{CHUNK, contiguous, exclusive, mapped, tensor, values};
 use crate::ops::vecmath::{normal, sigmoid};
 
 /// `2 u`, and its derivative.

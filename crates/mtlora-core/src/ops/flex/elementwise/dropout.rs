@@ -2,9 +2,9 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::instructions::vectorized;
-use super::{CHUNK, contiguous, exclusive, made, tensor, values};
 use crate::ops::SeededDropout;
+use crate::ops::flex::instructions::vectorized;
+use crate::ops::flex::{CHUNK, contiguous, exclusive, made, tensor, values};
 
 /// Elements whose mask is held at a time.
 const HELD: usize = 256;
@@ -30,7 +30,7 @@ pub(crate) fn seeded_dropout(x: FlexTensor, dropout: SeededDropout) -> FlexTenso
 
 vectorized! {
     /// `x * mask`, `x` beginning at the place `first`.
-    pub(super) fn drop_elements(x: &mut [f32], first: usize, dropout: SeededDropout) {
+    pub(in crate::ops::flex) fn drop_elements(x: &mut [f32], first: usize, dropout: SeededDropout) {
         let mut mask = [0.0; HELD];
         for (held, x) in x.chunks_mut(HELD).enumerate() {
             let mask = &mut mask[..x.len()];

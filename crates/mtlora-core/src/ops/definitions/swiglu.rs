@@ -1,0 +1,33 @@
+//! A swish-gated linear unit's element-wise part (arXiv 2002.05202): `y = gate * sigmoid(gate) * up`. With
+//! `s = sigmoid(gate)`:
+//!
+//! ```text
+//! dgate = dy * up * s (1 + gate (1 - s))     dup = dy * gate * s
+//! ```
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Scalar};
+
+pub(in crate::ops) fn forward<B: Backend>(
+    gate: FloatTensor<B>,
+    up: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let open = B::sigmoid(gate.clone());
+    B::float_mul(B::float_mul(gate, open), up)
+}
+
+/// The gradients of `gate` and `up`.
+pub(in crate::ops) fn backward<B: Backend>(
+    gate: FloatTensor<B>,
+    up: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> [FloatTensor<B>; 2] {
+    let open = B::sigmoid(gate.clone());
+    let silu = B::float_mul(gate.clone(), open.clone());
+    let d_up = B::float_mul(dy.clone(), silu.clone());
+    // s + gate s (1 - s)
+    let closed = B::float_add_scalar(B::float_neg(open.clone()), Scalar::from(1.0));
+    let slope = B::float_add(open, B::float_mul(silu, closed));
+    let d_gate = B::float_mul(B::float_mul(dy, up), slope);
+    [d_gate, d_up]
+}

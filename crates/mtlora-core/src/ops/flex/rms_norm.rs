@@ -1,0 +1,78 @@
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::instructions::vectorized;
+use super::norm::rows;
+use super::reduce::sum_of;
+use super::{contiguous, exclusive, made, tensor, values};
+
+/// `1 / sqrt(mean(x²) + epsilon)`.
+#[inline(always)]
+fn inverse_size(x: &[f32], epsilon: f32) -> f32 {
+    let square = sum_of(x, x, |x, _| x * x) / x.len() as f32;
+    1.0 / (square + epsilon).sqrt()
+}
+
+vectorized! {
+    /// `y` of whole rows.
+    fn forward_rows(y: &mut [f32], x: &[f32], gamma: &[f32], epsilon: f32) {
+        let width = gamma.len().max(1);
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let inverse = inverse_size(x, epsilon);
+            for ((y, x), gamma) in y.iter_mut().zip(x).zip(gamma) {
+                *y = x * inverse * gamma;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// `dy` of whole rows becomes `dx`.
+    fn backward_rows(dy: &mut [f32], x: &[f32], gamma: &[f32], epsilon: f32) {
+        let width = gamma.len().max(1);
+        for (dy, x) in dy.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let inverse = inverse_size(x, epsilon);
+            for (dy, gamma) in dy.iter_mut().zip(gamma) {
+                *dy *= gamma;
+            }
+            let along = sum_of(dy, x, |g, x| g * x * inverse) / width as f32;
+            for (dy, x) in dy.iter_mut().zip(x) {
+                *dy = (*dy - x * inverse * along) * inverse;
+            }
+        }
+    }
+}
+
+/// `y` of [`crate::ops::MtLoraBackend::rms_normalize_rows`].
+pub(crate) fn rms_normalize_rows(x: FlexTensor, gamma: FlexTensor, epsilon: f32) -> FlexTensor {
+    let (x, gamma) = (contiguous(x), contiguous(gamma));
+    let (x_values, gamma) = (values(&x), values(&gamma));
+    assert_eq!(x.shape()[1], gamma.len(), "the width of x and gamma");
+    let chunk = rows(gamma.len().max(1));
+    let y = made(x_values.len(), chunk, |index, y| {
+        let x = &x_values[index * chunk..][..y.len()];
+        forward_rows(y, x, gamma, epsilon);
+    });
+    tensor(y, x.shape())
+}
+
+/// `dx` of [`crate::ops::MtLoraBackend::rms_normalize_rows_backward`], in the gradient's own memory if no other tensor
+/// shares it.
+pub(crate) fn rms_normalize_rows_backward(
+    x: FlexTensor,
+    gamma: FlexTensor,
+    dy: FlexTensor,
+    epsilon: f32,
+) -> FlexTensor {
+    let (x, gamma, mut dx) = (contiguous(x), contiguous(gamma), exclusive(dy));
+    assert_eq!(x.shape(), dx.shape(), "the shape of x and its gradient");
+    let (x, gamma) = (values(&x), values(&gamma));
+    assert_eq!(dx.shape()[1], gamma.len(), "the width of x and gamma");
+    let chunk = rows(gamma.len().max(1));
+    dx.storage_mut::<f32>()
+        .par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .for_each(|(dx, x)| backward_rows(dx, x, gamma, epsilon));
+    dx
+}
