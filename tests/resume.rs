@@ -315,6 +315,19 @@ fn a_killed_run_with_lora_plus_resumes_to_the_same_bytes() {
 }
 
 #[test]
+fn a_killed_run_with_adalora_resumes_to_the_same_bytes() {
+    let mut setup = Setup::classification_of("adalora");
+    // 18 steps: the ranks are pruned in the middle, and stay as they are in the last five.
+    for (name, value) in [("--init-r", "4"), ("--target-r", "2")] {
+        setup.flag(name, value);
+    }
+    for (name, value) in [("--tinit", "2"), ("--tfinal", "5"), ("--delta-t", "2")] {
+        setup.flag(name, value);
+    }
+    killed(&setup, 5, 4);
+}
+
+#[test]
 fn a_killed_data_to_text_run_resumes_to_the_same_bytes() {
     killed(&Setup::generation(), 4, 2);
 }

@@ -20,7 +20,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 warnings.filterwarnings("ignore")
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -141,6 +141,7 @@ def theirs(name):
                 r=2, target_modules=["c_attn", "c_proj"], layers_to_transform=[1], layers_pattern="h"
             ),
             "embeddings": dict(r=2, target_modules=["wpe", "c_attn"], fan_in_fan_out=True),
+            "adalora": dict(init_r=3, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True, total_step=10),
         }
         return {key: dict(task_type="CAUSAL_LM", **case) for key, case in cases.items()}
     cases = {
@@ -162,14 +163,29 @@ def theirs(name):
         ),
         "embeddings": dict(r=2, target_modules=["word_embeddings", "position_embeddings"]),
         "lookahead": dict(r=2, target_modules=r"^(?!.*layer\.1\.).*(query|value)$"),
+        "adalora": dict(init_r=4, target_r=2, lora_alpha=5, target_modules=["query", "value"], total_step=10),
     }
     return {key: dict(task_type="SEQ_CLS", **case) for key, case in cases.items()}
+
+
+def prune(peft):
+    """Prunes an AdaLoRA adapter: of the first module nothing is left, of the last one everything."""
+    values = {name: value for name, value in peft.base_model.model.named_parameters() if ".lora_E." in name}
+    pattern = {}
+    for number, (name, value) in enumerate(values.items()):
+        kept = [0 < number and (number == len(values) - 1 or (row + number) % 3 != 0) for row in range(len(value))]
+        value.data[~torch.tensor(kept)] = 0
+        pattern[name] = kept
+    peft.peft_config["default"].rank_pattern = pattern
 
 
 def make_theirs(model, case, settings, out, seed):
     """Saves an adapter that PEFT makes for a model, and returns the model with it."""
     torch.manual_seed(seed)
-    peft = randomised(get_peft_model(base(model), LoraConfig(**settings)), seed)
+    kind = AdaLoraConfig if "init_r" in settings else LoraConfig
+    peft = randomised(get_peft_model(base(model), kind(**settings)), seed)
+    if kind is AdaLoraConfig:
+        prune(peft)
     peft.save_pretrained(out)
     # The file must not have a path of this machine.
     path = out / "adapter_config.json"
@@ -419,7 +435,9 @@ def check_theirs(folder, models, table, pairs):
                 check(f"{name} {case} predict", program_logits(*source), wanted)
                 mtlora("eval", *source, *task)
             run = folder / f"theirs-run-{name}-{case}"
-            mtlora("import", "--adapter", adapter, "--model", model, "--out", run, *task, "--structure", "shim")
+            # Plain LoRA can be continued in any structure.
+            structure = [] if case == "adalora" else ["--structure", "shim"]
+            mtlora("import", "--adapter", adapter, "--model", model, "--out", run, *task, *structure)
             out = folder / f"theirs-export-{name}-{case}"
             mtlora("export", "--run", run, "--out", out)
             check(f"{name} {case} import, export", logits(with_peft(model, out), inputs), wanted)

@@ -111,7 +111,9 @@ pub use adapter::action::{LinearInput, Update};
 pub use adapter::hooks::{
     Adapters, FactorChanges, HookError, TrainingHooks, change_factors, check_hooks, factor_path,
 };
-pub use adapter::methods::adalora::{AdaLora, AdaLoraHooks, AdaLoraSchedule};
+pub use adapter::methods::adalora::AdaLora;
+pub use adapter::methods::adalora::hooks::AdaLoraHooks;
+pub use adapter::methods::adalora::schedule::{AdaLoraSchedule, FinalPhase};
 pub use adapter::methods::definition::{AdapterMethod, Factor, MethodDefinition, RateGroup, Sizes};
 pub use adapter::methods::structures::Structure;
 

@@ -43,6 +43,7 @@ fn schedule(reference: &Reference) -> AdaLoraSchedule {
         sensitivity_decay: reference.setting("beta1"),
         uncertainty_decay: reference.setting("beta2"),
         penalty: reference.setting("orth_reg_weight"),
+        ..AdaLoraSchedule::default()
     }
 }
 
@@ -87,7 +88,8 @@ fn optimizer(reference: &Reference) -> ModuleOptimizer {
         .init()
 }
 
-/// Makes one step; also returns its loss.
+/// Makes one step, counted from 1; also returns its loss. The recording counted its steps from 1 where the hooks, like
+/// PEFT's own examples, count from 0: what it did after its step 1 is what the hooks do after their second step.
 fn step(
     net: Net,
     step: usize,
@@ -101,9 +103,9 @@ fn step(
     let loss = (net.forward(x) - y).square().mean() + hooks.penalty(&found).unwrap();
     let value = f64::from(loss.clone().into_scalar::<f32>());
     let gradients = GradientsParams::from_grads(loss.backward(), &net);
-    hooks.after_backward(step, &found, &gradients);
+    hooks.after_backward(step + 1, &found, &gradients);
     let net = optimizer.step(reference.setting::<f64>("learning_rate"), net, gradients);
-    let changes = hooks.after_step(step, &attached(&net));
+    let changes = hooks.after_step(step + 1, &attached(&net));
     (change_factors(net, changes), value)
 }
 

@@ -130,9 +130,9 @@ pub use generation::{
 
 // Adapters in PEFT's format.
 pub use adapter::{
-    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaptedModule, AdapterConfig,
-    AdapterError, CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE, TargetModules,
-    TrainedFormat, adapter_weights,
+    ADAPTER_CONFIG_FILE, ADAPTER_PICKLE_FILE, ADAPTER_WEIGHTS_FILE, AdaLoraFields, AdaptedModule,
+    AdapterConfig, AdapterError, CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE,
+    TargetModules, TrainedFormat, adapter_weights,
 };
 
 // Files of models.

@@ -137,9 +137,9 @@ pub use training::error::FitError;
 pub use training::fit::{Trained, fit, fit_with_hooks};
 pub use training::learner::{BatchLoss, Learner};
 pub use training::learners::causal::{
-    CausalData, Encoded, causal_scores, encode_records, train_causal,
+    CausalData, Encoded, causal_scores, encode_records, train_causal, train_causal_with_hooks,
 };
-pub use training::learners::classification::{ClassificationData, train};
+pub use training::learners::classification::{ClassificationData, train, train_with_hooks};
 pub use training::loss::loss_sum;
 pub use training::method::Method;
 pub use training::normalization::LossNormalization;

@@ -105,7 +105,7 @@ fn options() -> TrainOptions {
     }
 }
 
-/// Hooks for a training of twelve steps: the mask is chosen in steps 2 to 9 and fixed after that.
+/// Hooks for a training of twelve steps: the mask is chosen after the steps 3 to 9, counted from 0, and fixed after that.
 fn hooks() -> AdaLoraHooks {
     AdaLoraHooks::new(AdaLoraSchedule {
         target_rank: 1,
@@ -148,11 +148,11 @@ fn training_resumed_from_every_checkpoint_ends_with_the_same_ranks() {
     let last = &all.snapshots[12];
     let ranks: Vec<f32> = last.model["weight.mtlora.e"].iter::<f32>().collect();
     assert_eq!(ranks.iter().filter(|e| **e != 0.0).count(), 1, "{ranks:?}");
-    // Averages of three factors until the mask is fixed after step 9.
+    // Averages of three factors until the mask is fixed after step 9, which is the tenth.
     let kept = all.snapshots.iter().map(|snapshot| snapshot.hooks.len());
     let expected = (0..=12).map(|step| match step {
         0 => 0,
-        1..9 => 6,
+        1..10 => 6,
         _ => 1,
     });
     assert!(kept.eq(expected));

@@ -38,6 +38,7 @@ fn settings() -> AdapterSettings {
         dropout: 0.0,
         init: Init::Zero,
         init_from: None,
+        adalora: None,
         targets: Some("query,value".into()),
         projections: None,
         base_dtype: BaseDtype::F32,

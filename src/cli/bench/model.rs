@@ -203,6 +203,7 @@ impl AdapterArgs {
             base_dtype: self.base_dtype,
             init: defaults.init,
             init_from: defaults.init_from,
+            adalora: defaults.adalora,
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Defines the defaults of a run's settings. Each is defined once: runs use them, and the help prints them.
 
 use clap::Arg;
+use mtlora::core::AdaLoraSchedule;
 use mtlora::models::{GenerationConfig, ModelFamilies};
 use mtlora::train::data_to_text::{PairsConfig, Scorer};
 use mtlora::train::{AdapterSettings, BatchSize, LoraPlus, SaveOptions, TableConfig, TrainOptions};
 
 /// The share of each token's training loss that is spread over the whole vocabulary.
 pub(crate) const LABEL_SMOOTHING: f64 = 0.1;
+/// AdaLoRA's rank before pruning; PEFT's default of `init_r`.
+pub(super) const ADALORA_RANK: usize = 12;
 /// The value of `init_from` that means a new adapter.
 pub(super) const NONE: &str = "none";
 
@@ -117,6 +120,7 @@ pub(crate) fn of_settings() -> HelpDefaults {
     let (table, pairs) = (TableConfig::default(), PairsConfig::default());
     let checkpoints = SaveOptions::default();
     let e2e = decoding(Scorer::E2e);
+    let adalora = AdaLoraSchedule::default();
     let every = |interval: Option<String>| interval.unwrap_or_else(|| "no others".to_string());
     vec![
         ("revision", "main".to_string()),
@@ -129,7 +133,22 @@ pub(crate) fn of_settings() -> HelpDefaults {
         ),
         ("method", both(|of| of.adapter.method.to_string())),
         ("structure", both(|of| of.adapter.structure.to_string())),
-        ("rank", both(|of| of.adapter.rank.to_string())),
+        (
+            "rank",
+            by_kind(
+                both(|of| of.adapter.rank.to_string()),
+                "adalora",
+                ADALORA_RANK,
+            ),
+        ),
+        ("target_r", adalora.target_rank.to_string()),
+        ("tinit", adalora.initial_steps.to_string()),
+        ("tfinal", adalora.final_steps.to_string()),
+        ("delta_t", adalora.interval.to_string()),
+        ("beta1", adalora.sensitivity_decay.to_string()),
+        ("beta2", adalora.uncertainty_decay.to_string()),
+        ("orth_reg_weight", adalora.penalty.to_string()),
+        ("final_phase", adalora.final_phase.to_string()),
         ("alpha", both(|of| of.adapter.alpha.to_string())),
         ("adapter_dropout", both(|of| of.adapter.dropout.to_string())),
         ("init", both(|of| of.adapter.init.to_string())),

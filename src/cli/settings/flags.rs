@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use mtlora::core::{BaseDtype, Init, Structure};
+use mtlora::core::{AdaLoraSchedule, AdapterMethod, BaseDtype, FinalPhase, Init};
 use mtlora::train::data_to_text::PairsConfig;
 use mtlora::train::{
     BatchSize, LoraPlus, LossNormalization, MethodName, SaveOptions, TableConfig, TrainOptions,
@@ -14,6 +14,8 @@ use crate::cli::settings::defaults;
 
 /// The heading in the help for flags of data-to-text tasks only.
 const DATA_TO_TEXT: &str = "Data-to-text";
+/// The heading in the help for flags of AdaLoRA only.
+const ADALORA: &str = "AdaLoRA (--structure adalora)";
 /// The settings that data-to-text tasks do not have.
 const LABELS_ONLY: [&str; 6] = [
     "text_column",
@@ -67,11 +69,12 @@ pub(crate) struct Settings {
     /// Which parameters are trained: mtlora, full, head.
     #[arg(long)]
     pub(crate) method: Option<MethodName>,
-    /// How T is made: lora, shim, icfm, ctcm, dtsm.
+    /// How T is made: lora, shim, icfm, ctcm, dtsm; or adalora (T = diag(e), whose ranks are pruned while it trains).
     #[arg(long)]
-    pub(crate) structure: Option<Structure>,
-    /// Rank of the update.
-    #[arg(long)]
+    pub(crate) structure: Option<AdapterMethod>,
+    /// Rank of the update; for adalora, the rank before pruning.
+    #[arg(long, visible_alias = "init-r")]
+    #[serde(alias = "init_r")]
     pub(crate) rank: Option<usize>,
     /// Numerator of the update's scale, alpha / rank.
     #[arg(long)]
@@ -162,6 +165,32 @@ pub(crate) struct Settings {
     /// The device (see `mtlora devices`).
     #[arg(long)]
     pub(crate) device: Option<String>,
+    /// The average rank of the adapters after pruning.
+    #[arg(long, help_heading = ADALORA)]
+    pub(crate) target_r: Option<usize>,
+    /// Steps at the start in which nothing is pruned.
+    #[arg(long, help_heading = ADALORA, value_name = "STEPS")]
+    pub(crate) tinit: Option<usize>,
+    /// Steps at the end in which the ranks stay as they are.
+    #[arg(long, help_heading = ADALORA, value_name = "STEPS")]
+    pub(crate) tfinal: Option<usize>,
+    /// Steps from one pruning to the next in between.
+    #[arg(long, alias = "deltaT", help_heading = ADALORA, value_name = "STEPS")]
+    #[serde(alias = "deltaT")]
+    pub(crate) delta_t: Option<usize>,
+    /// How much of the average sensitivity of a value a step keeps.
+    #[arg(long, help_heading = ADALORA)]
+    pub(crate) beta1: Option<f64>,
+    /// How much of the average uncertainty of a value a step keeps.
+    #[arg(long, help_heading = ADALORA)]
+    pub(crate) beta2: Option<f64>,
+    /// The weight of the term of the loss that keeps A and B orthogonal.
+    #[arg(long, help_heading = ADALORA)]
+    pub(crate) orth_reg_weight: Option<f64>,
+    /// What happens in the last steps (--tfinal): fixed-pattern (the first of them prunes, and the pattern stays, as in
+    /// PEFT), frozen-scores (each prunes by the scores as they were before, as in the authors' code).
+    #[arg(long, help_heading = ADALORA)]
+    pub(crate) final_phase: Option<FinalPhase>,
     /// The split to train on.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) train_split: Option<String>,
@@ -209,16 +238,47 @@ impl Settings {
         toml::Table::try_from(self).map_err(|error| error.to_string())
     }
 
-    /// Refuses settings that only data-to-text tasks have, because the task `task` is not one.
-    pub(super) fn refuse_data_to_text(&self, task: &str) -> Result<(), String> {
+    /// The names of the given settings whose flags have this heading in the help.
+    fn given_under(&self, heading: &str) -> Result<Vec<String>, String> {
         let given = self.given()?;
         let command = Self::augment_args(clap::Command::new("settings"));
-        let set: Vec<&str> = command
+        let set = command
             .get_arguments()
-            .filter(|flag| flag.get_help_heading() == Some(DATA_TO_TEXT))
-            .map(|flag| flag.get_id().as_str())
-            .filter(|name| given.contains_key(*name))
-            .collect();
+            .filter(|flag| flag.get_help_heading() == Some(heading))
+            .map(|flag| flag.get_id().to_string())
+            .filter(|name| given.contains_key(name));
+        Ok(set.collect())
+    }
+
+    /// Refuses settings that only AdaLoRA has, because the adapter is another.
+    pub(super) fn refuse_adalora(&self) -> Result<(), String> {
+        let set = self.given_under(ADALORA)?;
+        if set.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "only --structure adalora has {}: leave them out",
+            set.join(", ")
+        ))
+    }
+
+    /// When and how much AdaLoRA prunes. `defaults` are used where nothing was given.
+    pub(super) fn schedule(&self, defaults: AdaLoraSchedule) -> AdaLoraSchedule {
+        AdaLoraSchedule {
+            target_rank: self.target_r.unwrap_or(defaults.target_rank),
+            initial_steps: self.tinit.unwrap_or(defaults.initial_steps),
+            final_steps: self.tfinal.unwrap_or(defaults.final_steps),
+            interval: self.delta_t.unwrap_or(defaults.interval),
+            sensitivity_decay: self.beta1.unwrap_or(defaults.sensitivity_decay),
+            uncertainty_decay: self.beta2.unwrap_or(defaults.uncertainty_decay),
+            penalty: self.orth_reg_weight.unwrap_or(defaults.penalty),
+            final_phase: self.final_phase.unwrap_or(defaults.final_phase),
+        }
+    }
+
+    /// Refuses settings that only data-to-text tasks have, because the task `task` is not one.
+    pub(super) fn refuse_data_to_text(&self, task: &str) -> Result<(), String> {
+        let set = self.given_under(DATA_TO_TEXT)?;
         if set.is_empty() {
             return Ok(());
         }

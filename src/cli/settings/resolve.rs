@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use mtlora::core::{AdaLora, AdapterMethod};
 use mtlora::models::{
     AdapterConfig, CausalConfig, CausalModelConfig, ClassifierConfig, GenerationConfig, TextConfig,
 };
@@ -16,7 +17,7 @@ use crate::cli::hub;
 use crate::cli::model::device;
 use crate::cli::model::finished;
 use crate::cli::model::head::{Head, HeadOf};
-use crate::cli::settings::defaults::{self, Defaults, LABEL_SMOOTHING, NONE};
+use crate::cli::settings::defaults::{self, ADALORA_RANK, Defaults, LABEL_SMOOTHING, NONE};
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::needed;
 use crate::cli::settings::storable::storable;
@@ -210,9 +211,18 @@ impl Settings {
             }
             _ => defaults,
         };
+        let method = self.method.unwrap_or(defaults.method);
+        let structure = self.structure.unwrap_or(defaults.structure);
+        let is_adalora = method == MethodName::MtLora && structure == AdapterMethod::from(AdaLora);
+        let defaults = if is_adalora {
+            self.adalora(defaults, init_from.is_some())?
+        } else {
+            self.refuse_adalora()?;
+            defaults
+        };
         Ok(AdapterSettings {
-            method: self.method.unwrap_or(defaults.method),
-            structure: self.structure.map_or(defaults.structure, Into::into),
+            method,
+            structure,
             rank: self.rank.unwrap_or(defaults.rank),
             alpha: self.alpha.unwrap_or(defaults.alpha),
             use_rslora: self.use_rslora.unwrap_or(defaults.use_rslora),
@@ -222,6 +232,40 @@ impl Settings {
             targets: self.targets.clone().or(defaults.targets),
             projections: self.projections.clone().or(defaults.projections),
             base_dtype: self.base_dtype.unwrap_or_default(),
+            adalora: defaults.adalora.map(|schedule| self.schedule(schedule)),
+        })
+    }
+
+    /// The defaults of an AdaLoRA adapter, which may continue another adapter.
+    ///
+    /// # Errors
+    /// If a setting was given that AdaLoRA does not have.
+    fn adalora(
+        &self,
+        defaults: AdapterSettings,
+        continues: bool,
+    ) -> Result<AdapterSettings, String> {
+        if self.projections.is_some() {
+            return Err(
+                "--projections is not for --structure adalora, which adapts a weight as a whole: leave it out"
+                    .to_string(),
+            );
+        }
+        if self.init.is_some() {
+            return Err(
+                "--init is not for --structure adalora, which has a start of its own: leave it out"
+                    .to_string(),
+            );
+        }
+        Ok(AdapterSettings {
+            rank: if continues {
+                defaults.rank
+            } else {
+                ADALORA_RANK
+            },
+            projections: None,
+            adalora: Some(defaults.adalora.unwrap_or_default()),
+            ..defaults
         })
     }
 }

@@ -23,6 +23,10 @@ impl Settings {
             ("save_steps", wide(self.save_steps)),
             ("save_total_limit", wide(self.save_total_limit)),
             ("max_length", wide(self.max_length)),
+            ("target_r", wide(self.target_r)),
+            ("tinit", wide(self.tinit)),
+            ("tfinal", wide(self.tfinal)),
+            ("delta_t", wide(self.delta_t)),
             ("seed", self.seed),
             ("num_beams", wide(self.num_beams)),
             ("no_repeat_ngram_size", wide(self.no_repeat_ngram_size)),
@@ -91,7 +95,7 @@ mod tests {
                 assert!(settings.given().is_ok(), "{flag}");
             }
         }
-        assert_eq!(refused, 2 * 15);
+        assert_eq!(refused, 2 * 19);
     }
 
     #[cfg(unix)]

@@ -2,9 +2,10 @@
 
 use std::error::Error;
 
+use mtlora::core::TrainingHooks;
 use mtlora::train::{
     ClassificationData, ClassificationRun, Example, ModelSpec, RunConfig, RunResults, Started,
-    Task, class_counts, class_warnings, train,
+    Task, class_counts, class_warnings, train_with_hooks,
 };
 
 use crate::cli::console::output;
@@ -13,7 +14,7 @@ use crate::cli::model::device;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::begin::Begin;
-use crate::cli::train::method::refuse_untrainable;
+use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{Outcome, Output, Sizes};
 
 /// Prints the number of examples of each class, and warnings about the classes of the user's own table.
@@ -50,7 +51,9 @@ pub(super) fn run(
     let place = |split| encoding::of_split(&config.data.folder, split);
     let items = encoding::encoded(&parts.text, &train_examples, place(task.train_split()))?;
     let dev = encoding::encoded(&parts.text, &dev_examples, place(task.dev_split()))?;
-    let format = spec.format(&parts)?;
+    let lengths: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
+    let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
+    let Scheduled { format, mut hooks } = method;
     let (run, from) = begin.open(config.clone(), &format)?;
 
     let sizes = Sizes::of(&items, &dev, &parts.model);
@@ -70,7 +73,7 @@ pub(super) fn run(
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let metrics = task.metric_names();
     let mut progress = Progress::new(&run, format, &config.checkpoints, step, metrics, show.plain)?;
-    let trained = train(
+    let trained = train_with_hooks(
         parts.model,
         ClassificationData {
             config: &parts.config,
@@ -82,6 +85,7 @@ pub(super) fn run(
         from,
         &device,
         &mut progress,
+        hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
     );
     let trained = progress.close(trained)?;
 

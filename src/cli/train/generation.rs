@@ -4,10 +4,11 @@ use std::error::Error;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use mtlora::core::TrainingHooks;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
     CausalData, GenerationRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, Run, RunConfig,
-    RunResults, WriteOptions, encode_records, train_causal,
+    RunResults, WriteOptions, encode_records, train_causal_with_hooks,
 };
 
 use crate::cli::console::output;
@@ -17,7 +18,7 @@ use crate::cli::model::device;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::begin::Begin;
-use crate::cli::train::method::refuse_untrainable;
+use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{Outcome, Output, Sizes};
 
 /// The number of inputs whose texts are printed before and after training.
@@ -46,7 +47,9 @@ pub(super) fn run(
     };
     let (items, counts) = encode(&records, &config.kind.train_split)?;
     let (dev, _) = encode(&dev_records, task.dev_split())?;
-    let format = spec.format(&parts)?;
+    let lengths: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
+    let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
+    let Scheduled { format, mut hooks } = method;
     let (run, from) = begin.open(config.clone(), &format)?;
 
     let sizes = Sizes::of(&items, &dev, &parts.model);
@@ -72,7 +75,7 @@ pub(super) fn run(
         &metrics,
         show.plain,
     )?;
-    let trained = train_causal(
+    let trained = train_causal_with_hooks(
         parts.model,
         CausalData {
             items: &items,
@@ -83,6 +86,7 @@ pub(super) fn run(
         from,
         &device,
         &mut progress,
+        hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
     );
     let trained = progress.close(trained)?;
 

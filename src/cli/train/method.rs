@@ -1,45 +1,56 @@
-//! Decides whether the program can train an adapter's method.
+//! What training has to know of the adapter's method.
 
 use std::error::Error;
 
-use mtlora::core::AdapterMethod;
-use mtlora::models::AdapterConfig;
-use mtlora::train::{AdapterSettings, MethodName};
+use mtlora::core::AdaLoraHooks;
+use mtlora::models::{AdapterConfig, TrainedFormat};
+use mtlora::train::{AdapterSettings, MethodName, RunConfig};
 
-const ELSEWHERE: &str =
-    "train it in a Rust program of your own (see fit_with_hooks in the crate mtlora-train)";
-
-/// Refuses an adapter whose method changes it during training, such as AdaLoRA, because there are no settings for
-/// that yet.
+/// Refuses to start from an adapter whose method has changed it during training, such as AdaLoRA: its ranks differ.
 pub(super) fn refuse_untrainable(settings: &AdapterSettings) -> Result<(), Box<dyn Error>> {
-    if settings.method != MethodName::MtLora {
+    let from = match (settings.method, &settings.init_from) {
+        (MethodName::MtLora, Some(from)) => from,
+        _ => return Ok(()),
+    };
+    let method = AdapterConfig::from_folder(from)?.method;
+    if !method.needs_hooks() {
         return Ok(());
     }
-    if let Some(from) = &settings.init_from {
-        let method = AdapterConfig::from_folder(from)?.method;
-        if method.needs_hooks() {
-            let place = from.display();
-            return Err(format!(
-                "{place}: its adapter has the method {method}, {}; turn it into plain LoRA with `mtlora export --run \
-                 {place} --out LORA` and start from that with --init-from LORA, or {ELSEWHERE}",
-                reason(method)
-            )
-            .into());
-        }
-    }
-    let method = settings.structure;
-    if method.needs_hooks() {
-        return Err(format!(
-            "the run's adapter has the method {method}, {}; choose another structure, or {ELSEWHERE}",
-            reason(method)
-        )
-        .into());
-    }
-    Ok(())
+    let place = from.display();
+    Err(format!(
+        "{place}: its adapter has the method {method}, from which no training can start, because its ranks are pruned; \
+         turn it into plain LoRA with `mtlora export --run {place} --out LORA`, and start from that with \
+         --init-from LORA"
+    )
+    .into())
 }
 
-fn reason(method: AdapterMethod) -> String {
-    format!(
-        "which mtlora train cannot train, because there are no flags for the schedule of {method}"
-    )
+/// A training's adapter method with the number of steps, which only the data tells.
+pub(super) struct Scheduled {
+    /// The format of the trained values.
+    pub(super) format: TrainedFormat,
+    /// The training hooks of the method, if it needs any.
+    pub(super) hooks: Option<AdaLoraHooks>,
+}
+
+impl Scheduled {
+    /// The method for a training on examples with these lengths in tokens.
+    ///
+    /// # Errors
+    /// If the method's schedule does not fit the number of steps.
+    pub(super) fn new<K>(
+        config: &RunConfig<K>,
+        lengths: &[usize],
+        format: TrainedFormat,
+    ) -> Result<Self, Box<dyn Error>> {
+        let steps = config.training.steps(lengths);
+        let adapter = &config.base.adapter;
+        Ok(Self {
+            hooks: adapter.hooks(steps)?,
+            format: match adapter.schedule() {
+                Some(schedule) => format.with_schedule(schedule, steps),
+                None => format,
+            },
+        })
+    }
 }

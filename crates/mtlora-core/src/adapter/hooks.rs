@@ -50,6 +50,17 @@ pub trait TrainingHooks {
         FactorChanges::new()
     }
 
+    /// The rank of all adapters together that is left after step number `step` (from 1), if the method has a budget of it.
+    fn rank_budget(&self, _step: usize) -> Option<usize> {
+        None
+    }
+
+    /// Whether the adapters are, after step number `step` (from 1), of the form in which they are to be used. States before
+    /// that are not kept as the best one, however good their scores are.
+    fn is_settled(&self, _step: usize) -> bool {
+        true
+    }
+
     /// All that the hooks need to continue after a step, by name, in 32-bit floats.
     fn state(&self) -> State {
         State::new()

@@ -64,6 +64,15 @@ impl AdapterValues {
         self.b.shape().get(1).copied().unwrap_or(0)
     }
 
+    /// The rank without what the method has taken out ([`MethodDefinition::kept`](crate::MethodDefinition::kept)); of fused
+    /// projections, that of all of them together.
+    pub fn rank_in_use(&self) -> usize {
+        match self.form.method.kept(&self.further) {
+            Some(kept) => kept.into_iter().filter(|kept| *kept).count(),
+            None => self.rank(),
+        }
+    }
+
     /// The adapter on `device`.
     pub fn to_device(&self, device: &Device) -> Adapter {
         let param = |data: &TensorData| Param::from_data(data.clone(), device);

@@ -14,7 +14,7 @@ use crate::{AdapterMethod, AdapterValues, LowRank};
 pub struct Spectrum {
     /// The structure of `T`.
     pub structure: AdapterMethod,
-    /// The rank of the update of each projection.
+    /// The rank of the update of each projection, without what a method has pruned.
     pub rank: usize,
     /// Output and input width of the weight.
     pub shape: [usize; 2],
@@ -103,7 +103,7 @@ impl Spectrum {
         };
         Ok(Self {
             structure: values.form.method,
-            rank: values.rank(),
+            rank: values.rank_in_use(),
             shape: update.shape(),
             update: UpdateSpectrum {
                 norm: linalg::norm(&singular_values),

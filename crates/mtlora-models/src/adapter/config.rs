@@ -3,6 +3,8 @@
 use mtlora_core::{AdapterMethod, FusedProjections, Structure};
 use serde_json::{Map, Value, json};
 
+use super::adalora::AdaLoraFields;
+
 /// Advice for adapters that are not computed here: fold them into the base with PEFT, which writes no tokenizer.
 pub(super) const MERGE: &str = "merge it in Python (`PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(out)`), \
                      copy the base's tokenizer files into that folder and use it as the model, or train a plain LoRA";
@@ -11,6 +13,8 @@ pub(super) const MERGE: &str = "merge it in Python (`PeftModel.from_pretrained(b
 pub enum PeftType {
     /// Plain LoRA, which PEFT reads.
     Lora,
+    /// AdaLoRA, which PEFT reads.
+    AdaLora,
     /// An adapter with a `T`, or with fused projections.
     MtLora,
 }
@@ -67,6 +71,8 @@ pub struct AdapterConfig {
     /// Whether an adapter on GPT-2's token embedding is also one on its output map, because the base model has one
     /// weight for both. For plain LoRA this follows from the modules.
     pub tie_word_embeddings: bool,
+    /// ADALORA: the fields that only this kind has.
+    pub adalora: Option<AdaLoraFields>,
     /// Fields that are set and that this program does not know. Later versions of PEFT may write such fields.
     pub ignored: Vec<String>,
 }
@@ -93,19 +99,26 @@ impl AdapterConfig {
             method: Structure::Lora.into(),
             fused_projections: Vec::new(),
             tie_word_embeddings: true,
+            adalora: None,
             ignored: Vec::new(),
         }
     }
 
     /// The update's factor for a rank and a numerator.
     pub(super) fn scale(&self, rank: usize, alpha: f64) -> f64 {
-        alpha / self.method.alpha_divisor(rank, self.use_rslora)
+        alpha / self.divisor(rank)
+    }
+
+    fn divisor(&self, rank: usize) -> f64 {
+        // AdaLoRA's scale stays as it was before pruning.
+        let rank = self.adalora.as_ref().map_or(rank, |fields| fields.init_r);
+        self.method.alpha_divisor(rank, self.use_rslora)
     }
 
     /// The numerator that makes this scale: the shortest one from which [`Self::scale`] computes it exactly, if there
     /// is one.
     pub(super) fn alpha(&self, rank: usize, scale: f64) -> f64 {
-        let near = scale * self.method.alpha_divisor(rank, self.use_rslora);
+        let near = scale * self.divisor(rank);
         let short = (near * 1e6).round() / 1e6;
         let candidates = [short, near, near.next_up(), near.next_down()];
         let exact = |alpha: &f64| self.scale(rank, *alpha) == scale;
@@ -169,6 +182,7 @@ impl AdapterConfig {
             "peft_type",
             json!(match self.peft_type {
                 PeftType::Lora => "LORA",
+                PeftType::AdaLora => "ADALORA",
                 PeftType::MtLora => "MTLORA",
             }),
         );
@@ -185,6 +199,9 @@ impl AdapterConfig {
         }
         set("use_dora", json!(false));
         set("use_rslora", json!(self.use_rslora));
+        if let Some(fields) = &self.adalora {
+            fields.write(&mut map);
+        }
         let mut text = serde_json::to_string_pretty(&Value::Object(map)).unwrap_or_default();
         text.push('\n');
         text

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use mtlora_core::{FusedProjections, Structure};
+use mtlora_core::{AdaLora, AdapterMethod, FusedProjections, Structure};
 
+use super::adalora::AdaLoraFields;
 use super::config::{AdapterConfig, PeftType};
 use super::peft::AdaptedModule;
 use super::tied::TIED;
@@ -11,22 +12,32 @@ use super::tied::TIED;
 impl AdapterConfig {
     /// The configuration with the rank, alpha, dropout, method and kind of these modules.
     pub(super) fn describing(mut self, modules: &BTreeMap<String, AdaptedModule>) -> Self {
-        let plain = |module: &AdaptedModule| {
-            module.values.form.method == Structure::Lora && module.values.form.fused.is_empty()
-        };
         let forms = || modules.values().map(|module| &module.values.form);
         self.method = forms()
             .next()
             .map_or(Structure::Lora.into(), |form| form.method);
+        let is_adalora = self.method == AdapterMethod::from(AdaLora);
+        let of_peft = is_adalora || self.method == Structure::Lora;
+        let scale = forms().next().map(|form| form.scale);
+        // PEFT's AdaLoRA has one alpha.
+        let alike = !is_adalora || forms().all(|form| Some(form.scale) == scale);
+        let plain = |module: &AdaptedModule| {
+            module.values.form.method == self.method && module.values.form.fused.is_empty()
+        };
         self.lora_dropout = forms().map(|form| form.dropout).fold(0.0, f64::max);
         let [embeddings, output] = TIED.map(|name| modules.get(name));
         let tied = self.tie_word_embeddings && embeddings.is_some() && output.is_none();
         let turned = output.is_some_and(|module| module.embedding);
-        self.peft_type = if modules.values().all(plain) && !tied && !turned {
-            PeftType::Lora
-        } else {
-            PeftType::MtLora
+        let in_peft = of_peft && alike && modules.values().all(plain) && !tied && !turned;
+        self.peft_type = match (in_peft, is_adalora) {
+            (false, _) => PeftType::MtLora,
+            (true, false) => PeftType::Lora,
+            (true, true) => PeftType::AdaLora,
         };
+        if self.peft_type == PeftType::AdaLora {
+            return self.describing_adalora(modules);
+        }
+        self.adalora = None;
         let ranks: BTreeMap<&String, usize> = modules
             .iter()
             .map(|(name, module)| (name, module.values.rank()))
@@ -67,6 +78,27 @@ impl AdapterConfig {
             }
         }
         self.fused_projections = fused;
+        self
+    }
+}
+
+impl AdapterConfig {
+    /// The rest of the configuration of AdaLoRA modules, which have one scale.
+    fn describing_adalora(mut self, modules: &BTreeMap<String, AdaptedModule>) -> Self {
+        let ranks = modules.values().map(|module| module.values.rank());
+        let init_r = ranks.max().unwrap_or(self.r);
+        let mut fields = self.adalora.take();
+        let fields = fields
+            .take_if(|fields| fields.init_r >= init_r)
+            .unwrap_or_else(|| AdaLoraFields::new(init_r));
+        self.r = fields.init_r;
+        self.adalora = Some(fields);
+        self.rank_pattern = Vec::new();
+        self.alpha_pattern = Vec::new();
+        self.fused_projections = Vec::new();
+        if let Some(module) = modules.values().next() {
+            self.lora_alpha = self.alpha(self.r, module.values.form.scale);
+        }
         self
     }
 }

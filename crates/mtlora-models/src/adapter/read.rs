@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::tensor::TensorData;
 use mtlora_core::{AdapterForm, AdapterValues, Factor, FusedProjections, Sizes};
 
+use super::adalora::not_empty;
 use super::config::{AdapterConfig, MERGE, PeftType};
 use super::error::AdapterError;
 use super::keys::{split, without_prefix};
@@ -75,7 +76,12 @@ impl PeftAdapter {
             );
             return Err(AdapterError::contradiction(&path, message));
         }
-        let ranks = config.ranks_and_alphas(config_path, &names)?;
+        let mut ranks = config.ranks_and_alphas(config_path, &names)?;
+        if let Some(fields) = &config.adalora {
+            for (name, (rank, _)) in names.iter().zip(&mut ranks) {
+                *rank = fields.rank(name);
+            }
+        }
         let mut modules = BTreeMap::new();
         for ((name, own), (rank, alpha)) in factors.into_iter().zip(ranks) {
             let form = AdapterForm {
@@ -83,9 +89,12 @@ impl PeftAdapter {
                 dropout: config.lora_dropout,
                 ..AdapterForm::new(config.method, config.scale(rank, alpha))
             };
-            let module = own.assemble(form, rank).map_err(|message| {
+            let mut module = own.assemble(form, rank).map_err(|message| {
                 AdapterError::contradiction(&path, format!("{}: {message}", shown(&name)))
             })?;
+            if config.adalora.is_some() {
+                module.values = not_empty(module.values);
+            }
             modules.insert(name, module);
         }
         if modules.is_empty() {
@@ -93,7 +102,7 @@ impl PeftAdapter {
             return Err(AdapterError::contradiction(&path, message));
         }
         let mut config = config;
-        if config.peft_type == PeftType::Lora {
+        if config.peft_type != PeftType::MtLora {
             // PEFT has an adapter for each name. On a base with one weight, both names have the same adapter or no adapter.
             let [embeddings, output] = TIED.map(|name| modules.get(name));
             config.tie_word_embeddings = match (embeddings, output) {

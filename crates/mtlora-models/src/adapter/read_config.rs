@@ -1,12 +1,15 @@
 //! Reading `adapter_config.json`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use mtlora_core::{AdapterMethod, FusedProjections, Structure};
+use mtlora_core::{AdaLora, AdaLoraSchedule, AdapterMethod, FusedProjections, Structure};
 use serde_json::{Map, Value};
 
+use super::adalora::{AdaLoraFields, key_of_e};
 use super::config::{AdapterConfig, MERGE, PeftType, TargetModules};
 use super::error::AdapterError;
+use super::keys::without_prefix;
 use super::tied::{TIED, UNTIE_AND_MERGE};
 use crate::error::ModelError;
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
@@ -86,7 +89,7 @@ const REFUSED: [(&str, &str, &str); 14] = [
 ];
 
 /// Fields that are read here, or that have no effect once an adapter is trained.
-const KNOWN: [&str; 37] = [
+const KNOWN: [&str; 46] = [
     "peft_type",
     "task_type",
     "auto_mapping",
@@ -122,6 +125,15 @@ const KNOWN: [&str; 37] = [
     "structure",
     "fused_projections",
     "tie_word_embeddings",
+    "init_r",
+    "target_r",
+    "tinit",
+    "tfinal",
+    "deltaT",
+    "beta1",
+    "beta2",
+    "orth_reg_weight",
+    "total_step",
     "version",
     "_name_or_path",
 ];
@@ -188,9 +200,21 @@ impl AdapterConfig {
             method: Structure::Lora.into(),
             fused_projections: Vec::new(),
             tie_word_embeddings: true,
+            adalora: None,
             ignored: Vec::new(),
         };
-        for (pattern, value) in fields.patterns("rank_pattern")? {
+        if peft_type == PeftType::AdaLora {
+            config.method = AdaLora.into();
+            let adalora = fields.adalora()?;
+            config.r = adalora.init_r;
+            config.adalora = Some(adalora);
+        }
+        let ranks = match peft_type {
+            // AdaLoRA's field of this name says which rows are left.
+            PeftType::AdaLora => Vec::new(),
+            _ => fields.patterns("rank_pattern")?,
+        };
+        for (pattern, value) in ranks {
             let rank = fields.whole("rank_pattern", value, 1..=MAX_RANK)?;
             config.rank_pattern.push((pattern.clone(), rank));
         }
@@ -231,6 +255,7 @@ impl Fields<'_> {
         match value.as_str() {
             Some("LORA") => Ok(PeftType::Lora),
             Some("MTLORA") => Ok(PeftType::MtLora),
+            Some("ADALORA") => Ok(PeftType::AdaLora),
             Some(other) => {
                 let hint = if PROMPTS.contains(&other) {
                     RETRAIN
@@ -241,7 +266,7 @@ impl Fields<'_> {
                 Err(AdapterError::unsupported(self.path, what, hint))
             }
             None => {
-                let message = format!("is {}, but must be LORA or MTLORA", brief(value));
+                let message = format!("is {}, but must be LORA, ADALORA or MTLORA", brief(value));
                 Err(self.wrong("peft_type", message).into())
             }
         }
@@ -361,6 +386,58 @@ impl Fields<'_> {
                 Err(self.wrong(field, message))
             }
         }
+    }
+
+    /// The fields of PEFT's `AdaLoraConfig`, with its defaults.
+    fn adalora(&self) -> Result<AdaLoraFields, ModelError> {
+        let steps = 0..=u32::MAX as usize;
+        let size = |field, default| self.size_or(field, default, steps.clone());
+        let default = AdaLoraSchedule::default();
+        let fraction = |field, default| {
+            let found = self.number(field, 0.0..=1.0)?;
+            Ok::<f64, ModelError>(found.unwrap_or(default))
+        };
+        let init_r = self.size_or("init_r", 12, 1..=MAX_RANK)?;
+        let schedule = AdaLoraSchedule {
+            target_rank: size("target_r", default.target_rank)?,
+            initial_steps: size("tinit", default.initial_steps)?,
+            final_steps: size("tfinal", default.final_steps)?,
+            interval: size("deltaT", default.interval)?,
+            sensitivity_decay: fraction("beta1", default.sensitivity_decay)?,
+            uncertainty_decay: fraction("beta2", default.uncertainty_decay)?,
+            penalty: self
+                .number("orth_reg_weight", f64::MIN..=f64::MAX)?
+                .unwrap_or(default.penalty),
+            final_phase: default.final_phase,
+        };
+        let total_step = match self.get("total_step") {
+            None => None,
+            Some(value) => Some(self.whole("total_step", value, steps.clone())?),
+        };
+        let mut rank_pattern = BTreeMap::new();
+        for (key, value) in self.patterns("rank_pattern")? {
+            let module = key
+                .strip_suffix(key_of_e())
+                .and_then(|name| name.strip_suffix('.'));
+            let kept = value.as_array().map(|kept| kept.iter().map(Value::as_bool));
+            let kept: Option<Vec<bool>> = kept.and_then(Iterator::collect);
+            let (Some(module), Some(kept)) = (module, kept.filter(|kept| kept.len() == init_r))
+            else {
+                let message = format!(
+                    "has {} for {}, but must have {init_r} times true or false for each module's lora_E",
+                    brief(value),
+                    shown(key)
+                );
+                return Err(self.wrong("rank_pattern", message));
+            };
+            rank_pattern.insert(without_prefix(module).to_string(), kept);
+        }
+        Ok(AdaLoraFields {
+            init_r,
+            schedule,
+            total_step,
+            rank_pattern,
+        })
     }
 
     fn method(&self) -> Result<AdapterMethod, ModelError> {

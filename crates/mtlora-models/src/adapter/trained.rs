@@ -6,8 +6,9 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::TensorData;
-use mtlora_core::{AdapterValues, Container, State, StateError, adapters, state};
+use mtlora_core::{AdaLoraSchedule, AdapterValues, Container, State, StateError, adapters, state};
 
+use super::adalora::Rows;
 use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
 use super::keys::{factor_key, saved_key};
@@ -106,6 +107,17 @@ impl TrainedFormat {
         Ok(Self { config, places })
     }
 
+    /// The same format, whose configuration says how the ranks of an AdaLoRA adapter are pruned in a training of
+    /// `total_step` steps.
+    pub fn with_schedule(mut self, schedule: AdaLoraSchedule, total_step: usize) -> Self {
+        let config = self.config.as_mut();
+        if let Some(fields) = config.and_then(|config| config.adalora.as_mut()) {
+            fields.schedule = schedule;
+            fields.total_step = Some(total_step);
+        }
+        self
+    }
+
     /// The adapter's configuration, if there is an adapter.
     pub fn config(&self) -> Option<&AdapterConfig> {
         self.config.as_ref()
@@ -140,7 +152,7 @@ impl TrainedFormat {
         Ok(())
     }
 
-    /// Reads what [`Self::write`] wrote, by Burn's paths.
+    /// Reads what [`Self::write`] wrote, by Burn's paths. What AdaLoRA pruned is zero.
     ///
     /// # Errors
     /// When a tensor is missing, unexpected, damaged or of another shape.
@@ -150,16 +162,26 @@ impl TrainedFormat {
             None => TRAINED_FILE,
         };
         let file = Checkpoint::open_file(&folder.join(name))?;
+        let rows = match &self.config {
+            Some(config) if config.adalora.is_some() => Rows::of_folder(folder)?,
+            _ => Rows::default(),
+        };
         let shapes: Vec<(&str, Vec<usize>)> = self
             .places
             .values()
-            .map(|place| (place.key.as_str(), place.stored_shape()))
+            .map(|place| {
+                let shape = rows.shape_left(&place.key, place.stored_shape());
+                (place.key.as_str(), shape)
+            })
             .collect();
         let expected = shapes.iter().map(|(key, shape)| (*key, shape.as_slice()));
         file.check(expected, |_| false)?;
         let mut values = State::new();
         for (path, place) in &self.places {
-            let stored = file.read_shaped(&place.key, &place.stored_shape())?;
+            let whole = place.stored_shape();
+            let left = rows.shape_left(&place.key, whole.clone());
+            let stored = file.read_shaped(&place.key, &left)?;
+            let stored = rows.restored(&place.key, stored, &whole);
             let stored = if place.transposed {
                 transpose(&stored, place.shape[1], place.shape[0])
             } else {

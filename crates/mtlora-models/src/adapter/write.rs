@@ -6,6 +6,7 @@ use std::path::Path;
 
 use burn::tensor::TensorData;
 
+use super::adalora::cut;
 use super::config::AdapterConfig;
 use crate::error::ModelError;
 use crate::files::names::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
@@ -17,6 +18,8 @@ pub(super) fn write_files(
     config: &AdapterConfig,
     tensors: Vec<(String, &TensorData)>,
 ) -> Result<(), ModelError> {
+    let owned = |(key, data): (String, &TensorData)| (key, data.clone());
+    let (config, tensors) = cut(config, tensors.into_iter().map(owned).collect());
     let tensors = tensors.into_iter().map(|(key, data)| {
         let values: Vec<f32> = data.iter::<f32>().collect();
         (key, data.shape().to_vec(), Cow::Owned(values))

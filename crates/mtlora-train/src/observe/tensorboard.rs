@@ -24,8 +24,8 @@ const FILE_VERSION: u32 = 3;
 const SUMMARY: u32 = 5;
 const SESSION_LOG: u32 = 7;
 
-/// Writes the curves of a run for TensorBoard: `train/loss`, `train/learning_rate`, `train/epoch`, and `dev/...` for
-/// each metric.
+/// Writes the curves of a run for TensorBoard: `train/loss`, `train/learning_rate`, `train/epoch`, for AdaLoRA
+/// `train/rank_budget`, and `dev/...` for each metric.
 pub struct EventWriter {
     path: PathBuf,
     file: File,
@@ -71,7 +71,9 @@ impl EventWriter {
             ("train/learning_rate".to_string(), report.learning_rate),
             ("train/epoch".to_string(), report.epoch),
         ];
-        self.scalars(report.step, values)
+        let budget = report.rank_budget;
+        let budget = budget.map(|budget| ("train/rank_budget".to_string(), budget as f64));
+        self.scalars(report.step, values.into_iter().chain(budget))
     }
 
     /// Writes the metrics of an evaluation after `step` steps.

@@ -9,6 +9,7 @@ use super::settings::{Setting, settings};
 use super::{Report, RunReport};
 use crate::metrics::labels::MetricName;
 use crate::metrics::text as text_metrics;
+use crate::run::log::LoggedStep;
 
 const STYLE: &str = include_str!("style.css");
 /// The number of colours; the lines of further runs are dashed.
@@ -272,6 +273,12 @@ fn curves(page: &mut String, runs: &[RunReport]) {
         let all: Vec<(f64, f64)> = steps
             .map(|one| (one.step as f64, one.learning_rate))
             .collect();
+        (thinned(&all, POINTS), Vec::new())
+    }));
+    charts.push(chart("rank of all adapters", runs, |run| {
+        let steps = run.curves.steps.iter();
+        let budget = |one: &LoggedStep| Some((one.step as f64, one.rank_budget? as f64));
+        let all: Vec<(f64, f64)> = steps.filter_map(budget).collect();
         (thinned(&all, POINTS), Vec::new())
     }));
     let figures: Vec<String> = charts

@@ -27,6 +27,9 @@ pub struct LoggedStep {
     pub loss: f64,
     /// The learning rate of the step.
     pub learning_rate: f64,
+    /// The rank of all adapters together that is left after the step, for adapter methods that have a budget of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank_budget: Option<usize>,
 }
 
 impl From<&StepReport> for LoggedStep {
@@ -37,6 +40,7 @@ impl From<&StepReport> for LoggedStep {
             epoch: report.epoch,
             loss: report.loss,
             learning_rate: report.learning_rate,
+            rank_budget: report.rank_budget,
         }
     }
 }
@@ -208,6 +212,7 @@ mod tests {
             epoch: 0.5,
             loss: f64::NAN,
             learning_rate: 1e-4,
+            rank_budget: None,
         };
         log.step(&step).unwrap();
         let mut scores = Scores::default();

@@ -65,7 +65,8 @@ pub fn fit<L: Learner>(
 }
 
 /// Like [`fit`], with the training hooks of the model's adapter method. They are for methods such as AdaLoRA, which
-/// change the adapters during training. Snapshots contain the hooks' state.
+/// change the adapters during training. Snapshots contain the hooks' state. Only states in which the method has settled
+/// can be the best.
 ///
 /// # Errors
 /// As [`fit`], and when the hooks do not match the model or the number of steps.
@@ -295,6 +296,7 @@ impl<'a, L: Learner> Fit<'a, L> {
             epoch: planned.epoch,
             loss: f64::NAN,
             learning_rate,
+            rank_budget: self.stepper.hooks.rank_budget(self.step),
         };
         self.losses.push(report, made.loss);
         self.time += start.elapsed();
@@ -330,6 +332,10 @@ impl<'a, L: Learner> Fit<'a, L> {
                 -value
             }
         };
+        if !self.stepper.hooks.is_settled(self.step) {
+            observer.evaluated(self.step, &self.last, None)?;
+            return Ok(false);
+        }
         let better = self
             .best
             .as_ref()

@@ -55,6 +55,16 @@ impl<'a> StepHooks<'a> {
         change_factors(model, changes)
     }
 
+    /// The rank of all adapters that is left after step number `step`, if the method has a budget of it.
+    pub(crate) fn rank_budget(&self, step: usize) -> Option<usize> {
+        self.0.as_ref()?.rank_budget(step)
+    }
+
+    /// Whether the state after step number `step` may be kept as the best.
+    pub(crate) fn is_settled(&self, step: usize) -> bool {
+        self.0.as_ref().is_none_or(|hooks| hooks.is_settled(step))
+    }
+
     /// The state that the hooks need to resume a training.
     pub(crate) fn state(&self) -> State {
         self.0

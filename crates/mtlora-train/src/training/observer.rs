@@ -21,6 +21,9 @@ pub struct StepReport {
     pub loss: f64,
     /// The learning rate of the step.
     pub learning_rate: f64,
+    /// The rank of all adapters together that is left after the step, for adapter methods that have a budget of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank_budget: Option<usize>,
 }
 
 /// A point between two steps of a training.
@@ -56,7 +59,8 @@ pub trait Observer {
     fn step(&mut self, report: &StepReport) -> Result<(), FitError>;
 
     /// Called after an evaluation, which follows `step` steps (0: before the first). If the score is the best so far,
-    /// `best` has the values of the trained parameters.
+    /// `best` has the values of the trained parameters. It is `None` while the adapter method has not settled
+    /// ([`TrainingHooks::is_settled`](mtlora_core::TrainingHooks::is_settled)).
     ///
     /// An error ends the training.
     /// Ends the training.

@@ -4,6 +4,7 @@ use crate::training::batches::BatchSize;
 use crate::training::normalization::LossNormalization;
 use crate::training::optimizer::lora_plus::LoraPlus;
 use crate::training::optimizer::schedule::WarmupLinear;
+use crate::training::plan::Plan;
 
 /// The options of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +129,12 @@ impl TrainOptions {
             None => Ok(()),
         }
     }
+
+    /// The number of steps of a training on examples with these lengths in tokens.
+    pub fn steps(&self, lengths: &[usize]) -> usize {
+        Plan::new(lengths, self).steps()
+    }
+
     /// The schedule of the learning rate over this many steps.
     pub fn schedule(&self, steps: usize) -> WarmupLinear {
         match self.warmup_steps {

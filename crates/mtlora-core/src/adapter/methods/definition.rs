@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData};
 use nalgebra::DMatrix;
 use serde::{Serialize, Serializer};
 
@@ -128,6 +128,11 @@ pub trait MethodDefinition: fmt::Debug + Send + Sync + 'static {
     /// Whether the scale may be `alpha / sqrt(rank)`, as with `use_rslora`.
     fn scales_by_root(&self) -> bool {
         true
+    }
+
+    /// Which rows of `A` and columns of `B` are in use, for methods that take some out; `None` where all are.
+    fn kept(&self, _further: &Factors<TensorData>) -> Option<Vec<bool>> {
+        None
     }
 
     /// Whether the method needs its [`TrainingHooks`](crate::TrainingHooks) in order to train.

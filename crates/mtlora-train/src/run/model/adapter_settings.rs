@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use mtlora_core::{
-    AdaLora, AdapterMethod, BaseDtype, Init, MtLoraConfig, RateGroup, Structure, Targets,
+    AdaLora, AdaLoraHooks, AdaLoraSchedule, AdapterMethod, BaseDtype, HookError, Init,
+    MtLoraConfig, RateGroup, Structure, Targets,
 };
 use mtlora_models::{
     CheckpointLayout, DefaultTargets, ModelFamilies, TrainedFormat, fused_projections,
@@ -44,6 +45,9 @@ pub struct AdapterSettings {
     /// The precision of the frozen weights.
     #[serde(default)]
     pub base_dtype: BaseDtype,
+    /// For AdaLoRA: when and how much it prunes. `None` means PEFT's defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adalora: Option<AdaLoraSchedule>,
 }
 
 impl Default for AdapterSettings {
@@ -65,11 +69,35 @@ impl Default for AdapterSettings {
             targets: Some(targets.to_string()),
             projections: projections.map(str::to_string),
             base_dtype: BaseDtype::F32,
+            adalora: None,
         }
     }
 }
 
 impl AdapterSettings {
+    /// Whether the adapter is AdaLoRA's.
+    fn is_adalora(&self) -> bool {
+        self.method == MethodName::MtLora && self.structure == AdapterMethod::from(AdaLora)
+    }
+
+    /// When and how much AdaLoRA prunes, if the adapter is AdaLoRA's.
+    pub fn schedule(&self) -> Option<AdaLoraSchedule> {
+        self.is_adalora().then(|| self.adalora.unwrap_or_default())
+    }
+
+    /// The training hooks of the adapter's method, for a training of this many steps; `None` if it needs none.
+    ///
+    /// # Errors
+    /// When the method's settings do not suit so many steps, or the rank.
+    pub fn hooks(&self, steps: usize) -> Result<Option<AdaLoraHooks>, HookError> {
+        let Some(schedule) = self.schedule() else {
+            return Ok(None);
+        };
+        schedule.check(steps)?;
+        schedule.check_rank(self.rank, steps)?;
+        Ok(Some(AdaLoraHooks::new(schedule)))
+    }
+
     /// Checks that options of the training that depend on the adapter's method suit it.
     ///
     /// # Errors
@@ -84,7 +112,7 @@ impl AdapterSettings {
                  method mtlora",
             ));
         }
-        if self.structure == AdapterMethod::from(AdaLora) {
+        if self.is_adalora() {
             return Err(RunError::Settings(
                 "LoRA+ is not for adalora, whose A and B start alike and play the same part: leave loraplus_lr_ratio and \
                  loraplus_lr_ratio_t out",

@@ -188,5 +188,6 @@ pub fn settings_of(config: &AdapterConfig) -> AdapterSettings {
             .first()
             .map(|fused| letters(&fused.adapted)),
         base_dtype: BaseDtype::F32,
+        adalora: config.adalora.as_ref().map(|fields| fields.schedule),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use mtlora_core::AdapterMethod;
 use serde::{Deserialize, Serialize};
 
 /// The name of a [`Method`](crate::Method).
@@ -35,6 +36,9 @@ impl FromStr for MethodName {
             "mtlora" => Ok(MethodName::MtLora),
             "full" => Ok(MethodName::Full),
             "head" => Ok(MethodName::Head),
+            _ if s.parse::<AdapterMethod>().is_ok() => Err(format!(
+                "`{s}` is a structure of method mtlora: use --structure {s}"
+            )),
             _ => Err(format!("unknown method `{s}`: one of mtlora, full, head")),
         }
     }

@@ -1,6 +1,7 @@
 //! Trains a causal language model to continue inputs with their target texts.
 
 use burn::tensor::Device;
+use mtlora_core::TrainingHooks;
 use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
 
 use crate::data::fingerprint::Fingerprint;
@@ -8,7 +9,7 @@ use crate::metrics::labels::{MetricName, Scores};
 use crate::tasks::data_to_text::{Record, Sequence, target_text};
 use crate::training::batches::{BatchSize, by_length};
 use crate::training::error::FitError;
-use crate::training::fit::{Trained, fit};
+use crate::training::fit::{Trained, fit_with_hooks};
 use crate::training::learner::{BatchLoss, Learner};
 use crate::training::observer::Observer;
 use crate::training::options::{OptionError, TrainOptions};
@@ -203,6 +204,22 @@ pub fn train_causal(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trained<CausalLm>, FitError> {
+    train_causal_with_hooks(model, data, options, from, device, observer, None)
+}
+
+/// Like [`train_causal`], with the training hooks of the model's adapter method, as [`fit_with_hooks`].
+///
+/// # Errors
+/// As [`train_causal`], and when the hooks do not match the model or the number of steps.
+pub fn train_causal_with_hooks(
+    model: CausalLm,
+    data: CausalData<'_>,
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+    hooks: Option<&mut dyn TrainingHooks>,
+) -> Result<Trained<CausalLm>, FitError> {
     if !(0.0..1.0).contains(&data.label_smoothing) {
         return Err(OptionError {
             option: "label_smoothing",
@@ -212,7 +229,9 @@ pub fn train_causal(
     }
     let lengths = lengths(data.items);
     let learner = Causal { data, lengths };
-    fit(model, &learner, options, from, device, observer)
+    // The hooks may outlive the learner.
+    let hooks = hooks.map(|hooks| hooks as &mut dyn TrainingHooks);
+    fit_with_hooks(model, &learner, options, from, device, observer, hooks)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Trains a classifier or a regression.
 
 use burn::tensor::Device;
+use mtlora_core::TrainingHooks;
 use mtlora_models::{ClassifierModelConfig, PackedBatch, SequenceClassifier, Tokens};
 
 use crate::data::example::{Objective, Target};
@@ -9,14 +10,14 @@ use crate::inference::evaluation::{Item, evaluate};
 use crate::metrics::labels::{MetricError, MetricName, Scores};
 use crate::tasks::task::Task;
 use crate::training::error::FitError;
-use crate::training::fit::{Trained, fit};
+use crate::training::fit::{Trained, fit_with_hooks};
 use crate::training::learner::{BatchLoss, Learner};
 use crate::training::loss::loss_sum;
 use crate::training::observer::Observer;
 use crate::training::options::TrainOptions;
 use crate::training::snapshot::Snapshot;
 
-/// The examples of a classification or a regression, as [`fit`] trains on them.
+/// The examples of a classification or a regression, as [`fit_with_hooks`] trains on them.
 struct Classification<'a> {
     data: ClassificationData<'a>,
     lengths: Vec<usize>,
@@ -145,9 +146,27 @@ pub fn train(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Trained<SequenceClassifier>, FitError> {
+    train_with_hooks(model, data, options, from, device, observer, None)
+}
+
+/// Like [`train()`], with the training hooks of the model's adapter method, as [`fit_with_hooks`].
+///
+/// # Errors
+/// As [`train()`], and when the hooks do not match the model or the number of steps.
+pub fn train_with_hooks(
+    model: SequenceClassifier,
+    data: ClassificationData<'_>,
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+    hooks: Option<&mut dyn TrainingHooks>,
+) -> Result<Trained<SequenceClassifier>, FitError> {
     let lengths = data.items.iter().map(|item| item.tokens.len()).collect();
     let learner = Classification { data, lengths };
-    fit(model, &learner, options, from, device, observer)
+    // The hooks may outlive the learner.
+    let hooks = hooks.map(|hooks| hooks as &mut dyn TrainingHooks);
+    fit_with_hooks(model, &learner, options, from, device, observer, hooks)
 }
 
 #[cfg(test)]

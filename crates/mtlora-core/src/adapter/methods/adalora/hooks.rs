@@ -1,268 +1,18 @@
-//! AdaLoRA (arXiv 2303.10512): a low-rank update whose ranks are shared out among the layers while they train.
-//!
-//! `T = diag(e)`, so that the update is a sum of triplets: a column of `B`, a value of `e` and a row of `A`. While the
-//! model trains, triplets are scored by how much the loss depends on them, and the `e` of those with the lowest scores
-//! over all layers is set to zero, until a budget is reached. Numbers and order are those of PEFT's `tuners/adalora`.
+//! AdaLoRA's penalty, scores and mask.
 
 use std::collections::BTreeMap;
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Tensor};
-use nalgebra::{DMatrix, DVector};
-use serde::{Deserialize, Serialize};
 
-use super::definition::{AdapterMethod, Factor, MethodDefinition, RateGroup};
-use crate::adapter::factors::Factors;
+use super::AdaLora;
+use super::schedule::{AdaLoraSchedule, Budget, Triplets};
 use crate::adapter::hooks::{
     Adapters, FactorChanges, HookError, TrainingHooks, check_hooks, factor_path, restored,
 };
-use crate::adapter::init::Start;
+use crate::adapter::methods::definition::AdapterMethod;
 use crate::adapter::module::Adapter;
 use crate::state::State;
-
-/// The method AdaLoRA: `A` and `B` start as normal distributions with the standard deviation 0.02, and `e`
-/// (`[total_rank, 1]`) as zero, whatever [`Init`](crate::Init) says. The scale is `alpha / (rank + 1e-5)`, and stays so
-/// when triplets are masked.
-///
-/// It trains with [`AdaLoraHooks`].
-///
-/// ```
-/// use burn::nn::{Linear, LinearConfig};
-/// use burn::tensor::Device;
-/// use mtlora_core::{AdaLora, AdaLoraHooks, AdaLoraSchedule, MtLoraConfig};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let layer: Linear = LinearConfig::new(16, 8).init(&Device::flex().autodiff());
-/// let layer = MtLoraConfig::new(AdaLora).with_rank(4).attach(layer)?;
-/// // 1000 steps; from step 100 to step 800 the average rank goes from 4 to 2.
-/// let schedule = AdaLoraSchedule {
-///     target_rank: 2,
-///     initial_steps: 100,
-///     final_steps: 200,
-///     interval: 10,
-///     ..AdaLoraSchedule::default()
-/// };
-/// let hooks = AdaLoraHooks::new(schedule);
-/// # let _ = (layer, hooks);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdaLora;
-
-static FACTORS: [Factor; 3] = [
-    Factor {
-        name: "a",
-        key: "lora_A",
-        embedding_key: "lora_embedding_A",
-        shape: |sizes| [sizes.total_rank, sizes.input],
-        start: |_| Start::Gaussian,
-        neutral: None,
-        decays: true,
-        rate: RateGroup::A,
-    },
-    Factor {
-        name: "b",
-        key: "lora_B",
-        embedding_key: "lora_embedding_B",
-        shape: |sizes| [sizes.output, sizes.rank],
-        start: |_| Start::Gaussian,
-        neutral: None,
-        decays: true,
-        rate: RateGroup::B,
-    },
-    Factor {
-        name: "e",
-        key: "lora_E",
-        embedding_key: "lora_embedding_E",
-        shape: |sizes| [sizes.total_rank, 1],
-        start: |_| Start::Constant(0.0),
-        neutral: Some(Start::Constant(1.0)),
-        decays: true,
-        rate: RateGroup::T,
-    },
-];
-
-impl MethodDefinition for AdaLora {
-    fn name(&self) -> &'static str {
-        "adalora"
-    }
-
-    fn factors(&self) -> &'static [Factor] {
-        &FACTORS
-    }
-
-    fn alpha_divisor(&self, rank: usize, _use_rslora: bool) -> f64 {
-        rank as f64 + 1e-5
-    }
-
-    fn scales_by_root(&self) -> bool {
-        false
-    }
-
-    fn transform(&self, factors: &Factors<Tensor<2>>) -> Option<Tensor<2>> {
-        let e = factors.get("e")?.clone();
-        let identity = Tensor::eye(e.dims()[0], &e.device());
-        Some(identity * e)
-    }
-
-    fn transform_on_host(&self, factors: &Factors<DMatrix<f64>>) -> Option<DMatrix<f64>> {
-        let e = factors.get("e")?.iter().copied();
-        Some(DMatrix::from_diagonal(&DVector::from_vec(e.collect())))
-    }
-
-    fn needs_hooks(&self) -> bool {
-        true
-    }
-}
-
-impl From<AdaLora> for AdapterMethod {
-    fn from(_: AdaLora) -> Self {
-        AdapterMethod::new(&AdaLora)
-    }
-}
-
-/// When AdaLoRA prunes, and how much. Steps are counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdaLoraSchedule {
-    /// The average rank of an adapter at the end; PEFT's `target_r`.
-    pub target_rank: usize,
-    /// Steps at the start in which nothing is masked; PEFT's `tinit`.
-    pub initial_steps: usize,
-    /// Steps at the end in which the mask stays as it is; PEFT's `tfinal`.
-    pub final_steps: usize,
-    /// Steps from one masking to the next in between; PEFT's `deltaT`.
-    pub interval: usize,
-    /// How much of the average sensitivity a step keeps, in `(0, 1)`; PEFT's `beta1`.
-    pub sensitivity_decay: f64,
-    /// How much of the average uncertainty a step keeps, in `(0, 1)`; PEFT's `beta2`.
-    pub uncertainty_decay: f64,
-    /// The weight of the penalty that keeps `A` and `B` orthogonal; PEFT's `orth_reg_weight`.
-    pub penalty: f64,
-}
-
-impl Default for AdaLoraSchedule {
-    /// PEFT's defaults.
-    fn default() -> Self {
-        Self {
-            target_rank: 8,
-            initial_steps: 0,
-            final_steps: 0,
-            interval: 1,
-            sensitivity_decay: 0.85,
-            uncertainty_decay: 0.85,
-            penalty: 0.5,
-        }
-    }
-}
-
-impl AdaLoraSchedule {
-    /// Checks the range of each number, for a training of `steps` steps.
-    ///
-    /// # Errors
-    /// When a number is out of range; the error names the first.
-    pub fn check(&self, steps: usize) -> Result<(), HookError> {
-        let fraction = |value: f64| value > 0.0 && value < 1.0;
-        let pruned = steps.saturating_sub(self.final_steps);
-        let count = |value: usize| value as f64;
-        let checks = [
-            (
-                self.target_rank > 0,
-                "target_rank",
-                count(self.target_rank),
-                "at least 1",
-            ),
-            (
-                pruned > 1,
-                "final_steps",
-                count(self.final_steps),
-                "two steps at least must come before them",
-            ),
-            (
-                self.initial_steps < pruned,
-                "initial_steps",
-                count(self.initial_steps),
-                "initial and final steps together must be fewer than all",
-            ),
-            (
-                self.interval > 0,
-                "interval",
-                count(self.interval),
-                "at least 1",
-            ),
-            (
-                fraction(self.sensitivity_decay),
-                "sensitivity_decay",
-                self.sensitivity_decay,
-                "between 0 and 1",
-            ),
-            (
-                fraction(self.uncertainty_decay),
-                "uncertainty_decay",
-                self.uncertainty_decay,
-                "between 0 and 1",
-            ),
-            (
-                self.penalty.is_finite() && self.penalty >= 0.0,
-                "penalty",
-                self.penalty,
-                "not negative",
-            ),
-        ];
-        match checks.into_iter().find(|(holds, ..)| !holds) {
-            None => Ok(()),
-            Some((_, setting, value, wanted)) => Err(HookError::Setting {
-                method: AdaLora.into(),
-                setting,
-                value,
-                steps,
-                wanted,
-            }),
-        }
-    }
-
-    /// The budget after step number `step` of `steps`.
-    fn budget(&self, step: usize, steps: usize, Triplets { all, target }: Triplets) -> Budget {
-        let end = steps.saturating_sub(self.final_steps);
-        if step <= self.initial_steps {
-            return Budget {
-                left: all,
-                masks: false,
-            };
-        }
-        if step >= end {
-            return Budget {
-                left: target,
-                masks: true,
-            };
-        }
-        let past = (step - self.initial_steps) as f64 / (end - self.initial_steps) as f64;
-        let pruned = all as f64 - target as f64;
-        Budget {
-            left: (pruned * (1.0 - past).powi(3) + target as f64) as usize,
-            masks: step.is_multiple_of(self.interval),
-        }
-    }
-}
-
-/// The numbers of triplets of all adapters together.
-#[derive(Clone, Copy)]
-struct Triplets {
-    /// At the start.
-    all: usize,
-    /// At the end.
-    target: usize,
-}
-
-/// What is pruned after a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Budget {
-    /// The number of triplets that may be left.
-    left: usize,
-    /// Whether the others are masked after this step.
-    masks: bool,
-}
 
 /// The averages from which the elements of one factor are scored.
 #[derive(Clone, Debug)]
@@ -283,6 +33,7 @@ const KEPT: &str = "kept";
 pub struct AdaLoraHooks {
     schedule: AdaLoraSchedule,
     steps: usize,
+    triplets: Triplets,
     /// The averages of each factor, by its path; empty again when the mask no longer changes.
     averages: BTreeMap<String, Averages>,
     /// The gradients of the step that is being made, by the factor's path.
@@ -297,15 +48,26 @@ impl AdaLoraHooks {
         Self {
             schedule,
             steps: 0,
+            triplets: Triplets::default(),
             averages: BTreeMap::new(),
             gradients: BTreeMap::new(),
             kept: BTreeMap::new(),
         }
     }
 
-    /// The step after which the mask stays as it is.
-    fn end(&self) -> usize {
-        self.steps.saturating_sub(self.schedule.final_steps)
+    /// The step from which the mask stays as it is, counted from 0.
+    fn settles(&self) -> usize {
+        self.schedule.settles(self.steps)
+    }
+
+    /// Whether a step, counted from 0, changes the scores.
+    fn is_scored(&self, step: usize) -> bool {
+        step < self.steps.saturating_sub(self.schedule.final_steps)
+    }
+
+    /// The budget after a step, counted from 0.
+    fn budget(&self, step: usize) -> Budget {
+        self.schedule.budget(step, self.steps, self.triplets)
     }
 
     /// Updates the averages with the gradients of the step that was made.
@@ -413,6 +175,12 @@ impl TrainingHooks for AdaLoraHooks {
         self.schedule.check(steps)?;
         check_hooks(adapters, Some(self))?;
         self.steps = steps;
+        self.triplets = Triplets {
+            all: triplets(adapters),
+            target: self.schedule.target_rank.saturating_mul(adapters.len()),
+        };
+        let average = self.triplets.all / adapters.len().max(1);
+        self.schedule.check_rank(average, steps)?;
         Ok(())
     }
 
@@ -440,7 +208,7 @@ impl TrainingHooks for AdaLoraHooks {
 
     fn after_backward(&mut self, step: usize, adapters: &Adapters, gradients: &GradientsParams) {
         self.gradients.clear();
-        if step >= self.end() {
+        if !self.is_scored(step.saturating_sub(1)) {
             return;
         }
         for (module, adapter) in adapters {
@@ -453,14 +221,15 @@ impl TrainingHooks for AdaLoraHooks {
     }
 
     fn after_step(&mut self, step: usize, adapters: &Adapters) -> FactorChanges {
-        let end = self.end();
+        let step = step.saturating_sub(1);
+        let settles = self.settles();
         let values = || {
             adapters.iter().filter_map(|(module, adapter)| {
                 let e = adapter.factor("e")?.val().inner();
                 Some((factor_path(module, "e"), e))
             })
         };
-        if step > end {
+        if step > settles {
             return values()
                 .filter_map(|(path, e)| {
                     let kept = self.kept.get(&path)?.clone();
@@ -468,19 +237,15 @@ impl TrainingHooks for AdaLoraHooks {
                 })
                 .collect();
         }
-        if step < end {
+        if self.is_scored(step) {
             self.measure(adapters);
         }
-        let triplets = Triplets {
-            all: triplets(adapters),
-            target: self.schedule.target_rank * adapters.len(),
-        };
-        let budget = self.schedule.budget(step, self.steps, triplets);
-        if !budget.masks {
+        let budget = self.budget(step);
+        if !budget.masks && step != settles {
             return FactorChanges::new();
         }
         let masked = self.masked(adapters, budget.left);
-        if step == end {
+        if step == settles {
             self.averages.clear();
             self.kept = values()
                 .map(|(path, e)| {
@@ -493,12 +258,25 @@ impl TrainingHooks for AdaLoraHooks {
                 })
                 .collect();
         }
+        if !budget.masks {
+            return FactorChanges::new();
+        }
         values()
             .filter_map(|(path, e)| {
                 let masked = masked.get(&path)?.clone();
                 Some((path, e.mask_fill(masked, 0.0)))
             })
             .collect()
+    }
+
+    fn rank_budget(&self, step: usize) -> Option<usize> {
+        Some(self.budget(step.saturating_sub(1)).left)
+    }
+
+    fn is_settled(&self, step: usize) -> bool {
+        let step = step.saturating_sub(1);
+        let settles = self.settles();
+        step > settles || (step == settles && self.budget(step).masks)
     }
 
     fn state(&self) -> State {
@@ -679,29 +457,6 @@ mod tests {
         assert_eq!(masked(4), None);
         assert_eq!(masked(3), Some(vec![true, false, false, false]));
         assert_eq!(masked(1), Some(vec![true, true, true, false]));
-    }
-
-    #[test]
-    fn the_budget_falls_with_the_cube() {
-        let schedule = AdaLoraSchedule {
-            initial_steps: 2,
-            final_steps: 5,
-            interval: 2,
-            ..AdaLoraSchedule::default()
-        };
-        // By hand: from 6 to 2 between the steps 2 and 15, as int(4 (1 - (t - 2) / 13)^3 + 2).
-        let triplets = Triplets { all: 6, target: 2 };
-        let budget = |step| {
-            let Budget { left, masks } = schedule.budget(step, 20, triplets);
-            (left, masks)
-        };
-        assert_eq!(budget(1), (6, false));
-        assert_eq!(budget(2), (6, false));
-        assert_eq!(budget(3), (5, false));
-        assert_eq!(budget(4), (4, true));
-        assert_eq!(budget(8), (2, true));
-        assert_eq!(budget(15), (2, true));
-        assert_eq!(budget(16), (2, true));
     }
 
     #[test]

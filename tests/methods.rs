@@ -1,0 +1,183 @@
+//! The methods that MTLoRA is compared with, as a user trains, reads and refuses them.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use common::{MODEL, json, mtlora, refused, small_data, text_reading};
+
+const TASK: [&str; 4] = ["--model", MODEL, "--task", "acceptability"];
+/// 64 examples in batches of 8 are 8 steps an epoch.
+const RUN: [&str; 6] = ["--epochs", "2", "--lr", "1e-2", "--batch", "8"];
+const ADALORA: [&str; 14] = [
+    "--structure",
+    "adalora",
+    "--init-r",
+    "4",
+    "--target-r",
+    "2",
+    "--tinit",
+    "2",
+    "--tfinal",
+    "5",
+    "--deltaT",
+    "2",
+    "--eval-steps",
+    "4",
+];
+
+fn train(data: &Path, out: &Path, more: &[&str]) -> Value {
+    let place = [
+        "--data",
+        data.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    json(&[&["train"], &TASK[..], &RUN, &place, more].concat())
+}
+
+fn config(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("adapter_config.json")).unwrap()).unwrap()
+}
+
+fn logits(source: &[&str]) -> Vec<f64> {
+    let arguments = [&["predict", "--format", "jsonl"], source].concat();
+    let rows = text_reading(&arguments, "The dogs sleep.\nA cats sings.\n");
+    let rows = rows
+        .lines()
+        .map(|row| serde_json::from_str::<Value>(row).unwrap());
+    let rows = rows.flat_map(|row| row["logits"].as_array().unwrap().clone());
+    rows.map(|value| value.as_f64().unwrap()).collect()
+}
+
+fn assert_close(found: &[f64], wanted: &[f64]) {
+    assert_eq!(found.len(), wanted.len());
+    for (one, other) in found.iter().zip(wanted) {
+        assert!((one - other).abs() < 1e-4, "{found:?} and {wanted:?}");
+    }
+}
+
+#[test]
+fn adalora_ends_with_its_budget_in_pefts_format_and_folds_to_lora() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 64, 32);
+    let [run, lora, merged, page] =
+        ["run", "lora", "merged", "page.html"].map(|name| folder.path().join(name));
+    let [run_text, lora_text, merged_text, page_text] =
+        [&run, &lora, &merged, &page].map(|path| path.to_str().unwrap());
+    let results = train(&data, &run, &ADALORA);
+    // Step 11, counted from 0, is the first with the final mask, and the evaluation after it that of step 12.
+    let best = results["best_step"].as_u64().unwrap();
+    assert!(best == 12 || best == 16, "{best}");
+
+    let config = config(&run);
+    assert_eq!(config["peft_type"], "ADALORA");
+    assert_eq!(
+        (&config["init_r"], &config["target_r"]),
+        (&4.into(), &2.into())
+    );
+    assert_eq!(
+        (&config["tinit"], &config["total_step"]),
+        (&2.into(), &16.into())
+    );
+    let kept = config["rank_pattern"].as_object().unwrap().values();
+    let kept = kept.flat_map(|kept| kept.as_array().unwrap());
+    let pruned = kept.filter(|kept| *kept == &Value::Bool(false)).count();
+
+    let found = json(&["inspect", run_text]);
+    let layers = found["layers"].as_array().unwrap();
+    let ranks = layers.iter().map(|layer| layer["rank"].as_u64());
+    let ranks: u64 = ranks.map(Option::unwrap).sum();
+    assert_eq!(ranks as usize, 2 * layers.len());
+    assert_eq!(pruned, 2 * layers.len());
+
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let steps = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let budgets: Vec<u64> = steps
+        .filter_map(|step| step["rank_budget"].as_u64())
+        .collect();
+    assert_eq!(budgets.len(), 16);
+    assert!(budgets.is_sorted_by(|one, next| one >= next), "{budgets:?}");
+    assert_eq!(budgets[0] as usize, 4 * layers.len());
+    assert_eq!(budgets[15] as usize, 2 * layers.len());
+    assert!(
+        mtlora(&["report", run_text, "--out", page_text])
+            .status
+            .success()
+    );
+    let page = fs::read_to_string(&page).unwrap();
+    assert!(page.contains("rank of all adapters"));
+
+    let wanted = logits(&["--run", run_text]);
+    json(&["export", "--run", run_text, "--out", lora_text]);
+    assert_eq!(self::config(&lora)["peft_type"], "LORA");
+    assert_close(
+        &logits(&["--adapter", lora_text, "--model", MODEL]),
+        &wanted,
+    );
+    assert_close(&logits(&["--adapter", run_text, "--model", MODEL]), &wanted);
+    json(&["merge", "--run", run_text, "--out", merged_text]);
+    assert_close(&logits(&["--model", merged_text]), &wanted);
+}
+
+#[test]
+fn a_schedule_that_does_not_fit_is_refused_before_the_run_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 64, 32);
+    let out = folder.path().join("run");
+    let place = [
+        "--data",
+        data.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let refused = |more: &[&str]| {
+        let text = refused(&[&["train"], &TASK[..], &RUN, &place, more].concat());
+        assert!(!out.exists(), "{text}");
+        text
+    };
+    let adalora = ["--structure", "adalora"];
+    for (more, says) in [
+        (&["--tinit", "16"][..], "a training of 16 steps"),
+        (&["--tfinal", "15"], "tfinal"),
+        (&["--beta1", "1"], "sensitivity_decay"),
+        (&["--init", "zero"], "--init is not for"),
+        (&["--loraplus-lr-ratio", "4"], "LoRA+ is not for adalora"),
+        (&["--use-rslora"], "use_rslora"),
+        (&["--init-r", "4", "--target-r", "5"], "init_r"),
+    ] {
+        let text = refused(&[&adalora, more].concat());
+        assert!(text.contains(says), "{text}");
+    }
+    let gpt2 = ["--model", "assets/tiny-gpt2", "--task", "facts"];
+    let data = ["--data", "assets/facts", "--out", out.to_str().unwrap()];
+    let text = common::refused(
+        &[
+            &["train"],
+            &gpt2[..],
+            &data,
+            &adalora,
+            &["--projections", "qv"],
+        ]
+        .concat(),
+    );
+    assert!(text.contains("--projections is not for"), "{text}");
+    let text = refused(&["--structure", "shim", "--target-r", "2"]);
+    assert!(
+        text.contains("only --structure adalora has target_r"),
+        "{text}"
+    );
+    let text = refused(&["--method", "head", "--loraplus-lr-ratio", "2"]);
+    assert!(text.contains("loraplus_lr_ratio"), "{text}");
+    let text = refused(&["--structure", "lora", "--loraplus-lr-ratio-t", "2"]);
+    assert!(text.contains("loraplus_lr_ratio_t"), "{text}");
+    let text = refused(&["--method", "adalora"]);
+    assert!(text.contains("--structure adalora"), "{text}");
+}
