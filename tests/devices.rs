@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::process::Command;
+
 use common::{json, text_reading};
 
 #[test]
 fn devices_are_listed_with_what_they_can_do() {
     let lines = text_reading(&["devices"], "");
     assert!(
-        lines.starts_with("flex: a base in f32, bf16, int8 (default)\n"),
+        lines.starts_with("flex: a base in f32, bf16, int8; kernels for "),
         "{lines}"
     );
     let listed = &json(&["devices"])["devices"];
@@ -20,6 +22,28 @@ fn devices_are_listed_with_what_they_can_do() {
         serde_json::json!(["f32", "bf16", "int8"])
     );
     assert!(listed[0].get("check").is_none());
+}
+
+#[test]
+fn the_instructions_can_be_restricted() {
+    let devices = |value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mtlora"));
+        let output = command.arg("devices").env("MTLORA_CPU", value).output();
+        let output = output.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.success(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let (passed, lines, _) = devices("portable");
+    let expected = "flex: a base in f32, bf16, int8; kernels for portable, which MTLORA_CPU names";
+    assert!(passed && lines.starts_with(expected), "{lines}");
+    let (passed, _, error) = devices("sse9");
+    let expected =
+        "mtlora: MTLORA_CPU is `sse9`, but must be one of portable, avx2, avx512, avx512bf16\n";
+    assert!(!passed && error == expected, "{error}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::error::Error;
 use std::num::NonZeroUsize;
 
 use clap::{Parser, Subcommand};
-use mtlora::core::Autotune;
+use mtlora::core::{Autotune, CpuChoice};
 
 use adapters::{combine, export, import, inspect, merge};
 use console::{output, progress};
@@ -101,6 +101,7 @@ enum Command {
 /// Parses the command line and runs the subcommand.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let cli = Cli::parse();
+    CpuChoice::read()?;
     // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool. The main thread
     // belongs to it: otherwise each operation would wake another thread and put this one to sleep.
     rayon::ThreadPoolBuilder::new()

@@ -125,7 +125,8 @@ pub use layers::{
     tied_cross_entropy, tied_logits,
 };
 pub use ops::{
-    ActivationDtype, Capabilities, Gelu, IGNORE_INDEX, capabilities, cpu_multiplies_bf16, vecmath,
+    ActivationDtype, Capabilities, CpuChoice, CpuPath, CpuPathError, Gelu, IGNORE_INDEX,
+    capabilities, cpu_multiplies_bf16, vecmath,
 };
 pub use sequence_offsets::{SequenceOffsets, SequenceOffsetsError};
 

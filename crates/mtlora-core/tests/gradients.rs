@@ -9,6 +9,7 @@ use burn::module::Param;
 use burn::nn::{DropoutConfig, Linear, LinearConfig};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use common::every_path::run_on_other_paths;
 use common::relative_error;
 use mtlora_core::{
     ActivationDtype, Adapter, AttentionForm, Gelu, Init, MtLoraConfig, SequenceOffsets, State,
@@ -20,6 +21,11 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::StandardNormal;
+
+#[test]
+fn every_path_of_the_processor_agrees() {
+    run_on_other_paths("every_path_of_the_processor_agrees");
+}
 
 thread_local! {
     /// The generator of a test's random values. Each thread has its own, so that a seed gives the same values again.

@@ -6,11 +6,17 @@ mod common;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor, TensorData};
+use common::every_path::run_on_other_paths;
 use common::{Reference, fixtures, relative_error, tolerance};
 use mtlora_core::{
     Adapter, FusedProjections, MtLoraConfig, NamedDevice, Structure, Targets, adapted_embedding,
     adapted_linear, devices, load_state,
 };
+
+#[test]
+fn every_path_of_the_processor_agrees() {
+    run_on_other_paths("every_path_of_the_processor_agrees");
+}
 
 fn reference(structure: Structure, layer: &str) -> Option<Reference> {
     let path = fixtures().join(format!("layers/{structure}_{layer}.safetensors"));

@@ -2,14 +2,22 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../../mtlora-core/tests/common/every_path.rs"]
+mod every_path;
 
 use burn::tensor::{Device, Tensor};
 use common::{Expected, difference, floats, folder};
+use every_path::run_on_other_paths;
 use mtlora_core::{NamedDevice, devices};
 use mtlora_models::{
     CachedDecoder, CausalBatch, CausalDecoder, CausalLm, Checkpoint, Generated, GenerationConfig,
     Gpt2Config, generate,
 };
+
+#[test]
+fn every_path_of_the_processor_agrees() {
+    run_on_other_paths("every_path_of_the_processor_agrees");
+}
 
 fn model(device: &Device) -> (CausalLm, Gpt2Config) {
     let folder = folder("gpt2");

@@ -2,14 +2,22 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../../mtlora-core/tests/common/every_path.rs"]
+mod every_path;
 
 use std::path::PathBuf;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 use common::{Expected, difference, floats, folder};
+use every_path::run_on_other_paths;
 use mtlora_core::devices;
 use mtlora_models::{EncoderClassifier, EncoderConfig, PackedBatch, SequenceClassifier, Tokens};
+
+#[test]
+fn every_path_of_the_processor_agrees() {
+    run_on_other_paths("every_path_of_the_processor_agrees");
+}
 
 #[test]
 fn models_agree_with_transformers() {

@@ -1,12 +1,16 @@
 //! Thirty training steps agree with PyTorch's, on every device of this build.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../mtlora-core/tests/common/every_path.rs"]
+mod every_path;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::TensorData;
+use every_path::run_on_other_paths;
 use mtlora_core::{
     AdapterMethod, MtLoraConfig, State, Structure, Targets, devices, load_state, state,
 };
@@ -18,6 +22,11 @@ use mtlora_train::{
     LoraPlus, Method, Objective, Target, WarmupLinear, adamw, lora_plus_adamw, loss_sum,
 };
 use safetensors::SafeTensors;
+
+#[test]
+fn every_path_of_the_processor_agrees() {
+    run_on_other_paths("every_path_of_the_processor_agrees");
+}
 
 struct Recording {
     bytes: Vec<u8>,

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use burn::tensor::Device;
-use mtlora::core::{BaseDtype, capabilities};
+use mtlora::core::{BaseDtype, CpuPath, capabilities};
 use mtlora::train::bench::peak_gflops;
 use serde::Serialize;
 
@@ -18,6 +18,8 @@ pub(super) struct Place {
     pub(super) device: Device,
     base_dtype: BaseDtype,
     peak_gflops: Option<f64>,
+    /// Which of the processor's instructions the kernels use.
+    cpu: Option<CpuPath>,
 }
 
 impl Place {
@@ -29,6 +31,7 @@ impl Place {
         Ok(Self {
             base_dtype,
             peak_gflops: peak(&device, base_dtype),
+            cpu: capabilities(&device).cpu.map(|choice| choice.path),
             device,
             name,
         })
@@ -86,6 +89,7 @@ struct Report<'a, Settings> {
     model: &'a str,
     device: &'a str,
     threads: usize,
+    cpu: Option<&'static str>,
     dtype: &'static str,
     #[serde(flatten)]
     settings: Settings,
@@ -122,6 +126,7 @@ pub(super) fn print(
         model: model.name(),
         device,
         threads: rayon::current_num_threads(),
+        cpu: place.cpu.map(CpuPath::name),
         dtype: "f32",
         settings,
         steps: work.step_s.len(),

@@ -1,7 +1,9 @@
 use std::error::Error;
 
 use clap::Args as ClapArgs;
-use mtlora::core::{BaseDtype, NamedDevice, device_description, kernel_cache, self_test};
+use mtlora::core::{
+    BaseDtype, CpuChoice, NamedDevice, capabilities, device_description, kernel_cache, self_test,
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,9 +26,29 @@ struct Listed {
     description: Option<String>,
     /// The precisions that it can keep frozen weights in.
     base_dtypes: Vec<BaseDtype>,
+    /// Which of the processor's instructions its kernels use, if it is the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<Cpu>,
     /// What it does wrongly, if it was checked: nothing where it computes as it should.
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<Check>,
+}
+
+/// The path that the kernels for the CPU take.
+#[derive(Serialize)]
+struct Cpu {
+    path: &'static str,
+    /// Why this one, and which others there are.
+    reason: String,
+}
+
+impl Cpu {
+    fn of(choice: CpuChoice) -> Self {
+        Self {
+            path: choice.path.name(),
+            reason: choice.reason(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -79,6 +101,7 @@ fn look_at(named: NamedDevice, check: bool) -> Listed {
     Listed {
         description: device_description(&device),
         base_dtypes: keeps.collect(),
+        cpu: capabilities(&device).cpu.map(Cpu::of),
         check,
         name,
     }
@@ -96,6 +119,9 @@ impl Listed {
             line += &format!(", {description}");
         }
         line += &format!(": a base in {}", dtypes.join(", "));
+        if let Some(Cpu { path, reason }) = &self.cpu {
+            line += &format!("; kernels for {path}, {reason}");
+        }
         match &self.check {
             Some(Check {
                 error: Some(error), ..

@@ -3,6 +3,8 @@
 //!
 //! The definition runs on the build's first device, which is a CPU, so that a device without kernels is checked too.
 
+use std::process::Command;
+
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Dispatch, TensorMetadata};
@@ -12,6 +14,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+use super::cpu::{CpuChoice, CpuPath};
 use super::definitions::activation_dtype::restored;
 use super::definitions::{
     attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, swiglu,
@@ -696,5 +699,26 @@ proptest! {
             );
             close(found, expected.clone())?;
         }
+    }
+}
+
+/// What is tested here and beside the kernels, on the paths that the processor has and that this process does not take. If
+/// the environment names a path, the tests are for that path alone.
+#[test]
+fn operations_agree_on_every_path() {
+    let choice = CpuChoice::read().unwrap();
+    if choice.is_requested {
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    for path in CpuPath::available().filter(|path| *path != choice.path) {
+        let output = Command::new(&program)
+            .args(["ops::", "--skip", "operations_agree_on_every_path"])
+            .env(CpuChoice::VARIABLE, path.name())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "on the path {path}:\n{text}");
+        assert!(!text.contains("running 0 tests"), "{text}");
     }
 }

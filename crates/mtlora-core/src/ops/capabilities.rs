@@ -5,6 +5,8 @@ use burn::backend::tensor::Device;
 use burn::backend::{Autodiff, Backend, DTypeUsage, Dispatch, DispatchDevice};
 use burn::tensor::DType;
 
+use super::cpu::CpuChoice;
+
 /// What a device can do, as far as code outside its kernels has to know.
 ///
 /// [`capabilities`] says it of a device. Code asks for what it needs and never for a backend's name, so that a new
@@ -39,6 +41,8 @@ pub struct Capabilities {
     /// Attention's kernels read the sequence offsets from the device's memory. Otherwise the tensor of them is never
     /// made.
     pub reads_offsets: bool,
+    /// Which of the processor's instructions the device's kernels use, if it is the processor and has kernels.
+    pub cpu: Option<CpuChoice>,
 }
 
 impl Capabilities {
@@ -58,6 +62,7 @@ impl Capabilities {
             multiplies_bf16: B::dtype_usage(device, DType::BF16).contains(DTypeUsage::Accelerated),
             rounds_attention: false,
             reads_offsets: false,
+            cpu: None,
         }
     }
 
@@ -99,7 +104,8 @@ pub fn capabilities(device: &burn::tensor::Device) -> Capabilities {
 /// Whether the kernels for the CPU multiply pairs of bfloat16 values with instructions of their own.
 ///
 /// True only on an x86-64 processor with AVX-512 and its bfloat16 instructions (`avx512f` and `avx512bf16`); unsafe code
-/// may rely on that. False without the feature `flex`, which has the kernels.
+/// may rely on that. False if [`CpuChoice::VARIABLE`] names a slower path, and without the feature `flex`, which has the
+/// kernels.
 pub fn cpu_multiplies_bf16() -> bool {
     #[cfg(feature = "flex")]
     {

@@ -4,6 +4,7 @@
 //!   what a backend without a kernel runs.
 //! - `autodiff/` has a backward pass for each, which saves the least that it can.
 //! - `flex/` has the kernels for the CPU: overrides of methods in that backend's `impl`. `cube/` has those for GPUs.
+//! - `cpu/` says which instructions the processor has, and chooses which of them the kernels use.
 //! - `capabilities.rs` is how other code asks what a device can do.
 //!
 //! The functions of [`layers`](crate::adapted_linear) call them on tensors.
@@ -16,6 +17,7 @@ mod agreement;
 mod autodiff;
 mod backend;
 mod capabilities;
+mod cpu;
 #[cfg(feature = "cube")]
 #[allow(
     clippy::assign_op_pattern,
@@ -31,6 +33,7 @@ pub mod vecmath;
 
 pub use backend::MtLoraBackend;
 pub use capabilities::{BackendCapabilities, Capabilities, capabilities, cpu_multiplies_bf16};
+pub use cpu::{CpuChoice, CpuPath, CpuPathError};
 pub use definitions::activation_dtype::ActivationDtype;
 pub use definitions::attention::{AttentionConstants, AttentionLayout};
 pub use definitions::cross_entropy::IGNORE_INDEX;

@@ -1,6 +1,8 @@
 //! Helpers shared by the tests in this folder.
 #![allow(dead_code)] // No test file uses all of them.
 
+pub mod every_path;
+
 use std::path::PathBuf;
 
 use burn::tensor::{Int, Tensor, TensorData};

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use mtlora_core::{BaseDtype, cpu_multiplies_bf16};
+use mtlora_core::{BaseDtype, CpuChoice, CpuPath, cpu_multiplies_bf16};
 use pulp::{Arch, Simd, WithSimd};
 
 /// The number of independent sums: enough to hide the latency of two units, and few enough for the registers of every
@@ -17,7 +17,7 @@ const TRIES: usize = 8;
 /// The peak rate of multiply-adds of all threads in rayon's pool, in billions of operations per second (a multiply-add
 /// is two operations). It is measured with a loop of multiply-adds on registers. If the base model is in bfloat16 and
 /// the kernels for the CPU multiply pairs of bfloat16 values ([`cpu_multiplies_bf16`]), the rate of these is measured,
-/// and otherwise that of 32-bit floats.
+/// and otherwise that of 32-bit floats, with AVX2 if the kernels are restricted to it ([`CpuChoice`]).
 pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
     if base_dtype == BaseDtype::Bf16 && cpu_multiplies_bf16() {
         #[cfg(target_arch = "x86_64")]
@@ -38,9 +38,20 @@ fn best_of(work: fn() -> usize) -> f64 {
 }
 
 fn multiply_add() -> usize {
-    let (lanes, sum) = Arch::new().dispatch(MultiplyAdd);
+    let (lanes, sum) = sums(CpuChoice::read().map(|choice| choice.path).ok());
     black_box(sum);
     lanes
+}
+
+/// The sums with the instructions of a path, and the number of floats in a register. Without a path, or on the portable
+/// one, where the `gemm` crate computes products, it is the widest registers that the processor has.
+fn sums(path: Option<CpuPath>) -> (usize, f32) {
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(CpuPath::Avx2), Some(simd)) = (path, pulp::x86::V3::try_new()) {
+        return Simd::vectorize(simd, MultiplyAdd);
+    }
+    let _ = path;
+    Arch::new().dispatch(MultiplyAdd)
 }
 
 struct MultiplyAdd;
@@ -125,10 +136,13 @@ mod tests {
     /// Each sum is repeatedly halved and increased by a half, so that it converges to 1.
     #[test]
     fn products_of_single_numbers_are_computed() {
-        let (lanes, sum) = Arch::new().dispatch(MultiplyAdd);
-        assert!(lanes.is_power_of_two(), "{lanes}");
-        assert_eq!(sum, (lanes * SUMS) as f32);
-        assert_eq!(multiply_add(), lanes);
+        for path in CpuPath::available() {
+            let (lanes, sum) = sums(Some(path));
+            assert!(lanes.is_power_of_two(), "{path}: {lanes}");
+            assert_eq!(sum, (lanes * SUMS) as f32, "{path}");
+            assert!(path != CpuPath::Avx2 || lanes == 8, "{lanes}");
+        }
+        assert!(multiply_add().is_power_of_two());
     }
 
     /// Each lane of sum `n` starts at `n` and does not change, because the pairs cancel.

@@ -11,10 +11,10 @@ use rayon::prelude::*;
 
 use super::elementwise::dropout::drop_elements;
 use super::instructions::vectorized;
-use super::matmul::{rounded_matmul, small_matmul};
+use super::products::matmul::{rounded_matmul, small_matmul};
+use super::products::triangle::Triangle;
+use super::products::view::{Place, View, ViewMut};
 use super::reduce::{largest, sum_of};
-use super::triangle::Triangle;
-use super::view::{Place, View, ViewMut};
 use super::{contiguous, tensor, values};
 use crate::ops::AttentionLayout;
 use crate::ops::definitions::attention::Inputs;

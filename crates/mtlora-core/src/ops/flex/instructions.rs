@@ -1,82 +1,62 @@
-//! Which instructions the processor has: the one file that asks.
+//! Which instructions a kernel may use.
 //!
 //! A kernel reaches more than the oldest x86-64 has in one of two ways:
 //!
 //! - **A loop in plain Rust** is written within [`vectorized!`], which compiles it several times and picks one while
 //!   the program runs. The compiler makes its loops as wide as the registers. A loop outside of it is compiled for the
 //!   oldest x86-64, four floats wide.
-//! - **A kernel of intrinsics** (`avx512/`) is a function with `#[target_feature]`, which is unsafe to call. Its callers
-//!   have an [`Avx512`] or [`Avx512Bf16`], values that only a processor with the instructions can make: so the safety of
-//!   the call is that there is such a value, and nothing has to be asserted.
+//! - **A kernel of intrinsics** (`products/avx2`, `products/avx512`) is a function with `#[target_feature]`, which is unsafe
+//!   to call. Its callers have an [`Avx2`], an [`Avx512`] or an [`Avx512Bf16`], values that only a processor with the
+//!   instructions can make: so the safety of the call is that there is such a value, and nothing has to be asserted.
 //!
-//! Another instruction set needs a type here, and an arm in the macro or a module beside `avx512/`. The `pulp` crate is
-//! used for casts between registers and arrays alone.
-
-/// The processor has AVX2, FMA and the bit manipulation that comes with them.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Avx2(());
+//! The functions here give these values where the path that was chosen ([`CpuChoice`]) has the instructions. Another
+//! instruction set needs a type in `ops/cpu`, a function here, and an arm in the macro or a module beside
+//! `products/avx512`. The `pulp` crate is used for casts between registers and arrays alone.
 
 #[cfg(target_arch = "x86_64")]
-impl Avx2 {
-    /// The proof, if the processor has the instructions.
-    #[inline]
-    pub(super) fn new() -> Option<Self> {
-        let has = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2");
-        has.then_some(Self(()))
-    }
+pub(super) use crate::ops::cpu::{Avx2, Avx512, Avx512Bf16};
+use crate::ops::cpu::{CpuChoice, CpuPath};
+
+fn allows(path: CpuPath) -> bool {
+    CpuChoice::followed().path >= path
 }
 
-/// The processor has AVX-512 with the instructions for bytes, words and double words, also on shorter registers, and
-/// all that [`Avx2`] proves.
+/// The proof that kernels may use AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Avx512(());
-
-#[cfg(target_arch = "x86_64")]
-impl Avx512 {
-    /// The proof, if the processor has the instructions.
-    #[inline]
-    pub(super) fn new() -> Option<Self> {
-        let has = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        (has && Avx2::new().is_some()).then_some(Self(()))
-    }
+#[inline]
+pub(super) fn avx2() -> Option<Avx2> {
+    allows(CpuPath::Avx2).then(Avx2::detect).flatten()
 }
 
-/// The processor multiplies pairs of bfloat16, beside all that [`Avx512`] proves.
+/// The proof that kernels may use AVX-512.
 #[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Avx512Bf16(());
+#[inline]
+pub(super) fn avx512() -> Option<Avx512> {
+    allows(CpuPath::Avx512).then(Avx512::detect).flatten()
+}
 
+/// The proof that kernels may use AVX-512's products of bfloat16.
 #[cfg(target_arch = "x86_64")]
-impl Avx512Bf16 {
-    /// The proof, if the processor has the instructions.
-    #[inline]
-    pub(super) fn new() -> Option<Self> {
-        let has = Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16");
-        has.then_some(Self(()))
-    }
+#[inline]
+pub(super) fn avx512_bf16() -> Option<Avx512Bf16> {
+    allows(CpuPath::Avx512Bf16)
+        .then(Avx512Bf16::detect)
+        .flatten()
 }
 
 /// Whether products of bfloat16 have instructions of their own here.
 pub(in crate::ops) fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        Avx512Bf16::new().is_some()
+        avx512_bf16().is_some()
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        false
+        allows(CpuPath::Avx512Bf16)
     }
 }
 
-/// Defines a function that is compiled for several instruction sets; the best that the processor has is chosen when it
+/// Defines a function that is compiled for several instruction sets; the best that the chosen path has is taken when it
 /// is called. Type parameters stand in square brackets: `fn each[F: Fn(f32) -> f32](x: &mut [f32], f: F)`.
 macro_rules! vectorized {
     (
@@ -90,7 +70,7 @@ macro_rules! vectorized {
 
             #[cfg(target_arch = "x86_64")]
             {
-                use crate::ops::flex::instructions::{Avx2, Avx512};
+                use crate::ops::flex::instructions;
 
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2")]
                 fn avx512 $(<$($generics)*>)? ($($argument: $type),*) $(-> $result)? {
@@ -102,11 +82,11 @@ macro_rules! vectorized {
                     portable($($argument),*)
                 }
 
-                if Avx512::new().is_some() {
+                if instructions::avx512().is_some() {
                     // SAFETY: the value proves that the processor has the instructions.
                     return unsafe { avx512($($argument),*) };
                 }
-                if Avx2::new().is_some() {
+                if instructions::avx2().is_some() {
                     // SAFETY: as above.
                     return unsafe { avx2($($argument),*) };
                 }

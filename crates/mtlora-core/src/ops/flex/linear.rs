@@ -5,13 +5,11 @@ use burn::backend::{DType, TensorMetadata};
 use burn::tensor::{Element, Shape, bf16};
 use rayon::prelude::*;
 
+use super::instructions::{self, vectorized};
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
-use super::instructions::vectorized;
-#[cfg(target_arch = "x86_64")]
-use super::instructions::{Avx512, Avx512Bf16};
-use super::matmul;
-use super::view::View;
+use super::products::avx512;
+use super::products::matmul;
+use super::products::view::View;
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
 use crate::ops::Weight;
 use crate::ops::definitions::linear;
@@ -170,7 +168,7 @@ impl Matrix {
     /// The matrix as the kernels for AVX-512 read it, where the processor has what they need.
     #[cfg(target_arch = "x86_64")]
     fn right(&self) -> Option<avx512::Right<'_>> {
-        let avx512 = Avx512::new()?;
+        let avx512 = instructions::avx512()?;
         let [rows, columns] = self.sides();
         match self {
             Matrix::F32(weight) => {
@@ -180,7 +178,7 @@ impl Matrix {
                 Some(if weight.transposed { right.t() } else { right })
             }
             Matrix::Bf16(weight) => {
-                let values = avx512::Values::Bf16(Avx512Bf16::new()?, slice(weight));
+                let values = avx512::Values::Bf16(instructions::avx512_bf16()?, slice(weight));
                 Some(avx512::Right::new(avx512, values, [rows, columns]))
             }
             Matrix::Int8 { weight, block } => {

@@ -1,26 +1,21 @@
-//! Kernels for burn-flex: plain loops that the compiler vectorises, and products in AVX-512's own instructions, over
-//! rows or chunks that rayon's threads share. [`instructions`] has the rule for which of the two, and the one place
-//! that asks what the processor has.
+//! Kernels for burn-flex: plain loops that the compiler vectorises, and products in an instruction set's own
+//! instructions, over rows or chunks that rayon's threads share. [`instructions`] has the rule for which of the two.
 //!
 //! A chunk's result depends on nothing but the chunk, so results are the same for every number of
 //! threads.
 
 mod activation_dtype;
 mod attention;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod cached;
 mod cross_entropy;
 mod elementwise;
 pub(super) mod instructions;
 mod linear;
 mod made;
-mod matmul;
 mod norm;
+mod products;
 mod reduce;
 mod rms_norm;
-mod triangle;
-mod view;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::ops::FloatTensorOps;
@@ -31,6 +26,7 @@ use burn::tensor::{Bytes, Shape};
 use elementwise::{dropout, gelu, rotary, swiglu};
 use made::{made, mapped};
 
+use super::cpu::CpuChoice;
 use super::definitions;
 use super::{
     ActivationDtype, AttentionConstants, AttentionLayout, BackendCapabilities, Capabilities, Gelu,
@@ -91,6 +87,7 @@ impl BackendCapabilities for Flex {
         Capabilities {
             multiplies_bf16,
             rounds_attention: multiplies_bf16,
+            cpu: Some(CpuChoice::followed()),
             ..Capabilities::of_host::<Self>(device)
         }
     }

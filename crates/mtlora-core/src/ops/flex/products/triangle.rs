@@ -3,7 +3,7 @@ use std::ops::Range;
 
 /// What of a product of matrices need not be multiplied, as under a causal mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Triangle {
+pub(in crate::ops::flex) enum Triangle {
     /// Nothing.
     None,
     /// What lies above the product's diagonal: afterwards anything may be there.
@@ -17,7 +17,7 @@ pub(super) enum Triangle {
 #[cfg(target_arch = "x86_64")]
 impl Triangle {
     /// How many columns the product of some rows has, and over what its sums run.
-    pub(super) fn needed(
+    pub(in crate::ops::flex) fn needed(
         self,
         rows: &Range<usize>,
         inner: usize,

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use burn::tensor::bf16;
 
-use super::super::instructions::{Avx512, Avx512Bf16};
+use super::super::padded::padded;
 use super::kernel::{Kernel, LANES, Line};
 use super::transpose::transposed;
+use crate::ops::flex::instructions::{Avx512, Avx512Bf16};
 
 /// How many rows ahead of the one that is laid out are prefetched.
 const AHEAD: usize = 6;
@@ -230,16 +231,6 @@ impl<'a> Right<'a> {
             }
         }
     }
-}
-
-/// The values, at most `LENGTH`, and zeros after them.
-#[inline(always)]
-pub(super) fn padded<E: Copy + Default, const LENGTH: usize>(values: &[E]) -> [E; LENGTH] {
-    <[E; LENGTH]>::try_from(values).unwrap_or_else(|_| {
-        let mut padded = [E::default(); LENGTH];
-        padded[..values.len()].copy_from_slice(values);
-        padded
-    })
 }
 
 #[inline]

@@ -1,14 +1,10 @@
 //! A linear layer's product on AVX-512, in 32-bit floats or with pairs of bfloat16 (`vdpbf16ps`,
 //! which does twice the work of a multiplication of 32-bit floats). Sums are 32-bit floats.
 //!
-//! Blocked as in BLIS (Van Zee and van de Geijn, 2015): the right matrix is laid out in panels of
-//! [`COLUMNS`] columns, the left one in blocks of [`ROWS`] rows, and a tile of `ROWS x COLUMNS` sums
-//! stays in registers. A task lays out the panels that it reads in the second cache, so that the
-//! weight is read once and written nowhere else; the bias is where the sums begin, so that the output
-//! is written without being filled first. A sum runs over the inner dimension in the same order
-//! whatever the number of threads.
+//! Products of many rows are [`blocked`](super::blocked), those of few are in [`gemv`], and those of small matrices in
+//! [`direct`].
 
-pub(super) mod direct;
+pub(in crate::ops::flex) mod direct;
 mod gemv;
 mod kernel;
 mod pairs;
@@ -19,20 +15,15 @@ mod transpose;
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::thread::LocalKey;
 
-use rayon::prelude::*;
-
-use super::view::Place;
+use super::blocked::{self, Begin, Blocks};
+use super::view::ViewMut;
 use kernel::{COLUMNS, Line, PANELS, ROWS, Rows, UNITS};
-pub(super) use right::{Right, Values};
-use tile::Begin;
-
-/// Below this many products, threads cost more than they bring. Under Miri, which is too slow for as many, threads
-/// share even small products, so that it checks them.
-const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
+pub(in crate::ops::flex) use right::{Right, Values};
 
 thread_local! {
-    /// A thread's memory for panels, from product to product.
+    /// A thread's memory for panels.
     static LINES: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -41,141 +32,79 @@ thread_local! {
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub(super) fn product(left: &[f32], right: Right<'_>, bias: Option<&[f32]>) -> Vec<f32> {
-    let kernel = right.kernel();
+pub(in crate::ops::flex) fn product(
+    left: &[f32],
+    right: Right<'_>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
     let [inner, columns] = right.sides();
     assert!(inner > 0 && left.len().is_multiple_of(inner));
     assert!(bias.is_none_or(|bias| bias.len() == columns));
     let rows = left.len() / inner;
-    let size = rows * columns;
-    if size == 0 {
-        return Vec::new();
-    }
     match right.floats() {
+        _ if rows * columns == 0 => Vec::new(),
         Some((values, false)) if rows <= gemv::MOST => {
-            return gemv::product(right.avx512(), left, values, columns, bias);
+            gemv::product(right.avx512(), left, values, columns, bias)
         }
         Some((values, true)) if rows <= gemv::MOST => {
-            return gemv::turned_product(right.avx512(), left, values, inner, bias);
+            gemv::turned_product(right.avx512(), left, values, inner, bias)
         }
-        _ => {}
-    }
-    let mut out: Vec<f32> = Vec::with_capacity(size);
-    let units = inner.div_ceil(kernel.depth());
-    let place = Place::new(&mut out.spare_capacity_mut()[..size], columns);
-    let work = Work {
-        right,
-        bias,
-        passes: passes(units),
-        packed: rows::pack(left, inner, kernel),
-        units,
-        place,
-        rows,
-    };
-    let threads = if size * inner < WORTH_THREADS {
-        1
-    } else {
-        rayon::current_num_threads()
-    };
-    let panels = columns.div_ceil(COLUMNS);
-    let per_task = (panels / (2 * threads)).clamp(1, PANELS);
-    let groups = panels.div_ceil(per_task);
-    // Each part of the rows lays the panels out for itself. That pays where there are fewer groups of panels than
-    // threads, and where there are enough rows that it costs less than threads that wait for the last task.
-    let blocks = rows.div_ceil(ROWS);
-    let needed = (2 * threads).div_ceil(groups).min(blocks.div_ceil(4));
-    let wanted = (6 * threads).div_ceil(groups).min(blocks / 40);
-    let parts = needed.max(wanted).max(1);
-    let per_part = blocks.div_ceil(parts);
-    let task = |index: usize| {
-        let (group, part) = (index / parts, index % parts);
-        let panels = group * per_task..panels.min((group + 1) * per_task);
-        let blocks = blocks.min(part * per_part)..blocks.min((part + 1) * per_part);
-        LINES.with_borrow_mut(|lines| work.task(lines, panels, blocks));
-    };
-    match threads {
-        1 => (0..groups * parts).for_each(task),
-        _ => (0..groups * parts)
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(task),
-    }
-    // SAFETY: the tasks are all panels by all blocks of rows; each has written all its elements.
-    unsafe { out.set_len(size) };
-    out
-}
-
-/// What all tasks read, and where they write.
-struct Work<'a> {
-    right: Right<'a>,
-    bias: Option<&'a [f32]>,
-    passes: Vec<Range<usize>>,
-    /// Block after block, each of `units` units.
-    packed: Vec<Rows>,
-    units: usize,
-    place: Place<'a>,
-    rows: usize,
-}
-
-impl Work<'_> {
-    /// Writes some panels' columns of some blocks' rows. `lines` is memory for the panels.
-    fn task(&self, lines: &mut Vec<Line>, panels: Range<usize>, blocks: Range<usize>) {
-        let kernel = self.right.kernel();
-        let chain = kernel.chain();
-        let last = self.right.sides()[1];
-        let columns = panels.start * COLUMNS..last.min(panels.end * COLUMNS);
-        for (index, pass) in self.passes.iter().enumerate() {
-            let count = panels.len() * pass.len();
-            if lines.len() < count {
-                lines.resize(count, [0; COLUMNS]);
-            }
-            let lines = &mut lines[..count];
-            self.right.lay_out(pass.clone(), columns.clone(), lines);
-            for block in blocks.clone() {
-                let rows = block * ROWS..self.rows.min((block + 1) * ROWS);
-                let packed = &self.packed[block * self.units..][pass.clone()];
-                // Each panel has a part of the next block fetched, from where other tasks have left it.
-                let next = packed.as_ptr().wrapping_add(self.units);
-                for (part, lines) in lines.chunks_exact(pass.len()).enumerate() {
-                    let panel = panels.start + part;
-                    let next = next.wrapping_add(part * pass.len() / PANELS);
-                    let columns = panel * COLUMNS..last.min((panel + 1) * COLUMNS);
-                    let begin = match (index, self.bias) {
-                        (0, Some(bias)) => Begin::Bias(&bias[columns.clone()]),
-                        (0, None) => Begin::Zero,
-                        _ => Begin::Sum,
-                    };
-                    let chains = packed.chunks(chain).zip(lines.chunks(chain));
-                    for (at, (packed, lines)) in chains.enumerate() {
-                        let begin = if at == 0 { begin } else { Begin::Sum };
-                        let next = next.wrapping_add(at * chain / PANELS);
-                        // SAFETY: no other task has these columns of these rows; where sums are begun
-                        // with what is there, a chain or a pass before has written it.
-                        unsafe {
-                            let tile = self.place.view(rows.clone(), columns.clone());
-                            tile::add(kernel, tile, begin, packed, lines, next);
-                        }
-                    }
-                }
-            }
-        }
+        _ => blocked::product(left, right, bias),
     }
 }
 
-/// The units that are summed in each pass: parts of about one size.
-fn passes(units: usize) -> Vec<Range<usize>> {
-    let step = units.div_ceil(units.div_ceil(UNITS));
-    (0..units)
-        .step_by(step)
-        .map(|first| first..units.min(first + step))
-        .collect()
+impl Blocks for Right<'_> {
+    type Rows = Rows;
+    type Line = Line;
+
+    const ROWS: usize = ROWS;
+    const COLUMNS: usize = COLUMNS;
+    const UNITS: usize = UNITS;
+    const PANELS: usize = PANELS;
+
+    fn sides(self) -> [usize; 2] {
+        Right::sides(&self)
+    }
+
+    fn depth(self) -> usize {
+        self.kernel().depth()
+    }
+
+    fn chain(self) -> usize {
+        self.kernel().chain()
+    }
+
+    fn pack(self, left: &[f32]) -> Vec<Rows> {
+        rows::pack(left, Right::sides(&self)[0], self.kernel())
+    }
+
+    fn lay_out(self, units: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
+        Right::lay_out(&self, units, columns, lines);
+    }
+
+    unsafe fn add(
+        self,
+        tile: ViewMut<'_>,
+        begin: Begin<'_>,
+        rows: &[Rows],
+        lines: &[Line],
+        next: *const Rows,
+    ) {
+        // SAFETY: as the caller promises.
+        unsafe { tile::add(self.kernel(), tile, begin, rows, lines, next) }
+    }
+
+    fn memory() -> &'static LocalKey<RefCell<Vec<Line>>> {
+        &LINES
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::instructions::{Avx512, Avx512Bf16};
+    use super::super::blocked::WORTH_THREADS;
     use super::kernel::LANES;
     use super::*;
+    use crate::ops::flex::instructions::{Avx512, Avx512Bf16};
     use burn::tensor::bf16;
     use proptest::prelude::*;
     use rand::RngExt;
@@ -205,7 +134,7 @@ mod tests {
         biased: bool,
         threads: usize,
     ) -> Result<(), TestCaseError> {
-        let Some(avx512) = Avx512::new() else {
+        let Some(avx512) = Avx512::detect() else {
             return Ok(());
         };
         let floats = |count, step| -> Vec<f32> { whole(count, step).map(f32::from).collect() };
@@ -236,7 +165,7 @@ mod tests {
         let halves: Vec<bf16> = dense.iter().map(|x| bf16::from_f32(*x)).collect();
         let values = match form {
             Form::F32 => Values::F32(&dense),
-            Form::Bf16 => match Avx512Bf16::new() {
+            Form::Bf16 => match Avx512Bf16::detect() {
                 Some(proof) => Values::Bf16(proof, &halves),
                 None => return Ok(()),
             },
@@ -318,7 +247,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "it would take hours")]
     fn long_sums_are_close() {
         const INNER: usize = 768;
-        let Some(avx512) = Avx512::new() else {
+        let Some(avx512) = Avx512::detect() else {
             return;
         };
         let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -364,7 +293,7 @@ mod tests {
     /// The last inputs do not fill a unit: what the memory holds after them must not count.
     #[test]
     fn nothing_after_the_last_input_counts() {
-        let (Some(avx512), Some(proof)) = (Avx512::new(), Avx512Bf16::new()) else {
+        let (Some(avx512), Some(proof)) = (Avx512::detect(), Avx512Bf16::detect()) else {
             return;
         };
         let values = [f32::NAN, 1.0, 2.0, 3.0, f32::NAN].map(bf16::from_f32);

@@ -1,5 +1,6 @@
 //! The innermost loops: a tile of sums in registers.
 
+use super::super::blocked::Begin;
 use super::super::view::ViewMut;
 use super::kernel::{COLUMNS, Kernel, LANES, Line, PANELS, ROWS, Rows, Unit};
 use std::arch::x86_64::{
@@ -14,16 +15,6 @@ pub(super) fn masks(columns: usize) -> [__mmask16; 2] {
     // In a release build, a shift by 32 would not shift at all.
     let all = u32::MAX.checked_shr(beyond as u32).unwrap_or(0);
     [all as __mmask16, (all >> LANES) as __mmask16]
-}
-
-/// What sums begin with.
-#[derive(Clone, Copy)]
-pub(super) enum Begin<'a> {
-    Zero,
-    /// Each row with this, as long as the tile's rows.
-    Bias(&'a [f32]),
-    /// What is in the tile.
-    Sum,
 }
 
 /// Writes the start and the products of `rows` with a panel's `lines` to the tile, and has the share of a

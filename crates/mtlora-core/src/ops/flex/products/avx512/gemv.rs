@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::instructions::Avx512;
+use super::super::padded::padded;
 use super::kernel::{COLUMNS, LANES, ROWS};
-use super::right::padded;
+use crate::ops::flex::instructions::Avx512;
 
 /// The most rows of such a product: their factors stay in registers.
 pub(super) const MOST: usize = ROWS;

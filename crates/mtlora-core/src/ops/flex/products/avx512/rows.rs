@@ -7,8 +7,9 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::super::padded::padded;
 use super::kernel::{Kernel, LANES, ROWS, Rows, Unit};
-use super::right::{floats, padded};
+use super::right::floats;
 use super::transpose::transposed;
 
 /// Blocks of rows that a task packs.
@@ -90,15 +91,15 @@ pub(super) fn rounded(row: &[f32; 2 * LANES]) -> [Unit; LANES] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::instructions::Avx512Bf16;
     use super::*;
+    use crate::ops::flex::instructions::Avx512Bf16;
     use burn::tensor::bf16;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn rounds_as_half_does(bits: [u32; 2 * LANES]) {
-            if Avx512Bf16::new().is_none() {
+            if Avx512Bf16::detect().is_none() {
                 return Ok(());
             }
             let row = bits.map(f32::from_bits);

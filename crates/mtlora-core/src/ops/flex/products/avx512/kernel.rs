@@ -1,6 +1,6 @@
 //! The sizes that all parts agree on, and how units are multiplied.
 
-use super::super::instructions::{Avx512, Avx512Bf16};
+use crate::ops::flex::instructions::{Avx512, Avx512Bf16};
 
 /// Rows of a tile.
 pub(super) const ROWS: usize = 12;

@@ -2,11 +2,11 @@
 
 use std::arch::x86_64::{_mm512_permutexvar_epi16, _mm512_set_epi32};
 
-use super::super::instructions::Avx512Bf16;
+use super::super::padded::padded;
 use super::super::view::View;
 use super::kernel::{LANES, Unit};
-use super::right::padded;
 use super::rows::rounded;
+use crate::ops::flex::instructions::Avx512Bf16;
 
 /// Each row in pairs of neighbours, rounded to the nearest, ties to even; the partner of a lone last one
 /// is zero. `pairs` is the memory for it. The pairs lie as the elements did: side by side where these did,

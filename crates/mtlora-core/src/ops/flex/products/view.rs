@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// A matrix in a slice; every element lies within it.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a, E = f32> {
+pub(in crate::ops::flex) struct View<'a, E = f32> {
     values: &'a [E],
     sides: [usize; 2],
     strides: [usize; 2],
@@ -17,7 +17,11 @@ impl<'a, E> View<'a, E> {
     ///
     /// # Panics
     /// When it does not lie within the slice.
-    pub(super) fn new(values: &'a [E], [rows, columns]: [usize; 2], stride: usize) -> Self {
+    pub(in crate::ops::flex) fn new(
+        values: &'a [E],
+        [rows, columns]: [usize; 2],
+        stride: usize,
+    ) -> Self {
         if rows > 0 && columns > 0 {
             assert!((rows - 1) * stride + columns <= values.len());
         }
@@ -29,17 +33,17 @@ impl<'a, E> View<'a, E> {
     }
 
     /// The numbers of rows and columns.
-    pub(super) fn sides(&self) -> [usize; 2] {
+    pub(in crate::ops::flex) fn sides(&self) -> [usize; 2] {
         self.sides
     }
 
     /// The distance from a row to the next, and from a column to the next, in elements.
-    pub(super) fn strides(&self) -> [usize; 2] {
+    pub(in crate::ops::flex) fn strides(&self) -> [usize; 2] {
         self.strides
     }
 
     /// The slice; its first element is the matrix's.
-    pub(super) fn values(&self) -> &'a [E] {
+    pub(in crate::ops::flex) fn values(&self) -> &'a [E] {
         self.values
     }
 
@@ -47,7 +51,7 @@ impl<'a, E> View<'a, E> {
     ///
     /// # Panics
     /// When the matrix does not have all of them.
-    pub(super) fn rows(self, rows: Range<usize>) -> Self {
+    pub(in crate::ops::flex) fn rows(self, rows: Range<usize>) -> Self {
         assert!(rows.end <= self.sides[0]);
         let sides = [rows.len(), self.sides[1]];
         if rows.is_empty() || sides[1] == 0 {
@@ -65,7 +69,7 @@ impl<'a, E> View<'a, E> {
     /// # Panics
     /// When it has another length.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn of<F>(self, values: &'a [F]) -> View<'a, F> {
+    pub(in crate::ops::flex) fn of<F>(self, values: &'a [F]) -> View<'a, F> {
         assert_eq!(values.len(), self.values.len());
         View {
             values,
@@ -75,7 +79,7 @@ impl<'a, E> View<'a, E> {
     }
 
     /// Its transpose.
-    pub(super) fn t(self) -> Self {
+    pub(in crate::ops::flex) fn t(self) -> Self {
         let ([rows, columns], [row_stride, column_stride]) = (self.sides, self.strides);
         Self {
             sides: [columns, rows],
@@ -87,7 +91,7 @@ impl<'a, E> View<'a, E> {
 
 /// A matrix to write to, whose rows lie `stride` apart. No other view has its elements, and they need not have
 /// been written yet.
-pub(super) struct ViewMut<'a> {
+pub(in crate::ops::flex) struct ViewMut<'a> {
     first: *mut f32,
     sides: [usize; 2],
     stride: usize,
@@ -99,7 +103,7 @@ impl<'a> ViewMut<'a> {
     ///
     /// # Panics
     /// When the slice has another length.
-    pub(super) fn new(values: &'a mut [f32], [rows, columns]: [usize; 2]) -> Self {
+    pub(in crate::ops::flex) fn new(values: &'a mut [f32], [rows, columns]: [usize; 2]) -> Self {
         assert_eq!(values.len(), rows * columns);
         Self {
             first: values.as_mut_ptr(),
@@ -110,17 +114,17 @@ impl<'a> ViewMut<'a> {
     }
 
     /// The numbers of rows and columns.
-    pub(super) fn sides(&self) -> [usize; 2] {
+    pub(in crate::ops::flex) fn sides(&self) -> [usize; 2] {
         self.sides
     }
 
     /// The distance from a row to the next, in elements.
-    pub(super) fn stride(&self) -> usize {
+    pub(in crate::ops::flex) fn stride(&self) -> usize {
         self.stride
     }
 
     /// Where the first row begins.
-    pub(super) fn first(&mut self) -> *mut f32 {
+    pub(in crate::ops::flex) fn first(&mut self) -> *mut f32 {
         self.first
     }
 
@@ -131,7 +135,7 @@ impl<'a> ViewMut<'a> {
     ///
     /// # Panics
     /// When there is not one value for each element.
-    pub(super) unsafe fn add(&mut self, values: &[f32]) {
+    pub(in crate::ops::flex) unsafe fn add(&mut self, values: &[f32]) {
         let [rows, columns] = self.sides;
         assert_eq!(values.len(), rows * columns);
         for (row, values) in values.chunks(columns.max(1)).enumerate() {
@@ -150,7 +154,11 @@ impl<'a> ViewMut<'a> {
     /// # Panics
     /// When the matrix does not have all of them.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
+    pub(in crate::ops::flex) fn part(
+        &mut self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> ViewMut<'_> {
         // SAFETY: the part lives as long as this view is borrowed, alone.
         unsafe { part(self.first, self.sides, self.stride, rows, columns) }
     }
@@ -181,7 +189,7 @@ unsafe fn part<'a>(
 }
 
 /// An output that tasks share: each has rows and columns of its own.
-pub(super) struct Place<'a> {
+pub(in crate::ops::flex) struct Place<'a> {
     first: *mut f32,
     sides: [usize; 2],
     borrowed: PhantomData<&'a mut [MaybeUninit<f32>]>,
@@ -195,7 +203,7 @@ unsafe impl Sync for Place<'_> {}
 
 impl<'a> Place<'a> {
     /// Rows of `columns` elements, as many as there are; where `columns` is 0, any number.
-    pub(super) fn new(out: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
+    pub(in crate::ops::flex) fn new(out: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
         let rows = out.len().checked_div(columns).unwrap_or(usize::MAX);
         Self {
             first: out.as_mut_ptr().cast(),
@@ -211,7 +219,11 @@ impl<'a> Place<'a> {
     ///
     /// # Panics
     /// When the output has fewer rows or columns.
-    pub(super) unsafe fn view(&self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_> {
+    pub(in crate::ops::flex) unsafe fn view(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> ViewMut<'_> {
         // SAFETY: as the caller promises; the elements are borrowed for longer than this is.
         unsafe { part(self.first, self.sides, self.sides[1], rows, columns) }
     }

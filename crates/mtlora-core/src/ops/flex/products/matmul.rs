@@ -5,11 +5,11 @@ use gemm::{Parallelism, gemm};
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-#[cfg(target_arch = "x86_64")]
-use super::instructions::{Avx512, Avx512Bf16};
-use super::made;
 use super::triangle::Triangle;
 use super::view::{View, ViewMut};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::flex::instructions;
+use crate::ops::flex::made;
 
 /// Below this many products, threads cost more than they bring.
 const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
@@ -26,7 +26,7 @@ const NARROWEST: usize = 64;
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub(super) fn small_matmul(
+pub(in crate::ops::flex) fn small_matmul(
     out: ViewMut<'_>,
     a: View<'_>,
     b: View<'_>,
@@ -34,7 +34,7 @@ pub(super) fn small_matmul(
     triangle: Triangle,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512::new() {
+    if let Some(avx512) = instructions::avx512() {
         return avx512::direct::product(avx512, out, a, b, factor, triangle);
     }
     // With what need not be multiplied.
@@ -47,7 +47,7 @@ pub(super) fn small_matmul(
 ///
 /// # Panics
 /// As [`small_matmul`].
-pub(super) fn rounded_matmul(
+pub(in crate::ops::flex) fn rounded_matmul(
     out: ViewMut<'_>,
     a: View<'_>,
     b: View<'_>,
@@ -55,7 +55,7 @@ pub(super) fn rounded_matmul(
     triangle: Triangle,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512Bf16::new() {
+    if let Some(avx512) = instructions::avx512_bf16() {
         return avx512::direct::rounded_product(avx512, out, a, b, factor, triangle);
     }
     small_matmul(out, a, b, factor, triangle);
@@ -65,7 +65,7 @@ pub(super) fn rounded_matmul(
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub(super) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
+pub(in crate::ops::flex) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
     let parallelism = if a.sides()[0] * a.sides()[1] * b.sides()[1] >= WORTH_THREADS {
         Parallelism::Rayon(0)
     } else {
@@ -80,7 +80,7 @@ pub(super) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32)
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub(super) fn in_parts(a: View<'_>, b: View<'_>) -> Vec<f32> {
+pub(in crate::ops::flex) fn in_parts(a: View<'_>, b: View<'_>) -> Vec<f32> {
     let ([rows, inner], columns) = (a.sides(), b.sides()[1]);
     if rows >= columns {
         let step = step(inner * columns);

@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn rows_become_columns() {
-        if super::super::super::instructions::Avx512::new().is_none() {
+        if crate::ops::flex::instructions::Avx512::detect().is_none() {
             return;
         }
         let at = |row: usize, column: usize| (row * 100 + column) as u32;

@@ -8,14 +8,14 @@ use std::arch::x86_64::{
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::super::instructions::{Avx512, Avx512Bf16};
+use super::super::padded::padded;
 use super::super::triangle::Triangle;
 use super::super::view::{View, ViewMut};
 use super::kernel::{COLUMNS, Kernel, LANES, ROWS, Unit};
 use super::pairs;
-use super::right::padded;
 use super::tile::{masks, multiply_add, multiply_add_pairs};
 use super::transpose::transposed;
+use crate::ops::flex::instructions::{Avx512, Avx512Bf16};
 
 /// The most pairs that a thread keeps memory for (1 MiB): for those of longer sequences it allocates again.
 const KEPT: usize = 1 << 18;
@@ -295,7 +295,7 @@ mod tests {
         turn_b: bool,
         triangle: Triangle,
     ) -> Result<(), TestCaseError> {
-        let Some(avx512) = Avx512::new() else {
+        let Some(avx512) = Avx512::detect() else {
             return Ok(());
         };
         let at =
@@ -342,7 +342,7 @@ mod tests {
             view(&left, [rows, inner], turn_a),
             view(&right, [inner, columns], turn_b),
         );
-        for rounds in [None, Avx512Bf16::new()] {
+        for rounds in [None, Avx512Bf16::detect()] {
             let mut out = vec![f32::NAN; (rows + 2) * (columns + 2)];
             let mut whole = ViewMut::new(&mut out, [rows + 2, columns + 2]);
             let part = whole.part(1..rows + 1, 1..columns + 1);

@@ -1,0 +1,12 @@
+//! Products of matrices: [`matmul`] of small and strided ones, and in a folder for each instruction set linear layers'
+//! products and what attention multiplies.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod blocked;
+pub(super) mod matmul;
+#[cfg(target_arch = "x86_64")]
+mod padded;
+pub(super) mod triangle;
+pub(super) mod view;

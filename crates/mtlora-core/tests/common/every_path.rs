@@ -1,0 +1,28 @@
+//! Runs a test program again on the other paths that the processor has.
+
+use std::process::Command;
+
+use mtlora_core::{CpuChoice, CpuPath};
+
+/// Runs the other tests of this program on each [`CpuPath`] of this processor that they have not been run on. `this` is
+/// the name of the calling test. If the environment names a path, the tests are for that path alone, and nothing is done.
+///
+/// # Panics
+/// When tests fail on a path.
+pub fn run_on_other_paths(this: &str) {
+    let choice = CpuChoice::read().expect("the path can be read");
+    if choice.is_requested {
+        return;
+    }
+    let program = std::env::current_exe().expect("the program has a path");
+    for path in CpuPath::available().filter(|path| *path != choice.path) {
+        let output = Command::new(&program)
+            .args(["--skip", this])
+            .env(CpuChoice::VARIABLE, path.name())
+            .output()
+            .expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "on the path {path}:\n{text}");
+        assert!(!text.contains("running 0 tests"), "{text}");
+    }
+}
