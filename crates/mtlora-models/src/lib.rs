@@ -90,13 +90,16 @@ pub use families::sizes::{ModelSizes, PublishedModel};
 pub use families::text_config::TextConfig;
 pub use packed_batch::{PackedBatch, bucket_size};
 
-// The families: RoBERTa and BERT, and GPT-2.
+// The families: RoBERTa and BERT, GPT-2, and Llama-style decoders.
 pub use families::encoder::architecture::Architecture;
 pub use families::encoder::classifier::{ClassificationHead, EncoderClassifier};
 pub use families::encoder::config::{EncoderConfig, EncoderSizes};
 pub use families::encoder::masked_lm::{EncoderMaskedLm, LmHead};
 pub use families::encoder::model::Encoder;
 pub use families::gpt2::{Block, Gpt2, Gpt2Config, Gpt2Lm, Gpt2Sizes, Mlp, fused_projections};
+pub use families::llama::{
+    DecoderAttention, DecoderLayer, GatedMlp, LlamaConfig, LlamaLm, LlamaModel,
+};
 
 // What another family is made of.
 pub use families::boxed::{BoxedModule, Exposes};
@@ -112,7 +115,9 @@ pub use layers::attention::{
 };
 pub use layers::attention_context::{AttentionContext, BatchAttention};
 pub use layers::layer_norm::LayerNorm;
-pub use layers::weights::{zero_embedding, zero_linear};
+pub use layers::rms_norm::RmsNorm;
+pub use layers::rotary::{Llama3Scaling, Rotary, RotaryScaling, YarnScaling};
+pub use layers::weights::{zero_embedding, zero_linear, zero_linear_without_bias};
 
 // Texts and their tokens.
 pub use text::causal::{CausalText, read_tokenizer};

@@ -12,10 +12,11 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::TensorData;
 use every_path::run_on_other_paths;
 use mtlora_core::{
-    AdapterMethod, MtLoraConfig, State, Structure, Targets, devices, load_state, state,
+    AdapterMethod, FusedProjections, MtLoraConfig, State, Structure, Targets, devices, load_state,
+    state,
 };
 use mtlora_models::{
-    CausalBatch, CausalLm, EncoderConfig, Gpt2Config, PackedBatch, SequenceClassifier, Tokens,
+    CausalBatch, CausalConfig, CausalLm, EncoderConfig, PackedBatch, SequenceClassifier, Tokens,
     fused_projections,
 };
 use mtlora_train::{
@@ -246,19 +247,54 @@ fn compare(found: State, recording: &Recording, model: &str, what: &str) {
     }
 }
 
-/// A row of GPT-2's batch without its padding, and the places of the tokens that count in the loss.
+/// A row of a causal model's batch without its padding, and the places of the tokens that count in the loss.
 fn causal_row<'a>(ids: &'a [u32], mask: &[i64], loss_mask: &[f32]) -> (&'a [u32], Vec<usize>) {
     let real = mask.iter().filter(|m| **m == 1).count();
     let counts = (0..real).filter(|at| loss_mask[*at] == 1.0);
     (&ids[..real], counts.collect())
 }
 
+/// What is adapted, and what is added to the number of predicted tokens in a recording's loss.
+struct Recipe {
+    targets: Vec<String>,
+    projections: Vec<FusedProjections>,
+    added: f64,
+}
+
 fn follow_gpt2(structure: Structure) -> usize {
-    let Some(recording) = Recording::open("gpt2", structure.name()) else {
+    let recipe = |_: &Recording| Recipe {
+        targets: ["c_attn", "c_fc"].map(str::to_string).to_vec(),
+        projections: vec![fused_projections("qkv").unwrap()],
+        added: 1e-4,
+    };
+    follow_causal("gpt2", structure, recipe)
+}
+
+/// All linear maps of every layer are adapted.
+fn follow_decoder(model: &str, structure: Structure) -> usize {
+    let recipe = |recording: &Recording| {
+        let targets = recording.metadata["targets"].split(',');
+        Recipe {
+            targets: targets.map(str::to_string).collect(),
+            projections: Vec::new(),
+            added: 0.0,
+        }
+    };
+    follow_causal(model, structure, recipe)
+}
+
+/// Trains a causal model as recorded, and compares every step. Returns on how many devices.
+fn follow_causal(
+    model_name: &str,
+    structure: Structure,
+    recipe: impl Fn(&Recording) -> Recipe,
+) -> usize {
+    let Some(recording) = Recording::open(model_name, structure.name()) else {
         return 0;
     };
-    let source = folder("gpt2");
-    let config = Gpt2Config::from_folder(&source).unwrap();
+    let recipe = recipe(&recording);
+    let source = folder(model_name);
+    let config = CausalConfig::from_folder(&source).unwrap();
     let ids: Vec<u32> = recording
         .ints("input_ids")
         .into_iter()
@@ -277,13 +313,13 @@ fn follow_gpt2(structure: Structure) -> usize {
         let adapter = MtLoraConfig::new(structure)
             .with_rank(recording.number("rank") as usize)
             .with_alpha(recording.number("alpha"))
-            .with_target_modules(Targets::names(["c_attn", "c_fc"]))
-            .with_fused_projections(vec![fused_projections("qkv").unwrap()]);
+            .with_target_modules(Targets::names(recipe.targets.clone()))
+            .with_fused_projections(recipe.projections.clone());
         let model = Method::MtLora(adapter).prepare(model).unwrap();
         let start: State = state(&model, |_, trains| trains)
             .into_keys()
             .map(|path| {
-                let (name, _) = recorded(&path, "gpt2");
+                let (name, _) = recorded(&path, model_name);
                 let data = recording.floats(&format!("init.{name}"));
                 (path, data)
             })
@@ -297,14 +333,15 @@ fn follow_gpt2(structure: Structure) -> usize {
                 .map(|row| causal_row(&ids[row.clone()], &mask[row.clone()], &loss_mask[row]));
             let batch = CausalBatch::new(rows, &device).unwrap();
             let sum = model.loss(&batch, smoothing);
-            let loss = sum.div_scalar(batch.count as f64 + 1e-4);
-            let what = format!("{} gpt2 {structure}", named.name);
+            let loss = sum.div_scalar(batch.count as f64 + recipe.added);
+            let what = format!("{} {model_name} {structure}", named.name);
             curve.check(step, loss.clone().into_scalar(), &what);
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             model = optimizer.step(rate, model, gradients);
         }
-        let what = format!("{} gpt2 {structure}", named.name);
-        compare(state(&model, |_, trains| trains), &recording, "gpt2", &what);
+        let what = format!("{} {model_name} {structure}", named.name);
+        let found = state(&model, |_, trains| trains);
+        compare(found, &recording, model_name, &what);
     }
     all.len()
 }
@@ -313,6 +350,16 @@ fn follow_gpt2(structure: Structure) -> usize {
 fn gpt2_trains_as_in_pytorch_in_every_structure() {
     let followed: usize = Structure::ALL.into_iter().map(follow_gpt2).sum();
     assert_eq!(followed, 4 * devices().len());
+}
+
+#[test]
+fn decoders_train_as_in_pytorch_with_every_linear_map_adapted() {
+    for model in ["llama", "qwen2", "qwen3", "smollm3"] {
+        for structure in [Structure::Lora, Structure::Shim, Structure::Ctcm] {
+            let followed = follow_decoder(model, structure);
+            assert_eq!(followed, devices().len(), "{model} {structure}");
+        }
+    }
 }
 
 #[test]

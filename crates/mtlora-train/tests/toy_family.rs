@@ -264,6 +264,8 @@ fn make_base(folder: &Path, families: &ModelFamilies) {
         hidden_size: 32,
         layers: 1,
         heads: 4,
+        key_value_heads: None,
+        head_width: None,
         intermediate_size: None,
         max_tokens: 64,
         end_of_text: tokenizer.token_to_id(END_OF_TEXT),

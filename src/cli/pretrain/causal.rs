@@ -41,6 +41,8 @@ pub(crate) fn run(args: &Args, lines: &[String], device: &Device) -> Result<Made
             hidden_size: args.hidden_size,
             layers: args.layers,
             heads: args.heads,
+            key_value_heads: None,
+            head_width: None,
             intermediate_size: None,
             max_tokens: args.max_length,
             end_of_text: Some(end_of_text),

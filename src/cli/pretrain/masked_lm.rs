@@ -241,6 +241,8 @@ fn masked(args: &Args, lines: &[String], device: &Device) -> Result<Made, Box<dy
         hidden_size: args.hidden_size,
         layers: args.layers,
         heads: args.heads,
+        key_value_heads: None,
+        head_width: None,
         intermediate_size: args.intermediate_size,
         max_tokens: args.max_length,
         end_of_text: None,

@@ -9,7 +9,7 @@ use mtlora_core::{ActivationDtype, Contexts, SequenceOffsets, SequenceOffsetsErr
 use super::causal::{CausalLm, CausalModelConfig};
 use crate::generation::CausalDecoder;
 use crate::layers::attention::{Attention, Projections};
-use crate::layers::attention_context::AttentionContext;
+use crate::layers::attention_context::{AttentionContext, TokenPositions};
 use crate::packed_batch::PackedBatch;
 use crate::text::encoder::Tokens;
 
@@ -72,6 +72,7 @@ impl LayerCache {
 /// The prompts, whose keys and values are kept, layer after layer.
 struct Prompts<'a> {
     sequences: &'a SequenceOffsets,
+    positions: TokenPositions,
     cache: Vec<LayerCache>,
 }
 
@@ -83,6 +84,7 @@ impl AttentionContext for Prompts<'_> {
         dropout: &Dropout,
         _saved: ActivationDtype,
     ) -> Tensor<2> {
+        let projections = self.positions.placed(attention, projections);
         let [query, keys, values] = projections.separate();
         self.cache.push(LayerCache {
             keys: keys.clone(),
@@ -97,6 +99,7 @@ impl AttentionContext for Prompts<'_> {
 /// One new token a row, whose keys and values are added to the cache, layer after layer.
 struct NewTokens {
     contexts: Contexts,
+    positions: TokenPositions,
     /// The place of the first row's new token.
     at: usize,
     /// The layers that are still to come.
@@ -112,6 +115,7 @@ impl AttentionContext for NewTokens {
         _dropout: &Dropout,
         _saved: ActivationDtype,
     ) -> Tensor<2> {
+        let projections = self.positions.placed(attention, projections);
         let [query, keys, values] = projections.separate();
         let Some(layer) = self.before.next() else {
             unreachable!("a model has as many layers in each step as it had for the prompts");
@@ -219,6 +223,7 @@ impl CausalDecoder for CachedDecoder<'_> {
         self.cache.clear();
         let mut attention = Prompts {
             sequences,
+            positions: TokenPositions::of_sequences(sequences),
             cache: Vec::new(),
         };
         let (ids, positions) = (batch.ids.clone(), batch.positions.clone());
@@ -248,6 +253,7 @@ impl CausalDecoder for CachedDecoder<'_> {
         let cache = std::mem::take(&mut self.cache);
         let mut attention = NewTokens {
             contexts: Contexts::new(self.rows.iter().map(Vec::as_slice)),
+            positions: TokenPositions::new(self.rows.iter().map(|row| row.len() - 1)),
             at,
             after: Vec::with_capacity(cache.len()),
             before: cache.into_iter(),

@@ -200,7 +200,7 @@ impl CausalLm {
     /// The hidden states of every token, from which logits are made: `[tokens, hidden]`.
     pub fn hidden(&self, batch: &PackedBatch) -> Tensor<2> {
         let model = self.model();
-        let mut attention = BatchAttention(&batch.offsets);
+        let mut attention = BatchAttention::new(&batch.offsets);
         let embedded = model.embed(batch.ids.clone(), batch.positions.clone());
         let hidden = (0..model.layers()).fold(embedded, |hidden, index| {
             model.layer(index, hidden, &mut attention)
@@ -212,7 +212,7 @@ impl CausalLm {
     /// models return them: each `[tokens, hidden]`.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Vec<Tensor<2>> {
         let model = self.model();
-        let mut attention = BatchAttention(&batch.offsets);
+        let mut attention = BatchAttention::new(&batch.offsets);
         let mut states = vec![model.embed(batch.ids.clone(), batch.positions.clone())];
         for index in 0..model.layers() {
             states.push(model.layer(index, states[index].clone(), &mut attention));

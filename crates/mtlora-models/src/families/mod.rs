@@ -13,6 +13,7 @@ pub(crate) mod config_handle;
 pub(crate) mod encoder;
 pub(crate) mod family;
 pub(crate) mod gpt2;
+pub(crate) mod llama;
 pub(crate) mod masked_lm;
 pub(crate) mod operations;
 pub(crate) mod problem_type;

@@ -8,6 +8,7 @@ use super::config_file::ConfigFile;
 use super::encoder::EncoderFamily;
 use super::family::{DefaultTargets, ModelFamily};
 use super::gpt2::Gpt2Family;
+use super::llama::LlamaFamily;
 use super::masked_lm::MaskedLmConfig;
 use super::sizes::ModelSizes;
 use crate::error::ModelError;
@@ -30,10 +31,14 @@ pub enum ModelConfig {
 }
 
 impl ModelFamilies {
-    /// The families of this crate: RoBERTa and BERT, and GPT-2.
+    /// The families of this crate: RoBERTa and BERT, GPT-2, and Llama-style decoders.
     pub fn builtin() -> Self {
         Self {
-            families: vec![Box::new(EncoderFamily), Box::new(Gpt2Family)],
+            families: vec![
+                Box::new(EncoderFamily),
+                Box::new(Gpt2Family),
+                Box::new(LlamaFamily),
+            ],
         }
     }
 

@@ -9,8 +9,13 @@ pub struct ModelSizes {
     pub hidden_size: usize,
     /// Layers.
     pub layers: usize,
-    /// Attention heads of a layer; must divide `hidden_size`.
+    /// Attention heads of a layer; must divide `hidden_size` unless `head_width` is given.
     pub heads: usize,
+    /// Heads of key and value, in families where heads of the query can share them; as many as `heads` where it is not
+    /// given.
+    pub key_value_heads: Option<usize>,
+    /// Width of a head, in families that can choose it; `hidden_size / heads` where it is not given.
+    pub head_width: Option<usize>,
     /// Width between the two feed-forward maps; four times `hidden_size` where it is not given.
     pub intermediate_size: Option<usize>,
     /// The longest sequence, in tokens with the special ones.

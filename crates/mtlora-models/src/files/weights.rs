@@ -64,6 +64,28 @@ pub trait CheckpointLayout {
     fn task_type(&self) -> &'static str;
 }
 
+/// Whether a checkpoint has both of two tensors, by these names, with different values. The first may lack the
+/// layout's prefix.
+///
+/// # Errors
+/// When they cannot be read.
+pub(crate) fn has_two_weights(
+    checkpoint: &Checkpoint,
+    layout: &(impl CheckpointLayout + ?Sized),
+    first: &str,
+    second: &str,
+) -> Result<bool, ModelError> {
+    let prefix = layout.prefix();
+    let short = first.strip_prefix(prefix.as_str());
+    let first = std::iter::once(first)
+        .chain(short)
+        .find(|name| checkpoint.contains(name));
+    match first {
+        Some(first) if checkpoint.contains(second) => Ok(!checkpoint.is_equal(first, second)?),
+        _ => Ok(false),
+    }
+}
+
 /// Every parameter of a model, those of its adapters too.
 pub(crate) fn slots<M: Module>(model: &M, config: &(impl CheckpointLayout + ?Sized)) -> Vec<Slot> {
     let transposes_linear = config.transposes_linear();

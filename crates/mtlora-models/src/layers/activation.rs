@@ -1,8 +1,8 @@
 //! The nonlinearity between the two maps of a feed-forward block.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
-use mtlora_core::{ActivationDtype, Gelu, gelu};
+use burn::tensor::activation::{relu, silu};
+use mtlora_core::{ActivationDtype, Gelu, gelu, swiglu};
 
 /// The nonlinearity between the two feed-forward layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,17 +13,21 @@ pub enum Activation {
     GeluTanh,
     /// max(x, 0): `relu`.
     Relu,
+    /// x sigmoid(x): `silu`, `swish`.
+    Silu,
 }
 
 impl Activation {
     /// The names that config.json files use.
-    pub(crate) const NAMES: [(&'static str, Self); 6] = [
+    pub(crate) const NAMES: [(&'static str, Self); 8] = [
         ("gelu", Self::GeluErf),
         ("gelu_python", Self::GeluErf),
         ("gelu_new", Self::GeluTanh),
         ("gelu_pytorch_tanh", Self::GeluTanh),
         ("gelu_fast", Self::GeluTanh),
         ("relu", Self::Relu),
+        ("silu", Self::Silu),
+        ("swish", Self::Silu),
     ];
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
@@ -38,6 +42,7 @@ impl Activation {
             Self::GeluErf => "gelu",
             Self::GeluTanh => "gelu_new",
             Self::Relu => "relu",
+            Self::Silu => "silu",
         }
     }
 
@@ -47,6 +52,21 @@ impl Activation {
             Self::GeluErf => gelu(x, Gelu::Erf, saved),
             Self::GeluTanh => gelu(x, Gelu::Tanh, saved),
             Self::Relu => relu(x),
+            Self::Silu => silu(x),
+        }
+    }
+
+    /// The activation of each element of `gate` times that of `up`: both `[tokens, width]`, and so is the output. `saved`
+    /// says how the backward pass keeps both.
+    pub fn forward_gated(
+        self,
+        gate: Tensor<2>,
+        up: Tensor<2>,
+        saved: ActivationDtype,
+    ) -> Tensor<2> {
+        match self {
+            Self::Silu => swiglu(gate, up, saved),
+            _ => self.forward(gate, saved) * up,
         }
     }
 }

@@ -7,12 +7,16 @@ use mtlora_core::{
     fused_segment_attention, segment_attention,
 };
 
+use super::rotary::Rotary;
+
 /// How attention knows where a token stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum PositionScheme {
     /// It does not: the positions are part of the hidden states, as learned position embeddings are.
     InHiddenStates,
+    /// Query and key are turned by angles that grow with their tokens' positions.
+    Rotary(Rotary),
 }
 
 /// What is added to the scores before the softmax.
@@ -24,7 +28,7 @@ pub enum ScoreBias {
 }
 
 /// The attention of one layer, as a model's configuration describes it. [`Self::build`] makes an [`Attention`] of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionSpec {
     /// Heads of the query.
     pub heads: usize,
@@ -73,6 +77,12 @@ pub enum AttentionError {
         /// The tokens that are seen.
         window: usize,
     },
+    /// Rotary positions turn pairs of a head's coordinates.
+    #[error("rotary positions with heads of width {head_width}, which must be even")]
+    OddHead {
+        /// Width of one head.
+        head_width: usize,
+    },
 }
 
 impl AttentionSpec {
@@ -109,6 +119,7 @@ impl AttentionSpec {
             head_width,
             causal,
             window,
+            positions,
             ..
         } = self;
         if heads == 0 || head_width == 0 {
@@ -122,6 +133,10 @@ impl AttentionSpec {
         }
         if let Some(window) = window.filter(|window| *window == 0 || !causal) {
             return Err(AttentionError::Window { window });
+        }
+        let is_rotary = matches!(positions, PositionScheme::Rotary(_));
+        if is_rotary && !head_width.is_multiple_of(2) {
+            return Err(AttentionError::OddHead { head_width });
         }
         Ok(Attention { spec: self })
     }
@@ -155,7 +170,7 @@ impl Projections {
 }
 
 /// Attention that can be computed; made by [`AttentionSpec::build`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
     spec: AttentionSpec,
 }
@@ -242,6 +257,13 @@ mod tests {
             ..spec
         };
         assert!(within(128, true).build().is_ok());
+        let rotary = |head_width| AttentionSpec {
+            positions: PositionScheme::Rotary(Rotary::new(1e4)),
+            ..AttentionSpec::new(4, head_width)
+        };
+        assert!(rotary(8).build().is_ok());
+        let error = AttentionError::OddHead { head_width: 7 };
+        assert_eq!(rotary(7).build(), Err(error));
         for (window, causal) in [(0, true), (128, false)] {
             let error = AttentionError::Window { window };
             assert_eq!(within(window, causal).build(), Err(error));

@@ -11,6 +11,14 @@ pub fn zero_linear(input: usize, output: usize, device: &Device) -> Linear {
         .init(device)
 }
 
+/// The same without a bias.
+pub fn zero_linear_without_bias(input: usize, output: usize, device: &Device) -> Linear {
+    LinearConfig::new(input, output)
+        .with_bias(false)
+        .with_initializer(Initializer::Zeros)
+        .init(device)
+}
+
 /// A table of `rows` vectors of `width` values; all values are zero.
 pub fn zero_embedding(rows: usize, width: usize, device: &Device) -> Embedding {
     EmbeddingConfig::new(rows, width)

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::testing::allocations::thread_peak_of;
-use crate::{Checkpoint, EncoderConfig, GenerationConfig, Gpt2Config};
+use crate::{Checkpoint, EncoderConfig, GenerationConfig, Gpt2Config, LlamaConfig};
 
 /// What a reader takes whatever the file's size, in bytes: buffers, and the message.
 const FIXED: usize = 256 << 10;
@@ -231,8 +231,8 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn configurations(which in 0usize..3, changes in changes()) {
-        let folder = ["roberta", "bert", "gpt2"][which];
+    fn configurations(which in 0usize..7, changes in changes()) {
+        let folder = ["roberta", "bert", "gpt2", "llama", "qwen2_window", "qwen3", "smollm3"][which];
         let bytes = changed(&fixture(&format!("models/{folder}/config.json")), &changes);
         FOLDER.with(|folder| {
             folder.put("config.json", &bytes);
@@ -241,6 +241,9 @@ proptest! {
                 let _ = config.to_json();
             }
             if let Ok(config) = bounded(bytes.len(), || Gpt2Config::from_folder(folder)) {
+                let _ = config.to_json();
+            }
+            if let Ok(config) = bounded(bytes.len(), || LlamaConfig::from_folder(folder)) {
                 let _ = config.to_json();
             }
         });

@@ -585,7 +585,7 @@ mod tests {
             ("layer_norm_eps", json!(0)),
             ("layer_norm_eps", json!(1e-60)),
             ("type_vocab_size", json!(0)),
-            ("hidden_act", json!("swish")),
+            ("hidden_act", json!("mish")),
             ("position_embedding_type", json!("relative_key")),
             ("is_decoder", json!(true)),
             ("add_cross_attention", json!(true)),

@@ -50,6 +50,8 @@ impl ModelFamily for EncoderFamily {
                 hidden_size: 768,
                 layers: 12,
                 heads: 12,
+                key_value_heads: None,
+                head_width: None,
                 intermediate_size: Some(3072),
                 max_tokens: 512,
                 end_of_text: None,

@@ -333,7 +333,7 @@ mod tests {
         assert!(refused("tie_word_embeddings", json!("no")).contains("must be true or false"));
         assert!(refused("scale_attn_by_inverse_layer_idx", json!(true)).contains("only false"));
         assert!(refused("eos_token_id", json!(100)).contains("from 0 to 99"));
-        assert!(refused("activation_function", json!("swish")).contains("one of"));
+        assert!(refused("activation_function", json!("mish")).contains("one of"));
         let quantized = json!({"quant_method": "gptq", "bits": 4});
         assert!(refused("quantization_config", quantized).contains("quantized"));
         assert!(

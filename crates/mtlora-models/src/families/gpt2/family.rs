@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 
 use super::config::{Gpt2Config, Gpt2Sizes, MODEL_TYPE};
-use super::model::{Gpt2Lm, has_two};
+use super::layout::{OUTPUT_MAP, WORD_EMBEDDINGS};
+use super::model::Gpt2Lm;
 use crate::error::ModelError;
 use crate::families::causal::{CausalConfig, CausalLm, CausalModelConfig};
 use crate::families::config_file::ConfigFile;
@@ -11,6 +12,7 @@ use crate::families::family::{CausalFamily, DefaultTargets, ModelFamily};
 use crate::families::operations::OperationCounter;
 use crate::families::sizes::{ModelSizes, PublishedModel};
 use crate::files::checkpoint::Checkpoint;
+use crate::files::weights::has_two_weights;
 
 /// The model family of GPT-2.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,8 @@ impl ModelFamily for Gpt2Family {
                 hidden_size: 768,
                 layers: 12,
                 heads: 12,
+                key_value_heads: None,
+                head_width: None,
                 intermediate_size: None,
                 max_tokens: 1024,
                 end_of_text: Some(50_256),
@@ -87,7 +91,7 @@ impl CausalModelConfig for Gpt2Config {
         device: &Device,
     ) -> Result<CausalLm, ModelError> {
         let has_own_map = match checkpoint {
-            Some(checkpoint) => has_two(checkpoint, self)?,
+            Some(checkpoint) => has_two_weights(checkpoint, self, WORD_EMBEDDINGS, OUTPUT_MAP)?,
             None => false,
         };
         let tied = self.tie_word_embeddings && !has_own_map;

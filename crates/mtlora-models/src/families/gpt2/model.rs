@@ -7,11 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 use mtlora_core::{ActivationDtype, FusedProjections, adapted_embedding, adapted_linear, dropout};
 
 use super::config::Gpt2Config;
-use super::layout::{OUTPUT_MAP, WORD_EMBEDDINGS};
-use crate::error::ModelError;
 use crate::families::causal::CausalModel;
-use crate::files::checkpoint::Checkpoint;
-use crate::files::weights::CheckpointLayout;
 use crate::layers::activation::Activation;
 use crate::layers::attention::{self, Projections};
 use crate::layers::attention_context::AttentionContext;
@@ -198,21 +194,6 @@ impl CausalModel for Gpt2Lm {
 
     fn ties_output_map(&self) -> bool {
         self.lm_head.is_none()
-    }
-}
-
-/// Whether a checkpoint has both the token embedding and the output map, with different values.
-pub(super) fn has_two(checkpoint: &Checkpoint, config: &Gpt2Config) -> Result<bool, ModelError> {
-    let prefix = config.prefix();
-    let short = WORD_EMBEDDINGS.strip_prefix(prefix.as_str());
-    let embeddings = std::iter::once(WORD_EMBEDDINGS)
-        .chain(short)
-        .find(|name| checkpoint.contains(name));
-    match embeddings {
-        Some(embeddings) if checkpoint.contains(OUTPUT_MAP) => {
-            Ok(!checkpoint.is_equal(embeddings, OUTPUT_MAP)?)
-        }
-        _ => Ok(false),
     }
 }
 

@@ -485,11 +485,14 @@ pub(crate) fn input<'a>(
 }
 
 /// Whether a model with `config` embedding rows can belong to a tokenizer with `size` tokens: the numbers are equal, or
-/// the model has a few more rows because its embedding was rounded up for the hardware. With any other number, the
-/// model belongs to another tokenizer, and the ids would be valid but meaningless.
+/// the model has a few more rows because its embedding was rounded up for the hardware. Vocabularies as large as Qwen's have
+/// up to 418 more. With any other number, the model belongs to another tokenizer, and the ids would be valid but
+/// meaningless.
 pub(crate) fn is_padded(size: usize, config: usize) -> bool {
     let rounded = config.is_multiple_of(8) || config.is_multiple_of(100);
-    config == size || (rounded && config.saturating_sub(size) < 128)
+    let more = config.saturating_sub(size);
+    let is_large = config >= 100_000 && config.is_multiple_of(128);
+    config == size || (rounded && more < 128) || (is_large && more < 512)
 }
 
 #[cfg(test)]
