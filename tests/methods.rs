@@ -9,6 +9,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use mtlora::models::Checkpoint;
+
 use common::{MODEL, json, mtlora, refused, small_data, text_reading};
 
 const TASK: [&str; 4] = ["--model", MODEL, "--task", "acceptability"];
@@ -180,4 +182,37 @@ fn a_schedule_that_does_not_fit_is_refused_before_the_run_begins() {
     assert!(text.contains("loraplus_lr_ratio_t"), "{text}");
     let text = refused(&["--method", "adalora"]);
     assert!(text.contains("--structure adalora"), "{text}");
+}
+
+#[test]
+fn bitfit_is_trained_merged_and_predicts() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 64, 32);
+    let [run, merged] = ["run", "merged"].map(|name| folder.path().join(name));
+    let [run_text, merged_text] = [&run, &merged].map(|path| path.to_str().unwrap());
+    train(&data, &run, &["--method", "bitfit"]);
+    let file = Checkpoint::open_file(&run.join("trained.safetensors")).unwrap();
+    let names: Vec<&str> = file.names().collect();
+    assert!(names.contains(&"roberta.encoder.layer.0.attention.self.key.bias"));
+    assert!(names.contains(&"roberta.embeddings.LayerNorm.bias"));
+    let is_meant = |name: &&str| name.ends_with(".bias") || name.starts_with("classifier.");
+    assert!(names.iter().all(|name| is_meant(name)), "{names:?}");
+    let wanted = logits(&["--run", run_text]);
+    json(&["merge", "--run", run_text, "--out", merged_text]);
+    assert_close(&logits(&["--model", merged_text]), &wanted);
+    for (more, says) in [
+        (&["--init-from", run_text][..], "adapter"),
+        (&["--loraplus-lr-ratio", "4"], "loraplus_lr_ratio"),
+    ] {
+        let out = folder.path().join("refused");
+        let place = [
+            "--data",
+            data.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+        ];
+        let line = [&["train"], &TASK[..], &place, &["--method", "bitfit"], more].concat();
+        let text = refused(&line);
+        assert!(text.contains(says), "{text}");
+    }
 }

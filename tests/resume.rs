@@ -328,6 +328,13 @@ fn a_killed_run_with_adalora_resumes_to_the_same_bytes() {
 }
 
 #[test]
+fn a_killed_run_with_bitfit_resumes_to_the_same_bytes() {
+    let mut setup = Setup::classification();
+    setup.flag("--method", "bitfit");
+    killed(&setup, 3, 5);
+}
+
+#[test]
 fn a_killed_data_to_text_run_resumes_to_the_same_bytes() {
     killed(&Setup::generation(), 4, 2);
 }

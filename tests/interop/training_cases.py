@@ -3,8 +3,9 @@
     python tests/interop/training_cases.py
 
 `train_loraplus.safetensors`: LoRA with the optimizer that `peft.optimizers.create_loraplus_optimizer` makes.
+`train_bitfit.safetensors`: no adapter; all biases and the classifier train, as in BitFit.
 
-Query and value are adapted, and the classifier trains too. All is computed in 64-bit floats and written in 32, as the
+With an adapter, query and value are adapted, and the classifier trains too. All is computed in 64-bit floats and written in 32, as the
 other recordings in that folder are: `init.*` and `final.*` are the trained tensors, `loss` and `lr` have a value for each
 step, and the settings are in the metadata. The batches are those of `train_shim.safetensors`.
 """
@@ -43,7 +44,12 @@ def snapshot(model, when):
 def record(case, config, lr, optimizer_of, metadata):
     torch.manual_seed(5)
     model = AutoModelForSequenceClassification.from_pretrained(FOLDER, num_labels=3).double()
-    model = get_peft_model(model, config).eval()
+    if config is None:
+        for name, value in model.named_parameters():
+            value.requires_grad = name.endswith("bias") or name.startswith("classifier.")
+        model.eval()
+    else:
+        model = get_peft_model(model, config).eval()
     for value in trained(model).values():
         # The start must be the same in 32-bit floats.
         value.data = value.data.float().double()
@@ -78,6 +84,15 @@ def lora(**more):
     )
 
 
+def adamw(model, lr):
+    """AdamW without decay of biases."""
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    biases = [value for name, value in named if name.endswith("bias")]
+    others = [value for name, value in named if not name.endswith("bias")]
+    groups = [dict(params=others, weight_decay=WEIGHT_DECAY), dict(params=biases, weight_decay=0.0)]
+    return torch.optim.AdamW(groups, lr=lr, eps=1e-8)
+
+
 def main():
     lr, ratio = 2e-3, 8.0
     record(
@@ -94,6 +109,7 @@ def main():
         ),
         dict(loraplus_lr_ratio=ratio),
     )
+    record("bitfit", None, 5e-3, lambda model: adamw(model, 5e-3), {})
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ fn recorded(path: &str, model: &str) -> (String, bool) {
         .replace("weight.mtlora.a", "xtuning_A")
         .replace("weight.mtlora.b", "xtuning_B")
         .replace("weight.mtlora.c", "xtuning_C")
-        .replace("weight.mtlora.d", "xtuning_D");
+        .replace("weight.mtlora.d", "xtuning_D")
+        .replace("layer_norm.beta", "LayerNorm.bias");
     let name = match model {
         "bert" => name.replace("classifier.out_proj", "classifier"),
         _ => name,
@@ -117,15 +118,30 @@ fn norm(values: impl Iterator<Item = f32>) -> f64 {
 fn follow(model: &str, structure: Structure) -> usize {
     match Recording::open(model, structure.name()) {
         None => 0,
-        Some(recording) => follow_recording(model, structure.into(), &recording, adamw),
+        Some(recording) => {
+            let method = adapter(structure, &recording);
+            follow_recording(model, structure.name(), &method, &recording, adamw)
+        }
     }
 }
 
-/// Trains an encoder as recorded with the optimizer that `optimizer_of` makes for a weight decay, and compares every step.
-/// Returns on how many devices.
+/// An adapter of this method with the settings of a recording.
+fn adapter(method: impl Into<AdapterMethod>, recording: &Recording) -> Method {
+    Method::MtLora(
+        MtLoraConfig::new(method)
+            .with_rank(recording.number("rank") as usize)
+            .with_alpha(recording.number("alpha"))
+            .with_target_modules(Targets::names(["query", "value"]))
+            .with_modules_to_save(vec!["classifier".into()]),
+    )
+}
+
+/// Trains an encoder as recorded, prepared by `method` and with the optimizer that `optimizer_of` makes for a weight decay, and
+/// compares every step. Returns on how many devices.
 fn follow_recording(
     model: &str,
-    method: AdapterMethod,
+    what: &str,
+    method: &Method,
     recording: &Recording,
     optimizer_of: impl Fn(f64) -> ModuleOptimizer,
 ) -> usize {
@@ -148,12 +164,7 @@ fn follow_recording(
         let device = named.device.clone().autodiff();
         let (classifier, _) =
             SequenceClassifier::from_folder(&source, &config, 0, &device).unwrap();
-        let adapter = MtLoraConfig::new(method)
-            .with_rank(recording.number("rank") as usize)
-            .with_alpha(recording.number("alpha"))
-            .with_target_modules(Targets::names(["query", "value"]))
-            .with_modules_to_save(vec!["classifier".into()]);
-        let classifier = Method::MtLora(adapter).prepare(classifier).unwrap();
+        let classifier = method.prepare(classifier).unwrap();
         let start: State = state(&classifier, |_, trains| trains)
             .into_keys()
             .map(|path| {
@@ -185,12 +196,12 @@ fn follow_recording(
             let packed = PackedBatch::new(&sequences, &config, &device).unwrap();
             let sum = loss_sum(classifier.forward(&packed), &targets, &objective).unwrap();
             let loss = sum.div_scalar(batch as f64);
-            let what = format!("{} {model} {method}", named.name);
+            let what = format!("{} {model} {what}", named.name);
             curve.check(step, loss.clone().into_scalar(), &what);
             let gradients = GradientsParams::from_grads(loss.backward(), &classifier);
             classifier = optimizer.step(rate, classifier, gradients);
         }
-        let what = format!("{} {method}", named.name);
+        let what = format!("{} {what}", named.name);
         let found = state(&classifier.valid().train(), |_, trains| trains);
         compare(found, recording, model, &what);
     }
@@ -384,6 +395,14 @@ fn lora_plus_trains_as_with_pefts_optimizer() {
         ..LoraPlus::default()
     };
     let optimizer = |weight_decay| lora_plus_adamw(weight_decay, lora_plus);
-    let followed = follow_recording("roberta", Structure::Lora.into(), &recording, optimizer);
+    let method = adapter(Structure::Lora, &recording);
+    let followed = follow_recording("roberta", "lora plus", &method, &recording, optimizer);
+    assert_eq!(followed, devices().len());
+}
+
+#[test]
+fn bitfit_trains_as_in_pytorch() {
+    let recording = Recording::own("roberta", "bitfit");
+    let followed = follow_recording("roberta", "bitfit", &Method::BitFit, &recording, adamw);
     assert_eq!(followed, devices().len());
 }

@@ -32,7 +32,7 @@ pub(super) struct ModelArgs {
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(super) struct AdapterArgs {
-    /// Which parameters are trained: mtlora, full, head.
+    /// Which parameters are trained: mtlora (an adapter), full (all), head, bitfit (the biases and the head).
     #[arg(long, default_value_t = AdapterSettings::default().method)]
     pub(super) method: MethodName,
     /// How T is made: lora, shim, icfm, ctcm, dtsm.
@@ -176,7 +176,8 @@ impl ModelArgs {
     ) -> Result<CausalLm, Box<dyn Error>> {
         if adapter.method == MethodName::Head {
             return Err(
-                "a causal model has no head of its own to train: choose mtlora or full".into(),
+                "a causal model has no head of its own to train: choose mtlora, bitfit or full"
+                    .into(),
             );
         }
         let settings = adapter.settings(Defaults::data_to_text().on(config.model_type()).adapter);

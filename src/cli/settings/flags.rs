@@ -66,7 +66,7 @@ pub(crate) struct Settings {
     /// For --task table: predict a number instead of a class.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) regression: Option<bool>,
-    /// Which parameters are trained: mtlora, full, head.
+    /// Which parameters are trained: mtlora (an adapter), full (all), head, bitfit (the biases and the head).
     #[arg(long)]
     pub(crate) method: Option<MethodName>,
     /// How T is made: lora, shim, icfm, ctcm, dtsm; or adalora (T = diag(e), whose ranks are pruned while it trains).

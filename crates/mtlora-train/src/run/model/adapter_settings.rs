@@ -148,7 +148,7 @@ impl AdapterSettings {
     pub fn base_dtype_to_read(&self) -> BaseDtype {
         match self.method {
             MethodName::Full => BaseDtype::F32,
-            MethodName::MtLora | MethodName::Head => self.base_dtype,
+            MethodName::MtLora | MethodName::Head | MethodName::BitFit => self.base_dtype,
         }
     }
 
@@ -181,6 +181,7 @@ impl AdapterSettings {
         let adapter = match self.method {
             MethodName::Full => return Ok(Method::Full),
             MethodName::Head => return Ok(Method::Head),
+            MethodName::BitFit => return Ok(Method::BitFit),
             MethodName::MtLora => MtLoraConfig::new(self.structure),
         };
         let fused = match self.projections.as_deref().map(fused_projections) {

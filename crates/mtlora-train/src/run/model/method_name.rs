@@ -16,15 +16,33 @@ pub enum MethodName {
     Full,
     /// Only the head.
     Head,
+    /// The biases and the head.
+    BitFit,
+}
+
+impl MethodName {
+    /// Every method, the default first.
+    pub const ALL: [MethodName; 4] = [
+        MethodName::MtLora,
+        MethodName::Full,
+        MethodName::Head,
+        MethodName::BitFit,
+    ];
+
+    /// The name, as flags and files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            MethodName::MtLora => "mtlora",
+            MethodName::Full => "full",
+            MethodName::Head => "head",
+            MethodName::BitFit => "bitfit",
+        }
+    }
 }
 
 impl fmt::Display for MethodName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            MethodName::MtLora => "mtlora",
-            MethodName::Full => "full",
-            MethodName::Head => "head",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -32,14 +50,13 @@ impl FromStr for MethodName {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match s {
-            "mtlora" => Ok(MethodName::MtLora),
-            "full" => Ok(MethodName::Full),
-            "head" => Ok(MethodName::Head),
-            _ if s.parse::<AdapterMethod>().is_ok() => Err(format!(
-                "`{s}` is a structure of method mtlora: use --structure {s}"
-            )),
-            _ => Err(format!("unknown method `{s}`: one of mtlora, full, head")),
-        }
+        let mut all = MethodName::ALL.into_iter();
+        all.find(|method| method.name() == s).ok_or_else(|| {
+            if s.parse::<AdapterMethod>().is_ok() {
+                return format!("`{s}` is a structure of method mtlora: use --structure {s}");
+            }
+            let names = MethodName::ALL.map(MethodName::name).join(", ");
+            format!("unknown method `{s}`: one of {names}")
+        })
     }
 }
