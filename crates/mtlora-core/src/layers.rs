@@ -174,7 +174,7 @@ fn constants(
     let offsets = reads_offsets.then(|| offsets.on_device(device).into_dispatch());
     AttentionConstants {
         keep: optional(keep),
-        offsets: offsets.map_or(OptionalInt::Absent, OptionalInt::Given),
+        offsets: OptionalInt::from(offsets),
     }
 }
 
@@ -214,11 +214,15 @@ pub fn cached_attention(
     heads: usize,
 ) -> Tensor<2> {
     let head_dim = query.dims()[1] / heads;
+    let device = query.device();
+    let reads_places = capabilities(&device).reads_offsets;
+    let places = reads_places.then(|| contexts.on_device(&device).into_dispatch());
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::cached_attention(
         query.into_dispatch(),
         keys.into_dispatch(),
         values.into_dispatch(),
-        contexts.clone(),
+        OptionalInt::from(places),
+        contexts.on_host(),
         heads,
         1.0 / (head_dim as f64).sqrt(),
     ))

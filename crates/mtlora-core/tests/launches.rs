@@ -7,8 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use mtlora_core::{
-    ActivationDtype, DeviceCounts, Gelu, capabilities, count_device_work, devices, dropout, gelu,
-    layer_norm, tied_cross_entropy,
+    ActivationDtype, AttentionForm, Contexts, DeviceCounts, Gelu, SequenceOffsets,
+    cached_attention, capabilities, count_device_work, devices, dropout, fused_segment_attention,
+    gelu, layer_norm, segment_attention, tied_cross_entropy,
 };
 
 /// Counts are those of the whole process, so that one test at a time may use the device.
@@ -161,4 +162,49 @@ fn a_small_graph_has_known_counts() {
     let data = TensorData::new(vec![1.0_f32; 6], [6]);
     let upload = counts(&device, || drop(Tensor::<1>::from_data(data, &device)));
     assert_eq!((upload.uploads, upload.uploaded_bytes), (1, 24));
+}
+
+/// All sequences and heads are one launch in the forward pass and two in the backward pass, which reads what the forward
+/// pass has left.
+#[test]
+fn attention_is_three_launches() {
+    let _alone = alone();
+    let device = device();
+    let module: Dropout = DropoutConfig::new(0.1).init();
+    let offsets = SequenceOffsets::from_lengths(&[5, 5, 1, 40, 3]).unwrap();
+    let saved = ActivationDtype::F32;
+    let dy = random([54, 12], &device);
+    let [query, key, value] = [(); 3].map(|()| tracked([54, 12], &device));
+    let inputs = || [query.clone(), key.clone(), value.clone()];
+    let separate = counts(&device, || {
+        let y = segment_attention(inputs(), &offsets, AttentionForm::full(3), &module, saved);
+        differentiate(y, dy.clone(), &query);
+    });
+    let fused = tracked([54, 36], &device);
+    let side_by_side = counts(&device, || {
+        let y = fused_segment_attention(fused.clone(), &offsets, 3, true, &module, saved);
+        differentiate(y, dy.clone(), &fused);
+    });
+    for launches in [separate, side_by_side] {
+        for kernel in ["AttentionForward", "AttentionRowSums", "AttentionGradients"] {
+            assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
+        }
+    }
+}
+
+#[test]
+fn attention_over_a_cache_is_one_launch() {
+    let _alone = alone();
+    let device = device().inner();
+    let contexts = Contexts::new([&[0u32, 3][..], &[1], &[2, 3, 4, 5]]);
+    let query = random([3, 8], &device);
+    let cache = [(); 2].map(|()| random([6, 8], &device));
+    let launches = counts(&device, || {
+        cached_attention(query.clone(), cache.clone(), &contexts, 2).into_data();
+    });
+    assert_eq!(
+        launches.launches_of("CachedAttentionKernel"),
+        1,
+        "{launches:?}"
+    );
 }

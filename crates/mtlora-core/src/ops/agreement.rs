@@ -8,6 +8,7 @@ use std::process::Command;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Dispatch, TensorMetadata};
+use burn::nn::DropoutConfig;
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use proptest::prelude::*;
 use rand::RngExt;
@@ -20,11 +21,11 @@ use super::definitions::{
     attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, swiglu,
 };
 use super::{
-    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, IGNORE_INDEX, MtLoraBackend,
-    Optional, OptionalInt, SeededDropout, Weight, capabilities,
+    ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, Gelu, IGNORE_INDEX,
+    MtLoraBackend, Optional, OptionalInt, SeededDropout, Weight, capabilities,
 };
 use crate::visit::Container;
-use crate::{BaseDtype, Contexts, SequenceOffsets, devices};
+use crate::{AttentionForm, BaseDtype, Contexts, SequenceOffsets, devices};
 
 type Floats = FloatTensor<Dispatch>;
 
@@ -82,7 +83,9 @@ fn put_rows(data: &TensorData, gaps: bool, device: &Device) -> Floats {
 }
 
 /// An operation's outputs are the same bits each time.
-fn repeated<const N: usize>(operation: impl Fn() -> [Floats; N]) -> Result<(), TestCaseError> {
+fn repeated<T: IntoIterator<Item = Floats>>(
+    operation: impl Fn() -> T,
+) -> Result<(), TestCaseError> {
     let bits = || -> Vec<u32> {
         let outputs = operation().into_iter();
         outputs.flat_map(read).map(f32::to_bits).collect()
@@ -210,54 +213,91 @@ impl AttentionCase {
         check: impl Fn(Floats, Floats) -> Result<(), TestCaseError>,
     ) -> Result<(), TestCaseError> {
         let cpu = reference();
-        let layout = || self.layout.clone();
-        let inputs = self.inputs(device);
-        let dy = || put::<2>(&self.dy, device);
-        let expected = || attention::forward::<Dispatch>(self.inputs(&cpu), &self.layout);
-        let gradients = attention::backward::<Dispatch>(
-            &self.inputs(&cpu),
-            put::<2>(&self.dy, &cpu),
-            &self.layout,
-        );
-        let attention::Inputs {
-            query, key, value, ..
-        } = inputs.clone();
-        let found =
-            Dispatch::segment_attention(query, key, value, self.constants(device), layout());
-        check(found, expected())?;
-        let attention::Inputs {
-            query, key, value, ..
-        } = inputs.clone();
-        let (dq, dk, dv) = Dispatch::segment_attention_backward(
-            query,
-            key,
-            value,
-            self.constants(device),
-            dy(),
-            layout(),
-        );
-        for (found, expected) in [dq, dk, dv].into_iter().zip(gradients.clone()) {
-            check(found, expected)?;
+        let output = attention::forward::<Dispatch>(self.inputs(&cpu), &self.layout);
+        let dy = put::<2>(&self.dy, &cpu);
+        let gradients = attention::backward::<Dispatch>(&self.inputs(&cpu), dy, &self.layout);
+        let expected: Vec<Floats> = [output].into_iter().chain(gradients).collect();
+        repeated(|| self.separate(device))?;
+        // The gradients with and without what the forward pass has left.
+        for (index, found) in self.separate(device).into_iter().enumerate() {
+            check(
+                found,
+                expected[if index > 3 { index - 3 } else { index }].clone(),
+            )?;
         }
-        repeated(|| {
-            let attention::Inputs {
-                query, key, value, ..
-            } = self.inputs(device);
-            let constants = self.constants(device);
-            let (dq, dk, dv) =
-                Dispatch::segment_attention_backward(query, key, value, constants, dy(), layout());
-            [dq, dk, dv]
-        })?;
         if self.key.shape() != self.query.shape() {
             return Ok(());
         }
-        // The same, side by side.
-        let fused = Dispatch::float_cat(vec![inputs.query, inputs.key, inputs.value], 1);
+        let gradients = expected[1..].to_vec();
+        let fused = Dispatch::float_cat(gradients, 1);
+        repeated(|| self.side_by_side(device))?;
+        for (index, found) in self.side_by_side(device).into_iter().enumerate() {
+            let expected = if index == 0 { &expected[0] } else { &fused };
+            check(found, expected.clone())?;
+        }
+        Ok(())
+    }
+
+    /// The output; the gradients that are computed with what the forward pass has left; and those without.
+    fn separate(&self, device: &Device) -> Vec<Floats> {
+        let layout = || self.layout.clone();
         let constants = || self.constants(device);
-        let found = Dispatch::fused_segment_attention(fused.clone(), constants(), layout());
-        check(found, expected())?;
-        let found = Dispatch::fused_segment_attention_backward(fused, constants(), dy(), layout());
-        check(found, Dispatch::float_cat(gradients.to_vec(), 1))
+        let inputs = || {
+            let inputs = self.inputs(device);
+            (inputs.query, inputs.key, inputs.value)
+        };
+        let (query, key, value) = inputs();
+        let (output, log_sum_exp) =
+            Dispatch::segment_attention_and_log_sum_exp(query, key, value, constants(), layout());
+        let mut found = vec![output.clone()];
+        for forward in [left(&output, log_sum_exp), AttentionForward::Absent] {
+            let (query, key, value) = inputs();
+            let dy = put::<2>(&self.dy, device);
+            let (dq, dk, dv) = Dispatch::segment_attention_backward(
+                query,
+                key,
+                value,
+                constants(),
+                forward,
+                dy,
+                layout(),
+            );
+            found.extend([dq, dk, dv]);
+        }
+        found
+    }
+
+    /// The same of the inputs side by side.
+    fn side_by_side(&self, device: &Device) -> Vec<Floats> {
+        let layout = || self.layout.clone();
+        let constants = || self.constants(device);
+        let inputs = self.inputs(device);
+        let fused = Dispatch::float_cat(vec![inputs.query, inputs.key, inputs.value], 1);
+        let (output, log_sum_exp) =
+            Dispatch::fused_segment_attention_and_log_sum_exp(fused.clone(), constants(), layout());
+        let mut found = vec![output.clone()];
+        for forward in [left(&output, log_sum_exp), AttentionForward::Absent] {
+            let dy = put::<2>(&self.dy, device);
+            found.push(Dispatch::fused_segment_attention_backward(
+                fused.clone(),
+                constants(),
+                forward,
+                dy,
+                layout(),
+            ));
+        }
+        found
+    }
+}
+
+/// What the forward pass leaves for the backward pass, as the autodiff backend keeps it.
+fn left(output: &Floats, log_sum_exp: Optional<Dispatch>) -> AttentionForward<Dispatch> {
+    match log_sum_exp {
+        Optional::Given(log_sum_exp) => AttentionForward::Kept {
+            output: output.clone(),
+            log_sum_exp,
+        },
+        Optional::Absent => AttentionForward::Absent,
     }
 }
 
@@ -291,6 +331,118 @@ fn attention_case(
             saved,
         },
     })
+}
+
+/// Lengths, heads and widths at which a kernel with tiles can go wrong, on every device.
+#[test]
+fn attention_agrees_at_the_edges_of_tiles() -> Result<(), TestCaseError> {
+    let cases: [(&[usize], [usize; 2]); 8] = [
+        (&[1], [1, 1]),
+        (&[1, 1, 1], [2, 3]),
+        (&[32], [1, 16]),
+        (&[33], [2, 5]),
+        (&[7, 70, 1, 1, 40, 2], [3, 12]),
+        (&[64, 64, 31, 1], [2, 16]),
+        (&[3; 50], [2, 4]),
+        (&[20, 45], [1, 77]),
+    ];
+    for (seed, (lengths, [heads, head_dim])) in (1000..).zip(cases) {
+        for (causal, drops) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut case = attention_case(
+                lengths,
+                [heads, 1, head_dim],
+                causal,
+                ActivationDtype::F32,
+                seed,
+            )?;
+            // A seed whose halves are both in use.
+            let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            case.layout.dropout = drops.then_some(SeededDropout { prob: 0.2, seed });
+            for named in devices() {
+                case.check(&named.device, close)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What training sees: the gradients of tensors on an autodiff device.
+#[test]
+fn gradients_of_attention_agree() -> Result<(), TestCaseError> {
+    let dropout = DropoutConfig::new(0.0).init();
+    for form in [AttentionForm::full(2), AttentionForm::causal(2)] {
+        let causal = form.causal;
+        let mut case = attention_case(&[9, 40, 1], [2, 1, 8], causal, ActivationDtype::F32, 77)?;
+        case.layout.scale = 1.0 / 8f64.sqrt();
+        let cpu = reference();
+        let dy = put::<2>(&case.dy, &cpu);
+        let expected = attention::backward::<Dispatch>(&case.inputs(&cpu), dy, &case.layout);
+        for named in devices() {
+            let device = named.device.autodiff();
+            let on = |data: &TensorData| Tensor::<2>::from_data(data.clone(), &device);
+            let dy = on(&case.dy);
+            let inputs = [&case.query, &case.key, &case.value].map(|data| on(data).require_grad());
+            let offsets = &case.layout.offsets;
+            let saved = ActivationDtype::F32;
+            let y = crate::segment_attention(inputs.clone(), offsets, form, &dropout, saved);
+            let gradients = (y * dy.clone()).sum().backward();
+            for (input, expected) in inputs.iter().zip(&expected) {
+                let Some(found) = input.grad(&gradients) else {
+                    return Err(TestCaseError::fail("no gradient"));
+                };
+                close(found.into_dispatch(), expected.clone())?;
+            }
+            let inputs = inputs.map(|x| x.inner());
+            let fused = on(&Tensor::cat(inputs.to_vec(), 1).into_data()).require_grad();
+            let y = fused.clone();
+            let y = crate::fused_segment_attention(y, offsets, 2, causal, &dropout, saved);
+            let gradients = (y * dy).sum().backward();
+            let Some(found) = fused.grad(&gradients) else {
+                return Err(TestCaseError::fail("no gradient"));
+            };
+            close(
+                found.into_dispatch(),
+                Dispatch::float_cat(expected.to_vec(), 1),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Contexts that are longer than what a cube scores at a time, shorter, and shared.
+#[test]
+fn cached_attention_agrees_at_the_edges_of_tiles() -> Result<(), TestCaseError> {
+    const SLOTS: usize = 150;
+    for (seed, [heads, head_dim]) in
+        (2000..).zip([[1, 1], [2, 3], [3, 16], [1, 77], [2, 64], [1, 300]])
+    {
+        let width = heads * head_dim;
+        let rows: Vec<Vec<u32>> = [1u32, 63, 64, 65, 150]
+            .map(|length| {
+                (0..length)
+                    .map(|place| (place * 7) % SLOTS as u32)
+                    .collect()
+            })
+            .into();
+        let contexts = Contexts::new(rows.iter().map(Vec::as_slice));
+        let query = random([rows.len(), width], 2.0, seed);
+        let keys = random([SLOTS, width], 2.0, seed ^ 1);
+        let values = random([SLOTS, width], 1.0, seed ^ 2);
+        let on = |device: &Device| [&query, &keys, &values].map(|data| put::<2>(data, device));
+        let [q, k, v] = on(&reference());
+        let expected = cached::forward::<Dispatch>(q, k, v, &contexts, heads, 0.3);
+        for named in devices() {
+            let found = || {
+                let [q, k, v] = on(&named.device);
+                let places = contexts.on_device(&named.device).into_dispatch();
+                let places = OptionalInt::Given(places);
+                Dispatch::cached_attention(q, k, v, places, contexts.on_host(), heads, 0.3)
+            };
+            repeated(|| [found()])?;
+            close(found(), expected.clone())?;
+        }
+    }
+    Ok(())
 }
 
 proptest! {
@@ -349,7 +501,9 @@ proptest! {
         let on = |device: &Device| [&query, &keys, &values].map(|data| put::<2>(data, device));
         for device in devices_for(seed) {
             let [query, keys, values] = on(&device);
-            let found = Dispatch::cached_attention(query, keys, values, contexts.clone(), heads, 0.3);
+            let places = OptionalInt::Given(contexts.on_device(&device).into_dispatch());
+            let found =
+                Dispatch::cached_attention(query, keys, values, places, contexts.on_host(), heads, 0.3);
             let [query, keys, values] = on(&reference());
             close(found, cached::forward::<Dispatch>(query, keys, values, &contexts, heads, 0.3))?;
         }

@@ -9,8 +9,8 @@ use super::definitions::{
     attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, swiglu,
 };
 use super::{
-    ActivationDtype, AttentionConstants, AttentionLayout, BackendCapabilities, Gelu, Optional,
-    SeededDropout, Weight,
+    ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities,
+    Gelu, Optional, OptionalInt, SeededDropout, Weight,
 };
 use crate::Contexts;
 
@@ -125,7 +125,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// # Shapes
     /// - `query`, output: `[tokens, heads * head_dim]`
     /// - `key`, `value`: `[tokens, key-value heads * head_dim]`
-    #[fusion(default)]
+    #[fusion(dtype = query, shape = query)]
     fn segment_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -137,8 +137,23 @@ pub trait MtLoraBackend: BackendCapabilities {
         attention::forward::<Self>(inputs, &layout)
     }
 
-    /// The same on query, key and value that lie side by side: `[tokens, 3 * heads * head_dim]`.
-    #[fusion(default)]
+    /// The same, and the log-sum-exp of each row's scores, `[tokens, heads]`, if the backend has a kernel that reads it in the
+    /// backward pass.
+    #[fusion(meta = super::cube::attention_and_log_sum_exp)]
+    fn segment_attention_and_log_sum_exp(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, Optional<Self>) {
+        let output = Self::segment_attention(query, key, value, constants, layout);
+        (output, Optional::Absent)
+    }
+
+    /// [`segment_attention`](Self::segment_attention) on query, key and value that lie side by side:
+    /// `[tokens, 3 * heads * head_dim]`.
+    #[fusion(dtype = fused, shape = attention::output_shape(fused))]
     fn fused_segment_attention(
         fused: FloatTensor<Self>,
         #[extension_type] constants: AttentionConstants<Self>,
@@ -148,32 +163,47 @@ pub trait MtLoraBackend: BackendCapabilities {
         Self::segment_attention(query, key, value, constants, layout)
     }
 
+    /// The same, and the log-sum-exp of each row's scores, `[tokens, heads]`, if the backend has a kernel that reads it in the
+    /// backward pass.
+    #[fusion(meta = super::cube::fused_attention_and_log_sum_exp)]
+    fn fused_segment_attention_and_log_sum_exp(
+        fused: FloatTensor<Self>,
+        #[extension_type] constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, Optional<Self>) {
+        let output = Self::fused_segment_attention(fused, constants, layout);
+        (output, Optional::Absent)
+    }
+
     /// The gradient of [`fused_segment_attention`](Self::fused_segment_attention)'s `fused`, which may
     /// have been kept as the layout says.
-    #[fusion(default)]
+    #[fusion(dtype = dy, shape = fused)]
     fn fused_segment_attention_backward(
         fused: FloatTensor<Self>,
         #[extension_type] constants: AttentionConstants<Self>,
+        #[extension_type] forward: AttentionForward<Self>,
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
         let [query, key, value] = attention::parts::<Self>(restored::<Self>(fused, &dy));
         let (dq, dk, dv) =
-            Self::segment_attention_backward(query, key, value, constants, dy, layout);
+            Self::segment_attention_backward(query, key, value, constants, forward, dy, layout);
         Self::float_cat(vec![dq, dk, dv], 1)
     }
 
     /// The gradients of [`segment_attention`](Self::segment_attention)'s query, key and value, which may
     /// have been kept as the layout says.
-    #[fusion(default)]
+    #[fusion(meta = super::cube::attention_gradients)]
     fn segment_attention_backward(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         #[extension_type] constants: AttentionConstants<Self>,
+        #[extension_type] forward: AttentionForward<Self>,
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = forward;
         let [query, key, value] = [query, key, value].map(|kept| restored::<Self>(kept, &dy));
         let inputs = attention::Inputs::new(query, key, value, constants.keep.into_option());
         let [dq, dk, dv] = attention::backward::<Self>(&inputs, dy, &layout);
@@ -366,15 +396,19 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// # Shapes
     /// - `query`, output: `[rows, heads * head_dim]`
     /// - `keys`, `values`: `[places, key-value heads * head_dim]`
-    #[fusion(default)]
+    /// - `places`: the contexts on the device, `[rows + 1 + places of all rows]`, given where the backend's kernels read
+    ///   it, [`Capabilities::reads_offsets`](crate::Capabilities::reads_offsets)
+    #[fusion(dtype = query, shape = query)]
     fn cached_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
+        #[extension_type] places: OptionalInt<Self>,
         contexts: Contexts,
         heads: usize,
         scale: f64,
     ) -> FloatTensor<Self> {
+        let _ = places;
         cached::forward::<Self>(query, keys, values, &contexts, heads, scale)
     }
 }

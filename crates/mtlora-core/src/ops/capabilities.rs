@@ -38,8 +38,8 @@ pub struct Capabilities {
     /// Attention rounds the factors of its products to bfloat16, in both passes, where its inputs are kept as
     /// [`ActivationDtype::Bf16`](crate::ActivationDtype::Bf16).
     pub rounds_attention: bool,
-    /// Attention's kernels read the sequence offsets from the device's memory. Otherwise the tensor of them is never
-    /// made.
+    /// Attention's kernels read the sequence offsets, and the contexts of decoding, from the device's memory. Otherwise the
+    /// tensors of them are never made.
     pub reads_offsets: bool,
     /// Which of the processor's instructions the device's kernels use, if it is the processor and has kernels.
     pub cpu: Option<CpuChoice>,

@@ -35,7 +35,7 @@ pub use backend::MtLoraBackend;
 pub use capabilities::{BackendCapabilities, Capabilities, capabilities, cpu_multiplies_bf16};
 pub use cpu::{CpuChoice, CpuPath, CpuPathError};
 pub use definitions::activation_dtype::ActivationDtype;
-pub use definitions::attention::{AttentionConstants, AttentionLayout};
+pub use definitions::attention::{AttentionConstants, AttentionForward, AttentionLayout};
 pub use definitions::cross_entropy::IGNORE_INDEX;
 pub use definitions::dropout::SeededDropout;
 pub use definitions::gelu::Gelu;

@@ -37,3 +37,9 @@ pub enum OptionalInt<B: Backend> {
     /// No tensor.
     Absent,
 }
+
+impl<B: Backend> From<Option<IntTensor<B>>> for OptionalInt<B> {
+    fn from(tensor: Option<IntTensor<B>>) -> Self {
+        tensor.map_or(OptionalInt::Absent, OptionalInt::Given)
+    }
+}

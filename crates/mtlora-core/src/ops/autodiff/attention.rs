@@ -8,7 +8,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 
 use super::kept;
-use crate::ops::{AttentionConstants, AttentionLayout, MtLoraBackend, Optional, OptionalInt};
+use crate::ops::{
+    ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, MtLoraBackend,
+    Optional, OptionalInt,
+};
 
 /// The constants without the autodiff backend's wrapping.
 fn inner<B: MtLoraBackend, C: CheckpointStrategy>(
@@ -24,12 +27,24 @@ fn inner<B: MtLoraBackend, C: CheckpointStrategy>(
     }
 }
 
+/// What the forward pass leaves for the backward pass.
+fn left<B: Backend>(output: &FloatTensor<B>, log_sum_exp: Optional<B>) -> AttentionForward<B> {
+    match log_sum_exp {
+        Optional::Given(log_sum_exp) => AttentionForward::Kept {
+            output: output.clone(),
+            log_sum_exp,
+        },
+        Optional::Absent => AttentionForward::Absent,
+    }
+}
+
 /// What the backward pass reads.
 #[derive(Clone, Debug)]
 struct Saved<B: Backend> {
     /// Query, key and value.
     inputs: [FloatTensor<B>; 3],
     constants: AttentionConstants<B>,
+    forward: AttentionForward<B>,
     layout: AttentionLayout,
 }
 
@@ -44,8 +59,9 @@ impl<B: MtLoraBackend> Backward<B, 3> for SegmentAttention {
         let saved = ops.state;
         let dy = grads.consume::<B>(&ops.node);
         let [query, key, value] = saved.inputs;
-        let (constants, layout) = (saved.constants, saved.layout);
-        let (dq, dk, dv) = B::segment_attention_backward(query, key, value, constants, dy, layout);
+        let (constants, forward, layout) = (saved.constants, saved.forward, saved.layout);
+        let (dq, dk, dv) =
+            B::segment_attention_backward(query, key, value, constants, forward, dy, layout);
         for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, gradient);
@@ -62,16 +78,31 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
 ) -> FloatTensor<Autodiff<B, C>> {
     let nodes = inputs.each_ref().map(|tensor| tensor.node());
     let inputs = inputs.map(|tensor| tensor.into_primitive());
+    let kept = inputs
+        .each_ref()
+        .map(|tensor| kept::<B>(tensor, layout.saved));
+    let [query, key, value] = inputs;
+    let constants = inner(constants);
+    let (output, log_sum_exp) = match layout.saved {
+        ActivationDtype::F32 => B::segment_attention_and_log_sum_exp(
+            query,
+            key,
+            value,
+            constants.clone(),
+            layout.clone(),
+        ),
+        // The backward pass reads rounded inputs, whose scores have another sum.
+        ActivationDtype::Bf16 => (
+            B::segment_attention(query, key, value, constants.clone(), layout.clone()),
+            Optional::Absent,
+        ),
+    };
     let saved = Saved {
-        inputs: inputs
-            .each_ref()
-            .map(|tensor| kept::<B>(tensor, layout.saved)),
-        constants: inner(constants),
+        inputs: kept,
+        constants,
+        forward: left(&output, log_sum_exp),
         layout,
     };
-    let [query, key, value] = inputs;
-    let (constants, layout) = (saved.constants.clone(), saved.layout.clone());
-    let output = B::segment_attention(query, key, value, constants, layout);
     match SegmentAttention
         .prepare::<C>(nodes)
         .compute_bound()
@@ -90,6 +121,7 @@ struct FusedSegmentAttention;
 struct SavedFused<B: Backend> {
     fused: FloatTensor<B>,
     constants: AttentionConstants<B>,
+    forward: AttentionForward<B>,
     layout: AttentionLayout,
 }
 
@@ -101,8 +133,13 @@ impl<B: MtLoraBackend> Backward<B, 1> for FusedSegmentAttention {
         let saved = ops.state;
         let dy = grads.consume::<B>(&ops.node);
         if let [Some(node)] = ops.parents {
-            let gradient =
-                B::fused_segment_attention_backward(saved.fused, saved.constants, dy, saved.layout);
+            let gradient = B::fused_segment_attention_backward(
+                saved.fused,
+                saved.constants,
+                saved.forward,
+                dy,
+                saved.layout,
+            );
             grads.register::<B>(node.id, gradient);
         }
     }
@@ -115,13 +152,23 @@ pub(super) fn track_fused<B: MtLoraBackend, C: CheckpointStrategy>(
     layout: AttentionLayout,
 ) -> FloatTensor<Autodiff<B, C>> {
     let (fused, node) = fused.into_parts();
+    let kept = kept::<B>(&fused, layout.saved);
+    let constants = inner(constants);
+    let (output, log_sum_exp) = match layout.saved {
+        ActivationDtype::F32 => {
+            B::fused_segment_attention_and_log_sum_exp(fused, constants.clone(), layout.clone())
+        }
+        ActivationDtype::Bf16 => (
+            B::fused_segment_attention(fused, constants.clone(), layout.clone()),
+            Optional::Absent,
+        ),
+    };
     let saved = SavedFused {
-        fused: kept::<B>(&fused, layout.saved),
-        constants: inner(constants),
+        fused: kept,
+        constants,
+        forward: left(&output, log_sum_exp),
         layout,
     };
-    let (constants, layout) = (saved.constants.clone(), saved.layout.clone());
-    let output = B::fused_segment_attention(fused, constants, layout);
     match FusedSegmentAttention
         .prepare::<C>([node])
         .compute_bound()

@@ -8,6 +8,8 @@
 //! A kernel sums in an order that depends on nothing but the shapes, so that it gives the same bits each time. It binds at
 //! most eight buffers, writes no literal of infinity and asks for no plane operation, which is what WebGPU allows.
 
+mod attention;
+mod cached;
 mod cross_entropy;
 mod dropout;
 mod memory;
@@ -21,7 +23,15 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
 use super::definitions;
-use super::{BackendCapabilities, Capabilities, MtLoraBackend, SeededDropout};
+use super::{
+    AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities, Capabilities,
+    MtLoraBackend, Optional, OptionalInt, SeededDropout,
+};
+use crate::Contexts;
+use attention::Projections;
+pub(super) use attention::operations::{
+    attention_and_log_sum_exp, attention_gradients, fused_attention_and_log_sum_exp,
+};
 
 /// Whether all are of 32-bit floats, which the kernels are for.
 fn suits(tensors: &[&FloatTensor<CubeBackend>]) -> bool {
@@ -34,12 +44,96 @@ impl BackendCapabilities for CubeBackend {
         Capabilities {
             largest_tensor: usize::try_from(largest).unwrap_or(usize::MAX),
             seeded_dropout: true,
+            reads_offsets: true,
             ..Capabilities::of_definitions::<Self>(device)
         }
     }
 }
 
 impl MtLoraBackend for CubeBackend {
+    fn segment_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        Self::segment_attention_and_log_sum_exp(query, key, value, constants, layout).0
+    }
+
+    fn segment_attention_and_log_sum_exp(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, Optional<Self>) {
+        let projections = Projections::Separate([query, key, value]);
+        let (output, log_sum_exp) =
+            attention::operations::output_and_log_sum_exp(projections, constants, &layout);
+        (output, Optional::Given(log_sum_exp))
+    }
+
+    fn segment_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        constants: AttentionConstants<Self>,
+        forward: AttentionForward<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let kept = [query, key, value];
+        let [dq, dk, dv] = attention::operations::gradients(kept, constants, forward, dy, &layout);
+        (dq, dk, dv)
+    }
+
+    fn fused_segment_attention(
+        fused: FloatTensor<Self>,
+        constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        Self::fused_segment_attention_and_log_sum_exp(fused, constants, layout).0
+    }
+
+    fn fused_segment_attention_and_log_sum_exp(
+        fused: FloatTensor<Self>,
+        constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> (FloatTensor<Self>, Optional<Self>) {
+        let projections = Projections::Fused(fused);
+        let (output, log_sum_exp) =
+            attention::operations::output_and_log_sum_exp(projections, constants, &layout);
+        (output, Optional::Given(log_sum_exp))
+    }
+
+    fn fused_segment_attention_backward(
+        fused: FloatTensor<Self>,
+        constants: AttentionConstants<Self>,
+        forward: AttentionForward<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        attention::operations::fused_gradient(fused, constants, forward, dy, &layout)
+    }
+
+    fn cached_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        places: OptionalInt<Self>,
+        contexts: Contexts,
+        heads: usize,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        match places {
+            OptionalInt::Given(places) if cached::suits(&query, &keys, &values, heads) => {
+                cached::cached_attention(query, [keys, values], places, heads, scale as f32)
+            }
+            _ => definitions::cached::forward::<Self>(query, keys, values, &contexts, heads, scale),
+        }
+    }
+
     fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
         if suits(&[&x]) {
             dropout::seeded_dropout(x, dropout)

@@ -57,6 +57,21 @@ pub struct AttentionConstants<B: Backend> {
     pub offsets: OptionalInt<B>,
 }
 
+/// What the backward pass reads of the forward pass, where a kernel has left it.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub enum AttentionForward<B: Backend> {
+    /// From [`MtLoraBackend::segment_attention_and_log_sum_exp`](crate::ops::MtLoraBackend::segment_attention_and_log_sum_exp).
+    Kept {
+        /// The operation's output: `[tokens, heads * head_dim]`.
+        output: FloatTensor<B>,
+        /// Of each row's scores: `[tokens, heads]`.
+        log_sum_exp: FloatTensor<B>,
+    },
+    /// The backward pass computes it again.
+    Absent,
+}
+
 /// How attention divides a packed batch into sequences and heads.
 #[derive(Clone, Debug)]
 pub struct AttentionLayout {
@@ -314,4 +329,10 @@ pub(in crate::ops) fn parts<B: Backend>(fused: FloatTensor<B>) -> [FloatTensor<B
             &[Slice::from(0..tokens), Slice::from(columns)],
         )
     })
+}
+
+/// The shape of attention's output, from that of query, key and value side by side.
+#[cfg(feature = "cube")]
+pub(in crate::ops) fn output_shape(fused: &Shape) -> Shape {
+    Shape::from([fused[0], fused[1] / 3])
 }

@@ -29,8 +29,8 @@ use made::{made, mapped};
 use super::cpu::CpuChoice;
 use super::definitions;
 use super::{
-    ActivationDtype, AttentionConstants, AttentionLayout, BackendCapabilities, Capabilities, Gelu,
-    MtLoraBackend, Optional, SeededDropout, Weight,
+    ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities,
+    Capabilities, Gelu, MtLoraBackend, Optional, OptionalInt, SeededDropout, Weight,
 };
 use crate::Contexts;
 
@@ -145,6 +145,7 @@ impl MtLoraBackend for Flex {
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         constants: AttentionConstants<Self>,
+        _: AttentionForward<Self>,
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
@@ -163,6 +164,7 @@ impl MtLoraBackend for Flex {
     fn fused_segment_attention_backward(
         fused: FloatTensor<Self>,
         constants: AttentionConstants<Self>,
+        _: AttentionForward<Self>,
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
@@ -332,6 +334,7 @@ impl MtLoraBackend for Flex {
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
+        _: OptionalInt<Self>,
         contexts: Contexts,
         heads: usize,
         scale: f64,

@@ -1,0 +1,339 @@
+//! Attention's backward pass in two kernels. The probabilities are computed again from the log-sum-exp of their row. Each sum has
+//! one owner, so that there are no atomics and a run gives the same bits each time.
+
+use burn_cubecl::cubecl::ir::ElemType;
+use burn_cubecl::cubecl::{self, prelude::*};
+
+use super::tiles::*;
+
+/// What the other kernel reads of each row in each head, side by side: `[tokens, heads, 2]`. The log-sum-exp, and
+/// `rowsum(dO * O)`, which is `rowsum(P * dP)`.
+#[cube(launch, create_dummy_kernel)]
+pub(super) fn attention_row_sums<N: Size>(
+    output: &[Vector<f32, N>],
+    dy: &[Vector<f32, N>],
+    log_sum_exp: &[f32],
+    statistics: &mut [f32],
+    output_rows: Place,
+    dy_rows: Place,
+    tokens: usize,
+    heads: usize,
+    #[comptime] vectors: usize,
+) {
+    let place = ABSOLUTE_POS;
+    if place < tokens * heads {
+        let token = place / heads;
+        let head = place % heads;
+        let ours = output_rows.start + token * output_rows.stride + head * vectors;
+        let theirs = dy_rows.start + token * dy_rows.stride + head * vectors;
+        let mut sum = 0.0f32.runtime();
+        for vector in 0..vectors {
+            sum += output[ours + vector].dot(dy[theirs + vector]);
+        }
+        statistics[place * 2] = log_sum_exp[place];
+        statistics[place * 2 + 1] = sum;
+    }
+}
+
+/// What the gradients are computed from.
+#[derive(CubeType)]
+struct Inputs<'a, N: Size> {
+    queries: Matrix<'a, N>,
+    keys: Matrix<'a, N>,
+    values: Matrix<'a, N>,
+    dy: Matrix<'a, N>,
+    /// As [`attention_row_sums`] writes them.
+    statistics: &'a [f32],
+}
+
+#[cube]
+fn inputs<'a, N: Size>(
+    queries: Matrix<'a, N>,
+    keys: Matrix<'a, N>,
+    values: Matrix<'a, N>,
+    dy: Matrix<'a, N>,
+    statistics: &'a [f32],
+) -> Inputs<'a, N> {
+    Inputs::<'a, N> {
+        queries,
+        keys,
+        values,
+        dy,
+        statistics,
+    }
+}
+
+/// Where a row's numbers are among the statistics.
+#[cube]
+fn statistics_of(row: usize, batch: &Batch) -> usize {
+    (row * batch.heads as usize + CUBE_POS_Y as usize) * 2
+}
+
+/// The factor of the gradients that pass through a row's scores. The one score of a token alone has the probability 1 whatever
+/// it is, and so no gradient; computed, it would be a difference of rounding errors.
+#[cube]
+fn score_factor<N: Size>(memory: &Memory<N>, row: usize, batch: &Batch) -> f32 {
+    select(
+        memory.seen[LENGTH * TILE + row] == 1u32,
+        0.0f32,
+        batch.scale,
+    )
+}
+
+/// The gradient of a tile of queries in one head, `scale dS K`.
+#[cube]
+fn query_gradient<N: Size>(
+    inputs: &Inputs<'_, N>,
+    memory: &mut Memory<N>,
+    gradients: &mut [Vector<f32, N>],
+    gradient_rows: &Place,
+    batch: &Batch,
+    #[comptime] form: Form,
+) {
+    let unit = UNIT_POS as usize;
+    let row = unit / SIDE;
+    let column = unit % SIDE;
+    let first = CUBE_POS_X as usize * TILE;
+    let end = end_of_seen::<N>(&*memory, batch);
+    let mut from = first_seen::<N>(&*memory);
+
+    let mut scores = Array::<f32>::new(comptime!(BLOCK * BLOCK));
+    let mut changes = Array::<f32>::new(comptime!(BLOCK * BLOCK));
+    let mut sums = Array::<Vector<f32, N>>::new(comptime!(form.sums()));
+    #[unroll]
+    for index in 0..form.sums() {
+        sums[index] = Vector::<f32, N>::new(0.0f32);
+    }
+    let mut log_sums = Array::<f32>::new(BLOCK);
+    let mut along = Array::<f32>::new(BLOCK);
+    let mut factors = Array::<f32>::new(BLOCK);
+    #[unroll]
+    for i in 0..BLOCK {
+        let token = first + row + i * SIDE;
+        log_sums[i] = 0.0f32;
+        along[i] = 0.0f32;
+        factors[i] = score_factor::<N>(&*memory, row + i * SIDE, batch);
+        if token < batch.tokens {
+            let place = statistics_of(token, batch);
+            log_sums[i] = inputs.statistics[place];
+            along[i] = inputs.statistics[place + 1];
+        }
+    }
+
+    let own = rows(first, batch.tokens);
+    while from < end {
+        let others = rows(from, end);
+        multiply::<N>(
+            &mut scores,
+            memory,
+            &inputs.queries,
+            &own,
+            &inputs.keys,
+            &others,
+            false,
+            form,
+        );
+        multiply::<N>(
+            &mut changes,
+            memory,
+            &inputs.dy,
+            &own,
+            &inputs.values,
+            &others,
+            false,
+            form,
+        );
+        #[unroll]
+        for i in 0..BLOCK {
+            let this = row + i * SIDE;
+            #[unroll]
+            for j in 0..BLOCK {
+                let place = column + j * SIDE;
+                let other = (from + place) as u32;
+                let visible = is_visible::<N>(&*memory, this, other);
+                let mut change = changes[i * BLOCK + j];
+                if comptime!(form.drops) {
+                    change *= mask_entry::<N>(&*memory, batch, this, other);
+                }
+                let score = scores[i * BLOCK + j] * batch.scale;
+                let probability = (score - log_sums[i]).exp();
+                let weight = probability * (change - along[i]);
+                memory.weights[this * PITCH + place] = select(visible, weight, 0.0f32);
+            }
+        }
+        accumulate::<N>(&mut sums, memory, &inputs.keys, &others, form);
+        from += TILE;
+    }
+    write::<N>(gradients, gradient_rows, &sums, &factors, batch, form);
+}
+
+/// The gradients of a tile of keys and values in one head: `scale dSᵀ Q` and `(P * keep)ᵀ dO`.
+#[cube]
+fn key_value_gradients<N: Size>(
+    inputs: &Inputs<'_, N>,
+    memory: &mut Memory<N>,
+    gradients: &mut [Vector<f32, N>],
+    key_rows: &Place,
+    value_rows: &Place,
+    batch: &Batch,
+    #[comptime] form: Form,
+) {
+    let unit = UNIT_POS as usize;
+    let row = unit / SIDE;
+    let column = unit % SIDE;
+    let first = CUBE_POS_X as usize * TILE;
+    let end = end_of_seen::<N>(&*memory, batch);
+    let mut from = first_seen::<N>(&*memory);
+
+    let mut scores = Array::<f32>::new(comptime!(BLOCK * BLOCK));
+    let mut changes = Array::<f32>::new(comptime!(BLOCK * BLOCK));
+    let mut key_sums = Array::<Vector<f32, N>>::new(comptime!(form.sums()));
+    let mut value_sums = Array::<Vector<f32, N>>::new(comptime!(form.sums()));
+    #[unroll]
+    for index in 0..form.sums() {
+        key_sums[index] = Vector::<f32, N>::new(0.0f32);
+        value_sums[index] = Vector::<f32, N>::new(0.0f32);
+    }
+
+    let own = rows(first, batch.tokens);
+    while from < end {
+        let others = rows(from, end);
+        multiply::<N>(
+            &mut scores,
+            memory,
+            &inputs.keys,
+            &own,
+            &inputs.queries,
+            &others,
+            false,
+            form,
+        );
+        multiply::<N>(
+            &mut changes,
+            memory,
+            &inputs.values,
+            &own,
+            &inputs.dy,
+            &others,
+            false,
+            form,
+        );
+        #[unroll]
+        for j in 0..BLOCK {
+            let place = column + j * SIDE;
+            let other = (from + place) as u32;
+            let mut log_sum = 0.0f32.runtime();
+            let mut along = 0.0f32.runtime();
+            if from + place < end {
+                let place = statistics_of(from + place, batch);
+                log_sum = inputs.statistics[place];
+                along = inputs.statistics[place + 1];
+            }
+            #[unroll]
+            for i in 0..BLOCK {
+                let this = row + i * SIDE;
+                let visible = is_visible::<N>(&*memory, this, other);
+                let score = scores[i * BLOCK + j] * batch.scale;
+                let probability = (score - log_sum).exp();
+                let mut weight = probability;
+                let mut change = changes[i * BLOCK + j];
+                if comptime!(form.drops) {
+                    let mask = mask_entry::<N>(&*memory, batch, this, other);
+                    weight = probability * mask;
+                    change *= mask;
+                }
+                memory.weights[this * PITCH + place] = select(visible, weight, 0.0f32);
+                // From here on the change of the score.
+                let change = probability * (change - along);
+                changes[i * BLOCK + j] = select(visible, change, 0.0f32);
+            }
+        }
+        accumulate::<N>(&mut value_sums, memory, &inputs.dy, &others, form);
+        // Nobody reads the weights any more.
+        sync_cube();
+        #[unroll]
+        for i in 0..BLOCK {
+            #[unroll]
+            for j in 0..BLOCK {
+                let place = (row + i * SIDE) * PITCH + column + j * SIDE;
+                memory.weights[place] = changes[i * BLOCK + j];
+            }
+        }
+        accumulate::<N>(&mut key_sums, memory, &inputs.queries, &others, form);
+        from += TILE;
+    }
+    let mut factors = Array::<f32>::new(BLOCK);
+    #[unroll]
+    for i in 0..BLOCK {
+        factors[i] = score_factor::<N>(&*memory, row + i * SIDE, batch);
+    }
+    write::<N>(gradients, key_rows, &key_sums, &factors, batch, form);
+    #[unroll]
+    for i in 0..BLOCK {
+        factors[i] = 1.0f32;
+    }
+    write::<N>(gradients, value_rows, &value_sums, &factors, batch, form);
+}
+
+/// The gradients of query, key and value. Cubes whose third place is 0 own queries, the others keys and values.
+#[cube(launch, create_dummy_kernel)]
+pub(super) fn attention_gradients<I: Int, N: Size>(
+    query: &[Vector<f32, N>],
+    key: ComptimeOption<&[Vector<f32, N>]>,
+    value: ComptimeOption<&[Vector<f32, N>]>,
+    dy: &[Vector<f32, N>],
+    statistics: &[f32],
+    offsets: &[I],
+    gradients: &mut [Vector<f32, N>],
+    query_rows: Place,
+    key_rows: Place,
+    value_rows: Place,
+    dy_rows: Place,
+    query_gradient_rows: Place,
+    key_gradient_rows: Place,
+    value_gradient_rows: Place,
+    batch: Batch,
+    #[comptime] form: Form,
+    #[define(I)] _integer: ElemType,
+) {
+    #[comptime]
+    let key = match key {
+        ComptimeOption::Some(key) => key,
+        ComptimeOption::None => query,
+    };
+    #[comptime]
+    let value = match value {
+        ComptimeOption::Some(value) => value,
+        ComptimeOption::None => query,
+    };
+    let inputs = inputs::<N>(
+        matrix::<N>(query, &query_rows),
+        matrix::<N>(key, &key_rows),
+        matrix::<N>(value, &value_rows),
+        matrix::<N>(dy, &dy_rows),
+        statistics,
+    );
+    let mut memory = memory::<N>(form);
+    if CUBE_POS_Z == 0 {
+        find_seen::<I, N>(&mut memory, offsets, &batch, false, form);
+        query_gradient::<N>(
+            &inputs,
+            &mut memory,
+            gradients,
+            &query_gradient_rows,
+            &batch,
+            form,
+        );
+    } else {
+        find_seen::<I, N>(&mut memory, offsets, &batch, true, form);
+        key_value_gradients::<N>(
+            &inputs,
+            &mut memory,
+            gradients,
+            &key_gradient_rows,
+            &value_gradient_rows,
+            &batch,
+            form,
+        );
+    }
+}

@@ -1,0 +1,388 @@
+//! Attention within the sequences of a packed batch, `ops/definitions/attention.rs`: all sequences and heads in one launch, over the
+//! sequence offsets on the device. Matrices of scores exist a tile at a time, and dropout's mask is computed where it is
+//! needed.
+//!
+//! Kernels are compiled for a head's width, causal or not, with dropout or without, and for nothing else: the numbers of tokens and of
+//! sequences are arguments.
+//!
+//! Bound: the forward pass reads query, key and value and writes the output; the backward pass reads these four and the
+//! output's gradient and writes three gradients.
+
+mod backward;
+mod forward;
+pub(super) mod operations;
+mod tiles;
+
+use burn::backend::TensorMetadata;
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::cubecl::calculate_cube_count_elemwise;
+use burn_cubecl::cubecl::client::Client;
+use burn_cubecl::cubecl::prelude::{BufferArg, CubeCount, CubeDim};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::dropout;
+use super::memory::{Rows, uninitialised};
+use crate::ops::{AttentionLayout, SeededDropout};
+use tiles::{BatchLaunch, Form, PlaceLaunch, TILE, UNITS, WIDEST_VECTOR, chunk_for};
+
+/// The widest head: a unit keeps its share of a row of each sum in registers.
+const WIDEST: usize = 512;
+
+/// Query, key and value.
+#[derive(Clone)]
+pub(super) enum Projections {
+    /// Each `[tokens, heads * head_dim]`.
+    Separate([CubeTensor; 3]),
+    /// Side by side: `[tokens, 3 * heads * head_dim]`.
+    Fused(CubeTensor),
+}
+
+impl Projections {
+    fn tensors(&self) -> &[CubeTensor] {
+        match self {
+            Self::Separate(parts) => parts,
+            Self::Fused(fused) => std::slice::from_ref(fused),
+        }
+    }
+
+    /// Elements of a row of one of the three.
+    fn width(&self) -> usize {
+        match self {
+            Self::Separate([query, ..]) => query.shape()[1],
+            Self::Fused(fused) => fused.shape()[1] / 3,
+        }
+    }
+}
+
+/// Whether the kernels serve these: 32-bit floats, heads of 1 to 512 elements, as many for key and value as for the query, no
+/// window, and a device with cubes of 64 units and 16 KiB of
+/// shared memory.
+pub(super) fn suits(projections: &Projections, layout: &AttentionLayout) -> bool {
+    let head = projections.width().checked_div(layout.heads).unwrap_or(0);
+    let query = &projections.tensors()[0];
+    let hardware = &query.client.properties().hardware;
+    let (most_x, most_y, _) = hardware.max_cube_count;
+    let tiles = layout.offsets.tokens().div_ceil(TILE);
+    let shared = match projections {
+        Projections::Separate([query, key, value]) => {
+            key.shape() != query.shape() || value.shape() != query.shape()
+        }
+        Projections::Fused(_) => false,
+    };
+    let tensors = projections.tensors();
+    !shared
+        && layout.window.is_none()
+        && tensors.iter().all(|x| x.dtype() == DType::F32)
+        && (1..=WIDEST).contains(&head)
+        && UNITS <= hardware.max_units_per_cube.min(hardware.max_cube_dim.0) as usize
+        && chunk_for(hardware.max_shared_memory_size).is_some()
+        && tiles <= most_x as usize
+        && layout.heads <= most_y as usize
+}
+
+/// A packed matrix as the kernels read it: the rows of a buffer, from a column on.
+struct Matrix<'a> {
+    rows: &'a Rows,
+    column: usize,
+}
+
+impl Matrix<'_> {
+    fn place(&self, vector: usize) -> PlaceLaunch {
+        PlaceLaunch::new(self.column / vector, self.rows.stride / vector)
+    }
+}
+
+/// Everything that all kernels are given.
+struct Call<'a> {
+    client: Client,
+    /// The buffers that query, key and value lie in: three, or one.
+    buffers: Vec<Rows>,
+    /// `[sequences + 1]`.
+    offsets: CubeTensor,
+    layout: &'a AttentionLayout,
+    tokens: usize,
+    /// Elements of a row of one of query, key and value.
+    width: usize,
+}
+
+impl<'a> Call<'a> {
+    fn new(projections: Projections, offsets: CubeTensor, layout: &'a AttentionLayout) -> Self {
+        let width = projections.width();
+        let tensors = match projections {
+            Projections::Separate(parts) => Vec::from(parts),
+            Projections::Fused(fused) => vec![fused],
+        };
+        let tokens = layout.offsets.tokens();
+        for tensor in &tensors {
+            let columns = width * if tensors.len() == 1 { 3 } else { 1 };
+            assert_eq!(
+                tensor.shape().to_vec(),
+                [tokens, columns],
+                "the shape of query, key and value"
+            );
+        }
+        Self {
+            client: tensors[0].client.clone(),
+            buffers: tensors.into_iter().map(Rows::of).collect(),
+            offsets: into_contiguous(offsets),
+            layout,
+            tokens,
+            width,
+        }
+    }
+
+    fn head(&self) -> usize {
+        self.width / self.layout.heads
+    }
+
+    /// Query, key or value.
+    fn matrix(&self, part: usize) -> Matrix<'_> {
+        match self.buffers.as_slice() {
+            [fused] => Matrix {
+                rows: fused,
+                column: part * self.width,
+            },
+            separate => Matrix {
+                rows: &separate[part],
+                column: 0,
+            },
+        }
+    }
+
+    /// The buffer of key or value, unless it is the query's.
+    fn other_buffer(&self, part: usize) -> Option<BufferArg> {
+        self.buffers.get(part).map(Rows::argument)
+    }
+
+    /// Elements that are read and written at a time: as many as divide a head and the rows' strides.
+    fn vector(&self, others: &[&Rows]) -> usize {
+        let fits = |size: &usize| {
+            let mut rows = self.buffers.iter().chain(others.iter().copied());
+            *size <= WIDEST_VECTOR
+                && self.head().is_multiple_of(*size)
+                && rows.all(|rows| rows.stride.is_multiple_of(*size))
+        };
+        let sizes = self.client.io_optimized_vector_sizes(size_of::<f32>());
+        sizes.filter(fits).max().unwrap_or(1)
+    }
+
+    fn form(&self, vector: usize) -> Form {
+        let shared = self.client.properties().hardware.max_shared_memory_size;
+        Form::new(
+            self.head(),
+            vector,
+            chunk_for(shared).unwrap_or(vector),
+            self.layout.causal,
+            self.layout.dropout.is_some(),
+        )
+    }
+
+    fn batch(&self) -> BatchLaunch {
+        let none = SeededDropout { prob: 0.0, seed: 0 };
+        BatchLaunch::new(
+            self.tokens,
+            self.layout.offsets.count(),
+            self.layout.heads as u32,
+            self.layout.scale as f32,
+            dropout::mask(self.layout.dropout.unwrap_or(none)),
+        )
+    }
+
+    /// So many cubes for each tile of tokens and each head.
+    fn cubes(&self, of_each: u32) -> (CubeCount, CubeDim) {
+        let tiles = self.tokens.div_ceil(TILE) as u32;
+        let count = CubeCount::Static(tiles, self.layout.heads as u32, of_each);
+        (count, CubeDim::new_1d(UNITS as u32))
+    }
+
+    fn empty(&self, shape: [usize; 2]) -> CubeTensor {
+        let like = &self.offsets;
+        uninitialised(like, Shape::from(shape), DType::F32)
+    }
+
+    /// Attention, and what its backward pass reads of it.
+    fn forward(&self) -> Forward {
+        let output = self.empty([self.tokens, self.width]);
+        let log_sum_exp = self.empty([self.tokens, self.layout.heads]);
+        let vector = self.vector(&[]);
+        let (cubes, dim) = self.cubes(1);
+        let place = |part| self.matrix(part).place(vector);
+        forward::attention_forward::launch(
+            &self.client,
+            cubes,
+            dim,
+            vector,
+            self.buffers[0].argument(),
+            self.other_buffer(1).into(),
+            self.other_buffer(2).into(),
+            self.offsets.clone().into_buffer_arg(),
+            output.clone().into_buffer_arg(),
+            log_sum_exp.clone().into_buffer_arg(),
+            place(0),
+            place(1),
+            place(2),
+            PlaceLaunch::new(0, self.width / vector),
+            self.batch(),
+            self.form(vector),
+            dtype_to_storage_type(self.offsets.dtype()),
+        );
+        Forward {
+            output,
+            log_sum_exp,
+        }
+    }
+
+    /// Writes the gradients of query, key and value.
+    fn backward(&self, forward: Forward, dy: CubeTensor, gradients: &Gradients) {
+        let (output, dy) = (Rows::of(forward.output), Rows::of(dy));
+        let statistics = self.empty([self.tokens, 2 * self.layout.heads]);
+        let vector = self.vector(&[&dy, &output]);
+        let form = self.form(vector);
+        let whole = |rows: &Rows| PlaceLaunch::new(0, rows.stride / vector);
+
+        let count = self.tokens * self.layout.heads;
+        let dim = CubeDim::new(&self.client, count);
+        backward::attention_row_sums::launch(
+            &self.client,
+            calculate_cube_count_elemwise(&self.client, count, dim),
+            dim,
+            vector,
+            output.argument(),
+            dy.argument(),
+            forward.log_sum_exp.into_buffer_arg(),
+            statistics.clone().into_buffer_arg(),
+            whole(&output),
+            whole(&dy),
+            self.tokens,
+            self.layout.heads,
+            form.vectors,
+        );
+
+        let place = |part| self.matrix(part).place(vector);
+        let gradient = |part: usize| {
+            PlaceLaunch::new(gradients.places[part] / vector, gradients.stride / vector)
+        };
+        let (cubes, dim) = self.cubes(2);
+        backward::attention_gradients::launch(
+            &self.client,
+            cubes,
+            dim,
+            vector,
+            self.buffers[0].argument(),
+            self.other_buffer(1).into(),
+            self.other_buffer(2).into(),
+            dy.argument(),
+            statistics.into_buffer_arg(),
+            self.offsets.clone().into_buffer_arg(),
+            gradients.buffer.clone().into_buffer_arg(),
+            place(0),
+            place(1),
+            place(2),
+            whole(&dy),
+            gradient(0),
+            gradient(1),
+            gradient(2),
+            self.batch(),
+            form,
+            dtype_to_storage_type(self.offsets.dtype()),
+        );
+    }
+}
+
+/// What the backward pass reads of the forward pass.
+pub(super) struct Forward {
+    /// `[tokens, heads * head_dim]`.
+    pub output: CubeTensor,
+    /// Of each row's scores: `[tokens, heads]`.
+    pub log_sum_exp: CubeTensor,
+}
+
+/// The memory of three gradients. It is one buffer, since the kernel that writes them has no more to bind.
+struct Gradients {
+    buffer: CubeTensor,
+    /// Elements from a row to the next.
+    stride: usize,
+    /// Where the first row of each begins.
+    places: [usize; 3],
+}
+
+impl Gradients {
+    /// Side by side.
+    fn fused(call: &Call<'_>) -> Self {
+        let width = call.width;
+        Self {
+            buffer: call.empty([call.tokens, 3 * width]),
+            stride: 3 * width,
+            places: [0, width, 2 * width],
+        }
+    }
+
+    /// One after the other, each where a tensor may begin.
+    fn separate(call: &Call<'_>) -> Self {
+        let alignment = call.client.properties().memory.alignment as usize / size_of::<f32>();
+        let size = (call.tokens * call.width).next_multiple_of(alignment.max(WIDEST_VECTOR));
+        Self {
+            buffer: call.empty([3, size]),
+            stride: call.width,
+            places: [0, size, 2 * size],
+        }
+    }
+
+    /// The gradients as tensors of their own.
+    fn into_parts(self, shape: [usize; 2]) -> [CubeTensor; 3] {
+        let elements = self.buffer.shape().num_elements();
+        self.places.map(|place| {
+            let bytes = |elements: usize| (elements * size_of::<f32>()) as u64;
+            let buffer = &self.buffer;
+            let handle = buffer.handle.clone().offset_start(bytes(place));
+            CubeTensor::new_contiguous(
+                buffer.client.clone(),
+                buffer.device.clone(),
+                Shape::from(shape),
+                handle.offset_end(bytes(elements - place - elements / 3)),
+                buffer.dtype,
+            )
+        })
+    }
+}
+
+/// Attention, and what its backward pass reads of it. [`suits`] has been asked.
+pub(super) fn forward(
+    projections: Projections,
+    offsets: CubeTensor,
+    layout: &AttentionLayout,
+) -> Forward {
+    Call::new(projections, offsets, layout).forward()
+}
+
+/// The gradients of query, key and value. Without `forward` the forward pass is computed again.
+pub(super) fn backward_of_separate(
+    inputs: [CubeTensor; 3],
+    offsets: CubeTensor,
+    forward: Option<Forward>,
+    dy: CubeTensor,
+    layout: &AttentionLayout,
+) -> [CubeTensor; 3] {
+    let call = Call::new(Projections::Separate(inputs), offsets, layout);
+    let forward = forward.unwrap_or_else(|| call.forward());
+    let gradients = Gradients::separate(&call);
+    call.backward(forward, dy, &gradients);
+    gradients.into_parts([call.tokens, call.width])
+}
+
+/// The same of inputs that lie side by side, as one gradient.
+pub(super) fn backward_of_fused(
+    fused: CubeTensor,
+    offsets: CubeTensor,
+    forward: Option<Forward>,
+    dy: CubeTensor,
+    layout: &AttentionLayout,
+) -> CubeTensor {
+    let call = Call::new(Projections::Fused(fused), offsets, layout);
+    let forward = forward.unwrap_or_else(|| call.forward());
+    let gradients = Gradients::fused(&call);
+    call.backward(forward, dy, &gradients);
+    gradients.buffer
+}
