@@ -196,7 +196,7 @@ fn bitfit_is_trained_merged_and_predicts() {
     assert!(names.contains(&"roberta.encoder.layer.0.attention.self.key.bias"));
     assert!(names.contains(&"roberta.embeddings.LayerNorm.bias"));
     let is_meant = |name: &&str| name.ends_with(".bias") || name.starts_with("classifier.");
-    assert!(names.iter().all(|name| is_meant(name)), "{names:?}");
+    assert!(names.iter().all(is_meant), "{names:?}");
     let wanted = logits(&["--run", run_text]);
     json(&["merge", "--run", run_text, "--out", merged_text]);
     assert_close(&logits(&["--model", merged_text]), &wanted);
@@ -215,4 +215,77 @@ fn bitfit_is_trained_merged_and_predicts() {
         let text = refused(&line);
         assert!(text.contains(says), "{text}");
     }
+}
+
+#[test]
+fn dora_is_in_pefts_format_and_merges_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 64, 32);
+    let [run, merged, page] = ["run", "merged", "page.html"].map(|name| folder.path().join(name));
+    let [run_text, merged_text, page_text] =
+        [&run, &merged, &page].map(|path| path.to_str().unwrap());
+    let dropout = ["--structure", "dora", "--adapter-dropout", "0.1"];
+    train(&data, &run, &dropout);
+    let config = config(&run);
+    assert_eq!(
+        (&config["peft_type"], &config["use_dora"]),
+        (&"LORA".into(), &true.into())
+    );
+    let file = Checkpoint::open_file(&run.join("adapter_model.safetensors")).unwrap();
+    let key = "base_model.model.roberta.encoder.layer.0.attention.self.query.lora_magnitude_vector";
+    assert_eq!(file.shape(key), Some(&[128][..]));
+    let wanted = logits(&["--run", run_text]);
+    json(&["merge", "--run", run_text, "--out", merged_text]);
+    assert_close(&logits(&["--model", merged_text]), &wanted);
+    assert_close(&logits(&["--adapter", run_text, "--model", MODEL]), &wanted);
+    // Its update is not of low rank.
+    for command in ["export", "inspect"] {
+        let out = folder.path().join("refused");
+        let out = ["--out", out.to_str().unwrap()];
+        let more = if command == "export" { &out[..] } else { &[] };
+        let text = refused(&[&[command, "--run", run_text], more].concat());
+        assert!(text.contains("dora") && text.contains("merge"), "{text}");
+    }
+    assert!(
+        mtlora(&["report", run_text, "--out", page_text])
+            .status
+            .success()
+    );
+    // It continues as DoRA, with rsLoRA's scale or LoRA+'s rates it trains too, and nothing else becomes one.
+    let next = folder.path().join("next");
+    train(&data, &next, &["--init-from", run_text]);
+    let other = folder.path().join("other");
+    let combined = [
+        "--structure",
+        "dora",
+        "--use-rslora",
+        "--loraplus-lr-ratio",
+        "4",
+    ];
+    train(&data, &other, &combined);
+    assert_eq!(self::config(&other)["use_rslora"], true);
+    let place = ["--data", data.to_str().unwrap(), "--out", "nowhere"];
+    let text = refused(
+        &[
+            &["train"],
+            &TASK[..],
+            &place,
+            &["--init-from", run_text, "--structure", "shim"],
+        ]
+        .concat(),
+    );
+    assert!(text.contains("structure"), "{text}");
+    let text = refused(
+        &[
+            &["train"],
+            &TASK[..],
+            &place,
+            &["--structure", "dora", "--targets", "word_embeddings"],
+        ]
+        .concat(),
+    );
+    assert!(
+        text.contains("embeddings") && text.contains("dora"),
+        "{text}"
+    );
 }

@@ -335,6 +335,11 @@ fn a_killed_run_with_bitfit_resumes_to_the_same_bytes() {
 }
 
 #[test]
+fn a_killed_run_with_dora_resumes_to_the_same_bytes() {
+    killed(&Setup::classification_of("dora"), 3, 6);
+}
+
+#[test]
 fn a_killed_data_to_text_run_resumes_to_the_same_bytes() {
     killed(&Setup::generation(), 4, 2);
 }

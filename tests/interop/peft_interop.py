@@ -142,6 +142,7 @@ def theirs(name):
             ),
             "embeddings": dict(r=2, target_modules=["wpe", "c_attn"], fan_in_fan_out=True),
             "adalora": dict(init_r=3, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True, total_step=10),
+            "dora": dict(r=2, use_dora=True, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True),
         }
         return {key: dict(task_type="CAUSAL_LM", **case) for key, case in cases.items()}
     cases = {
@@ -164,6 +165,7 @@ def theirs(name):
         "embeddings": dict(r=2, target_modules=["word_embeddings", "position_embeddings"]),
         "lookahead": dict(r=2, target_modules=r"^(?!.*layer\.1\.).*(query|value)$"),
         "adalora": dict(init_r=4, target_r=2, lora_alpha=5, target_modules=["query", "value"], total_step=10),
+        "dora": dict(r=2, use_dora=True, target_modules=["query", "output.dense"]),
     }
     return {key: dict(task_type="SEQ_CLS", **case) for key, case in cases.items()}
 
@@ -436,10 +438,12 @@ def check_theirs(folder, models, table, pairs):
                 mtlora("eval", *source, *task)
             run = folder / f"theirs-run-{name}-{case}"
             # Plain LoRA can be continued in any structure.
-            structure = [] if case == "adalora" else ["--structure", "shim"]
+            structure = [] if case in ("adalora", "dora") else ["--structure", "shim"]
             mtlora("import", "--adapter", adapter, "--model", model, "--out", run, *task, *structure)
-            out = folder / f"theirs-export-{name}-{case}"
-            mtlora("export", "--run", run, "--out", out)
+            # DoRA's update is not of low rank, so that PEFT opens the run itself.
+            out = run if case == "dora" else folder / f"theirs-export-{name}-{case}"
+            if case != "dora":
+                mtlora("export", "--run", run, "--out", out)
             check(f"{name} {case} import, export", logits(with_peft(model, out), inputs), wanted)
 
 

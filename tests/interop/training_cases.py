@@ -3,6 +3,7 @@
     python tests/interop/training_cases.py
 
 `train_loraplus.safetensors`: LoRA with the optimizer that `peft.optimizers.create_loraplus_optimizer` makes.
+`train_dora.safetensors`: DoRA (`use_dora`) with AdamW, whose weight decay is on all but biases.
 `train_bitfit.safetensors`: no adapter; all biases and the classifier train, as in BitFit.
 
 With an adapter, query and value are adapted, and the classifier trains too. All is computed in 64-bit floats and written in 32, as the
@@ -22,14 +23,14 @@ FOLDER = Path(__file__).parent.parent / "fixtures" / "models" / "roberta"
 STEPS, WARMUP = 30, 3
 RANK, ALPHA = 4, 8
 WEIGHT_DECAY = 0.1
-FACTORS = {"lora_A": "xtuning_A", "lora_B": "xtuning_B"}
+FACTORS = {"lora_A": "xtuning_A", "lora_B": "xtuning_B", "lora_magnitude_vector": "lora_magnitude_vector"}
 
 
 def recorded(name):
     """The name of a trained tensor in the file."""
     name = name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
     for theirs, ours in FACTORS.items():
-        name = name.replace(f"{theirs}.default.weight", ours).replace(f"{theirs}.default", ours)
+        name = name.replace(f"{theirs}.default.weight", ours)
     return name
 
 
@@ -109,6 +110,7 @@ def main():
         ),
         dict(loraplus_lr_ratio=ratio),
     )
+    record("dora", lora(use_dora=True), 5e-3, lambda model: adamw(model, 5e-3), {})
     record("bitfit", None, 5e-3, lambda model: adamw(model, 5e-3), {})
 
 

@@ -114,7 +114,10 @@ pub use adapter::hooks::{
 pub use adapter::methods::adalora::AdaLora;
 pub use adapter::methods::adalora::hooks::AdaLoraHooks;
 pub use adapter::methods::adalora::schedule::{AdaLoraSchedule, FinalPhase};
-pub use adapter::methods::definition::{AdapterMethod, Factor, MethodDefinition, RateGroup, Sizes};
+pub use adapter::methods::definition::{
+    AdapterMethod, Factor, MethodDefinition, RateGroup, Sizes, WeightKind,
+};
+pub use adapter::methods::dora::Dora;
 pub use adapter::methods::structures::Structure;
 
 // Computing with adapted layers, and on batches without padding.

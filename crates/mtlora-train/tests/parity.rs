@@ -12,8 +12,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::TensorData;
 use every_path::run_on_other_paths;
 use mtlora_core::{
-    AdapterMethod, FusedProjections, MtLoraConfig, State, Structure, Targets, devices, load_state,
-    state,
+    AdapterMethod, Dora, FusedProjections, MtLoraConfig, State, Structure, Targets, devices,
+    load_state, state,
 };
 use mtlora_models::{
     CausalBatch, CausalConfig, CausalLm, EncoderConfig, PackedBatch, SequenceClassifier, Tokens,
@@ -95,6 +95,7 @@ fn recorded(path: &str, model: &str) -> (String, bool) {
         .replace("weight.mtlora.b", "xtuning_B")
         .replace("weight.mtlora.c", "xtuning_C")
         .replace("weight.mtlora.d", "xtuning_D")
+        .replace("weight.mtlora.m", "lora_magnitude_vector")
         .replace("layer_norm.beta", "LayerNorm.bias");
     let name = match model {
         "bert" => name.replace("classifier.out_proj", "classifier"),
@@ -108,6 +109,12 @@ fn transpose(data: &TensorData) -> TensorData {
     let (rows, columns) = (data.shape()[0], data.shape()[1]);
     let turned = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]);
     TensorData::new(turned.collect::<Vec<f32>>(), [columns, rows])
+}
+
+/// The same values in another shape: vectors are columns here.
+fn shaped(data: TensorData, shape: Vec<usize>) -> TensorData {
+    let values: Vec<f32> = data.try_to_vec().unwrap();
+    TensorData::new(values, shape)
 }
 
 fn norm(values: impl Iterator<Item = f32>) -> f64 {
@@ -166,11 +173,12 @@ fn follow_recording(
             SequenceClassifier::from_folder(&source, &config, 0, &device).unwrap();
         let classifier = method.prepare(classifier).unwrap();
         let start: State = state(&classifier, |_, trains| trains)
-            .into_keys()
-            .map(|path| {
+            .into_iter()
+            .map(|(path, value)| {
                 let (name, transposed) = recorded(&path, model);
                 let data = recording.floats(&format!("init.{name}"));
-                (path, if transposed { transpose(&data) } else { data })
+                let data = if transposed { transpose(&data) } else { data };
+                (path, shaped(data, value.shape().to_vec()))
             })
             .collect();
         let mut classifier = load_state(classifier, start).unwrap();
@@ -404,5 +412,13 @@ fn lora_plus_trains_as_with_pefts_optimizer() {
 fn bitfit_trains_as_in_pytorch() {
     let recording = Recording::own("roberta", "bitfit");
     let followed = follow_recording("roberta", "bitfit", &Method::BitFit, &recording, adamw);
+    assert_eq!(followed, devices().len());
+}
+
+#[test]
+fn dora_trains_as_with_peft() {
+    let recording = Recording::own("roberta", "dora");
+    let method = adapter(Dora, &recording);
+    let followed = follow_recording("roberta", "dora", &method, &recording, adamw);
     assert_eq!(followed, devices().len());
 }

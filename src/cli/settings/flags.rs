@@ -69,7 +69,8 @@ pub(crate) struct Settings {
     /// Which parameters are trained: mtlora (an adapter), full (all), head, bitfit (the biases and the head).
     #[arg(long)]
     pub(crate) method: Option<MethodName>,
-    /// How T is made: lora, shim, icfm, ctcm, dtsm; or adalora (T = diag(e), whose ranks are pruned while it trains).
+    /// How T is made: lora, shim, icfm, ctcm, dtsm; adalora (T = diag(e), whose ranks are pruned
+    /// while it trains); or dora (LoRA that learns the lengths of the weight's rows by themselves).
     #[arg(long)]
     pub(crate) structure: Option<AdapterMethod>,
     /// Rank of the update; for adalora, the rank before pruning.

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use mtlora::core::{AdaLora, AdapterMethod};
+use mtlora::core::{AdaLora, AdapterMethod, Dora};
 use mtlora::models::{
     AdapterConfig, CausalConfig, CausalModelConfig, ClassifierConfig, GenerationConfig, TextConfig,
 };
@@ -213,13 +213,22 @@ impl Settings {
         };
         let method = self.method.unwrap_or(defaults.method);
         let structure = self.structure.unwrap_or(defaults.structure);
-        let is_adalora = method == MethodName::MtLora && structure == AdapterMethod::from(AdaLora);
-        let defaults = if is_adalora {
-            self.adalora(defaults, init_from.is_some())?
+        let has_adapter = method == MethodName::MtLora;
+        let mut defaults = defaults;
+        if has_adapter && adapts_whole_weights(structure) {
+            if self.projections.is_some() {
+                return Err(format!(
+                    "--projections is not for --structure {structure}, which adapts a weight as a whole: leave it out"
+                )
+                .into());
+            }
+            defaults.projections = None;
+        }
+        if has_adapter && structure == AdapterMethod::from(AdaLora) {
+            defaults = self.adalora(defaults, init_from.is_some())?;
         } else {
             self.refuse_adalora()?;
-            defaults
-        };
+        }
         Ok(AdapterSettings {
             method,
             structure,
@@ -245,12 +254,6 @@ impl Settings {
         defaults: AdapterSettings,
         continues: bool,
     ) -> Result<AdapterSettings, String> {
-        if self.projections.is_some() {
-            return Err(
-                "--projections is not for --structure adalora, which adapts a weight as a whole: leave it out"
-                    .to_string(),
-            );
-        }
         if self.init.is_some() {
             return Err(
                 "--init is not for --structure adalora, which has a start of its own: leave it out"
@@ -263,11 +266,16 @@ impl Settings {
             } else {
                 ADALORA_RANK
             },
-            projections: None,
             adalora: Some(defaults.adalora.unwrap_or_default()),
             ..defaults
         })
     }
+}
+
+/// Whether adapters of this method are on whole weights, also where a weight is of fused projections: PEFT's format, which
+/// they are written in, knows no others.
+fn adapts_whole_weights(structure: AdapterMethod) -> bool {
+    [AdaLora.into(), Dora.into()].contains(&structure)
 }
 
 #[cfg(test)]

@@ -87,6 +87,6 @@ pub(crate) fn embedding(update: Update, base: Tensor<2>, ids: Tensor<1, Int>) ->
         .mul_scalar(update.scale)
 }
 
-fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> Optional<Dispatch> {
+pub(crate) fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> Optional<Dispatch> {
     tensor.map(Tensor::into_dispatch).into()
 }

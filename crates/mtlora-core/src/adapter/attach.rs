@@ -6,9 +6,9 @@ use burn::tensor::Tensor;
 use crate::adapter::action::matrix;
 use crate::adapter::config::MtLoraConfig;
 use crate::adapter::error::AttachError;
-use crate::adapter::methods::definition::Sizes;
+use crate::adapter::methods::definition::{AdapterMethod, Sizes, WeightKind};
 use crate::adapter::module::Adapter;
-use crate::adapter::survey::{Adaptable, parameter_of, sides, survey};
+use crate::adapter::survey::{Adaptable, Weight, parameter_of, sides, survey};
 use crate::adapter::targets::ends_with_name;
 use crate::adapter::values::AdapterValues;
 use crate::visit::each_parameter;
@@ -49,6 +49,7 @@ impl MtLoraConfig {
             }
             self.check_fit(path, sides(&weight.shape))?;
             let fused = self.fused(path).to_vec();
+            check_kind(path, self.method, weight, !fused.is_empty())?;
             plan.insert(parameter_of(path), (index as u64, fused));
         }
         Ok(module.apply_reparameterization(Attach {
@@ -87,6 +88,8 @@ pub fn attach_adapters<M: Module>(
         if weight.adapted {
             return Err(AttachError::Adapted { path });
         }
+        let form = &values.form;
+        check_kind(&path, form.method, weight, !form.fused.is_empty())?;
         check_factors(&path, &values, sides(&weight.shape))?;
         plan.insert(parameter_of(&path), values);
     }
@@ -95,6 +98,30 @@ pub fn attach_adapters<M: Module>(
         plan,
         adapter: |weight: Adaptable<'_>, values: AdapterValues| values.to_device(weight.device),
     }))
+}
+
+/// Whether the method can adapt such a weight.
+fn check_kind(
+    path: &str,
+    method: AdapterMethod,
+    weight: &Weight,
+    is_fused: bool,
+) -> Result<(), AttachError> {
+    let kind = if !weight.linear && weight.shape.num_dims() == 2 {
+        WeightKind::Embedding
+    } else if is_fused {
+        WeightKind::Fused
+    } else {
+        WeightKind::Single
+    };
+    match method.refuses_weight(kind) {
+        None => Ok(()),
+        Some(reason) => Err(AttachError::Weight {
+            path: path.to_string(),
+            method,
+            reason,
+        }),
+    }
 }
 
 /// Whether factors have the shapes that the weight, the projections and the structure ask for.

@@ -76,6 +76,16 @@ pub enum AttachError {
         /// The method.
         method: AdapterMethod,
     },
+    /// The method cannot adapt a weight of this kind.
+    #[error("method `{method}` cannot adapt {path}: {reason}")]
+    Weight {
+        /// The weight's module.
+        path: String,
+        /// The method.
+        method: AdapterMethod,
+        /// Why it cannot.
+        reason: &'static str,
+    },
     /// A factor does not fit its weight.
     #[error(
         "{path}: the adapter has {}; are adapter and model of the same kind?",

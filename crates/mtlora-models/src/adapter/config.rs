@@ -1,6 +1,6 @@
 //! The fields of `adapter_config.json`, and writing them.
 
-use mtlora_core::{AdapterMethod, FusedProjections, Structure};
+use mtlora_core::{AdapterMethod, Dora, FusedProjections, Structure};
 use serde_json::{Map, Value, json};
 
 use super::adalora::AdaLoraFields;
@@ -11,7 +11,7 @@ pub(super) const MERGE: &str = "merge it in Python (`PeftModel.from_pretrained(b
 /// The kind of an adapter, as its folder's configuration states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeftType {
-    /// Plain LoRA, which PEFT reads.
+    /// Plain LoRA or DoRA, which PEFT reads.
     Lora,
     /// AdaLoRA, which PEFT reads.
     AdaLora,
@@ -197,7 +197,10 @@ impl AdapterConfig {
         if self.peft_type == PeftType::MtLora && !self.tie_word_embeddings {
             set("tie_word_embeddings", json!(false));
         }
-        set("use_dora", json!(false));
+        set(
+            "use_dora",
+            json!(self.peft_type == PeftType::Lora && self.method == AdapterMethod::from(Dora)),
+        );
         set("use_rslora", json!(self.use_rslora));
         if let Some(fields) = &self.adalora {
             fields.write(&mut map);

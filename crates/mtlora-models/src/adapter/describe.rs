@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mtlora_core::{AdaLora, AdapterMethod, FusedProjections, Structure};
+use mtlora_core::{AdaLora, AdapterMethod, Dora, FusedProjections, Structure};
 
 use super::adalora::AdaLoraFields;
 use super::config::{AdapterConfig, PeftType};
@@ -17,7 +17,8 @@ impl AdapterConfig {
             .next()
             .map_or(Structure::Lora.into(), |form| form.method);
         let is_adalora = self.method == AdapterMethod::from(AdaLora);
-        let of_peft = is_adalora || self.method == Structure::Lora;
+        let is_dora = self.method == AdapterMethod::from(Dora);
+        let of_peft = is_adalora || is_dora || self.method == Structure::Lora;
         let scale = forms().next().map(|form| form.scale);
         // PEFT's AdaLoRA has one alpha.
         let alike = !is_adalora || forms().all(|form| Some(form.scale) == scale);

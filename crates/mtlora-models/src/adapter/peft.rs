@@ -107,17 +107,19 @@ impl PeftAdapter {
     /// What the operating system says.
     pub fn write(&self, folder: &Path) -> Result<(), ModelError> {
         create_folder(folder)?;
-        let mut tensors: Vec<(String, &TensorData)> = Vec::new();
+        let mut tensors: Vec<(String, TensorData)> = Vec::new();
         for (name, module) in &self.modules {
             let method = module.values.form.method;
             for (factor, data) in module.values.factors() {
                 if let Some(factor) = method.factor(factor) {
-                    tensors.push((factor_key(name, factor, module.embedding), data));
+                    let shape = factor.shape_in_files(data.shape().to_vec());
+                    let key = factor_key(name, factor, module.embedding);
+                    tensors.push((key, reshaped(data, shape)));
                 }
             }
         }
         for (name, data) in &self.saved {
-            tensors.push((saved_key(name), data));
+            tensors.push((saved_key(name), data.clone()));
         }
         write_files(folder, &self.config, tensors)
     }
@@ -199,6 +201,12 @@ impl PeftAdapter {
         let weight = weights.iter().find_map(|name| self.saved.get(*name))?;
         weight.shape().first().copied()
     }
+}
+
+/// The same values in another shape of as many.
+pub(super) fn reshaped(data: &TensorData, shape: Vec<usize>) -> TensorData {
+    let (bytes, _, dtype) = data.clone().into_parts();
+    TensorData::from_bytes(bytes, shape, dtype)
 }
 
 /// What the names of a head's tensors begin with.

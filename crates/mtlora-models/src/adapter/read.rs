@@ -10,7 +10,7 @@ use super::adalora::not_empty;
 use super::config::{AdapterConfig, MERGE, PeftType};
 use super::error::AdapterError;
 use super::keys::{split, without_prefix};
-use super::peft::{AdaptedModule, PeftAdapter};
+use super::peft::{AdaptedModule, PeftAdapter, reshaped};
 use super::select::Candidate;
 use super::tied::{KEEP_BASE, KEEP_TIED_BASE, TIED, mirrored};
 use crate::error::ModelError;
@@ -42,7 +42,11 @@ impl PeftAdapter {
                     let own = factors.entry(found.module.to_string()).or_default();
                     own.embedding |= found.embedding;
                     own.linear |= !found.embedding;
-                    let data = tensor(checkpoint, key)?;
+                    let mut data = tensor(checkpoint, key)?;
+                    if let (true, [length]) = (found.factor.vector, &data.shape()[..]) {
+                        let length = *length;
+                        data = reshaped(&data, vec![length, 1]);
+                    }
                     let stored = (found.factor, data);
                     if own.tensors.insert(found.factor.name, stored).is_some() {
                         let message = format!("tensor {} is there twice", shown(name));
@@ -201,9 +205,6 @@ fn check_saved(config: &AdapterConfig, path: &Path, name: &str) -> Result<(), Ad
     let module = name.rsplit_once('.').map_or("", |(module, _)| module);
     let refused = |what: String, hint| Err(AdapterError::unsupported(path, what, hint));
     let merge = MERGE;
-    if name.contains("lora_magnitude_vector") {
-        return refused("DoRA (`lora_magnitude_vector`)".to_string(), merge);
-    }
     // PEFT saves embeddings and output map whole if it adapts one of them, or if the vocabulary has grown.
     let of_tied = TIED.contains(&module.trim_end_matches(".base_layer"));
     let of_base = || {

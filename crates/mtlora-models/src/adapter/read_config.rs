@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mtlora_core::{AdaLora, AdaLoraSchedule, AdapterMethod, FusedProjections, Structure};
+use mtlora_core::{AdaLora, AdaLoraSchedule, AdapterMethod, Dora, FusedProjections, Structure};
 use serde_json::{Map, Value};
 
 use super::adalora::{AdaLoraFields, key_of_e};
@@ -43,8 +43,7 @@ const PROMPTS: [&str; 7] = [
 
 /// Fields of `LoraConfig` that change what the adapter computes if they are set, with their names in messages and
 /// the advice to give.
-const REFUSED: [(&str, &str, &str); 14] = [
-    ("use_dora", "DoRA (`use_dora`)", MERGE),
+const REFUSED: [(&str, &str, &str); 13] = [
     ("lora_bias", "`lora_bias`", MERGE),
     (
         "alora_invocation_tokens",
@@ -89,7 +88,7 @@ const REFUSED: [(&str, &str, &str); 14] = [
 ];
 
 /// Fields that are read here, or that have no effect once an adapter is trained.
-const KNOWN: [&str; 46] = [
+const KNOWN: [&str; 47] = [
     "peft_type",
     "task_type",
     "auto_mapping",
@@ -105,6 +104,7 @@ const KNOWN: [&str; 46] = [
     "fan_in_fan_out",
     "bias",
     "use_rslora",
+    "use_dora",
     "modules_to_save",
     "init_lora_weights",
     "layers_to_transform",
@@ -203,6 +203,13 @@ impl AdapterConfig {
             adalora: None,
             ignored: Vec::new(),
         };
+        if fields.flag("use_dora")? {
+            if peft_type != PeftType::Lora {
+                let what = "DoRA (`use_dora`) with an adapter other than plain LoRA";
+                return Err(AdapterError::unsupported(path, what, RETRAIN));
+            }
+            config.method = Dora.into();
+        }
         if peft_type == PeftType::AdaLora {
             config.method = AdaLora.into();
             let adalora = fields.adalora()?;
@@ -537,11 +544,22 @@ mod tests {
     }
 
     #[test]
+    fn dora_is_read_and_written_and_is_only_plain_lora() {
+        let config = read(&with(", \"use_dora\": true")).unwrap();
+        assert_eq!(config.method, AdapterMethod::from(Dora));
+        assert_eq!(read(&config.to_json()).unwrap(), config);
+        for other in ["\"MTLORA\", \"structure\": \"shim\"", "\"ADALORA\""] {
+            let text = format!("{{\"peft_type\": {other}, \"use_dora\": true}}");
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains("DoRA"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_by_name_with_the_way_out() {
         let refused = |text: &str| read(text).unwrap_err().to_string();
         for (fields, name, hint) in [
-            (", \"use_dora\": true", "DoRA", "merge_and_unload"),
-            (", \"lora_bias\": true", "lora_bias", "merge"),
+            (", \"lora_bias\": true", "lora_bias", "merge_and_unload"),
             (
                 ", \"alora_invocation_tokens\": [1]",
                 "Activated LoRA",
@@ -578,7 +596,7 @@ mod tests {
     fn the_way_out_unties_what_merging_would_change_twice() {
         let said = |targets: &str| {
             let text = with(&format!(
-                ", \"use_dora\": true, \"target_modules\": {targets}"
+                ", \"lora_bias\": true, \"target_modules\": {targets}"
             ));
             read(&text).unwrap_err().to_string()
         };

@@ -12,7 +12,7 @@ use super::adalora::Rows;
 use super::config::{AdapterConfig, TargetModules};
 use super::error::AdapterError;
 use super::keys::{factor_key, saved_key};
-use super::peft::{AdaptedModule, PeftAdapter};
+use super::peft::{AdaptedModule, PeftAdapter, reshaped};
 use super::select::short_names;
 use super::tied::is_output_map;
 use super::write::{whole_modules, write_files};
@@ -44,6 +44,8 @@ struct Place {
     /// Burn's shape.
     shape: Vec<usize>,
     transposed: bool,
+    /// Whether the file has it without its last side.
+    vector: bool,
 }
 
 impl TrainedFormat {
@@ -64,6 +66,7 @@ impl TrainedFormat {
         let mut places = BTreeMap::new();
         let mut saved = BTreeSet::new();
         for slot in all.iter().filter(|slot| trained.contains_key(&slot.path)) {
+            let mut vector = false;
             let key = match slot.path.rsplit_once(FACTOR) {
                 Some((module, name)) => {
                     let embedding = is_embedding(&all, module);
@@ -74,6 +77,7 @@ impl TrainedFormat {
                         }
                         .into());
                     };
+                    vector = factor.vector;
                     factor_key(&module_name(layout, module), factor, embedding)
                 }
                 None => {
@@ -90,6 +94,7 @@ impl TrainedFormat {
                 key,
                 shape: slot.shape.clone(),
                 transposed: slot.transposed,
+                vector,
             };
             places.insert(slot.path.clone(), place);
         }
@@ -138,8 +143,7 @@ impl TrainedFormat {
         }
         match &self.config {
             Some(config) => {
-                let tensors = tensors.iter().map(|(key, data)| (key.clone(), data));
-                write_files(folder, config, tensors.collect())?;
+                write_files(folder, config, tensors)?;
             }
             None => {
                 let tensors = tensors.into_iter().map(|(key, data)| {
@@ -199,12 +203,15 @@ impl Place {
         if self.transposed {
             shape.reverse();
         }
+        if self.vector {
+            shape.truncate(1);
+        }
         shape
     }
 
     fn stored(&self, data: &TensorData) -> TensorData {
         if !self.transposed {
-            return data.clone();
+            return reshaped(data, self.stored_shape());
         }
         let values: Vec<f32> = data.iter::<f32>().collect();
         let turned = transpose(&values, self.shape[0], self.shape[1]);

@@ -16,10 +16,9 @@ use crate::files::save::{write_atomically, write_checkpoint};
 pub(super) fn write_files(
     folder: &Path,
     config: &AdapterConfig,
-    tensors: Vec<(String, &TensorData)>,
+    tensors: Vec<(String, TensorData)>,
 ) -> Result<(), ModelError> {
-    let owned = |(key, data): (String, &TensorData)| (key, data.clone());
-    let (config, tensors) = cut(config, tensors.into_iter().map(owned).collect());
+    let (config, tensors) = cut(config, tensors);
     let tensors = tensors.into_iter().map(|(key, data)| {
         let values: Vec<f32> = data.iter::<f32>().collect();
         (key, data.shape().to_vec(), Cow::Owned(values))

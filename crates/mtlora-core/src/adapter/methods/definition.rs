@@ -36,6 +36,8 @@ pub struct Factor {
     pub embedding_key: &'static str,
     /// The factor's shape, `[rows, columns]`.
     pub shape: fn(&Sizes) -> [usize; 2],
+    /// Whether files have the factor as a vector, without its last side, which is 1.
+    pub vector: bool,
     /// The values that the factor starts with.
     pub start: fn(Init) -> Start,
     /// The values with which `T` is the identity, so that `A` and `B` of a plain LoRA can be taken over. `A` and
@@ -64,6 +66,14 @@ impl Factor {
         self.key.strip_suffix(".weight").unwrap_or(self.key)
     }
 
+    /// The shape in files of a factor of this shape.
+    pub fn shape_in_files(&self, mut shape: Vec<usize>) -> Vec<usize> {
+        if self.vector {
+            shape.truncate(1);
+        }
+        shape
+    }
+
     /// The factor's key in PEFT's files, without the module's name.
     pub fn key(&self, embedding: bool) -> &'static str {
         if embedding {
@@ -72,6 +82,17 @@ impl Factor {
             self.key
         }
     }
+}
+
+/// The kinds of weights that not every method can adapt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightKind {
+    /// A weight that is adapted as a whole.
+    Single,
+    /// A weight of fused projections, some of which are adapted.
+    Fused,
+    /// An embedding.
+    Embedding,
 }
 
 /// What an adapter method is: the factors that it trains, and what they do to a frozen weight.
@@ -94,6 +115,11 @@ pub trait MethodDefinition: fmt::Debug + Send + Sync + 'static {
     /// Why the method cannot train from this start, as the end of the sentence "initialisation `zero` is not for
     /// structure `icfm`, ...".
     fn refuses(&self, _init: Init) -> Option<&'static str> {
+        None
+    }
+
+    /// Why the method cannot adapt a weight of this kind, as the end of the sentence "`dora` cannot adapt query: ...".
+    fn refuses_weight(&self, _kind: WeightKind) -> Option<&'static str> {
         None
     }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod adalora;
 pub(crate) mod definition;
+pub(crate) mod dora;
 pub(crate) mod structures;
 #[cfg(test)]
 mod testing;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 
 use adalora::AdaLora;
 use definition::{AdapterMethod, MethodDefinition};
+use dora::Dora;
 use structures::Structure;
 
 /// Every method, in the order in which messages list them.
@@ -25,6 +27,7 @@ static DEFINITIONS: &[&dyn MethodDefinition] = &[
     &Structure::Ctcm,
     &Structure::Dtsm,
     &AdaLora,
+    &Dora,
     #[cfg(test)]
     &testing::Magnitude,
 ];

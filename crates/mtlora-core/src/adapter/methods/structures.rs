@@ -34,6 +34,7 @@ const A: Factor = Factor {
     key: "lora_A.weight",
     embedding_key: "lora_embedding_A",
     shape: |sizes| [sizes.total_rank, sizes.input],
+    vector: false,
     start: |init| match init {
         Init::Kaiming => Start::KaimingUniform,
         Init::Identity | Init::Zero => Start::Gaussian,
@@ -49,6 +50,7 @@ const B: Factor = Factor {
     key: "lora_B.weight",
     embedding_key: "lora_embedding_B",
     shape: |sizes| [sizes.output, sizes.rank],
+    vector: false,
     start: |init| match init {
         Init::Kaiming | Init::Identity => Start::Constant(0.0),
         Init::Zero => Start::Gaussian,
@@ -64,6 +66,7 @@ const C: Factor = Factor {
     key: "lora_C.weight",
     embedding_key: "lora_embedding_C",
     shape: |sizes| [sizes.total_rank, sizes.total_rank],
+    vector: false,
     start: |init| match init {
         Init::Kaiming => Start::KaimingUniform,
         Init::Identity => Start::Diagonal(1.0),

@@ -21,6 +21,7 @@ static FACTORS: [Factor; 3] = {
         key: "lora_magnitude_vector.weight",
         embedding_key: "lora_magnitude_vector",
         shape: |sizes| [sizes.output, 1],
+        vector: false,
         start: |_| Start::OutputNorms,
         neutral: None,
         decays: true,

@@ -282,7 +282,7 @@ mod tests {
             assert_eq!(settles, if final_steps == 0 { 19 } else { 16 });
             let Budget { left, masks } = budget(settles);
             assert_eq!((left, masks), (2, first), "{final_phase}");
-            assert_eq!(budget(14).masks, true);
+            assert!(budget(14).masks);
             for step in settles + 1..20 {
                 assert_eq!((budget(step).left, budget(step).masks), (2, true));
             }
