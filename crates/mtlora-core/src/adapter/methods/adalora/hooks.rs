@@ -457,6 +457,11 @@ mod tests {
         assert_eq!(masked(4), None);
         assert_eq!(masked(3), Some(vec![true, false, false, false]));
         assert_eq!(masked(1), Some(vec![true, true, true, false]));
+        // All but the budget are masked, and what scores better is kept with every smaller budget too.
+        for budget in 1..4 {
+            let count = masked(budget).map(|masked| masked.into_iter().filter(|one| *one).count());
+            assert_eq!(count, Some(4 - budget));
+        }
     }
 
     #[test]

@@ -237,6 +237,8 @@ pub(super) struct Budget {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -286,6 +288,38 @@ mod tests {
             for step in settles + 1..20 {
                 assert_eq!((budget(step).left, budget(step).masks), (2, true));
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_falls_from_all_to_the_target(
+            steps in 2usize..200, initial in 0.0..1.0f64, last in 0.0..1.0f64, interval in 1usize..9,
+            target in 1usize..40, pruned in 0usize..60, frozen: bool,
+        ) {
+            let final_steps = (last * (steps - 1) as f64) as usize;
+            let schedule = AdaLoraSchedule {
+                initial_steps: (initial * (steps - final_steps) as f64) as usize,
+                final_steps,
+                interval,
+                final_phase: FinalPhase::ALL[usize::from(frozen)],
+                ..AdaLoraSchedule::default()
+            };
+            prop_assume!(schedule.check(steps).is_ok());
+            let triplets = Triplets { all: target + pruned, target };
+            let budgets: Vec<Budget> = (0..steps)
+                .map(|step| schedule.budget(step, steps, triplets))
+                .collect();
+            for pair in budgets.windows(2) {
+                prop_assert!(pair[0].left >= pair[1].left, "{:?}", budgets);
+            }
+            for (step, budget) in budgets.iter().enumerate() {
+                prop_assert!((target..=target + pruned).contains(&budget.left));
+                let begins = step <= schedule.initial_steps && step + 1 < steps;
+                let whole = Budget { left: target + pruned, masks: false };
+                prop_assert!(!begins || *budget == whole);
+            }
+            prop_assert_eq!(budgets.last(), Some(&Budget { left: target, masks: true }));
         }
     }
 }
