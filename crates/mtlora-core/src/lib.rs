@@ -67,7 +67,7 @@
 //! | to | read |
 //! |---|---|
 //! | choose what is adapted, and how | [`MtLoraConfig`], [`Targets`], [`Structure`] |
-//! | train with AdaLoRA (in the libraries only; the program has no flags for it yet) | [`AdaLora`], [`AdaLoraHooks`], and `fit_with_hooks` in `mtlora-train` |
+//! | train with AdaLoRA, or with DoRA | [`AdaLora`], [`AdaLoraHooks`], and `fit_with_hooks` in `mtlora-train`; [`Dora`] |
 //! | define an adapter method of your own | [`AdapterMethod`], [`Factor`], [`TrainingHooks`] |
 //! | compute with an adapted layer | [`adapted_linear`], [`adapted_embedding`] |
 //! | save and load what was trained | [`state`], [`load_state`]; [`adapters`] and [`AdapterValues`] for the factors; in PEFT's form, `PeftAdapter` in `mtlora-models` |
