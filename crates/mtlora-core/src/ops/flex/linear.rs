@@ -5,11 +5,13 @@ use burn::backend::{DType, TensorMetadata};
 use burn::tensor::{Element, Shape, bf16};
 use rayon::prelude::*;
 
-use super::instructions::{self, vectorized};
 #[cfg(target_arch = "x86_64")]
-use super::products::avx512;
+use super::instructions::Avx2;
+use super::instructions::{self, vectorized};
 use super::products::matmul;
 use super::products::view::View;
+#[cfg(target_arch = "x86_64")]
+use super::products::{avx2, avx512};
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
 use crate::ops::Weight;
 use crate::ops::definitions::linear;
@@ -162,6 +164,10 @@ impl Matrix {
             let right = if transposed { right.t() } else { right };
             return avx512::product(left, right, bias);
         }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = instructions::avx2() {
+            return self.avx2_product(avx2, left, transposed, bias);
+        }
         self.portable_product(left, transposed, bias)
     }
 
@@ -188,6 +194,38 @@ impl Matrix {
                     block: *block,
                 };
                 Some(avx512::Right::new(avx512, values, [rows, columns]))
+            }
+        }
+    }
+
+    /// The same with AVX2.
+    #[cfg(target_arch = "x86_64")]
+    fn avx2_product(
+        &self,
+        avx2: Avx2,
+        left: &[f32],
+        transposed: bool,
+        bias: Option<&[f32]>,
+    ) -> Vec<f32> {
+        let sides = self.sides();
+        match self {
+            Matrix::F32(weight) => {
+                let shape = weight.tensor.shape();
+                let (weights, turned) = (avx2::Floats(values(&weight.tensor)), weight.transposed);
+                let stored = [shape[0], shape[1]];
+                avx2::product(avx2, left, weights, stored, turned != transposed, bias)
+            }
+            Matrix::Bf16(weight) => {
+                let weights = avx2::Bf16(slice(weight));
+                avx2::product(avx2, left, weights, sides, transposed, bias)
+            }
+            Matrix::Int8 { weight, block } => {
+                let weights = avx2::Int8 {
+                    integers: slice(weight.tensor()),
+                    scales: weight.scales(),
+                    block: *block,
+                };
+                avx2::product(avx2, left, weights, sides, transposed, bias)
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Matrix products on strided views of slices. They are the `gemm` crate's, which burn-flex uses too, except for
-//! small ones on AVX-512.
+//! small ones with AVX2 or AVX-512.
 
 use gemm::{Parallelism, gemm};
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::triangle::Triangle;
 use super::view::{View, ViewMut};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::flex::instructions;
 use crate::ops::flex::made;
@@ -36,6 +36,10 @@ pub(in crate::ops::flex) fn small_matmul(
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = instructions::avx512() {
         return avx512::direct::product(avx512, out, a, b, factor, triangle);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = instructions::avx2() {
+        return avx2::direct::product(avx2, out, a, b, factor, triangle);
     }
     // With what need not be multiplied.
     let _ = triangle;

@@ -2,11 +2,15 @@
 //! products and what attention multiplies.
 
 #[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod blocked;
 pub(super) mod matmul;
 #[cfg(target_arch = "x86_64")]
 mod padded;
+#[cfg(target_arch = "x86_64")]
+mod pieces;
 pub(super) mod triangle;
 pub(super) mod view;
