@@ -221,6 +221,9 @@ fn a_saved_model_is_read_back_to_the_bit() {
     }
 }
 
+/// The tensors that are written for one of the file, by their names.
+type Change<'a> = &'a dyn Fn(&str, Vec<f32>) -> Vec<(String, Vec<f32>)>;
+
 /// A separate output map in the file counts, whatever the configuration says, and one weight may have either name.
 #[test]
 fn tied_and_separate_output_maps_are_told_apart() {
@@ -229,7 +232,7 @@ fn tied_and_separate_output_maps_are_told_apart() {
     let (tied, config) = model(name, &device);
     assert!(tied.model().ties_output_map());
     let checkpoint = Checkpoint::open(&folder(name)).unwrap();
-    let with = |change: &dyn Fn(&str, Vec<f32>) -> Vec<(String, Vec<f32>)>| {
+    let with = |change: Change<'_>| {
         let copy = tempfile::tempdir().unwrap();
         std::fs::copy(
             folder(name).join("config.json"),

@@ -70,10 +70,11 @@ pub(super) fn read(
     Ok(Rotary { theta, scaling })
 }
 
+/// An object of the file, with its name.
+type Named<'a> = (&'static str, &'a Map<String, Value>);
+
 /// The object that describes the positions, with its name. As in transformers, `rope_scaling` comes first.
-fn own<'a>(
-    fields: &'a Fields<'_>,
-) -> Result<Option<(&'static str, &'a Map<String, Value>)>, ModelError> {
+fn own<'a>(fields: &'a Fields<'_>) -> Result<Option<Named<'a>>, ModelError> {
     for name in ["rope_scaling", "rope_parameters"] {
         match fields.get(name) {
             None => (),
