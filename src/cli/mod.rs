@@ -6,6 +6,7 @@ mod console;
 
 mod adapters;
 mod bench;
+mod convert;
 mod eval;
 mod hub;
 mod lists;
@@ -79,6 +80,8 @@ enum Command {
     Export(export::Args),
     /// Make a run from an adapter that PEFT or another run saved.
     Import(Box<import::Args>),
+    /// Write the model of a GGUF file as a Hugging Face folder, which the other commands take.
+    Convert(convert::Args),
     /// Show what an adapter has learned: the size of its updates, their effective rank, and the distance of T
     /// from LoRA.
     Inspect(inspect::Args),
@@ -118,6 +121,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Report(args) => report::run(args, cli.json),
         Command::Export(args) => export::run(args, cli.json),
         Command::Import(args) => import::run(*args, cli.json),
+        Command::Convert(args) => convert::run(&args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Combine(args) => combine::run(args, cli.json),
         Command::Pretrain(args) => pretrain::run(args, cli.json),

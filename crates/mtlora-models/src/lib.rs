@@ -62,6 +62,7 @@
 //! | read an adapter and attach it, write one, or inspect and combine adapters | [`PeftAdapter`], [`AdapterConfig`] |
 //! | write what a model trains while it trains | [`TrainedFormat`] |
 //! | read a checkpoint's tensors | [`Checkpoint`], [`CheckpointLayout`] |
+//! | read a model from a GGUF file | [`convert_gguf`] |
 //! | find out which models there are and which one a folder has, or add a family | [`ModelFamilies`], [`ModelFamily`], [`Attention`] |
 
 mod adapter;
@@ -69,6 +70,7 @@ mod error;
 mod families;
 mod files;
 mod generation;
+mod gguf;
 mod layers;
 pub mod messages;
 mod packed_batch;
@@ -118,6 +120,9 @@ pub use layers::layer_norm::LayerNorm;
 pub use layers::rms_norm::RmsNorm;
 pub use layers::rotary::{Llama3Scaling, Rotary, RotaryScaling, YarnScaling};
 pub use layers::weights::{zero_embedding, zero_linear, zero_linear_without_bias};
+
+// Models in GGUF files.
+pub use gguf::{ConvertedModel, GgufError, convert_gguf};
 
 // Texts and their tokens.
 pub use text::causal::{CausalText, read_tokenizer};

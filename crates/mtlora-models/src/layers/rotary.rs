@@ -101,7 +101,8 @@ impl Rotary {
 }
 
 impl Llama3Scaling {
-    fn scaled(&self, angle: f64) -> f64 {
+    /// An angle from one position to the next as it is after scaling.
+    pub(crate) fn scaled(&self, angle: f64) -> f64 {
         let turns = self.original_max_position_embeddings as f64 * angle / (2.0 * PI);
         if turns > self.high_freq_factor {
             angle

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::testing::allocations::thread_peak_of;
-use crate::{Checkpoint, EncoderConfig, GenerationConfig, Gpt2Config, LlamaConfig};
+use crate::{Checkpoint, EncoderConfig, GenerationConfig, Gpt2Config, LlamaConfig, convert_gguf};
 
 /// What a reader takes whatever the file's size, in bytes: buffers, and the message.
 const FIXED: usize = 256 << 10;
@@ -264,6 +264,21 @@ proptest! {
         let data = bytes.split_off(header);
         let bytes = [changed(&bytes, &changes), data].concat();
         FOLDER.with(|folder| read_all(&folder.put("t.safetensors", &bytes), bytes.len()));
+    }
+
+    #[test]
+    fn gguf_files(changes in changes()) {
+        let mut bytes = fixture("gguf/llama_bias.gguf");
+        // The metadata and the list of tensors are what there is to get wrong.
+        let data = bytes.split_off(3_800);
+        let bytes = [changed(&bytes, &changes), data].concat();
+        FOLDER.with(|folder| {
+            let path = folder.put("t.gguf", &bytes);
+            let out = tempfile::tempdir().unwrap();
+            // The tokenizer library sets a cache up, however small the vocabulary is.
+            const CACHE: usize = 256 << 10;
+            let _ = bounded(bytes.len() + CACHE, || convert_gguf(&path, out.path()));
+        });
     }
 
     #[test]
