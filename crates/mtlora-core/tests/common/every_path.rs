@@ -9,6 +9,7 @@ use mtlora_core::{CpuChoice, CpuPath};
 ///
 /// # Panics
 /// When tests fail on a path.
+#[allow(clippy::expect_used)]
 pub fn run_on_other_paths(this: &str) {
     let choice = CpuChoice::read().expect("the path can be read");
     if choice.is_requested {
