@@ -9,12 +9,12 @@ use burn::module::Param;
 use burn::nn::{DropoutConfig, Linear, LinearConfig};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use common::every_path::run_on_other_paths;
+use common::every_path::{devices, run_on_other_paths};
 use common::relative_error;
 use mtlora_core::{
     ActivationDtype, Adapter, AttentionForm, Gelu, Init, MtLoraConfig, SequenceOffsets, State,
-    Structure, adapted_linear, capabilities, devices, fused_segment_attention, gelu, load_state,
-    rms_norm, rotate_heads, segment_attention, state, swiglu, tied_cross_entropy,
+    Structure, adapted_linear, capabilities, fused_segment_attention, gelu, load_state, rms_norm,
+    rotate_heads, segment_attention, state, swiglu, tied_cross_entropy,
 };
 use proptest::prelude::*;
 use rand::RngExt;

@@ -6,11 +6,11 @@ mod common;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor, TensorData};
-use common::every_path::run_on_other_paths;
+use common::every_path::{devices, run_on_other_paths};
 use common::{Reference, fixtures, relative_error, tolerance};
 use mtlora_core::{
     Adapter, FusedProjections, MtLoraConfig, NamedDevice, Structure, Targets, adapted_embedding,
-    adapted_linear, devices, load_state,
+    adapted_linear, load_state,
 };
 
 #[test]

@@ -7,8 +7,8 @@ mod every_path;
 
 use burn::tensor::{Device, Tensor};
 use common::{Expected, difference, floats, folder};
-use every_path::run_on_other_paths;
-use mtlora_core::{NamedDevice, devices};
+use every_path::{devices, run_on_other_paths};
+use mtlora_core::NamedDevice;
 use mtlora_models::{
     CachedDecoder, CausalBatch, CausalDecoder, CausalLm, Checkpoint, Generated, GenerationConfig,
     Gpt2Config, generate,

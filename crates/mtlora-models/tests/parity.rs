@@ -10,8 +10,7 @@ use std::path::PathBuf;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 use common::{Expected, difference, floats, folder};
-use every_path::run_on_other_paths;
-use mtlora_core::devices;
+use every_path::{devices, run_on_other_paths};
 use mtlora_models::{EncoderClassifier, EncoderConfig, PackedBatch, SequenceClassifier, Tokens};
 
 #[test]

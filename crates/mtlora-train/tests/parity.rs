@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::TensorData;
-use every_path::run_on_other_paths;
+use every_path::{devices, run_on_other_paths};
 use mtlora_core::{
-    AdapterMethod, Dora, FusedProjections, MtLoraConfig, State, Structure, Targets, devices,
-    load_state, state,
+    AdapterMethod, Dora, FusedProjections, MtLoraConfig, State, Structure, Targets, load_state,
+    state,
 };
 use mtlora_models::{
     CausalBatch, CausalConfig, CausalLm, EncoderConfig, PackedBatch, SequenceClassifier, Tokens,

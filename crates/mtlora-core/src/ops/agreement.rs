@@ -25,9 +25,18 @@ use super::{
     MtLoraBackend, Optional, OptionalInt, SeededDropout, Weight, capabilities,
 };
 use crate::visit::Container;
-use crate::{AttentionForm, BaseDtype, Contexts, SequenceOffsets, devices};
+use crate::{AttentionForm, BaseDtype, Contexts, NamedDevice, SequenceOffsets};
 
 type Floats = FloatTensor<Dispatch>;
+
+/// The devices to test: all of this build, or where the environment names a path, those whose kernels it chooses.
+fn devices() -> Vec<NamedDevice> {
+    let mut all = crate::devices();
+    if CpuChoice::read().unwrap().is_requested {
+        all.retain(|named| named.name == "flex");
+    }
+    all
+}
 
 /// Where definitions are computed.
 fn reference() -> Device {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use mtlora_core::{CpuChoice, CpuPath};
+use mtlora_core::{CpuChoice, CpuPath, NamedDevice};
 
 /// Runs the other tests of this program on each [`CpuPath`] of this processor that they have not been run on. `this` is
 /// the name of the calling test. If the environment names a path, the tests are for that path alone, and nothing is done.
@@ -26,4 +26,14 @@ pub fn run_on_other_paths(this: &str) {
         assert!(output.status.success(), "on the path {path}:\n{text}");
         assert!(!text.contains("running 0 tests"), "{text}");
     }
+}
+
+/// The devices to test: all of this build, or where the environment names a path, those whose kernels it chooses.
+#[allow(dead_code)]
+pub fn devices() -> Vec<NamedDevice> {
+    let mut all = mtlora_core::devices();
+    if CpuChoice::read().is_ok_and(|choice| choice.is_requested) {
+        all.retain(|named| named.name == "flex");
+    }
+    all
 }
