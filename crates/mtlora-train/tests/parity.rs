@@ -12,8 +12,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::TensorData;
 use every_path::{devices, run_on_other_paths};
 use mtlora_core::{
-    AdapterMethod, Dora, FusedProjections, MtLoraConfig, State, Structure, Targets, load_state,
-    state,
+    AdapterMethod, Dora, FusedProjections, MtLoraConfig, NamedDevice, State, Structure, Targets,
+    capabilities, load_state, state,
 };
 use mtlora_models::{
     CausalBatch, CausalConfig, CausalLm, EncoderConfig, PackedBatch, SequenceClassifier, Tokens,
@@ -302,6 +302,15 @@ fn follow_decoder(model: &str, structure: Structure) -> usize {
     follow_causal(model, structure, recipe)
 }
 
+/// The devices that a causal model is trained on. One that compiles kernels for each shape takes minutes for a model, so
+/// it trains GPT-2 in every structure and one of the decoders, which has everything that the others have.
+fn devices_for(model: &str, structure: Structure) -> Vec<NamedDevice> {
+    let everywhere = model == "gpt2" || (model == "qwen3" && structure == Structure::Ctcm);
+    let mut all = devices();
+    all.retain(|named| everywhere || !capabilities(&named.device).compiles_per_shape);
+    all
+}
+
 /// Trains a causal model as recorded, and compares every step. Returns on how many devices.
 fn follow_causal(
     model_name: &str,
@@ -325,7 +334,7 @@ fn follow_causal(
     let (steps, batch, length) = (shape[0], shape[1], shape[2]);
     let curve = Curve::new(&recording);
     let smoothing = recording.number("label_smoothing");
-    let all = devices();
+    let all = devices_for(model_name, structure);
     for named in &all {
         let device = named.device.clone().autodiff();
         let model = CausalLm::from_folder(&source, &config, &device).unwrap();
@@ -376,7 +385,8 @@ fn decoders_train_as_in_pytorch_with_every_linear_map_adapted() {
     for model in ["llama", "qwen2", "qwen3", "smollm3"] {
         for structure in [Structure::Lora, Structure::Shim, Structure::Ctcm] {
             let followed = follow_decoder(model, structure);
-            assert_eq!(followed, devices().len(), "{model} {structure}");
+            let wanted = devices_for(model, structure).len();
+            assert_eq!(followed, wanted, "{model} {structure}");
         }
     }
 }
