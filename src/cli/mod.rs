@@ -179,7 +179,7 @@ mod tests {
                 assert_eq!(help.matches("[default").count(), 1, "{help}");
             }
         }
-        assert!(help(&["train"], "rank").ends_with("[default: 8; data-to-text: 4]"));
+        assert!(help(&["train"], "rank").ends_with("[default: 8; data-to-text: 4; adalora: 12]"));
         assert!(help(&["train"], "lr").ends_with("[default: 4e-4; data-to-text: 2e-4]"));
         assert!(help(&["bench", "step"], "seq").ends_with("[default: 128; causal: 256]"));
         assert!(help(&["bench", "epoch"], "rank").ends_with("[default: 8; causal: 4]"));
