@@ -18,7 +18,7 @@ use crate::adapter::init::Start;
 /// (`[total_rank, 1]`) as zero, whatever [`Init`](crate::Init) says. The scale is `alpha / (rank + 1e-5)`, and stays so
 /// when triplets are masked.
 ///
-/// It trains with [`AdaLoraHooks`].
+/// It trains with [`AdaLoraHooks`](crate::AdaLoraHooks).
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
