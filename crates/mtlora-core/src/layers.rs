@@ -3,9 +3,10 @@ use burn::module::Param;
 use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 
+use crate::adapter::action::optional;
 use crate::ops::{
-    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
-    OptionalInt, SeededDropout, capabilities,
+    ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, OptionalInt,
+    SeededDropout, capabilities,
 };
 use crate::{Adapter, Contexts, LinearInput, SequenceOffsets, random};
 
@@ -80,8 +81,8 @@ pub struct AttentionForm {
     pub heads: usize,
     /// Whether a token sees no later one.
     pub causal: bool,
-    /// How many of the last tokens a token sees, itself among them; all where it is absent. It has no effect where
-    /// attention is not `causal`.
+    /// How many of the last tokens a token sees, itself among them: at least 1. All where it is absent. It has no effect
+    /// where attention is not `causal`.
     pub window: Option<usize>,
 }
 
@@ -195,7 +196,7 @@ fn layout(
         heads,
         scale: 1.0 / (head_dim as f64).sqrt(),
         causal,
-        window: window.filter(|_| causal),
+        window: window.filter(|_| causal).map(|window| window.max(1)),
         dropout,
         saved,
     }
@@ -383,10 +384,6 @@ fn masked(dropout: &Dropout, like: &Tensor<2>, entries: usize) -> Masked {
 /// Whether dropout changes anything here; the condition of [`Dropout::forward`].
 fn drops(dropout: &Dropout, x: &Tensor<2>) -> bool {
     dropout.prob > 0.0 && dropout.training.is_enabled() && x.device().is_autodiff()
-}
-
-fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> Optional<Dispatch> {
-    tensor.map(Tensor::into_dispatch).into()
 }
 
 #[cfg(test)]

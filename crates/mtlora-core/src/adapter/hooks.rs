@@ -121,6 +121,16 @@ pub enum HookError {
         /// What it may be.
         wanted: &'static str,
     },
+    /// The state has only a part of what the method keeps.
+    #[error(
+        "method {method}: the state lacks `{name}`: it is incomplete, so resume from another checkpoint"
+    )]
+    Missing {
+        /// The method.
+        method: AdapterMethod,
+        /// The missing tensor.
+        name: String,
+    },
     /// The state has something that the method does not keep, or that belongs to no adapter of the model.
     #[error(
         "method {method}: the state has `{name}`, for which the model has no place: resume with the model and the settings of the run"

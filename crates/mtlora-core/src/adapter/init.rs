@@ -70,8 +70,7 @@ pub enum Start {
     /// PyTorch's `kaiming_uniform_(a=sqrt(5))`, where the fan-in is the number of columns.
     KaimingUniform,
     /// For a factor `[output, 1]`: the Euclidean norms of the adapted rows of the frozen weight, `[out, in]`. This is
-    /// how the magnitude of DoRA starts (arXiv 2402.09353). None of the methods in this crate has such a factor yet; one
-    /// in its tests has. It cannot be a [neutral](crate::Factor::neutral) start, because the weight is not known there.
+    /// how the magnitude of DoRA starts (arXiv 2402.09353). It cannot be a [neutral](crate::Factor::neutral) start, because the weight is not known there.
     OutputNorms,
 }
 

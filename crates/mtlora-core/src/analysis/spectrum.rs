@@ -14,7 +14,7 @@ use crate::{AdapterMethod, AdapterValues, LowRank};
 pub struct Spectrum {
     /// The structure of `T`.
     pub structure: AdapterMethod,
-    /// The rank of the update of each projection, without what a method has pruned.
+    /// The rank of the update of each projection; where the method prunes, what it has left of all projections together.
     pub rank: usize,
     /// Output and input width of the weight.
     pub shape: [usize; 2],

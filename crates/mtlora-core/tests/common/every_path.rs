@@ -12,7 +12,8 @@ use mtlora_core::{CpuChoice, CpuPath, NamedDevice};
 #[allow(clippy::expect_used)]
 pub fn run_on_other_paths(this: &str) {
     let choice = CpuChoice::read().expect("the path can be read");
-    if choice.is_requested {
+    // The path is that of flex.
+    if choice.is_requested || !cfg!(feature = "flex") {
         return;
     }
     let program = std::env::current_exe().expect("the program has a path");

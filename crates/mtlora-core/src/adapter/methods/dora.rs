@@ -58,7 +58,8 @@ fn factor(update: &Update, base: Tensor<2>) -> Option<Tensor<2>> {
         scale: update.scale,
     };
     let sum = base.detach() + action::delta(&fixed);
-    let norm = sum.square().sum_dim(1).sqrt();
+    // A row of zeros, such as a padded vocabulary has, stays one: its magnitude is 0, too.
+    let norm = sum.square().sum_dim(1).sqrt().clamp_min(1e-30);
     Some(update.further.get("m")?.clone() / norm)
 }
 

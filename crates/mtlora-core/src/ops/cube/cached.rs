@@ -171,9 +171,8 @@ fn cached_attention_kernel<I: Int, N: Size>(
     }
 }
 
-/// Whether the kernel serves these: 32-bit floats, heads of 1 to 512 elements, as many for key and value as for the query, and a
-/// device with cubes of 64 units and 16 KiB of
-/// shared memory.
+/// Whether the kernel serves these: 32-bit floats, heads of 1 to 512 elements that divide the width, as many for key and
+/// value as for the query, and a device with cubes of 64 units and 16 KiB of shared memory.
 pub(super) fn suits(
     query: &CubeTensor,
     keys: &CubeTensor,
@@ -188,6 +187,7 @@ pub(super) fn suits(
         .iter()
         .all(|x| x.dtype() == DType::F32 && x.shape()[1] == width)
         && (1..=WIDEST).contains(&head)
+        && width == head * heads
         && UNITS <= hardware.max_units_per_cube.min(hardware.max_cube_dim.0) as usize
         && 16 * 1024 <= hardware.max_shared_memory_size
         && (1..=most_y as usize).contains(&rows)

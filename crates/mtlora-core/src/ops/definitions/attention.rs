@@ -84,7 +84,7 @@ pub struct AttentionLayout {
     pub scale: f64,
     /// Whether a token sees only itself and those before it.
     pub causal: bool,
-    /// How many of the last tokens a token sees, itself among them; all where it is absent. Only with `causal`.
+    /// How many of the last tokens a token sees, itself among them: at least 1. All where it is absent. Only with `causal`.
     pub window: Option<usize>,
     /// Dropout on the probabilities, whose mask has an entry for each score: sequence after sequence, and head after
     /// head in each.

@@ -251,11 +251,11 @@ impl<'a> Output<'a> {
     /// `[length, head_dim]`.
     ///
     /// # Safety
-    /// It is called once for each task, and no other output has columns of this one.
+    /// While the view lives, no other view has this head of these tokens, and no other output has columns of this one.
     unsafe fn of(&self, task: Task) -> ViewMut<'a> {
         let first = self.first + task.head * self.head_dim;
         let rows = task.start..task.start + task.length;
-        // SAFETY: no other task has this head of these tokens.
+        // SAFETY: the caller has no other view of them.
         unsafe { self.place.view(rows, first..first + self.head_dim) }
     }
 }
@@ -312,7 +312,7 @@ fn packed<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Packe
         scale: layout.scale as f32,
         seen: Seen {
             causal: layout.causal,
-            window: layout.window,
+            window: layout.window.filter(|_| layout.causal),
         },
         saved: layout.saved,
     }
@@ -353,8 +353,11 @@ pub(crate) fn segment_attention(
     tensor(out, shape)
 }
 
-/// `factor a b` into `out`, or added to what the first of the heads that share `out` has written there.
-fn write_or_add(
+/// `factor a b` into `out`, or, with memory for a `part`, added to what is there.
+///
+/// # Safety
+/// With a `part`, all of `out` has been written.
+unsafe fn write_or_add(
     packed: &PackedInputs<'_>,
     mut out: ViewMut<'_>,
     part: Option<&mut Vec<f32>>,
@@ -369,13 +372,16 @@ fn write_or_add(
     part.clear();
     part.resize(sides[0] * sides[1], 0.0);
     packed.product(ViewMut::new(part, sides), a, b, factor, triangle);
-    // SAFETY: the first of the heads has written all of it.
+    // SAFETY: the caller has written all of it.
     unsafe { out.add(part) };
 }
 
 /// Writes the gradients of one task's query, key and value; those of key and value are added to what is there if the task
 /// `is_further`, not the first, of those that share them.
-fn backward_task(
+///
+/// # Safety
+/// For a further task, the first of those that share its key and value has been done with the same `dk` and `dv`.
+unsafe fn backward_task(
     packed: &PackedInputs<'_>,
     dy: Sequences<'_>,
     task: Task,
@@ -398,14 +404,9 @@ fn backward_task(
     // The transposes of what has zeros above the diagonal have them below it.
     let below = packed.if_causal(Triangle::BelowLeft);
     let kept = View::new(kept, [length; 2], length);
-    write_or_add(
-        packed,
-        dv,
-        part.as_deref_mut(),
-        [kept.t(), d_out],
-        1.0,
-        below,
-    );
+    let factors = [kept.t(), d_out];
+    // SAFETY: there is a part for further tasks only, and the first has written `dv`.
+    unsafe { write_or_add(packed, dv, part.as_deref_mut(), factors, 1.0, below) };
     // From here on dP, then dS.
     let out = ViewMut::new(d, [length; 2]);
     let value = packed.value.view(packed.shared(task));
@@ -425,7 +426,8 @@ fn backward_task(
     );
     let above = packed.if_causal(Triangle::AboveLeft);
     packed.product(dq, ds, key, packed.scale, above);
-    write_or_add(packed, dk, part, [ds.t(), query], packed.scale, below);
+    // SAFETY: as for `dv`.
+    unsafe { write_or_add(packed, dk, part, [ds.t(), query], packed.scale, below) };
 }
 
 /// Writes the gradients of the queries, of the keys and of the values, which have columns of their own.
@@ -446,11 +448,12 @@ fn backward(
         |buffers, sharing| {
             for (index, task) in sharing.iter().enumerate() {
                 let shared = packed.shared(*task);
-                // SAFETY: this is the one call for this task, and the outputs have columns of their own.
+                // SAFETY: no other task has this head of these tokens, and the outputs have columns of their own.
                 let dq = unsafe { queries.of(*task) };
                 // SAFETY: the tasks that share this head are all here, and have its views one after the other.
                 let [dk, dv] = [keys, values].map(|output| unsafe { output.of(shared) });
-                backward_task(packed, dy, *task, index > 0, buffers, [dq, dk, dv]);
+                // SAFETY: the tasks are done in turn, the first of them first.
+                unsafe { backward_task(packed, dy, *task, index > 0, buffers, [dq, dk, dv]) };
             }
         },
     );

@@ -5,9 +5,9 @@ use burn::backend::{DType, TensorMetadata};
 use burn::tensor::{Element, Shape, bf16};
 use rayon::prelude::*;
 
+use super::instructions::vectorized;
 #[cfg(target_arch = "x86_64")]
-use super::instructions::Avx2;
-use super::instructions::{self, vectorized};
+use super::instructions::{self, Avx2};
 use super::products::matmul;
 use super::products::view::View;
 #[cfg(target_arch = "x86_64")]

@@ -43,7 +43,7 @@ fn suits(tensors: &[&FloatTensor<Flex>]) -> bool {
     tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
 }
 
-/// The same for attention's.
+/// Whether attention's inputs, and its mask if it was drawn, are of 32-bit floats.
 fn suits_attention(inputs: &definitions::attention::Inputs<FloatTensor<Flex>>) -> bool {
     suits(&[&inputs.query, &inputs.key, &inputs.value])
         && inputs.keep.as_ref().is_none_or(|keep| suits(&[keep]))
@@ -62,8 +62,8 @@ fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().unwrap_or_default()
 }
 
-/// The same with memory of exactly its size, which `storage_mut` may write to: that copies memory which
-/// another tensor shares.
+/// As [`contiguous`], with memory of exactly the tensor's size, which `storage_mut` may write to: that copies memory
+/// which another tensor shares.
 fn exclusive(tensor: FlexTensor) -> FlexTensor {
     let tensor = contiguous(tensor);
     if tensor.storage::<f32>().len() == values(&tensor).len() {

@@ -124,8 +124,10 @@ impl AdaLoraHooks {
                 Some((factor_path(path, "e"), self.scores(path, adapter)?))
             })
             .collect();
-        let count = triplets(adapters).saturating_sub(budget);
-        if count == 0 || scores.is_empty() {
+        // An adapter that no gradient has reached has no scores, and keeps its triplets.
+        let scored: usize = scores.iter().map(|(_, scores)| scores.dims()[0]).sum();
+        let count = triplets(adapters).saturating_sub(budget).min(scored);
+        if count == 0 {
             return BTreeMap::new();
         }
         let all: Vec<Tensor<1>> = scores.iter().map(|(_, scores)| scores.clone()).collect();
@@ -308,16 +310,21 @@ impl TrainingHooks for AdaLoraHooks {
                 if let Some(mask) = take(KEPT)? {
                     kept.insert(path.clone(), mask);
                 }
-                if let (Some(sensitivity), Some(uncertainty)) =
-                    (take(SENSITIVITY)?, take(UNCERTAINTY)?)
-                {
-                    averages.insert(
-                        path,
-                        Averages {
+                let missing = |name: &str| HookError::Missing {
+                    method,
+                    name: format!("{path}/{name}"),
+                };
+                match (take(SENSITIVITY)?, take(UNCERTAINTY)?) {
+                    (Some(sensitivity), Some(uncertainty)) => {
+                        let both = Averages {
                             sensitivity,
                             uncertainty,
-                        },
-                    );
+                        };
+                        averages.insert(path, both);
+                    }
+                    (None, None) => (),
+                    (None, Some(_)) => return Err(missing(SENSITIVITY)),
+                    (Some(_), None) => return Err(missing(UNCERTAINTY)),
                 }
             }
         }

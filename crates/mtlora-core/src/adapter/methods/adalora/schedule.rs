@@ -112,7 +112,7 @@ impl AdaLoraSchedule {
                 self.target_rank > 0,
                 "target_rank",
                 count(self.target_rank),
-                "at least 1",
+                "it must be at least 1 (target_r)",
             ),
             (
                 pruned > 1,
@@ -130,25 +130,25 @@ impl AdaLoraSchedule {
                 self.interval > 0,
                 "interval",
                 count(self.interval),
-                "at least 1",
+                "it must be at least 1 (deltaT)",
             ),
             (
                 fraction(self.sensitivity_decay),
                 "sensitivity_decay",
                 self.sensitivity_decay,
-                "between 0 and 1",
+                "it must be between 0 and 1 (beta1)",
             ),
             (
                 fraction(self.uncertainty_decay),
                 "uncertainty_decay",
                 self.uncertainty_decay,
-                "between 0 and 1",
+                "it must be between 0 and 1 (beta2)",
             ),
             (
                 self.penalty.is_finite() && self.penalty >= 0.0,
                 "penalty",
                 self.penalty,
-                "not negative",
+                "it must not be negative (orth_reg_weight)",
             ),
         ];
         match checks.into_iter().find(|(holds, ..)| !holds) {

@@ -56,9 +56,8 @@ impl Projections {
     }
 }
 
-/// Whether the kernels serve these: 32-bit floats, heads of 1 to 512 elements, as many for key and value as for the query, no
-/// window, and a device with cubes of 64 units and 16 KiB of
-/// shared memory.
+/// Whether the kernels serve these: 32-bit floats, heads of 1 to 512 elements that divide the width, as many for key and
+/// value as for the query, no window, and a device with cubes of 64 units and 16 KiB of shared memory.
 pub(super) fn suits(projections: &Projections, layout: &AttentionLayout) -> bool {
     let head = projections.width().checked_div(layout.heads).unwrap_or(0);
     let query = &projections.tensors()[0];
@@ -74,6 +73,7 @@ pub(super) fn suits(projections: &Projections, layout: &AttentionLayout) -> bool
     let tensors = projections.tensors();
     !shared
         && layout.window.is_none()
+        && projections.width() == head * layout.heads
         && tensors.iter().all(|x| x.dtype() == DType::F32)
         && (1..=WIDEST).contains(&head)
         && UNITS <= hardware.max_units_per_cube.min(hardware.max_cube_dim.0) as usize

@@ -30,7 +30,10 @@ pub(super) enum Begin<'a> {
 
 /// A right matrix, `[inner, columns]`, as an instruction set multiplies with it. The inner dimension is in units, of which
 /// each holds as many of its elements as one instruction multiplies.
-pub(super) trait Blocks: Copy + Sync {
+///
+/// # Safety
+/// [`add`](Self::add) writes every element of its tile: the product is memory that nothing else has written.
+pub(super) unsafe trait Blocks: Copy + Sync {
     /// One unit of a block's rows.
     type Rows: Copy + Send + Sync;
     /// One unit of a panel's columns.
@@ -134,7 +137,8 @@ pub(super) fn product<B: Blocks>(left: &[f32], right: B, bias: Option<&[f32]>) -
             .with_max_len(1)
             .for_each(task),
     }
-    // SAFETY: the tasks are all panels by all blocks of rows; each has written all its elements.
+    // SAFETY: the tasks are all panels by all blocks of rows; `Blocks::add` has written all
+    // elements of each.
     unsafe { out.set_len(size) };
     out
 }

@@ -3,6 +3,7 @@
 
 use gemm::{Parallelism, gemm};
 
+use super::blocked::WORTH_THREADS;
 use super::triangle::Triangle;
 use super::view::{View, ViewMut};
 #[cfg(target_arch = "x86_64")]
@@ -10,9 +11,6 @@ use super::{avx2, avx512};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::flex::instructions;
 use crate::ops::flex::made;
-
-/// Below this many products, threads cost more than they bring.
-const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 
 /// Products in one part of what [`in_parts`] makes: enough to hide what a task costs.
 const PART: usize = if cfg!(miri) { 1 } else { 1 << 18 };

@@ -108,7 +108,8 @@ impl<W: Weights> Right<W> {
     }
 }
 
-impl<W: Weights> Blocks for Right<W> {
+// SAFETY: `add` writes all rows and columns of the tile.
+unsafe impl<W: Weights> Blocks for Right<W> {
     type Rows = Rows;
     type Line = Line;
 

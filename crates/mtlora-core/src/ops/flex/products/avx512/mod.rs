@@ -53,7 +53,8 @@ pub(in crate::ops::flex) fn product(
     }
 }
 
-impl Blocks for Right<'_> {
+// SAFETY: `add` writes all rows and columns of the tile.
+unsafe impl Blocks for Right<'_> {
     type Rows = Rows;
     type Line = Line;
 
