@@ -240,6 +240,27 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_zeros_in_the_frozen_weight_gives_finite_numbers() {
+        let config = MtLoraConfig::new(Dora).with_rank(2);
+        let mut layer = LinearConfig::new(4, 6).init(&device());
+        let kept = Tensor::<2>::from_floats([[1.0, 1.0, 0.0, 1.0, 1.0, 1.0]], &device());
+        layer.weight = layer.weight.map(|weight| weight * kept);
+        let layer: Linear = config.attach(layer).unwrap();
+        let x = Tensor::<2>::random([3, 4], Distribution::Default, &device());
+        let y = adapted_linear(&layer, x);
+        let gradients = y.clone().square().sum().backward();
+        let adapter = layer.weight.reparameterization::<Adapter>().unwrap();
+        let mut all = vec![y.into_data(), layer.weight.val().into_data()];
+        let of_factors = adapter
+            .factors()
+            .map(|(_, factor)| factor.val().grad(&gradients));
+        all.extend(of_factors.map(|gradient| gradient.unwrap().into_data()));
+        for data in all {
+            assert!(data.iter::<f32>().all(f32::is_finite), "{data}");
+        }
+    }
+
+    #[test]
     fn dropout_leaves_the_frozen_output_alone() {
         let layer = shaken(adapted());
         let adapter = layer.weight.reparameterization::<Adapter>().unwrap();

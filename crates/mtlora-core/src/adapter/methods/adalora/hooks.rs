@@ -469,6 +469,29 @@ mod tests {
             let count = masked(budget).map(|masked| masked.into_iter().filter(|one| *one).count());
             assert_eq!(count, Some(4 - budget));
         }
+        // An adapter without scores keeps its triplets, whatever the budget.
+        let mut two = attached(&layer);
+        two.extend(
+            attached(&layer)
+                .into_values()
+                .map(|other| ("other".to_string(), other)),
+        );
+        let masked: Vec<Vec<bool>> = hooks
+            .masked(&two, 1)
+            .into_values()
+            .map(|masked| masked.into_data().iter::<bool>().collect())
+            .collect();
+        assert_eq!(masked, [[true; 4]]);
+    }
+
+    #[test]
+    fn half_of_an_average_is_refused() {
+        let layer = fused();
+        let half = format!("{}/{SENSITIVITY}", factor_path("", "e"));
+        let state = State::from([(half, TensorData::zeros::<f32, _>([4, 1]))]);
+        let mut hooks = AdaLoraHooks::new(AdaLoraSchedule::default());
+        let error = hooks.load_state(state, &attached(&layer)).unwrap_err();
+        assert!(error.to_string().contains(UNCERTAINTY), "{error}");
     }
 
     #[test]
