@@ -228,3 +228,30 @@ fn what_a_decoder_cannot_do_is_refused_by_name() {
         "{error}"
     );
 }
+
+/// These models have neither biases nor a head.
+#[test]
+fn a_method_that_would_train_nothing_is_refused_before_the_run_begins() {
+    let (model, data, out) = (SETUP.path("llama"), SETUP.path("data"), SETUP.path("none"));
+    let path = |path: &Path| path.to_str().unwrap().to_string();
+    for (method, message) in [
+        ("bitfit", "bitfit needs biases"),
+        ("head", "no head of its own"),
+    ] {
+        let error = refused(&[
+            "train",
+            "--task",
+            "facts",
+            "--method",
+            method,
+            "--model",
+            &path(&model),
+            "--data",
+            &path(&data),
+            "--out",
+            &path(&out),
+        ]);
+        assert!(error.contains(message), "{error}");
+        assert!(!out.join("results.json").exists());
+    }
+}

@@ -88,6 +88,16 @@ fn what_is_not_supported_is_refused_by_name_and_nothing_is_written() {
         ("qwen3", "gemma", "`general.architecture` is `gemma`"),
         ("gpt2", "bert", "`tokenizer.ggml.model` is `bert`"),
         ("qwen2", "tekke", "`tokenizer.ggml.pre` is `tekke`"),
+        (
+            "tokenizer.ggml.pre",
+            "tokenizer.ggml.prx",
+            "`tokenizer.ggml.pre` is missing",
+        ),
+        (
+            "tokenizer.ggml.eos_token_id",
+            "tokenizer.ggml.bos_token_id",
+            "a field occurs twice",
+        ),
         ("ffn_gate", "ffn_nose", "ffn_nose.weight"),
         (
             "qwen3.block_count",

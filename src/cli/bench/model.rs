@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use mtlora::core::{BaseDtype, Structure};
+use mtlora::core::{BaseDtype, Structure, trainable_parameters};
 use mtlora::models::{
     CausalConfig, CausalLm, ClassifierConfig, ClassifierOptions, ModelConfig, ModelError,
     ModelFamilies, SequenceClassifier,
@@ -176,8 +176,7 @@ impl ModelArgs {
     ) -> Result<CausalLm, Box<dyn Error>> {
         if adapter.method == MethodName::Head {
             return Err(
-                "a causal model has no head of its own to train: choose mtlora, bitfit or full"
-                    .into(),
+                "a causal model has no head of its own to train: choose mtlora or full".into(),
             );
         }
         let settings = adapter.settings(Defaults::data_to_text().on(config.model_type()).adapter);
@@ -186,6 +185,11 @@ impl ModelArgs {
             config,
             device,
         )?)?;
+        if trainable_parameters(&model) == 0 {
+            return Err(
+                "the model has no biases, which bitfit trains: choose mtlora or full".into(),
+            );
+        }
         Ok(settings.keep_base(model)?)
     }
 }

@@ -80,7 +80,7 @@ pub(crate) struct Settings {
     /// Numerator of the update's scale, alpha / rank.
     #[arg(long)]
     pub(crate) alpha: Option<f64>,
-    /// Scale by alpha / sqrt(rank), as rsLoRA (arXiv 2312.03732) does, with any structure.
+    /// Scale by alpha / sqrt(rank), as rsLoRA (arXiv 2312.03732) does, with any structure but adalora.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) use_rslora: Option<bool>,
     /// Dropout on the adapter's input.

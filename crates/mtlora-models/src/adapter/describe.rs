@@ -20,8 +20,11 @@ impl AdapterConfig {
         let is_dora = self.method == AdapterMethod::from(Dora);
         let of_peft = is_adalora || is_dora || self.method == Structure::Lora;
         let scale = forms().next().map(|form| form.scale);
-        // PEFT's AdaLoRA has one alpha.
-        let alike = !is_adalora || forms().all(|form| Some(form.scale) == scale);
+        // PEFT's AdaLoRA has one alpha, and adapts no embeddings.
+        let alike = !is_adalora
+            || modules
+                .values()
+                .all(|module| Some(module.values.form.scale) == scale && !module.embedding);
         let plain = |module: &AdaptedModule| {
             module.values.form.method == self.method && module.values.form.fused.is_empty()
         };

@@ -211,6 +211,10 @@ impl AdapterConfig {
             config.method = Dora.into();
         }
         if peft_type == PeftType::AdaLora {
+            if config.lora_alpha <= 0.0 {
+                let message = format!("is {}, but must be above 0", config.lora_alpha);
+                return Err(fields.wrong("lora_alpha", message).into());
+            }
             config.method = AdaLora.into();
             let adalora = fields.adalora()?;
             config.r = adalora.init_r;

@@ -61,6 +61,9 @@ impl<'a> Decoder<'a> {
             ("attention.scale", 1.0 / whole.sqrt()),
             ("attention.value_length", whole),
             ("rope.dimension_count", whole),
+            ("rope.scale_linear", 1.0),
+            ("rope.scaling.attn_factor", 1.0),
+            ("rope.scaling.alpha", 0.0),
         ] {
             let field = self.own(field);
             let found = self.file.number_if_there(&field)?.unwrap_or(plain);
@@ -127,12 +130,20 @@ impl<'a> Decoder<'a> {
     /// `rope_scaling` of the config.json.
     fn scaling(&self) -> Result<Value, GgufError> {
         let file = self.file;
+        let field = self.own("rope.scaling.type");
+        let named = file.text_if_there(&field)?;
         if let Some(info) = file.tensors.get(ROPE_FACTORS) {
+            if let Some(other) = named.filter(|kind| *kind != "none") {
+                return Err(GgufError::unknown(&file.path, &field, other, &["none"]));
+            }
             return self.llama3(&file.read(ROPE_FACTORS, info)?);
         }
-        let field = self.own("rope.scaling.type");
-        let kind = file.text_if_there(&field)?.unwrap_or("none");
         let factor = || file.number(&self.own("rope.scaling.factor"));
+        // As in llama.cpp, a factor without a kind is a linear one.
+        let scaled = file
+            .number_if_there(&self.own("rope.scaling.factor"))?
+            .is_some_and(|factor| factor != 0.0 && factor != 1.0);
+        let kind = named.unwrap_or(if scaled { "linear" } else { "none" });
         Ok(match kind {
             "none" => Value::Null,
             "linear" => json!({"rope_type": "linear", "factor": factor()?}),

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::blocks::BlockType;
 use super::error::GgufError;
 
+/// The most elements that a list has room for before any of them is read: a damaged file may name any number.
+const MOST_AT_ONCE: u64 = 1 << 16;
+
 /// The most dimensions of a tensor.
 const MOST_DIMENSIONS: u32 = 4;
 
@@ -132,8 +135,7 @@ impl Header<'_> {
             LIST => match self.u32()? {
                 TEXT => {
                     let count = self.count(8)?;
-                    // Of this size at once, so that growing never holds more than the file allows.
-                    let mut texts = Vec::with_capacity(count as usize);
+                    let mut texts = Vec::with_capacity(count.min(MOST_AT_ONCE) as usize);
                     for _ in 0..count {
                         texts.push(self.text()?);
                     }
@@ -141,7 +143,7 @@ impl Header<'_> {
                 }
                 kind => {
                     let count = self.count(1)?;
-                    let mut numbers = Vec::with_capacity(count as usize);
+                    let mut numbers = Vec::with_capacity(count.min(MOST_AT_ONCE) as usize);
                     for _ in 0..count {
                         numbers.push(self.number(kind)?);
                     }
@@ -177,7 +179,7 @@ impl Header<'_> {
         let whole = shape
             .iter()
             .try_fold(1usize, |all, size| all.checked_mul(*size));
-        if whole.is_none_or(|whole| whole as u64 / 8 > self.length)
+        if whole.is_none_or(|whole| whole == 0 || whole as u64 / 8 > self.length)
             || !row.is_multiple_of(kind.sides()[0])
         {
             return Err(GgufError::tensor(
@@ -224,12 +226,17 @@ impl GgufFile {
         let mut metadata = BTreeMap::new();
         for _ in 0..field_count {
             let name = header.text()?;
-            metadata.insert(name, header.value()?);
+            let value = header.value()?;
+            if metadata.insert(name, value).is_some() {
+                return Err(header.damaged("a field occurs twice"));
+            }
         }
         let mut tensors = BTreeMap::new();
         for _ in 0..tensor_count {
             let (name, info) = header.tensor()?;
-            tensors.insert(name, info);
+            if tensors.insert(name, info).is_some() {
+                return Err(header.damaged("a tensor occurs twice"));
+            }
         }
         let alignment = match metadata.get("general.alignment") {
             None => 32,

@@ -64,7 +64,11 @@ pub(super) fn files(file: &GgufFile, max_tokens: usize) -> Result<[Value; 2], Gg
         return Err(GgufError::unknown(&file.path, field, kind, &["gpt2"]));
     }
     let field = "tokenizer.ggml.pre";
-    let pre = file.text_if_there(field)?.unwrap_or(Splitting::NAMES[0]);
+    let Some(pre) = file.text_if_there(field)? else {
+        let message = "is missing, so that it is not known how texts are split into words; take a newer file or the \
+                       original model's folder";
+        return Err(GgufError::field(&file.path, field, message));
+    };
     let Some(splitting) = Splitting::named(pre) else {
         return Err(GgufError::unknown(
             &file.path,

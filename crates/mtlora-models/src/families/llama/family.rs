@@ -28,7 +28,7 @@ impl ModelFamily for LlamaFamily {
         Some(self)
     }
 
-    /// PEFT's targets for these models.
+    /// PEFT's targets for these models, which has none for `smollm3`.
     fn default_targets(&self) -> DefaultTargets {
         DefaultTargets {
             targets: "q_proj,v_proj",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
+use mtlora_core::trainable_parameters;
 use mtlora_models::{CheckpointLayout, TrainedFormat};
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +104,14 @@ pub trait ModelSpec: Sized {
         let settings = &self.base().adapter;
         let beside = self.modules_to_save(&missing);
         let loaded = loaded.try_map(|model, config| {
-            settings.keep_base(start(model, config, settings, &beside, self.seed())?)
+            let model = start(model, config, settings, &beside, self.seed())?;
+            if trainable_parameters(&model) == 0 {
+                return Err(RunError::Settings(
+                    "the model has none of the parameters that this method trains (bitfit needs biases): choose method \
+                     mtlora or full",
+                ));
+            }
+            settings.keep_base(model)
         })?;
         Ok(Started { loaded, missing })
     }

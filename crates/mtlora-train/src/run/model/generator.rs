@@ -39,7 +39,7 @@ impl ModelSpec for GeneratorSpec {
         let BaseSpec { model, adapter, .. } = &self.base;
         if adapter.method == MethodName::Head {
             return Err(RunError::Settings(
-                "a causal model has no head of its own to train: choose method mtlora, bitfit or full",
+                "a causal model has no head of its own to train: choose method mtlora or full",
             ));
         }
         let config = CausalConfig::from_folder(model)?;
