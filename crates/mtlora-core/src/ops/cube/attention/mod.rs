@@ -31,6 +31,8 @@ use tiles::{BatchLaunch, Form, PlaceLaunch, TILE, UNITS, WIDEST_VECTOR, chunk_fo
 const WIDEST: usize = 512;
 
 /// Query, key and value.
+// One lives for a call, so that its size costs nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone)]
 pub(super) enum Projections {
     /// Each `[tokens, heads * head_dim]`.
