@@ -41,7 +41,7 @@ impl Contexts {
         &self.slots[self.offsets[row]..self.offsets[row + 1]]
     }
 
-    /// The same with no more than the last `count` places of each row: what attention within a window sees.
+    /// The same contexts, each cut to its last `count` places: what attention within a window sees.
     pub fn last(&self, count: usize) -> Self {
         if self.longest() <= count {
             return self.clone();

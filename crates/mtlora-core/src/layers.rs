@@ -108,8 +108,8 @@ impl AttentionForm {
 /// Scaled dot-product attention within each sequence of a packed batch:
 /// `softmax(Q Kᵀ / sqrt(head_dim)) V`, per head, over the tokens that `form` lets a token see.
 ///
-/// Key and value may have fewer heads than the query, by whose number they divide: as many query heads as follow each other
-/// share one (grouped-query attention, arXiv 2305.13245). `dropout` acts on the attention probabilities while training.
+/// Key and value may have fewer heads than the query, if their number divides the query's: groups of consecutive query heads
+/// then share one (grouped-query attention, arXiv 2305.13245). `dropout` acts on the attention probabilities while training.
 /// `saved` says how query, key and value are kept for the backward pass; with [`ActivationDtype::Bf16`] the output may be
 /// rounded, too.
 ///

@@ -70,7 +70,7 @@ pub(crate) struct Settings {
     #[arg(long)]
     pub(crate) method: Option<MethodName>,
     /// How T is made: lora, shim, icfm, ctcm, dtsm; adalora (T = diag(e), whose ranks are pruned
-    /// while it trains); or dora (LoRA that learns the lengths of the weight's rows by themselves).
+    /// while it trains); or dora (LoRA that trains the lengths of the weight's rows separately).
     #[arg(long)]
     pub(crate) structure: Option<AdapterMethod>,
     /// Rank of the update; for adalora, the rank before pruning.

@@ -55,8 +55,8 @@ pub trait TrainingHooks {
         None
     }
 
-    /// Whether the adapters are, after step number `step` (from 1), of the form in which they are to be used. States before
-    /// that are not kept as the best one, however good their scores are.
+    /// Whether the adapters have their final form after step number `step` (from 1): AdaLoRA's have the target rank then.
+    /// Earlier states are never kept as the best one, however good their scores are.
     fn is_settled(&self, _step: usize) -> bool {
         true
     }

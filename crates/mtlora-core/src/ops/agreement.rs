@@ -276,7 +276,7 @@ impl AttentionCase {
         found
     }
 
-    /// The same of the inputs side by side.
+    /// The same for inputs that lie side by side.
     fn side_by_side(&self, device: &Device) -> Vec<Floats> {
         let layout = || self.layout.clone();
         let constants = || self.constants(device);
@@ -310,8 +310,8 @@ fn left(output: &Floats, log_sum_exp: Optional<Dispatch>) -> AttentionForward<Di
     }
 }
 
-/// Random inputs for sequences of these lengths, without dropout: so many heads of key and value, each of which so many heads
-/// of the query share, of so many elements.
+/// Random inputs for sequences of these lengths, without dropout. The three numbers are those of the key-value heads, of the
+/// query heads that share one of them, and of a head's elements.
 fn attention_case(
     lengths: &[usize],
     [shared, sharing, head_dim]: [usize; 3],
@@ -556,7 +556,7 @@ proptest! {
         }
     }
 
-    // Of two or three values nothing is left but the rounding of what cancels.
+    // Rows are not narrower, because the gradient of two or three values is little more than rounding error.
     #[test]
     fn normalisation_agrees(rows in 1usize..40, width in 8usize..700, gaps: bool, seed: u64) {
         let (x, dy) = (random([rows, width], 3.0, seed), random([rows, width], 1.0, seed ^ 1));
@@ -597,7 +597,7 @@ proptest! {
         }
     }
 
-    // Of two or three values nothing is left but the rounding of what cancels.
+    // Rows are not narrower, because the gradient of two or three values is little more than rounding error.
     #[test]
     fn rms_normalisation_agrees(rows in 1usize..40, width in 8usize..700, gaps: bool, seed: u64) {
         let (x, dy) = (random([rows, width], 3.0, seed), random([rows, width], 1.0, seed ^ 1));

@@ -1,4 +1,4 @@
-//! DoRA (arXiv 2402.09353): the direction of a weight learns as in LoRA, and the length of each of its rows by itself.
+//! DoRA (arXiv 2402.09353): the directions of a weight's rows are trained as in LoRA, and their lengths separately.
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
@@ -110,7 +110,7 @@ impl MethodDefinition for Dora {
             bias,
         } = input;
         let factor = factor(&update, action::matrix(weight.clone()));
-        // Where dropout acts, the frozen output of what it changed comes back undropped.
+        // Dropout must not change the frozen output, so what it took away from that is added back.
         let undropped = dropped.as_ref().map(|dropped| {
             let lost = (x.clone() - dropped.clone()).into_dispatch();
             let none = action::optional::<1>(None);

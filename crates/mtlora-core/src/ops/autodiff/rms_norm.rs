@@ -1,4 +1,4 @@
-//! [`MtLoraBackend::rms_normalize_rows`] on an autodiff backend. Only `x` is saved; its size is computed again.
+//! [`MtLoraBackend::rms_normalize_rows`] on an autodiff backend. Only `x` is saved; the root mean square is computed again.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;

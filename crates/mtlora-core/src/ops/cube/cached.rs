@@ -17,7 +17,7 @@ use super::memory::{Rows, uninitialised};
 /// Units of a cube, and places of the cache that they score at a time.
 const UNITS: usize = 64;
 
-/// The largest score so far, before there is one: there is no literal of minus infinity in WGSL.
+/// Where the running maximum of the scores starts. WGSL has no literal for minus infinity.
 const LEAST: f32 = -1e30;
 
 /// The widest head.

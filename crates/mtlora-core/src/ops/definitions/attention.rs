@@ -10,8 +10,8 @@
 //!
 //! The backward pass computes `P` again from `Q` and `K` rather than keep it.
 //!
-//! Key and value may have fewer heads than the query (grouped-query attention, arXiv 2305.13245): as many query heads as
-//! follow each other share one of theirs, and the gradients of these heads are added up.
+//! Key and value may have fewer heads than the query (grouped-query attention, arXiv 2305.13245): groups of
+//! consecutive query heads share one of theirs, and the gradients of a group are added up.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, Scalar, TensorMetadata, get_or_init_device_settings};
@@ -77,8 +77,8 @@ pub enum AttentionForward<B: Backend> {
 pub struct AttentionLayout {
     /// Where each sequence begins.
     pub offsets: SequenceOffsets,
-    /// The query's heads, side by side in a row. Key and value have as many or fewer, of the same width: their row's width
-    /// says it ([`Self::key_value_heads`]).
+    /// The query's heads, side by side in a row. Key and value have as many or fewer, of the same width;
+    /// how many follows from the width of their rows ([`Self::key_value_heads`]).
     pub heads: usize,
     /// The scores' factor: usually `1 / sqrt(head_dim)`.
     pub scale: f64,

@@ -1,4 +1,4 @@
-//! Attention of one new token a row over a key-value cache. Heads of the query that follow each other may share a head of
+//! Attention of one new token a row over a key-value cache. Consecutive heads of the query may share a head of
 //! key and value, as in [`super::attention`].
 
 use burn::backend::tensor::FloatTensor;

@@ -88,7 +88,7 @@ impl AdapterSettings {
     /// The training hooks of the adapter's method, for a training of this many steps; `None` if it needs none.
     ///
     /// # Errors
-    /// When the method's settings do not suit so many steps, or the rank.
+    /// If the method's settings do not suit this number of steps or the rank.
     pub fn hooks(&self, steps: usize) -> Result<Option<AdaLoraHooks>, HookError> {
         let Some(schedule) = self.schedule() else {
             return Ok(None);

@@ -31,7 +31,7 @@ use tiles::{BatchLaunch, Form, PlaceLaunch, TILE, UNITS, WIDEST_VECTOR, chunk_fo
 const WIDEST: usize = 512;
 
 /// Query, key and value.
-// One lives for a call, so that its size costs nothing.
+// It is made once per call, so its size does not matter.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone)]
 pub(super) enum Projections {
@@ -192,7 +192,7 @@ impl<'a> Call<'a> {
         )
     }
 
-    /// So many cubes for each tile of tokens and each head.
+    /// The size of a launch with `of_each` cubes for each tile of tokens and each head.
     fn cubes(&self, of_each: u32) -> (CubeCount, CubeDim) {
         let tiles = self.tokens.div_ceil(TILE) as u32;
         let count = CubeCount::Static(tiles, self.layout.heads as u32, of_each);

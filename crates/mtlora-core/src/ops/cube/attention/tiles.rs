@@ -39,14 +39,15 @@ const fn shared_bytes(chunk: usize) -> usize {
     4 * (rows + scores + seen)
 }
 
-/// Elements of a row that shared memory of so many bytes can hold at a time, if the kernels can run in it at all.
+/// How many elements of a row fit in `bytes` of shared memory at a time; `None` if that is too little for the kernels.
 pub(super) fn chunk_for(bytes: usize) -> Option<usize> {
     CHUNKS
         .into_iter()
         .find(|chunk| shared_bytes(*chunk) <= bytes)
 }
 
-/// The score that stands for none: no score is as small, and there is no literal of minus infinity in WGSL.
+/// The score of a pair of tokens that do not see each other. It is lower than any real score; WGSL has no literal for minus
+/// infinity.
 pub(super) const ABSENT: f32 = -1e30;
 
 /// What a kernel is compiled for.

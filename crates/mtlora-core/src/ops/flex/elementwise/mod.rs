@@ -1,4 +1,4 @@
-//! Kernels that work on elements, or on pairs of them, each by itself.
+//! Kernels that compute each element, or each pair of elements, independently of the others.
 
 pub(super) mod dropout;
 pub(super) mod gelu;
