@@ -144,11 +144,11 @@ pub use training::loss::loss_sum;
 pub use training::method::Method;
 pub use training::normalization::LossNormalization;
 pub use training::observer::{Observer, Pause, StepReport, Wish};
-pub use training::optimizer::adamw::{adamw, lora_plus_adamw};
+pub use training::optimizer::adamw::{AdamSettings, adamw, lora_plus_adamw};
 pub use training::optimizer::lora_plus::LoraPlus;
-pub use training::optimizer::schedule::WarmupLinear;
+pub use training::optimizer::schedule::{LrSchedule, LrScheduler};
 pub use training::optimizer::state::{OptimizerState, OptimizerStateError};
-pub use training::options::{OptionError, TrainOptions};
+pub use training::options::{DECAY_RATIO, OptionError, TrainOptions};
 pub use training::snapshot::{Best, Fingerprints, ResumeError, Snapshot};
 
 // Pre-training.

@@ -20,7 +20,7 @@ use mtlora_models::{
     fused_projections,
 };
 use mtlora_train::{
-    LoraPlus, Method, Objective, Target, WarmupLinear, adamw, lora_plus_adamw, loss_sum,
+    LoraPlus, LrSchedule, LrScheduler, Method, Objective, Target, adamw, lora_plus_adamw, loss_sum,
 };
 use safetensors::SafeTensors;
 
@@ -220,7 +220,7 @@ fn follow_recording(
 struct Curve {
     rates: Vec<f32>,
     losses: Vec<f32>,
-    schedule: WarmupLinear,
+    schedule: LrSchedule,
 }
 
 impl Curve {
@@ -229,7 +229,12 @@ impl Curve {
         let warmup = recording.number("warmup_steps") as usize;
         Self {
             rates: recording.floats("lr").try_to_vec().unwrap(),
-            schedule: WarmupLinear::new(recording.number("lr"), warmup, losses.len()),
+            schedule: LrSchedule::new(
+                LrScheduler::Linear,
+                recording.number("lr"),
+                warmup,
+                losses.len(),
+            ),
             losses,
         }
     }

@@ -4,7 +4,9 @@ use clap::Arg;
 use mtlora::core::AdaLoraSchedule;
 use mtlora::models::{GenerationConfig, ModelFamilies};
 use mtlora::train::data_to_text::{PairsConfig, Scorer};
-use mtlora::train::{AdapterSettings, BatchSize, LoraPlus, SaveOptions, TableConfig, TrainOptions};
+use mtlora::train::{
+    AdapterSettings, BatchSize, DECAY_RATIO, LoraPlus, SaveOptions, TableConfig, TrainOptions,
+};
 
 /// The share of each token's training loss that is spread over the whole vocabulary.
 pub(crate) const LABEL_SMOOTHING: f64 = 0.1;
@@ -167,6 +169,12 @@ pub(crate) fn of_settings() -> HelpDefaults {
             "loss_normalization",
             both(|of| of.training.loss_normalization.to_string()),
         ),
+        ("lr_scheduler_type", both(|of| of.training.lr_scheduler_type.to_string())),
+        ("decay_ratio", DECAY_RATIO.to_string()),
+        ("adam_beta1", both(|of| of.training.adam.beta1.to_string())),
+        ("adam_beta2", both(|of| of.training.adam.beta2.to_string())),
+        ("adam_epsilon", both(|of| format!("{:e}", of.training.adam.epsilon))),
+        ("metric_for_best_model", "the task's first; data-to-text: loss".to_string()),
         ("epochs", both(|of| of.training.epochs.to_string())),
         ("warmup_ratio", both(|of| of.training.warmup_ratio.to_string())),
         ("weight_decay", both(|of| of.training.weight_decay.to_string())),

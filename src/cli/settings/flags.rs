@@ -6,7 +6,8 @@ use clap::Args;
 use mtlora::core::{AdaLoraSchedule, AdapterMethod, BaseDtype, FinalPhase, Init};
 use mtlora::train::data_to_text::PairsConfig;
 use mtlora::train::{
-    BatchSize, LoraPlus, LossNormalization, MethodName, SaveOptions, TableConfig, TrainOptions,
+    AdamSettings, BatchSize, LoraPlus, LossNormalization, LrScheduler, MethodName, MetricName,
+    SaveOptions, TableConfig, TrainOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +105,14 @@ pub(crate) struct Settings {
     /// The highest learning rate.
     #[arg(long)]
     pub(crate) lr: Option<f64>,
+    /// How the learning rate changes, with transformers' names: linear (falls to zero), cosine (falls along half a wave),
+    /// constant (without warm-up), constant_with_warmup, warmup_stable_decay (falls at the end, see --decay-ratio).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) lr_scheduler_type: Option<LrScheduler>,
+    /// For --lr-scheduler-type warmup_stable_decay: the fraction of all steps, at the end, over which the learning rate
+    /// falls.
+    #[arg(long)]
+    pub(crate) decay_ratio: Option<f64>,
     /// LoRA+ (arXiv 2402.12354): the learning rate of B (and of trained biases) divided by that of A; the paper advises
     /// about 16, with a smaller --lr.
     #[arg(long, value_name = "RATIO")]
@@ -137,12 +146,24 @@ pub(crate) struct Settings {
     /// AdamW's weight decay.
     #[arg(long)]
     pub(crate) weight_decay: Option<f64>,
+    /// How much of the gradients' mean AdamW keeps in a step.
+    #[arg(long, value_name = "BETA1")]
+    pub(crate) adam_beta1: Option<f64>,
+    /// How much of the mean of the gradients' squares AdamW keeps in a step.
+    #[arg(long, value_name = "BETA2")]
+    pub(crate) adam_beta2: Option<f64>,
+    /// What AdamW adds before it divides by the root of that mean.
+    #[arg(long, value_name = "EPSILON")]
+    pub(crate) adam_epsilon: Option<f64>,
     /// The largest norm that the gradients may have; larger ones are scaled down.
     #[arg(long)]
     pub(crate) max_grad_norm: Option<f64>,
     /// Steps between evaluations.
     #[arg(long)]
     pub(crate) eval_steps: Option<usize>,
+    /// The metric that decides which state is kept and whether a score is better, such as accuracy or loss.
+    #[arg(long, value_name = "METRIC")]
+    pub(crate) metric_for_best_model: Option<MetricName>,
     /// Evaluations without a better score after which training stops.
     #[arg(long)]
     pub(crate) patience: Option<usize>,
@@ -364,13 +385,23 @@ impl Settings {
                 .loss_normalization
                 .unwrap_or(defaults.loss_normalization),
             learning_rate: self.lr.unwrap_or(defaults.learning_rate),
+            lr_scheduler_type: self.lr_scheduler_type.unwrap_or(defaults.lr_scheduler_type),
+            decay_ratio: self.decay_ratio.or(defaults.decay_ratio),
             epochs: self.epochs.unwrap_or(defaults.epochs),
             warmup_ratio: self.warmup_ratio.unwrap_or(defaults.warmup_ratio),
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
+            adam: AdamSettings {
+                beta1: self.adam_beta1.unwrap_or(defaults.adam.beta1),
+                beta2: self.adam_beta2.unwrap_or(defaults.adam.beta2),
+                epsilon: self.adam_epsilon.unwrap_or(defaults.adam.epsilon),
+            },
             lora_plus: self.lora_plus().or(defaults.lora_plus),
             max_grad_norm: self.max_grad_norm,
             eval_steps: self.eval_steps,
+            metric_for_best_model: self
+                .metric_for_best_model
+                .or(defaults.metric_for_best_model),
             patience: self.patience,
             seed: self.seed.unwrap_or(defaults.seed),
         }

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use mtlora::core::TrainingHooks;
 use mtlora::train::{
-    ClassificationData, ClassificationRun, Example, ModelSpec, RunConfig, RunResults, Started,
-    Task, class_counts, class_warnings, train_with_hooks,
+    ClassificationData, ClassificationRun, Example, MetricName, ModelSpec, RunConfig, RunResults,
+    Started, Task, class_counts, class_warnings, train_with_hooks,
 };
 
 use crate::cli::console::output;
@@ -37,6 +37,8 @@ pub(super) fn run(
     show: Output,
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
+    let computed = [task.metric_names(), &[MetricName::Loss]].concat();
+    config.training.check_metric(&computed)?;
     config.base.adapter.check_training(&config.training)?;
     config.checkpoints.validate()?;
     refuse_untrainable(&config.base.adapter)?;

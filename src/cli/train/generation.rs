@@ -21,6 +21,8 @@ use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{Outcome, Output, Sizes};
 
+/// What is computed on the dev split.
+const METRICS: [MetricName; 2] = [MetricName::Loss, MetricName::Perplexity];
 /// The number of inputs whose texts are printed before and after training.
 const SHOWN: usize = 3;
 
@@ -31,6 +33,7 @@ pub(super) fn run(
     show: Output,
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
+    config.training.check_metric(&METRICS)?;
     config.base.adapter.check_training(&config.training)?;
     config.checkpoints.validate()?;
     refuse_untrainable(&config.base.adapter)?;
@@ -65,14 +68,13 @@ pub(super) fn run(
     let shown = &dev_records[..dev_records.len().min(SHOWN)];
     let plain_device = device.clone().inner();
     let before = samples(config, &parts, shown, &plain_device)?;
-    let metrics = [MetricName::Loss, MetricName::Perplexity];
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let mut progress = Progress::new(
         &run,
         format,
         &config.checkpoints,
         step,
-        &metrics,
+        &METRICS,
         show.plain,
     )?;
     let trained = train_causal_with_hooks(

@@ -93,6 +93,17 @@ pub enum MetricError {
         /// The given name.
         name: String,
     },
+    /// The metric that decides which state is the best is not one of the task's.
+    #[error(
+        "metric_for_best_model is {name}, which is not computed here: choose one of {}",
+        computed.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(", ")
+    )]
+    NotComputed {
+        /// The chosen metric.
+        name: MetricName,
+        /// The metrics that are computed.
+        computed: Vec<MetricName>,
+    },
     /// There is nothing to score.
     #[error("there are no predictions to score")]
     Empty,

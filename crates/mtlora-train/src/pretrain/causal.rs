@@ -47,7 +47,7 @@ impl CausalPretrainOptions {
 /// Trains `model` on an autodiff `device` to predict each next token of `lines`, and returns it without gradients.
 /// Each line is a sequence of its own between two end-of-text tokens, truncated to the model's maximum length.
 ///
-/// The learning rate is that of [`WarmupLinear`](crate::WarmupLinear). On a CPU, the same arguments
+/// The learning rate is that of [`LrScheduler::Linear`](crate::LrScheduler::Linear). On a CPU, the same arguments
 /// give the same model.
 ///
 /// # Errors

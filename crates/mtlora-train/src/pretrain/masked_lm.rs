@@ -121,7 +121,7 @@ pub enum PretrainError {
 /// chosen again each time that a line is read, there is no other objective, and AdamW has the betas 0.9 and 0.98 and
 /// the epsilon 1e-6.
 ///
-/// The learning rate is that of [`WarmupLinear`](crate::WarmupLinear). On a CPU, the same arguments
+/// The learning rate is that of [`LrScheduler::Linear`](crate::LrScheduler::Linear). On a CPU, the same arguments
 /// give the same model.
 ///
 /// # Errors

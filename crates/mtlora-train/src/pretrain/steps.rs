@@ -13,7 +13,7 @@ use crate::training::late_loss::{LossQueue, LossReading};
 use crate::training::learner::BatchLoss;
 use crate::training::normalization::Divisors;
 use crate::training::optimizer::adamw::pretraining_adamw;
-use crate::training::optimizer::schedule::WarmupLinear;
+use crate::training::optimizer::schedule::{LrSchedule, LrScheduler, steps_of_ratio};
 use crate::training::options::OptionError;
 use crate::training::step::accumulate;
 
@@ -80,7 +80,7 @@ impl From<FitError> for PretrainError {
 /// Makes steps with AdamW and its learning-rate schedule.
 pub(crate) struct PretrainSteps<'a> {
     optimizer: ModuleOptimizer,
-    schedule: WarmupLinear,
+    schedule: LrSchedule,
     done: usize,
     steps: usize,
     reading: LossReading,
@@ -102,9 +102,10 @@ impl<'a> PretrainSteps<'a> {
         progress: &'a mut dyn FnMut(PretrainProgress),
     ) -> Self {
         let reading = LossReading::of(device);
+        let warmup = steps_of_ratio(warmup_ratio, steps);
         Self {
             optimizer: pretraining_adamw(weight_decay),
-            schedule: WarmupLinear::with_ratio(lr, warmup_ratio, steps),
+            schedule: LrSchedule::new(LrScheduler::Linear, lr, warmup, steps),
             done: 0,
             steps,
             reading,

@@ -177,6 +177,8 @@ impl<'a, L: Learner> Fit<'a, L> {
     ) -> Result<Self, FitError> {
         seed(device, options.seed);
         let before = learner.evaluate(&model.valid(), &device.clone().inner())?;
+        let computed: Vec<_> = before.iter().map(|(name, _)| name).collect();
+        options.check_metric(&computed)?;
         Ok(Self {
             model,
             losses: LossQueue::new(stepper.reading),
@@ -311,6 +313,12 @@ impl<'a, L: Learner> Fit<'a, L> {
         report_all(&mut self.losses, &mut self.time, observer)
     }
 
+    /// The metric that decides which state is the best.
+    fn main_metric(&self) -> MetricName {
+        let asked = self.options.metric_for_best_model;
+        asked.unwrap_or_else(|| self.learner.main_metric())
+    }
+
     /// Evaluates the model. Returns true if its score is the best so far.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, FitError> {
         let plain = self.device.clone().inner();
@@ -324,7 +332,7 @@ impl<'a, L: Learner> Fit<'a, L> {
             });
         }
         let worth = |scores: &Scores| {
-            let main = self.learner.main_metric();
+            let main = self.main_metric();
             let value = scores.get(main).unwrap_or(f64::NEG_INFINITY);
             if main.higher_is_better() {
                 value

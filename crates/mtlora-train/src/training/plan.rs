@@ -1,7 +1,7 @@
 //! The steps of a training, which follow from its options.
 
 use crate::training::batches::shuffled;
-use crate::training::optimizer::schedule::WarmupLinear;
+use crate::training::optimizer::schedule::LrSchedule;
 use crate::training::options::TrainOptions;
 
 /// The steps of a training. Only the batches of the current epoch are in memory.
@@ -10,7 +10,7 @@ pub(crate) struct Plan<'a> {
     options: &'a TrainOptions,
     /// The same in every epoch, because shuffling does not change the number of batches.
     steps_per_epoch: usize,
-    schedule: WarmupLinear,
+    schedule: LrSchedule,
     epoch: usize,
     /// The batches of `epoch`.
     batches: Vec<Vec<usize>>,

@@ -17,7 +17,6 @@ use crate::training::options::TrainOptions;
 ///
 /// `K` has the part that only one kind of run has: a [`RunKind`] if the kind is known only at run time, or one of its
 /// kinds after [`typed`](RunConfig::typed).
-/// it, after [`typed`](RunConfig::typed).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig<K = RunKind> {

@@ -6,6 +6,7 @@ use burn::optim::{
 };
 use burn::tensor::kind::BridgeTensor;
 use burn::tensor::{Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::training::optimizer::lora_plus::{LoraPlus, factors};
 use crate::training::options::TrainOptions;
@@ -18,27 +19,63 @@ fn vectors() -> ParamGroup {
 /// The constant that PyTorch adds to the norm of the gradients before dividing by it.
 const NORM_EPSILON: f64 = 1e-6;
 
+/// The numbers of AdamW beside its learning rate and its weight decay, with PyTorch's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamSettings {
+    /// How much of the mean of the gradients a step keeps.
+    pub beta1: f64,
+    /// How much of the mean of their squares a step keeps.
+    pub beta2: f64,
+    /// Added to the root of that mean before dividing by it.
+    pub epsilon: f64,
+}
+
+impl Default for AdamSettings {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+        }
+    }
+}
+
+impl AdamSettings {
+    /// Whether they are the defaults, which settings files leave out.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// AdamW (arXiv 1711.05101) with PyTorch's default betas and epsilon, and with the decay rule of the paper's code:
 /// biases and the parameters of layer norms have no weight decay.
 pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
-    grouped(config(0.999, 1e-8, weight_decay), None, None)
+    let config = config(AdamSettings::default(), weight_decay);
+    grouped(config, None, None)
 }
 
 /// [`adamw`] with the learning rates of LoRA+.
 pub fn lora_plus_adamw(weight_decay: f64, lora_plus: LoraPlus) -> ModuleOptimizer {
-    grouped(config(0.999, 1e-8, weight_decay), Some(lora_plus), None)
+    let config = config(AdamSettings::default(), weight_decay);
+    grouped(config, Some(lora_plus), None)
 }
 
 /// AdamW with the betas and the epsilon of RoBERTa's pre-training (arXiv 1907.11692, section 2.4), and with the same
 /// decay rule.
 pub(crate) fn pretraining_adamw(weight_decay: f64) -> ModuleOptimizer {
-    grouped(config(0.98, 1e-6, weight_decay), None, None)
+    let settings = AdamSettings {
+        beta2: 0.98,
+        epsilon: 1e-6,
+        ..AdamSettings::default()
+    };
+    grouped(config(settings, weight_decay), None, None)
 }
 
 /// The optimizer of a training with these options. With a `device`, a stored state is read directly onto it. Burn would
 /// read it onto its default device first, which may be a GPU that this run does not use or that is not available.
 pub(crate) fn adamw_for(options: &TrainOptions, device: Option<&Device>) -> ModuleOptimizer {
-    let config = config(0.999, 1e-8, options.weight_decay);
+    let config = config(options.adam, options.weight_decay);
     grouped(config, options.lora_plus, device)
 }
 
@@ -111,11 +148,11 @@ impl DynOptimizer for GroupOptimizer {
     }
 }
 
-fn config(beta_2: f32, epsilon: f32, weight_decay: f64) -> AdamWConfig {
+fn config(settings: AdamSettings, weight_decay: f64) -> AdamWConfig {
     AdamWConfig::new()
-        .with_beta_1(0.9)
-        .with_beta_2(beta_2)
-        .with_epsilon(epsilon)
+        .with_beta_1(settings.beta1 as f32)
+        .with_beta_2(settings.beta2 as f32)
+        .with_epsilon(settings.epsilon as f32)
         .with_weight_decay(weight_decay as f32)
 }
 

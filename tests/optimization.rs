@@ -1,0 +1,180 @@
+//! The learning rate, the optimizer's numbers and the metric of the best state, as a user sets them.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use common::{MODEL, json, mtlora, refused, small_data, text};
+
+/// Trains 10 steps of 8 sequences into `run`, with these further settings, and returns the result.
+fn train(folder: &Path, run: &str, settings: &[&str]) -> Value {
+    let data = folder.join("data");
+    if !data.exists() {
+        small_data(folder, 80, 40);
+    }
+    let out = folder.join(run);
+    let fixed = [
+        "train",
+        "--task",
+        "acceptability",
+        "--model",
+        MODEL,
+        "--data",
+    ];
+    let run = [
+        text(&data),
+        "--out",
+        text(&out),
+        "--batch",
+        "8",
+        "--epochs",
+        "1",
+    ];
+    json(&[&fixed[..], &run, settings].concat())
+}
+
+/// The learning rates in a run's log.
+fn rates(run: &Path) -> Vec<f64> {
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .filter_map(|line| line["learning_rate"].as_f64())
+        .collect()
+}
+
+#[test]
+fn the_log_has_the_rates_of_the_chosen_scheduler() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["linear", "cosine", "constant", "constant_with_warmup"];
+    for name in names {
+        let settings = [
+            "--lr-scheduler-type",
+            name,
+            "--lr",
+            "1e-3",
+            "--warmup-steps",
+            "2",
+        ];
+        train(folder.path(), name, &settings);
+    }
+    let of = |name: &str| rates(&folder.path().join(name));
+    let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-9, "{found} {wanted}");
+    for (name, halfway) in [
+        ("linear", 5e-4),
+        ("cosine", 5e-4),
+        ("constant_with_warmup", 1e-3),
+    ] {
+        let rates = of(name);
+        assert_eq!(rates.len(), 10, "{name}");
+        near(rates[1], 5e-4);
+        near(rates[6], halfway);
+    }
+    near(of("linear")[4], 7.5e-4);
+    near(
+        of("cosine")[4],
+        5e-4 * (1.0 + std::f64::consts::FRAC_1_SQRT_2),
+    );
+    assert!(of("constant").iter().all(|rate| *rate == 1e-3));
+}
+
+#[test]
+fn the_settings_are_stored_and_change_what_is_learned() {
+    let folder = tempfile::tempdir().unwrap();
+    let decay = [
+        "--lr-scheduler-type",
+        "warmup_stable_decay",
+        "--decay-ratio",
+        "0.4",
+    ];
+    let adam = [
+        "--adam-beta1",
+        "0.8",
+        "--adam-beta2",
+        "0.98",
+        "--adam-epsilon",
+        "1e-6",
+    ];
+    train(folder.path(), "both", &[&decay[..], &adam].concat());
+    train(folder.path(), "decay", &decay);
+    let config = fs::read_to_string(folder.path().join("both/run.toml")).unwrap();
+    for line in [
+        "lr_scheduler_type = \"warmup_stable_decay\"",
+        "decay_ratio = 0.4",
+        "beta1 = 0.8",
+        "beta2 = 0.98",
+        "epsilon = 0.000001",
+    ] {
+        assert!(config.contains(line), "{line} {config}");
+    }
+    let adapter =
+        |run: &str| fs::read(folder.path().join(run).join("adapter_model.safetensors")).unwrap();
+    assert!(adapter("both") != adapter("decay"));
+}
+
+#[test]
+fn the_best_state_is_that_of_the_chosen_metric() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        "--metric-for-best-model",
+        "loss",
+        "--eval-steps",
+        "1",
+        "--lr",
+        "1e-2",
+    ];
+    train(folder.path(), "loss", &settings);
+    let log = fs::read_to_string(folder.path().join("loss/metrics.jsonl")).unwrap();
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let evaluations: Vec<(u64, f64)> = lines
+        .filter_map(|line| Some((line["step"].as_u64()?, line["dev"]["loss"].as_f64()?)))
+        .filter(|(step, _)| *step > 0)
+        .collect();
+    let results = fs::read_to_string(folder.path().join("loss/results.json")).unwrap();
+    let results: Value = serde_json::from_str(&results).unwrap();
+    let best = evaluations
+        .iter()
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+        .unwrap();
+    assert_eq!(
+        results["best_step"].as_u64(),
+        Some(best.0),
+        "{evaluations:?} {results}"
+    );
+}
+
+#[test]
+fn a_metric_that_is_not_computed_is_refused_before_a_run_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 9, 5);
+    let out = folder.path().join("run");
+    let all = [
+        "train",
+        "--task",
+        "acceptability",
+        "--model",
+        MODEL,
+        "--data",
+        text(&data),
+    ];
+    let wrong = ["--out", text(&out), "--metric-for-best-model", "pearson"];
+    let error = refused(&[&all[..], &wrong].concat());
+    assert!(
+        error.contains("metric_for_best_model is pearson")
+            && error.contains("accuracy, matthews, loss"),
+        "{error}"
+    );
+    assert!(!out.exists());
+    let unknown = ["--out", text(&out), "--lr-scheduler-type", "cosin"];
+    let output = mtlora(&[&all[..], &unknown].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cosine"));
+}
