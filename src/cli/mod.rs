@@ -14,19 +14,21 @@ mod model;
 mod pretrain;
 mod report;
 mod settings;
+mod shell;
 mod text;
 mod train;
 
 use std::error::Error;
 use std::num::NonZeroUsize;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use mtlora::core::{Autotune, CpuChoice};
 
 use adapters::{combine, export, import, inspect, merge};
 use console::{output, progress};
 use lists::{devices, recipes, tasks};
 use model::device;
+use shell::{completions, man};
 use text::{generate, predict, score};
 
 /// Fine-tune language models with MTLoRA, on a CPU or a GPU, without Python.
@@ -99,6 +101,10 @@ enum Command {
     Tasks,
     /// List the recipes (the authors' settings for a model and a task), or print one.
     Recipes(recipes::Args),
+    /// Print a script with which a shell completes the program's subcommands and options.
+    Completions(completions::Args),
+    /// Write manual pages, one for each subcommand.
+    Man(man::Args),
 }
 
 /// Parses the command line and runs the subcommand.
@@ -130,6 +136,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Devices(args) => devices::run(&args, cli.json),
         Command::Tasks => tasks::run(cli.json),
         Command::Recipes(args) => recipes::run(args, cli.json),
+        Command::Completions(args) => completions::run(&args, Cli::command(), cli.json),
+        Command::Man(args) => man::run(&args, Cli::command(), cli.json),
     }
 }
 
@@ -152,8 +160,6 @@ pub(crate) fn fail(error: &(dyn Error + 'static)) -> u8 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::Path;
-
-    use clap::CommandFactory;
 
     use super::settings::defaults;
     use super::*;
