@@ -4,6 +4,9 @@
 //! ```text
 //! cargo bench --bench products
 //! ```
+//!
+//! It names the path of the kernels, which `MTLORA_CPU` restricts, and the peak of the instructions that the path uses for
+//! each precision.
 
 use std::error::Error;
 use std::time::Instant;
@@ -11,7 +14,8 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Distribution, Tensor};
-use mtlora::core::{BaseDtype, adapted_linear, devices};
+use mtlora::core::{BaseDtype, CpuChoice, adapted_linear, capabilities, devices};
+use mtlora::train::bench::peak_gflops;
 
 /// Rows, inputs and outputs of RoBERTa-base's layers: for long batches, for a batch of short sentences, and for ten
 /// beams.
@@ -30,7 +34,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     if std::env::args().any(|argument| argument == "--test") {
         return Ok(());
     }
+    CpuChoice::read()?;
     let named = devices().remove(0);
+    if let Some(choice) = capabilities(&named.device).cpu {
+        println!("Kernels for {}, {}.", choice.path, choice.reason());
+        for dtype in BaseDtype::ALL {
+            println!(
+                "Peak for a weight in {dtype}: {:.0} GFLOP/s.",
+                peak_gflops(dtype)
+            );
+        }
+    }
     let device = named.device.autodiff();
     println!(
         "On {}, the best of {ROUNDS}, GFLOP/s forward and backward:\n",

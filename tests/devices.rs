@@ -41,8 +41,7 @@ fn the_instructions_can_be_restricted() {
     let expected = "flex: a base in f32, bf16, int8; kernels for portable, which MTLORA_CPU names";
     assert!(passed && lines.starts_with(expected), "{lines}");
     let (passed, _, error) = devices("sse9");
-    let expected =
-        "mtlora: MTLORA_CPU is `sse9`, but must be one of portable, avx2, avx512, avx512bf16\n";
+    let expected = "mtlora: MTLORA_CPU is `sse9`, but must be one of portable, avx2, avx512, avx512bf16, amx\n";
     assert!(!passed && error == expected, "{error}");
 }
 

@@ -885,3 +885,37 @@ fn operations_agree_on_every_path() {
         assert!(!text.contains("running 0 tests"), "{text}");
     }
 }
+
+/// The same on the path `amx` of a processor that lacks it, where the instructions are emulated, for the operations that use
+/// them. Fewer random cases, because an emulated instruction takes some thousand times as long.
+#[test]
+#[cfg(all(
+    feature = "flex",
+    target_os = "linux",
+    target_arch = "x86_64",
+    not(miri)
+))]
+fn operations_agree_with_emulated_tiles() {
+    let has_the_rest = CpuPath::Avx512Bf16.is_available();
+    let is_requested = CpuChoice::read().unwrap().is_requested;
+    if is_requested || !has_the_rest || CpuPath::Amx.is_available() {
+        return;
+    }
+    for tests in ["ops::agreement", "flex::linear", "flex::attention"] {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([
+                tests,
+                "--skip",
+                "on_every_path",
+                "--skip",
+                "with_emulated_tiles",
+            ])
+            .env(CpuChoice::VARIABLE, CpuPath::Amx.name())
+            .env("PROPTEST_CASES", "16")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{tests}:\n{text}");
+        assert!(!text.contains("running 0 tests"), "{text}");
+    }
+}

@@ -117,6 +117,25 @@ pub fn cpu_multiplies_bf16() -> bool {
     }
 }
 
+/// Multiplies tiles of bfloat16 on this thread, `times` times six of them, as fast as the processor can, to measure how fast
+/// that is. Returns the number of multiply-adds, or nothing where the path of the kernels ([`CpuChoice`]) is not
+/// [`CpuPath::Amx`](super::CpuPath::Amx).
+///
+/// # Panics
+/// When `times` is 0.
+pub fn cpu_multiply_tiles(times: usize) -> Option<usize> {
+    #[cfg(all(feature = "flex", target_arch = "x86_64"))]
+    {
+        let amx = super::flex::instructions::amx()?;
+        Some(super::cpu::multiply_repeatedly(amx, times))
+    }
+    #[cfg(not(all(feature = "flex", target_arch = "x86_64")))]
+    {
+        let _ = times;
+        None
+    }
+}
+
 #[cfg(feature = "ndarray")]
 impl BackendCapabilities for burn::backend::NdArray {
     fn capabilities(device: &Device<Self>) -> Capabilities {

@@ -32,7 +32,9 @@ mod optional;
 pub mod vecmath;
 
 pub use backend::MtLoraBackend;
-pub use capabilities::{BackendCapabilities, Capabilities, capabilities, cpu_multiplies_bf16};
+pub use capabilities::{
+    BackendCapabilities, Capabilities, capabilities, cpu_multiplies_bf16, cpu_multiply_tiles,
+};
 pub use cpu::{CpuChoice, CpuPath, CpuPathError};
 pub use definitions::activation_dtype::ActivationDtype;
 pub use definitions::attention::{AttentionConstants, AttentionForward, AttentionLayout};

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use mtlora_core::{BaseDtype, CpuChoice, CpuPath, cpu_multiplies_bf16};
+use mtlora_core::{BaseDtype, CpuChoice, CpuPath, cpu_multiplies_bf16, cpu_multiply_tiles};
 use pulp::{Arch, Simd, WithSimd};
 
 /// The number of independent sums: enough to hide the latency of two units, and few enough for the registers of every
@@ -11,14 +11,22 @@ use pulp::{Arch, Simd, WithSimd};
 const SUMS: usize = 12;
 /// The number of multiply-adds of each sum between two readings of the clock.
 const LENGTH: usize = 1 << 22;
+/// The number of times that each thread multiplies tiles between two readings of the clock: six products of 16 cycles each
+/// time, so about a fiftieth of a second.
+const TILE_LENGTH: usize = 1 << 19;
 /// The number of measurements, of which the fastest counts, because other programs can only slow it down.
 const TRIES: usize = 8;
 
 /// The peak rate of multiply-adds of all threads in rayon's pool, in billions of operations per second (a multiply-add
-/// is two operations). It is measured with a loop of multiply-adds on registers. If the base model is in bfloat16 and
-/// the kernels for the CPU multiply pairs of bfloat16 values ([`cpu_multiplies_bf16`]), the rate of these is measured,
-/// and otherwise that of 32-bit floats, with AVX2 if the kernels are restricted to it ([`CpuChoice`]).
+/// is two operations). It is measured with a loop of multiply-adds on registers, of the kind that the kernels use for the
+/// base model ([`CpuChoice`]): for one in bfloat16 or of 8-bit integers, those of tiles with AMX; for one in bfloat16,
+/// those of pairs of bfloat16 values where there are instructions for them ([`cpu_multiplies_bf16`]); and otherwise
+/// those of 32-bit floats, with AVX2 if the kernels are restricted to it.
 pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
+    let has_tiles = CpuChoice::read().is_ok_and(|choice| choice.path == CpuPath::Amx);
+    if base_dtype != BaseDtype::F32 && has_tiles {
+        return best_of(multiply_tiles);
+    }
     if base_dtype == BaseDtype::Bf16 && cpu_multiplies_bf16() {
         #[cfg(target_arch = "x86_64")]
         return best_of(pairs::multiply_add);
@@ -26,13 +34,12 @@ pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
     best_of(multiply_add)
 }
 
-/// Measures `work`, which performs `LENGTH` multiply-adds on `SUMS` registers in each thread and returns the number of
-/// products in a register.
+/// Measures `work`, which returns how many multiply-adds it has made in a thread.
 fn best_of(work: fn() -> usize) -> f64 {
     let tries = (0..TRIES).map(|_| {
         let start = Instant::now();
         let products: usize = rayon::broadcast(|_| work()).iter().sum();
-        (2 * products * SUMS * LENGTH) as f64 / start.elapsed().as_secs_f64()
+        (2 * products) as f64 / start.elapsed().as_secs_f64()
     });
     tries.fold(0.0, f64::max) / 1e9
 }
@@ -40,7 +47,11 @@ fn best_of(work: fn() -> usize) -> f64 {
 fn multiply_add() -> usize {
     let (lanes, sum) = sums(CpuChoice::read().map(|choice| choice.path).ok());
     black_box(sum);
-    lanes
+    lanes * SUMS * LENGTH
+}
+
+fn multiply_tiles() -> usize {
+    cpu_multiply_tiles(TILE_LENGTH).unwrap_or(0)
 }
 
 /// The sums with the instructions of a path, and the number of floats in a register. Without a path, or on the portable
@@ -98,7 +109,7 @@ mod pairs {
         assert!(cpu_multiplies_bf16());
         // SAFETY: the processor has the instructions, as the function promises.
         black_box(unsafe { sum() });
-        2 * LANES
+        2 * LANES * SUMS * LENGTH
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]
@@ -142,7 +153,7 @@ mod tests {
             assert_eq!(sum, (lanes * SUMS) as f32, "{path}");
             assert!(path != CpuPath::Avx2 || lanes == 8, "{lanes}");
         }
-        assert!(multiply_add().is_power_of_two());
+        assert!(multiply_add().is_multiple_of(SUMS * LENGTH));
     }
 
     /// Each lane of sum `n` starts at `n` and does not change, because the pairs cancel.
@@ -157,6 +168,6 @@ mod tests {
         let sum = unsafe { pairs::sum() };
         assert_eq!(sum, (pairs::LANES * SUMS * (SUMS - 1) / 2) as f32);
         // A pair counts as two products.
-        assert_eq!(pairs::multiply_add(), 2 * pairs::LANES);
+        assert_eq!(pairs::multiply_add(), 2 * pairs::LANES * SUMS * LENGTH);
     }
 }

@@ -5,6 +5,8 @@
 //! kernels take.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -12,6 +14,10 @@ mod avx512;
 mod avx512bf16;
 mod path;
 
+#[cfg(all(feature = "flex", target_arch = "x86_64"))]
+pub(super) use amx::multiply_repeatedly;
+#[cfg(all(feature = "flex", target_arch = "x86_64"))]
+pub(super) use amx::{Amx, Block, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH};
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
 pub(super) use avx2::Avx2;
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512, avx512bf16::Avx512Bf16};
+use super::{amx::Amx, avx2::Avx2, avx512::Avx512, avx512bf16::Avx512Bf16};
 
 /// A way to compute on the processor. Each uses the instructions of those before it as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,11 +18,19 @@ pub enum CpuPath {
     Avx512,
     /// AVX-512 with products of pairs of bfloat16.
     Avx512Bf16,
+    /// The same with AMX's products of tiles, for matrices in bfloat16 and of 8-bit integers.
+    Amx,
 }
 
 impl CpuPath {
     /// All of them, from the slowest to the fastest.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub const ALL: [Self; 5] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Bf16,
+        Self::Amx,
+    ];
 
     /// The name that the environment variable and listings use.
     pub fn name(self) -> &'static str {
@@ -31,10 +39,11 @@ impl CpuPath {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
         }
     }
 
-    /// Whether the processor has the instructions.
+    /// Whether the processor has the instructions, and the operating system lets the program use them.
     pub fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         match self {
@@ -42,11 +51,30 @@ impl CpuPath {
             Self::Avx2 => Avx2::detect().is_some(),
             Self::Avx512 => Avx512::detect().is_some(),
             Self::Avx512Bf16 => Avx512Bf16::detect().is_some(),
+            Self::Amx => Amx::detect().is_some(),
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
             self == Self::Portable
         }
+    }
+
+    /// Why a path that is not available is not: the end of a sentence.
+    fn obstacle(self) -> String {
+        #[cfg(target_arch = "x86_64")]
+        if let (Self::Amx, Err(error)) = (self, Amx::proven()) {
+            return error.to_string();
+        }
+        "this processor lacks the instructions for it".to_string()
+    }
+
+    /// What keeps the program from instructions that the processor has, if anything does.
+    fn unused() -> Option<String> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(error) = Amx::proven().err().filter(|error| error.has_instructions()) {
+            return Some(format!("{} is not used, because {error}", Self::Amx));
+        }
+        None
     }
 
     /// Those that the processor has the instructions for, from the slowest to the fastest. The first is
@@ -91,15 +119,17 @@ pub enum CpuPathError {
         /// The value.
         value: String,
     },
-    /// It names a path that the processor lacks the instructions for.
+    /// It names a path that cannot be taken here.
     #[error(
-        "{} is `{path}`, but this processor lacks the instructions for it; it has those for {}",
+        "{} is `{path}`, but {obstacle}; there is {}",
         CpuChoice::VARIABLE,
         names(CpuPath::available())
     )]
     Unavailable {
         /// The path that was named.
         path: CpuPath,
+        /// What is in the way, as the end of a sentence.
+        obstacle: String,
     },
 }
 
@@ -127,8 +157,8 @@ impl CpuChoice {
     /// this is an error.
     ///
     /// # Errors
-    /// When the environment variable [`VARIABLE`](Self::VARIABLE) names no path, or one that the processor lacks the
-    /// instructions for.
+    /// When the environment variable [`VARIABLE`](Self::VARIABLE) names no path, or one that cannot be taken here: the
+    /// processor lacks the instructions, or the operating system does not permit them.
     pub fn read() -> Result<Self, CpuPathError> {
         static CHOICE: OnceLock<Result<CpuChoice, CpuPathError>> = OnceLock::new();
         CHOICE
@@ -150,8 +180,9 @@ impl CpuChoice {
         if slower.is_empty() {
             return "which every processor can use".to_string();
         }
+        let unused = CpuPath::unused().map_or_else(String::new, |unused| format!("; {unused}"));
         format!(
-            "the fastest path of this processor ({} can name {} instead)",
+            "the fastest path that can be used here ({} can name {} instead{unused})",
             Self::VARIABLE,
             names(slower)
         )
@@ -178,7 +209,8 @@ impl CpuChoice {
         }
         let path: CpuPath = value.parse()?;
         if !path.is_available() {
-            return Err(CpuPathError::Unavailable { path });
+            let obstacle = path.obstacle();
+            return Err(CpuPathError::Unavailable { path, obstacle });
         }
         Ok(Self {
             path,
@@ -201,14 +233,15 @@ mod tests {
                     is_requested: true,
                 })
             } else {
-                Err(CpuPathError::Unavailable { path })
+                let obstacle = path.obstacle();
+                Err(CpuPathError::Unavailable { path, obstacle })
             };
             assert_eq!(CpuChoice::of(path.name()), expected);
         }
         let error = CpuChoice::of("AVX2").unwrap_err().to_string();
         assert_eq!(
             error,
-            "MTLORA_CPU is `AVX2`, but must be one of portable, avx2, avx512, avx512bf16"
+            "MTLORA_CPU is `AVX2`, but must be one of portable, avx2, avx512, avx512bf16, amx"
         );
     }
 

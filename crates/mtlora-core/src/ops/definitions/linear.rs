@@ -15,7 +15,8 @@ pub enum Weight<B: Backend> {
     /// Floats. Where their precision is not that of the other factor, that factor is rounded to
     /// it first; sums are in the other factor's precision.
     Float(FloatTensor<B>),
-    /// Integers with scales; the other factor keeps its precision.
+    /// Integers with scales; the other factor keeps its precision. (The kernels for [`CpuPath::Amx`](crate::CpuPath::Amx)
+    /// multiply tiles of bfloat16, so there both factors are rounded to it.)
     Quantized(QuantizedTensor<B>),
 }
 

@@ -5,16 +5,17 @@
 //! - **A loop in plain Rust** is written within [`vectorized!`], which compiles it several times and picks one while
 //!   the program runs. The compiler makes its loops as wide as the registers. A loop outside of it is compiled for the
 //!   oldest x86-64, four floats wide.
-//! - **A kernel of intrinsics** (`products/avx2`, `products/avx512`) is a function with `#[target_feature]`, which is unsafe
-//!   to call. Its callers have an [`Avx2`], an [`Avx512`] or an [`Avx512Bf16`], values that only a processor with the
-//!   instructions can make: so the safety of the call is that there is such a value, and nothing has to be asserted.
+//! - **A kernel of intrinsics** (`products/avx2`, `products/avx512`, `products/amx`) is a function with `#[target_feature]`,
+//!   which is unsafe to call. Its callers have an [`Avx2`], an [`Avx512`], an [`Avx512Bf16`] or an [`Amx`], values that only a
+//!   processor with the instructions can make: so the safety of the call is that there is such a value, and nothing has to
+//!   be asserted.
 //!
 //! The functions here give these values where the path that was chosen ([`CpuChoice`]) has the instructions. Another
 //! instruction set needs a type in `ops/cpu`, a function here, and an arm in the macro or a module beside
 //! `products/avx512`. The `pulp` crate is used for casts between registers and arrays alone.
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use crate::ops::cpu::{Avx2, Avx512, Avx512Bf16};
+pub(super) use crate::ops::cpu::{Amx, Avx2, Avx512, Avx512Bf16};
 use crate::ops::cpu::{CpuChoice, CpuPath};
 
 fn allows(path: CpuPath) -> bool {
@@ -42,6 +43,13 @@ pub(super) fn avx512_bf16() -> Option<Avx512Bf16> {
     allows(CpuPath::Avx512Bf16)
         .then(Avx512Bf16::detect)
         .flatten()
+}
+
+/// The proof that kernels may use AMX.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(in crate::ops) fn amx() -> Option<Amx> {
+    allows(CpuPath::Amx).then(Amx::detect).flatten()
 }
 
 /// Whether products of bfloat16 have instructions of their own here.

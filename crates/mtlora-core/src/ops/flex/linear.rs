@@ -11,7 +11,7 @@ use super::instructions::{self, Avx2};
 use super::products::matmul;
 use super::products::view::View;
 #[cfg(target_arch = "x86_64")]
-use super::products::{avx2, avx512};
+use super::products::{amx, avx2, avx512};
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
 use crate::ops::Weight;
 use crate::ops::definitions::linear;
@@ -160,6 +160,11 @@ impl Matrix {
     /// `left W + bias`, or `left Wᵀ + bias`.
     fn product(&self, left: &[f32], transposed: bool, bias: Option<&[f32]>) -> Vec<f32> {
         #[cfg(target_arch = "x86_64")]
+        if let Some(right) = self.tiles(left, transposed) {
+            let right = if transposed { right.t() } else { right };
+            return amx::product(left, right, bias);
+        }
+        #[cfg(target_arch = "x86_64")]
         if let Some(right) = self.right() {
             let right = if transposed { right.t() } else { right };
             return avx512::product(left, right, bias);
@@ -169,6 +174,25 @@ impl Matrix {
             return self.avx2_product(avx2, left, transposed, bias);
         }
         self.portable_product(left, transposed, bias)
+    }
+
+    /// The matrix as the kernels for AMX read it, if it is in a precision that they have, and there are enough rows for them.
+    #[cfg(target_arch = "x86_64")]
+    fn tiles(&self, left: &[f32], transposed: bool) -> Option<amx::Right<'_>> {
+        let amx = instructions::amx()?;
+        let sides = self.sides();
+        let inner = if transposed { sides[1] } else { sides[0] };
+        let values = match self {
+            _ if left.len() / inner < amx::LEAST_ROWS => return None,
+            Matrix::F32(_) => return None,
+            Matrix::Bf16(weight) => amx::Values::Bf16(slice(weight)),
+            Matrix::Int8 { weight, block } => amx::Values::Int8 {
+                integers: slice(weight.tensor()),
+                scales: weight.scales(),
+                block: *block,
+            },
+        };
+        Some(amx::Right::new(amx, values, sides))
     }
 
     /// The matrix as the kernels for AVX-512 read it, where the processor has what they need.
@@ -308,15 +332,28 @@ fn slice<E: Element + pulp::bytemuck::Pod>(tensor: &FlexTensor) -> &[E] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::cpu::{CpuChoice, CpuPath};
     use crate::ops::flex::testing::{close, random};
     use burn::backend::flex::Layout;
-    use burn::backend::ops::FloatTensorOps;
-    use burn::tensor::Bytes;
+    use burn::backend::ops::{FloatTensorOps, QTensorOps};
     use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
+    use burn::tensor::{Bytes, FloatDType};
     use proptest::prelude::*;
 
     fn bias(columns: usize, given: bool) -> Option<FlexTensor> {
         given.then(|| random([columns], 1.0, 3))
+    }
+
+    /// The weight as the path's kernels multiply with it: with AMX, integers become bfloat16.
+    fn as_multiplied(weight: &Weight<Flex>) -> Weight<Flex> {
+        let rounds = CpuChoice::followed().path == CpuPath::Amx;
+        match (weight, Matrix::of(weight)) {
+            (Weight::Quantized(integers), Some(_)) if rounds => {
+                let dense = Flex::dequantize(integers.clone(), FloatDType::F32);
+                Weight::Float(Flex::float_cast(dense, FloatDType::BF16))
+            }
+            _ => weight.clone(),
+        }
     }
 
     /// Both passes against the definition, and the way that every processor can go.
@@ -329,6 +366,7 @@ mod tests {
         let [inner, columns] = sides;
         let x = random([rows, inner], 1.0, 1);
         let bias = bias(columns, with_bias);
+        let multiplied = as_multiplied(&weight);
         let expected = linear::forward::<Flex>(x.clone(), weight.clone(), bias.clone());
         let matrix = Matrix::of(&weight);
         let portable = |left: &FlexTensor, transposed: bool, expected: &FlexTensor| {
@@ -341,10 +379,12 @@ mod tests {
             })
         };
         portable(&x, false, &expected)?;
+        let expected = linear::forward::<Flex>(x.clone(), multiplied.clone(), bias.clone());
         close(&mixed_linear(x, weight.clone(), bias.clone()), &expected)?;
         let dy = random([rows, columns], 1.0, 2);
         let expected = linear::backward::<Flex>(dy.clone(), weight.clone());
         portable(&dy, true, &expected)?;
+        let expected = linear::backward::<Flex>(dy.clone(), multiplied);
         close(&mixed_linear_backward(dy, weight), &expected)
     }
 

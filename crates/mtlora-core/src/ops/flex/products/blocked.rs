@@ -38,6 +38,8 @@ pub(super) unsafe trait Blocks: Copy + Sync {
     type Rows: Copy + Send + Sync;
     /// One unit of a panel's columns.
     type Line: Copy + Default + 'static;
+    /// What a thread has to hold while it computes a task.
+    type Held;
 
     /// Rows of a tile.
     const ROWS: usize;
@@ -65,6 +67,9 @@ pub(super) unsafe trait Blocks: Copy + Sync {
     /// after the last column stay as they are.
     fn lay_out(self, units: Range<usize>, columns: Range<usize>, lines: &mut [Self::Line]);
 
+    /// What this thread has to hold for [`add`](Self::add).
+    fn hold(self) -> Self::Held;
+
     /// Writes the start and the products of `rows` with a panel's `lines` to the tile, and has the share of a panel of
     /// what begins at `next` fetched: rows that come later.
     ///
@@ -73,6 +78,7 @@ pub(super) unsafe trait Blocks: Copy + Sync {
     /// [`COLUMNS`](Self::COLUMNS) columns.
     unsafe fn add(
         self,
+        held: &Self::Held,
         tile: ViewMut<'_>,
         begin: Begin<'_>,
         rows: &[Self::Rows],
@@ -160,6 +166,7 @@ impl<B: Blocks> Work<'_, B> {
     fn task(&self, lines: &mut Vec<B::Line>, panels: Range<usize>, blocks: Range<usize>) {
         let chain = self.right.chain();
         let last = self.right.sides()[1];
+        let held = self.right.hold();
         let columns = panels.start * B::COLUMNS..last.min(panels.end * B::COLUMNS);
         for (index, pass) in self.passes.iter().enumerate() {
             let count = panels.len() * pass.len();
@@ -190,7 +197,7 @@ impl<B: Blocks> Work<'_, B> {
                         // with what is there, a chain or a pass before has written it.
                         unsafe {
                             let tile = self.place.view(rows.clone(), columns.clone());
-                            self.right.add(tile, begin, packed, lines, next);
+                            self.right.add(&held, tile, begin, packed, lines, next);
                         }
                     }
                 }

@@ -7,7 +7,7 @@ use super::blocked::WORTH_THREADS;
 use super::triangle::Triangle;
 use super::view::{View, ViewMut};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{amx, avx2, avx512};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::flex::instructions;
 use crate::ops::flex::made;
@@ -44,7 +44,7 @@ pub(in crate::ops::flex) fn small_matmul(
     product(out, a, b, factor, false, Parallelism::None);
 }
 
-/// The same with factors that are rounded to bfloat16 first, where the processor multiplies pairs of them; else
+/// The same with factors that are rounded to bfloat16 first, where the processor multiplies pairs or tiles of them; else
 /// with the factors as they are.
 ///
 /// # Panics
@@ -56,6 +56,10 @@ pub(in crate::ops::flex) fn rounded_matmul(
     factor: f32,
     triangle: Triangle,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(amx) = instructions::amx().filter(|_| a.sides()[0] >= amx::LEAST_LENGTH) {
+        return amx::direct::rounded_product(amx, out, a, b, factor, triangle);
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = instructions::avx512_bf16() {
         return avx512::direct::rounded_product(avx512, out, a, b, factor, triangle);

@@ -112,6 +112,7 @@ impl<W: Weights> Right<W> {
 unsafe impl<W: Weights> Blocks for Right<W> {
     type Rows = Rows;
     type Line = Line;
+    type Held = ();
 
     const ROWS: usize = ROWS;
     const COLUMNS: usize = COLUMNS;
@@ -145,8 +146,11 @@ unsafe impl<W: Weights> Blocks for Right<W> {
         }
     }
 
+    fn hold(self) {}
+
     unsafe fn add(
         self,
+        (): &(),
         tile: ViewMut<'_>,
         begin: Begin<'_>,
         rows: &[Rows],

@@ -20,7 +20,10 @@ use std::thread::LocalKey;
 use super::blocked::{self, Begin, Blocks};
 use super::view::ViewMut;
 use kernel::{COLUMNS, Line, PANELS, ROWS, Rows, UNITS};
+pub(super) use pairs::interleaved;
 pub(in crate::ops::flex) use right::{Right, Values};
+pub(super) use rows::rounded;
+pub(super) use transpose::transposed;
 
 thread_local! {
     /// A thread's memory for panels.
@@ -57,6 +60,7 @@ pub(in crate::ops::flex) fn product(
 unsafe impl Blocks for Right<'_> {
     type Rows = Rows;
     type Line = Line;
+    type Held = ();
 
     const ROWS: usize = ROWS;
     const COLUMNS: usize = COLUMNS;
@@ -83,8 +87,11 @@ unsafe impl Blocks for Right<'_> {
         Right::lay_out(&self, units, columns, lines);
     }
 
+    fn hold(self) {}
+
     unsafe fn add(
         self,
+        (): &(),
         tile: ViewMut<'_>,
         begin: Begin<'_>,
         rows: &[Rows],

@@ -1,6 +1,6 @@
 //! Small matrices in pairs of bfloat16, as `vdpbf16ps` multiplies them.
 
-use std::arch::x86_64::{_mm512_permutexvar_epi16, _mm512_set_epi32};
+use std::arch::x86_64::{__m512, _mm512_permutexvar_epi16, _mm512_set_epi32};
 
 use super::super::padded::padded;
 use super::super::view::View;
@@ -69,6 +69,18 @@ fn side_by_side(values: &[f32], out: &mut [Unit]) {
 /// Pairs of one of `low` and one of `high`, with zeros after the last of `high`. Whole registers are written here too.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn joined(low: &[f32], high: &[f32], out: &mut [Unit]) {
+    let starts = (0..low.len()).step_by(LANES);
+    for ((start, low), out) in starts.zip(low.chunks(LANES)).zip(registers(out)) {
+        let high = &high[start.min(high.len())..high.len().min(start + LANES)];
+        let [low, high] = [low, high].map(|half| padded::<_, LANES>(half));
+        *out = interleaved(pulp::cast(low), pulp::cast(high));
+    }
+}
+
+/// Pairs of one of `low` and one of `high`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(in super::super) fn interleaved(low: __m512, high: __m512) -> [Unit; LANES] {
     // Words of the lower half and of the upper one in turn.
     const fn turn(at: i32) -> i32 {
         at | (at + LANES as i32) << 16
@@ -91,15 +103,8 @@ fn joined(low: &[f32], high: &[f32], out: &mut [Unit]) {
         turn(1),
         turn(0),
     );
-    let starts = (0..low.len()).step_by(LANES);
-    for ((start, low), out) in starts.zip(low.chunks(LANES)).zip(registers(out)) {
-        let high = &high[start.min(high.len())..high.len().min(start + LANES)];
-        let mut values = [0.0; 2 * LANES];
-        values[..LANES].copy_from_slice(&padded::<_, LANES>(low));
-        values[LANES..].copy_from_slice(&padded::<_, LANES>(high));
-        let halves = rounded(&values);
-        *out = pulp::cast(_mm512_permutexvar_epi16(order, pulp::cast(halves)));
-    }
+    let halves = rounded(&pulp::cast([low, high]));
+    pulp::cast(_mm512_permutexvar_epi16(order, pulp::cast(halves)))
 }
 
 fn registers(out: &mut [Unit]) -> impl Iterator<Item = &mut [Unit; LANES]> {

@@ -81,7 +81,7 @@ impl<'a> Right<'a> {
     }
 
     /// The numbers of rows and columns.
-    pub(super) fn sides(&self) -> [usize; 2] {
+    pub(in super::super) fn sides(&self) -> [usize; 2] {
         let [rows, columns] = self.stored;
         if self.transposed {
             [columns, rows]
@@ -112,8 +112,13 @@ impl<'a> Right<'a> {
     }
 
     /// Lays out some columns, the first of which begins a panel: in `lines` panel after panel, of
-    /// each the `units`. Lanes after the last column stay as they are.
-    pub(super) fn lay_out(&self, units: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
+    /// each the `units`, and zeros for those after the last. Lanes after the last column stay as they are.
+    pub(in super::super) fn lay_out(
+        &self,
+        units: Range<usize>,
+        columns: Range<usize>,
+        lines: &mut [Line],
+    ) {
         // SAFETY: `self.avx512` proves that the processor has the instructions.
         unsafe {
             if self.transposed {
@@ -145,11 +150,14 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// At most [`LANES`] columns of a unit, and zeros after them.
+    /// At most [`LANES`] columns of a unit, and zeros after them and in units after the last.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn row(&self, unit: usize, columns: Range<usize>) -> __m512i {
         let [rows, width] = self.stored;
+        if unit * self.kernel().depth() >= rows {
+            return _mm512_setzero_si512();
+        }
         match self.values {
             Values::F32(values) => floats(&values[unit * width..][columns]),
             Values::Int8 {
@@ -202,9 +210,9 @@ impl<'a> Right<'a> {
     fn prefetch<const HINT: i32>(&self, row: usize, column: usize) {
         let at = row * self.stored[1] + column;
         let place: *const i8 = match self.values {
-            Values::F32(values) => values[at..].as_ptr().cast(),
-            Values::Bf16(_, values) => values[at..].as_ptr().cast(),
-            Values::Int8 { integers, .. } => integers[at..].as_ptr(),
+            Values::F32(values) => values.as_ptr().wrapping_add(at).cast(),
+            Values::Bf16(_, values) => values.as_ptr().wrapping_add(at).cast(),
+            Values::Int8 { integers, .. } => integers.as_ptr().wrapping_add(at),
         };
         // SAFETY: every x86-64 processor has the instruction, and it reads nothing that counts.
         unsafe { _mm_prefetch::<HINT>(place) };
@@ -226,7 +234,8 @@ impl<'a> Right<'a> {
                 dense(&integers[column * width..][units], scales)
             }
             Values::Bf16(_, values) => {
-                let values = &values[column * width..][2 * units.start..width.min(2 * units.end)];
+                let [first, last] = [units.start, units.end].map(|unit| width.min(2 * unit));
+                let values = &values[column * width..][first..last];
                 pulp::cast(padded::<_, { 2 * LANES }>(values))
             }
         }

@@ -82,7 +82,7 @@ fn pairs(row: &[f32]) -> __m512i {
 /// Pairs, rounded to the nearest, ties to even.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn rounded(row: &[f32; 2 * LANES]) -> [Unit; LANES] {
+pub(in super::super) fn rounded(row: &[f32; 2 * LANES]) -> [Unit; LANES] {
     let [low, high]: [__m512; 2] = pulp::cast(*row);
     let pairs = _mm512_cvtne2ps_pbh(high, low);
     // SAFETY: both are 512 bits wide, and every pattern of them is a value.

@@ -10,7 +10,7 @@ use super::kernel::LANES;
 #[inline]
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f")]
-pub(super) fn transposed(rows: &[__m512i; LANES]) -> [__m512i; LANES] {
+pub(in super::super) fn transposed(rows: &[__m512i; LANES]) -> [__m512i; LANES] {
     let mut pairs = [_mm512_setzero_si512(); LANES];
     for at in 0..LANES / 2 {
         pairs[2 * at] = _mm512_unpacklo_epi32(rows[2 * at], rows[2 * at + 1]);

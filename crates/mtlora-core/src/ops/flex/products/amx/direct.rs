@@ -1,0 +1,229 @@
+//! Products of matrices that lie in the first caches, as attention makes them, of factors that are rounded to bfloat16.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::super::triangle::Triangle;
+use super::super::view::{View, ViewMut};
+use super::gather::Lanes;
+use super::{Amx, Block, DEPTH, Lines, PAIRS, Rows, SIDE, Tiles, WIDTH};
+
+/// The most units of a factor that a thread keeps memory for (1 MiB): for those of longer sequences it allocates again.
+const KEPT: usize = 512;
+
+thread_local! {
+    /// A thread's memory for the factors.
+    static FACTORS: RefCell<(Vec<Rows>, Vec<Lines>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// `factor a b` into `out`. Sums are of 32-bit floats.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(in crate::ops::flex) fn rounded_product(
+    amx: Amx,
+    mut out: ViewMut<'_>,
+    a: View<'_>,
+    b: View<'_>,
+    factor: f32,
+    triangle: Triangle,
+) {
+    let ([rows, inner], [depth, columns]) = (a.sides(), b.sides());
+    assert!(depth == inner && out.sides() == [rows, columns]);
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    // With nothing to sum, there is still a sum to write: zeros.
+    let units = inner.div_ceil(DEPTH).max(1);
+    FACTORS.with_borrow_mut(|(left, right)| {
+        let (left_count, right_count) = (
+            rows.div_ceil(WIDTH) * units,
+            columns.div_ceil(WIDTH) * units,
+        );
+        left.resize(left.len().max(left_count), Rows([[0; PAIRS]; WIDTH]));
+        right.resize(right.len().max(right_count), Lines::default());
+        // SAFETY: `amx` proves that the processor has the instructions.
+        unsafe {
+            pack_left(amx, Lanes(a), units, &mut left[..left_count]);
+            pack_right(amx, Lanes(b.t()), units, &mut right[..right_count]);
+        }
+        let tiles = Tiles::configure(amx);
+        for (top, left) in (0..rows).step_by(WIDTH).zip(left.chunks_exact(units)) {
+            let block = top..rows.min(top + WIDTH);
+            let (needed, summed) = triangle.needed(&block, inner, columns);
+            let summed = whole_units(summed, units);
+            let firsts = (0..needed).step_by(WIDTH);
+            for (first, right) in firsts.zip(right.chunks_exact(units)) {
+                let columns = first..needed.min(first + WIDTH);
+                let mut sums = Block([[0.0; WIDTH]; WIDTH]);
+                let (left, right) = (&left[summed.clone()], &right[summed.clone()]);
+                if block.len() > SIDE {
+                    tiles.add_to::<true>(&mut sums, left, right);
+                } else {
+                    tiles.add_to::<false>(&mut sums, left, right);
+                }
+                let mut out = out.part(block.clone(), columns.clone());
+                for (row, sums) in sums.0.iter_mut().enumerate().take(block.len()) {
+                    let sums = &mut sums[..columns.len()];
+                    for sum in &mut *sums {
+                        *sum *= factor;
+                    }
+                    out.write_row(row, sums);
+                }
+            }
+        }
+        drop(tiles);
+        if left.len() > KEPT {
+            *left = Vec::new();
+        }
+        if right.len() > KEPT {
+            *right = Vec::new();
+        }
+    });
+}
+
+/// The units that have the elements, at least one: units that are needed in part are included.
+fn whole_units(elements: Range<usize>, units: usize) -> Range<usize> {
+    let start = (elements.start / DEPTH).min(units - 1);
+    start..elements.end.div_ceil(DEPTH).max(start + 1)
+}
+
+/// The rows of a left matrix in blocks of 32, unit after unit, with zeros where it ends.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn pack_left(_amx: Amx, matrix: Lanes<'_>, units: usize, packed: &mut [Rows]) {
+    for (block, packed) in packed.chunks_exact_mut(units).enumerate() {
+        for (unit, rows) in packed.iter_mut().enumerate() {
+            for (half, rows) in rows.0.chunks_exact_mut(SIDE).enumerate() {
+                let square = matrix.by_lane(block * WIDTH + half * SIDE, unit * DEPTH);
+                for (row, lane) in rows.iter_mut().zip(&square) {
+                    *row = pulp::cast(*lane);
+                }
+            }
+        }
+    }
+}
+
+/// The columns of a right matrix, which are the lanes here, in panels of 32, unit after unit, with zeros where it ends.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn pack_right(_amx: Amx, matrix: Lanes<'_>, units: usize, packed: &mut [Lines]) {
+    for (panel, packed) in packed.chunks_exact_mut(units).enumerate() {
+        for (unit, lines) in packed.iter_mut().enumerate() {
+            for half in 0..2 {
+                let square = matrix.by_pair(panel * WIDTH + half * SIDE, unit * DEPTH);
+                for (line, pair) in lines.0.iter_mut().zip(&square) {
+                    line[half * SIDE..][..SIDE]
+                        .copy_from_slice(&pulp::cast::<_, [u32; SIDE]>(*pair));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux", not(miri)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        /// Of small whole numbers, which are exact in any order and as bfloat16, into the middle of something
+        /// larger.
+        #[test]
+        fn is_the_sum_of_products(
+            rows in 0usize..70, inner in 0usize..70, columns in 0usize..70, extra in 0usize..5,
+            turn_a: bool, turn_b: bool,
+            triangle in prop::sample::select(&[
+                Triangle::None, Triangle::Product, Triangle::AboveLeft, Triangle::BelowLeft,
+            ][..]),
+        ) {
+            check([rows, inner, columns], extra, turn_a, turn_b, triangle)?;
+        }
+    }
+
+    #[test]
+    fn edges_of_the_tiles_are_right() -> Result<(), TestCaseError> {
+        for sides in [
+            [WIDTH, DEPTH, WIDTH],
+            [WIDTH + 1, DEPTH + 1, WIDTH + SIDE + 1],
+            [SIDE, 2 * DEPTH, SIDE],
+            [128, 64, 128],
+        ] {
+            for turn in [false, true] {
+                check(sides, 1, turn, turn, Triangle::None)?;
+                check(sides, 0, !turn, turn, Triangle::Product)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(
+        [rows, inner, columns]: [usize; 3],
+        extra: usize,
+        turn_a: bool,
+        turn_b: bool,
+        triangle: Triangle,
+    ) -> Result<(), TestCaseError> {
+        let Some(amx) = Amx::for_tests() else {
+            return Ok(());
+        };
+        let at =
+            |row: usize, column: usize, step: usize| ((row * 7 + column * step) % 17) as f32 - 8.0;
+        let a = |row: usize, column: usize| match triangle {
+            Triangle::AboveLeft if column > row => 0.0,
+            Triangle::BelowLeft if column < row => 0.0,
+            _ => at(row, column, 5),
+        };
+        let b = |row: usize, column: usize| at(row, column, 3);
+        // After each row stand values that must not count.
+        let stored =
+            |[rows, columns]: [usize; 2], turned: bool, at: &dyn Fn(usize, usize) -> f32| {
+                let [rows, columns] = if turned {
+                    [columns, rows]
+                } else {
+                    [rows, columns]
+                };
+                let mut values = Vec::new();
+                for row in 0..rows {
+                    let value = |column| {
+                        if turned {
+                            at(column, row)
+                        } else {
+                            at(row, column)
+                        }
+                    };
+                    values.extend((0..columns).map(value));
+                    values.extend(vec![f32::NAN; extra]);
+                }
+                values
+            };
+        let left = stored([rows, inner], turn_a, &a);
+        let right = stored([inner, columns], turn_b, &b);
+        let view = |values, [rows, columns]: [usize; 2], turned: bool| {
+            if turned {
+                View::new(values, [columns, rows], rows + extra).t()
+            } else {
+                View::new(values, [rows, columns], columns + extra)
+            }
+        };
+        let left = view(&left, [rows, inner], turn_a);
+        let right = view(&right, [inner, columns], turn_b);
+        let mut out = vec![f32::NAN; (rows + 2) * (columns + 2)];
+        let mut whole = ViewMut::new(&mut out, [rows + 2, columns + 2]);
+        let part = whole.part(1..rows + 1, 1..columns + 1);
+        rounded_product(amx, part, left, right, 0.5, triangle);
+        for (at, found) in out.iter().enumerate() {
+            let (row, column) = (at / (columns + 2), at % (columns + 2));
+            if row == 0 || column == 0 || row > rows || column > columns {
+                prop_assert!(found.is_nan());
+                continue;
+            }
+            let (row, column) = (row - 1, column - 1);
+            let sum: f32 = (0..inner).map(|at| a(row, at) * b(at, column)).sum();
+            if triangle != Triangle::Product || column <= row {
+                prop_assert_eq!(*found, 0.5 * sum);
+            }
+        }
+        Ok(())
+    }
+}
