@@ -58,6 +58,7 @@
 //! |---|---|
 //! | classify or score texts | [`SequenceClassifier`], [`ClassifierConfig`], [`TextEncoder`], [`PackedBatch`] |
 //! | generate text | [`CausalLm`], [`CausalConfig`], [`CausalText`], [`CachedDecoder`], [`generate`] |
+//! | render conversations as a model reads them | [`ChatTemplate`], [`Conversation`] |
 //! | pre-train an encoder | [`MaskedLm`], [`train_tokenizer`] |
 //! | read an adapter and attach it, write one, or inspect and combine adapters | [`PeftAdapter`], [`AdapterConfig`] |
 //! | write what a model trains while it trains | [`TrainedFormat`] |
@@ -66,6 +67,7 @@
 //! | find out which models there are and which one a folder has, or add a family | [`ModelFamilies`], [`ModelFamily`], [`Attention`] |
 
 mod adapter;
+mod chat;
 mod error;
 mod families;
 mod files;
@@ -80,7 +82,7 @@ mod text;
 
 // Models by their task: any family's, found by the `model_type` of a folder's `config.json`.
 pub use families::cached_decoder::{CachedDecoder, DecodeError};
-pub use families::causal::{CausalConfig, CausalLm, CausalModel, CausalModelConfig};
+pub use families::causal::{CausalConfig, CausalLm, CausalModel, CausalModelConfig, Predicted};
 pub use families::causal_batch::CausalBatch;
 pub use families::classifier::{
     ClassifierConfig, ClassifierModel, ClassifierModelConfig, ClassifierOptions, SequenceClassifier,
@@ -132,10 +134,13 @@ pub use text::vocabulary::{
     END_OF_TEXT, train_causal_tokenizer, train_tokenizer, write_causal_tokenizer, write_tokenizer,
 };
 
+// Conversations.
+pub use chat::{ChatError, ChatTemplate, Conversation, LearnedText, LossOn};
+
 // Writing texts.
 pub use generation::{
     CausalDecoder, EarlyStopping, Generated, GenerationConfig, GenerationError, InvalidConfig,
-    Progress, generate,
+    Progress, RewindingDecoder, TextStream, generate,
 };
 
 // Adapters in PEFT's format.

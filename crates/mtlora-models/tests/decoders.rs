@@ -10,7 +10,8 @@ use common::{Expected, difference, floats, folder};
 use mtlora_core::{BaseDtype, NamedDevice, adapters, devices};
 use mtlora_models::{
     CachedDecoder, CausalBatch, CausalConfig, CausalDecoder, CausalLm, CausalModelConfig,
-    Checkpoint, GenerationConfig, LlamaConfig, PeftAdapter, TextConfig, generate, write_checkpoint,
+    Checkpoint, GenerationConfig, LlamaConfig, PeftAdapter, RewindingDecoder, TextConfig, generate,
+    write_checkpoint,
 };
 use safetensors::SafeTensors;
 
@@ -366,5 +367,35 @@ fn the_published_sizes_have_the_published_numbers_of_parameters() {
         let layer = attention + 3 * hidden * inner + norms;
         let found = config.vocab_size * hidden + config.num_hidden_layers * layer + hidden;
         assert_eq!(found, parameters, "{name}");
+    }
+}
+
+/// What a row reads after an earlier part of it, in whatever pieces and after however many turns back, gives the logits of
+/// reading it at once.
+#[test]
+fn a_row_that_is_rewound_and_continued_is_read_as_a_whole() {
+    for name in MODELS {
+        let expected = expected(name);
+        let ids = tokens(expected.ints("input_ids"));
+        for NamedDevice { name: on, device } in devices() {
+            let (model, config) = model(name, &device);
+            let most = config.max_tokens().min(150);
+            let whole: Vec<u32> = ids.iter().copied().cycle().take(most).collect();
+            let mut decoder = CachedDecoder::new(&model, &config, &device);
+            // Pieces of one token, of a few, and of more than are read at once.
+            let [first, second, third] = [most / 5, most / 5 + 1, most / 3];
+            decoder.rewind(0, &whole[..first]).unwrap();
+            decoder.rewind(first, &whole[first..second]).unwrap();
+            let other: Vec<u32> = whole.iter().rev().copied().take(third - second).collect();
+            decoder.rewind(second, &other).unwrap();
+            decoder.rewind(second, &whole[second..third]).unwrap();
+            let mut found = decoder.rewind(third, &whole[third..most - 1]).unwrap();
+            found.extend(decoder.step(&[0], &whole[most - 1..]).unwrap());
+            let mut at_once = CachedDecoder::new(&model, &config, &device);
+            let mut wanted = at_once.start(&[whole[..most - 1].to_vec()]).unwrap();
+            wanted.extend(at_once.start(std::slice::from_ref(&whole)).unwrap());
+            let error = difference(&found, &wanted);
+            assert!(error < 1e-4, "{on} {name}: {error}");
+        }
     }
 }

@@ -10,8 +10,8 @@ use burn::tensor::activation::log_softmax;
 use common::{floats, folder};
 use mtlora_core::devices;
 use mtlora_models::{
-    CachedDecoder, CausalBatch, CausalConfig, CausalLm, CausalText, Checkpoint, GenerationConfig,
-    TextConfig, convert_gguf, generate,
+    CachedDecoder, CausalBatch, CausalConfig, CausalLm, CausalText, ChatTemplate, Checkpoint,
+    Conversation, GenerationConfig, TextConfig, convert_gguf, generate,
 };
 use serde_json::Value;
 
@@ -137,7 +137,20 @@ fn a_real_model_says_what_it_says_in_transformers() {
         let ids = value.as_array().unwrap().iter();
         ids.map(|id| id.as_u64().unwrap() as u32).collect()
     };
+    let template = ChatTemplate::from_folder(out.path(), &text).unwrap();
+    assert_eq!(template.end_of_turn(&text).unwrap(), Some(2));
     for chat in expected["chats"].as_array().unwrap() {
+        let messages = chat["messages"].as_array().unwrap().iter();
+        let conversation = Conversation {
+            messages: messages
+                .map(|one| one.as_object().unwrap().clone())
+                .collect(),
+            ..Conversation::default()
+        };
+        assert_eq!(
+            template.render(&conversation, true).unwrap(),
+            chat["text_with_generation_prompt"]
+        );
         for suffix in ["", "_with_generation_prompt"] {
             let rendered = chat[format!("text{suffix}")].as_str().unwrap();
             assert_eq!(

@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 
 use burn::nn::Dropout;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use mtlora_core::{ActivationDtype, Contexts, SequenceOffsets, SequenceOffsetsError};
 
 use super::causal::{CausalLm, CausalModelConfig};
-use crate::generation::CausalDecoder;
+use crate::generation::{CausalDecoder, RewindingDecoder};
 use crate::layers::attention::{Attention, Projections};
 use crate::layers::attention_context::{AttentionContext, TokenPositions};
 use crate::packed_batch::PackedBatch;
 use crate::text::encoder::Tokens;
+
+/// How many new tokens of one row are read at once after an earlier part of it.
+const READ_AT_ONCE: usize = 64;
 
 /// Why the model could not run.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +173,24 @@ impl<'a> CachedDecoder<'a> {
         logits.map_err(|error| DecodeError::Device(format!("{error:?}")))
     }
 
+    /// The last layer's output for new tokens, `[tokens, hidden]`. Each has a row of `contexts`: the places that it sees, of
+    /// which the last is its own. Their own places begin at `at`.
+    fn read_new(&mut self, contexts: &[Vec<u32>], at: usize, tokens: &[u32]) -> Tensor<2> {
+        let ids = self.ints(tokens.iter().map(|token| *token as usize));
+        let positions = self.ints(contexts.iter().map(|row| row.len() - 1));
+        let cache = std::mem::take(&mut self.cache);
+        let mut attention = NewTokens {
+            contexts: Contexts::new(contexts.iter().map(Vec::as_slice)),
+            positions: TokenPositions::new(contexts.iter().map(|row| row.len() - 1)),
+            at,
+            after: Vec::with_capacity(cache.len()),
+            before: cache.into_iter(),
+        };
+        let hidden = self.forward(ids, positions, &mut attention);
+        self.cache = attention.after;
+        hidden
+    }
+
     fn capacity(&self) -> usize {
         self.cache.first().map_or(0, |layer| layer.keys.dims()[0])
     }
@@ -248,18 +269,44 @@ impl CausalDecoder for CachedDecoder<'_> {
         for (row, place) in self.rows.iter_mut().zip(at..) {
             row.push(place as u32);
         }
-        let ids = self.ints(tokens.iter().map(|token| *token as usize));
-        let positions = self.ints(self.rows.iter().map(|row| row.len() - 1));
-        let cache = std::mem::take(&mut self.cache);
-        let mut attention = NewTokens {
-            contexts: Contexts::new(self.rows.iter().map(Vec::as_slice)),
-            positions: TokenPositions::new(self.rows.iter().map(|row| row.len() - 1)),
-            at,
-            after: Vec::with_capacity(cache.len()),
-            before: cache.into_iter(),
-        };
-        let hidden = self.forward(ids, positions, &mut attention);
-        self.cache = attention.after;
+        let rows = std::mem::take(&mut self.rows);
+        let hidden = self.read_new(&rows, at, tokens);
+        self.rows = rows;
         self.logits(hidden)
+    }
+}
+
+impl RewindingDecoder for CachedDecoder<'_> {
+    fn rewind(&mut self, kept: usize, tokens: &[u32]) -> Result<Vec<f32>, DecodeError> {
+        if kept == 0 || self.rows.is_empty() {
+            return self.start(&[tokens.to_vec()]);
+        }
+        self.rows.truncate(1);
+        for row in &mut self.rows {
+            row.truncate(kept);
+        }
+        let mut last = None;
+        for part in tokens.chunks(READ_AT_ONCE) {
+            self.make_room(part.len());
+            let at = self.taken;
+            self.taken += part.len();
+            let Some(row) = self.rows.first_mut() else {
+                unreachable!("there is a row, as was checked above");
+            };
+            // Each new token sees the row before it, and the new tokens before it.
+            let contexts: Vec<Vec<u32>> = (at..self.taken)
+                .map(|place| {
+                    row.push(place as u32);
+                    row.clone()
+                })
+                .collect();
+            let hidden = self.read_new(&contexts, at, part);
+            let count = part.len();
+            last = Some(hidden.slice(s![count - 1..count, ..]));
+        }
+        match last {
+            Some(hidden) => self.logits(hidden),
+            None => Ok(Vec::new()),
+        }
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorReadError, s};
 use mtlora_core::{BaseDtype, tied_cross_entropy, tied_logits};
 
 use super::boxed::{BoxedModule, Exposes};
@@ -110,6 +111,18 @@ impl CausalModelConfig for CausalConfig {
     fn count_output_map(&self, counter: &mut dyn OperationCounter, rows: f64, tracked: bool) {
         (**self).count_output_map(counter, rows, tracked);
     }
+}
+
+/// How many rows of logits are made at a time for [`CausalLm::predicted`].
+const PREDICTED_ROWS: usize = 128;
+
+/// What a model predicts for the targets of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Predicted {
+    /// The sum of the targets' cross-entropies, in nats.
+    pub loss: f64,
+    /// How many targets are the token that the model finds the likeliest.
+    pub correct: usize,
 }
 
 /// A causal language model of any family, with its output map.
@@ -239,5 +252,26 @@ impl CausalLm {
         let rows = self.hidden(&batch.packed).select(0, batch.places.clone());
         let targets = batch.targets.clone();
         tied_cross_entropy(rows, self.model().output_map(), targets, label_smoothing)
+    }
+
+    /// What the model predicts for the batch's targets: the sum of their cross-entropies, and how many of them are the
+    /// likeliest token. The logits are made for a few rows at a time.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn predicted(&self, batch: &CausalBatch) -> Result<Predicted, TensorReadError> {
+        let rows = self.hidden(&batch.packed).select(0, batch.places.clone());
+        let mut predicted = Predicted::default();
+        for start in (0..batch.count).step_by(PREDICTED_ROWS) {
+            let part = start..batch.count.min(start + PREDICTED_ROWS);
+            let logits = self.vocabulary(rows.clone().slice(s![part.clone(), ..]));
+            let count = part.len();
+            let targets = batch.targets.clone().slice(s![part]).reshape([count, 1]);
+            let correct = logits.clone().argmax(1).equal(targets.clone()).int().sum();
+            let losses = log_softmax(logits, 1).gather(1, targets).sum().neg();
+            predicted.loss += f64::from(losses.try_into_scalar::<f32>()?);
+            predicted.correct += usize::try_from(correct.try_into_scalar::<i64>()?).unwrap_or(0);
+        }
+        Ok(predicted)
     }
 }

@@ -66,7 +66,7 @@ pub fn folder_notes(folder: &Path) -> Result<Vec<FolderNote>, ModelError> {
             "is not read: the layers that sentence-transformers adds after the model are not computed",
         );
     }
-    notes.of_tokenizer(config.as_ref(), writes)?;
+    notes.of_tokenizer(config.as_ref())?;
     if writes {
         notes.of_writing()?;
     }
@@ -86,7 +86,7 @@ impl Notes<'_> {
         });
     }
 
-    fn of_tokenizer(&mut self, config: Option<&JsonFile>, writes: bool) -> Result<(), ModelError> {
+    fn of_tokenizer(&mut self, config: Option<&JsonFile>) -> Result<(), ModelError> {
         let file = JsonFile::read_if_there(self.folder, TOKENIZER_CONFIG_FILE)?;
         let name = TOKENIZER_CONFIG_FILE;
         if file
@@ -124,18 +124,6 @@ impl Notes<'_> {
             self.add(
                 name,
                 "`init_inputs` is not read, while transformers passes it to the tokenizer's class",
-            );
-        }
-        let template = file.get("chat_template").is_some();
-        if writes && (template || self.folder.join("chat_template.jinja").exists()) {
-            let name = if template {
-                name
-            } else {
-                "chat_template.jinja"
-            };
-            self.add(
-                name,
-                "the chat template is not used: prompts are read as plain text, not as conversations",
             );
         }
         Ok(())
@@ -331,12 +319,6 @@ mod tests {
                 template,
                 "tokenizer.json: its post_processor adds `<s>`",
             ),
-            (
-                &gpt2,
-                "tokenizer_config.json",
-                json!({"chat_template": "{{ x }}"}),
-                "tokenizer_config.json: the chat template",
-            ),
         ] {
             let found = notes(&[model.clone(), (file, content)]);
             assert_eq!(found.len(), 1, "{found:?}");
@@ -345,9 +327,9 @@ mod tests {
         let code = json!({"model_type": "bert", "auto_map": {"AutoModel": "x.Y"}});
         let found = notes(&[("config.json", code)]);
         assert!(found[0].starts_with("config.json: `auto_map`"), "{found:?}");
-        // A chat template does not matter to a classifier.
+        // Chat templates are used where there are conversations.
         let chat = ("tokenizer_config.json", json!({"chat_template": "x"}));
-        assert_eq!(notes(&[bert, chat]), Vec::<String>::new());
+        assert_eq!(notes(&[gpt2, chat]), Vec::<String>::new());
         let older = json!({"model_type": "gpt2", "max_length": 20});
         assert!(notes(&[("config.json", older)])[0].contains("max_new_tokens"));
     }

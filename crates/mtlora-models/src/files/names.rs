@@ -12,3 +12,7 @@ pub const ADAPTER_PICKLE_FILE: &str = "adapter_model.bin";
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The settings of transformers' `generate`.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+/// The model's chat template, in the language Jinja.
+pub const CHAT_TEMPLATE_FILE: &str = "chat_template.jinja";
+/// The folder with further chat templates.
+pub const CHAT_TEMPLATE_FOLDER: &str = "additional_chat_templates";

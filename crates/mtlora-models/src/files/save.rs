@@ -12,11 +12,11 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::ModelError;
-use crate::files::names::GENERATION_CONFIG_FILE;
+use crate::files::names::{CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE};
 use crate::files::read::open_file;
 
 /// The files that can belong to a tokenizer; a folder has some of them.
-pub const TOKENIZER_FILES: [&str; 7] = [
+pub const TOKENIZER_FILES: [&str; 8] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -24,6 +24,7 @@ pub const TOKENIZER_FILES: [&str; 7] = [
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    CHAT_TEMPLATE_FILE,
 ];
 
 /// The number of elements that are converted to bytes at a time.

@@ -60,15 +60,16 @@ impl<'a> Search<'a> for Chains<'a> {
                 continue;
             };
             let logits = &logits[row * vocab_size..][..vocab_size];
-            let total = log_sum_exp(logits)?;
-            scratch.clear();
-            scratch.extend_from_slice(logits);
-            process(scratch, &chain.tokens, self.prompt_length, self.config);
-            let token = match &mut chain.random {
-                Some(random) => draw(scratch, self.config, random)?,
-                None => likeliest(scratch)?,
-            };
-            chain.score += f64::from(logits[token as usize]) - total;
+            let random = &mut chain.random;
+            let (token, log_probability) = choose(
+                logits,
+                &chain.tokens,
+                self.prompt_length,
+                self.config,
+                random,
+                scratch,
+            )?;
+            chain.score += log_probability;
             if self.config.is_end(token) {
                 chain.end_token = Some(token);
                 continue;
@@ -90,6 +91,28 @@ impl<'a> Search<'a> for Chains<'a> {
         };
         self.chains.into_iter().map(generated).collect()
     }
+}
+
+/// Chooses the token that follows `tokens`, whose first `prompt_length` are the prompt, by its `logits`, `[vocab]`: it draws
+/// one with the random numbers, if there are any, and takes the likeliest otherwise. Returns it with the model's own
+/// log-probability of it. `scratch` is a reusable buffer.
+pub(super) fn choose(
+    logits: &[f32],
+    tokens: &[u32],
+    prompt_length: usize,
+    config: &GenerationConfig,
+    random: &mut Option<ChaCha8Rng>,
+    scratch: &mut Vec<f32>,
+) -> Result<(u32, f64), Stuck> {
+    let total = log_sum_exp(logits)?;
+    scratch.clear();
+    scratch.extend_from_slice(logits);
+    process(scratch, tokens, prompt_length, config);
+    let token = match random {
+        Some(random) => draw(scratch, config, random)?,
+        None => likeliest(scratch)?,
+    };
+    Ok((token, f64::from(logits[token as usize]) - total))
 }
 
 /// The token with the best score; among equals, the lowest token id.

@@ -51,6 +51,9 @@ pub struct GenerationConfig {
     /// Sampling draws from the smallest set of likeliest tokens whose probabilities sum to at least this (Holtzman et
     /// al., 2020). From 0 to 1; 1 means all tokens.
     pub top_p: f64,
+    /// Sampling draws from the tokens that are at least this many times as likely as the likeliest (Nguyen et al., 2024).
+    /// From 0 to 1; 0 means all tokens.
+    pub min_p: f64,
     /// The seed of sampling. The tokens that are drawn for a prompt depend on the seed and on the prompt's tokens, not
     /// on the batch.
     pub seed: u64,
@@ -76,6 +79,7 @@ impl Default for GenerationConfig {
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
+            min_p: 0.0,
             seed: 0,
             eos_token_ids: Vec::new(),
             num_return_sequences: 1,
@@ -197,6 +201,12 @@ impl GenerationConfig {
             || "from 0 to 1".into(),
         )?;
         within(
+            "min_p",
+            self.min_p,
+            (0.0..=1.0).contains(&self.min_p),
+            || "from 0 to 1".into(),
+        )?;
+        within(
             "do_sample",
             self.do_sample,
             !self.do_sample || self.num_beams <= 1,
@@ -265,7 +275,7 @@ mod tests {
 
     #[test]
     fn every_field_out_of_range_is_named() {
-        let cases: [(&str, Change); 18] = [
+        let cases: [(&str, Change); 20] = [
             ("max_new_tokens", |c| c.max_new_tokens = 0),
             ("min_new_tokens", |c| c.min_new_tokens = 65),
             ("num_beams", |c| c.num_beams = 0),
@@ -280,6 +290,8 @@ mod tests {
             ("top_p", |c| c.top_p = 1.1),
             ("top_p", |c| c.top_p = -0.1),
             ("top_p", |c| c.top_p = f64::NAN),
+            ("min_p", |c| c.min_p = 1.1),
+            ("min_p", |c| c.min_p = f64::NAN),
             ("num_return_sequences", |c| c.num_return_sequences = 0),
             ("num_return_sequences", |c| c.num_return_sequences = 2),
             ("num_return_sequences", |c| {

@@ -27,3 +27,13 @@ pub trait CausalDecoder {
     /// When the model fails.
     fn step(&mut self, parents: &[usize], tokens: &[u32]) -> Result<Vec<f32>, Self::Error>;
 }
+
+/// A decoder that can go back to an earlier place of a row, and read several tokens at once from there.
+pub trait RewindingDecoder: CausalDecoder {
+    /// Keeps the first `kept` tokens of the only row, which has at least that many, and appends `tokens`, of which there is at
+    /// least one. With `kept` 0 there need not be a row before. Returns the logits after the last token, `[vocab]`.
+    ///
+    /// # Errors
+    /// When the model fails.
+    fn rewind(&mut self, kept: usize, tokens: &[u32]) -> Result<Vec<f32>, Self::Error>;
+}

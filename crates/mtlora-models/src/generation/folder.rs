@@ -16,7 +16,7 @@ const USUAL_TOP_K: usize = 50;
 /// The largest whole number that a setting accepts.
 const MOST: usize = 1 << 24;
 /// Settings that are not supported here, each with the value at which it has no effect.
-const WITHOUT: [(&str, Neutral); 26] = [
+const WITHOUT: [(&str, Neutral); 25] = [
     ("min_length", Neutral::Number(0.0)),
     ("max_time", Neutral::Null),
     ("stop_strings", Neutral::Null),
@@ -40,18 +40,11 @@ const WITHOUT: [(&str, Neutral); 26] = [
     ("penalty_alpha", Neutral::Null),
     ("dola_layers", Neutral::Null),
     // The rest affect only sampling.
-    ("min_p", Neutral::Null),
     ("typical_p", Neutral::Number(1.0)),
     ("epsilon_cutoff", Neutral::Number(0.0)),
     ("eta_cutoff", Neutral::Number(0.0)),
 ];
-const OF_SAMPLING: [&str; 5] = [
-    "min_p",
-    "top_h",
-    "typical_p",
-    "epsilon_cutoff",
-    "eta_cutoff",
-];
+const OF_SAMPLING: [&str; 4] = ["top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"];
 
 /// The value at which a setting has no effect; `null` never has one.
 #[derive(Clone, Copy)]
@@ -90,7 +83,18 @@ impl GenerationConfig {
     /// # Errors
     /// When a setting is invalid; the error names the file and the field.
     pub fn from_folder(folder: &Path, vocab_size: usize) -> Result<Self, ModelError> {
-        let usual = Self::default();
+        Self::from_folder_over(folder, vocab_size, Self::default())
+    }
+
+    /// As [`Self::from_folder`], where settings that the file leaves out are as in `usual`.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn from_folder_over(
+        folder: &Path,
+        vocab_size: usize,
+        usual: Self,
+    ) -> Result<Self, ModelError> {
         let Some(file) = read(folder)? else {
             return Ok(usual);
         };
@@ -140,6 +144,7 @@ impl GenerationConfig {
             temperature: positive("temperature", usual.temperature)?,
             top_k: whole("top_k", top_k, 0)?,
             top_p: fields.number("top_p", 0.0..=1.0)?.unwrap_or(usual.top_p),
+            min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(usual.min_p),
             eos_token_ids: end_tokens(&file, vocab_size)?,
             ..usual
         })
@@ -269,11 +274,12 @@ mod tests {
         }
         let sampled = of(&[(
             NAMES[0],
-            json!({"do_sample": true, "temperature": 0.7, "top_p": 0.9}),
+            json!({"do_sample": true, "temperature": 0.7, "top_p": 0.9, "min_p": 0.05}),
         )])
         .unwrap();
         assert!(sampled.do_sample);
         assert_eq!((sampled.temperature, sampled.top_p), (0.7, 0.9));
+        assert_eq!(sampled.min_p, 0.05);
         // The default of transformers.
         assert_eq!(sampled.top_k, 50);
         let drawn = of(&[(NAMES[0], json!({"do_sample": true, "top_k": 3}))]).unwrap();
@@ -343,7 +349,6 @@ mod tests {
             (json!({"min_length": 3}), "min_length"),
             (json!({"max_length": 30}), "max_length"),
             (json!({"forced_eos_token_id": 3}), "forced_eos_token_id"),
-            (json!({"min_p": 0.1, "do_sample": true}), "min_p"),
             (json!({"top_h": 0.4, "do_sample": true}), "top_h"),
             (json!({"sequence_bias": [[[3], -1.0]]}), "sequence_bias"),
             (json!({"num_return_sequences": 2}), "num_return_sequences"),

@@ -14,13 +14,15 @@ mod sampling;
 mod search;
 mod softmax;
 mod strategy;
+mod stream;
 mod top;
 #[cfg(test)]
 mod toy;
 
 pub use config::{EarlyStopping, GenerationConfig, InvalidConfig};
-pub use decoder::CausalDecoder;
+pub use decoder::{CausalDecoder, RewindingDecoder};
 pub use error::GenerationError;
 pub(crate) use folder::ignored_settings;
 pub use search::{Progress, generate};
 pub use strategy::Generated;
+pub use stream::TextStream;

@@ -28,7 +28,7 @@ pub(super) fn random_numbers(seed: u64, prompt: &[u32], index: usize) -> ChaCha8
     random
 }
 
-/// Draws a token from the softmax of `scores`, `[vocab]`, after temperature, top-k and top-p have been applied in this
+/// Draws a token from the softmax of `scores`, `[vocab]`, after temperature, top-k, top-p and min-p have been applied in this
 /// order, as in Hugging Face's code. Overwrites the scores.
 pub(super) fn draw(
     scores: &mut [f32],
@@ -49,12 +49,14 @@ pub(super) fn draw(
     if (1..scores.len()).contains(&config.top_k) {
         keep_top_k(scores, config.top_k);
     }
+    // The likeliest token is never banned, and its weight is 1.
+    let is_likely = |(_, weight): &(u32, f64)| *weight >= config.min_p;
     if config.top_p < 1.0 {
-        let nucleus = top_p(scores, config.top_p);
+        let nucleus = top_p(scores, config.top_p).into_iter().filter(is_likely);
         return Ok(pick(nucleus, random));
     }
     let weights = (0u32..).zip(scores.iter().map(|score| weight(*score)));
-    Ok(pick(weights, random))
+    Ok(pick(weights.filter(is_likely), random))
 }
 
 /// An unnormalized probability.
@@ -188,6 +190,22 @@ mod tests {
     fn warpers_cut_where_hugging_face_cuts() {
         // Probabilities in proportion to 1, 2, 2, 5, 10; the fifth token is banned.
         let scores = [1.0f32, 2.0, 2.0, 5.0, 0.0, 10.0].map(f32::ln);
+        for (min_p, weights) in [
+            (0.0, [1.0, 2.0, 2.0, 5.0, 0.0, 10.0]),
+            (0.15, [0.0, 2.0, 2.0, 5.0, 0.0, 10.0]),
+            (0.3, [0.0, 0.0, 0.0, 5.0, 0.0, 10.0]),
+            (1.0, [0.0, 0.0, 0.0, 0.0, 0.0, 10.0]),
+        ] {
+            for top_p in [1.0, 0.999] {
+                let config = GenerationConfig {
+                    min_p,
+                    top_p,
+                    ..sampling()
+                };
+                let total: f64 = weights.iter().sum();
+                follows(&scores, &config, &weights.map(|weight| weight / total));
+            }
+        }
         for (top_k, top_p, weights) in [
             (1, 1.0, [0.0, 0.0, 0.0, 0.0, 0.0, 10.0]),
             (2, 1.0, [0.0, 0.0, 0.0, 5.0, 0.0, 10.0]),

@@ -132,7 +132,7 @@ pub(super) fn run<'a, D: CausalDecoder, S: Search<'a>>(
     Ok(results)
 }
 
-fn check_prompts<D: CausalDecoder>(
+pub(super) fn check_prompts<D: CausalDecoder>(
     decoder: &D,
     prompts: &[Vec<u32>],
     config: &GenerationConfig,
@@ -197,7 +197,7 @@ mod tests {
             ),
             no_repeat_ngram_size in 0usize..5,
             repetition_penalty in prop::sample::select(vec![1.0, 0.7, 1.3]),
-            (temperature, top_k, top_p) in (0.2..2.0, 0usize..8, 0.3..1.0),
+            (temperature, top_k, top_p, min_p) in (0.2..2.0, 0usize..8, 0.3..1.0, 0.0..0.3),
             seed in any::<u64>(),
             eos_token_ids in prop::collection::vec(0..VOCAB as u32, 0..4),
         ) -> GenerationConfig {
@@ -215,6 +215,7 @@ mod tests {
                 temperature,
                 top_k,
                 top_p,
+                min_p,
                 seed,
                 eos_token_ids,
                 num_return_sequences: if do_sample { returned } else { returned.min(num_beams) },

@@ -14,6 +14,8 @@ pub(super) struct Toy {
     rows: Vec<Vec<u32>>,
     /// The number of rows in each call.
     pub calls: Vec<usize>,
+    /// How many tokens were read by [`rewind`](super::RewindingDecoder::rewind).
+    pub read_tokens: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,7 @@ impl Toy {
             overlong: None,
             rows: Vec::new(),
             calls: Vec::new(),
+            read_tokens: 0,
         }
     }
 
@@ -101,6 +104,20 @@ impl super::CausalDecoder for Toy {
                 row
             })
             .collect();
+        self.answer()
+    }
+}
+
+impl super::RewindingDecoder for Toy {
+    fn rewind(&mut self, kept: usize, tokens: &[u32]) -> Result<Vec<f32>, Broken> {
+        assert!(!tokens.is_empty());
+        self.read_tokens += tokens.len();
+        let mut row = self.rows.pop().unwrap_or_default();
+        assert!(self.rows.is_empty() && row.len() >= kept);
+        row.truncate(kept);
+        row.extend(tokens);
+        assert!(row.len() <= self.max_positions);
+        self.rows = vec![row];
         self.answer()
     }
 }

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
@@ -7,7 +8,7 @@ use crate::families::text_config::TextConfig;
 use crate::files::read::read_bounded;
 use crate::text::encoder::{input, is_padded};
 use crate::text::long_text::{Cutter, End};
-use crate::text::tokenizer::{FolderTokenizer, TokenizerOf};
+use crate::text::tokenizer::{FolderTokenizer, TokenNames, TokenizerOf};
 use crate::text::tokenizer::{MAX_TOKENIZER_BYTES, check_merges, check_template, guarded};
 
 /// Reads the tokenizer of a folder like [`CausalText::from_folder`], for a model of that `model_type` that does not exist
@@ -43,6 +44,7 @@ pub struct CausalText {
     vocab_size: usize,
     cutter: Cutter,
     cleans_up: bool,
+    names: TokenNames,
 }
 
 impl CausalText {
@@ -62,6 +64,7 @@ impl CausalText {
         let text = Self::new(read.path, read.tokenizer, config.vocab_size())?;
         Ok(Self {
             cleans_up: read.cleans_up,
+            names: read.names,
             ..text
         })
     }
@@ -105,6 +108,7 @@ impl CausalText {
             tokenizer,
             vocab_size,
             cleans_up: false,
+            names: TokenNames::default(),
         })
     }
 
@@ -149,14 +153,48 @@ impl CausalText {
         };
         let input = input(text, None)?;
         let encoding = guarded(|| self.tokenizer.encode_fast(input, false)).map_err(failed)?;
-        let ids = encoding.get_ids();
+        Ok(self.within_vocabulary(text, encoding.get_ids())?.to_vec())
+    }
+
+    /// The tokens of a text, if the model has all of them.
+    fn within_vocabulary<'a>(&self, text: &str, ids: &'a [u32]) -> Result<&'a [u32], ModelError> {
         match ids.iter().find(|id| **id as usize >= self.vocab_size) {
-            Some(id) => Err(failed(format!(
-                "the tokenizer gives the token {id}, but the model has only {}",
-                self.vocab_size
-            ))),
-            None => Ok(ids.to_vec()),
+            Some(id) => Err(ModelError::Encode {
+                start: start_of(text),
+                message: format!(
+                    "the tokenizer gives the token {id}, but the model has only {}",
+                    self.vocab_size
+                ),
+            }),
+            None => Ok(ids),
         }
+    }
+
+    /// As [`Self::encode`], with the part of the text that each token stands for, in bytes.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_parts(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, ModelError> {
+        let failed = |message| ModelError::Encode {
+            start: start_of(text),
+            message,
+        };
+        let input = input(text, None)?;
+        let encoding = guarded(|| self.tokenizer.encode(input, false)).map_err(failed)?;
+        let parts = encoding.get_offsets().iter();
+        let parts = parts.map(|(start, end)| *start..*end);
+        let ids = self.within_vocabulary(text, encoding.get_ids())?;
+        Ok(ids.iter().copied().zip(parts).collect())
+    }
+
+    /// The special tokens by their purpose (`bos_token`, `eos_token`, ...), as the model's folder names them.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.names.iter()
+    }
+
+    /// The token whose text this is, if the vocabulary has it.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(text)
     }
 
     /// The text that the tokens `new` add to the text of the tokens `before` them, without special tokens: the text of
@@ -179,16 +217,27 @@ impl CausalText {
         }
     }
 
+    /// The text of tokens, with that of special tokens. Invalid UTF-8 becomes `�`.
+    ///
+    /// # Errors
+    /// When the tokenizer rejects the tokens.
+    pub fn decode_all(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.decoded(ids, false)
+    }
+
+    fn decoded(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
+        guarded(|| self.tokenizer.decode(ids, skip_special)).map_err(|message| ModelError::Encode {
+            start: format!("{ids:?}"),
+            message,
+        })
+    }
+
     /// The text of tokens, without special tokens. Invalid UTF-8 becomes `�`.
     ///
     /// # Errors
     /// When the tokenizer rejects the tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        let decoded = guarded(|| self.tokenizer.decode(ids, true));
-        let text = decoded.map_err(|message| ModelError::Encode {
-            start: format!("{ids:?}"),
-            message,
-        })?;
+        let text = self.decoded(ids, true)?;
         Ok(if self.cleans_up {
             cleaned_up(text)
         } else {

@@ -42,6 +42,12 @@ pub(crate) enum TruncationSide {
 pub(crate) struct TokenNames(Vec<(String, String)>);
 
 impl TokenNames {
+    /// The purposes with the texts of their tokens.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let names = self.0.iter();
+        names.map(|(purpose, token)| (purpose.as_str(), token.as_str()))
+    }
+
     /// The text of the token for `purpose`.
     pub(crate) fn get(&self, purpose: &str) -> Option<&str> {
         let mut names = self.0.iter();
