@@ -28,10 +28,10 @@ fn config(run: &Path) -> toml::Table {
 fn the_recipes_are_listed() {
     let report = json(&["recipes"]);
     let names = report["recipes"].as_array().unwrap();
-    assert_eq!(names.len(), 11);
+    assert_eq!(names.len(), 13);
     let output = mtlora(&["recipes"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.lines().count(), 11);
+    assert_eq!(text.lines().count(), 13);
     let mrpc = text.lines().find(|line| line.contains("base/mrpc"));
     assert!(mrpc.unwrap().contains("--init-from"), "{text}");
 }

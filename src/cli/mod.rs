@@ -6,6 +6,7 @@ mod console;
 
 mod adapters;
 mod bench;
+mod chat;
 mod convert;
 mod eval;
 mod hub;
@@ -25,6 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mtlora::core::{Autotune, CpuChoice};
 
 use adapters::{combine, export, import, inspect, merge};
+use chat::{show, talk};
 use console::{output, progress};
 use lists::{devices, recipes, tasks};
 use model::device;
@@ -74,6 +76,10 @@ enum Command {
     Predict(predict::Args),
     /// Generate texts: for the inputs of a data-to-text run, or as continuations of given beginnings.
     Generate(Box<generate::Args>),
+    /// Talk with a chat model.
+    Chat(Box<talk::Args>),
+    /// Show conversations as the model sees them, with the tokens that are learned.
+    Data(show::Args),
     /// Write an HTML page that compares runs: curves, settings and final metrics.
     Report(report::Args),
     /// Merge a run's adapter into its model and write a plain Hugging Face folder.
@@ -99,7 +105,7 @@ enum Command {
     Devices(devices::Args),
     /// List the tasks.
     Tasks,
-    /// List the recipes (the authors' settings for a model and a task), or print one.
+    /// List the recipes (settings for a model and a task, mostly the authors'), or print one.
     Recipes(recipes::Args),
     /// Print a script with which a shell completes the program's subcommands and options.
     Completions(completions::Args),
@@ -123,6 +129,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Eval(args) => eval::run(args, cli.json),
         Command::Predict(args) => predict::run(args, cli.json),
         Command::Generate(args) => generate::run(*args, cli.json),
+        Command::Chat(args) => talk::run(*args, cli.json),
+        Command::Data(args) => show::run(args, cli.json),
         Command::Merge(args) => merge::run(args, cli.json),
         Command::Report(args) => report::run(args, cli.json),
         Command::Export(args) => export::run(args, cli.json),
@@ -185,8 +193,13 @@ mod tests {
                 assert_eq!(help.matches("[default").count(), 1, "{help}");
             }
         }
-        assert!(help(&["train"], "rank").ends_with("[default: 8; data-to-text: 4; adalora: 12]"));
-        assert!(help(&["train"], "lr").ends_with("[default: 4e-4; data-to-text: 2e-4]"));
+        assert!(
+            help(&["train"], "rank")
+                .ends_with("[default: 8; data-to-text: 4; chat: 16; adalora: 12]")
+        );
+        assert!(
+            help(&["train"], "lr").ends_with("[default: 4e-4; data-to-text: 2e-4; chat: 1e-3]")
+        );
         assert!(help(&["bench", "step"], "seq").ends_with("[default: 128; causal: 256]"));
         assert!(help(&["bench", "epoch"], "rank").ends_with("[default: 8; causal: 4]"));
     }

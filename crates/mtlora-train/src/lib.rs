@@ -102,6 +102,7 @@
 //! | train, with checkpoints and early stopping | [`train()`], [`TrainOptions`], [`Method`], [`Observer`], [`Snapshot`] |
 //! | train something else in the same loop | [`Learner`], [`fit`], [`fit_with_hooks`] |
 //! | write texts from data records | [`data_to_text`], [`facts`], [`train_causal`] |
+//! | train a chat model on conversations | [`chat`], [`train_chat`] |
 //! | score and apply a model | [`evaluate`], [`predict`], [`Scores`], [`text_metrics`] |
 //! | keep a run on disk, resume it, load what it trained | [`Run`], [`RunConfig`], [`Saver`], [`BaseSpec`] |
 //! | apply several adapters of one model | [`load_classifiers`], [`load_generators`], [`predict_routed`] |
@@ -128,7 +129,7 @@ pub use tasks::class_check::{ClassCount, class_counts, class_warnings};
 pub use tasks::labels::{LabelError, align_to_head, is_unnamed, with_label_order};
 pub use tasks::table::{TableConfig, TableTask};
 pub use tasks::task::{Task, TaskData, TextColumns};
-pub use tasks::{acceptability, data_to_text, facts, glue, registry};
+pub use tasks::{acceptability, chat, data_to_text, facts, glue, registry};
 
 // Training.
 pub use data::fingerprint::Fingerprint;
@@ -137,7 +138,8 @@ pub use training::error::FitError;
 pub use training::fit::{Trained, fit, fit_with_hooks};
 pub use training::learner::{BatchLoss, Learner};
 pub use training::learners::causal::{
-    CausalData, Encoded, causal_scores, encode_records, train_causal, train_causal_with_hooks,
+    CausalData, CausalExample, Encoded, causal_scores, chat_scores, encode_records, train_causal,
+    train_causal_with_hooks, train_chat,
 };
 pub use training::learners::classification::{ClassificationData, train, train_with_hooks};
 pub use training::loss::loss_sum;
@@ -173,7 +175,8 @@ pub use inference::several::{
 pub use run::checkpoints::contents::CheckpointContents;
 pub use run::checkpoints::store::{CheckpointError, Checkpoints};
 pub use run::config::settings::{
-    ClassificationRun, DataSpec, GenerationRun, ResumeChanges, RunConfig, RunKind, TypedConfig,
+    ChatRun, ClassificationRun, DataSpec, GenerationRun, ResumeChanges, RunConfig, RunKind,
+    TypedConfig,
 };
 pub use run::error::RunError;
 pub use run::folder::{Rewound, Run};

@@ -54,6 +54,9 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         Resolved::Generation(config, _) => {
             write(config.model(), (*config).into(), &args.out, args.overwrite)?;
         }
+        Resolved::Chat(config) => {
+            write(config.model(), (*config).into(), &args.out, args.overwrite)?;
+        }
     }
     say!("the run is in {}", args.out.display())?;
     if json {

@@ -48,6 +48,49 @@ impl Drop for Signals {
     }
 }
 
+/// While this value exists, SIGINT (Ctrl-C) ends the process, except while one is [recorded](Self::record).
+pub(crate) struct Interrupts {
+    at_once: Arc<AtomicBool>,
+    heard: Arc<AtomicBool>,
+}
+
+/// While this value exists, SIGINT does nothing but to be recorded.
+pub(crate) struct Recording<'a>(&'a Interrupts);
+
+impl Interrupts {
+    /// Installs the handlers.
+    ///
+    /// # Errors
+    /// When the operating system refuses a handler.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let at_once = Arc::new(AtomicBool::new(true));
+        let heard = Arc::new(AtomicBool::new(false));
+        flag::register_conditional_default(SIGINT, Arc::clone(&at_once))?;
+        flag::register(SIGINT, Arc::clone(&heard))?;
+        Ok(Self { at_once, heard })
+    }
+
+    /// Records signals from now on.
+    pub(crate) fn record(&self) -> Recording<'_> {
+        self.heard.store(false, Ordering::Relaxed);
+        self.at_once.store(false, Ordering::Relaxed);
+        Recording(self)
+    }
+}
+
+impl Recording<'_> {
+    /// Whether the signal came since the beginning.
+    pub(crate) fn heard(&self) -> bool {
+        self.0.heard.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        self.0.at_once.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
@@ -71,5 +114,24 @@ impl Signal {
             Signal::Interrupt => 130,
             Signal::Terminate => 143,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Outside of a recording the signal would end this process.
+    #[test]
+    fn an_interrupt_is_recorded_once_it_is_asked_for() {
+        let interrupts = Interrupts::listen().unwrap();
+        for _ in 0..2 {
+            let recording = interrupts.record();
+            assert!(!recording.heard());
+            signal_hook::low_level::raise(SIGINT).unwrap();
+            assert!(recording.heard());
+        }
+        assert!(interrupts.at_once.load(Ordering::Relaxed));
     }
 }

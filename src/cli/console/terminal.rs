@@ -16,6 +16,11 @@ pub(crate) fn is_drawable(stream: &impl IsTerminal) -> bool {
         )
 }
 
+/// Whether colours are wanted where a terminal has them: the variable `NO_COLOR` (no-color.org) is not set, or is empty.
+pub(crate) fn is_coloured() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Whether a terminal supports moving the cursor, according to the variables `TERM` and `CI`.
 ///
 /// `TERM` is `dumb` in the shells of some editors, and empty or missing if the kind of terminal is unknown. Consoles

@@ -3,12 +3,14 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use mtlora::models::TextEncoder;
+use mtlora::train::chat::ChatTask;
 use mtlora::train::{
     ModelSpec, TaskData, TypedConfig, evaluate, glue, registry, trained_parameters,
 };
 use serde_json::json;
 
 use crate::cli::console::output;
+use crate::cli::eval::chat;
 use crate::cli::eval::generation::{self, Wanted};
 use crate::cli::hub;
 use crate::cli::model::adapted;
@@ -20,6 +22,8 @@ use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
+
+const ONLY_DATA_TO_TEXT: &str = "--meteor-jar and --texts are for runs of data-to-text tasks";
 
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
@@ -159,17 +163,43 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             };
             return generation::run(&folder, &config, wanted, json);
         }
+        Some((folder, TypedConfig::Chat(config))) => {
+            if args.meteor_jar.is_some() || args.texts.is_some() {
+                return Err(ONLY_DATA_TO_TEXT.into());
+            }
+            if args
+                .task
+                .as_deref()
+                .is_some_and(|task| task != ChatTask::NAME)
+            {
+                return Err(format!(
+                    "the run is of the task {}: leave out --task",
+                    ChatTask::NAME
+                )
+                .into());
+            }
+            let wanted = chat::Wanted {
+                data: args.data,
+                split: args.split,
+                max_length: args.max_length,
+                device: args.device,
+            };
+            return chat::run(&folder, &config, wanted, json);
+        }
         Some((folder, TypedConfig::Classification(config))) => Some((folder, config)),
         None => None,
     };
     if args.meteor_jar.is_some() || args.texts.is_some() {
-        return Err("--meteor-jar and --texts are for runs of data-to-text tasks".into());
+        return Err(ONLY_DATA_TO_TEXT.into());
     }
     let stored = run.as_ref().map(|(_, config)| config);
     let name = args
         .task
         .or_else(|| stored.map(|config| config.data.task.clone()))
         .ok_or("--task is needed")?;
+    if registry::find(&name)?.is_chat() {
+        return Err(format!("{name}: score a run with --run, or an adapter with --adapter").into());
+    }
     if registry::open_generation(&name, None)?.is_some() {
         return Err(format!(
             "{name} is a data-to-text task: score a run with --run, an adapter with --adapter, or the texts that \

@@ -8,7 +8,7 @@ use mtlora::models::{
     ModelFamilies, PeftAdapter, TextConfig,
 };
 use mtlora::train::{
-    BaseSpec, ClassificationRun, ClassifierSpec, GenerationRun, GeneratorSpec, HeadSpec,
+    BaseSpec, ClassificationRun, ClassifierSpec, DataSpec, GenerationRun, GeneratorSpec, HeadSpec,
     MethodName, Objective, Run, RunConfig, RunKind, TypedConfig, settings_of,
 };
 
@@ -127,8 +127,11 @@ pub(crate) struct Generator {
     pub(crate) spec: GeneratorSpec,
     /// The decoding settings.
     pub(crate) decoding: GenerationConfig,
-    /// The run that trained the model, which has the task; `None` for an adapter without a run.
+    /// The run that trained the model, which has the task; `None` for an adapter without a run, and for a run on
+    /// conversations.
     pub(crate) run: Option<RunConfig<GenerationRun>>,
+    /// The data, if the model was trained on conversations.
+    pub(crate) chat: Option<DataSpec>,
 }
 
 impl TrainedModel {
@@ -146,6 +149,13 @@ impl TrainedModel {
                     spec: config.model(),
                     decoding: config.kind.decoding.clone(),
                     run: Some(*config),
+                    chat: None,
+                })),
+                TypedConfig::Chat(config) => AnyModel::Generator(Box::new(Generator {
+                    spec: config.model(),
+                    decoding: config.kind.decoding,
+                    run: None,
+                    chat: Some(config.data),
                 })),
             },
         }
@@ -216,7 +226,11 @@ fn on_model(
     };
     let config = ModelFamilies::builtin().open(&model)?;
     let is_causal = matches!(config, ModelConfig::Causal(_));
-    let is_generation = matches!(run, Some(TypedConfig::Generation(_)));
+    let chat = match &run {
+        Some(TypedConfig::Chat(run)) => Some(run.data.clone()),
+        _ => None,
+    };
+    let is_generation = chat.is_some() || matches!(run, Some(TypedConfig::Generation(_)));
     if run.is_some() && is_generation != is_causal {
         return Err(format!(
             "{}: this model has another kind than that of the run in {}, which was trained on {}",
@@ -235,7 +249,8 @@ fn on_model(
             AnyModel::Classifier(Box::new(classifier_of_run(*run, &folder, &adapter, model)?))
         }
         (_, ModelConfig::Causal(config)) => {
-            AnyModel::Generator(Box::new(generator(&adapter, model, &config)?))
+            let generator = generator(&adapter, model, &config)?;
+            AnyModel::Generator(Box::new(Generator { chat, ..generator }))
         }
         (_, ModelConfig::Classifier(config)) => {
             AnyModel::Classifier(Box::new(classifier(&folder, &adapter, model, &config)?))
@@ -316,6 +331,7 @@ fn generator(
             seed: SEED,
         },
         run: None,
+        chat: None,
     })
 }
 
@@ -335,6 +351,10 @@ pub(crate) fn config_for_task(
         Resolved::Generation(mut config, _) => {
             config.base.adapter = of_adapter;
             TypedConfig::Generation(config)
+        }
+        Resolved::Chat(mut config) => {
+            config.base.adapter = of_adapter;
+            TypedConfig::Chat(config)
         }
     })
 }

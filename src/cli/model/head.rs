@@ -122,6 +122,6 @@ fn run_labels(folder: &Path, outputs: usize) -> Option<Vec<String>> {
             let labels = kind.head.objective.labels();
             (labels.len() == outputs).then(|| labels.to_vec())
         }
-        RunKind::Generation(_) => None,
+        RunKind::Generation(_) | RunKind::Chat(_) => None,
     }
 }

@@ -2,11 +2,14 @@
 
 use clap::Arg;
 use mtlora::core::AdaLoraSchedule;
-use mtlora::models::{GenerationConfig, ModelFamilies};
+use mtlora::models::{GenerationConfig, LossOn, ModelFamilies};
+use mtlora::train::chat::TooLongChat;
 use mtlora::train::data_to_text::{PairsConfig, Scorer};
 use mtlora::train::{
     AdapterSettings, BatchSize, DECAY_RATIO, LoraPlus, SaveOptions, TableConfig, TrainOptions,
 };
+
+use crate::cli::chat::ANSWER_TOKENS;
 
 /// The share of each token's training loss that is spread over the whole vocabulary.
 pub(crate) const LABEL_SMOOTHING: f64 = 0.1;
@@ -55,6 +58,29 @@ impl Defaults {
             max_length: 512,
         };
         defaults.on("gpt2")
+    }
+
+    /// The defaults of conversations with a model of this type: with an adapter on all linear maps, a few hundred
+    /// conversations are learned in a few passes.
+    pub(crate) fn chat(model_type: &str) -> Self {
+        let of_model = Self::data_to_text().on(model_type);
+        Self {
+            adapter: AdapterSettings {
+                rank: 16,
+                alpha: 32.0,
+                targets: Some("all-linear".to_string()),
+                projections: of_model.adapter.projections,
+                ..AdapterSettings::default()
+            },
+            training: TrainOptions {
+                batch: BatchSize::Sequences(8),
+                learning_rate: 1e-3,
+                epochs: 5,
+                weight_decay: 0.0,
+                ..TrainOptions::default()
+            },
+            max_length: 1024,
+        }
     }
 
     /// The same defaults with the default targets for models of this type.
@@ -117,8 +143,17 @@ pub(crate) fn by_kind(first: impl ToString, kind: &str, second: impl ToString) -
 pub(crate) fn of_settings() -> HelpDefaults {
     let labels = Defaults::classification();
     let texts = Defaults::data_to_text();
-    let both =
-        |value: fn(&Defaults) -> String| by_kind(value(&labels), "data-to-text", value(&texts));
+    let chats = Defaults::chat("llama");
+    // One default for all kinds of tasks, or those of conversations beside those of the others.
+    let both = |value: fn(&Defaults) -> String| {
+        let (first, chat) = (value(&labels), value(&chats));
+        let shown = by_kind(&first, "data-to-text", value(&texts));
+        if chat == first {
+            shown
+        } else {
+            format!("{shown}; chat: {chat}")
+        }
+    };
     let (table, pairs) = (TableConfig::default(), PairsConfig::default());
     let checkpoints = SaveOptions::default();
     let e2e = decoding(Scorer::E2e);
@@ -199,6 +234,8 @@ pub(crate) fn of_settings() -> HelpDefaults {
         ),
         ("seed", both(|of| of.training.seed.to_string())),
         ("device", "the first".to_string()),
+        ("loss_on", LossOn::default().to_string()),
+        ("too_long", TooLongChat::default().to_string()),
         ("train_split", "the task's: train".to_string()),
         ("prompt_column", pairs.prompt),
         ("completion_column", pairs.completion),
@@ -209,7 +246,7 @@ pub(crate) fn of_settings() -> HelpDefaults {
                 texts.adapter.projections.unwrap_or_default()
             ),
         ),
-        ("label_smoothing", LABEL_SMOOTHING.to_string()),
+        ("label_smoothing", format!("{LABEL_SMOOTHING}; chat: 0")),
         ("num_beams", e2e.num_beams.to_string()),
         (
             "length_penalty",
@@ -220,7 +257,13 @@ pub(crate) fn of_settings() -> HelpDefaults {
             ),
         ),
         ("no_repeat_ngram_size", e2e.no_repeat_ngram_size.to_string()),
-        ("eos_token_ids", "the model's end of text".to_string()),
-        ("max_new_tokens", e2e.max_new_tokens.to_string()),
+        (
+            "eos_token_ids",
+            "the model's end of text; chat: also those of generation_config.json and of the chat template".to_string(),
+        ),
+        (
+            "max_new_tokens",
+            format!("{}; chat: that of generation_config.json, or {ANSWER_TOKENS}", e2e.max_new_tokens),
+        ),
     ]
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use mtlora::core::{AdaLoraSchedule, AdapterMethod, BaseDtype, FinalPhase, Init};
+use mtlora::models::LossOn;
+use mtlora::train::chat::{ChatTask, TooLongChat};
 use mtlora::train::data_to_text::PairsConfig;
 use mtlora::train::{
     AdamSettings, BatchSize, LoraPlus, LossNormalization, LrScheduler, MethodName, MetricName,
@@ -15,6 +17,15 @@ use crate::cli::settings::defaults;
 
 /// The heading in the help for flags of data-to-text tasks only.
 const DATA_TO_TEXT: &str = "Data-to-text";
+/// The heading in the help for flags of conversations only.
+const CHAT: &str = "Conversations (--task chat)";
+/// The settings under [`DATA_TO_TEXT`] that conversations have, too.
+const CHAT_TOO: [&str; 4] = [
+    "projections",
+    "label_smoothing",
+    "eos_token_ids",
+    "max_new_tokens",
+];
 /// The heading in the help for flags of AdaLoRA only.
 const ADALORA: &str = "AdaLoRA (--structure adalora)";
 /// The settings that data-to-text tasks do not have.
@@ -178,7 +189,7 @@ pub(crate) struct Settings {
     pub(crate) save_total_limit: Option<usize>,
     /// Maximum number of tokens of an example. Longer examples are truncated on the side that the model's tokenizer
     /// sets. In data-to-text examples only the input is truncated, on the left, and examples whose text is too long
-    /// are left out.
+    /// are left out. For conversations, see --too-long.
     #[arg(long)]
     pub(crate) max_length: Option<usize>,
     /// Seed of the head, the adapter, the data's order and dropout.
@@ -213,6 +224,13 @@ pub(crate) struct Settings {
     /// PEFT), frozen-scores (each prunes by the scores as they were before, as in the authors' code).
     #[arg(long, help_heading = ADALORA)]
     pub(crate) final_phase: Option<FinalPhase>,
+    /// Which tokens are learned: assistant (what the assistant writes in all of its turns), completion (what it writes in the
+    /// last one, or in what the data call completion), all.
+    #[arg(long, help_heading = CHAT)]
+    pub(crate) loss_on: Option<LossOn>,
+    /// What becomes of examples with more than --max-length tokens: cut (at the end), drop.
+    #[arg(long, help_heading = CHAT)]
+    pub(crate) too_long: Option<TooLongChat>,
     /// The split to train on.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) train_split: Option<String>,
@@ -306,6 +324,32 @@ impl Settings {
         }
         Err(format!(
             "only data-to-text tasks have {}; {task} asks for labels or numbers: leave them out",
+            set.join(", ")
+        ))
+    }
+
+    /// Refuses settings that only data-to-text tasks have, because the task is about conversations.
+    pub(super) fn refuse_for_chat(&self, task: &str) -> Result<(), String> {
+        let mut set = self.given_under(DATA_TO_TEXT)?;
+        set.retain(|name| !CHAT_TOO.contains(&name.as_str()));
+        if set.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "the task {task} does not have {}: leave them out",
+            set.join(", ")
+        ))
+    }
+
+    /// Refuses settings that only conversations have, because `task` is another task.
+    pub(super) fn refuse_chat(&self, task: &str) -> Result<(), String> {
+        let set = self.given_under(CHAT)?;
+        if set.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "only the task {} has {}; the task is {task}: leave them out",
+            ChatTask::NAME,
             set.join(", ")
         ))
     }

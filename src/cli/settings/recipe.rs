@@ -1,4 +1,4 @@
-//! The recipes: the authors' settings by name.
+//! The recipes: settings for a model and a task by name, those of the authors and those of this project for chat models.
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ macro_rules! recipe {
     };
 }
 
-const RECIPES: [(&str, &str); 11] = [
+const RECIPES: [(&str, &str); 13] = [
     recipe!("roberta-base/cola"),
     recipe!("roberta-base/sst2"),
     recipe!("roberta-base/mnli"),
@@ -23,12 +23,14 @@ const RECIPES: [(&str, &str); 11] = [
     recipe!("gpt2-medium/e2e"),
     recipe!("gpt2-medium/webnlg"),
     recipe!("gpt2-medium/dart"),
+    recipe!("smollm2-135m/chat"),
+    recipe!("qwen3-0.6b/chat"),
 ];
 
 /// The line of a recipe's file that its settings follow.
 const SETTINGS: &str = "[settings]\n";
 
-/// The settings of Liang et al. (arXiv 2403.07440) for a model and a task.
+/// The settings of Liang et al. (arXiv 2403.07440) for a model and a task; for chat models, those of this project.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Recipe {
@@ -101,6 +103,8 @@ fn text(name: &str) -> Result<&'static str, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use mtlora::models::LossOn;
+
     use super::*;
 
     /// The recipes of a model with their task names.
@@ -183,6 +187,24 @@ mod tests {
         }
     }
 
+    /// A chat model with these settings sees conversations, and the text that no one asked for is no part of them.
+    #[test]
+    fn chat_models_learn_conversations_on_all_linear_maps() {
+        for model in ["smollm2-135m", "qwen3-0.6b"] {
+            let recipes = of(model);
+            let [(task, recipe)] = recipes.as_slice() else {
+                panic!("{model} has one recipe");
+            };
+            let settings = &recipe.settings;
+            assert_eq!((*task, settings.task.as_deref()), ("chat", Some("chat")));
+            assert_eq!(settings.targets.as_deref(), Some("all-linear"));
+            assert_eq!(
+                (settings.rank, settings.loss_on),
+                (Some(16), Some(LossOn::Assistant))
+            );
+        }
+    }
+
     #[test]
     fn a_recipe_is_printed_as_a_settings_file() {
         for (name, recipe) in Recipe::all().unwrap() {
@@ -190,7 +212,8 @@ mod tests {
             let read: Settings = toml::from_str(&file).unwrap();
             assert_eq!(read, recipe.settings, "{name}");
             assert!(file.starts_with(&format!("# {name}: {}\n# ", recipe.about)));
-            assert!(file.contains("arXiv 2403.07440"), "{name}");
+            let is_of_authors = file.contains("arXiv 2403.07440");
+            assert_eq!(is_of_authors, !name.ends_with("/chat"), "{name}");
             assert_eq!(file.contains("--init-from"), recipe.starts_from.is_some());
         }
         assert!(Recipe::settings_file("roberta-base/cula").is_err());

@@ -5,14 +5,17 @@ use std::path::PathBuf;
 
 use mtlora::core::{AdaLora, AdapterMethod, Dora};
 use mtlora::models::{
-    AdapterConfig, CausalConfig, CausalModelConfig, ClassifierConfig, GenerationConfig, TextConfig,
+    AdapterConfig, CausalConfig, CausalModelConfig, CausalText, ClassifierConfig, GenerationConfig,
+    TextConfig,
 };
+use mtlora::train::chat::ChatTask;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, PairsTask};
 use mtlora::train::{
-    AdapterSettings, BaseSpec, ClassificationRun, DataSpec, GenerationRun, HeadSpec, MethodName,
-    RunConfig, SaveOptions, TableTask, Task, TaskData, glue, registry, settings_of,
+    AdapterSettings, BaseSpec, ChatRun, ClassificationRun, DataSpec, GenerationRun, HeadSpec,
+    MethodName, RunConfig, SaveOptions, TableTask, Task, TaskData, glue, registry, settings_of,
 };
 
+use crate::cli::chat;
 use crate::cli::hub;
 use crate::cli::model::device;
 use crate::cli::model::finished;
@@ -29,6 +32,8 @@ pub(crate) enum Resolved {
     Classification(Box<RunConfig<ClassificationRun>>, Box<dyn Task>),
     /// A data-to-text task.
     Generation(Box<RunConfig<GenerationRun>>, Box<dyn GenerationTask>),
+    /// Conversations.
+    Chat(Box<RunConfig<ChatRun>>),
 }
 
 /// The model's folder, the data folder and the device.
@@ -50,8 +55,15 @@ impl Settings {
         };
         let pairs = (name == PairsTask::NAME).then(|| self.pairs());
         let generation = registry::open_generation(&name, pairs.clone())?;
+        let is_chat = registry::find(&name)?.is_chat();
         // Check the settings before anything is fetched.
+        if is_chat {
+            self.refuse_for_chat(&name)?;
+        } else {
+            self.refuse_chat(&name)?;
+        }
         match &generation {
+            _ if is_chat => self.refuse_labels(&name)?,
             Some(_) => self.refuse_labels(&name)?,
             None => {
                 registry::find(&name)?;
@@ -66,6 +78,7 @@ impl Settings {
         };
         let model = hub::model(&model, self.revision.as_deref(), |folder| {
             match generation {
+                _ if is_chat => drop(CausalConfig::from_folder(folder)?),
                 Some(_) => drop(CausalConfig::from_folder(folder)?),
                 None => drop(ClassifierConfig::from_folder(folder)?),
             }
@@ -81,6 +94,7 @@ impl Settings {
             device,
         };
         match generation {
+            _ if is_chat => self.chat(place),
             Some(task) => self.generation(place, task, pairs),
             None => self.classification(&name, place, head),
         }
@@ -197,6 +211,46 @@ impl Settings {
             },
         };
         Ok(Resolved::Generation(Box::new(config), task))
+    }
+
+    fn chat(self, place: Place) -> Result<Resolved, Box<dyn Error>> {
+        let model = CausalConfig::from_folder(&place.model)?;
+        let text = CausalText::from_folder(&place.model, &model)?;
+        let defaults = Defaults::chat(model.model_type());
+        let adapter = self.adapter(defaults.adapter)?;
+        let max_length = match self.max_length {
+            Some(length) => length,
+            None => encoding::default_length(&place.model, defaults.max_length)?,
+        };
+        let mut decoding = chat::decoding(&place.model, &model, &text)?;
+        if let Some(ends) = &self.eos_token_ids {
+            decoding.eos_token_ids.clone_from(ends);
+        }
+        if let Some(most) = self.max_new_tokens {
+            decoding.max_new_tokens = most;
+        }
+        decoding.validate()?;
+        let config = RunConfig {
+            device: place.device,
+            base: BaseSpec {
+                model: place.model,
+                max_length: max_length.min(model.max_tokens()),
+                adapter,
+            },
+            data: DataSpec {
+                task: ChatTask::NAME.to_string(),
+                folder: place.data,
+            },
+            training: self.training(defaults.training),
+            checkpoints: self.checkpoints(SaveOptions::default()),
+            kind: ChatRun {
+                loss_on: self.loss_on.unwrap_or_default(),
+                too_long: self.too_long.unwrap_or_default(),
+                label_smoothing: self.label_smoothing.unwrap_or(0.0),
+                decoding,
+            },
+        };
+        Ok(Resolved::Chat(Box::new(config)))
     }
 
     /// The settings of the adapter. If it starts from another adapter, the settings of that one are the defaults.

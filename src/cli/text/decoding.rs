@@ -39,12 +39,31 @@ pub(crate) struct DecodingArgs {
     /// Sample from the fewest most likely tokens that together have this probability.
     #[arg(long)]
     top_p: Option<f64>,
+    /// Sample from the tokens that are at least this many times as likely as the likeliest; 0 means all.
+    #[arg(long)]
+    min_p: Option<f64>,
     /// Seed of sampling.
     #[arg(long)]
     seed: Option<u64>,
 }
 
 impl DecodingArgs {
+    /// As [`over`](Self::over), without beams unless they are asked for, and with sampling if a flag of sampling was given.
+    pub(crate) fn sampling_over(mut self, usual: GenerationConfig) -> GenerationConfig {
+        let asks = [
+            self.temperature.is_some(),
+            self.top_k.is_some(),
+            self.top_p.is_some(),
+            self.min_p.is_some(),
+            self.seed.is_some(),
+        ];
+        if asks.contains(&true) {
+            self.do_sample.get_or_insert(true);
+        }
+        let num_beams = 1;
+        self.over(GenerationConfig { num_beams, ..usual })
+    }
+
     /// Returns `usual` with the changes from the flags.
     pub(crate) fn over(self, usual: GenerationConfig) -> GenerationConfig {
         let num_beams = match self.do_sample {
@@ -65,6 +84,7 @@ impl DecodingArgs {
             temperature: self.temperature.unwrap_or(usual.temperature),
             top_k: self.top_k.unwrap_or(usual.top_k),
             top_p: self.top_p.unwrap_or(usual.top_p),
+            min_p: self.min_p.unwrap_or(usual.min_p),
             seed: self.seed.unwrap_or(usual.seed),
             ..usual
         }

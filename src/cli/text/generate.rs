@@ -1,17 +1,22 @@
 use std::error::Error;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use mtlora::models::{CausalConfig, CausalLm, CausalText, GenerationConfig, TextConfig};
+use mtlora::models::{
+    CausalConfig, CausalLm, CausalText, ChatTemplate, Conversation, GenerationConfig, TextConfig,
+};
+use mtlora::train::chat::read_chats;
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::registry;
 use mtlora::train::{
-    GenerationRun, InputColumns, LoadedGenerator, ModelSpec, Pairs, PromptForm, RoutedColumns, Run,
-    RunConfig, WriteError, WriteOptions, Written, load_generators, read_input_lines, read_inputs,
-    read_routed, write_routed,
+    DataSpec, GenerationRun, InputColumns, LoadedGenerator, ModelSpec, Pairs, PromptForm,
+    RoutedColumns, Run, RunConfig, WriteError, WriteOptions, Written, load_generators,
+    read_input_lines, read_inputs, read_routed, write_routed,
 };
 use serde_json::{Value, json};
 
+use crate::cli::chat;
+use crate::cli::chat::examples::Split;
 use crate::cli::console::output;
 use crate::cli::console::progress::Counter;
 use crate::cli::hub;
@@ -32,7 +37,8 @@ const PROMPT: &str = "prompt";
 #[derive(clap::Args)]
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
-    /// The run to generate with. Its inputs, one on each line, must have the form of its task.
+    /// The run to generate with. Its inputs, one on each line, must have the form of its task; for a run that was trained on
+    /// conversations, a line is what a user says.
     #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
     run: Option<PathBuf>,
     #[command(flatten)]
@@ -49,6 +55,10 @@ pub(crate) struct Args {
     /// texts. Use it for folders made by `mtlora merge`.
     #[arg(long, conflicts_with = "run")]
     inputs: bool,
+    /// With --model or --adapter: the lines are what a user says to a chat model, and a .jsonl file has conversations, as for
+    /// a run that was trained on conversations.
+    #[arg(long, conflicts_with_all = ["run", "inputs"])]
+    chat: bool,
     /// A file with one input on each line, or a table (.csv, .tsv, .jsonl) [default: lines on standard input].
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
@@ -98,17 +108,27 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 spec,
                 decoding,
                 run,
+                chat,
             } = trained.model;
-            let lines = match &args.split {
-                Some(split) => Lines::of(inputs(run.as_ref(), split)?),
-                None => args.lines(run_task(run.as_ref())?.as_deref())?,
-            };
-            (
-                lines,
-                spec.load(&trained.folder, &device)?,
-                decoding,
-                device,
-            )
+            if args.chat || chat.is_some() {
+                let chats = args.chats(chat.as_ref())?;
+                let base = spec.base.model.clone();
+                let parts = spec.load(&trained.folder, &device)?;
+                let from_run = chat.is_some() && args.run.is_some();
+                let decoding = match from_run {
+                    true => decoding,
+                    false => chat::decoding(&base, &parts.config, &parts.text)?,
+                };
+                let lines = chats.rendered(&base, &parts)?;
+                (lines, parts, decoding, device)
+            } else {
+                let lines = match &args.split {
+                    Some(split) => Lines::of(inputs(run.as_ref(), split)?),
+                    None => args.lines(run_task(run.as_ref())?.as_deref())?,
+                };
+                let parts = spec.load(&trained.folder, &device)?;
+                (lines, parts, decoding, device)
+            }
         }
         Some(folder) => {
             let device = device::open(&device::name_or_default(args.device.as_deref())?)?;
@@ -122,14 +142,22 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 text: CausalText::from_folder(folder, &config)?,
                 config,
             };
-            let usual = GenerationConfig::from_folder(folder, parts.config.vocab_size())?;
-            (args.lines(None)?, parts, usual, device)
+            if args.chat {
+                let lines = args.chats(None)?.rendered(folder, &parts)?;
+                let usual = chat::decoding(folder, &parts.config, &parts.text)?;
+                (lines, parts, usual, device)
+            } else {
+                let usual = GenerationConfig::from_folder(folder, parts.config.vocab_size())?;
+                (args.lines(None)?, parts, usual, device)
+            }
         }
         None => return Err("--run or --model is needed".into()),
     };
     let options = WriteOptions {
         decoding: args.decoding.over(usual),
-        form: if args.run.is_some() || args.inputs {
+        form: if lines.shown.is_some() {
+            PromptForm::Conversation
+        } else if args.run.is_some() || args.inputs {
             PromptForm::Input
         } else {
             PromptForm::Beginning
@@ -152,7 +180,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             }
         })?;
     let mut out = output::stdout();
-    for (prompt, one) in prompts.iter().zip(&written) {
+    let shown = lines.shown.as_ref().unwrap_or(&lines.texts);
+    for (prompt, one) in shown.iter().zip(&written) {
         writeln!(out, "{}", output::json_text(&json_row(prompt, None, one))?)?;
     }
     drop(out);
@@ -171,6 +200,9 @@ fn several(args: Args, column: &str, json: bool) -> Result<(), Box<dyn Error>> {
         wanted,
         TrainedModel::generator,
     )?;
+    if args.chat || adapters.iter().any(|one| one.trained.model.chat.is_some()) {
+        return Err("--adapter-column is not for conversations: answer them with one adapter at a time (--run)".into());
+    }
     let columns = RoutedColumns {
         adapter: column,
         text: args.prompt_column.as_deref().unwrap_or(PROMPT),
@@ -274,12 +306,45 @@ struct Lines {
     texts: Vec<String>,
     /// The line of each prompt in the input, counted from 1.
     numbers: Vec<usize>,
+    /// For conversations: what is asked last, which the output repeats.
+    shown: Option<Vec<String>>,
 }
 
 impl Lines {
     fn of(texts: Vec<String>) -> Self {
         let numbers = (1..=texts.len()).collect();
-        Self { texts, numbers }
+        Self {
+            texts,
+            numbers,
+            shown: None,
+        }
+    }
+}
+
+/// Conversations with their line numbers, each of which the assistant is to answer.
+struct Chats {
+    name: PathBuf,
+    numbered: Vec<(usize, Conversation)>,
+}
+
+impl Chats {
+    /// The conversations as the model in `folder` reads them.
+    fn rendered(self, folder: &Path, parts: &LoadedGenerator) -> Result<Lines, Box<dyn Error>> {
+        let template = ChatTemplate::from_folder(folder, &parts.text)?;
+        let mut lines = Lines::default();
+        let mut asked = Vec::new();
+        for (number, conversation) in self.numbered {
+            let rendered = template.render(&conversation, true);
+            let rendered =
+                rendered.map_err(|error| format!("{}:{number}: {error}", self.name.display()))?;
+            let last = conversation.messages.last();
+            let content = last.and_then(|message| message.get("content")?.as_str());
+            lines.texts.push(rendered);
+            lines.numbers.push(number);
+            asked.push(content.unwrap_or_default().to_string());
+        }
+        lines.shown = Some(asked);
+        Ok(lines)
     }
 }
 
@@ -297,6 +362,60 @@ fn run_task(
 }
 
 impl Args {
+    /// Reads the conversations that are to be answered.
+    fn chats(&self, run: Option<&DataSpec>) -> Result<Chats, Box<dyn Error>> {
+        if self.prompt_column.is_some() {
+            return Err("--prompt-column is not for conversations: a .jsonl file has them in one of the common forms".into());
+        }
+        let stdin = PathBuf::from("standard input");
+        let name = self.input.as_ref().unwrap_or(&stdin);
+        let examples = match (&self.split, &self.input, run) {
+            (Some(split), _, Some(data)) => Split::read(&data.folder, split)?.examples,
+            (Some(_), ..) => {
+                return Err(
+                    "--split is only for runs, because an adapter alone has no task".into(),
+                );
+            }
+            (None, Some(path), _)
+                if path
+                    .extension()
+                    .is_some_and(|one| one.eq_ignore_ascii_case("jsonl")) =>
+            {
+                read_chats(path)?
+            }
+            _ => {
+                let lines = self.lines(None)?;
+                let of_user = lines.texts.iter().map(|text| Conversation::of_user(text));
+                let numbered = lines.numbers.iter().copied().zip(of_user);
+                return Ok(Chats {
+                    name: name.clone(),
+                    numbered: numbered.collect(),
+                });
+            }
+        };
+        let numbered = examples.iter().map(|example| {
+            let place = format!("{}:{}", name.display(), example.line);
+            let conversation = example.conversation().ok_or_else(|| {
+                format!(
+                    "{place}: plain text is not a conversation: leave out --chat to continue it"
+                )
+            })?;
+            let is_answered = conversation.messages.len().checked_sub(1);
+            let is_answered = is_answered.is_some_and(|last| conversation.is_of_assistant(last));
+            let conversation = if is_answered {
+                conversation.prompt()
+            } else {
+                conversation.clone()
+            };
+            Ok((example.line, conversation))
+        });
+        let numbered = numbered.collect::<Result<Vec<_>, String>>()?;
+        Ok(Chats {
+            name: name.clone(),
+            numbered,
+        })
+    }
+
     /// Reads the prompts, and converts them to the input form of `task` if it is known.
     fn lines(&self, task: Option<&dyn GenerationTask>) -> Result<Lines, Box<dyn Error>> {
         let of_task = task.map(GenerationTask::input_column);

@@ -11,7 +11,7 @@ use crate::cli::settings::resolve::Resolved;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::outcome::Output;
 use crate::cli::train::replace::refuse_other_run;
-use crate::cli::train::{classification, generation, resume};
+use crate::cli::train::{chat, classification, generation, resume};
 
 /// The flags of `mtlora train`. A TOML file can set the model, the task and everything that training depends on,
 /// under the flags' names with `_` instead of `-`. Flags override the file.
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// A TOML file with settings; flags override it.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// The authors' settings for a model and a task (see `mtlora recipes`, and `mtlora recipes NAME` for what one
+    /// Settings for a model and a task, mostly the authors' (see `mtlora recipes`, and `mtlora recipes NAME` for what one
     /// sets); flags and --config override them.
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
@@ -84,6 +84,10 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 refuse_other_run(&out, &(*config).clone().into())?;
             }
             generation::run(&config, task.as_ref(), begin, output)
+        }
+        Resolved::Chat(config) => {
+            adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
+            chat::run(&config, begin, output)
         }
     }
 }

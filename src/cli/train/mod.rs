@@ -1,6 +1,7 @@
 //! `mtlora train`.
 
 mod begin;
+mod chat;
 mod classification;
 mod command;
 mod generation;

@@ -12,7 +12,7 @@ use crate::cli::settings::flags::Settings;
 use crate::cli::settings::task;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::outcome::Output;
-use crate::cli::train::{classification, generation};
+use crate::cli::train::{chat, classification, generation};
 
 pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(), Box<dyn Error>> {
     let (run, config) = Run::open(folder)?;
@@ -27,7 +27,7 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
     }
     let wants_scores = match &config.kind {
         RunKind::Generation(kind) => settings.final_scores().unwrap_or(kind.final_scores),
-        RunKind::Classification(_) => false,
+        RunKind::Classification(_) | RunKind::Chat(_) => false,
     };
     let is_lost = finished::lacks_values(folder);
     // A complete run need not be locked, so its folder may be one that cannot be written.
@@ -81,5 +81,6 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
                 registry::open_generation(name, config.kind.pairs.clone())?.ok_or_else(unknown)?;
             generation::run(&config, task.as_ref(), begin, output)
         }
+        TypedConfig::Chat(config) => chat::run(&config, begin, output),
     }
 }

@@ -89,6 +89,8 @@ pub enum PromptForm {
     Input,
     /// The beginning of a text, which the model continues.
     Beginning,
+    /// What a chat template made of a conversation, up to the beginning of the assistant's answer.
+    Conversation,
 }
 
 /// The options of writing texts.
@@ -105,7 +107,8 @@ pub struct WriteOptions {
 /// A text that a model wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
-    /// The text. For an [`Input`](PromptForm::Input), white space around it is removed. For a
+    /// The text. For an [`Input`](PromptForm::Input) and a [`Conversation`](PromptForm::Conversation), white space around it
+    /// is removed. For a
     /// [`Beginning`](PromptForm::Beginning) it is kept, so that the beginning followed by this text is the whole text.
     pub text: String,
     /// As [`Generated::score`](mtlora_models::Generated::score).
@@ -186,7 +189,7 @@ impl LoadedGenerator {
             for (index, sequences) in group.iter().zip(all) {
                 if let Some(best) = sequences.into_iter().next() {
                     let text = match options.form {
-                        PromptForm::Input => {
+                        PromptForm::Input | PromptForm::Conversation => {
                             python::strip(&self.text.decode(&best.tokens)?).to_string()
                         }
                         PromptForm::Beginning => {

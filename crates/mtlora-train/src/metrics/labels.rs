@@ -28,11 +28,14 @@ pub enum MetricName {
     Loss,
     /// The exponential of the mean cross entropy of a language model's tokens.
     Perplexity,
+    /// The share of a language model's tokens that it finds the likeliest, from 0 to 1.
+    #[serde(rename = "token_accuracy")]
+    TokenAccuracy,
 }
 
 impl MetricName {
     /// All metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Accuracy,
         Self::F1,
         Self::Matthews,
@@ -40,6 +43,7 @@ impl MetricName {
         Self::Spearman,
         Self::Loss,
         Self::Perplexity,
+        Self::TokenAccuracy,
     ];
 
     /// The name in reports, in files and on the command line.
@@ -52,6 +56,7 @@ impl MetricName {
             Self::Spearman => "spearman",
             Self::Loss => "loss",
             Self::Perplexity => "perplexity",
+            Self::TokenAccuracy => "token_accuracy",
         }
     }
 

@@ -58,10 +58,15 @@ pub(super) fn settings(tables: &[&toml::Table]) -> Vec<Setting> {
 /// The name that the page shows for a key of `run.toml`: without the tables that only divide the file among parts of
 /// the program, such as `adapter.rank` for `base.adapter.rank`.
 fn shown(key: &str) -> String {
-    let inner = ["base.", "kind.classification.", "kind.generation."]
-        .iter()
-        .find_map(|table| key.strip_prefix(table))
-        .unwrap_or(key);
+    let inner = [
+        "base.",
+        "kind.classification.",
+        "kind.generation.",
+        "kind.chat.",
+    ]
+    .iter()
+    .find_map(|table| key.strip_prefix(table))
+    .unwrap_or(key);
     match inner {
         "data.task" => "task",
         "data.folder" => "data",

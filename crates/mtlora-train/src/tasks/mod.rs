@@ -1,6 +1,7 @@
 //! The tasks: where their examples come from, and how they are scored.
 
 pub mod acceptability;
+pub mod chat;
 pub(crate) mod class_check;
 pub mod data_to_text;
 pub mod facts;

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use crate::data::error::DataError;
 use crate::tasks::acceptability::Acceptability;
+use crate::tasks::chat::ChatTask;
 use crate::tasks::data_to_text::{Dart, E2e, GenerationTask, PairsConfig, PairsTask, WebNlg};
 use crate::tasks::facts::Facts;
 use crate::tasks::glue;
 use crate::tasks::table::{TableConfig, TableTask};
-use crate::tasks::task::Task;
+use crate::tasks::task::{Task, TaskData};
 
 /// A task of the registry.
 pub struct TaskEntry(Source);
@@ -20,6 +21,8 @@ enum Source {
     Generation(Box<dyn GenerationTask>),
     /// The user's own pairs of prompts and completions.
     Pairs,
+    /// The user's own conversations.
+    Chat,
 }
 
 /// All tasks, in the order in which they are listed.
@@ -33,6 +36,7 @@ pub fn all() -> Vec<TaskEntry> {
         TaskEntry::generation(Dart),
         TaskEntry::generation(Facts),
         TaskEntry(Source::Pairs),
+        TaskEntry(Source::Chat),
     ]);
     entries
 }
@@ -73,11 +77,11 @@ pub fn open_classification(
             table.unwrap_or_default(),
             data,
         )?)),
-        Source::Generation(_) | Source::Pairs => Err(DataError::UnknownTask {
+        Source::Generation(_) | Source::Pairs | Source::Chat => Err(DataError::UnknownTask {
             name: name.to_string(),
             known: all()
                 .iter()
-                .filter(|entry| !entry.is_generation())
+                .filter(|entry| !entry.is_generation() && !entry.is_chat())
                 .map(|entry| entry.name().to_string())
                 .collect(),
         }),
@@ -100,7 +104,7 @@ pub fn open_generation(
             let task = PairsTask::new(name, pairs.unwrap_or_default())?;
             Ok(Some(Box::new(task)))
         }
-        Ok(Source::Classification(_) | Source::Table) | Err(_) => Ok(None),
+        Ok(Source::Classification(_) | Source::Table | Source::Chat) | Err(_) => Ok(None),
     }
 }
 
@@ -120,6 +124,7 @@ impl TaskEntry {
             Source::Table => TableTask::NAME,
             Source::Generation(task) => task.name(),
             Source::Pairs => PairsTask::NAME,
+            Source::Chat => ChatTask::NAME,
         }
     }
 
@@ -129,12 +134,18 @@ impl TaskEntry {
             Source::Classification(task) => task.describe(),
             Source::Generation(task) => task.describe(),
             Source::Table | Source::Pairs => "your own CSV, TSV or JSONL",
+            Source::Chat => ChatTask.describe(),
         }
     }
 
     /// Whether the task is a data-to-text task. Other tasks predict labels or numbers.
     pub fn is_generation(&self) -> bool {
         matches!(self.0, Source::Generation(_) | Source::Pairs)
+    }
+
+    /// Whether the task is about conversations.
+    pub fn is_chat(&self) -> bool {
+        matches!(self.0, Source::Chat)
     }
 
     /// The reported metrics, the most important first. Empty for the user's own data, where they depend on the
@@ -147,6 +158,7 @@ impl TaskEntry {
                 .map(|metric| metric.as_str())
                 .collect(),
             Source::Generation(task) => task.metric_names().to_vec(),
+            Source::Chat => ["loss", "perplexity", "token_accuracy"].to_vec(),
             Source::Table | Source::Pairs => Vec::new(),
         }
     }
@@ -156,7 +168,7 @@ impl TaskEntry {
         match &self.0 {
             Source::Table => &["text_column", "pair_column", "label_column"],
             Source::Pairs => &["prompt_column", "completion_column"],
-            Source::Classification(_) | Source::Generation(_) => &[],
+            Source::Classification(_) | Source::Generation(_) | Source::Chat => &[],
         }
     }
 }

@@ -91,9 +91,12 @@ mod tests {
 
     use super::*;
     use crate::data::example::Objective;
-    use crate::run::config::settings::{ClassificationRun, GenerationRun, RunKind, example};
+    use crate::run::config::settings::{
+        ChatRun, ClassificationRun, GenerationRun, RunKind, example,
+    };
+    use crate::tasks::chat::TooLongChat;
     use crate::training::normalization::LossNormalization;
-    use mtlora_models::GenerationConfig;
+    use mtlora_models::{GenerationConfig, LossOn};
 
     const CLASSIFICATION: &str = include_str!("earlier/classification.toml");
     const GENERATION: &str = include_str!("earlier/generation.toml");
@@ -111,6 +114,18 @@ mod tests {
         });
         let text = write(&config).unwrap();
         assert!(text.starts_with("format = 3\n"), "{text}");
+        assert_eq!(read(&text), Ok(config.clone()));
+        config.kind = RunKind::Chat(ChatRun {
+            loss_on: LossOn::Completion,
+            too_long: TooLongChat::Drop,
+            label_smoothing: 0.0,
+            decoding: GenerationConfig::default(),
+        });
+        let text = write(&config).unwrap();
+        assert!(
+            text.contains("loss_on = \"completion\"\ntoo_long = \"drop\"\n"),
+            "{text}"
+        );
         assert_eq!(read(&text), Ok(config));
     }
 

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use mtlora_models::GenerationConfig;
+use mtlora_models::{GenerationConfig, LossOn};
 use serde::{Deserialize, Serialize};
 
 use crate::run::model::base::BaseSpec;
 use crate::run::model::classifier::{ClassifierSpec, HeadSpec};
 use crate::run::model::generator::GeneratorSpec;
 use crate::run::save_options::SaveOptions;
+use crate::tasks::chat::TooLongChat;
 use crate::tasks::data_to_text::PairsConfig;
 use crate::tasks::table::TableConfig;
 use crate::training::options::TrainOptions;
@@ -53,6 +54,8 @@ pub enum RunKind {
     Classification(ClassificationRun),
     /// A data-to-text task.
     Generation(GenerationRun),
+    /// Conversations.
+    Chat(ChatRun),
 }
 
 /// The part of the configuration that only classifications and regressions have.
@@ -81,6 +84,20 @@ pub struct GenerationRun {
     pub decoding: GenerationConfig,
 }
 
+/// The part of the configuration that only runs on conversations have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatRun {
+    /// Which tokens are learned.
+    pub loss_on: LossOn,
+    /// What becomes of examples with more tokens than fit.
+    pub too_long: TooLongChat,
+    /// The share of each token's training loss that is spread over the whole vocabulary, in `0.0..1.0`.
+    pub label_smoothing: f64,
+    /// The decoding settings, with the tokens that end an answer.
+    pub decoding: GenerationConfig,
+}
+
 /// A configuration whose kind is known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TypedConfig {
@@ -88,6 +105,8 @@ pub enum TypedConfig {
     Classification(Box<RunConfig<ClassificationRun>>),
     /// The configuration of a data-to-text run.
     Generation(Box<RunConfig<GenerationRun>>),
+    /// The configuration of a run on conversations.
+    Chat(Box<RunConfig<ChatRun>>),
 }
 
 /// The settings that may change when a run is resumed. `None` leaves a setting as it is.
@@ -125,6 +144,7 @@ impl RunConfig {
             RunKind::Generation(kind) => {
                 TypedConfig::Generation(Box::new(self.with_kind(|_| kind)))
             }
+            RunKind::Chat(kind) => TypedConfig::Chat(Box::new(self.with_kind(|_| kind))),
         }
     }
 
@@ -147,7 +167,7 @@ impl RunConfig {
             device: Some(self.device.clone()),
             checkpoints: Some(self.checkpoints.clone()),
             final_scores: match &self.kind {
-                RunKind::Classification(_) => None,
+                RunKind::Classification(_) | RunKind::Chat(_) => None,
                 RunKind::Generation(kind) => Some(kind.final_scores),
             },
         }
@@ -163,6 +183,22 @@ impl From<RunConfig<ClassificationRun>> for RunConfig {
 impl From<RunConfig<GenerationRun>> for RunConfig {
     fn from(config: RunConfig<GenerationRun>) -> Self {
         config.with_kind(RunKind::Generation)
+    }
+}
+
+impl From<RunConfig<ChatRun>> for RunConfig {
+    fn from(config: RunConfig<ChatRun>) -> Self {
+        config.with_kind(RunKind::Chat)
+    }
+}
+
+impl RunConfig<ChatRun> {
+    /// The model.
+    pub fn model(&self) -> GeneratorSpec {
+        GeneratorSpec {
+            base: self.base.clone(),
+            seed: self.training.seed,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
 
 use crate::data::fingerprint::Fingerprint;
 use crate::metrics::labels::{MetricName, Scores};
+use crate::tasks::chat::ChatSequence;
 use crate::tasks::data_to_text::{Record, Sequence, target_text};
 use crate::training::batches::{BatchSize, by_length};
 use crate::training::error::FitError;
@@ -66,13 +67,65 @@ pub fn encode_records(
     Ok((sequences, count))
 }
 
-fn batch(
-    sequences: &[Sequence],
+/// A sequence of tokens, some of which a causal model learns to predict.
+pub trait CausalExample {
+    /// The tokens.
+    fn ids(&self) -> &[u32];
+
+    /// The indices of the tokens that are learned, in order. The first token, which nothing precedes, is not among them.
+    fn learned(&self) -> impl Iterator<Item = usize>;
+
+    /// How many tokens are learned.
+    fn learned_count(&self) -> usize {
+        self.learned().count()
+    }
+
+    /// Adds what identifies the sequence to the fingerprint of a training.
+    fn fingerprint(&self, fingerprint: &mut Fingerprint);
+}
+
+impl CausalExample for Sequence {
+    fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    fn learned(&self) -> impl Iterator<Item = usize> {
+        self.targets()
+    }
+
+    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        let Self { ids, loss_from } = self;
+        fingerprint.numbers(ids.iter().map(|id| u64::from(*id)));
+        fingerprint.number(*loss_from as u64);
+    }
+}
+
+impl CausalExample for ChatSequence {
+    fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    fn learned(&self) -> impl Iterator<Item = usize> {
+        self.learned.iter().cloned().flatten()
+    }
+
+    fn fingerprint(&self, fingerprint: &mut Fingerprint) {
+        let Self { ids, learned } = self;
+        fingerprint.numbers(ids.iter().map(|id| u64::from(*id)));
+        for part in learned {
+            fingerprint.number(part.start as u64);
+            fingerprint.number(part.end as u64);
+        }
+    }
+}
+
+fn batch<S: CausalExample>(
+    sequences: &[S],
     which: &[usize],
     device: &Device,
 ) -> Result<CausalBatch, FitError> {
     let chosen = which.iter().map(|index| &sequences[*index]);
-    let chosen = chosen.map(|one| (one.ids.as_slice(), one.targets()));
+    let chosen = chosen.map(|one| (one.ids(), one.learned()));
     Ok(CausalBatch::new(chosen, device)?)
 }
 
@@ -80,9 +133,9 @@ fn batch(
 ///
 /// # Errors
 /// When no sequence has a target token, or the device fails.
-pub fn causal_scores(
+pub fn causal_scores<S: CausalExample>(
     model: &CausalLm,
-    sequences: &[Sequence],
+    sequences: &[S],
     device: &Device,
 ) -> Result<Scores, FitError> {
     let (mut sum, mut count) = (0.0, 0);
@@ -102,17 +155,47 @@ pub fn causal_scores(
     Ok(scores)
 }
 
+/// As [`causal_scores`], with the token accuracy: the share of the target tokens that the model finds the likeliest.
+///
+/// # Errors
+/// As [`causal_scores`].
+pub fn chat_scores<S: CausalExample>(
+    model: &CausalLm,
+    sequences: &[S],
+    device: &Device,
+) -> Result<Scores, FitError> {
+    let (mut sum, mut correct, mut count) = (0.0, 0, 0);
+    for which in by_length(&lengths(sequences), BatchSize::Tokens(EVALUATION_TOKENS)) {
+        let batch = batch(sequences, &which, device)?;
+        let predicted = model
+            .predicted(&batch)
+            .map_err(|error| FitError::Device(error.to_string()))?;
+        sum += predicted.loss;
+        correct += predicted.correct;
+        count += batch.count;
+    }
+    if count == 0 {
+        return Err(FitError::NoTargets);
+    }
+    let loss = sum / count as f64;
+    let mut scores = Scores::default();
+    scores.set(MetricName::Loss, loss);
+    scores.set(MetricName::Perplexity, loss.exp());
+    scores.set(MetricName::TokenAccuracy, correct as f64 / count as f64);
+    Ok(scores)
+}
+
 /// The divisor of the summed loss of the sequences with these indices: the number of their target tokens, plus
 /// [`NO_TARGETS`].
-pub(crate) fn causal_divisor(sequences: &[Sequence], which: &[usize]) -> f64 {
-    let targets = which.iter().map(|index| sequences[*index].targets().len());
+pub(crate) fn causal_divisor<S: CausalExample>(sequences: &[S], which: &[usize]) -> f64 {
+    let targets = which.iter().map(|index| sequences[*index].learned_count());
     targets.sum::<usize>() as f64 + NO_TARGETS
 }
 
 /// The summed loss of the sequences with these indices.
-pub(crate) fn causal_loss(
+pub(crate) fn causal_loss<S: CausalExample>(
     model: &CausalLm,
-    sequences: &[Sequence],
+    sequences: &[S],
     label_smoothing: f64,
     which: &[usize],
     device: &Device,
@@ -124,16 +207,20 @@ pub(crate) fn causal_loss(
     })
 }
 
-fn lengths(sequences: &[Sequence]) -> Vec<usize> {
-    sequences.iter().map(|one| one.ids.len()).collect()
+fn lengths<S: CausalExample>(sequences: &[S]) -> Vec<usize> {
+    sequences.iter().map(|one| one.ids().len()).collect()
 }
 
-struct Causal<'a> {
-    data: CausalData<'a>,
+/// How the dev sequences are scored.
+type Evaluate<S> = fn(&CausalLm, &[S], &Device) -> Result<Scores, FitError>;
+
+struct Causal<'a, S> {
+    data: CausalData<'a, S>,
     lengths: Vec<usize>,
+    evaluate: Evaluate<S>,
 }
 
-impl Learner for Causal<'_> {
+impl<S: CausalExample> Learner for Causal<'_, S> {
     type Model = CausalLm;
 
     fn lengths(&self) -> &[usize] {
@@ -160,7 +247,7 @@ impl Learner for Causal<'_> {
     }
 
     fn evaluate(&self, model: &CausalLm, device: &Device) -> Result<Scores, FitError> {
-        causal_scores(model, self.data.dev, device)
+        (self.evaluate)(model, self.data.dev, device)
     }
 
     fn main_metric(&self) -> MetricName {
@@ -170,21 +257,20 @@ impl Learner for Causal<'_> {
     fn fingerprint(&self, fingerprint: &mut Fingerprint) {
         for sequences in [self.data.items, self.data.dev] {
             fingerprint.number(sequences.len() as u64);
-            for Sequence { ids, loss_from } in sequences {
-                fingerprint.numbers(ids.iter().map(|id| u64::from(*id)));
-                fingerprint.number(*loss_from as u64);
+            for sequence in sequences {
+                sequence.fingerprint(fingerprint);
             }
         }
     }
 }
 
-/// The sequences on which [`train_causal`] trains and evaluates.
+/// The sequences on which [`train_causal`] or [`train_chat`] trains and evaluates.
 #[derive(Clone, Copy)]
-pub struct CausalData<'a> {
+pub struct CausalData<'a, S = Sequence> {
     /// The training sequences.
-    pub items: &'a [Sequence],
+    pub items: &'a [S],
     /// The sequences of the dev split.
-    pub dev: &'a [Sequence],
+    pub dev: &'a [S],
     /// The share of each token's training loss that is spread over the whole vocabulary, in `0.0..1.0`.
     pub label_smoothing: f64,
 }
@@ -220,6 +306,58 @@ pub fn train_causal_with_hooks(
     observer: &mut dyn Observer,
     hooks: Option<&mut dyn TrainingHooks>,
 ) -> Result<Trained<CausalLm>, FitError> {
+    train_scored(
+        model,
+        data,
+        options,
+        from,
+        device,
+        observer,
+        hooks,
+        causal_scores,
+    )
+}
+
+/// Trains `model` on conversations, as [`train_causal_with_hooks`] does on other sequences. The dev sequences are scored by
+/// [`chat_scores`].
+///
+/// # Errors
+/// As [`train_causal_with_hooks`].
+pub fn train_chat(
+    model: CausalLm,
+    data: CausalData<'_, ChatSequence>,
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+    hooks: Option<&mut dyn TrainingHooks>,
+) -> Result<Trained<CausalLm>, FitError> {
+    train_scored(
+        model,
+        data,
+        options,
+        from,
+        device,
+        observer,
+        hooks,
+        chat_scores,
+    )
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "those of the two public functions, and how they score"
+)]
+fn train_scored<S: CausalExample>(
+    model: CausalLm,
+    data: CausalData<'_, S>,
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+    hooks: Option<&mut dyn TrainingHooks>,
+    evaluate: Evaluate<S>,
+) -> Result<Trained<CausalLm>, FitError> {
     if !(0.0..1.0).contains(&data.label_smoothing) {
         return Err(OptionError {
             option: "label_smoothing",
@@ -228,7 +366,11 @@ pub fn train_causal_with_hooks(
         .into());
     }
     let lengths = lengths(data.items);
-    let learner = Causal { data, lengths };
+    let learner = Causal {
+        data,
+        lengths,
+        evaluate,
+    };
     // The hooks may outlive the learner.
     let hooks = hooks.map(|hooks| hooks as &mut dyn TrainingHooks);
     fit_with_hooks(model, &learner, options, from, device, observer, hooks)
@@ -279,6 +421,7 @@ mod tests {
                 dev: items,
                 label_smoothing,
             },
+            evaluate: causal_scores,
         };
         made_by(&learner, &model(&device), batches, normalization, &device)
     }

@@ -1,0 +1,40 @@
+//! Why an example could not be encoded.
+
+use std::path::PathBuf;
+
+use mtlora_models::ChatError;
+
+use crate::data::error::DataError;
+
+/// Why conversations could not be read or encoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatDataError {
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The chat template could not be found or read.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// An example that cannot be encoded.
+    #[error("{}:{line}: {source}", .path.display())]
+    Example {
+        /// The file.
+        path: PathBuf,
+        /// The line of the example.
+        line: usize,
+        /// What is wrong with it.
+        source: Box<ChatError>,
+    },
+    /// No example has a token that is learned.
+    #[error(
+        "{}: nothing is left to learn: no example has an assistant's turn within {max_length} tokens; raise --max-length, \
+         or learn all tokens (--loss-on all)", .path.display()
+    )]
+    NothingToLearn {
+        /// The file.
+        path: PathBuf,
+        /// The most tokens that an example may have.
+        max_length: usize,
+    },
+}

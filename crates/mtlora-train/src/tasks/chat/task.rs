@@ -1,0 +1,169 @@
+//! The task: files of conversations in a folder.
+
+use std::path::{Path, PathBuf};
+
+use super::reader::{ChatExample, read_chats};
+use crate::data::error::DataError;
+use crate::tasks::task::{TaskData, unknown_split};
+
+/// The part of the training file that is held back for evaluation where there is no dev file: one example of this many.
+pub const HELD_BACK: usize = 10;
+
+/// Conversations in a folder's `train.jsonl`, with `dev.jsonl` and `test.jsonl` if they are there, or in one JSONL file.
+/// Where there is no dev file, every tenth example is held back from training and evaluated, and at least one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChatTask;
+
+impl ChatTask {
+    /// The name on the command line.
+    pub const NAME: &'static str = "chat";
+
+    /// The file of a split: `data` itself if it is a file.
+    pub fn file(data: &Path, split: &str) -> PathBuf {
+        if data.is_file() {
+            data.to_path_buf()
+        } else {
+            data.join(format!("{split}.jsonl"))
+        }
+    }
+
+    /// The file that the examples of a split are in.
+    pub fn file_of(&self, data: &Path, split: &str) -> PathBuf {
+        let file = Self::file(data, split);
+        if split == self.dev_split() && !file.exists() {
+            Self::file(data, self.train_split())
+        } else {
+            file
+        }
+    }
+
+    /// Whether the dev split is a part of the training file.
+    pub fn holds_back(&self, data: &Path) -> bool {
+        data.is_file() || !Self::file(data, self.dev_split()).exists()
+    }
+}
+
+impl TaskData for ChatTask {
+    type Item = ChatExample;
+
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn describe(&self) -> &str {
+        "conversations with a chat model: JSONL with messages, prompts and completions, instructions or texts"
+    }
+
+    fn read(&self, data: &Path, split: &str) -> Result<Vec<ChatExample>, DataError> {
+        if !self.splits().contains(&split) {
+            return Err(unknown_split(self, split));
+        }
+        let path = self.file_of(data, split);
+        let examples = read_chats(&path)?;
+        let (is_dev, is_train) = (split == self.dev_split(), split == self.train_split());
+        if !(is_dev || is_train) || !self.holds_back(data) {
+            return Ok(examples);
+        }
+        if examples.len() < 2 {
+            let message = "has only one example, which cannot both be learned and held back for evaluation: add examples, or \
+                           a file dev.jsonl";
+            return Err(DataError::Format {
+                path,
+                message: message.to_string(),
+            });
+        }
+        let last = examples.len() - 1;
+        let is_held = |index: usize| {
+            index % HELD_BACK == HELD_BACK - 1 || (last < HELD_BACK && index == last)
+        };
+        let numbered = examples.into_iter().enumerate();
+        let wanted = numbered.filter(|(index, _)| is_held(*index) == is_dev);
+        Ok(wanted.map(|(_, example)| example).collect())
+    }
+
+    fn read_noting(
+        &self,
+        data: &Path,
+        split: &str,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Vec<ChatExample>, DataError> {
+        let examples = self.read(data, split)?;
+        if split == self.dev_split() && self.holds_back(data) {
+            note(&format!(
+                "there is no dev.jsonl, so one example of {HELD_BACK} is held back from {} for evaluation: {}",
+                self.file_of(data, split).display(),
+                examples.len()
+            ));
+        }
+        Ok(examples)
+    }
+
+    fn test_split(&self) -> Option<&str> {
+        Some("test")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use super::super::reader::ChatContent;
+    use super::*;
+
+    fn lines(count: usize) -> String {
+        (0..count)
+            .map(|n| format!("{{\"text\": \"{n}\"}}\n"))
+            .collect()
+    }
+
+    fn texts(examples: &[ChatExample]) -> Vec<String> {
+        let content = |example: &ChatExample| match &example.content {
+            ChatContent::Text(text) => text.clone(),
+            ChatContent::Conversation(_) => panic!("a text"),
+        };
+        examples.iter().map(content).collect()
+    }
+
+    #[test]
+    fn without_a_dev_file_a_part_is_held_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("train.jsonl");
+        for (count, held) in [
+            (2, vec!["1"]),
+            (9, vec!["8"]),
+            (10, vec!["9"]),
+            (25, vec!["9", "19"]),
+        ] {
+            fs::write(&path, lines(count)).unwrap();
+            for data in [folder.path(), path.as_path()] {
+                let [train, dev] =
+                    ["train", "dev"].map(|split| texts(&ChatTask.read(data, split).unwrap()));
+                assert_eq!(dev, held);
+                assert_eq!(train.len() + dev.len(), count);
+                assert!(train.iter().all(|one| !dev.contains(one)));
+            }
+        }
+        let mut notes = Vec::new();
+        ChatTask
+            .read_noting(folder.path(), "dev", &mut |note| {
+                notes.push(note.to_string())
+            })
+            .unwrap();
+        assert!(notes[0].contains("held back"), "{notes:?}");
+        fs::write(&path, lines(1)).unwrap();
+        let error = ChatTask
+            .read(folder.path(), "train")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("only one example"), "{error}");
+        fs::write(folder.path().join("dev.jsonl"), lines(3)).unwrap();
+        assert_eq!(ChatTask.read(folder.path(), "train").unwrap().len(), 1);
+        assert_eq!(ChatTask.read(folder.path(), "dev").unwrap().len(), 3);
+        let error = ChatTask
+            .read(folder.path(), "test")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("test.jsonl: no such file"), "{error}");
+    }
+}

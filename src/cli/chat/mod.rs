@@ -1,0 +1,9 @@
+//! Conversations: what the commands that read, train on or hold them share.
+
+mod decoding;
+pub(crate) mod examples;
+mod session;
+pub(crate) mod show;
+pub(crate) mod talk;
+
+pub(crate) use decoding::{ANSWER_TOKENS, decoding};

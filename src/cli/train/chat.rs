@@ -1,0 +1,180 @@
+//! `mtlora train --task chat`.
+
+use std::error::Error;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mtlora::core::TrainingHooks;
+use mtlora::models::ChatTemplate;
+use mtlora::train::chat::{ChatSequence, ChatTask};
+use mtlora::train::{
+    CausalData, ChatRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, RunConfig, RunResults,
+    TaskData, WriteOptions, train_chat,
+};
+
+use crate::cli::chat::examples::{self, Split};
+use crate::cli::console::output;
+use crate::cli::console::progress::Progress;
+use crate::cli::model::device;
+use crate::cli::train::begin::Begin;
+use crate::cli::train::method::{Scheduled, refuse_untrainable};
+use crate::cli::train::outcome::{Outcome, Output, Sizes};
+
+/// The number of conversations whose last answers are printed before and after training.
+const SHOWN: usize = 3;
+/// The most tokens of such an answer.
+const SHOWN_TOKENS: usize = 96;
+
+pub(super) fn run(
+    config: &RunConfig<ChatRun>,
+    begin: Begin<'_>,
+    show: Output,
+) -> Result<(), Box<dyn Error>> {
+    config.training.validate()?;
+    config.base.adapter.check_training(&config.training)?;
+    config.checkpoints.validate()?;
+    refuse_untrainable(&config.base.adapter)?;
+    let device = device::open(&config.device)?.autodiff();
+    let read = |split: &str| Split::read(&config.data.folder, split);
+    let (train, dev) = (read(ChatTask.train_split())?, read(ChatTask.dev_split())?);
+    let spec = config.model();
+    let parts = spec.start(&device)?.loaded;
+    let all = [train.examples.as_slice(), dev.examples.as_slice()];
+    let template = examples::template(&config.base.model, &parts.text, &all)?;
+    let kind = &config.kind;
+    let encoder = examples::encoder(&parts.text, template.as_ref(), &parts.config, kind.loss_on);
+    let encode = |split: &Split| {
+        let encoded = split.encode(encoder, config.base.max_length, kind.too_long)?;
+        Ok::<Vec<ChatSequence>, Box<dyn Error>>(encoded.sequences)
+    };
+    let (items, dev_items) = (encode(&train)?, encode(&dev)?);
+    let lengths: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
+    let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
+    let Scheduled { format, mut hooks } = method;
+    let (run, from) = begin.open(config.clone(), &format)?;
+
+    let sizes = Sizes::of(&items, &dev_items, &parts.model);
+    sizes.print(ChatTask::NAME, &config.device);
+    let learned: usize = items.iter().map(ChatSequence::learned_tokens).sum();
+    note!(
+        "{learned} of {} training tokens are learned (--loss-on {})",
+        lengths.iter().sum::<usize>(),
+        kind.loss_on
+    );
+    let shown = Samples::of(template.as_ref(), &dev)?;
+    let plain_device = device.clone().inner();
+    let before = shown.answers(config, &parts, &plain_device)?;
+    let metrics = [
+        MetricName::Loss,
+        MetricName::Perplexity,
+        MetricName::TokenAccuracy,
+    ];
+    let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
+    let mut progress = Progress::new(
+        &run,
+        format,
+        &config.checkpoints,
+        step,
+        &metrics,
+        show.plain,
+    )?;
+    let trained = train_chat(
+        parts.model,
+        CausalData {
+            items: &items,
+            dev: &dev_items,
+            label_smoothing: kind.label_smoothing,
+        },
+        &config.training,
+        from,
+        &device,
+        &mut progress,
+        hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
+    );
+    let trained = progress.close(trained)?;
+
+    let results = RunResults::of_training(
+        ChatTask::NAME,
+        &trained,
+        sizes.parameters,
+        output::peak_rss_mb(),
+    );
+    let parts = LoadedGenerator {
+        model: trained.model,
+        ..parts
+    };
+    // This comes before any output: the run is complete even if nobody reads the output.
+    run.save_results(&results)?;
+    let after = shown.answers(config, &parts, &plain_device)?;
+    for ((question, before), after) in shown.questions.iter().zip(before).zip(after) {
+        say!("asked:  {}", output::printable(question))?;
+        say!("before: {}", output::printable(&before))?;
+        say!("after:  {}", output::printable(&after))?;
+    }
+    let outcome = Outcome {
+        before: &trained.before,
+        best: &trained.best,
+        texts: None,
+        results: &results,
+    };
+    outcome.print(&run, show.json)
+}
+
+/// Conversations of the dev split whose last answers are shown.
+struct Samples {
+    /// The last message before the answer.
+    questions: Vec<String>,
+    /// The rendered conversations, up to the answer.
+    prompts: Vec<String>,
+}
+
+impl Samples {
+    fn of(template: Option<&ChatTemplate>, dev: &Split) -> Result<Self, Box<dyn Error>> {
+        let (mut questions, mut prompts) = (Vec::new(), Vec::new());
+        let conversations = dev.examples.iter().filter_map(|one| one.conversation());
+        for conversation in conversations {
+            let prompt = conversation.prompt();
+            let Some(template) = template else {
+                break;
+            };
+            if prompts.len() == SHOWN {
+                break;
+            }
+            let Some(last) = prompt.messages.last() else {
+                continue;
+            };
+            let question = last.get("content").and_then(|content| content.as_str());
+            questions.push(question.unwrap_or_default().to_string());
+            prompts.push(template.render(&prompt, true)?);
+        }
+        Ok(Self { questions, prompts })
+    }
+
+    /// What the model answers; greedily, so that both times differ in nothing but the model.
+    fn answers(
+        &self,
+        config: &RunConfig<ChatRun>,
+        parts: &LoadedGenerator,
+        device: &Device,
+    ) -> Result<Vec<String>, Box<dyn Error>> {
+        if self.prompts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parts = LoadedGenerator {
+            model: config.base.adapter.folded(parts.model.clone().valid()),
+            config: parts.config.clone(),
+            text: parts.text.clone(),
+        };
+        let prompts: Vec<&str> = self.prompts.iter().map(String::as_str).collect();
+        let mut decoding = config.kind.decoding.clone();
+        (decoding.do_sample, decoding.num_beams) = (false, 1);
+        decoding.max_new_tokens = decoding.max_new_tokens.min(SHOWN_TOKENS);
+        let options = WriteOptions {
+            decoding,
+            form: PromptForm::Conversation,
+            cut: true,
+        };
+        let written = parts.write(&prompts, &options, device, &mut |_| ())?;
+        Ok(written.into_iter().map(|one| one.text).collect())
+    }
+}
