@@ -166,6 +166,8 @@ fn what_cannot_be_measured_is_refused_with_a_reason() {
     assert!(step(&["--model", MODEL, "--projections", "q"]).contains("for causal models"));
     assert!(step(&["--model", GPT2, "--method", "head"]).contains("no head"));
     assert!(step(&["--model", MODEL, "--threads", "0"]).contains("--threads"));
+    assert!(step(&["--model", MODEL, "--card", "1000"]).contains("two positive numbers"));
+    assert!(step(&["--model", MODEL, "--card", "1000,20"]).contains("other than the processor"));
     let epoch = |more: &[&str]| refused(&[&["bench", "epoch", "--data", FACTS], more].concat());
     assert!(epoch(&["--model", MODEL, "--task", "facts"]).contains("needs a causal model"));
     assert!(epoch(&["--model", GPT2, "--task", "cola"]).contains("needs an encoder"));

@@ -46,8 +46,8 @@ struct Cli {
     /// always gives the same results.
     #[arg(long, global = true, value_name = "N", value_parser = thread_count)]
     threads: Option<NonZeroUsize>,
-    /// How many kernels a GPU tries for an operation of a new shape before it chooses one [default: minimal on software
-    /// drivers, else balanced].
+    /// How many kernels a GPU tries for an operation of a new shape before it chooses one; with `off`, one kernel computes
+    /// the matrix products of all shapes [default: off on software drivers, else balanced].
     #[arg(long, global = true, value_name = "LEVEL", value_parser = device::parse_autotune)]
     autotune: Option<Autotune>,
 }

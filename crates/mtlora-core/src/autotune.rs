@@ -8,7 +8,11 @@ use burn::tensor::Device;
 /// devices that compile kernels (features `wgpu`, `cuda`, ...); others have one kernel for each operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Autotune {
-    /// The fewest. It suits software drivers, on which each trial takes as long as many steps.
+    /// None: matrix products are computed by one kernel for all shapes, so that a product of a new size compiles nothing.
+    /// The kernels that Burn chooses for sums are chosen with the fewest trials. It suits software drivers, on which
+    /// compiling one of the faster kernels for products takes longer than many steps.
+    Off,
+    /// The fewest.
     Minimal,
     /// Some: Burn's default.
     Balanced,
@@ -20,11 +24,18 @@ pub enum Autotune {
 
 impl Autotune {
     /// All levels, from the fewest trials to the most.
-    pub const ALL: [Self; 4] = [Self::Minimal, Self::Balanced, Self::Extensive, Self::Full];
+    pub const ALL: [Self; 5] = [
+        Self::Off,
+        Self::Minimal,
+        Self::Balanced,
+        Self::Extensive,
+        Self::Full,
+    ];
 
     /// The name that flags use.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Off => "off",
             Self::Minimal => "minimal",
             Self::Balanced => "balanced",
             Self::Extensive => "extensive",
@@ -37,10 +48,10 @@ impl Autotune {
 /// ([`kernel_cache`]). It must be called before anything is computed on such a device.
 ///
 /// Without `autotune`, the variable `CUBECL_AUTOTUNE_LEVEL` or a `cubecl.toml` decides; without these, a software driver
-/// gets [`Autotune::Minimal`]. A folder that a `cubecl.toml` names stays.
+/// gets [`Autotune::Off`]. A folder that a `cubecl.toml` names stays.
 ///
-/// Returns whether the settings are in force: they are not if a device has been used already. On other devices nothing
-/// happens.
+/// Returns whether the settings are in force: they are not if a device has been used already with others. On other devices
+/// nothing happens.
 pub fn configure_kernels(device: &Device, autotune: Option<Autotune>) -> bool {
     backend::configure(device, autotune)
 }
@@ -51,9 +62,16 @@ pub fn kernel_cache() -> Option<PathBuf> {
     backend::cache()
 }
 
+/// Whether products on this device are computed by one kernel for all shapes.
+#[cfg(feature = "cube")]
+pub(crate) fn fixes_products(device: &burn_cubecl::cubecl::device::Device) -> bool {
+    backend::fixes_products(device)
+}
+
 #[cfg(feature = "cube")]
 mod backend {
     use std::path::PathBuf;
+    use std::sync::OnceLock;
 
     use burn::backend::DispatchDevice;
     use burn::tensor::Device;
@@ -65,10 +83,13 @@ mod backend {
 
     use super::Autotune;
 
+    /// The level that [`configure`] was given first.
+    static CHOSEN: OnceLock<Autotune> = OnceLock::new();
+
     impl From<Autotune> for AutotuneLevel {
         fn from(level: Autotune) -> Self {
             match level {
-                Autotune::Minimal => Self::Minimal,
+                Autotune::Off | Autotune::Minimal => Self::Minimal,
                 Autotune::Balanced => Self::Balanced,
                 Autotune::Extensive => Self::Extensive,
                 Autotune::Full => Self::Full,
@@ -81,20 +102,38 @@ mod backend {
         let DispatchDevice::Cube(device) = device.as_dispatch() else {
             return true;
         };
-        let read = CubeClRuntimeConfig::from_current_dir();
-        let unset = AutotuneLevel::default();
-        let named = std::env::var_os("CUBECL_AUTOTUNE_LEVEL").is_some()
-            || std::mem::discriminant(&read.autotune.level) != std::mem::discriminant(&unset);
-        let mut config = read.override_from_env();
+        let agrees = match autotune {
+            Some(level) => *CHOSEN.get_or_init(|| level) == level,
+            None => CHOSEN.get().is_none(),
+        };
+        let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
         match autotune {
             Some(level) => config.autotune.level = level.into(),
-            None if !named && is_software(device) => config.autotune.level = AutotuneLevel::Minimal,
+            None if fixes_products(device) => config.autotune.level = Autotune::Off.into(),
             None => {}
         }
         if matches!(config.environment.path, CacheConfig::Target) {
             config.environment.path = CacheConfig::Global;
         }
-        CubeClRuntimeConfig::try_set(config)
+        CubeClRuntimeConfig::try_set(config) && agrees
+    }
+
+    pub(super) fn fixes_products(device: &CubeDevice) -> bool {
+        match CHOSEN.get() {
+            Some(level) => *level == Autotune::Off,
+            None => is_software(device) && !names_level(),
+        }
+    }
+
+    /// Whether a variable or a file of CubeCL's names a level.
+    fn names_level() -> bool {
+        static NAMES: OnceLock<bool> = OnceLock::new();
+        *NAMES.get_or_init(|| {
+            let read = CubeClRuntimeConfig::from_current_dir();
+            let unset = AutotuneLevel::default();
+            std::env::var_os("CUBECL_AUTOTUNE_LEVEL").is_some()
+                || std::mem::discriminant(&read.autotune.level) != std::mem::discriminant(&unset)
+        })
     }
 
     fn is_software(device: &CubeDevice) -> bool {

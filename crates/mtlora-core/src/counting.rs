@@ -15,6 +15,12 @@ pub struct DeviceCounts {
     pub uploads: u64,
     /// Bytes of those tensors.
     pub uploaded_bytes: u64,
+    /// Bytes of the tensors that the launches read, and of those that they wrote and that something read later: what has to be
+    /// moved at least, if no cache keeps a tensor from one launch to the next. An operation that Burn divides into several
+    /// launches counts once.
+    pub moved_bytes: u64,
+    /// These bytes by kernel, for operations that are one launch.
+    pub moved_by_kernel: BTreeMap<String, u64>,
     /// The hashes of the compiled kernels. One name may stand for several kernels, for instance for different shapes.
     kernels: BTreeSet<String>,
 }
@@ -62,10 +68,11 @@ pub fn count_device_work<R>(
 
 #[cfg(feature = "cube")]
 mod backend {
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
     use burn::backend::fusion::observer::{BlockOperations, FusionObservation, FusionObserver};
-    use burn::backend::ir::OperationIr;
+    use burn::backend::ir::{BaseOperationIr, OperationIr, TensorIr, TensorStatus};
     use burn_cubecl::cubecl::config::{TypeNameFormatLevel, type_name_format};
     use burn_cubecl::cubecl::launched::LaunchedKernels;
     use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
@@ -76,10 +83,24 @@ mod backend {
     static COUNTING: Mutex<()> = Mutex::new(());
 
     #[derive(Default)]
-    struct Counts(Mutex<DeviceCounts>);
+    struct Counting {
+        counts: DeviceCounts,
+        /// The block of operations that runs.
+        block: Option<Block>,
+    }
+
+    struct Block {
+        /// Bytes that it moves.
+        bytes: u64,
+        /// The kernels that it has launched.
+        launched: Vec<String>,
+    }
+
+    #[derive(Default)]
+    struct Counts(Mutex<Counting>);
 
     impl Counts {
-        fn change(&self, change: impl FnOnce(&mut DeviceCounts)) {
+        fn change(&self, change: impl FnOnce(&mut Counting)) {
             change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -87,8 +108,53 @@ mod backend {
     impl LaunchObserver for Counts {
         fn launched(&self, kernel: &'static str) {
             let name = type_name_format(kernel, TypeNameFormatLevel::Short);
-            self.change(|counts| *counts.launches.entry(name).or_default() += 1);
+            self.change(|counting| {
+                if let Some(block) = &mut counting.block {
+                    block.launched.push(name.clone());
+                }
+                *counting.counts.launches.entry(name).or_default() += 1;
+            });
         }
+    }
+
+    fn bytes(tensor: &TensorIr) -> u64 {
+        (tensor.shape.num_elements() * tensor.dtype.size()) as u64
+    }
+
+    /// Whether an operation reads of its first input no more than it writes.
+    fn picks(operation: &OperationIr) -> bool {
+        let (OperationIr::BaseFloat(base) | OperationIr::BaseInt(base)) = operation else {
+            return false;
+        };
+        matches!(
+            base,
+            BaseOperationIr::Slice(_) | BaseOperationIr::Select(_) | BaseOperationIr::Gather(_)
+        )
+    }
+
+    /// Bytes that a block of operations moves at least: what it reads and does not make, and what it makes and does not use up.
+    fn moved<'a>(operations: impl Iterator<Item = &'a OperationIr>) -> u64 {
+        let mut made = BTreeMap::new();
+        let mut read = BTreeMap::new();
+        let mut picked = 0;
+        let mut used_up = BTreeSet::new();
+        for operation in operations {
+            let picks = picks(operation);
+            for (index, input) in operation.inputs().enumerate() {
+                if made.contains_key(&input.id) {
+                    if input.status == TensorStatus::ReadWrite {
+                        used_up.insert(input.id);
+                    }
+                } else if picks && index == 0 {
+                    picked += operation.outputs().map(bytes).sum::<u64>();
+                } else {
+                    read.insert(input.id, bytes(input));
+                }
+            }
+            made.extend(operation.outputs().map(|output| (output.id, bytes(output))));
+        }
+        let written = made.iter().filter(|(id, _)| !used_up.contains(*id));
+        picked + read.values().sum::<u64>() + written.map(|(_, bytes)| bytes).sum::<u64>()
     }
 
     impl FusionObserver for Counts {
@@ -97,15 +163,38 @@ mod backend {
                 return;
             };
             let bytes = made.out.shape.num_elements() * made.out.dtype.size();
-            self.change(|counts| {
-                counts.uploads += 1;
-                counts.uploaded_bytes += bytes as u64;
+            self.change(|counting| {
+                counting.counts.uploads += 1;
+                counting.counts.uploaded_bytes += bytes as u64;
             });
         }
 
-        fn block_starts(&self, _block: BlockOperations<'_>) {}
+        fn block_starts(&self, block: BlockOperations<'_>) {
+            let bytes = moved(block.iter());
+            self.change(|counting| {
+                counting.block = Some(Block {
+                    bytes,
+                    launched: Vec::new(),
+                });
+            });
+        }
 
-        fn block_ran(&self) {}
+        fn block_ran(&self) {
+            self.change(|counting| {
+                let Some(Block { bytes, launched }) = counting.block.take() else {
+                    return;
+                };
+                // Views move nothing.
+                if launched.is_empty() {
+                    return;
+                }
+                counting.counts.moved_bytes += bytes;
+                if let [kernel] = launched.as_slice() {
+                    let of_kernel = &mut counting.counts.moved_by_kernel;
+                    *of_kernel.entry(kernel.clone()).or_default() += bytes;
+                }
+            });
+        }
     }
 
     pub(super) struct Counter {
@@ -133,7 +222,8 @@ mod backend {
 
         pub(super) fn finish(self) -> DeviceCounts {
             let mut counts = DeviceCounts::default();
-            self.counts.change(|counted| counts = counted.clone());
+            self.counts
+                .change(|counting| counts = counting.counts.clone());
             let kernels = self.kernels.finish();
             counts.kernels = kernels.iter().map(|hash| format!("{hash:?}")).collect();
             counts

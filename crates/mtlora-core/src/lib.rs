@@ -90,6 +90,7 @@ mod ops;
 mod random;
 mod self_test;
 mod sequence_offsets;
+mod squared_norm;
 mod state;
 mod visit;
 
@@ -143,6 +144,7 @@ pub use analysis::spectrum::{Spectrum, TransformSpectrum, UpdateSpectrum, weight
 
 // The parameters of a module by their paths, and their precision.
 pub use base_dtype::{BaseDtype, BaseDtypeError};
+pub use squared_norm::SquaredNorm;
 pub use state::{State, StateError, load_each, load_state, state};
 pub use visit::{Container, VisitedParameter, each_parameter};
 

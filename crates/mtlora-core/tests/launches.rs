@@ -159,6 +159,9 @@ fn a_small_graph_has_known_counts() {
     assert_eq!(twice.launches_of("ElemwiseFuse"), 2, "{twice:?}");
     assert_eq!(twice.new_kernels(&first), 0, "{twice:?}");
     assert_eq!((twice.uploads, twice.uploaded_bytes), (0, 0));
+    // 64 values of 4 bytes are read and as many written. The exponential itself is never in memory.
+    assert_eq!((first.moved_bytes, twice.moved_bytes), (512, 1024));
+    assert_eq!(twice.moved_by_kernel["ElemwiseFuse"], 1024);
     let data = TensorData::new(vec![1.0_f32; 6], [6]);
     let upload = counts(&device, || drop(Tensor::<1>::from_data(data, &device)));
     assert_eq!((upload.uploads, upload.uploaded_bytes), (1, 24));

@@ -13,6 +13,8 @@ pub(super) struct DeviceWork {
     launches_per_step: f64,
     uploads_per_step: f64,
     uploaded_bytes_per_step: f64,
+    /// The bytes that these launches read and write at least: the tensors of each operation, once.
+    moved_bytes_per_step: f64,
     /// The number of different kernels, each of which is compiled once.
     kernels: usize,
     /// The number of kernels that were compiled in the second pass over the steps: 0 where every shape has been seen.
@@ -21,6 +23,8 @@ pub(super) struct DeviceWork {
     memory_mb: Option<f64>,
     /// The launches of each kernel per step.
     launches: BTreeMap<String, f64>,
+    /// The bytes of `moved_bytes_per_step` that are those of one kernel.
+    moved_bytes: BTreeMap<String, f64>,
 }
 
 impl DeviceWork {
@@ -41,7 +45,12 @@ impl DeviceWork {
         };
         let (first, second) = (pass()?, pass()?);
         let per_step = |amount: u64| amount as f64 / steps as f64;
-        let launches = second.launches.iter();
+        let each = |amounts: &BTreeMap<String, u64>| {
+            let amounts = amounts.iter();
+            amounts
+                .map(|(name, amount)| (name.clone(), per_step(*amount)))
+                .collect()
+        };
         let memory = device.memory_pool_usage();
         Ok(Some(Self {
             launches_per_step: per_step(second.total_launches()),
@@ -50,28 +59,42 @@ impl DeviceWork {
             kernels: second.kernels(),
             new_kernels: second.new_kernels(&first),
             memory_mb: memory.map(|usage| usage.bytes_reserved as f64 / f64::from(1 << 20)),
-            launches: launches
-                .map(|(name, count)| (name.clone(), per_step(*count)))
-                .collect(),
+            moved_bytes_per_step: per_step(second.moved_bytes),
+            launches: each(&second.launches),
+            moved_bytes: each(&second.moved_by_kernel),
         }))
     }
 
-    pub(super) fn say(&self) -> Result<(), Box<dyn Error>> {
+    /// The bytes that a step moves at least.
+    pub(super) fn moved_bytes_per_step(&self) -> f64 {
+        self.moved_bytes_per_step
+    }
+
+    /// Prints what is asked, with `verbose` by kernel.
+    pub(super) fn say(&self, verbose: bool) -> Result<(), Box<dyn Error>> {
         say!(
-            "per step: {:.1} launches of {} kernels ({} compiled in a second pass), {:.1} uploads with {:.0} bytes",
+            "per step: {:.1} launches of {} kernels ({} compiled in a second pass), which move {:.2} MB or more; \
+             {:.1} uploads with {:.0} bytes",
             self.launches_per_step,
             self.kernels,
             self.new_kernels,
+            self.moved_bytes_per_step / 1e6,
             self.uploads_per_step,
             self.uploaded_bytes_per_step
         )?;
         if let Some(memory) = self.memory_mb {
             say!("memory held on the device: {memory:.0} MiB")?;
         }
+        if !verbose {
+            return Ok(());
+        }
+        say!("{:>8}  {:>10}  kernel", "launches", "MB")?;
         let mut launches: Vec<_> = self.launches.iter().collect();
         launches.sort_by(|a, b| b.1.total_cmp(a.1).then(a.0.cmp(b.0)));
         for (name, count) in launches {
-            say!("{count:>8.1}  {name}")?;
+            let moved = self.moved_bytes.get(name);
+            let moved = moved.map_or_else(String::new, |bytes| format!("{:.3}", bytes / 1e6));
+            say!("{count:>8.1}  {moved:>10}  {name}")?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! `mtlora bench`: measures the speed of training and generation on this machine.
 
+mod card;
 mod device_work;
 mod epoch;
 mod generate;

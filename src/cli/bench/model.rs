@@ -4,20 +4,21 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use mtlora::core::{BaseDtype, Structure, trainable_parameters};
+use mtlora::core::{BaseDtype, Structure, capabilities, trainable_parameters};
 use mtlora::models::{
     CausalConfig, CausalLm, ClassifierConfig, ClassifierOptions, ModelConfig, ModelError,
     ModelFamilies, SequenceClassifier,
 };
 use mtlora::train::{AdapterSettings, MethodName, TrainOptions};
 
+use super::card::Card;
 use super::report::Place;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
 
 /// The flags that choose the model.
 #[derive(clap::Args)]
 pub(super) struct ModelArgs {
-    /// roberta-base or gpt2 with random weights, or a Hugging Face folder; generation needs a causal model.
+    /// roberta-base, gpt2 or gpt2-medium with random weights, or a Hugging Face folder; generation needs a causal model.
     #[arg(long, value_name = "NAME|DIR")]
     model: String,
     /// Seed of random weights, tokens, the data's order and dropout.
@@ -26,6 +27,13 @@ pub(super) struct ModelArgs {
     /// The device (see `mtlora devices`) [default: the first].
     #[arg(long)]
     device: Option<String>,
+    /// Also print what each kernel of a device other than the processor is asked to do in a step.
+    #[arg(long)]
+    pub(super) verbose: bool,
+    /// Also print the least time that a card needs for what a device other than the processor is asked to do in a step,
+    /// from the rates of the card's memory and arithmetic.
+    #[arg(long, value_name = "GB/s,TFLOP/s", value_parser = Card::parse)]
+    pub(super) card: Option<Card>,
 }
 
 /// The flags that choose the trainable parameters, as in `mtlora train`.
@@ -114,7 +122,13 @@ impl ModelArgs {
 
     /// Opens the device, and measures its peak rate for a base model in this precision.
     pub(super) fn place(&self, base_dtype: BaseDtype) -> Result<Place, Box<dyn Error>> {
-        Place::open(self.device.as_deref(), base_dtype)
+        let place = Place::open(self.device.as_deref(), base_dtype)?;
+        if self.card.is_some() && capabilities(&place.device).on_host {
+            return Err(
+                "--card needs a --device other than the processor, whose work is counted".into(),
+            );
+        }
+        Ok(place)
     }
 
     /// The encoder with the head of `config`, prepared for training on an autodiff `device`.

@@ -7,6 +7,7 @@ use mtlora::core::{BaseDtype, CpuPath, capabilities};
 use mtlora::train::bench::peak_gflops;
 use serde::Serialize;
 
+use super::card::Card;
 use super::device_work::DeviceWork;
 use super::model::ModelArgs;
 use crate::cli::console::output;
@@ -103,6 +104,9 @@ struct Report<'a, Settings> {
     fraction_of_peak: Option<f64>,
     peak_rss_mb: Option<f64>,
     device_work: Option<&'a DeviceWork>,
+    card: Option<Card>,
+    /// The least time of a step on that card.
+    least_step_s: Option<f64>,
     step_s: &'a [f64],
 }
 
@@ -116,6 +120,10 @@ pub(super) fn print(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     let device = place.name.as_str();
+    let flops_per_step = work.flops / work.step_s.len() as f64;
+    let least = model.card.zip(work.device.as_ref());
+    let least =
+        least.map(|(card, asked)| card.least_time(asked.moved_bytes_per_step(), flops_per_step));
     let per_second = |amount: f64| amount / work.seconds;
     let gflops = per_second(work.flops) / 1e9;
     // Other programs may have slowed down either measurement of the peak, so the larger one is used.
@@ -133,12 +141,14 @@ pub(super) fn print(
         median_step_s: median(&work.step_s),
         examples_per_s: per_second(work.examples as f64),
         tokens_per_s: per_second(work.tokens as f64),
-        flops_per_step: work.flops / work.step_s.len() as f64,
+        flops_per_step,
         gflops,
         peak_gflops,
         fraction_of_peak: peak_gflops.map(|peak| gflops / peak),
         peak_rss_mb: output::peak_rss_mb(),
         device_work: work.device.as_ref(),
+        card: model.card,
+        least_step_s: least,
         step_s: &work.step_s,
     };
     say!(
@@ -158,7 +168,12 @@ pub(super) fn print(
         say!("peak resident memory: {memory:.0} MiB")?;
     }
     if let Some(asked) = report.device_work {
-        asked.say()?;
+        asked.say(model.verbose)?;
+    }
+    if let Some(least) = report.least_step_s {
+        say!(
+            "a card with these rates needs {least:.6} s for a step or more: a lower bound, not a measurement"
+        )?;
     }
     if json {
         output::json(&report)?;

@@ -25,7 +25,7 @@ use super::{
     MtLoraBackend, Optional, OptionalInt, SeededDropout, Weight, capabilities,
 };
 use crate::visit::Container;
-use crate::{AttentionForm, BaseDtype, Contexts, NamedDevice, SequenceOffsets};
+use crate::{AttentionForm, BaseDtype, Contexts, NamedDevice, SequenceOffsets, SquaredNorm};
 
 type Floats = FloatTensor<Dispatch>;
 
@@ -822,6 +822,70 @@ proptest! {
 
             let ((a, b), (a_cpu, b_cpu)) = (on(&device), on(&cpu));
             close(Dispatch::rank_matmul(a, b), Dispatch::float_matmul(a_cpu, b_cpu))?;
+        }
+    }
+
+    #[test]
+    fn sums_of_squares_agree(
+        shapes in prop::collection::vec((1usize..40, 1usize..90, any::<bool>()), 1..13), seed: u64,
+    ) {
+        let matrices: Vec<_> = (seed >> 1..)
+            .zip(&shapes)
+            .map(|(seed, (rows, width, turn))| (random([*rows, *width], 2.0, seed), *turn))
+            .collect();
+        let values = matrices.iter().flat_map(|(data, _)| data.iter::<f32>());
+        let expected: f64 = values.map(|value| f64::from(value).powi(2)).sum();
+        for device in devices_for(seed) {
+            let sum = || {
+                let mut norm = SquaredNorm::default();
+                for (data, turn) in &matrices {
+                    let x = if *turn { turned(data, &device) } else { put::<2>(data, &device) };
+                    norm.add(Tensor::<2>::from_dispatch(x));
+                }
+                norm.finish().map(Tensor::into_dispatch)
+            };
+            repeated(sum)?;
+            let found: Vec<f32> = sum().map(read).unwrap_or_default();
+            prop_assert_eq!(found.len(), 1);
+            prop_assert!((f64::from(found[0]) / expected - 1.0).abs() < 1e-5, "{found:?} {expected}");
+        }
+    }
+
+    /// One kernel for all shapes: every device takes all cases.
+    #[test]
+    fn fixed_products_agree(
+        rows in 1usize..40, inner in 0usize..40, columns in 1usize..40,
+        turn: [bool; 2], gaps: [bool; 2], sum in 0usize..3, scale in -2.0f64..2.0, seed: u64,
+    ) {
+        let (a, b) = (random([rows, inner], 1.0, seed ^ 1), random([inner, columns], 1.0, seed ^ 2));
+        // Nothing, a row that is added to each, or a whole matrix.
+        let summed = [0, 1, rows][sum];
+        let added = random([summed, columns], 1.0, seed ^ 3);
+        let matrix = |data: &TensorData, index: usize, device: &Device| {
+            if turn[index] { turned(data, device) } else { put_rows(data, gaps[index], device) }
+        };
+        let factor = |data: &TensorData, index: usize| data.iter::<f32>().nth(index).map_or(0.0, f64::from);
+        let entry = |row: usize, column: usize| {
+            let terms = (0..inner).map(|at| factor(&a, row * inner + at) * factor(&b, at * columns + column));
+            let sum = if summed == 0 { 0.0 } else { factor(&added, row % summed * columns + column) };
+            (sum + scale * terms.sum::<f64>()) as f32
+        };
+        let expected: Vec<f32> = (0..rows * columns).map(|at| entry(at / columns, at % columns)).collect();
+        for named in devices() {
+            let device = named.device;
+            let shared = put::<2>(&added, &device);
+            let found = || {
+                let (a, b) = (matrix(&a, 0, &device), matrix(&b, 1, &device));
+                let sum = (summed > 0).then(|| shared.clone());
+                [Dispatch::fixed_product(a, b, sum.into(), scale)]
+            };
+            repeated(found)?;
+            for (found, expected) in found().into_iter().flat_map(read).zip(&expected) {
+                prop_assert!((found - expected).abs() < 1e-4, "{}: {found} {expected}", named.name);
+            }
+            // A tensor that shares its memory is not written to.
+            let kept: Vec<f32> = added.iter().collect();
+            prop_assert_eq!(read(shared), kept);
         }
     }
 

@@ -6,7 +6,8 @@ use burn::tensor::{DType, Slice};
 
 use super::definitions::activation_dtype::restored;
 use super::definitions::{
-    attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, swiglu,
+    attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, squares,
+    swiglu,
 };
 use super::{
     ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities,
@@ -116,7 +117,24 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// - output: `[rows, columns]`
     #[fusion(default)]
     fn rank_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_matmul(a, b)
+        linear::product::<Self>(a, b)
+    }
+
+    /// `sum + scale a b` by one kernel for all shapes, where the backend has it
+    /// ([`Capabilities::fixes_products`](crate::Capabilities::fixes_products)). Either matrix may be a view of a transpose.
+    ///
+    /// # Shapes
+    /// - `a`: `[rows, inner]`, `b`: `[inner, columns]`
+    /// - `sum`: `[rows, columns]`, or `[1, columns]` for a row that is added to each; zeros if absent
+    /// - output: `[rows, columns]`
+    #[fusion(dtype = a, shape = burn::tensor::Shape::from([a[0], b[1]]))]
+    fn fixed_product(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        #[extension_type] sum: Optional<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        linear::add::<Self>(sum.into_option(), Self::float_matmul(a, b), scale)
     }
 
     /// `softmax(scale Q Kᵀ) V` within each sequence and head; with `causal`, no token sees a later
@@ -388,6 +406,24 @@ pub trait MtLoraBackend: BackendCapabilities {
         smoothing: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
+    }
+
+    /// The sum of the squares of all elements of up to five tensors of any shapes, and of what `before` has.
+    ///
+    /// # Shapes
+    /// - `before`, output: `[1]`
+    #[fusion(dtype = first, shape = burn::tensor::Shape::from([1]))]
+    fn sum_of_squares(
+        first: FloatTensor<Self>,
+        #[extension_type] second: Optional<Self>,
+        #[extension_type] third: Optional<Self>,
+        #[extension_type] fourth: Optional<Self>,
+        #[extension_type] fifth: Optional<Self>,
+        #[extension_type] before: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        let others = [second, third, fourth, fifth].into_iter();
+        let others = others.filter_map(Optional::into_option);
+        squares::sum_of_squares::<Self>(others, first, before.into_option())
     }
 
     /// Attention of one new token per row over a key-value cache: each row attends to the places of its

@@ -41,6 +41,9 @@ pub struct Capabilities {
     /// Attention's kernels read the sequence offsets, and the contexts of decoding, from the device's memory. Otherwise the
     /// tensors of them are never made.
     pub reads_offsets: bool,
+    /// Matrix products are computed by one kernel for all shapes, in place of several that are compiled and tried for each:
+    /// [`Autotune::Off`](crate::Autotune::Off).
+    pub fixes_products: bool,
     /// Which of the processor's instructions the device's kernels use, if it is the processor and has kernels.
     pub cpu: Option<CpuChoice>,
 }
@@ -62,6 +65,7 @@ impl Capabilities {
             multiplies_bf16: B::dtype_usage(device, DType::BF16).contains(DTypeUsage::Accelerated),
             rounds_attention: false,
             reads_offsets: false,
+            fixes_products: false,
             cpu: None,
         }
     }

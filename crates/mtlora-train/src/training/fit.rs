@@ -211,7 +211,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         let model = load_state(model, snapshot.model)?;
         let optimizer = snapshot
             .optimizer
-            .restore(adamw_for(options, Some(device)), &model)?;
+            .restore(adamw_for(options, Some(device), &stepper.factor), &model)?;
         stepper.hooks.load_state(snapshot.hooks, &model)?;
         set_random_state(device, snapshot.random);
         Ok(Self {

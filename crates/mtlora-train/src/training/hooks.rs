@@ -16,6 +16,11 @@ impl<'a> StepHooks<'a> {
         Self(hooks)
     }
 
+    /// Whether there are any.
+    pub(crate) fn are_set(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Called before the first step, also when a training is resumed.
     ///
     /// # Errors

@@ -10,8 +10,9 @@ use crate::training::late_loss::{LossReading, StepLoss};
 use crate::training::learner::BatchLoss;
 use crate::training::normalization::Divisors;
 use crate::training::optimizer::adamw::{
-    adamw_for, clip_gradient_norm, clip_gradient_norm_on_device,
+    adamw_for, clip_gradient_norm, clipping_factor, scale_gradients,
 };
+use crate::training::optimizer::gradient_factor::GradientFactor;
 use crate::training::options::TrainOptions;
 
 /// The loss and the size of a step.
@@ -59,6 +60,8 @@ pub(crate) fn accumulate<M: Module, B, E: From<FitError>>(
 /// Makes steps of the optimizer.
 pub(crate) struct Stepper<'a> {
     pub(crate) optimizer: ModuleOptimizer,
+    /// What the optimizer multiplies the gradients of a step with.
+    pub(crate) factor: GradientFactor,
     pub(crate) hooks: StepHooks<'a>,
     options: TrainOptions,
     pub(crate) reading: LossReading,
@@ -68,8 +71,10 @@ pub(crate) struct Stepper<'a> {
 impl<'a> Stepper<'a> {
     /// The state before the first step. `reading` determines when losses are read.
     pub(crate) fn new(options: &TrainOptions, reading: LossReading) -> Self {
+        let factor = GradientFactor::default();
         Self {
-            optimizer: adamw_for(options, None),
+            optimizer: adamw_for(options, None, &factor),
+            factor,
             hooks: StepHooks::default(),
             options: options.clone(),
             reading,
@@ -122,11 +127,21 @@ impl<'a> Stepper<'a> {
                 LossReading::AtOnce => {
                     clip_gradient_norm(&model, &mut gradients, most);
                 }
-                LossReading::Late => clip_gradient_norm_on_device(&model, &mut gradients, most),
+                LossReading::Late => {
+                    let factor = clipping_factor(&model, &gradients, most);
+                    match factor {
+                        // The hooks read clipped gradients.
+                        Some(factor) if self.hooks.are_set() => {
+                            scale_gradients(&model, &mut gradients, factor);
+                        }
+                        factor => self.factor.set(factor),
+                    }
+                }
             }
         }
         self.hooks.after_backward(step, &model, &gradients);
         let model = self.optimizer.step(learning_rate, model, gradients);
+        self.factor.set(None);
         Ok((self.hooks.after_step(step, model), made))
     }
 }

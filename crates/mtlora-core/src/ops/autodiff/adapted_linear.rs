@@ -14,10 +14,10 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Scalar};
+use burn::backend::{Autodiff, Backend};
 
 use super::tracked::node_or_constant;
-use crate::ops::definitions::linear::bias_gradient;
+use crate::ops::definitions::linear::{bias_gradient, scaled_product};
 use crate::ops::{MtLoraBackend, Weight};
 
 /// The operation's inputs; [`MtLoraBackend::adapted_linear`] has the shapes.
@@ -83,18 +83,17 @@ impl<B: MtLoraBackend> Backward<B, 6> for AdaptedLinear {
         let [x, dropped, bias, a, t, b] = ops.parents.map(|node| node.map(|node| node.id));
         let z_tracked = if saved.dropped { dropped } else { x };
 
-        let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(saved.scale));
         if let Some(b) = b {
             let v = transformed::<B>(saved.u.clone(), saved.t.clone());
-            let db = B::rank_matmul(B::float_transpose(dy.clone()), v);
-            grads.register::<B>(b, scaled(db));
+            let db = scaled_product::<B>(B::float_transpose(dy.clone()), v, saved.scale);
+            grads.register::<B>(b, db);
         }
         if let Some(bias) = bias {
             grads.register::<B>(bias, bias_gradient::<B>(dy.clone()));
         }
         let mut dx = x.map(|_| B::mixed_linear_backward(dy.clone(), saved.weight));
         if a.is_some() || t.is_some() || z_tracked.is_some() {
-            let g = scaled(B::rank_matmul(dy, saved.b));
+            let g = scaled_product::<B>(dy, saved.b, saved.scale);
             if let Some(t) = t {
                 let dt = B::rank_matmul(B::float_transpose(g.clone()), saved.u);
                 grads.register::<B>(t, dt);

@@ -9,7 +9,7 @@ use burn::backend::{Autodiff, Backend};
 
 use super::inner;
 use super::tracked::{is_tracked, node_or_constant};
-use crate::ops::definitions::linear::bias_gradient;
+use crate::ops::definitions::linear::{bias_gradient, product};
 use crate::ops::{MtLoraBackend, Weight};
 
 /// What the backward pass needs; each shared with its owner.
@@ -34,7 +34,7 @@ impl<B: MtLoraBackend> Backward<B, 3> for Linear {
             grads.register::<B>(bias.id, bias_gradient::<B>(dy.clone()));
         }
         if let (Some(weight), Some(x)) = (weight, ops.state.x) {
-            let dw = B::float_matmul(B::float_transpose(x), dy.clone());
+            let dw = product::<B>(B::float_transpose(x), dy.clone());
             grads.register::<B>(weight.id, dw);
         }
         if let Some(x) = x {

@@ -9,6 +9,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::memory::Output;
+use super::row_launches::{UNITS, flat};
 use crate::ops::SeededDropout;
 use crate::ops::definitions::dropout::MaskParts;
 
@@ -79,7 +80,7 @@ pub(super) fn seeded_dropout(x: CubeTensor, dropout: SeededDropout) -> CubeTenso
         .unwrap_or(1);
     let y = Output::over(&x, 0);
     let units = elements / vector;
-    let dim = CubeDim::new(&client, units);
+    let dim = flat(&client, UNITS);
     let count = calculate_cube_count_elemwise(&client, units, dim);
     dropout_kernel::launch(
         &client,

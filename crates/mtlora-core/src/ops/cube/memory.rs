@@ -34,6 +34,14 @@ struct Input {
 }
 
 impl Output {
+    /// An output in memory of its own.
+    pub(super) fn new(tensor: CubeTensor) -> Self {
+        Self {
+            tensor,
+            input: None,
+        }
+    }
+
     /// An output of the shape and dtype of `x`, which is contiguous and the kernel's buffer number `position`: in the memory of `x` if
     /// no other tensor shares it.
     pub(super) fn over(x: &CubeTensor, position: usize) -> Self {

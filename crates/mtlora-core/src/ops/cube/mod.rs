@@ -14,10 +14,13 @@ mod cross_entropy;
 mod dropout;
 mod memory;
 mod norm;
+mod product;
 mod reduce;
 mod row_launches;
+mod squares;
 
 use burn::backend::TensorMetadata;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{Device, FloatTensor, IntTensor};
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
@@ -45,6 +48,7 @@ impl BackendCapabilities for CubeBackend {
             largest_tensor: usize::try_from(largest).unwrap_or(usize::MAX),
             seeded_dropout: true,
             reads_offsets: true,
+            fixes_products: crate::autotune::fixes_products(device),
             ..Capabilities::of_definitions::<Self>(device)
         }
     }
@@ -134,6 +138,22 @@ impl MtLoraBackend for CubeBackend {
         }
     }
 
+    fn fixed_product(
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        sum: Optional<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let sum = sum.into_option();
+        let tensors = [Some(&a), Some(&b), sum.as_ref()];
+        let tensors: Vec<_> = tensors.into_iter().flatten().collect();
+        if suits(&tensors) {
+            product::product(a, b, sum, scale as f32)
+        } else {
+            definitions::linear::add::<Self>(sum, Self::float_matmul(a, b), scale)
+        }
+    }
+
     fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {
         if suits(&[&x]) {
             dropout::seeded_dropout(x, dropout)
@@ -163,6 +183,29 @@ impl MtLoraBackend for CubeBackend {
             cross_entropy::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32)
         } else {
             definitions::cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
+        }
+    }
+
+    fn sum_of_squares(
+        first: FloatTensor<Self>,
+        second: Optional<Self>,
+        third: Optional<Self>,
+        fourth: Optional<Self>,
+        fifth: Optional<Self>,
+        before: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        let others = [second, third, fourth, fifth].map(Optional::into_option);
+        let before = before.into_option();
+        let given = [Some(&first), before.as_ref()].into_iter();
+        let given: Vec<_> = given
+            .chain(others.each_ref().map(Option::as_ref))
+            .flatten()
+            .collect();
+        if suits(&given) {
+            squares::sum_of_squares(first, others, before)
+        } else {
+            let others = others.into_iter().flatten();
+            definitions::squares::sum_of_squares::<Self>(others, first, before)
         }
     }
 

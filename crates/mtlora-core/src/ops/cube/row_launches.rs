@@ -1,10 +1,10 @@
-//! How kernels that give each row a cube are launched.
+//! How kernels that give each row a cube, and kernels without rows, are launched.
 
 use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::prelude::{CubeCount, CubeDim};
 
 /// The most units that a row gets. More would only wait for each other, where several rows share a processor.
-const UNITS: u32 = 256;
+pub(super) const UNITS: u32 = 256;
 
 /// Units for a row of `width` values of which each unit reads `strip` or more: a power of two, and one of few, since each is
 /// another kernel.
@@ -33,4 +33,12 @@ pub(super) fn launches(
             CubeDim::new_1d(units as u32),
         )
     })
+}
+
+/// A cube of `units` units in one direction, or as many as the device has. Kernels are compiled for a cube's size, so that a size
+/// which depends on the number of elements would make several kernels of one.
+pub(super) fn flat(client: &Client, units: u32) -> CubeDim {
+    let hardware = &client.properties().hardware;
+    let most = hardware.max_units_per_cube.min(hardware.max_cube_dim.0);
+    CubeDim::new_1d(units.min(most))
 }

@@ -8,6 +8,8 @@ use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::backend::{Backend, Dispatch, ExtensionType, Scalar, TensorMetadata};
 use burn::tensor::{DType, Shape, Tensor};
 
+use crate::ops::{MtLoraBackend, Optional};
+
 /// A matrix in the precision that it is kept in.
 #[derive(ExtensionType)]
 #[extension_type(fusion: cfg(feature = "cube"))]
@@ -66,40 +68,89 @@ impl<B: Backend> Weight<B> {
 }
 
 /// `x W + bias`.
-pub(in crate::ops) fn forward<B: Backend>(
+pub(in crate::ops) fn forward<B: MtLoraBackend>(
     x: FloatTensor<B>,
     weight: Weight<B>,
     bias: Option<FloatTensor<B>>,
 ) -> FloatTensor<B> {
     let (x, weight) = weight.matched(x);
+    let bias = bias.map(|bias| {
+        let width = bias.shape()[0];
+        B::float_reshape(bias, Shape::from([1, width]))
+    });
+    if fixes_products::<B>(&x) {
+        return B::fixed_product(x, weight, bias.into(), 1.0);
+    }
     let y = B::float_matmul(x, weight);
     match bias {
-        Some(bias) => {
-            let width = bias.shape()[0];
-            B::float_add(y, B::float_reshape(bias, Shape::from([1, width])))
-        }
+        Some(bias) => B::float_add(y, bias),
         None => y,
     }
 }
 
 /// `dy Wᵀ`.
-pub(in crate::ops) fn backward<B: Backend>(
+pub(in crate::ops) fn backward<B: MtLoraBackend>(
     dy: FloatTensor<B>,
     weight: Weight<B>,
 ) -> FloatTensor<B> {
     let (dy, weight) = weight.matched(dy);
-    B::float_matmul(dy, B::float_transpose(weight))
+    product::<B>(dy, B::float_transpose(weight))
 }
 
 /// `sum + scale a b`.
-pub(in crate::ops) fn add_matmul<B: Backend>(
+pub(in crate::ops) fn add_matmul<B: MtLoraBackend>(
     sum: FloatTensor<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
     scale: f64,
 ) -> FloatTensor<B> {
-    let product = B::float_matmul(a, b);
-    B::float_add(sum, B::float_mul_scalar(product, Scalar::from(scale)))
+    if fixes_products::<B>(&a) {
+        return B::fixed_product(a, b, Optional::Given(sum), scale);
+    }
+    add::<B>(Some(sum), B::float_matmul(a, b), scale)
+}
+
+/// `a b`.
+pub(in crate::ops) fn product<B: MtLoraBackend>(
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+) -> FloatTensor<B> {
+    if fixes_products::<B>(&a) {
+        return B::fixed_product(a, b, Optional::Absent, 1.0);
+    }
+    B::float_matmul(a, b)
+}
+
+/// `scale a b`, where one of the sides is an adapter's rank.
+pub(in crate::ops) fn scaled_product<B: MtLoraBackend>(
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    scale: f64,
+) -> FloatTensor<B> {
+    if fixes_products::<B>(&a) {
+        return B::fixed_product(a, b, Optional::Absent, scale);
+    }
+    B::float_mul_scalar(B::rank_matmul(a, b), Scalar::from(scale))
+}
+
+/// `sum + scale product`, where the sum may be a row that is added to each row.
+pub(in crate::ops) fn add<B: Backend>(
+    sum: Option<FloatTensor<B>>,
+    product: FloatTensor<B>,
+    scale: f64,
+) -> FloatTensor<B> {
+    let product = match scale {
+        1.0 => product,
+        _ => B::float_mul_scalar(product, Scalar::from(scale)),
+    };
+    match sum {
+        Some(sum) => B::float_add(sum, product),
+        None => product,
+    }
+}
+
+fn fixes_products<B: MtLoraBackend>(x: &FloatTensor<B>) -> bool {
+    B::capabilities(&x.device()).fixes_products
 }
 
 /// The bias' gradient: `[out]`.

@@ -11,4 +11,5 @@ pub(super) mod linear;
 pub(super) mod norm;
 pub(super) mod rms_norm;
 pub(super) mod rotary;
+pub(super) mod squares;
 pub(super) mod swiglu;

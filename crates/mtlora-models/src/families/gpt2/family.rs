@@ -35,23 +35,37 @@ impl ModelFamily for Gpt2Family {
         }
     }
 
-    /// The sizes of the smallest GPT-2, with 124 million parameters.
+    /// The sizes of the smallest GPT-2, with 124 million parameters, and of the medium one, with 355 million.
     fn published(&self) -> &[PublishedModel] {
-        &[PublishedModel {
-            name: "gpt2",
-            model_type: MODEL_TYPE,
-            sizes: ModelSizes {
-                vocab_size: 50_257,
-                hidden_size: 768,
-                layers: 12,
-                heads: 12,
-                key_value_heads: None,
-                head_width: None,
-                intermediate_size: None,
-                max_tokens: 1024,
-                end_of_text: Some(50_256),
+        const SMALL: ModelSizes = ModelSizes {
+            vocab_size: 50_257,
+            hidden_size: 768,
+            layers: 12,
+            heads: 12,
+            key_value_heads: None,
+            head_width: None,
+            intermediate_size: None,
+            max_tokens: 1024,
+            end_of_text: Some(50_256),
+        };
+        const MODELS: [PublishedModel; 2] = [
+            PublishedModel {
+                name: "gpt2",
+                model_type: MODEL_TYPE,
+                sizes: SMALL,
             },
-        }]
+            PublishedModel {
+                name: "gpt2-medium",
+                model_type: MODEL_TYPE,
+                sizes: ModelSizes {
+                    hidden_size: 1024,
+                    layers: 24,
+                    heads: 16,
+                    ..SMALL
+                },
+            },
+        ];
+        &MODELS
     }
 }
 

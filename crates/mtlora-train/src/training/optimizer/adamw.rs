@@ -1,13 +1,15 @@
 use burn::grad_clipping::GradientClipping;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{
-    AdamW, AdamWConfig, DynOptimizer, DynState, GradientsParams, LearningRate, ModuleOptimizer,
-    StateSink, StateSource,
+    AdamWConfig, DynOptimizer, DynState, GradientsParams, LearningRate, ModuleOptimizer, StateSink,
+    StateSource,
 };
 use burn::tensor::kind::BridgeTensor;
 use burn::tensor::{Device, FloatDType, Tensor};
+use mtlora_core::SquaredNorm;
 use serde::{Deserialize, Serialize};
 
+use crate::training::optimizer::gradient_factor::{GradientFactor, ScaledAdamW};
 use crate::training::optimizer::lora_plus::{LoraPlus, factors};
 use crate::training::options::TrainOptions;
 
@@ -52,13 +54,13 @@ impl AdamSettings {
 /// biases and the parameters of layer norms have no weight decay.
 pub fn adamw(weight_decay: f64) -> ModuleOptimizer {
     let config = config(AdamSettings::default(), weight_decay);
-    grouped(config, None, None)
+    grouped(config, None, None, &GradientFactor::default())
 }
 
 /// [`adamw`] with the learning rates of LoRA+.
 pub fn lora_plus_adamw(weight_decay: f64, lora_plus: LoraPlus) -> ModuleOptimizer {
     let config = config(AdamSettings::default(), weight_decay);
-    grouped(config, Some(lora_plus), None)
+    grouped(config, Some(lora_plus), None, &GradientFactor::default())
 }
 
 /// AdamW with the betas and the epsilon of RoBERTa's pre-training (arXiv 1907.11692, section 2.4), and with the same
@@ -69,14 +71,20 @@ pub(crate) fn pretraining_adamw(weight_decay: f64) -> ModuleOptimizer {
         epsilon: 1e-6,
         ..AdamSettings::default()
     };
-    grouped(config(settings, weight_decay), None, None)
+    let factor = GradientFactor::default();
+    grouped(config(settings, weight_decay), None, None, &factor)
 }
 
 /// The optimizer of a training with these options. With a `device`, a stored state is read directly onto it. Burn would
-/// read it onto its default device first, which may be a GPU that this run does not use or that is not available.
-pub(crate) fn adamw_for(options: &TrainOptions, device: Option<&Device>) -> ModuleOptimizer {
+/// read it onto its default device first, which may be a GPU that this run does not use or that is not available. The
+/// optimizer multiplies gradients with `factor`.
+pub(crate) fn adamw_for(
+    options: &TrainOptions,
+    device: Option<&Device>,
+    factor: &GradientFactor,
+) -> ModuleOptimizer {
     let config = config(options.adam, options.weight_decay);
-    grouped(config, options.lora_plus, device)
+    grouped(config, options.lora_plus, device, factor)
 }
 
 /// The optimizer with its groups: the later ones count where several match.
@@ -84,11 +92,15 @@ fn grouped(
     config: AdamWConfig,
     lora_plus: Option<LoraPlus>,
     device: Option<&Device>,
+    factor: &GradientFactor,
 ) -> ModuleOptimizer {
     let without_decay = config.clone().with_weight_decay(0.0);
     let group = |decays: bool, ratio: f64| GroupOptimizer {
-        adamw: if decays { &config } else { &without_decay }.build(),
-        ratio,
+        adamw: ScaledAdamW {
+            adamw: if decays { &config } else { &without_decay }.build(),
+            ratio,
+            factor: factor.clone(),
+        },
         device: device.map(|device| device.clone().inner()),
     };
     let no_clipping = None::<GradientClipping>;
@@ -108,9 +120,7 @@ fn grouped(
 
 /// The optimizer of a group of parameters.
 struct GroupOptimizer {
-    adamw: AdamW,
-    /// Their learning rate divided by that of the training.
-    ratio: f64,
+    adamw: ScaledAdamW,
     /// Where a stored state is read to; `None` for Burn's choice.
     device: Option<Device>,
 }
@@ -124,8 +134,7 @@ impl DynOptimizer for GroupOptimizer {
         grad: BridgeTensor,
         state: Option<DynState>,
     ) -> (BridgeTensor, Option<DynState>) {
-        self.adamw
-            .step_dyn(rank, lr * self.ratio, tensor, grad, state)
+        self.adamw.step_dyn(rank, lr, tensor, grad, state)
     }
 
     fn to_device_dyn(&self, state: DynState, device: &Device) -> DynState {
@@ -170,16 +179,41 @@ pub fn clip_gradient_norm<M: Module>(model: &M, gradients: &mut GradientsParams,
     norm
 }
 
-/// Like [`clip_gradient_norm`], but does not read the norm: the factor stays on the device, in single precision.
-pub(crate) fn clip_gradient_norm_on_device<M: Module>(
+/// What [`clip_gradient_norm`] multiplies the gradients with, of shape `[1]`; `None` if there are no gradients. The norm is not
+/// read: the factor stays on the device, in single precision.
+pub(crate) fn clipping_factor<M: Module>(
+    model: &M,
+    gradients: &GradientsParams,
+    most: f64,
+) -> Option<Tensor<1>> {
+    let mut squares = SquaresOnDevice {
+        gradients,
+        norm: SquaredNorm::default(),
+    };
+    model.visit(&mut squares);
+    let norm = squares.norm.finish()?.sqrt().add_scalar(NORM_EPSILON);
+    Some(norm.recip().mul_scalar(most).clamp_max(1.0))
+}
+
+/// Multiplies all gradients with `factor`, of shape `[1]`.
+pub(crate) fn scale_gradients<M: Module>(
     model: &M,
     gradients: &mut GradientsParams,
-    most: f64,
+    factor: Tensor<1>,
 ) {
-    if let Some(sum) = sum_of_squares(model, gradients) {
-        let norm = sum.sqrt().add_scalar(NORM_EPSILON);
-        let factor = norm.recip().mul_scalar(most).clamp_max(1.0);
-        model.visit(&mut ScaleOnDevice { gradients, factor });
+    model.visit(&mut ScaleOnDevice { gradients, factor });
+}
+
+struct SquaresOnDevice<'a> {
+    gradients: &'a GradientsParams,
+    norm: SquaredNorm,
+}
+
+impl ModuleVisitor for SquaresOnDevice<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.norm.add(gradient);
+        }
     }
 }
 
@@ -304,7 +338,8 @@ mod tests {
                 let mut host = gradients(&model, factor, &device);
                 let mut on_device = gradients(&model, factor, &device);
                 let norm = clip_gradient_norm(&model, &mut host, most);
-                clip_gradient_norm_on_device(&model, &mut on_device, most);
+                let scaling = clipping_factor(&model, &on_device, most).unwrap();
+                scale_gradients(&model, &mut on_device, scaling);
                 let expected = (28.0 * f64::from(factor).powi(2) + 2.0).sqrt();
                 assert!((norm - expected).abs() < 1e-5, "{norm} {expected}");
                 let host = of_weight(&model, host);
@@ -314,5 +349,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// An optimizer that multiplies gradients makes the step that it makes of multiplied gradients.
+    #[test]
+    fn a_factor_acts_as_scaled_gradients_do() {
+        let device = mtlora_core::devices()[0].device.clone().autodiff();
+        let model = LinearConfig::new(3, 2).init(&device);
+        let factor = || Tensor::<1>::from_data([0.25], &device.clone().inner());
+        let options = TrainOptions::default();
+        let after_two_steps = |in_update: bool| {
+            let shared = GradientFactor::default();
+            let mut optimizer = adamw_for(&options, None, &shared);
+            let mut model = model.clone();
+            for size in [1.0, -3.0] {
+                let mut gradients = gradients(&model, size, &device);
+                if in_update {
+                    shared.set(Some(factor()));
+                } else {
+                    scale_gradients(&model, &mut gradients, factor());
+                }
+                model = optimizer.step(1e-2, model, gradients);
+            }
+            model.weight.val().into_data()
+        };
+        assert_eq!(after_two_steps(true), after_two_steps(false));
+        assert_ne!(after_two_steps(true), model.weight.val().into_data());
     }
 }

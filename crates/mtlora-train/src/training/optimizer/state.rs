@@ -132,6 +132,7 @@ mod tests {
 
     use super::*;
     use crate::training::optimizer::adamw::{adamw, adamw_for};
+    use crate::training::optimizer::gradient_factor::GradientFactor;
     use crate::training::options::TrainOptions;
 
     fn step(model: Linear, optimizer: &mut ModuleOptimizer, device: &Device) -> Linear {
@@ -165,7 +166,7 @@ mod tests {
             weight_decay: 0.1,
             ..TrainOptions::default()
         };
-        let resumed = adamw_for(&options, Some(&device));
+        let resumed = adamw_for(&options, Some(&device), &GradientFactor::default());
         let mut resumed = kept.clone().restore(resumed, &other).unwrap();
         assert_eq!(OptimizerState::of(&resumed).unwrap(), kept);
         let mut other = other;

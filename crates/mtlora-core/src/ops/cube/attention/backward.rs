@@ -152,7 +152,7 @@ fn query_gradient<N: Size>(
                 let other = (from + place) as u32;
                 let visible = is_visible::<N>(&*memory, this, other);
                 let mut change = changes[i * BLOCK + j];
-                if comptime!(form.drops) {
+                if batch.drops == 1 {
                     change *= mask_entry::<N>(&*memory, batch, this, other);
                 }
                 let score = scores[i * BLOCK + j] * batch.scale;
@@ -237,7 +237,7 @@ fn key_value_gradients<N: Size>(
                 let probability = (score - log_sum).exp();
                 let mut weight = probability;
                 let mut change = changes[i * BLOCK + j];
-                if comptime!(form.drops) {
+                if batch.drops == 1 {
                     let mask = mask_entry::<N>(&*memory, batch, this, other);
                     weight = probability * mask;
                     change *= mask;
@@ -315,7 +315,7 @@ pub(super) fn attention_gradients<I: Int, N: Size>(
     );
     let mut memory = memory::<N>(form);
     if CUBE_POS_Z == 0 {
-        find_seen::<I, N>(&mut memory, offsets, &batch, false, form);
+        find_seen::<I, N>(&mut memory, offsets, &batch, false);
         query_gradient::<N>(
             &inputs,
             &mut memory,
@@ -325,7 +325,7 @@ pub(super) fn attention_gradients<I: Int, N: Size>(
             form,
         );
     } else {
-        find_seen::<I, N>(&mut memory, offsets, &batch, true, form);
+        find_seen::<I, N>(&mut memory, offsets, &batch, true);
         key_value_gradients::<N>(
             &inputs,
             &mut memory,

@@ -39,7 +39,7 @@ pub(super) fn attention_forward<I: Int, N: Size>(
     let first = CUBE_POS_X as usize * TILE;
 
     let mut memory = memory::<N>(form);
-    find_seen::<I, N>(&mut memory, offsets, &batch, false, form);
+    find_seen::<I, N>(&mut memory, offsets, &batch, false);
     let end = end_of_seen::<N>(&memory, &batch);
     let mut from = first_seen::<N>(&memory);
 
@@ -112,7 +112,7 @@ pub(super) fn attention_forward<I: Int, N: Size>(
                 total += probability;
                 let place = column + j * SIDE;
                 let mut weight = probability;
-                if comptime!(form.drops) {
+                if batch.drops == 1 {
                     let other = (from + place) as u32;
                     weight = probability * mask_entry::<N>(&memory, &batch, this, other);
                 }

@@ -2,8 +2,8 @@
 //! sequence offsets on the device. Matrices of scores exist a tile at a time, and dropout's mask is computed where it is
 //! needed.
 //!
-//! Kernels are compiled for a head's width, causal or not, with dropout or without, and for nothing else: the numbers of tokens and of
-//! sequences are arguments.
+//! Kernels are compiled for a head's width and for nothing else: the numbers of tokens and of sequences, what a token sees, and
+//! dropout are arguments.
 //!
 //! Bound: the forward pass reads query, key and value and writes the output; the backward pass reads these four and the
 //! output's gradient and writes three gradients.
@@ -24,6 +24,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::dropout;
 use super::memory::{Rows, uninitialised};
+use super::row_launches::{self, flat};
 use crate::ops::{AttentionLayout, SeededDropout};
 use tiles::{BatchLaunch, Form, PlaceLaunch, TILE, UNITS, WIDEST_VECTOR, chunk_for};
 
@@ -172,13 +173,7 @@ impl<'a> Call<'a> {
 
     fn form(&self, vector: usize) -> Form {
         let shared = self.client.properties().hardware.max_shared_memory_size;
-        Form::new(
-            self.head(),
-            vector,
-            chunk_for(shared).unwrap_or(vector),
-            self.layout.causal,
-            self.layout.dropout.is_some(),
-        )
+        Form::new(self.head(), vector, chunk_for(shared).unwrap_or(vector))
     }
 
     fn batch(&self) -> BatchLaunch {
@@ -188,6 +183,8 @@ impl<'a> Call<'a> {
             self.layout.offsets.count(),
             self.layout.heads as u32,
             self.layout.scale as f32,
+            u32::from(self.layout.causal),
+            u32::from(self.layout.dropout.is_some()),
             dropout::mask(self.layout.dropout.unwrap_or(none)),
         )
     }
@@ -245,7 +242,7 @@ impl<'a> Call<'a> {
         let whole = |rows: &Rows| PlaceLaunch::new(0, rows.stride / vector);
 
         let count = self.tokens * self.layout.heads;
-        let dim = CubeDim::new(&self.client, count);
+        let dim = flat(&self.client, row_launches::UNITS);
         backward::attention_row_sums::launch(
             &self.client,
             calculate_cube_count_elemwise(&self.client, count, dim),

@@ -57,21 +57,15 @@ pub(super) struct Form {
     pub vectors: usize,
     /// Vectors of a row that shared memory holds at a time: a multiple of [`SIDE`].
     pub chunk: usize,
-    /// Whether a token sees no later one.
-    pub causal: bool,
-    /// Whether probabilities are dropped.
-    pub drops: bool,
 }
 
 impl Form {
     /// For a head of `width` elements in vectors of `vector`, of which shared memory holds `chunk` elements at a time.
-    pub fn new(width: usize, vector: usize, chunk: usize, causal: bool, drops: bool) -> Self {
+    pub fn new(width: usize, vector: usize, chunk: usize) -> Self {
         let vectors = width / vector;
         Self {
             vectors,
             chunk: (chunk / vector).min(vectors.next_multiple_of(SIDE)),
-            causal,
-            drops,
         }
     }
 
@@ -110,6 +104,10 @@ pub(super) struct Batch {
     pub heads: u32,
     /// The scores' factor.
     pub scale: f32,
+    /// 1 where a token sees no later one, else 0.
+    pub causal: u32,
+    /// 1 where probabilities are dropped, else 0.
+    pub drops: u32,
     pub mask: Mask,
 }
 
@@ -190,22 +188,21 @@ pub(super) fn find_seen<I: Int, N: Size>(
     offsets: &[I],
     batch: &Batch,
     #[comptime] owns_keys: bool,
-    #[comptime] form: Form,
 ) {
     let unit = UNIT_POS as usize;
     let first = CUBE_POS_X as usize * TILE;
     let head = CUBE_POS_Y;
     let before = sequence_of::<I>(offsets, batch.sequences, first);
-    if comptime!(form.drops) {
-        let mut part = 0u32.runtime();
+    let mut part = 0u32.runtime();
+    if batch.drops == 1 {
         let mut sequence = unit;
         while sequence < before {
             part += squared_length::<I>(offsets, sequence);
             sequence += UNITS;
         }
-        memory.entries[unit] = part;
-        sync_cube();
     }
+    memory.entries[unit] = part;
+    sync_cube();
     if unit < TILE {
         let row = first + unit;
         let mut sees = 0u32.runtime();
@@ -220,14 +217,14 @@ pub(super) fn find_seen<I: Int, N: Size>(
             end = u32::cast_from(offsets[sequence + 1]);
             length = end - start;
             let row = row as u32;
-            if comptime!(form.causal) {
+            if batch.causal == 1 {
                 if comptime!(owns_keys) {
                     sees = row;
                 } else {
                     end = row + 1;
                 }
             }
-            if comptime!(form.drops) {
+            if batch.drops == 1 {
                 // The entries of the sequences before this one, in one head.
                 let mut entries = 0u32.runtime();
                 for part in 0..UNITS {
