@@ -254,6 +254,38 @@ pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64)
     ))
 }
 
+/// [`layer_norm`] of a residual connection: of the rows of `dropout(x) + residual`.
+///
+/// # Shapes
+/// - `x`, `residual`, output: `[rows, width]`
+/// - `gamma`, `beta`: `[width]`
+pub fn residual_layer_norm(
+    [x, residual]: [Tensor<2>; 2],
+    module: &Dropout,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<2> {
+    if !capabilities(&x.device()).adds_and_normalizes {
+        return layer_norm(dropout(module, x) + residual, gamma, beta, epsilon);
+    }
+    let [rows, width] = x.dims();
+    let masked = masked(module, &x, rows * width);
+    let x = match masked.drawn {
+        Some(mask) => x * mask.reshape([rows, width]),
+        None => x,
+    };
+    let (y, _) = <Dispatch as MtLoraBackend>::add_and_normalize_rows(
+        x.into_dispatch(),
+        residual.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        masked.seeded,
+        epsilon,
+    );
+    Tensor::from_dispatch(y)
+}
+
 /// Root mean square normalisation of each row (arXiv 1910.07467): `x / sqrt(mean(x²) + epsilon) * gamma`.
 ///
 /// # Shapes

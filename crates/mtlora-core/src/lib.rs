@@ -125,8 +125,8 @@ pub use adapter::methods::structures::Structure;
 pub use contexts::Contexts;
 pub use layers::{
     AttentionForm, adapted_embedding, adapted_linear, cached_attention, dropout,
-    fused_segment_attention, gelu, layer_norm, rms_norm, rotate_heads, segment_attention, swiglu,
-    tied_cross_entropy, tied_logits,
+    fused_segment_attention, gelu, layer_norm, residual_layer_norm, rms_norm, rotate_heads,
+    segment_attention, swiglu, tied_cross_entropy, tied_logits,
 };
 pub use ops::{
     ActivationDtype, Capabilities, CpuChoice, CpuPath, CpuPathError, Gelu, IGNORE_INDEX,

@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use mtlora_core::{
-    ActivationDtype, AttentionForm, Contexts, DeviceCounts, Gelu, SequenceOffsets,
+    ActivationDtype, AttentionForm, Contexts, DeviceCounts, Gelu, SequenceOffsets, SquaredNorm,
     cached_attention, capabilities, count_device_work, devices, dropout, fused_segment_attention,
-    gelu, layer_norm, segment_attention, tied_cross_entropy,
+    gelu, layer_norm, residual_layer_norm, segment_attention, tied_cross_entropy,
 };
 
 /// Counts are those of the whole process, so that one test at a time may use the device.
@@ -210,4 +210,52 @@ fn attention_over_a_cache_is_one_launch() {
         1,
         "{launches:?}"
     );
+}
+
+#[test]
+fn five_tensors_are_squared_and_added_up_in_one_launch() {
+    let _alone = alone();
+    let device = device().inner();
+    let tensors: Vec<_> = (1..=11).map(|rows| random([rows, 8], &device)).collect();
+    let launches = counts(&device, || {
+        let mut norm = SquaredNorm::default();
+        tensors.iter().for_each(|tensor| norm.add(tensor.clone()));
+        norm.finish().unwrap().into_data();
+    });
+    assert_eq!(
+        launches.launches_of("SumOfSquaresKernel"),
+        3,
+        "{launches:?}"
+    );
+    assert_eq!(launches.total_launches(), 3, "{launches:?}");
+}
+
+/// Dropout, the residual connection and the norm after it.
+#[test]
+fn a_residual_connection_and_its_norm_are_one_launch_in_each_pass() {
+    let _alone = alone();
+    let device = device();
+    let module: Dropout = DropoutConfig::new(0.3).init();
+    let [x, residual] = [(); 2].map(|()| tracked([6, 64], &device));
+    let dy = random([6, 64], &device);
+    let gamma = Tensor::<1>::random([64], Distribution::Default, &device);
+    let beta = Tensor::<1>::random([64], Distribution::Default, &device);
+    let launches = counts(&device, || {
+        let inputs = [x.clone(), residual.clone()];
+        let y = residual_layer_norm(inputs, &module, gamma.clone(), beta.clone(), 1e-5);
+        differentiate(y, dy, &x);
+    });
+    for kernel in [
+        "AddAndNormalizeRowsKernel",
+        "AddAndNormalizeRowsBackwardKernel",
+    ] {
+        assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
+    }
+    for kernel in [
+        "DropoutKernel",
+        "NormalizeRowsKernel",
+        "NormalizeRowsBackwardKernel",
+    ] {
+        assert_eq!(launches.launches_of(kernel), 0, "{kernel}: {launches:?}");
+    }
 }

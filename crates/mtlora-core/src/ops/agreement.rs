@@ -825,6 +825,37 @@ proptest! {
         }
     }
 
+    /// The residual connection, its dropout and the norm, which may be one kernel, and the gradients of both inputs.
+    #[test]
+    fn residual_norms_agree(
+        rows in 1usize..12, width in 1usize..150, gaps: bool, drops: bool, seed: u64,
+    ) {
+        let data = |shape: [usize; 2], offset| random(shape, 1.0, seed ^ offset);
+        let [x, residual, dy] = [1, 2, 3].map(|offset| data([rows, width], offset));
+        let [gamma, beta] = [4, 5].map(|offset| random([width], 1.0, seed ^ offset));
+        let dropout = drops.then_some(SeededDropout { prob: 0.3, seed });
+        let epsilon = 1e-5;
+        let cpu = reference();
+        let on = |device: &Device, gaps: bool| {
+            let matrix = |data: &TensorData| put_rows(data, gaps, device);
+            let vector = |data: &TensorData| put::<1>(data, device);
+            let (y, sum) = Dispatch::add_and_normalize_rows(
+                matrix(&x), matrix(&residual), vector(&gamma), vector(&beta), dropout, epsilon,
+            );
+            let (dx, dr) = Dispatch::add_and_normalize_rows_backward(
+                sum.clone(), vector(&gamma), matrix(&dy), dropout, epsilon,
+            );
+            [y, sum, dx, dr]
+        };
+        let expected = on(&cpu, false);
+        for device in devices_for(seed) {
+            repeated(|| on(&device, gaps))?;
+            for (found, expected) in on(&device, gaps).into_iter().zip(expected.clone()) {
+                close(found, expected)?;
+            }
+        }
+    }
+
     #[test]
     fn sums_of_squares_agree(
         shapes in prop::collection::vec((1usize..40, 1usize..90, any::<bool>()), 1..13), seed: u64,

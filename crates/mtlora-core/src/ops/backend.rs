@@ -289,6 +289,35 @@ pub trait MtLoraBackend: BackendCapabilities {
         norm::backward::<Self>(x, gamma, dy, epsilon)
     }
 
+    /// Layer normalisation of each row of `dropout(x) + residual`, and this sum, which the backward pass reads.
+    ///
+    /// # Shapes
+    /// - `x`, `residual`, outputs: `[rows, width]`
+    /// - `gamma`, `beta`: `[width]`
+    #[fusion(meta = |x, _residual, _gamma, _beta, _dropout, _epsilon| (x.clone(), x.clone()))]
+    fn add_and_normalize_rows(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        dropout: Option<SeededDropout>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::forward_of_sum::<Self>([x, residual], gamma, beta, dropout, epsilon)
+    }
+
+    /// The gradients of [`add_and_normalize_rows`](Self::add_and_normalize_rows)'s `x` and `residual`.
+    #[fusion(meta = |_sum, _gamma, dy, _dropout, _epsilon| (dy.clone(), dy.clone()))]
+    fn add_and_normalize_rows_backward(
+        sum: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        dropout: Option<SeededDropout>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::backward_of_sum::<Self>(sum, gamma, dy, dropout, epsilon)
+    }
+
     /// Root mean square normalisation of each row.
     ///
     /// # Shapes

@@ -41,6 +41,8 @@ pub struct Capabilities {
     /// Attention's kernels read the sequence offsets, and the contexts of decoding, from the device's memory. Otherwise the
     /// tensors of them are never made.
     pub reads_offsets: bool,
+    /// A residual connection with its dropout and the layer norm after it are one kernel in each pass.
+    pub adds_and_normalizes: bool,
     /// Matrix products are computed by one kernel for all shapes, in place of several that are compiled and tried for each:
     /// [`Autotune::Off`](crate::Autotune::Off).
     pub fixes_products: bool,
@@ -65,6 +67,7 @@ impl Capabilities {
             multiplies_bf16: B::dtype_usage(device, DType::BF16).contains(DTypeUsage::Accelerated),
             rounds_attention: false,
             reads_offsets: false,
+            adds_and_normalizes: false,
             fixes_products: false,
             cpu: None,
         }

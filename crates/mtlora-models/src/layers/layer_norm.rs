@@ -1,6 +1,7 @@
 use burn::module::{Initializer, Module, Param};
+use burn::nn::Dropout;
 use burn::tensor::{Device, Tensor};
-use mtlora_core::layer_norm;
+use mtlora_core::{layer_norm, residual_layer_norm};
 
 /// Layer normalisation over `hidden`, with this project's backward pass; parameters are named as in
 /// Burn's own.
@@ -27,5 +28,11 @@ impl LayerNorm {
     /// Each row normalised: `[tokens, hidden]` to the same.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon)
+    }
+
+    /// Each row of `dropout(x) + residual` normalised: both `[tokens, hidden]` to the same.
+    pub fn forward_residual(&self, dropout: &Dropout, inputs: [Tensor<2>; 2]) -> Tensor<2> {
+        let (gamma, beta) = (self.gamma.val(), self.beta.val());
+        residual_layer_norm(inputs, dropout, gamma, beta, self.epsilon)
     }
 }

@@ -7,6 +7,7 @@ mod dropout;
 mod gelu;
 mod linear;
 mod norm;
+mod residual_norm;
 mod rms_norm;
 mod rotary;
 mod swiglu;
@@ -85,6 +86,18 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
         epsilon: f64,
     ) -> FloatTensor<Self> {
         norm::track::<B, C>(x, gamma, beta, epsilon)
+    }
+
+    /// The sum is constant: only the output has a gradient.
+    fn add_and_normalize_rows(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        dropout: Option<SeededDropout>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        residual_norm::track::<B, C>([x, residual], gamma, beta, dropout, epsilon)
     }
 
     fn rms_normalize_rows(

@@ -21,21 +21,36 @@ impl<B: MtLoraBackend> Backward<B, 3> for NormalizeRows {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, gamma, epsilon) = ops.state;
         let dy = grads.consume::<B>(&ops.node);
-        let width = Shape::from([gamma.shape()[0]]);
-        let over_rows = |tensor| B::float_reshape(B::float_sum_dim(tensor, 0), width.clone());
         let [x_node, gamma_node, beta_node] = ops.parents;
-        if let Some(node) = beta_node {
-            grads.register::<B>(node.id, over_rows(dy.clone()));
-        }
-        if let Some(node) = gamma_node {
-            let (h, _) = normalised::<B>(x.clone(), epsilon);
-            grads.register::<B>(node.id, over_rows(B::float_mul(h, dy.clone())));
+        let wanted = [gamma_node.is_some(), beta_node.is_some()];
+        let found = parameter_gradients::<B>(wanted, &x, &dy, epsilon);
+        for (node, gradient) in [gamma_node, beta_node].into_iter().zip(found) {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
+                grads.register::<B>(node.id, gradient);
+            }
         }
         if let Some(node) = x_node {
             let dx = B::normalize_rows_backward(x, gamma, dy, epsilon);
             grads.register::<B>(node.id, dx);
         }
     }
+}
+
+/// The gradients of `gamma` and `beta`, as far as they are wanted.
+pub(super) fn parameter_gradients<B: MtLoraBackend>(
+    [gamma, beta]: [bool; 2],
+    x: &FloatTensor<B>,
+    dy: &FloatTensor<B>,
+    epsilon: f64,
+) -> [Option<FloatTensor<B>>; 2] {
+    let width = Shape::from([x.shape()[1]]);
+    let over_rows = |tensor| B::float_reshape(B::float_sum_dim(tensor, 0), width.clone());
+    let d_beta = beta.then(|| over_rows(dy.clone()));
+    let d_gamma = gamma.then(|| {
+        let (h, _) = normalised::<B>(x.clone(), epsilon);
+        over_rows(B::float_mul(h, dy.clone()))
+    });
+    [d_gamma, d_beta]
 }
 
 /// The operation on an autodiff backend.

@@ -16,6 +16,7 @@ mod memory;
 mod norm;
 mod product;
 mod reduce;
+mod residual_norm;
 mod row_launches;
 mod squares;
 
@@ -48,6 +49,7 @@ impl BackendCapabilities for CubeBackend {
             largest_tensor: usize::try_from(largest).unwrap_or(usize::MAX),
             seeded_dropout: true,
             reads_offsets: true,
+            adds_and_normalizes: true,
             fixes_products: crate::autotune::fixes_products(device),
             ..Capabilities::of_definitions::<Self>(device)
         }
@@ -183,6 +185,38 @@ impl MtLoraBackend for CubeBackend {
             cross_entropy::cross_entropy_rows_and_gradients(logits, targets, smoothing as f32)
         } else {
             definitions::cross_entropy::row_losses_and_gradients::<Self>(logits, targets, smoothing)
+        }
+    }
+
+    fn add_and_normalize_rows(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        dropout: Option<SeededDropout>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if suits(&[&x, &residual, &gamma, &beta]) {
+            let epsilon = epsilon as f32;
+            residual_norm::add_and_normalize_rows(x, residual, gamma, beta, dropout, epsilon)
+        } else {
+            definitions::norm::forward_of_sum::<Self>([x, residual], gamma, beta, dropout, epsilon)
+        }
+    }
+
+    fn add_and_normalize_rows_backward(
+        sum: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        dropout: Option<SeededDropout>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        match dropout {
+            Some(dropout) if suits(&[&sum, &gamma, &dy]) => {
+                let epsilon = epsilon as f32;
+                residual_norm::add_and_normalize_rows_backward(sum, gamma, dy, dropout, epsilon)
+            }
+            _ => definitions::norm::backward_of_sum::<Self>(sum, gamma, dy, dropout, epsilon),
         }
     }
 

@@ -14,7 +14,7 @@ use super::reduce::{BackwardSums, backward_sums, sum_of_units};
 use super::row_launches::{launches, units_for};
 
 /// Elements of a row that a unit has at least, where there are as many.
-const STRIP: usize = 2;
+pub(super) const STRIP: usize = 2;
 
 /// The sum of the row of `width` elements that begins at `start`.
 #[cube]
@@ -60,22 +60,31 @@ fn normalize_rows_kernel(
     }
 }
 
-#[cube(launch, create_dummy_kernel)]
-fn normalize_rows_backward_kernel(
+/// What the gradient of a row's elements is computed from. With the names of `ops/definitions/norm.rs`:
+#[derive(CubeType)]
+pub(super) struct GradientTerms {
+    /// `mean(x)`
+    pub mean: f32,
+    /// `1 / sqrt(var + epsilon)`
+    pub inverse: f32,
+    /// `mean(g)`
+    pub mean_g: f32,
+    /// `mean(g * h)`
+    pub mean_gh: f32,
+}
+
+/// The terms of the row that begins at `start_x` in `x` and at `start_dy` in `dy`, in all units.
+#[cube]
+pub(super) fn gradient_terms(
     x: &[f32],
     gamma: &[f32],
     dy: &[f32],
-    dx: &mut [f32],
-    epsilon: f32,
+    start_x: usize,
+    start_dy: usize,
     width: usize,
-    stride_x: usize,
-    stride_dy: usize,
-    first_row: usize,
+    epsilon: f32,
     #[comptime] units: usize,
-) {
-    let row = first_row + CUBE_POS_X as usize;
-    let start_x = row * stride_x;
-    let start_dy = row * stride_dy;
+) -> GradientTerms {
     let count = f32::cast_from(width as u32);
     let mean = sum_of_row(x, start_x, width, units) / count;
     let mut squares = 0.0f32;
@@ -97,14 +106,36 @@ fn normalize_rows_backward_kernel(
     };
     let sums = backward_sums(own, units);
     let inverse = 1.0f32 / (sums.squares / count + epsilon).sqrt();
-    let mean_g = sums.gradients / count;
-    // `mean(g * h)`.
-    let mean_gh = sums.products * inverse / count;
+    GradientTerms {
+        mean,
+        inverse,
+        mean_g: sums.gradients / count,
+        mean_gh: sums.products * inverse / count,
+    }
+}
+
+#[cube(launch, create_dummy_kernel)]
+fn normalize_rows_backward_kernel(
+    x: &[f32],
+    gamma: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    epsilon: f32,
+    width: usize,
+    stride_x: usize,
+    stride_dy: usize,
+    first_row: usize,
+    #[comptime] units: usize,
+) {
+    let row = first_row + CUBE_POS_X as usize;
+    let start_x = row * stride_x;
+    let start_dy = row * stride_dy;
+    let terms = gradient_terms(x, gamma, dy, start_x, start_dy, width, epsilon, units);
     let mut column = UNIT_POS as usize;
     while column < width {
-        let h = (x[start_x + column] - mean) * inverse;
+        let h = (x[start_x + column] - terms.mean) * terms.inverse;
         let g = dy[start_dy + column] * gamma[column];
-        dx[start_dy + column] = (g - mean_g - h * mean_gh) * inverse;
+        dx[start_dy + column] = (g - terms.mean_g - h * terms.mean_gh) * terms.inverse;
         column += units;
     }
 }

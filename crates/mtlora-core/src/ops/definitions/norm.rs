@@ -14,6 +14,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::Shape;
 
+use crate::ops::{MtLoraBackend, SeededDropout};
+
 /// `[width]` as a row that broadcasts over `[rows, width]`.
 pub(super) fn row<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
     let width = vector.shape()[0];
@@ -55,4 +57,37 @@ pub(in crate::ops) fn backward<B: Backend>(
     let along = B::float_mean_dim(B::float_mul(g.clone(), h.clone()), 1);
     let rest = B::float_sub(B::float_sub(g, mean), B::float_mul(h, along));
     B::float_mul(rest, inverse)
+}
+
+/// The rows of `dropout(x) + residual` normalised, and this sum.
+pub(in crate::ops) fn forward_of_sum<B: MtLoraBackend>(
+    [x, residual]: [FloatTensor<B>; 2],
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    dropout: Option<SeededDropout>,
+    epsilon: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let x = match dropout {
+        Some(dropout) => B::seeded_dropout(x, dropout),
+        None => x,
+    };
+    let sum = B::float_add(x, residual);
+    let y = B::normalize_rows(sum.clone(), gamma, beta, epsilon);
+    (y, sum)
+}
+
+/// The gradients of `x` and `residual`.
+pub(in crate::ops) fn backward_of_sum<B: MtLoraBackend>(
+    sum: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    dropout: Option<SeededDropout>,
+    epsilon: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let dsum = B::normalize_rows_backward(sum, gamma, dy, epsilon);
+    let dx = match dropout {
+        Some(dropout) => B::seeded_dropout(dsum.clone(), dropout),
+        None => dsum.clone(),
+    };
+    (dx, dsum)
 }

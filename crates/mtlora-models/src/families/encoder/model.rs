@@ -102,8 +102,9 @@ impl Output {
     }
 
     fn forward(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
-        let x = dropout(&self.dropout, adapted_linear(&self.dense, x));
-        self.layer_norm.forward(x + residual)
+        let x = adapted_linear(&self.dense, x);
+        self.layer_norm
+            .forward_residual(&self.dropout, [x, residual])
     }
 }
 
