@@ -436,6 +436,24 @@ fn chat_reads_lines_and_remembers_until_it_is_reset() {
     assert_eq!(sampled("1"), sampled("1"));
     assert_ne!(sampled("1"), sampled("2"));
 
+    // A variable of the template.
+    let named =
+        "{{ name | default('nobody') }} {% for m in messages %}{{ m.content }} {% endfor %}";
+    fs::write(model.join("chat_template.jinja"), named).unwrap();
+    let kwargs = [
+        "--chat-template-kwargs",
+        "{\"name\": \"The Black Ravens play football\"}",
+    ];
+    assert_ne!(chat(&[], "Hello!\n").0, chat(&kwargs, "Hello!\n").0);
+    let message = refused(&[
+        "chat",
+        "--model",
+        text(&model),
+        "--chat-template-kwargs",
+        "[1]",
+    ]);
+    assert!(message.contains("not a JSON object"), "{message}");
+
     let message = refused(&["chat", "--model", GPT2]);
     assert!(message.contains("has no chat template"), "{message}");
     let beams = ["chat", "--model", text(&model), "--num-beams", "2"];

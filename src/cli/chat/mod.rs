@@ -5,5 +5,7 @@ pub(crate) mod examples;
 mod session;
 pub(crate) mod show;
 pub(crate) mod talk;
+mod variables;
 
 pub(crate) use decoding::{ANSWER_TOKENS, decoding};
+pub(crate) use variables::VariablesArgs;

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use mtlora::models::{
     CachedDecoder, CausalText, ChatTemplate, Conversation, GenerationConfig, ModelError, TextStream,
 };
+use serde_json::{Map, Value};
 
 /// The fewest tokens that an answer gets room for, before the oldest messages are forgotten.
 const LEAST_ROOM: usize = 64;
@@ -53,6 +54,11 @@ impl<'a> Session<'a> {
     /// What was said.
     pub(super) fn conversation(&self) -> &Conversation {
         &self.conversation
+    }
+
+    /// Sets the variables that the chat template knows beside the conversation.
+    pub(super) fn set_variables(&mut self, variables: Map<String, Value>) {
+        self.conversation.variables = variables;
     }
 
     /// Forgets all but the system message.
@@ -154,7 +160,7 @@ impl<'a> Session<'a> {
     /// Forgets the first message of the user and the answer to it, unless it is the only one.
     fn forget_oldest(&mut self) -> usize {
         let messages = &mut self.conversation.messages;
-        let is_of_user = |message: &serde_json::Map<String, serde_json::Value>| {
+        let is_of_user = |message: &Map<String, Value>| {
             message.get("role").and_then(|role| role.as_str()) == Some("user")
         };
         let mut of_user = (0..messages.len()).filter(|index| is_of_user(&messages[*index]));

@@ -11,8 +11,8 @@ use mtlora::models::{
 use mtlora::train::{LoadedGenerator, ModelSpec};
 use serde_json::json;
 
-use crate::cli::chat::decoding;
 use crate::cli::chat::session::Session;
+use crate::cli::chat::{VariablesArgs, decoding};
 use crate::cli::console::output;
 use crate::cli::console::signals::Interrupts;
 use crate::cli::hub;
@@ -44,6 +44,8 @@ pub(crate) struct Args {
     /// The device [default: the run's, or the first].
     #[arg(long)]
     device: Option<String>,
+    #[command(flatten)]
+    variables: VariablesArgs,
     #[command(flatten)]
     decoding: DecodingArgs,
 }
@@ -120,6 +122,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let decoder = CachedDecoder::new(&parts.model, &parts.config, &model.device);
     let most = parts.config.max_tokens();
     let mut session = Session::new(&parts.text, template, decoding, decoder, most);
+    session.set_variables(args.variables.variables());
     session.set_system(args.system.as_deref().unwrap_or_default());
 
     let is_terminal = io::stdin().is_terminal();

@@ -13,10 +13,10 @@ use mtlora::train::{
     RoutedColumns, Run, RunConfig, WriteError, WriteOptions, Written, load_generators,
     read_input_lines, read_inputs, read_routed, write_routed,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::cli::chat;
 use crate::cli::chat::examples::Split;
+use crate::cli::chat::{self, VariablesArgs};
 use crate::cli::console::output;
 use crate::cli::console::progress::Counter;
 use crate::cli::hub;
@@ -59,6 +59,8 @@ pub(crate) struct Args {
     /// a run that was trained on conversations.
     #[arg(long, conflicts_with_all = ["run", "inputs"])]
     chat: bool,
+    #[command(flatten)]
+    variables: VariablesArgs,
     /// A file with one input on each line, or a table (.csv, .tsv, .jsonl) [default: lines on standard input].
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
@@ -119,7 +121,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                     true => decoding,
                     false => chat::decoding(&base, &parts.config, &parts.text)?,
                 };
-                let lines = chats.rendered(&base, &parts)?;
+                let lines = chats.rendered(&base, &parts, &args.variables.variables())?;
                 (lines, parts, decoding, device)
             } else {
                 let lines = match &args.split {
@@ -143,7 +145,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
                 config,
             };
             if args.chat {
-                let lines = args.chats(None)?.rendered(folder, &parts)?;
+                let lines =
+                    args.chats(None)?
+                        .rendered(folder, &parts, &args.variables.variables())?;
                 let usual = chat::decoding(folder, &parts.config, &parts.text)?;
                 (lines, parts, usual, device)
             } else {
@@ -153,6 +157,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
         None => return Err("--run or --model is needed".into()),
     };
+    if args.variables.is_given() && lines.shown.is_none() {
+        return Err("--chat-template-kwargs is for conversations (--chat)".into());
+    }
     let options = WriteOptions {
         decoding: args.decoding.over(usual),
         form: if lines.shown.is_some() {
@@ -329,11 +336,17 @@ struct Chats {
 
 impl Chats {
     /// The conversations as the model in `folder` reads them.
-    fn rendered(self, folder: &Path, parts: &LoadedGenerator) -> Result<Lines, Box<dyn Error>> {
+    fn rendered(
+        self,
+        folder: &Path,
+        parts: &LoadedGenerator,
+        variables: &Map<String, Value>,
+    ) -> Result<Lines, Box<dyn Error>> {
         let template = ChatTemplate::from_folder(folder, &parts.text)?;
         let mut lines = Lines::default();
         let mut asked = Vec::new();
-        for (number, conversation) in self.numbered {
+        for (number, mut conversation) in self.numbered {
+            conversation.variables.extend(variables.clone());
             let rendered = template.render(&conversation, true);
             let rendered =
                 rendered.map_err(|error| format!("{}:{number}: {error}", self.name.display()))?;
