@@ -14,3 +14,5 @@ cargo run --release --example facts_data -- assets/facts "$corpus"
 cargo run --release -- pretrain --architecture gpt2 --text "$corpus" --out assets/tiny-gpt2 --overwrite \
     --vocab-size 1000 --hidden-size 128 --layers 3 --heads 4 --max-length 192 \
     --steps 4000 --batch 64 --lr 2e-3 --seed 0
+# The conversations of the chat example, which need no model of their own.
+cargo run --release --example chat_data -- assets/chat
