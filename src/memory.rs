@@ -18,3 +18,17 @@ pub(crate) fn keep_freed_memory() {
 /// Other allocators are left as they are.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn keep_freed_memory() {}
+
+/// Hands back what [`keep_freed_memory`] has kept, so that the next training in this process starts with as little as the
+/// first.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn give_back() {
+    // SAFETY: `malloc_trim` takes a plain number and may be called from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Other allocators are left as they are.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn give_back() {}

@@ -16,6 +16,7 @@ mod pretrain;
 mod report;
 mod settings;
 mod shell;
+mod sweep;
 mod text;
 mod train;
 
@@ -82,6 +83,8 @@ enum Command {
     Data(show::Args),
     /// Write an HTML page that compares runs: curves, settings and final metrics.
     Report(report::Args),
+    /// Compare methods on tasks: a run for each arm, task, seed and choice of settings, made by any number of processes.
+    Sweep(sweep::Args),
     /// Merge a run's adapter into its model and write a plain Hugging Face folder.
     Merge(merge::Args),
     /// Write a run's adapter as plain LoRA, for PEFT and other programs that read its format.
@@ -119,8 +122,12 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     CpuChoice::read()?;
     // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool. The main thread
     // belongs to it: otherwise each operation would wake another thread and put this one to sleep.
+    let threads = match &cli.command {
+        Command::Sweep(args) => args.threads(cli.threads)?,
+        _ => cli.threads,
+    };
     rayon::ThreadPoolBuilder::new()
-        .num_threads(cli.threads.map_or(0, NonZeroUsize::get))
+        .num_threads(threads.map_or(0, NonZeroUsize::get))
         .use_current_thread()
         .build_global()?;
     device::set_autotune(cli.autotune);
@@ -133,6 +140,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Data(args) => show::run(args, cli.json),
         Command::Merge(args) => merge::run(args, cli.json),
         Command::Report(args) => report::run(args, cli.json),
+        Command::Sweep(args) => sweep::run(args, threads, cli.json),
         Command::Export(args) => export::run(args, cli.json),
         Command::Import(args) => import::run(*args, cli.json),
         Command::Convert(args) => convert::run(&args, cli.json),

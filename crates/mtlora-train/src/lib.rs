@@ -124,6 +124,7 @@ mod training;
 // Tasks and their examples.
 pub use data::error::DataError;
 pub use data::example::{Example, Objective, Target};
+pub use data::held_back::{check_fraction, hold_back};
 pub use data::text_file::read_text_file;
 pub use tasks::class_check::{ClassCount, class_counts, class_warnings};
 pub use tasks::labels::{LabelError, align_to_head, is_unnamed, with_label_order};
@@ -187,9 +188,10 @@ pub use run::model::classifier::{ClassifierSpec, HeadSpec, LoadedClassifier, tas
 pub use run::model::generator::{GeneratorSpec, LoadedGenerator};
 pub use run::model::init_from::settings_of;
 pub use run::model::init_from_error::InitFromError;
+pub use run::model::kept_base::KeptBase;
 pub use run::model::load::trained_parameters;
 pub use run::model::method_name::MethodName;
-pub use run::results::{MetricValues, ParameterCounts, RunResults};
+pub use run::results::{MetricValues, ParameterCounts, RunResults, ScoredSplit};
 pub use run::save_options::SaveOptions;
 pub use run::saver::Saver;
 pub use run::unfinished::{

@@ -10,6 +10,17 @@ use std::path::Path;
 use mtlora::train::{ClassCount, Scores};
 use serde::Serialize;
 
+/// What a training prints.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    /// Print plain lines instead of the dashboard.
+    pub(crate) plain: bool,
+    /// End standard output with one JSON object.
+    pub(crate) json: bool,
+    /// Print nothing but warnings: one of many runs.
+    pub(crate) quiet: bool,
+}
+
 /// Prints a line to standard error, like `eprintln!`. If it cannot be written, it is dropped, because the work must
 /// not stop for that.
 macro_rules! note {
@@ -185,6 +196,13 @@ pub(crate) fn peak_rss_mb() -> Option<f64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib / 1024.0)
+}
+
+/// Starts a new measurement of [`peak_rss_mb`], where the system can do that, for another training in this process.
+pub(crate) fn forget_peak_rss() {
+    crate::memory::give_back();
+    // Where this cannot be written, the peak stays that of the whole process.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 /// Creates a folder and its parents.

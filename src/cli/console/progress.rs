@@ -13,7 +13,7 @@ use mtlora::train::{
     Saver, Scores, Snapshot, StepReport, Wish,
 };
 
-use crate::cli::console::output;
+use crate::cli::console::output::{self, Output};
 use crate::cli::console::signals::{Signal, Signals};
 use crate::cli::console::terminal::is_drawable;
 
@@ -33,20 +33,22 @@ pub(crate) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// Starts the progress of a run that starts or is resumed after `step` steps. It is shown on Burn's dashboard, or
-    /// as plain lines if `plain` or if standard output or standard error cannot be drawn on.
+    /// as plain lines if standard output or standard error cannot be drawn on; `show` can ask for lines or for nothing.
     pub(crate) fn new(
         run: &'a Run,
         format: TrainedFormat,
         options: &SaveOptions,
         step: usize,
         metrics: &[MetricName],
-        plain: bool,
+        show: Output,
     ) -> Result<Self, Box<dyn Error>> {
         let saver = Saver::new(run, options.clone())?;
         let events = EventWriter::create(run.folder(), step)?;
         let signals = Signals::listen()?;
         let drawable = is_drawable(&io::stdout()) && is_drawable(&io::stderr());
-        let shown: Box<dyn Observer> = if drawable && !plain {
+        let shown: Box<dyn Observer> = if show.quiet {
+            Box::new(Nothing)
+        } else if drawable && !show.plain {
             Box::new(Dashboard::new(metrics))
         } else {
             Box::new(Lines { printed: None })
@@ -180,6 +182,19 @@ impl Counter {
             self.what
         );
         self.printed = Instant::now();
+    }
+}
+
+/// Shows nothing.
+struct Nothing;
+
+impl Observer for Nothing {
+    fn step(&mut self, _: &StepReport) -> Result<(), FitError> {
+        Ok(())
+    }
+
+    fn evaluated(&mut self, _: usize, _: &Scores, _: Option<&State>) -> Result<(), FitError> {
+        Ok(())
     }
 }
 

@@ -40,8 +40,7 @@ const LABELS_ONLY: [&str; 6] = [
 
 /// The settings that can be given by flags, a settings file or a recipe. The help adds the defaults from
 /// [`defaults`].
-#[derive(Default, clap::Args, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Debug, PartialEq))]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[command(mut_args(defaults::add_to_help(defaults::of_settings())))]
 pub(crate) struct Settings {
@@ -113,6 +112,13 @@ pub(crate) struct Settings {
     /// int8 (a quarter of the memory).
     #[arg(long)]
     pub(crate) base_dtype: Option<BaseDtype>,
+    /// Hold back this share of the train split (the same examples for every seed), and let it decide which state is the
+    /// best, in place of the dev split.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) validation_fraction: Option<f64>,
+    /// Score this split once, after training, with the best state (for data-to-text tasks, in place of the dev split).
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) score_split: Option<String>,
     /// The highest learning rate.
     #[arg(long)]
     pub(crate) lr: Option<f64>,

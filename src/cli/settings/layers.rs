@@ -57,21 +57,32 @@ impl Settings {
             }
             format!("{name}: {error}")
         })?;
-        let given = settings.given()?;
-        for group in EXCLUSIVE {
-            let found = group.iter().filter(|name| given.contains_key(**name));
-            if let [one, other, ..] = found.collect::<Vec<_>>()[..] {
-                return Err(format!(
-                    "{}: has both {one} and {other}, which exclude each other: remove one",
-                    path.display()
-                ));
-            }
+        if let Some((one, other)) = settings.excluding()? {
+            return Err(format!(
+                "{}: has both {one} and {other}, which exclude each other: remove one",
+                path.display()
+            ));
         }
         Ok(settings)
     }
 
+    /// Two settings that were given although they exclude each other.
+    ///
+    /// # Errors
+    /// If a value cannot be stored in a TOML file.
+    pub(crate) fn excluding(&self) -> Result<Option<(&'static str, &'static str)>, String> {
+        let given = self.given()?;
+        for group in EXCLUSIVE {
+            let found = group.iter().filter(|name| given.contains_key(**name));
+            if let [one, other, ..] = found.collect::<Vec<_>>()[..] {
+                return Ok(Some((one, other)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Completes these settings with those of a lower layer.
-    pub(super) fn over(self, lower: Self) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn over(self, lower: Self) -> Result<Self, Box<dyn Error>> {
         let upper = self.given()?;
         let mut both = lower.given()?;
         for group in EXCLUSIVE {

@@ -12,7 +12,8 @@ use mtlora::train::chat::ChatTask;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, PairsTask};
 use mtlora::train::{
     AdapterSettings, BaseSpec, ChatRun, ClassificationRun, DataSpec, GenerationRun, HeadSpec,
-    MethodName, RunConfig, SaveOptions, TableTask, Task, TaskData, glue, registry, settings_of,
+    MethodName, RunConfig, SaveOptions, TableTask, Task, TaskData, check_fraction, glue, registry,
+    settings_of,
 };
 
 use crate::cli::chat;
@@ -59,8 +60,17 @@ impl Settings {
         // Check the settings before anything is fetched.
         if is_chat {
             self.refuse_for_chat(&name)?;
+            if self.validation_fraction.is_some() || self.score_split.is_some() {
+                return Err(
+                    "--task chat has neither --validation-fraction nor --score-split: leave them out"
+                        .into(),
+                );
+            }
         } else {
             self.refuse_chat(&name)?;
+        }
+        if let Some(fraction) = self.validation_fraction {
+            check_fraction(fraction)?;
         }
         match &generation {
             _ if is_chat => self.refuse_labels(&name)?,
@@ -73,7 +83,11 @@ impl Settings {
         // The path is absolute, so that the run can be read from any working directory.
         let data = match (&self.data, glue::task(&name)) {
             (Some(data), _) => data.canonicalize().unwrap_or_else(|_| data.clone()),
-            (None, Ok(task)) => hub::glue_data(&task, &[task.train_split(), task.dev_split()])?,
+            (None, Ok(task)) => {
+                let mut splits = vec![task.train_split(), task.dev_split()];
+                splits.extend(self.score_split.as_deref());
+                hub::glue_data(&task, &splits)?
+            }
             (None, Err(_)) => return Err(needed::message(&self.missing()?).into()),
         };
         let model = hub::model(&model, self.revision.as_deref(), |folder| {
@@ -141,8 +155,9 @@ impl Settings {
                 adapter,
             },
             data: DataSpec {
-                task: task.name().to_string(),
-                folder: place.data,
+                validation_fraction: self.validation_fraction,
+                score_split: self.score_split.clone(),
+                ..DataSpec::new(task.name(), place.data)
             },
             training: self.training(defaults.training),
             checkpoints: self.checkpoints(SaveOptions::default()),
@@ -194,8 +209,9 @@ impl Settings {
                 adapter,
             },
             data: DataSpec {
-                task: task.name().to_string(),
-                folder: place.data,
+                validation_fraction: self.validation_fraction,
+                score_split: self.score_split.clone(),
+                ..DataSpec::new(task.name(), place.data)
             },
             training: self.training(defaults.training),
             checkpoints: self.checkpoints(SaveOptions::default()),
@@ -237,10 +253,7 @@ impl Settings {
                 max_length: max_length.min(model.max_tokens()),
                 adapter,
             },
-            data: DataSpec {
-                task: ChatTask::NAME.to_string(),
-                folder: place.data,
-            },
+            data: DataSpec::new(ChatTask::NAME, place.data),
             training: self.training(defaults.training),
             checkpoints: self.checkpoints(SaveOptions::default()),
             kind: ChatRun {

@@ -13,12 +13,12 @@ use mtlora::train::{
 };
 
 use crate::cli::chat::examples::{self, Split};
-use crate::cli::console::output;
+use crate::cli::console::output::{self, Output};
 use crate::cli::console::progress::Progress;
 use crate::cli::model::device;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
-use crate::cli::train::outcome::{Outcome, Output, Sizes};
+use crate::cli::train::outcome::{Outcome, Sizes, chosen_on};
 
 /// The number of conversations whose last answers are printed before and after training.
 const SHOWN: usize = 3;
@@ -53,7 +53,7 @@ pub(super) fn run(
     let Scheduled { format, mut hooks } = method;
     let (run, from) = begin.open(config.clone(), &format)?;
 
-    let sizes = Sizes::of(&items, &dev_items, &parts.model);
+    let sizes = Sizes::of(&items, &dev_items, &config.data, &parts.model);
     sizes.print(ChatTask::NAME, &config.device);
     let learned: usize = items.iter().map(ChatSequence::learned_tokens).sum();
     note!(
@@ -70,14 +70,7 @@ pub(super) fn run(
         MetricName::TokenAccuracy,
     ];
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
-    let mut progress = Progress::new(
-        &run,
-        format,
-        &config.checkpoints,
-        step,
-        &metrics,
-        show.plain,
-    )?;
+    let mut progress = Progress::new(&run, format, &config.checkpoints, step, &metrics, show)?;
     let trained = train_chat(
         parts.model,
         CausalData {
@@ -112,6 +105,8 @@ pub(super) fn run(
         say!("after:  {}", output::printable(&after))?;
     }
     let outcome = Outcome {
+        chosen_on: chosen_on(sizes.held_back),
+        scored: None,
         before: &trained.before,
         best: &trained.best,
         texts: None,

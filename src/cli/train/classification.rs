@@ -2,20 +2,23 @@
 
 use std::error::Error;
 
+use burn::module::Module;
 use mtlora::core::TrainingHooks;
 use mtlora::train::{
     ClassificationData, ClassificationRun, Example, MetricName, ModelSpec, RunConfig, RunResults,
-    Started, Task, class_counts, class_warnings, train_with_hooks,
+    ScoredSplit, Started, Target, Task, class_counts, class_warnings, evaluate, hold_back,
+    train_with_hooks,
 };
 
-use crate::cli::console::output;
+use crate::cli::console::output::{self, Output};
 use crate::cli::console::progress::Progress;
 use crate::cli::model::device;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
+use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
-use crate::cli::train::outcome::{Outcome, Output, Sizes};
+use crate::cli::train::outcome::{Outcome, Sizes, chosen_on};
 
 /// Prints the number of examples of each class, and warnings about the classes of the user's own table.
 fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, examples: &[Example]) {
@@ -30,12 +33,13 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
     }
 }
 
-pub(super) fn run(
+pub(crate) fn run(
     config: &RunConfig<ClassificationRun>,
     task: &dyn Task,
     begin: Begin<'_>,
     show: Output,
-) -> Result<(), Box<dyn Error>> {
+    bases: Option<&mut Bases>,
+) -> Result<RunResults, Box<dyn Error>> {
     config.training.validate()?;
     let computed = [task.metric_names(), &[MetricName::Loss]].concat();
     config.training.check_metric(&computed)?;
@@ -44,24 +48,62 @@ pub(super) fn run(
     refuse_untrainable(&config.base.adapter)?;
     let device = device::open(&config.device)?.autodiff();
     let train_examples = task::read(task, &config.data.folder, task.train_split())?;
-    let dev_examples = task::read(task, &config.data.folder, task.dev_split())?;
+    let folder = &config.data.folder;
+    let fraction = config.data.validation_fraction;
+    let dev_split = match fraction {
+        None => Some(task::read(task, folder, task.dev_split())?),
+        Some(_) => None,
+    };
+    let score_split = match &config.data.score_split {
+        Some(split) => Some((split.as_str(), task::read(task, folder, split)?)),
+        None => None,
+    };
     let spec = config.model();
     let Started {
         loaded: parts,
         missing,
-    } = spec.start(&device)?;
-    let place = |split| encoding::of_split(&config.data.folder, split);
+    } = match bases {
+        Some(bases) => bases.classifier(&spec, &config.device, &device)?,
+        None => spec.start(&device)?,
+    };
+    let place = |split| encoding::of_split(folder, split);
     let items = encoding::encoded(&parts.text, &train_examples, place(task.train_split()))?;
-    let dev = encoding::encoded(&parts.text, &dev_examples, place(task.dev_split()))?;
+    let (items, dev) = match (dev_split, fraction) {
+        (None, Some(fraction)) => hold_back(items, fraction, |item| match item.target {
+            Some(Target::Class(class)) => Some(class),
+            Some(Target::Value(_)) | None => None,
+        })?,
+        (dev, _) => {
+            let dev = dev.unwrap_or_default();
+            let dev = encoding::encoded(&parts.text, &dev, place(task.dev_split()))?;
+            (items, dev)
+        }
+    };
+    let to_score = match &score_split {
+        Some((split, examples)) => {
+            let items = encoding::encoded(&parts.text, examples, place(split))?;
+            if let Some(at) = items.iter().position(|item| item.target.is_none()) {
+                return Err(format!(
+                    "{}: it has no label, so the split cannot be scored: choose another --score-split",
+                    place(split)(at + 1)
+                )
+                .into());
+            }
+            Some((*split, items))
+        }
+        None => None,
+    };
     let lengths: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
     let Scheduled { format, mut hooks } = method;
     let (run, from) = begin.open(config.clone(), &format)?;
 
-    let sizes = Sizes::of(&items, &dev, &parts.model);
-    sizes.print(task.name(), &config.device);
-    print_classes(config, task, &train_examples);
-    if !missing.is_empty() && from.is_none() {
+    let sizes = Sizes::of(&items, &dev, &config.data, &parts.model);
+    if !show.quiet {
+        sizes.print(task.name(), &config.device);
+        print_classes(config, task, &train_examples);
+    }
+    if !missing.is_empty() && from.is_none() && !show.quiet {
         let why = if config.kind.head.fresh {
             "--fresh-head, or not in the model's folder"
         } else {
@@ -74,7 +116,7 @@ pub(super) fn run(
     }
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let metrics = task.metric_names();
-    let mut progress = Progress::new(&run, format, &config.checkpoints, step, metrics, show.plain)?;
+    let mut progress = Progress::new(&run, format, &config.checkpoints, step, metrics, show)?;
     let trained = train_with_hooks(
         parts.model,
         ClassificationData {
@@ -91,18 +133,36 @@ pub(super) fn run(
     );
     let trained = progress.close(trained)?;
 
-    let results = RunResults::of_training(
+    let scored = match to_score {
+        Some((split, items)) => {
+            let model = trained.model.clone().valid();
+            let scores = evaluate(&model, &parts.config, &items, task, &device.inner())?;
+            Some((split, scores))
+        }
+        None => None,
+    };
+    let mut results = RunResults::of_training(
         task.name(),
         &trained,
         sizes.parameters,
         output::peak_rss_mb(),
     );
+    results.scored = scored.as_ref().map(|(split, scores)| ScoredSplit {
+        split: split.to_string(),
+        metrics: scores.into(),
+    });
     run.save_results(&results)?;
+    if show.quiet {
+        return Ok(results);
+    }
     let outcome = Outcome {
+        chosen_on: chosen_on(sizes.held_back),
+        scored: scored.as_ref().map(|(split, scores)| (*split, scores)),
         before: &trained.before,
         best: &trained.best,
         texts: None,
         results: &results,
     };
-    outcome.print(&run, show.json)
+    outcome.print(&run, show.json)?;
+    Ok(results)
 }

@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use crate::cli::console::output::Output;
 use crate::cli::model::adapted;
 use crate::cli::model::head::HeadOf;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::needed;
 use crate::cli::settings::resolve::Resolved;
 use crate::cli::train::begin::Begin;
-use crate::cli::train::outcome::Output;
 use crate::cli::train::replace::refuse_other_run;
 use crate::cli::train::{chat, classification, generation, resume};
 
@@ -47,6 +47,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let output = Output {
         plain: args.plain,
         json,
+        quiet: false,
     };
     if let Some(folder) = &args.resume {
         return resume::run(folder, args.settings, output);
@@ -76,14 +77,14 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             if may_repeat {
                 refuse_other_run(&out, &(*config).clone().into())?;
             }
-            classification::run(&config, task.as_ref(), begin, output)
+            classification::run(&config, task.as_ref(), begin, output, None).map(drop)
         }
         Resolved::Generation(config, task) => {
             adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
             if may_repeat {
                 refuse_other_run(&out, &(*config).clone().into())?;
             }
-            generation::run(&config, task.as_ref(), begin, output)
+            generation::run(&config, task.as_ref(), begin, output, None).map(drop)
         }
         Resolved::Chat(config) => {
             adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;

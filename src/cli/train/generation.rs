@@ -8,30 +8,32 @@ use mtlora::core::TrainingHooks;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
     CausalData, GenerationRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, Run, RunConfig,
-    RunResults, WriteOptions, encode_records, train_causal_with_hooks,
+    RunResults, ScoredSplit, WriteOptions, encode_records, hold_back, train_causal_with_hooks,
 };
 
-use crate::cli::console::output;
+use crate::cli::console::output::{self, Output};
 use crate::cli::console::progress::Progress;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
 use crate::cli::model::device;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
+use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
-use crate::cli::train::outcome::{Outcome, Output, Sizes};
+use crate::cli::train::outcome::{Outcome, Sizes, chosen_on};
 
 /// What is computed on the dev split.
 const METRICS: [MetricName; 2] = [MetricName::Loss, MetricName::Perplexity];
 /// The number of inputs whose texts are printed before and after training.
 const SHOWN: usize = 3;
 
-pub(super) fn run(
+pub(crate) fn run(
     config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
     begin: Begin<'_>,
     show: Output,
-) -> Result<(), Box<dyn Error>> {
+    bases: Option<&mut Bases>,
+) -> Result<RunResults, Box<dyn Error>> {
     config.training.validate()?;
     config.training.check_metric(&METRICS)?;
     config.base.adapter.check_training(&config.training)?;
@@ -39,24 +41,53 @@ pub(super) fn run(
     refuse_untrainable(&config.base.adapter)?;
     let device = device::open(&config.device)?.autodiff();
     let records = task::read_records(task, &config.data.folder, &config.kind.train_split)?;
-    let dev_records = task::read_records(task, &config.data.folder, task.dev_split())?;
+    // The split whose texts are scored at the end.
+    let score_split = config.data.score_split.as_deref();
+    let score_split = score_split.unwrap_or(task.dev_split());
+    let final_records = task::read_records(task, &config.data.folder, score_split)?;
     let spec = config.model();
-    let parts = spec.start(&device)?.loaded;
-    let encode = |records: &[Record], split: &str| {
+    let started = match bases {
+        Some(bases) => bases.generator(&spec, &config.device, &device)?,
+        None => spec.start(&device)?,
+    };
+    let parts = started.loaded;
+    let all = |records: &[Record]| (0..records.len()).collect::<Vec<usize>>();
+    let encode = |records: &[Record], kept: &[usize], split: &str| {
         let end = parts.config.end_of_text();
-        encode_records(&parts.text, end, records, config.base.max_length).map_err(|error| {
-            encoding::located(error, encoding::of_split(&config.data.folder, split))
+        let kept_records: Vec<Record> = kept.iter().map(|at| records[*at].clone()).collect();
+        let encoded = encode_records(&parts.text, end, &kept_records, config.base.max_length);
+        encoded.map_err(|error| {
+            let place = encoding::of_split(&config.data.folder, split);
+            encoding::located(error, |number| {
+                let at = number.checked_sub(1).and_then(|at| kept.get(at));
+                place(at.map_or(number, |at| at + 1))
+            })
         })
     };
-    let (items, counts) = encode(&records, &config.kind.train_split)?;
-    let (dev, _) = encode(&dev_records, task.dev_split())?;
+    let train_split = &config.kind.train_split;
+    let (items, counts, dev) = match config.data.validation_fraction {
+        Some(fraction) => {
+            let (rest, held_back) = hold_back(all(&records), fraction, |_| None)?;
+            let (items, counts) = encode(&records, &rest, train_split)?;
+            let (dev, _) = encode(&records, &held_back, train_split)?;
+            (items, counts, dev)
+        }
+        None => {
+            let dev_records = task::read_records(task, &config.data.folder, task.dev_split())?;
+            let (items, counts) = encode(&records, &all(&records), train_split)?;
+            let (dev, _) = encode(&dev_records, &all(&dev_records), task.dev_split())?;
+            (items, counts, dev)
+        }
+    };
     let lengths: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
     let Scheduled { format, mut hooks } = method;
     let (run, from) = begin.open(config.clone(), &format)?;
 
-    let sizes = Sizes::of(&items, &dev, &parts.model);
-    sizes.print(task.name(), &config.device);
+    let sizes = Sizes::of(&items, &dev, &config.data, &parts.model);
+    if !show.quiet {
+        sizes.print(task.name(), &config.device);
+    }
     if counts.cut + counts.left_out > 0 {
         note!(
             "{} inputs are truncated to {} tokens, and {} texts are longer than that and are left out",
@@ -65,18 +96,15 @@ pub(super) fn run(
             counts.left_out
         );
     }
-    let shown = &dev_records[..dev_records.len().min(SHOWN)];
+    let shown = if show.quiet {
+        &[]
+    } else {
+        &final_records[..final_records.len().min(SHOWN)]
+    };
     let plain_device = device.clone().inner();
     let before = samples(config, &parts, shown, &plain_device)?;
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
-    let mut progress = Progress::new(
-        &run,
-        format,
-        &config.checkpoints,
-        step,
-        &METRICS,
-        show.plain,
-    )?;
+    let mut progress = Progress::new(&run, format, &config.checkpoints, step, &METRICS, show)?;
     let trained = train_causal_with_hooks(
         parts.model,
         CausalData {
@@ -104,13 +132,13 @@ pub(super) fn run(
     };
     // This comes before any output: the run is complete even if nobody reads the output or waits for the scores.
     run.save_results(&results)?;
-    if config.kind.final_scores {
+    if config.kind.final_scores && !show.quiet {
         let place = run.folder().display();
         note!(
             "the run in {place} is complete; its texts for the {} inputs of the {} split are now generated and scored. \
              If this is stopped, mtlora train --resume {place} repeats it; --no-final-scores leaves it out",
-            dev_records.len(),
-            task.dev_split()
+            final_records.len(),
+            score_split
         );
     }
     let after = samples(config, &parts, shown, &plain_device)?;
@@ -119,13 +147,17 @@ pub(super) fn run(
     let scored = config
         .kind
         .final_scores
-        .then(|| final_scores(config, task, &dev_records, &run));
+        .then(|| final_scores(config, task, (score_split, &final_records), &run));
     let (scores, failure) = match scored.transpose() {
         Ok(scores) => (scores, None),
         Err(error) => (None, Some(error)),
     };
     if let Some(scores) = &scores {
         scores.add_to(&mut results);
+        results.scored = config.data.score_split.as_ref().map(|split| ScoredSplit {
+            split: split.clone(),
+            metrics: results.metrics.clone(),
+        });
         run.save_results(&results)?;
     }
     for ((record, before), after) in shown.iter().zip(before).zip(after) {
@@ -134,12 +166,16 @@ pub(super) fn run(
         say!("after:  {}", output::printable(&after))?;
     }
     let outcome = Outcome {
+        chosen_on: chosen_on(sizes.held_back),
+        scored: None,
         before: &trained.before,
         best: &trained.best,
         texts: scores.as_ref(),
         results: &results,
     };
-    outcome.print(&run, show.json)?;
+    if !show.quiet {
+        outcome.print(&run, show.json)?;
+    }
     if let Some(error) = failure {
         let place = run.folder().display();
         return Err(format!(
@@ -148,14 +184,14 @@ pub(super) fn run(
         )
         .into());
     }
-    Ok(())
+    Ok(results)
 }
 
-/// The scores of the run's dev split, as `mtlora eval` prints them.
+/// The scores of a split with its name, as `mtlora eval` prints them.
 fn final_scores(
     config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
-    records: &[Record],
+    (name, records): (&str, &[Record]),
     run: &Run,
 ) -> Result<GenerationScores, Box<dyn Error>> {
     let device = device::open(&config.device)?;
@@ -163,7 +199,7 @@ fn final_scores(
     let split = Split {
         task: task.name(),
         scorer: task.scorer(),
-        name: task.dev_split(),
+        name,
         records,
     };
     GenerationScores::of(config, &parts, &split, None, None, &device)

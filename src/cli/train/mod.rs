@@ -1,13 +1,17 @@
 //! `mtlora train`.
 
+mod bases;
 mod begin;
 mod chat;
-mod classification;
+pub(crate) mod classification;
 mod command;
-mod generation;
+pub(crate) mod generation;
 mod method;
 mod outcome;
 mod replace;
 mod resume;
 
+pub(crate) use bases::Bases;
+pub(crate) use begin::Begin;
 pub(crate) use command::{Args, run};
+pub(crate) use replace::different;

@@ -4,19 +4,10 @@ use std::error::Error;
 
 use burn::module::Module;
 use mtlora::core::trainable_parameters;
-use mtlora::train::{ParameterCounts, Run, RunResults, Scores};
+use mtlora::train::{DataSpec, ParameterCounts, Run, RunResults, Scores};
 
 use crate::cli::console::output;
 use crate::cli::eval::generation_scores::GenerationScores;
-
-/// The flags for the output of `mtlora train`.
-#[derive(Clone, Copy)]
-pub(crate) struct Output {
-    /// Print plain lines instead of the dashboard.
-    pub(crate) plain: bool,
-    /// End standard output with one JSON object.
-    pub(crate) json: bool,
-}
 
 /// The sizes of the data and the model.
 #[derive(Clone, Copy)]
@@ -25,16 +16,19 @@ pub(crate) struct Sizes {
     pub(crate) train: usize,
     /// The number of examples of the dev split.
     pub(crate) dev: usize,
+    /// Whether the dev examples were held back from the train split.
+    pub(crate) held_back: bool,
     /// The numbers of parameters of the model.
     pub(crate) parameters: ParameterCounts,
 }
 
 impl Sizes {
     /// The numbers of examples in `train` and `dev`, and of parameters of `model`.
-    pub(crate) fn of<M: Module, T>(train: &[T], dev: &[T], model: &M) -> Self {
+    pub(crate) fn of<M: Module, T>(train: &[T], dev: &[T], data: &DataSpec, model: &M) -> Self {
         Self {
             train: train.len(),
             dev: dev.len(),
+            held_back: data.validation_fraction.is_some(),
             parameters: ParameterCounts {
                 trainable: trainable_parameters(model),
                 total: model.num_params(),
@@ -47,24 +41,35 @@ impl Sizes {
         let Self {
             train,
             dev,
+            held_back,
             parameters: ParameterCounts { trainable, total },
         } = self;
         let share = 100.0 * trainable as f64 / total as f64;
+        let dev_split = chosen_on(held_back);
         note!(
-            "{task}: {train} train and {dev} dev examples; {trainable} of {total} parameters train \
+            "{task}: {train} train and {dev} {dev_split} examples; {trainable} of {total} parameters train \
              ({share:.2} %), on {device}"
         );
     }
 }
 
+/// The name of the examples on which the best state is chosen.
+pub(crate) fn chosen_on(held_back: bool) -> &'static str {
+    if held_back { "held-back" } else { "dev" }
+}
+
 /// The scores of a completed run.
 pub(crate) struct Outcome<'a> {
+    /// What the best state was chosen on.
+    pub(crate) chosen_on: &'static str,
     /// The scores before the first step.
     pub(crate) before: &'a Scores,
     /// The scores of the best state.
     pub(crate) best: &'a Scores,
     /// The scores of the texts that the best state generates, if they were scored.
     pub(crate) texts: Option<&'a GenerationScores>,
+    /// The scores of the split that was to be scored after training.
+    pub(crate) scored: Option<(&'a str, &'a Scores)>,
     /// All results, as in `results.json`.
     pub(crate) results: &'a RunResults,
 }
@@ -72,12 +77,16 @@ pub(crate) struct Outcome<'a> {
 impl Outcome<'_> {
     /// Prints the scores and the folder of the run.
     pub(crate) fn print(&self, run: &Run, json: bool) -> Result<(), Box<dyn Error>> {
-        say!("dev before: {}", output::describe(self.before))?;
+        let dev = self.chosen_on;
+        say!("{dev} before: {}", output::describe(self.before))?;
         say!(
-            "dev after:  {} (step {})",
+            "{dev} after:  {} (step {})",
             output::describe(self.best),
             self.results.best_step
         )?;
+        if let Some((split, scores)) = self.scored {
+            say!("{split}: {}", output::describe(scores))?;
+        }
         if let Some(texts) = self.texts {
             texts.say()?;
         }

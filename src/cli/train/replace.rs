@@ -31,13 +31,7 @@ pub(super) fn refuse_other_run(folder: &Path, config: &RunConfig) -> Result<(), 
         checkpoints: Some(config.checkpoints.clone()),
         ..ResumeChanges::default()
     });
-    let mut different = Vec::new();
-    compare(
-        "",
-        &toml::Table::try_from(&old)?,
-        &toml::Table::try_from(config)?,
-        &mut different,
-    );
+    let mut different = different(&old, config)?;
     if different.is_empty() {
         return Ok(());
     }
@@ -51,6 +45,18 @@ pub(super) fn refuse_other_run(folder: &Path, config: &RunConfig) -> Result<(), 
         different.join(", ")
     )
     .into())
+}
+
+/// Describes the settings that differ between two configurations, one line each.
+pub(crate) fn different(old: &RunConfig, new: &RunConfig) -> Result<Vec<String>, toml::ser::Error> {
+    let mut different = Vec::new();
+    compare(
+        "",
+        &toml::Table::try_from(old)?,
+        &toml::Table::try_from(new)?,
+        &mut different,
+    );
+    Ok(different)
 }
 
 /// Describes the settings that differ between the tables `old` and `new`, whose names begin with `prefix`.

@@ -5,13 +5,12 @@ use std::path::Path;
 
 use mtlora::train::{Run, RunKind, RunResults, TypedConfig, registry};
 
-use crate::cli::console::output;
+use crate::cli::console::output::{self, Output};
 use crate::cli::hub;
 use crate::cli::model::finished;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::task;
 use crate::cli::train::begin::Begin;
-use crate::cli::train::outcome::Output;
 use crate::cli::train::{chat, classification, generation};
 
 pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(), Box<dyn Error>> {
@@ -68,18 +67,20 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
     match config.typed() {
         TypedConfig::Classification(mut config) => {
             let task = task::of_run(&config)?;
-            for split in [task.train_split(), task.dev_split()] {
+            let scored = config.data.score_split.clone();
+            let chosen = [task.train_split(), task.dev_split()];
+            for split in chosen.into_iter().chain(scored.as_deref()) {
                 let data = &config.data;
                 config.data.folder = hub::run_data(&data.folder, &data.task, Some(split))?;
             }
-            classification::run(&config, task.as_ref(), begin, output)
+            classification::run(&config, task.as_ref(), begin, output, None).map(drop)
         }
         TypedConfig::Generation(config) => {
             let name = &config.data.task;
             let unknown = || format!("there is no task {name} (see `mtlora tasks`)");
             let task =
                 registry::open_generation(name, config.kind.pairs.clone())?.ok_or_else(unknown)?;
-            generation::run(&config, task.as_ref(), begin, output)
+            generation::run(&config, task.as_ref(), begin, output, None).map(drop)
         }
         TypedConfig::Chat(config) => chat::run(&config, begin, output),
     }

@@ -215,6 +215,20 @@ impl SequenceClassifier {
         weights::read(model, &checkpoint, config, options.seed, optional, dtype)
     }
 
+    /// The model with new random values from `seed` for the tensors in `names`, which are those that
+    /// [`from_folder_with`](Self::from_folder_with) named. It is then as if it had been read with this seed.
+    ///
+    /// # Errors
+    /// Never, with a configuration and names that belong to the model.
+    pub fn renewed(
+        self,
+        names: &[String],
+        config: &dyn ClassifierModelConfig,
+        seed: u64,
+    ) -> Result<Self, ModelError> {
+        weights::renew(self, names, config, seed)
+    }
+
     /// The number of outputs of the classification head that a model folder has, if its checkpoint has such a head.
     ///
     /// # Errors

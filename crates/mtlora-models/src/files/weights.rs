@@ -217,6 +217,24 @@ pub(crate) fn read<M: Module>(
     Ok((model, names))
 }
 
+/// `model` with new values from `seed` for the tensors in `names`, which are those that [`read`] named.
+pub(crate) fn renew<M: Module>(
+    model: M,
+    names: &[String],
+    config: &(impl CheckpointLayout + ?Sized),
+    seed: u64,
+) -> Result<M, ModelError> {
+    let slots = slots(&model, config);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut slots = slots.iter();
+    // A module is gone through in the same order each time.
+    load_each(model, |path| {
+        let slot = slots.next();
+        let absent = slot.filter(|_| names.contains(&config.stored_name(path)));
+        Ok(absent.map(|slot| (start(slot, config, &mut rng), BaseDtype::F32)))
+    })
+}
+
 /// Writes `model.safetensors` and `config.json` into `folder`, which is made if it does not exist.
 ///
 /// # Errors

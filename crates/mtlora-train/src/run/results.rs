@@ -99,6 +99,15 @@ pub struct ParameterCounts {
     pub total: usize,
 }
 
+/// The metrics on a split that chose neither a setting nor the best state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScoredSplit {
+    /// The name of the split.
+    pub split: String,
+    /// The metrics.
+    pub metrics: MetricValues,
+}
+
 /// The results of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -119,6 +128,9 @@ pub struct RunResults {
     pub trainable_parameters: usize,
     /// The number of all parameters of the model.
     pub total_parameters: usize,
+    /// The metrics of the best state on the split that was to be scored after training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scored: Option<ScoredSplit>,
     /// The time that the steps took in seconds, without evaluations.
     pub train_seconds: f64,
     /// The number of tokens that the steps read per second.
@@ -150,6 +162,7 @@ impl RunResults {
             metrics_last: (&trained.last).into(),
             best_step: trained.best_step,
             steps: trained.steps,
+            scored: None,
             trainable_parameters: parameters.trainable,
             total_parameters: parameters.total,
             train_seconds: seconds,

@@ -113,10 +113,7 @@ impl From<Format2> for RunConfig {
                     max_length: config.max_length,
                     adapter: config.adapter,
                 },
-                data: DataSpec {
-                    task: config.task,
-                    folder: config.data,
-                },
+                data: DataSpec::new(&config.task, config.data),
                 training: config.training,
                 checkpoints: config.checkpoints,
                 kind: RunKind::Classification(ClassificationRun {
@@ -134,10 +131,7 @@ impl From<Format2> for RunConfig {
                     max_length: config.max_length,
                     adapter: config.adapter,
                 },
-                data: DataSpec {
-                    task: config.task,
-                    folder: config.data,
-                },
+                data: DataSpec::new(&config.task, config.data),
                 training: config.training,
                 checkpoints: config.checkpoints,
                 kind: RunKind::Generation(GenerationRun {

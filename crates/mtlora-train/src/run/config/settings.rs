@@ -44,6 +44,25 @@ pub struct DataSpec {
     pub task: String,
     /// The folder with the data.
     pub folder: PathBuf,
+    /// The share of the train split that is held back, and decides in place of the dev split which state is the best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_fraction: Option<f64>,
+    /// The split that is scored once, after training, with the best state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_split: Option<String>,
+}
+
+impl DataSpec {
+    /// All examples of this folder for the task `task`: the train split is trained on, and the dev split decides which
+    /// state is the best.
+    pub fn new(task: &str, folder: PathBuf) -> Self {
+        Self {
+            task: task.to_string(),
+            folder,
+            validation_fraction: None,
+            score_split: None,
+        }
+    }
 }
 
 /// The kind of a run, with the part of the configuration that only this kind has.
@@ -235,10 +254,7 @@ pub(crate) fn example() -> RunConfig {
             max_length: 128,
             adapter: AdapterSettings::default(),
         },
-        data: DataSpec {
-            task: "cola".to_string(),
-            folder: PathBuf::from("data"),
-        },
+        data: DataSpec::new("cola", PathBuf::from("data")),
         training: TrainOptions::default(),
         checkpoints: SaveOptions::default(),
         kind: RunKind::Classification(ClassificationRun {

@@ -87,6 +87,17 @@ pub trait ModelSpec: Sized {
     /// If the folder has no such model.
     fn read_base(&self, device: &Device) -> Result<StartedFor<Self>, RunError>;
 
+    /// Whether the base model of `other` has the same values, except for those that its folder lacks, which depend on
+    /// the seed.
+    fn has_base_of(&self, other: &Self) -> bool;
+
+    /// A copy of a base model that [`has_base_of`](Self::has_base_of) this one, with the values that
+    /// [`read_base`](Self::read_base) would give it. The copy shares what stays unchanged.
+    ///
+    /// # Errors
+    /// If a value does not fit the model.
+    fn copy_base(&self, base: &StartedFor<Self>) -> Result<StartedFor<Self>, RunError>;
+
     /// The modules that are trained in full beside the adapter, if the base model's folder lacks the tensors in
     /// `missing`.
     fn modules_to_save(&self, missing: &[String]) -> Vec<&'static str>;
@@ -100,7 +111,15 @@ pub trait ModelSpec: Sized {
     /// # Errors
     /// If the folder does not have such a model, the adapter does not match it, or there is nothing to train.
     fn start(&self, device: &Device) -> Result<StartedFor<Self>, RunError> {
-        let Started { loaded, missing } = self.read_base(device)?;
+        self.prepare(self.read_base(device)?)
+    }
+
+    /// Prepares a base model for training, as [`start`](Self::start) does.
+    ///
+    /// # Errors
+    /// If the adapter does not match the model, or there is nothing to train.
+    fn prepare(&self, base: StartedFor<Self>) -> Result<StartedFor<Self>, RunError> {
+        let Started { loaded, missing } = base;
         let settings = &self.base().adapter;
         let beside = self.modules_to_save(&missing);
         let loaded = loaded.try_map(|model, config| {

@@ -74,6 +74,34 @@ impl ModelSpec for ClassifierSpec {
         Ok(Started { loaded, missing })
     }
 
+    fn has_base_of(&self, other: &Self) -> bool {
+        let dtype = |spec: &Self| spec.base.adapter.base_dtype_to_read();
+        self.base.model == other.base.model
+            && self.base.max_length == other.base.max_length
+            && self.head == other.head
+            && dtype(self) == dtype(other)
+    }
+
+    fn copy_base(
+        &self,
+        base: &Started<SequenceClassifier, ClassifierConfig, TextEncoder>,
+    ) -> Result<Started<SequenceClassifier, ClassifierConfig, TextEncoder>, RunError> {
+        let Loaded {
+            model,
+            config,
+            text,
+        } = &base.loaded;
+        let model = model.clone().renewed(&base.missing, config, self.seed)?;
+        Ok(Started {
+            loaded: Loaded {
+                model,
+                config: config.clone(),
+                text: text.clone(),
+            },
+            missing: base.missing.clone(),
+        })
+    }
+
     fn modules_to_save(&self, missing: &[String]) -> Vec<&'static str> {
         let mut modules = vec!["classifier"];
         // BERT's pooler is trained if the base model lacks it.

@@ -56,6 +56,24 @@ impl ModelSpec for GeneratorSpec {
         Ok(Started { loaded, missing })
     }
 
+    fn has_base_of(&self, other: &Self) -> bool {
+        let dtype = |spec: &Self| spec.base.adapter.base_dtype_to_read();
+        self.base.model == other.base.model && dtype(self) == dtype(other)
+    }
+
+    fn copy_base(
+        &self,
+        base: &Started<CausalLm, CausalConfig, CausalText>,
+    ) -> Result<Started<CausalLm, CausalConfig, CausalText>, RunError> {
+        let loaded = Loaded {
+            model: base.loaded.model.clone(),
+            config: base.loaded.config.clone(),
+            text: base.loaded.text.clone(),
+        };
+        let missing = base.missing.clone();
+        Ok(Started { loaded, missing })
+    }
+
     fn modules_to_save(&self, _: &[String]) -> Vec<&'static str> {
         Vec::new()
     }

@@ -6,5 +6,6 @@ pub(crate) mod classifier;
 pub(crate) mod generator;
 pub(crate) mod init_from;
 pub(crate) mod init_from_error;
+pub(crate) mod kept_base;
 pub(crate) mod load;
 pub(crate) mod method_name;

@@ -1,0 +1,89 @@
+//! Makes the run of one cell.
+
+use std::error::Error;
+use std::path::Path;
+
+use mtlora::train::{FitError, ResumeChanges, Run, RunConfig, RunError, RunResults};
+
+use crate::cli::console::output::{self, Output};
+use crate::cli::model::head::HeadOf;
+use crate::cli::settings::flags::Settings;
+use crate::cli::settings::resolve::Resolved;
+use crate::cli::sweep::store::Outcome;
+use crate::cli::train::{Bases, Begin, classification, different, generation};
+
+/// Conversations have no split that is held back or scored.
+pub(super) const NO_CHAT: &str = "a sweep cannot have the task chat";
+const QUIET: Output = Output {
+    plain: true,
+    json: false,
+    quiet: true,
+};
+
+/// Makes a run in `folder`, or finishes the one that was begun there. Its checkpoints are removed at the end.
+///
+/// # Errors
+/// If it cannot be made, or the run that was begun has other settings. A divergence is an outcome, not an error.
+pub(super) fn run(
+    folder: &Path,
+    settings: Settings,
+    bases: &mut Bases,
+) -> Result<Outcome, Box<dyn Error>> {
+    output::forget_peak_rss();
+    let resolved = settings.resolve(HeadOf::Model)?;
+    let trained = match resolved {
+        Resolved::Classification(config, task) => {
+            let begin = begin(folder, (*config).clone().into())?;
+            classification::run(&config, task.as_ref(), begin, QUIET, Some(bases))
+        }
+        Resolved::Generation(config, task) => {
+            let begin = begin(folder, (*config).clone().into())?;
+            generation::run(&config, task.as_ref(), begin, QUIET, Some(bases))
+        }
+        Resolved::Chat(_) => return Err(NO_CHAT.into()),
+    };
+    let outcome = ended(trained)?;
+    let (run, _) = Run::open(folder)?;
+    run.checkpoints().clear()?;
+    Ok(outcome)
+}
+
+/// A new run, or one to resume.
+fn begin(folder: &Path, config: RunConfig) -> Result<Begin<'_>, Box<dyn Error>> {
+    if !Run::is_in(folder) {
+        // A process that is killed while it makes the folder leaves a part of it.
+        return Ok(Begin::New {
+            out: folder,
+            overwrite: true,
+        });
+    }
+    let (run, mut begun) = Run::open(folder)?;
+    begun.change(ResumeChanges {
+        device: Some(config.device.clone()),
+        checkpoints: Some(config.checkpoints.clone()),
+        final_scores: None,
+    });
+    let changes = different(&begun, &config)?;
+    if let Some(change) = changes.first() {
+        return Err(format!(
+            "{}: it was begun with other settings ({change}); delete this folder, or name another one with --out",
+            folder.display()
+        )
+        .into());
+    }
+    Ok(Begin::Resume(run.lock()?))
+}
+
+/// The outcome of a training that ended with results or diverged.
+fn ended(trained: Result<RunResults, Box<dyn Error>>) -> Result<Outcome, Box<dyn Error>> {
+    let error = match trained {
+        Ok(results) => return Ok(Outcome::Done(Box::new(results))),
+        Err(error) => error,
+    };
+    match error.downcast_ref() {
+        Some(RunError::Fit(FitError::NotFinite { step, .. })) => {
+            Ok(Outcome::Diverged { step: *step })
+        }
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,122 @@
+//! Checks, before anything runs, that every run of a sweep has its model, its data and settings that fit them.
+
+use std::error::Error;
+
+use mtlora::train::data_to_text::GenerationTask;
+use mtlora::train::{DataSpec, Task, TaskData};
+
+use crate::cli::model::device;
+use crate::cli::model::head::HeadOf;
+use crate::cli::settings::resolve::Resolved;
+use crate::cli::sweep::cell::NO_CHAT;
+use crate::cli::sweep::plan::{Cell, Phase, Plan};
+use crate::cli::train::Bases;
+
+/// Resolves the settings of each arm on each task at each point of its grid, makes the model of each arm once for each task,
+/// and reads the data of each task once.
+///
+/// # Errors
+/// Everything that is missing or does not fit, one line each.
+pub(super) fn check(plan: &Plan) -> Result<(), Box<dyn Error>> {
+    let mut problems: Vec<String> = Vec::new();
+    let mut bases = Bases::default();
+    for task in 0..plan.file.tasks.len() {
+        let mut is_read = false;
+        for arm in 0..plan.file.arms.len() {
+            let cells = plan.cells_of(task, arm);
+            let finals = cells.filter(|(_, cell)| cell.phase == Phase::Final);
+            let Some(cell) = finals.map(|(_, cell)| cell.clone()).next() else {
+                continue;
+            };
+            for point in 0..plan.file.points(task, arm).len() {
+                match of_point(plan, &cell, point, &mut bases, !is_read) {
+                    Ok(()) => is_read = true,
+                    Err(error) => {
+                        let problem = plan.file.error(task, arm, error);
+                        if !problems.contains(&problem) {
+                            problems.push(problem);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(problems.join("\n").into())
+}
+
+fn of_point(
+    plan: &Plan,
+    cell: &Cell,
+    point: usize,
+    bases: &mut Bases,
+    read: bool,
+) -> Result<(), Box<dyn Error>> {
+    let Some(settings) = plan.settings(cell, point) else {
+        return Ok(());
+    };
+    match settings.resolve(HeadOf::Model)? {
+        Resolved::Classification(config, task) => {
+            config.training.validate()?;
+            config.base.adapter.check_training(&config.training)?;
+            if point == 0 {
+                let device = device::open(&config.device)?.autodiff();
+                bases.classifier(&config.model(), &config.device, &device)?;
+            }
+            if read {
+                of_labels(task.as_ref(), &config.data)?;
+            }
+        }
+        Resolved::Generation(config, task) => {
+            config.training.validate()?;
+            config.base.adapter.check_training(&config.training)?;
+            if point == 0 {
+                let device = device::open(&config.device)?.autodiff();
+                bases.generator(&config.model(), &config.device, &device)?;
+            }
+            if read {
+                of_texts(task.as_ref(), &config.kind.train_split, &config.data)?;
+            }
+        }
+        Resolved::Chat(_) => return Err(NO_CHAT.into()),
+    }
+    Ok(())
+}
+
+fn of_labels(task: &dyn Task, data: &DataSpec) -> Result<(), Box<dyn Error>> {
+    for split in splits(task, task.train_split(), data) {
+        let examples = task.read(&data.folder, split)?;
+        if let Some(at) = examples.iter().position(|one| one.target.is_none()) {
+            return Err(format!(
+                "{}, split {split}: example {} has no label, so it can be neither trained on nor scored",
+                data.folder.display(),
+                at + 1
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn of_texts(task: &dyn GenerationTask, train: &str, data: &DataSpec) -> Result<(), Box<dyn Error>> {
+    for split in splits(task, train, data) {
+        task.read(&data.folder, split)?;
+    }
+    Ok(())
+}
+
+/// The splits that a run reads.
+fn splits<'a, T: TaskData + ?Sized>(
+    task: &'a T,
+    train: &'a str,
+    data: &'a DataSpec,
+) -> Vec<&'a str> {
+    let mut splits = vec![train];
+    if data.validation_fraction.is_none() {
+        splits.push(task.dev_split());
+    }
+    splits.extend(data.score_split.as_deref());
+    splits
+}

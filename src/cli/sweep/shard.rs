@@ -1,0 +1,132 @@
+//! Where one of several processes begins in the list of a sweep's cells.
+
+use std::env;
+use std::str::FromStr;
+
+/// One of the processes that share a sweep. It begins with its part of the cells and then helps with the others, so that
+/// no process waits while there is work, and the sweep ends even if some of the processes never start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shard {
+    /// The number of the process, from 0.
+    index: u64,
+    /// How many there are, if that is known.
+    count: Option<u64>,
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is not of the form I/N with I from 0 to N - 1, such as 0/4");
+        let (index, count) = text.split_once('/').ok_or_else(wrong)?;
+        let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+        let (index, count) = (number(index)?, number(count)?);
+        if index >= count {
+            return Err(wrong());
+        }
+        Ok(Self {
+            index,
+            count: Some(count),
+        })
+    }
+}
+
+impl Shard {
+    /// The part number `index` of `count`.
+    pub(crate) fn of(index: u64, count: u64) -> Self {
+        Self {
+            index,
+            count: Some(count),
+        }
+    }
+
+    /// The shard of a task of a SLURM array or of a pod of a Kubernetes job with indexed completion.
+    ///
+    /// # Errors
+    /// If a variable of theirs is not a number.
+    pub(crate) fn of_environment() -> Result<Option<Self>, String> {
+        Self::of_variables(|name| env::var(name).ok())
+    }
+
+    fn of_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        let number = |name: &str| match variable(name) {
+            None => Ok(None),
+            Some(text) => match text.trim().parse::<u64>() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(format!(
+                    "the environment variable {name} is `{text}` and not a number; give --shard I/N to ignore it"
+                )),
+            },
+        };
+        if let Some(id) = number("SLURM_ARRAY_TASK_ID")? {
+            let first = number("SLURM_ARRAY_TASK_MIN")?.unwrap_or(0);
+            let step = number("SLURM_ARRAY_TASK_STEP")?.unwrap_or(1).max(1);
+            let count = number("SLURM_ARRAY_TASK_COUNT")?;
+            return Ok(Some(Self {
+                index: id.saturating_sub(first) / step,
+                count,
+            }));
+        }
+        // Kubernetes does not tell a pod how many there are.
+        let index = number("JOB_COMPLETION_INDEX")?;
+        Ok(index.map(|index| Self { index, count: None }))
+    }
+
+    /// The cells from 0 to `cells - 1` in the order in which this process tries them.
+    pub(crate) fn order(self, cells: usize) -> Vec<usize> {
+        let share = match self.count.filter(|count| *count > 0) {
+            Some(count) => (self.index % count) as f64 / count as f64,
+            // Without their number, the processes begin at 0, 1/2, 1/4, 3/4, 1/8, ... of the list.
+            None => self.index.reverse_bits() as f64 / (u64::MAX as f64 + 1.0),
+        };
+        let first = ((share * cells as f64) as usize).min(cells);
+        (first..cells).chain(0..first).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_shard_tries_every_cell_and_begins_with_its_own() {
+        for (text, first) in [("0/4", 0), ("1/4", 3), ("3/4", 9), ("0/1", 0)] {
+            let mut order = text.parse::<Shard>().unwrap().order(12);
+            assert_eq!(order[0], first);
+            order.sort_unstable();
+            assert_eq!(order, (0..12).collect::<Vec<_>>());
+        }
+        assert!(Shard::of(5, 6).order(0).is_empty());
+        for wrong in ["4/4", "1", "a/2", "1/0", "-1/2", ""] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn clusters_tell_which_shard_a_process_is() {
+        let found = |variables: &[(&str, &str)]| {
+            Shard::of_variables(|name| {
+                let one = variables.iter().find(|(known, _)| *known == name);
+                one.map(|(_, value)| value.to_string())
+            })
+        };
+        let slurm = [
+            ("SLURM_ARRAY_TASK_ID", "7"),
+            ("SLURM_ARRAY_TASK_MIN", "1"),
+            ("SLURM_ARRAY_TASK_STEP", "2"),
+            ("SLURM_ARRAY_TASK_COUNT", "4"),
+        ];
+        assert_eq!(found(&slurm), Ok(Some(Shard::of(3, 4))));
+        let firsts: Vec<usize> = (0..5)
+            .map(|index| {
+                let pod = found(&[("JOB_COMPLETION_INDEX", &index.to_string())]);
+                pod.unwrap().unwrap().order(16)[0]
+            })
+            .collect();
+        assert_eq!(firsts, [0, 8, 4, 12, 2]);
+        assert_eq!(found(&[]), Ok(None));
+        assert!(found(&[("JOB_COMPLETION_INDEX", "x")]).is_err());
+    }
+}

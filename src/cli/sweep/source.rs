@@ -1,0 +1,196 @@
+//! The text of a sweep's file, and errors that name a place in it.
+
+use std::ops::Range;
+use std::path::Path;
+
+use mtlora::train::read_text_file;
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
+
+use crate::cli::settings::flags::Settings;
+
+/// The text of a file with its name.
+pub(super) struct Source {
+    name: String,
+    text: String,
+}
+
+/// A table of the file, whose known keys are taken out one after the other.
+pub(super) struct Entries<'a> {
+    source: &'a Source,
+    /// Where the table is.
+    pub(super) at: Range<usize>,
+    table: DeTable<'a>,
+}
+
+impl Source {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        Ok(Self {
+            name: path.display().to_string(),
+            text: read_text_file(path).map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// A text that is not in a file, with a name for messages.
+    #[cfg(test)]
+    pub(super) fn new(name: &str, text: &str) -> Self {
+        Self {
+            name: name.to_string(),
+            text: text.to_string(),
+        }
+    }
+
+    /// The whole text.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// `FILE:LINE:COLUMN: message`; both count from 1, and columns are characters.
+    pub(super) fn error(&self, at: usize, message: impl std::fmt::Display) -> String {
+        let before = self.text.get(..at).unwrap_or(&self.text);
+        let line = before.matches('\n').count() + 1;
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        let column = before[start..].chars().count() + 1;
+        format!("{}:{line}:{column}: {message}", self.name)
+    }
+
+    /// The table of the whole file.
+    ///
+    /// # Errors
+    /// If the text is not TOML.
+    pub(super) fn entries(&self) -> Result<Entries<'_>, String> {
+        let root = DeTable::parse(&self.text).map_err(|error| self.of_toml(&error, 0))?;
+        Ok(Entries {
+            source: self,
+            at: 0..0,
+            table: root.into_inner(),
+        })
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// If it is of another type.
+    pub(super) fn value<'a, T: Deserialize<'a>>(
+        &self,
+        value: Spanned<DeValue<'a>>,
+    ) -> Result<T, String> {
+        let at = value.span().start;
+        T::deserialize(ValueDeserializer::from(value)).map_err(|error| self.of_toml(&error, at))
+    }
+
+    /// The text of a value as the file has it.
+    pub(super) fn written(&self, value: &Spanned<DeValue<'_>>) -> &str {
+        self.text.get(value.span()).unwrap_or_default()
+    }
+
+    /// The entries of a value that must be a table.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(super) fn table<'a>(&'a self, value: Spanned<DeValue<'a>>) -> Result<Entries<'a>, String> {
+        let at = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) => Ok(Entries {
+                source: self,
+                at,
+                table,
+            }),
+            _ => Err(self.error(at.start, "a table is needed here")),
+        }
+    }
+
+    fn of_toml(&self, error: &toml::de::Error, otherwise: usize) -> String {
+        let at = error.span().map_or(otherwise, |span| span.start);
+        self.error(at, error.message())
+    }
+}
+
+impl<'a> Entries<'a> {
+    /// Takes a value out.
+    pub(super) fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
+        self.table.remove(key)
+    }
+
+    /// Takes out a value of some type.
+    ///
+    /// # Errors
+    /// If it is of another type.
+    pub(super) fn take_as<T: Deserialize<'a>>(&mut self, key: &str) -> Result<Option<T>, String> {
+        let source = self.source;
+        self.take(key).map(|value| source.value(value)).transpose()
+    }
+
+    /// Takes out a table; an absent one is empty.
+    ///
+    /// # Errors
+    /// If it is no table.
+    pub(super) fn take_table(&mut self, key: &str) -> Result<Entries<'a>, String> {
+        let source = self.source;
+        match self.take(key) {
+            Some(value) => source.table(value),
+            None => Ok(Entries {
+                source,
+                at: self.at.clone(),
+                table: DeTable::new(),
+            }),
+        }
+    }
+
+    /// Whether there is such a key, and where.
+    pub(super) fn place_of(&self, key: &str) -> Option<usize> {
+        let (key, _) = self.table.get_key_value(key)?;
+        Some(key.span().start)
+    }
+
+    /// The remaining entries in the order of the file: name, place and value.
+    pub(super) fn rest(self) -> Vec<(String, usize, Spanned<DeValue<'a>>)> {
+        let entries = self.table.into_iter();
+        let mut all: Vec<_> = entries
+            .map(|(key, value)| {
+                let at = key.span().start;
+                (key.into_inner().into_owned(), at, value)
+            })
+            .collect();
+        all.sort_by_key(|(_, at, _)| *at);
+        all
+    }
+
+    /// The remaining entries as settings of `mtlora train`.
+    ///
+    /// # Errors
+    /// If one is not a setting, or has a value that it cannot have.
+    pub(super) fn settings(self) -> Result<Settings, String> {
+        let Self { source, at, table } = self;
+        let root = Spanned::new(at.clone(), table);
+        let settings = Settings::deserialize(Deserializer::from(root))
+            .map_err(|error| source.of_toml(&error, at.start))?;
+        match settings.excluding()? {
+            Some((one, other)) => Err(source.error(
+                at.start,
+                format!("has both {one} and {other}, which exclude each other: remove one"),
+            )),
+            None => Ok(settings),
+        }
+    }
+
+    /// Refuses what was not taken out.
+    ///
+    /// # Errors
+    /// If there is something; the message lists the `known` keys.
+    pub(super) fn finish(self, known: &[&str]) -> Result<(), String> {
+        let source = self.source;
+        match self.rest().into_iter().next() {
+            Some((key, at, _)) => Err(source.error(
+                at,
+                format!("unknown key `{key}`: one of {}", known.join(", ")),
+            )),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The folder of a sweep: a copy of its file, a folder for each run, and a claim on each run that is being made.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mtlora::models::write_atomically;
+use mtlora::train::{Run, RunResults};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::sweep::file::SweepFile;
+use crate::cli::sweep::plan::{Cell, Plan};
+
+/// The copy of the sweep's file.
+pub(crate) const FILE: &str = "sweep.toml";
+const RUNS: &str = "runs";
+const CLAIMS: &str = "claims";
+/// The file that says in a run's folder that its training diverged.
+const DIVERGED: &str = "diverged.json";
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// With these results.
+    Done(Box<RunResults>),
+    /// Its loss stopped being finite at this step.
+    Diverged {
+        /// The step, from 1.
+        step: usize,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Diverged {
+    step: usize,
+}
+
+/// The outcomes of the cells that have ended, by index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcomes(HashMap<usize, Outcome>);
+
+impl Outcomes {
+    /// The outcome of a cell, if it has ended.
+    pub(crate) fn get(&self, index: usize) -> Option<&Outcome> {
+        self.0.get(&index)
+    }
+
+    pub(crate) fn set(&mut self, index: usize, outcome: Outcome) {
+        self.0.insert(index, outcome);
+    }
+
+    /// How many cells have ended.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The folder of a sweep.
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+/// The right to run a cell, until it is dropped or the process ends.
+pub(crate) struct Claim {
+    file: File,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the folder of a sweep, or makes it.
+    ///
+    /// # Errors
+    /// If the folder has another sweep, something else, or cannot be written.
+    pub(crate) fn create(folder: &Path, plan: &Plan) -> Result<Self, Box<dyn Error>> {
+        let store = Self {
+            folder: folder.to_path_buf(),
+        };
+        let path = store.folder.join(FILE);
+        if !path.exists() {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            // Another process may be making the folder at the same moment.
+            let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            if let Some(other) = names.find(|name| name != CLAIMS && !name.contains(FILE)) {
+                return Err(format!(
+                    "{}: it has {other} and no {FILE}, so it is not the folder of a sweep: name a new folder",
+                    folder.display()
+                )
+                .into());
+            }
+            fs::create_dir_all(folder).map_err(|error| store.failed(folder, &error))?;
+            write_atomically(&path, plan.file.text().as_bytes())?;
+        }
+        let text = fs::read_to_string(&path).map_err(|error| store.failed(&path, &error))?;
+        if text != plan.file.text() {
+            store.extend(&path, plan)?;
+        }
+        store.check_locks()?;
+        Ok(store)
+    }
+
+    /// Opens the folder of a sweep that was begun, and reads its file.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(crate) fn open(folder: &Path) -> Result<(Self, Plan), String> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Err(format!(
+                "{}: it has no {FILE}, so it is not the folder of a sweep (mtlora sweep run FILE --out DIR makes one)",
+                folder.display()
+            ));
+        }
+        let store = Self {
+            folder: folder.to_path_buf(),
+        };
+        Ok((store, Plan::new(SweepFile::read(&path)?)))
+    }
+
+    /// Replaces the copy of the file by a longer one. The runs that the old one asks for must stay as they are.
+    fn extend(&self, path: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
+        let old = Plan::new(SweepFile::read(path)?);
+        let settings = |plan: &Plan, cell: &Cell| -> Vec<_> {
+            let points = plan.file.points(cell.task, cell.arm);
+            let indices = 0..points.len();
+            indices
+                .filter_map(|point| plan.settings(cell, point))
+                .collect()
+        };
+        let changed = old.cells.iter().find(|cell| {
+            let same = plan
+                .find(&cell.name)
+                .and_then(|index| plan.cells.get(index));
+            same.is_none_or(|same| settings(&old, cell) != settings(plan, same))
+        });
+        if let Some(cell) = changed {
+            return Err(format!(
+                "{}: it has the runs of another sweep, and {} would change or go: name a new folder (arms, tasks and \
+                 seeds may be added to a sweep, but what is there must stay)",
+                self.folder.display(),
+                cell.name
+            )
+            .into());
+        }
+        Ok(write_atomically(path, plan.file.text().as_bytes())?)
+    }
+
+    /// Refuses a file system without locks, on which two processes could make the same run.
+    fn check_locks(&self) -> Result<(), String> {
+        let path = self.folder.join(CLAIMS).join("test");
+        match self.lock(&path) {
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                Err(format!(
+                    "{}: its file system has no locks, which keep two processes from making the same run: use another one \
+                     (for Lustre, one that is mounted with -o flock)",
+                    self.folder.display()
+                ))
+            }
+            Err(TryLockError::Error(error)) => Err(self.failed(&path, &error)),
+            Ok(_) | Err(TryLockError::WouldBlock) => Ok(()),
+        }
+    }
+
+    fn failed(&self, path: &Path, error: &io::Error) -> String {
+        format!("{}: {error}", path.display())
+    }
+
+    fn lock(&self, path: &Path) -> Result<File, TryLockError> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(TryLockError::Error)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.map_err(TryLockError::Error)?;
+        file.try_lock()?;
+        Ok(file)
+    }
+
+    /// The folder of a cell's run.
+    pub(crate) fn run_folder(&self, cell: &Cell) -> PathBuf {
+        self.folder.join(RUNS).join(&cell.name)
+    }
+
+    fn claim_path(&self, cell: &Cell) -> PathBuf {
+        self.folder.join(CLAIMS).join(format!("{}.log", cell.name))
+    }
+
+    /// Claims a cell; `None` if another process has it.
+    ///
+    /// # Errors
+    /// If the file of the claim cannot be written.
+    pub(crate) fn claim(&self, cell: &Cell) -> Result<Option<Claim>, String> {
+        let path = self.claim_path(cell);
+        match self.lock(&path) {
+            Ok(file) => Ok(Some(Claim { file, path })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(self.failed(&path, &error)),
+        }
+    }
+
+    /// Whether a process is making a cell's run now.
+    pub(crate) fn is_claimed(&self, cell: &Cell) -> bool {
+        let file = File::open(self.claim_path(cell));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// How a cell ended; `None` if it has not.
+    ///
+    /// # Errors
+    /// If a file of the run is damaged.
+    pub(crate) fn outcome(&self, cell: &Cell) -> Result<Option<Outcome>, Box<dyn Error>> {
+        let folder = self.run_folder(cell);
+        if !Run::is_in(&folder) {
+            return Ok(None);
+        }
+        let path = folder.join(DIVERGED);
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let Diverged { step } = serde_json::from_str(&text)
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
+                return Ok(Some(Outcome::Diverged { step }));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(self.failed(&path, &error).into()),
+        }
+        let (run, config) = Run::open(&folder)?;
+        // The results of a data-to-text run are saved once before its texts are scored.
+        let is_whole =
+            |results: &RunResults| config.data.score_split.is_none() || results.scored.is_some();
+        let results = run.results()?.filter(is_whole);
+        Ok(results.map(|results| Outcome::Done(Box::new(results))))
+    }
+
+    /// Records that a cell's training diverged.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn save_diverged(&self, cell: &Cell, step: usize) -> Result<(), Box<dyn Error>> {
+        let text = serde_json::to_string(&Diverged { step })?;
+        let path = self.run_folder(cell).join(DIVERGED);
+        Ok(write_atomically(&path, format!("{text}\n").as_bytes())?)
+    }
+
+    /// Looks up the cells that have ended since the last time.
+    ///
+    /// # Errors
+    /// If a file of a run is damaged.
+    pub(crate) fn refresh(
+        &self,
+        plan: &Plan,
+        outcomes: &mut Outcomes,
+    ) -> Result<(), Box<dyn Error>> {
+        for (index, cell) in plan.cells.iter().enumerate() {
+            if outcomes.get(index).is_none()
+                && let Some(outcome) = self.outcome(cell)?
+            {
+                outcomes.set(index, outcome);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Claim {
+    /// Appends an event to the history of the cell, with the time, the host and the process.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn note(&mut self, event: &str) -> Result<(), String> {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seconds = time.map_or(0, |time| time.as_secs());
+        let line = format!("{seconds} {} {} {event}\n", host(), process::id());
+        self.file
+            .write_all(line.as_bytes())
+            .map_err(|error| format!("{}: {error}", self.path.display()))
+    }
+}
+
+/// The name of this machine, as far as it is known.
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname");
+    let name = name.ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let name = name.unwrap_or_default();
+    match name.trim() {
+        "" => "unknown".to_string(),
+        name => name.replace(char::is_whitespace, "-"),
+    }
+}
