@@ -17,7 +17,7 @@ mod path;
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
 pub(super) use amx::multiply_repeatedly;
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
-pub(super) use amx::{Amx, Block, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH};
+pub(super) use amx::{Amx, Block, FETCHED, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH};
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
 pub(super) use avx2::Avx2;
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]

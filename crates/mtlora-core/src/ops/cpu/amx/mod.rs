@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use super::avx512bf16::Avx512Bf16;
 #[cfg(feature = "flex")]
 pub(in crate::ops) use tiles::{
-    Block, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH, multiply_repeatedly,
+    Block, FETCHED, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH, multiply_repeatedly,
 };
 
 /// The processor multiplies tiles of bfloat16, the operating system permits it, a product came out right, and the processor

@@ -20,7 +20,7 @@ use std::thread::LocalKey;
 
 use super::blocked::{self, Begin, Blocks};
 use super::view::ViewMut;
-use crate::ops::cpu::{Amx, Block, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH};
+use crate::ops::cpu::{Amx, Block, FETCHED, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH};
 pub(in crate::ops::flex) use right::{Right, Values};
 
 /// The fewest rows of a linear layer's product that tiles are used for. By count, they are faster from the first row on: the
@@ -39,6 +39,9 @@ const DEPTH: usize = 2 * PAIRS;
 const UNITS: usize = 24;
 /// The most panels of a task (384 KiB of the second cache's 2 MiB): a block of rows is read from there once for each of them.
 const PANELS: usize = 8;
+
+// Each panel has its share of the next block fetched.
+const _: () = assert!(FETCHED * PANELS == size_of::<Rows>());
 
 thread_local! {
     /// A thread's memory for panels.
