@@ -293,7 +293,8 @@ pub(in crate::ops) fn multiply_repeatedly(amx: Amx, times: usize) -> usize {
     times * SUMS * SIDE * SIDE * 2 * PAIRS
 }
 
-#[cfg(all(test, target_os = "linux", not(miri)))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
 

@@ -119,7 +119,8 @@ fn pack_right(_amx: Amx, matrix: Lanes<'_>, units: usize, packed: &mut [Lines]) 
     }
 }
 
-#[cfg(all(test, target_os = "linux", not(miri)))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -145,7 +145,8 @@ unsafe impl Blocks for Right<'_> {
     }
 }
 
-#[cfg(all(test, target_os = "linux", not(miri)))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", not(miri)))]
 mod tests {
     use super::super::blocked::WORTH_THREADS;
     use super::*;

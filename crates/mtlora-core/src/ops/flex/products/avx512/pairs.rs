@@ -72,7 +72,7 @@ fn joined(low: &[f32], high: &[f32], out: &mut [Unit]) {
     let starts = (0..low.len()).step_by(LANES);
     for ((start, low), out) in starts.zip(low.chunks(LANES)).zip(registers(out)) {
         let high = &high[start.min(high.len())..high.len().min(start + LANES)];
-        let [low, high] = [low, high].map(|half| padded::<_, LANES>(half));
+        let [low, high] = [low, high].map(padded::<_, LANES>);
         *out = interleaved(pulp::cast(low), pulp::cast(high));
     }
 }
