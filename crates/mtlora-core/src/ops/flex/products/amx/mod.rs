@@ -4,10 +4,11 @@
 //! The weight keeps the layout that it has in memory, and each task lays out the part that it reads in the second cache, as
 //! with the other instruction sets ([`blocked`](super::blocked)). Laying it out once would save little and cost much: the pairs
 //! of bfloat16 that an instruction multiplies are neighbours of a column in the forward pass and of a row in the
-//! backward pass, so there would have to be two copies of the base. By count of instructions, a panel takes three cycles for
-//! each cache line that is laid out forward (two loads that widen, a shift, a union, a store) and five backward (squares
-//! are turned), and its products take 32 cycles for each line and 32 rows: a tenth as long with 32 rows, and a hundredth with
-//! 350. Integers become bfloat16 at the same time, for about eight cycles a line.
+//! backward pass, so there would have to be two more copies of the base, or one and a slower pass. By count of instructions,
+//! a panel takes three cycles for each cache line that is laid out forward (two loads that widen, a shift, a union, a
+//! store) and five backward (squares are turned), and its products take two cycles for each line and 32 rows: laying it out
+//! takes 2 to 4 % of their time with 2048 rows, and 14 to 23 % with 350. Integers become bfloat16 at the same time, for about
+//! eight cycles a line.
 
 pub(in crate::ops::flex) mod direct;
 mod gather;
@@ -24,8 +25,8 @@ use crate::ops::cpu::{Amx, Block, FETCHED, Lines, PAIRS, Rows, SIDE, Start, Tile
 pub(in crate::ops::flex) use right::{Right, Values};
 
 /// The fewest rows of a linear layer's product that tiles are used for. By count, they are faster from the first row on: the
-/// weight is laid out the same way for AVX-512, whose products then take 32 cycles for each row and 2 KiB of the weight (one
-/// `vdpbf16ps` a cycle), while those of tiles take 32 cycles for up to 16 rows. To be measured on a processor that has
+/// weight is laid out the same way for AVX-512, whose products then take at least 32 cycles for each row and 2 KiB of the weight
+/// (one `vdpbf16ps` a cycle), while those of tiles take 32 cycles for up to 16 rows. To be measured on a processor that has
 /// tiles. With a larger number, weights of 8-bit integers would be rounded in some products and not in others.
 pub(in crate::ops::flex) const LEAST_ROWS: usize = 1;
 /// The fewest rows of attention's products that tiles are used for: those of shorter sequences fill less than half of a block of
