@@ -167,6 +167,12 @@ fn a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
         assert!(count <= 1, "{name} was completed {count} times");
     }
     assert!(counted(&whole, " begins").values().all(|count| *count == 1));
+    // The tables are the same to the byte, in every form.
+    for format in ["markdown", "latex", "csv", "json"] {
+        let table = |out: &Path| text_reading(&["table", text(out), "--format", format], "");
+        assert_eq!(table(&whole), table(&killed), "{format}");
+        assert!(table(&whole).contains("shim"), "{format}");
+    }
     // Nothing is made again.
     let again = json(&place.arguments(&killed));
     assert_eq!(again["done"], 12);
@@ -247,6 +253,12 @@ fn a_run_that_diverges_is_a_result() {
         .map(|arm| arm["diverged"].as_u64().unwrap())
         .collect();
     assert_eq!(diverged, [0, 4]);
+    let table = text_reading(&["table", text(&out)], "");
+    assert!(table.contains("| wild | 2 of 2 diverged |"), "{table}");
+    assert!(
+        table.contains("| acceptability | wild | lr=1e30 |"),
+        "{table}"
+    );
     let again = json(&["sweep", "status", text(&out)]);
     assert_eq!(again, status);
 }
@@ -345,4 +357,121 @@ fn a_sweep_can_grow_but_what_is_there_stays() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("it is not the folder of a sweep"), "{error}");
     assert!(!other.join("sweep.toml").exists());
+}
+
+#[test]
+fn a_sweep_has_a_table_a_page_and_files_for_peft() {
+    let place = Place::new(&format!(
+        "{}\n[[published]]\nname = 'others'\nsource = 'a paper'\nscores.acceptability = '63.4 ± 1.2'\n",
+        TWELVE
+            .replace("seeds = [1, 2, 3, 4]", "seeds = [5, 6, 7]")
+            .replace("epochs = 2", "epochs = 1")
+    ));
+    let out = place.path("out");
+    json(&place.arguments(&out));
+    let found = json(&["table", text(&out)]);
+    let arms = &found["comparison"]["tasks"][0]["arms"];
+    for (arm, name) in [(0, "lora"), (1, "shim")] {
+        for (at, seed) in [5, 6, 7].into_iter().enumerate() {
+            let run = out.join(format!(
+                "runs/acceptability/{name}/final/seed-{seed}/results.json"
+            ));
+            let score = read_json(&run)["scored"]["metrics"]["accuracy"]
+                .as_f64()
+                .unwrap();
+            let shown = arms[arm]["scores"][at].as_f64().unwrap();
+            assert!((shown - 100.0 * score).abs() < 1e-9);
+        }
+        assert!(arms[arm]["costs"]["trainable_parameters"].as_u64().unwrap() > 0);
+    }
+    let shim = &found["analysis"]["tasks"][0][1];
+    assert_eq!(shim["difference"]["conclusion"], "cannot-be-told-apart");
+    assert_eq!(shim["difference"]["pairs"], 3);
+    let turned = json(&[
+        "table",
+        text(&out),
+        "--baseline",
+        "shim",
+        "--metric",
+        "loss",
+    ]);
+    let lora = &turned["analysis"]["tasks"][0][0];
+    assert!(lora["difference"].is_object() && turned["comparison"]["tasks"][0]["scale"] == 1.0);
+    let table = text_reading(&["table", text(&out), "--costs"], "");
+    assert!(
+        table.contains("63.4 ± 1.2") && table.contains("## What a run needs"),
+        "{table}"
+    );
+    assert!(refused(&["table", text(&out), "--baseline", "x"]).contains("one of lora, shim"));
+    assert!(refused(&["table", text(&out), "--metric", "x"]).contains("has no metric x"));
+
+    let page = place.path("page.html");
+    json(&["report", text(&out), "--out", text(&page)]);
+    let page = fs::read_to_string(page).unwrap();
+    // Two arms with three seeds.
+    assert_eq!(page.matches("<circle").count(), 6);
+    assert!(page.contains("63.4 ± 1.2") && !page.contains("NaN") && !page.contains("<script"));
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    let run = out.join("runs/acceptability/lora/final/seed-5");
+    assert!(refused(&["report", text(&out), text(&run)]).contains("name it alone"));
+
+    let peft = place.path("peft");
+    text_reading(
+        &[
+            "table",
+            text(&out),
+            "--format",
+            "peft",
+            "--out",
+            text(&peft),
+        ],
+        "",
+    );
+    let files = files(&peft, ".json");
+    assert_eq!(files.len(), 6);
+    let one = read_json(&files["acceptability--shim--final--seed-6.json"]);
+    assert_eq!(
+        one["run_info"]["experiment_name"],
+        "acceptability/shim/final/seed-6"
+    );
+    assert_eq!(one["train_info"]["status"], "success");
+    let last = one["train_info"]["metrics"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap();
+    assert!(last["test accuracy"].is_number() && last["train loss"].is_number());
+    assert!(one["train_info"]["file_size"].as_u64().unwrap() > 0);
+    assert!(one["meta_info"]["package_info"]["mtlora-version"].is_string());
+}
+
+#[test]
+fn the_papers_tables_are_listed_printed_and_looked_for_before_anything_runs() {
+    let found = json(&["reproduce"]);
+    let tables = found["tables"].as_array().unwrap();
+    assert_eq!(tables.len(), 3);
+    for table in tables {
+        let name = table["name"].as_str().unwrap();
+        let printed = text_reading(&["reproduce", name, "--print"], "");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("recipes/{name}.toml"));
+        assert_eq!(printed, fs::read_to_string(path).unwrap());
+        assert!(table["runs"].as_u64().unwrap() > 100);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let output = Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .current_dir(folder.path())
+        .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HOME", folder.path().join("empty"))
+        .args(["reproduce", "nlg-gpt2-medium", "--out", text(&out)])
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("recipes/nlg-gpt2-medium.toml:") && error.contains("gpt2-medium"),
+        "{error}"
+    );
+    assert!(!out.exists());
+    assert!(refused(&["reproduce", "x"]).contains("one of glue-roberta-base"));
 }

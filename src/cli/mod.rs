@@ -7,6 +7,7 @@ mod console;
 mod adapters;
 mod bench;
 mod chat;
+mod compare;
 mod convert;
 mod eval;
 mod hub;
@@ -85,6 +86,10 @@ enum Command {
     Report(report::Args),
     /// Compare methods on tasks: a run for each arm, task, seed and choice of settings, made by any number of processes.
     Sweep(sweep::Args),
+    /// Show what the runs of a sweep show: means, intervals, differences from a baseline, and what can be concluded.
+    Table(compare::Args),
+    /// Make the runs of the paper's tables, as sweeps.
+    Reproduce(sweep::ReproduceArgs),
     /// Merge a run's adapter into its model and write a plain Hugging Face folder.
     Merge(merge::Args),
     /// Write a run's adapter as plain LoRA, for PEFT and other programs that read its format.
@@ -141,6 +146,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Merge(args) => merge::run(args, cli.json),
         Command::Report(args) => report::run(args, cli.json),
         Command::Sweep(args) => sweep::run(args, threads, cli.json),
+        Command::Table(args) => compare::run(args, cli.json),
+        Command::Reproduce(args) => sweep::reproduce(&args, threads, cli.json),
         Command::Export(args) => export::run(args, cli.json),
         Command::Import(args) => import::run(*args, cli.json),
         Command::Convert(args) => convert::run(&args, cli.json),

@@ -1,14 +1,17 @@
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use mtlora::train::report::{Report, RunReport};
+use mtlora::models::write_atomically;
+use mtlora::train::report::{Report, RunReport, comparison_page};
 use serde_json::{Value, json};
 
+use crate::cli::compare::gather;
 use crate::cli::console::output;
+use crate::cli::sweep::store::{FILE, Outcomes, Store};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The folders of the runs, finished or not.
+    /// The folders of the runs, finished or not; or the folder of a sweep.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// The page to write; an existing file is replaced.
@@ -17,6 +20,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    if let Some(sweep) = args.runs.iter().find(|folder| folder.join(FILE).exists()) {
+        if args.runs.len() > 1 {
+            return Err(format!(
+                "{}: this is a sweep, which has a page of its own: name it alone",
+                sweep.display()
+            )
+            .into());
+        }
+        return of_sweep(sweep, &args.out, json);
+    }
     let report = Report::open(&args.runs)?;
     report.write(&args.out)?;
     say!("the report is in {}", args.out.display())?;
@@ -27,6 +40,20 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             "runs": report.runs.len(),
             "results": results,
         }))?;
+    }
+    Ok(())
+}
+
+/// Writes the page about a sweep.
+fn of_sweep(folder: &Path, out: &Path, json: bool) -> Result<(), Box<dyn Error>> {
+    let (store, plan) = Store::open(folder)?;
+    let mut outcomes = Outcomes::default();
+    store.refresh(&plan, &mut outcomes)?;
+    let comparison = gather::comparison(&plan, &outcomes, None)?;
+    write_atomically(out, comparison_page(&comparison).as_bytes())?;
+    say!("the report is in {}", out.display())?;
+    if json {
+        output::json(&json!({ "out": out, "runs": outcomes.len(), "comparison": comparison }))?;
     }
     Ok(())
 }

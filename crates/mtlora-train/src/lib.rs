@@ -108,9 +108,11 @@
 //! | apply several adapters of one model | [`load_classifiers`], [`load_generators`], [`predict_routed`] |
 //! | pre-train a small model | [`pretrain()`], [`pretrain_causal`] |
 //! | watch and compare runs | [`Dashboard`], [`EventWriter`], [`report`] |
+//! | compare methods over seeds | [`comparison`] |
 //! | measure speed | [`mod@bench`] |
 
 pub mod bench;
+pub mod comparison;
 mod data;
 mod inference;
 mod metrics;

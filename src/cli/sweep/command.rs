@@ -33,18 +33,31 @@ enum SweepCommand {
 }
 
 #[derive(clap::Args)]
-struct FileArgs {
+pub(super) struct FileArgs {
     /// The TOML file that describes the sweep.
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// The folder of the sweep.
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
 }
 
 #[derive(clap::Args)]
 struct RunArgs {
     #[command(flatten)]
     place: FileArgs,
+    #[command(flatten)]
+    share: ShareArgs,
+    /// Make only this run, and those that it needs (see `mtlora sweep commands`).
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["shard", "jobs"])]
+    cell: Option<String>,
+    /// Started by another process, which has checked the models and the data.
+    #[arg(long, hide = true)]
+    worker: bool,
+}
+
+/// How processes share the runs of a sweep.
+#[derive(clap::Args)]
+pub(super) struct ShareArgs {
     /// Number of runs at a time, each in a process of its own. Without --threads, and without threads in the file, the
     /// cores are divided among them.
     #[arg(long, value_name = "N", default_value = "1")]
@@ -53,15 +66,9 @@ struct RunArgs {
     /// JOB_COMPLETION_INDEX says, or the beginning].
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Make only this run, and those that it needs (see `mtlora sweep commands`).
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["shard", "jobs"])]
-    cell: Option<String>,
     /// End when all runs that are left are being made by other processes, instead of waiting for them.
     #[arg(long)]
     no_wait: bool,
-    /// Started by another process, which has checked the models and the data.
-    #[arg(long, hide = true)]
-    worker: bool,
 }
 
 #[derive(clap::Args)]
@@ -106,13 +113,9 @@ fn run_sweep(
     threads: Option<NonZeroUsize>,
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
-    let shard = match args.shard {
-        Some(shard) => Some(shard),
-        None => Shard::of_environment()?,
-    };
     let FileArgs { file, out } = &args.place;
     let plan = Plan::new(SweepFile::read(file)?);
-    let order = match &args.cell {
+    let cells = match &args.cell {
         Some(name) => {
             let index = plan.find(name).ok_or_else(|| {
                 format!(
@@ -121,9 +124,9 @@ fn run_sweep(
                     out.display()
                 )
             })?;
-            plan.with_needed(index)
+            Some(plan.with_needed(index))
         }
-        None => shard.unwrap_or(Shard::of(0, 1)).order(plan.cells.len()),
+        None => None,
     };
     if args.worker {
         jobs::stop_with_parent();
@@ -131,7 +134,35 @@ fn run_sweep(
         check::check(&plan)?;
     }
     let store = Store::create(out, &plan)?;
-    let count = args.jobs.get();
+    make(&plan, &store, &args.place, &args.share, threads, cells)?;
+    if args.worker {
+        return Ok(());
+    }
+    status::run(out, json)
+}
+
+/// Makes the runs of a sweep, or only those in `cells`.
+///
+/// # Errors
+/// If a run fails, or the process is asked to stop.
+pub(super) fn make(
+    plan: &Plan,
+    store: &Store,
+    place: &FileArgs,
+    share: &ShareArgs,
+    threads: Option<NonZeroUsize>,
+    cells: Option<Vec<usize>>,
+) -> Result<(), Box<dyn Error>> {
+    let shard = match share.shard {
+        Some(shard) => Some(shard),
+        None => Shard::of_environment()?,
+    };
+    let order = match cells {
+        Some(cells) => cells,
+        None => shard.unwrap_or(Shard::of(0, 1)).order(plan.cells.len()),
+    };
+    let FileArgs { file, out } = place;
+    let count = share.jobs.get();
     if count > 1 {
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let each = threads.map_or((cores / count).max(1), NonZeroUsize::get);
@@ -146,17 +177,14 @@ fn run_sweep(
                 .to_vec();
             arguments.extend(["--threads".to_string(), each.to_string()]);
             arguments.extend(["--shard".to_string(), format!("{job}/{count}")]);
-            arguments.extend(args.no_wait.then(|| "--no-wait".to_string()));
+            arguments.extend(share.no_wait.then(|| "--no-wait".to_string()));
             arguments
         })?;
     } else {
-        let wait = !args.no_wait;
-        work::work(&plan, &store, &Work { order, wait })?;
+        let wait = !share.no_wait;
+        work::work(plan, store, &Work { order, wait })?;
     }
-    if args.worker {
-        return Ok(());
-    }
-    status::run(out, json)
+    Ok(())
 }
 
 fn commands(args: &FileArgs, json: bool) -> Result<(), Box<dyn Error>> {

@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use mtlora::train::comparison::Published;
+use mtlora::train::data_to_text::Scorer;
 use mtlora::train::{DataError, TableTask, TaskData, check_fraction, registry};
 use serde::Deserialize;
 use toml::Spanned;
@@ -15,7 +17,7 @@ use crate::cli::sweep::source::{Entries, Source};
 /// The share of the train split that is held back if the file does not say it.
 const HELD_BACK: f64 = 0.1;
 /// The keys of the file.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "about",
     "baseline",
     "seeds",
@@ -27,6 +29,7 @@ const KEYS: [&str; 11] = [
     "grid",
     "tasks",
     "arms",
+    "published",
 ];
 /// The settings of `mtlora train` that a sweep decides, and the keys that decide them.
 const DECIDED: [(&str, &str); 3] = [
@@ -71,6 +74,8 @@ pub(crate) struct SweepTask {
     pub(crate) name: String,
     /// The task whose adapter each arm starts with.
     pub(crate) starts_from: Option<String>,
+    /// The metric that tables show; by default the first of the task.
+    pub(crate) metric: Option<String>,
     /// The split that is scored; by default dev, or test where dev chooses the settings.
     pub(crate) score_split: String,
     /// Whether texts are written.
@@ -116,8 +121,19 @@ pub(crate) struct SweepFile {
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) tasks: Vec<SweepTask>,
     pub(crate) arms: Vec<Arm>,
+    /// Published results, to be shown beside those of the sweep.
+    pub(crate) published: Vec<Published>,
     /// The points of the grid of each task (first index) and arm (second index).
     points: Vec<Vec<Vec<Point>>>,
+}
+
+impl SweepTask {
+    /// Whether the texts are scored by E2E's script, whose scores are on other scales than WebNLG's.
+    pub(crate) fn is_e2e(&self) -> bool {
+        let name = self.settings.task.as_deref().unwrap_or_default();
+        let task = registry::open_generation(name, None).ok().flatten();
+        task.is_some_and(|task| task.scorer() == Scorer::E2e)
+    }
 }
 
 impl SweepFile {
@@ -170,6 +186,7 @@ impl SweepFile {
         let held_back_at = root.place_of("held_back").unwrap_or(0);
         let held_back: Option<f64> = root.take_as("held_back")?;
         let threads = root.take_as("threads")?;
+        let published: Vec<Published> = root.take_as("published")?.unwrap_or_default();
         let common = settings_of(&source, root.take_table("settings")?)?;
         let common_grid = grid_of(&source, root.take_table("grid")?)?;
         let tasks = tasks_of(&source, root.take_table("tasks")?, select_on)?;
@@ -252,6 +269,7 @@ impl SweepFile {
             threads,
             tasks,
             arms,
+            published,
             points,
             source,
         })
@@ -336,6 +354,7 @@ fn tasks_of(
         check_name(&name).map_err(|error| source.error(at, error))?;
         let mut table = source.table(value)?;
         let starts_from = table.take_as("starts_from")?;
+        let metric = table.take_as("metric")?;
         let score_split: Option<String> = table.take_as("score_split")?;
         let grid = grid_of(source, table.take_table("grid")?)?;
         let mut settings = settings_of(source, table)?;
@@ -355,6 +374,7 @@ fn tasks_of(
         tasks.push(SweepTask {
             name,
             starts_from,
+            metric,
             score_split,
             is_generation: splits.is_generation,
             settings,

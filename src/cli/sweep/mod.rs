@@ -6,6 +6,7 @@ mod command;
 pub(crate) mod file;
 mod jobs;
 pub(crate) mod plan;
+mod reproduce;
 mod shard;
 mod source;
 mod status;
@@ -13,3 +14,4 @@ pub(crate) mod store;
 mod work;
 
 pub(crate) use command::{Args, run};
+pub(crate) use reproduce::{Args as ReproduceArgs, run as reproduce};

@@ -37,7 +37,6 @@ impl Source {
     }
 
     /// A text that is not in a file, with a name for messages.
-    #[cfg(test)]
     pub(super) fn new(name: &str, text: &str) -> Self {
         Self {
             name: name.to_string(),

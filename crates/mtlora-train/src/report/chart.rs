@@ -143,7 +143,7 @@ fn inner(points: &[(f64, f64)]) -> Vec<f64> {
 }
 
 /// The range from the smallest to the largest value, extended by a margin on both sides. `None` if there are no values.
-fn span(values: impl IntoIterator<Item = f64>, room: f64) -> Option<(f64, f64)> {
+pub(super) fn span(values: impl IntoIterator<Item = f64>, room: f64) -> Option<(f64, f64)> {
     let finite = values.into_iter().filter(|value| value.is_finite());
     let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
@@ -160,7 +160,7 @@ fn span(values: impl IntoIterator<Item = f64>, room: f64) -> Option<(f64, f64)> 
 }
 
 /// Round numbers between two values for the ticks, and the distance between ticks.
-fn ticks((low, high): (f64, f64)) -> (Vec<f64>, f64) {
+pub(super) fn ticks((low, high): (f64, f64)) -> (Vec<f64>, f64) {
     let rough = (high - low) / TICKS;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0]
@@ -174,7 +174,7 @@ fn ticks((low, high): (f64, f64)) -> (Vec<f64>, f64) {
 }
 
 /// The label of a tick, with as many digits as the distance to the next tick needs.
-fn label(tick: f64, step: f64) -> String {
+pub(super) fn label(tick: f64, step: f64) -> String {
     if tick == 0.0 {
         return "0".to_string();
     }

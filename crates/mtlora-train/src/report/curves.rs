@@ -14,7 +14,7 @@ pub struct Curves {
 
 impl Curves {
     /// Reads a metrics log. A log that does not exist counts as empty.
-    pub(super) fn read(log: &MetricsLog) -> Result<Self, ReportError> {
+    pub fn read(log: &MetricsLog) -> Result<Self, ReportError> {
         let path = log.path();
         let lines = log.lines().map_err(|source| ReportError::Io {
             path: path.to_path_buf(),

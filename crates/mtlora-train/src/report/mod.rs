@@ -3,6 +3,7 @@
 //! or dark colour scheme.
 
 mod chart;
+mod comparison;
 mod curves;
 mod inspection;
 mod page;
@@ -17,6 +18,7 @@ use crate::run::error::RunError;
 use crate::run::folder::Run;
 use crate::run::results::RunResults;
 
+pub use comparison::comparison_page;
 pub use curves::Curves;
 pub use page::escape;
 

@@ -11,7 +11,7 @@ use crate::metrics::labels::MetricName;
 use crate::metrics::text as text_metrics;
 use crate::run::log::LoggedStep;
 
-const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("style.css");
 /// The number of colours; the lines of further runs are dashed.
 const COLOURS: usize = 8;
 /// The largest number of points in a line.
@@ -386,7 +386,7 @@ fn name(setting: &Setting) -> String {
 }
 
 /// `12 345`, `1.23 M`.
-fn count(value: f64) -> String {
+pub(super) fn count(value: f64) -> String {
     if value >= 1e6 {
         return format!("{:.2} M", value / 1e6);
     }
@@ -398,7 +398,7 @@ fn count(value: f64) -> String {
 }
 
 /// `7.8 s`, `3 min 05 s`, `2 h 07 min`.
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..60 => format!("{seconds:.1} s"),

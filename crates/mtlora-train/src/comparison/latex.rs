@@ -1,0 +1,118 @@
+//! The scores of a comparison as a LaTeX table.
+
+use std::fmt::Write;
+
+use super::Comparison;
+use super::analysis::{Analysis, Conclusion, Summary};
+use super::markdown::number;
+
+pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
+    let mut columns: Vec<(String, &[Summary])> = comparison
+        .tasks
+        .iter()
+        .zip(&analysis.tasks)
+        .map(|(task, arms)| (escape(&task.name), arms.as_slice()))
+        .collect();
+    if !analysis.all_tasks.is_empty() {
+        columns.push(("mean".to_string(), &analysis.all_tasks));
+    }
+    let mut text = String::from("% Needs \\usepackage{booktabs}.\n");
+    let _ = writeln!(
+        text,
+        "\\begin{{tabular}}{{l{}}}\n\\toprule",
+        "r".repeat(columns.len())
+    );
+    let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    let _ = writeln!(text, "& {} \\\\\n\\midrule", names.join(" & "));
+    for (arm, name) in comparison.arms.iter().enumerate() {
+        let cells = columns
+            .iter()
+            .map(|(_, arms)| arms.get(arm).map_or(String::new(), cell));
+        let cells: Vec<String> = cells.collect();
+        let _ = writeln!(text, "{} & {} \\\\", escape(name), cells.join(" & "));
+    }
+    if !comparison.published.is_empty() {
+        text.push_str("\\midrule\n");
+    }
+    for one in &comparison.published {
+        let mut cells: Vec<String> = Vec::new();
+        for task in &comparison.tasks {
+            let score = one.score(&task.name).unwrap_or("--".to_string());
+            cells.push(escape(&score).replace('±', "$\\pm$"));
+        }
+        cells.resize(columns.len(), "--".to_string());
+        let _ = writeln!(text, "{} & {} \\\\", escape(&one.name), cells.join(" & "));
+    }
+    text.push_str("\\bottomrule\n\\end{tabular}\n");
+    let baseline = comparison
+        .arms
+        .get(comparison.baseline)
+        .map_or("", String::as_str);
+    let _ = writeln!(
+        text,
+        "% Mean and standard deviation over {} seeds. $^{{+}}$ and $^{{-}}$: better and worse than {} (exact sign-flip test,\n\
+         % paired by seed, Holm's adjustment, 5 \\%). All others cannot be told apart from it.",
+        comparison.seeds.len(),
+        escape(baseline)
+    );
+    text
+}
+
+fn cell(summary: &Summary) -> String {
+    let Some(mean) = summary.mean else {
+        return "--".to_string();
+    };
+    let mark = match summary.difference.map(|one| one.conclusion) {
+        Some(Conclusion::Better) => "^{+}",
+        Some(Conclusion::Worse) => "^{-}",
+        Some(Conclusion::CannotBeToldApart) | None => "",
+    };
+    match summary.standard_deviation {
+        Some(deviation) => format!("${}{mark}_{{\\pm {}}}$", number(mean), number(deviation)),
+        None => format!("${}{mark}$", number(mean)),
+    }
+}
+
+/// Escapes LaTeX's special characters.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => {
+                escaped.push('\\');
+                escaped.push(c);
+            }
+            '~' => escaped.push_str("\\textasciitilde{}"),
+            '^' => escaped.push_str("\\textasciicircum{}"),
+            '\\' => escaped.push_str("\\textbackslash{}"),
+            c if c.is_control() => escaped.push(' '),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::analysis::tests::example;
+
+    #[test]
+    fn every_row_has_its_columns_and_special_characters_are_escaped() {
+        let text = example().to_latex();
+        assert!(text.contains("\\begin{tabular}{lrrr}"), "{text}");
+        let rows: Vec<&str> = text.lines().filter(|line| line.ends_with("\\\\")).collect();
+        assert_eq!(rows.len(), 4);
+        assert!(
+            rows.iter()
+                .all(|row| row.matches(" & ").count() + usize::from(row.starts_with("& ")) == 3),
+            "{text}"
+        );
+        assert!(rows[3].starts_with("like\\_this & $"), "{text}");
+        assert!(rows[2].contains("^{+}_{\\pm "), "{text}");
+        assert_eq!(
+            escape("a&b^\\"),
+            "a\\&b\\textasciicircum{}\\textbackslash{}"
+        );
+    }
+}

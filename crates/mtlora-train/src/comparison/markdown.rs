@@ -1,0 +1,389 @@
+//! A comparison as a Markdown text.
+
+use std::fmt::Write;
+
+use super::analysis::{Analysis, Conclusion, LEVEL, Summary};
+use super::{ArmScores, Comparison, Costs};
+
+/// The name of the mean over all tasks.
+const ALL: &str = "all tasks";
+
+pub(super) fn write(comparison: &Comparison, analysis: &Analysis, costs: bool) -> String {
+    let mut text = String::new();
+    if let Some(about) = &comparison.about {
+        let _ = writeln!(text, "# {}\n", cell(about));
+    }
+    scores(&mut text, comparison, analysis);
+    differences(&mut text, comparison, analysis);
+    spreads(&mut text, comparison, analysis);
+    settings(&mut text, comparison);
+    if costs {
+        of_costs(&mut text, comparison);
+    }
+    published(&mut text, comparison);
+    text
+}
+
+/// Text for a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+}
+
+fn row(text: &mut String, cells: &[String]) {
+    let _ = writeln!(text, "| {} |", cells.join(" | "));
+}
+
+/// The head of a table, with the first `left` columns to the left and the others to the right.
+fn head(text: &mut String, names: &[String], left: usize) {
+    row(text, names);
+    let marks = (0..names.len()).map(|at| if at < left { "---" } else { "---:" });
+    let _ = writeln!(text, "|{}|", marks.collect::<Vec<_>>().join("|"));
+}
+
+fn scores(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
+    let mut names = vec!["arm".to_string()];
+    for task in &comparison.tasks {
+        let scale = match task.scale {
+            1.0 => String::new(),
+            scale => format!("{scale} x "),
+        };
+        names.push(cell(&format!(
+            "{} ({scale}{}, {})",
+            task.name, task.metric, task.split
+        )));
+    }
+    if !analysis.all_tasks.is_empty() {
+        names.push(ALL.to_string());
+    }
+    head(text, &names, 1);
+    for (arm, name) in comparison.arms.iter().enumerate() {
+        let mut cells = vec![cell(name)];
+        for (task, summaries) in comparison.tasks.iter().zip(&analysis.tasks) {
+            let (Some(scores), Some(summary)) = (task.arms.get(arm), summaries.get(arm)) else {
+                continue;
+            };
+            cells.push(score(summary, scores, comparison.seeds.len()));
+        }
+        if let Some(summary) = analysis.all_tasks.get(arm) {
+            cells.push(score(
+                summary,
+                &ArmScores::default(),
+                comparison.seeds.len(),
+            ));
+        }
+        row(text, &cells);
+    }
+    let _ = writeln!(
+        text,
+        "\nMean ± standard deviation over {} seeds, and the 95 % interval of the mean (Student's t).\n",
+        comparison.seeds.len()
+    );
+}
+
+/// `87.3 ± 0.4 [86.8, 87.8]`, with the number of runs if some are missing.
+fn score(summary: &Summary, scores: &ArmScores, seeds: usize) -> String {
+    let Some(mean) = summary.mean else {
+        return match scores.diverged {
+            0 => "-".to_string(),
+            diverged => format!("{diverged} of {seeds} diverged"),
+        };
+    };
+    let mut text = number(mean);
+    if let Some(deviation) = summary.standard_deviation {
+        let _ = write!(text, " ± {}", number(deviation));
+    }
+    if let Some([low, high]) = summary.interval {
+        let _ = write!(text, " [{}, {}]", number(low), number(high));
+    }
+    match (scores.diverged, summary.count) {
+        (0, count) if count < seeds => {
+            let _ = write!(text, " ({count} of {seeds} runs)");
+        }
+        (0, _) => {}
+        (diverged, _) => {
+            let _ = write!(text, " ({diverged} of {seeds} diverged)");
+        }
+    }
+    text
+}
+
+/// A score with two decimals.
+pub(super) fn number(value: f64) -> String {
+    // A zero has no sign.
+    format!("{:.2}", if value.abs() < 0.005 { 0.0 } else { value })
+}
+
+fn signed(value: f64) -> String {
+    match number(value) {
+        text if value >= 0.005 => format!("+{text}"),
+        text => text,
+    }
+}
+
+fn p_value(value: f64) -> String {
+    format!("{value:.4}")
+}
+
+/// The tasks with their summaries, the mean over all tasks last.
+fn with_all<'a>(
+    comparison: &'a Comparison,
+    analysis: &'a Analysis,
+) -> Vec<(&'a str, &'a [Summary])> {
+    let names = comparison.tasks.iter().map(|task| task.name.as_str());
+    let mut all: Vec<(&str, &[Summary])> = names
+        .zip(analysis.tasks.iter().map(Vec::as_slice))
+        .collect();
+    if !analysis.all_tasks.is_empty() {
+        all.push((ALL, &analysis.all_tasks));
+    }
+    all
+}
+
+fn baseline(comparison: &Comparison) -> &str {
+    comparison
+        .arms
+        .get(comparison.baseline)
+        .map_or("", String::as_str)
+}
+
+fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
+    if comparison.arms.len() < 2 {
+        return;
+    }
+    let base = baseline(comparison);
+    let _ = writeln!(text, "## Differences from {}\n", cell(base));
+    let names = [
+        "task",
+        "arm",
+        "difference",
+        "95 % interval",
+        "p",
+        "p, adjusted",
+        "conclusion",
+    ];
+    head(text, &names.map(str::to_string), 2);
+    for (task, summaries) in with_all(comparison, analysis) {
+        for (arm, summary) in comparison.arms.iter().zip(summaries) {
+            let Some(difference) = &summary.difference else {
+                continue;
+            };
+            let interval = difference.interval.map_or("-".to_string(), |[low, high]| {
+                format!("[{}, {}]", signed(low), signed(high))
+            });
+            row(
+                text,
+                &[
+                    cell(task),
+                    cell(arm),
+                    signed(difference.mean),
+                    interval,
+                    p_value(difference.p_value),
+                    p_value(difference.adjusted),
+                    conclusion(difference.conclusion, "better", "worse").to_string(),
+                ],
+            );
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\nPaired by seed. The interval is the percentile bootstrap's, which is too narrow for few seeds; p is that of the exact \
+         sign-flip test, adjusted for the number of comparisons (Holm).\n"
+    );
+    if analysis.smallest_adjusted > LEVEL {
+        let _ = writeln!(
+            text,
+            "With {} seeds and so many comparisons, no adjusted p-value can be below {}, so no difference on a single task can be \
+             told apart from chance; from {} seeds on it can.\n",
+            comparison.seeds.len(),
+            p_value(analysis.smallest_adjusted),
+            analysis.seeds_needed
+        );
+    }
+}
+
+fn conclusion(conclusion: Conclusion, better: &'static str, worse: &'static str) -> &'static str {
+    match conclusion {
+        Conclusion::Better => better,
+        Conclusion::Worse => worse,
+        Conclusion::CannotBeToldApart => "cannot be told apart",
+    }
+}
+
+fn spreads(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
+    let all = with_all(comparison, analysis);
+    if all
+        .iter()
+        .flat_map(|(_, arms)| *arms)
+        .all(|one| one.spread.is_none())
+    {
+        return;
+    }
+    let base = baseline(comparison);
+    let _ = writeln!(text, "## Spread over seeds, compared with {}\n", cell(base));
+    let names = [
+        "task",
+        "arm",
+        "ratio of standard deviations",
+        "p",
+        "p, adjusted",
+        "conclusion",
+    ];
+    head(text, &names.map(str::to_string), 2);
+    for (task, summaries) in all {
+        for (arm, summary) in comparison.arms.iter().zip(summaries) {
+            let Some(spread) = &summary.spread else {
+                continue;
+            };
+            row(
+                text,
+                &[
+                    cell(task),
+                    cell(arm),
+                    spread.ratio.map_or("-".to_string(), number),
+                    p_value(spread.p_value),
+                    p_value(spread.adjusted),
+                    conclusion(spread.conclusion, "smaller", "larger").to_string(),
+                ],
+            );
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\np is that of a permutation test of the absolute deviations from the medians (Brown and Forsythe's, without the deviation \
+         that is always zero), adjusted for the number of comparisons (Holm).\n"
+    );
+}
+
+fn settings(text: &mut String, comparison: &Comparison) {
+    let tasks = comparison.tasks.iter();
+    let chosen: Vec<[String; 3]> = tasks
+        .flat_map(|task| {
+            let arms = comparison.arms.iter().zip(&task.arms);
+            arms.filter_map(|(name, arm)| {
+                let chosen = arm.chosen.as_ref()?;
+                Some([cell(&task.name), cell(name), cell(chosen)])
+            })
+        })
+        .collect();
+    if chosen.is_empty() {
+        return;
+    }
+    text.push_str("## Settings that were chosen\n\n");
+    head(text, &["task", "arm", "settings"].map(str::to_string), 3);
+    for line in chosen {
+        row(text, &line);
+    }
+    text.push('\n');
+}
+
+fn of_costs(text: &mut String, comparison: &Comparison) {
+    text.push_str("## What a run needs\n\n");
+    let names = [
+        "task",
+        "arm",
+        "trained parameters",
+        "share",
+        "seconds",
+        "MiB",
+    ];
+    head(text, &names.map(str::to_string), 2);
+    for task in &comparison.tasks {
+        for (name, arm) in comparison.arms.iter().zip(&task.arms) {
+            let Some(costs) = &arm.costs else {
+                continue;
+            };
+            row(
+                text,
+                &[
+                    cell(&task.name),
+                    cell(name),
+                    costs.trainable_parameters.to_string(),
+                    format!("{:.2} %", share(costs)),
+                    format!("{:.1}", costs.train_seconds),
+                    costs
+                        .peak_rss_mb
+                        .map_or("-".to_string(), |mib| format!("{mib:.0}")),
+                ],
+            );
+        }
+    }
+    text.push_str(
+        "\nThe mean time of a run's steps, and the largest peak memory of a run. They depend on the machine.\n\n",
+    );
+}
+
+/// The share of trained parameters in percent.
+pub(crate) fn share(costs: &Costs) -> f64 {
+    100.0 * costs.trainable_parameters as f64 / (costs.total_parameters as f64).max(1.0)
+}
+
+fn published(text: &mut String, comparison: &Comparison) {
+    if comparison.published.is_empty() {
+        return;
+    }
+    text.push_str("## Published results\n\n");
+    let tasks = || comparison.tasks.iter().map(|task| task.name.as_str());
+    let mut names = vec!["method".to_string()];
+    names.extend(tasks().map(cell));
+    names.push("source".to_string());
+    head(text, &names, 1);
+    for one in &comparison.published {
+        let mut cells = vec![cell(&one.name)];
+        cells.extend(tasks().map(|task| cell(&one.score(task).unwrap_or("-".to_string()))));
+        cells.push(cell(&one.source));
+        row(text, &cells);
+    }
+    text.push_str("\nAs they were published, with other seeds and other tuning.\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::Published;
+    use crate::comparison::analysis::tests::example;
+
+    #[test]
+    fn a_table_says_what_can_be_concluded() {
+        let mut comparison = example();
+        comparison.published.push(Published {
+            name: "LoRA | others".to_string(),
+            source: "a paper".to_string(),
+            scores: [("one".to_string(), toml::Value::from("81.0 ± .2"))]
+                .into_iter()
+                .collect(),
+        });
+        let text = comparison.to_markdown(true);
+        for line in [
+            "# an example",
+            "| arm | one (100 x accuracy, dev) | two (100 x accuracy, dev) | all tasks |",
+            "## Differences from base",
+            "## Spread over seeds, compared with base",
+            "| one | up | lr=1e-3 |",
+            "| one | base | 1200 | 25.00 % | 12.5 | 100 |",
+            "| LoRA \\| others | 81.0 ± .2 | - | a paper |",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+        }
+        let line = |start: &str| text.lines().find(|line| line.starts_with(start));
+        let is = |start: &str, end: &str| line(start).is_some_and(|line| line.ends_with(end));
+        assert!(is("| one | up | +", " | better |"), "{text}");
+        assert!(
+            is("| two | like_this | ", " | cannot be told apart |"),
+            "{text}"
+        );
+        assert!(line("| like_this |").is_some_and(|line| line.contains("(1 of 8 diverged)")));
+        // Every line of a table has as many cells as its head.
+        for table in text.split("\n\n").filter(|part| part.starts_with('|')) {
+            let cells = |line: &str| line.replace("\\|", "").matches('|').count();
+            let mut counts = table.lines().map(cells);
+            let first = counts.next();
+            assert!(counts.all(|count| Some(count) == first), "{table}");
+        }
+        assert!(!comparison.to_markdown(false).contains("What a run needs"));
+        assert_eq!(number(-0.001), "0.00");
+        assert_eq!(
+            (signed(0.5), signed(-0.5), signed(0.0)),
+            ("+0.50".into(), "-0.50".into(), "0.00".into())
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! Compares methods that were each trained with several seeds: what their scores are, and what can be concluded.
+
+mod analysis;
+mod csv;
+mod latex;
+mod markdown;
+pub(crate) mod statistics;
+
+use serde::{Deserialize, Serialize};
+
+pub use analysis::{Analysis, Conclusion, Difference, Spread, Summary};
+
+/// A comparison of methods ("arms") on tasks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Comparison {
+    /// A line of text about it.
+    pub about: Option<String>,
+    /// The seeds of the runs. Runs of two arms with the same seed are a pair.
+    pub seeds: Vec<u64>,
+    /// The names of the arms.
+    pub arms: Vec<String>,
+    /// The index of the arm that the others are compared with.
+    pub baseline: usize,
+    /// The scores on each task.
+    pub tasks: Vec<TaskScores>,
+    /// Published results, which are shown beside those of the runs.
+    pub published: Vec<Published>,
+}
+
+/// The scores of all arms on a task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TaskScores {
+    /// The name of the task.
+    pub name: String,
+    /// The name of the metric.
+    pub metric: String,
+    /// The split that was scored.
+    pub split: String,
+    /// Whether more of the metric is better.
+    pub higher_is_better: bool,
+    /// What scores were multiplied by, such as 100 for percent.
+    pub scale: f64,
+    /// The arms in their order.
+    pub arms: Vec<ArmScores>,
+}
+
+/// The scores of an arm on a task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ArmScores {
+    /// The score of each seed; `None` if the run is not complete or diverged.
+    pub scores: Vec<Option<f64>>,
+    /// The number of runs that diverged.
+    pub diverged: usize,
+    /// The settings that were chosen, such as `lr=1e-3`.
+    pub chosen: Option<String>,
+    /// What the runs needed, if one is complete.
+    pub costs: Option<Costs>,
+}
+
+/// What the runs of an arm needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Costs {
+    /// The number of trained parameters.
+    pub trainable_parameters: usize,
+    /// The number of all parameters.
+    pub total_parameters: usize,
+    /// The mean time of the steps of a run in seconds. It depends on the machine and on what else it did.
+    pub train_seconds: f64,
+    /// The largest peak memory of a run in MiB, if the system reports it.
+    pub peak_rss_mb: Option<f64>,
+}
+
+/// Published results of a method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// The name of the method.
+    pub name: String,
+    /// Where the results were published.
+    pub source: String,
+    /// The scores by task, as they were published.
+    pub scores: toml::Table,
+}
+
+impl Published {
+    /// The result for a task, as it was published: a number, or a text such as `63.4 ± 1.2`.
+    pub fn score(&self, task: &str) -> Option<String> {
+        match self.scores.get(task)? {
+            toml::Value::String(text) => Some(text.clone()),
+            value => Some(value.to_string()),
+        }
+    }
+}
+
+impl Comparison {
+    /// The statistics of the scores.
+    pub fn analysis(&self) -> Analysis {
+        analysis::analyse(self)
+    }
+
+    /// The comparison as a Markdown text. `costs` adds times and memory, which differ each time.
+    pub fn to_markdown(&self, costs: bool) -> String {
+        markdown::write(self, &self.analysis(), costs)
+    }
+
+    /// The scores as LaTeX, for the package `booktabs`.
+    pub fn to_latex(&self) -> String {
+        latex::write(self, &self.analysis())
+    }
+
+    /// One line for each task and arm, as CSV. `costs` adds times and memory, which differ each time.
+    ///
+    /// # Errors
+    /// Never: it is written into memory.
+    pub fn to_csv(&self, costs: bool) -> std::io::Result<String> {
+        csv::write(self, &self.analysis(), costs)
+    }
+}

@@ -1,0 +1,13 @@
+#!/bin/bash
+# A sweep as a SLURM array: sbatch docs/scale/slurm.sh recipes/first.toml /shared/sweeps/first
+#SBATCH --job-name=sweep
+#SBATCH --array=0-7
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=16G
+#SBATCH --time=12:00:00
+#SBATCH --requeue
+# SIGTERM comes two minutes before the time is over: the run is then saved, and a later job goes on with it.
+#SBATCH --signal=TERM@120
+set -eu
+# Each task begins with its part of the runs (SLURM_ARRAY_TASK_ID), and then helps with the others.
+exec mtlora sweep run "$1" --out "$2" --threads "${SLURM_CPUS_PER_TASK:-1}" --no-wait

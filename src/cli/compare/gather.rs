@@ -1,0 +1,151 @@
+//! Gathers the scores of a sweep's runs.
+
+use mtlora::train::comparison::{ArmScores, Comparison, Costs, TaskScores};
+use mtlora::train::{MetricName, MetricValues, RunResults};
+
+use crate::cli::sweep::plan::{Phase, Plan, higher_is_better};
+use crate::cli::sweep::store::{Outcome, Outcomes};
+
+/// The scores of the final runs that are complete.
+///
+/// # Errors
+/// If a run does not have the metric that was asked for.
+pub(crate) fn comparison(
+    plan: &Plan,
+    outcomes: &Outcomes,
+    metric: Option<&str>,
+) -> Result<Comparison, String> {
+    let file = &plan.file;
+    let mut tasks = Vec::new();
+    for (task, of_task) in file.tasks.iter().enumerate() {
+        let wanted = metric.or(of_task.metric.as_deref());
+        let metric = match wanted {
+            Some(metric) => metric.to_string(),
+            None => first_metric(plan, outcomes, task).unwrap_or_default(),
+        };
+        let scale = scale(&metric, of_task.is_e2e());
+        let mut arms = Vec::new();
+        for arm in 0..file.arms.len() {
+            arms.push(scores(plan, outcomes, (task, arm), &metric, scale)?);
+        }
+        tasks.push(TaskScores {
+            name: of_task.name.clone(),
+            higher_is_better: higher_is_better(&metric),
+            metric,
+            split: of_task.score_split.clone(),
+            scale,
+            arms,
+        });
+    }
+    Ok(Comparison {
+        about: file.about.clone(),
+        seeds: file.seeds.clone(),
+        arms: file.arms.iter().map(|arm| arm.name.clone()).collect(),
+        baseline: file.baseline,
+        tasks,
+        published: file.published.clone(),
+    })
+}
+
+/// The metrics of a run on the split that was scored.
+pub(super) fn scored(results: &RunResults) -> &MetricValues {
+    results
+        .scored
+        .as_ref()
+        .map_or(&results.metrics, |scored| &scored.metrics)
+}
+
+/// The main metric of a task, which is the first one that its runs have.
+fn first_metric(plan: &Plan, outcomes: &Outcomes, task: usize) -> Option<String> {
+    let cells = plan.cells.iter().enumerate();
+    let mut finals = cells.filter(|(_, cell)| cell.task == task && cell.phase == Phase::Final);
+    finals.find_map(|(index, _)| match outcomes.get(index)? {
+        Outcome::Done(results) => {
+            let (name, _) = scored(results).iter().next()?;
+            Some(name.to_string())
+        }
+        Outcome::Diverged { .. } => None,
+    })
+}
+
+/// Shares and correlations are shown in percent, as in publications; so are the shares among the scores of E2E's script.
+fn scale(metric: &str, is_e2e: bool) -> f64 {
+    let is_share = match metric.parse() {
+        Ok(MetricName::Loss | MetricName::Perplexity) => false,
+        Ok(_) => true,
+        Err(_) => is_e2e && ["bleu", "meteor", "meteor_exact_stem", "rouge_l"].contains(&metric),
+    };
+    if is_share { 100.0 } else { 1.0 }
+}
+
+fn scores(
+    plan: &Plan,
+    outcomes: &Outcomes,
+    (task, arm): (usize, usize),
+    metric: &str,
+    scale: f64,
+) -> Result<ArmScores, String> {
+    let mut found = ArmScores::default();
+    let mut results: Vec<&RunResults> = Vec::new();
+    let cells = plan.cells_of(task, arm);
+    for (index, cell) in cells.filter(|(_, cell)| cell.phase == Phase::Final) {
+        found.scores.push(match outcomes.get(index) {
+            None => None,
+            Some(Outcome::Diverged { .. }) => {
+                found.diverged += 1;
+                None
+            }
+            Some(Outcome::Done(of_run)) => {
+                results.push(of_run);
+                let metrics = scored(of_run);
+                if !metrics.iter().any(|(name, _)| name == metric) {
+                    let names: Vec<&str> = metrics.iter().map(|(name, _)| name).collect();
+                    return Err(format!(
+                        "{}: the run has no metric {metric}: one of {}",
+                        cell.name,
+                        names.join(", ")
+                    ));
+                }
+                metrics.get(metric).map(|value| value * scale)
+            }
+        });
+    }
+    found.costs = costs(&results);
+    found.chosen = plan
+        .chosen(task, arm, outcomes)
+        .filter(|_| plan.file.points(task, arm).len() > 1)
+        .and_then(|point| plan.file.points(task, arm).get(point))
+        .map(|point| point.name.clone());
+    Ok(found)
+}
+
+fn costs(results: &[&RunResults]) -> Option<Costs> {
+    let first = results.first()?;
+    let seconds: f64 = results.iter().map(|one| one.train_seconds).sum();
+    let peaks = results.iter().filter_map(|one| one.peak_rss_mb);
+    Some(Costs {
+        trainable_parameters: first.trainable_parameters,
+        total_parameters: first.total_parameters,
+        train_seconds: seconds / results.len() as f64,
+        peak_rss_mb: peaks.reduce(f64::max),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_shown_in_percent() {
+        for (metric, is_e2e, wanted) in [
+            ("accuracy", false, 100.0),
+            ("matthews", false, 100.0),
+            ("loss", false, 1.0),
+            ("bleu", false, 1.0),
+            ("bleu", true, 100.0),
+            ("nist", true, 1.0),
+        ] {
+            assert_eq!(scale(metric, is_e2e), wanted, "{metric}");
+        }
+    }
+}

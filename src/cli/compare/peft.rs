@@ -1,0 +1,149 @@
+//! Writes runs as PEFT's `method_comparison` keeps its results: one JSON file for each run, with `run_info`, `train_info` and
+//! `meta_info`, which its `processing.py` reads.
+
+use std::error::Error;
+use std::path::Path;
+
+use mtlora::models::write_atomically;
+use mtlora::train::report::Curves;
+use mtlora::train::{BatchSize, Run, RunConfig, RunResults};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::cli::compare::gather::scored;
+use crate::cli::console::output;
+use crate::cli::sweep::plan::{Cell, Phase, Plan};
+use crate::cli::sweep::store::{Outcome, Outcomes, Store};
+
+/// Bytes in a MiB.
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// Writes the final runs that have ended into `folder`, and returns their number.
+pub(super) fn write(
+    folder: &Path,
+    plan: &Plan,
+    outcomes: &Outcomes,
+    store: &Store,
+) -> Result<usize, Box<dyn Error>> {
+    output::make_folder(folder)?;
+    let mut count = 0;
+    for (index, cell) in plan.cells.iter().enumerate() {
+        let Some(outcome) = outcomes.get(index).filter(|_| cell.phase == Phase::Final) else {
+            continue;
+        };
+        let place = store.run_folder(cell);
+        let (run, config) = Run::open(&place)?;
+        let curves = Curves::read(&run.log())?;
+        let text = serde_json::to_string_pretty(&entry(cell, &config, outcome, &curves, &place)?)?;
+        let name = cell.name.replace('/', "--");
+        write_atomically(
+            &folder.join(format!("{name}.json")),
+            format!("{text}\n").as_bytes(),
+        )?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn entry(
+    cell: &Cell,
+    config: &RunConfig,
+    outcome: &Outcome,
+    curves: &Curves,
+    place: &Path,
+) -> Result<Value, Box<dyn Error>> {
+    let peft_config = match std::fs::read_to_string(place.join("adapter_config.json")) {
+        Ok(text) => serde_json::from_str(&text)?,
+        Err(_) => Value::Null,
+    };
+    let file_size = ["adapter_model.safetensors", "trained.safetensors"]
+        .iter()
+        .find_map(|name| Some(std::fs::metadata(place.join(name)).ok()?.len()));
+    let results = match outcome {
+        Outcome::Done(results) => Some(results.as_ref()),
+        Outcome::Diverged { .. } => None,
+    };
+    let error = match outcome {
+        Outcome::Done(_) => String::new(),
+        Outcome::Diverged { step } => format!("training diverged at step {step}"),
+    };
+    let bytes = results
+        .and_then(|results| results.peak_rss_mb)
+        .map_or(0.0, |mib| mib * MIB) as u64;
+    let seconds = results.map_or(0.0, |results| results.train_seconds);
+    let mut train_config = serde_json::to_value(config)?;
+    if let Some(fields) = train_config.as_object_mut() {
+        fields.insert("model_id".to_string(), json!(config.base.model));
+        fields.insert("seed".to_string(), json!(config.training.seed));
+    }
+    Ok(json!({
+        "run_info": {
+            "created_at": created(&place.join("run.toml"))?,
+            "total_time": seconds,
+            "experiment_name": cell.name,
+            "peft_branch": "",
+            "train_config": train_config,
+            "peft_config": peft_config,
+            "error_msg": error,
+        },
+        "train_info": {
+            // The memory of the whole process; there is no accelerator whose average could be measured.
+            "accelerator_memory_reserved_avg": bytes,
+            "accelerator_memory_max": bytes,
+            "accelerator_memory_reserved_99th": bytes,
+            "train_time": seconds,
+            "file_size": file_size.unwrap_or(0),
+            "num_trainable_params": results.map(|results| results.trainable_parameters),
+            "num_total_params": results.map(|results| results.total_parameters),
+            "status": if results.is_some() { "success" } else { "failed" },
+            "metrics": results.map(|results| metrics(results, config, curves)).into_iter().collect::<Vec<_>>(),
+        },
+        "meta_info": {
+            "model_info": null,
+            "dataset_info": { "task": config.data.task },
+            // The names that processing.py asks for; none of these packages is used.
+            "package_info": {
+                "mtlora-version": env!("CARGO_PKG_VERSION"),
+                "peft-version": null,
+                "transformers-version": null,
+                "datasets-version": null,
+                "torch-version": null,
+                "bitsandbytes-version": null,
+            },
+            "system_info": {
+                "system": std::env::consts::OS,
+                "machine": std::env::consts::ARCH,
+                "device": config.device,
+            },
+            "pytorch_info": null,
+        },
+    }))
+}
+
+/// The last entry of `metrics`, which has the final score as `test accuracy`, whatever the metric is.
+fn metrics(results: &RunResults, config: &RunConfig, curves: &Curves) -> Value {
+    let metrics = scored(results);
+    let first = metrics.iter().next();
+    let training = &config.training;
+    // The last batch of an epoch may have fewer; a budget of tokens does not say how many sequences there were.
+    let samples = match training.batch {
+        BatchSize::Sequences(count) => results.steps * training.gradient_accumulation * count,
+        BatchSize::Tokens(_) => 0,
+    };
+    json!({
+        "step": results.steps,
+        "test accuracy": first.map(|(_, value)| value),
+        "train loss": curves.steps.last().map(|step| step.loss),
+        "train samples": samples,
+        "train total tokens": (results.tokens_per_second * results.train_seconds).round() as u64,
+        "metric": first.map(|(name, _)| name),
+        "metrics": metrics,
+    })
+}
+
+/// When a file was written last, such as `2026-01-31T23:59:59Z`.
+fn created(path: &Path) -> Result<String, Box<dyn Error>> {
+    let written = std::fs::metadata(path)?.modified()?;
+    Ok(OffsetDateTime::from(written).format(&Rfc3339)?)
+}
