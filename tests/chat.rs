@@ -1,4 +1,5 @@
 //! Conversations through the program: training, evaluating, answering.
+#![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
