@@ -189,7 +189,8 @@ fn show(args: ShowArgs, json: bool) -> Result<(), Box<dyn Error>> {
             }
         )?;
         let mut out = output::stdout();
-        writeln!(out, "{}\n", marked(&text, &sequence, max_length, marks)?)?;
+        let shown = marked(&text, &sequence, max_length, marks)?;
+        writeln!(out, "{}\n", shown.trim_end_matches('\n'))?;
     }
     let encoded = split.encode(encoder, max_length, source.too_long)?;
     let tokens: usize = encoded.sequences.iter().map(|one| one.ids.len()).sum();
