@@ -103,7 +103,7 @@ fn a_model_learns_conversations_and_answers_them() {
         assert!((one / other - 1.0).abs() < 1e-4, "{metric} {one} {other}");
     }
     assert!(
-        results["metrics"]["loss"].as_f64() < results["before"]["loss"].as_f64(),
+        results["metrics"]["loss"].as_f64() < results["metrics_before"]["loss"].as_f64(),
         "{results}"
     );
     let of_train = json(&["eval", "--run", text(&out), "--split", "train"]);
