@@ -65,14 +65,17 @@ impl<B: MtLoraBackend> Backward<B, 4> for AddAndNormalizeRows {
     }
 }
 
+/// A tensor on an autodiff backend.
+type Tracked<B, C> = FloatTensor<Autodiff<B, C>>;
+
 /// The operation on an autodiff backend, and the sum as a constant.
 pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
-    [x, residual]: [FloatTensor<Autodiff<B, C>>; 2],
-    gamma: FloatTensor<Autodiff<B, C>>,
-    beta: FloatTensor<Autodiff<B, C>>,
+    [x, residual]: [Tracked<B, C>; 2],
+    gamma: Tracked<B, C>,
+    beta: Tracked<B, C>,
     dropout: Option<SeededDropout>,
     epsilon: f64,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+) -> (Tracked<B, C>, Tracked<B, C>) {
     let (x, x_node) = x.into_parts();
     let (residual, residual_node) = residual.into_parts();
     let (gamma, gamma_node) = gamma.into_parts();
