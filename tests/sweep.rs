@@ -304,7 +304,7 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
         (
             "structure = \"shim\"",
             "structure = \"shim\"\nnum_beams = 3",
-            ":27:",
+            ":19:7: arm shim on acceptability: only data-to-text",
         ),
         (
             "epochs = 2",

@@ -6,8 +6,9 @@
 #SBATCH --mem=16G
 #SBATCH --time=12:00:00
 #SBATCH --requeue
-# SIGTERM comes two minutes before the time is over: the run is then saved, and a later job goes on with it.
-#SBATCH --signal=TERM@120
+# SIGTERM comes two minutes before the time is over (B: to this script, which the program replaces below): the run is then
+# saved, and a later job goes on with it.
+#SBATCH --signal=B:TERM@120
 set -eu
 # Each task begins with its part of the runs (SLURM_ARRAY_TASK_ID), and then helps with the others.
 exec mtlora sweep run "$1" --out "$2" --threads "${SLURM_CPUS_PER_TASK:-1}" --no-wait

@@ -32,7 +32,7 @@ const KEYS: [&str; 12] = [
     "published",
 ];
 /// The settings of `mtlora train` that a sweep decides, and the keys that decide them.
-const DECIDED: [(&str, &str); 3] = [
+const DECIDED: [(&str, &str); 4] = [
     (
         "seed",
         "the seeds are in `seeds` and `tuning_seeds`, at the top of the file",
@@ -44,6 +44,10 @@ const DECIDED: [(&str, &str); 3] = [
     (
         "score_split",
         "`select_on`, at the top of the file, decides which split is scored, and a task's own table may name another",
+    ),
+    (
+        "no_final_scores",
+        "the final runs are scored, and the others are not",
     ),
 ];
 
