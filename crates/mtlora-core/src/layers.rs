@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 use crate::adapter::action::optional;
 use crate::ops::{
     ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, OptionalInt,
-    SeededDropout, capabilities,
+    RelativeTables, SeededDropout, capabilities,
 };
 use crate::{Adapter, Contexts, LinearInput, SequenceOffsets, random};
 
@@ -161,6 +161,65 @@ pub fn fused_segment_attention(
     let layout = layout(offsets, form, head_dim, masked.seeded, saved);
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::fused_segment_attention(
         fused.into_dispatch(),
+        constants,
+        layout,
+    ))
+}
+
+/// What relative positions add to the scores of [`relative_segment_attention`].
+#[derive(Clone, Debug)]
+pub struct RelativePositions {
+    /// What queries are multiplied with (content to position): `[2 * longest - 1, heads * head_dim]`. Row
+    /// `longest - 1 + distance` belongs to a key that stands `distance` places after the query; `longest` is at least the
+    /// length of the longest sequence.
+    pub keys: Option<Tensor<2>>,
+    /// What keys are multiplied with (position to content): the same shape and order.
+    pub queries: Option<Tensor<2>>,
+    /// The factor of the sum of all scores: in DeBERTa `1 / sqrt((1 + tables) * head_dim)`.
+    pub scale: f64,
+}
+
+/// Disentangled attention (DeBERTa, arXiv 2006.03654) within each sequence of a packed batch: as [`segment_attention`], with
+/// the scores `scale (Q[q] · K[k] + Q[q] · keys[k - q] + K[k] · queries[k - q])` of a query at place `q` and a key at `k`.
+/// Each distance has one row of the tables, so that what they add depends on no other sequence.
+///
+/// # Shapes
+/// - `query`, output: `[tokens, heads * head_dim]`
+/// - `key`, `value`: `[tokens, key-value heads * head_dim]`
+///
+/// # Panics
+/// When a table has fewer rows than the longest sequence needs, or another width than the query.
+pub fn relative_segment_attention(
+    [query, key, value]: [Tensor<2>; 3],
+    positions: RelativePositions,
+    offsets: &SequenceOffsets,
+    form: AttentionForm,
+    dropout: &Dropout,
+    saved: ActivationDtype,
+) -> Tensor<2> {
+    let [_, width] = query.dims();
+    let longest = offsets.lengths().max().unwrap_or(1);
+    for table in [&positions.keys, &positions.queries].into_iter().flatten() {
+        let [rows, columns] = table.dims();
+        assert!(
+            rows % 2 == 1 && rows > 2 * (longest - 1) && columns == width,
+            "relative positions of {:?} for sequences of up to {longest} tokens and queries of {width} elements",
+            table.dims()
+        );
+    }
+    let masked = masked(dropout, &query, form.heads * offsets.score_entries());
+    let constants = constants(masked.drawn, offsets, &query.device());
+    let mut layout = layout(offsets, form, width / form.heads, masked.seeded, saved);
+    layout.scale = positions.scale;
+    let tables = RelativeTables {
+        keys: optional(positions.keys),
+        queries: optional(positions.queries),
+    };
+    Tensor::from_dispatch(<Dispatch as MtLoraBackend>::relative_segment_attention(
+        query.into_dispatch(),
+        key.into_dispatch(),
+        value.into_dispatch(),
+        tables,
         constants,
         layout,
     ))

@@ -124,9 +124,9 @@ pub use adapter::methods::structures::Structure;
 // Computing with adapted layers, and on batches without padding.
 pub use contexts::Contexts;
 pub use layers::{
-    AttentionForm, adapted_embedding, adapted_linear, cached_attention, dropout,
-    fused_segment_attention, gelu, layer_norm, residual_layer_norm, rms_norm, rotate_heads,
-    segment_attention, swiglu, tied_cross_entropy, tied_logits,
+    AttentionForm, RelativePositions, adapted_embedding, adapted_linear, cached_attention, dropout,
+    fused_segment_attention, gelu, layer_norm, relative_segment_attention, residual_layer_norm,
+    rms_norm, rotate_heads, segment_attention, swiglu, tied_cross_entropy, tied_logits,
 };
 pub use ops::{
     ActivationDtype, Capabilities, CpuChoice, CpuPath, CpuPathError, Gelu, IGNORE_INDEX,

@@ -12,9 +12,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::every_path::{devices, run_on_other_paths};
 use common::relative_error;
 use mtlora_core::{
-    ActivationDtype, Adapter, AttentionForm, Gelu, Init, MtLoraConfig, SequenceOffsets, State,
-    Structure, adapted_linear, capabilities, fused_segment_attention, gelu, load_state, rms_norm,
-    rotate_heads, segment_attention, state, swiglu, tied_cross_entropy,
+    ActivationDtype, Adapter, AttentionForm, Gelu, Init, MtLoraConfig, RelativePositions,
+    SequenceOffsets, State, Structure, adapted_linear, capabilities, fused_segment_attention, gelu,
+    load_state, relative_segment_attention, rms_norm, rotate_heads, segment_attention, state,
+    swiglu, tied_cross_entropy,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -288,6 +289,32 @@ proptest! {
         let (cos, sin) = (angles(), angles());
         let turned = derivatives(&[rows()], |[x]| rotate_heads(x, cos.clone(), sin.clone()));
         check("rotate_heads", turned)?;
+    }
+
+    /// In sequences of different lengths, shorter than the table.
+    #[test]
+    fn relative_attention_matches_finite_differences(
+        lengths in prop::collection::vec(1usize..6, 1..5), heads in 1usize..3, head_dim in 2usize..5, seed: u64,
+    ) {
+        seed_values(seed);
+        let device = cpu().autodiff();
+        let offsets = SequenceOffsets::from_lengths(&lengths).unwrap();
+        let rows = |rows: usize| random::<2>([rows, heads * head_dim], &device).mul_scalar(0.5);
+        let tokens = offsets.tokens();
+        let none = DropoutConfig::new(0.0).init();
+        let inputs = [rows(tokens), rows(tokens), rows(tokens), rows(11), rows(11)];
+        let (analytic, difference) = derivatives(&inputs, |[query, key, value, keys, queries]| {
+            let positions = RelativePositions {
+                keys: Some(keys),
+                queries: Some(queries),
+                scale: 0.4,
+            };
+            let form = AttentionForm::full(heads);
+            let saved = ActivationDtype::F32;
+            relative_segment_attention([query, key, value], positions, &offsets, form, &none, saved)
+        });
+        let size = analytic.abs().max(difference.abs()).max(1.0);
+        prop_assert!((analytic - difference).abs() < 2e-3 * size, "{analytic} and {difference}");
     }
 }
 

@@ -22,7 +22,7 @@ use super::definitions::{
 };
 use super::{
     ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, Gelu, IGNORE_INDEX,
-    MtLoraBackend, Optional, OptionalInt, SeededDropout, Weight, capabilities,
+    MtLoraBackend, Optional, OptionalInt, RelativeTables, SeededDropout, Weight, capabilities,
 };
 use crate::visit::Container;
 use crate::{AttentionForm, BaseDtype, Contexts, NamedDevice, SequenceOffsets, SquaredNorm};
@@ -316,6 +316,131 @@ fn left(output: &Floats, log_sum_exp: Optional<Dispatch>) -> AttentionForward<Di
     }
 }
 
+/// Attention with relative positions: both passes on `device`, with the gradients of the tables that are `wanted`.
+fn relative_attention(
+    case: &AttentionCase,
+    tables: &[Option<TensorData>; 2],
+    wanted: [bool; 2],
+    device: &Device,
+) -> Vec<Option<Floats>> {
+    let inputs = || {
+        let inputs = case.inputs(device);
+        (inputs.query, inputs.key, inputs.value)
+    };
+    let there = || {
+        let put =
+            |table: &Option<TensorData>| table.as_ref().map(|table| put_rows(table, true, device));
+        RelativeTables::from(tables.each_ref().map(put))
+    };
+    let (constants, layout) = (|| case.constants(device), || case.layout.clone());
+    let (query, key, value) = inputs();
+    let output =
+        Dispatch::relative_segment_attention(query, key, value, there(), constants(), layout());
+    let (query, key, value) = inputs();
+    let dy = put::<2>(&case.dy, device);
+    let (dq, dk, dv, d_tables) = Dispatch::relative_segment_attention_backward(
+        query,
+        key,
+        value,
+        there(),
+        constants(),
+        dy,
+        layout(),
+        wanted,
+    );
+    let gradients = d_tables.into_options().into_iter().zip(wanted);
+    let gradients = gradients.map(|(gradient, wanted)| gradient.filter(|_| wanted));
+    [output, dq, dk, dv]
+        .into_iter()
+        .map(Some)
+        .chain(gradients)
+        .collect()
+}
+
+/// The definition's, from scores that are added up one by one on the host: `[tokens, heads * head_dim]`.
+fn relative_attention_by_hand(case: &AttentionCase, tables: &[Option<TensorData>; 2]) -> Vec<f32> {
+    let values = |data: &TensorData| data.try_to_vec::<f32>().unwrap();
+    let (query, key, value) = (values(&case.query), values(&case.key), values(&case.value));
+    let tables = tables.each_ref().map(|table| table.as_ref().map(values));
+    let AttentionLayout {
+        heads,
+        scale,
+        ref offsets,
+        ..
+    } = case.layout;
+    let width = query.len() / offsets.tokens();
+    let head_dim = width / heads;
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum()
+    };
+    let mut output = vec![0.0; query.len()];
+    for (start, length) in offsets.starts().iter().zip(offsets.lengths()) {
+        for head in 0..heads {
+            let at = |matrix: &'_ [f32], row: usize| -> Vec<f32> {
+                matrix[row * width + head * head_dim..][..head_dim].to_vec()
+            };
+            for row in 0..length {
+                let own = at(&query, start + row);
+                let scores: Vec<f64> = (0..length)
+                    .map(|column| {
+                        let other = at(&key, start + column);
+                        let mut sum = dot(&own, &other);
+                        for (table, with) in tables.iter().zip([&own, &other]) {
+                            if let Some(table) = table {
+                                let longest = (table.len() / width).div_ceil(2);
+                                sum += dot(with, &at(table, longest - 1 + column - row));
+                            }
+                        }
+                        scale * sum
+                    })
+                    .collect();
+                let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for (column, weight) in weights.iter().enumerate() {
+                    let value = at(&value, start + column);
+                    let out = &mut output[(start + row) * width + head * head_dim..][..head_dim];
+                    for (out, value) in out.iter_mut().zip(value) {
+                        *out += (weight / total) as f32 * value;
+                    }
+                }
+            }
+        }
+    }
+    output
+}
+
+/// What the definition is compared with itself.
+#[test]
+fn relative_attention_is_defined_as_its_formula() -> Result<(), TestCaseError> {
+    for (seed, which) in (3000..).zip([[true, true], [true, false], [false, true], [false, false]])
+    {
+        let lengths = [3, 3, 1, 7, 2, 2];
+        let mut case = attention_case(&lengths, [2, 1, 5], false, ActivationDtype::F32, seed)?;
+        case.layout.scale = 0.2;
+        let table = |seed| random([2 * 9 - 1, 10], 2.0, seed);
+        let tables = [
+            which[0].then(|| table(seed ^ 8)),
+            which[1].then(|| table(seed ^ 9)),
+        ];
+        let cpu = reference();
+        let inputs = attention::Inputs {
+            tables: tables
+                .each_ref()
+                .map(|table| table.as_ref().map(|table| put::<2>(table, &cpu))),
+            ..case.inputs(&cpu)
+        };
+        let found = attention::forward::<Dispatch>(inputs, &case.layout);
+        let expected = relative_attention_by_hand(&case, &tables);
+        let expected = TensorData::new(expected, found.shape());
+        close(found, put::<2>(&expected, &cpu))?;
+    }
+    Ok(())
+}
+
 /// Random inputs for sequences of these lengths, without dropout. The three numbers are those of the key-value heads, of the
 /// query heads that share one of them, and of a head's elements.
 fn attention_case(
@@ -475,6 +600,46 @@ proptest! {
         case.layout.dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
         for device in devices_for(seed) {
             case.check(&device, close)?;
+        }
+    }
+
+    #[test]
+    fn relative_attention_agrees(
+        lengths in prop::collection::vec(1usize..80, 1..12),
+        shared in 1usize..3, sharing in 1usize..3, head_dim in 1usize..20, causal: bool, seeded: bool,
+        given in prop::sample::select(vec![[true, true], [true, false], [false, true]]),
+        wanted: [bool; 2], longer in 0usize..5, rounds: bool, seed: u64,
+    ) {
+        let saved = if rounds { ActivationDtype::Bf16 } else { ActivationDtype::F32 };
+        let mut case = attention_case(&lengths, [shared, sharing, head_dim], causal, saved, seed)?;
+        case.layout.dropout = seeded.then_some(SeededDropout { prob: 0.2, seed });
+        let longest = lengths.iter().max().unwrap() + longer;
+        let table = |seed| random([2 * longest - 1, shared * sharing * head_dim], 2.0, seed);
+        let tables = [given[0].then(|| table(seed ^ 8)), given[1].then(|| table(seed ^ 9))];
+        let cpu = reference();
+        let inputs = || attention::Inputs {
+            tables: tables.each_ref().map(|table| table.as_ref().map(|table| put::<2>(table, &cpu))),
+            ..case.inputs(&cpu)
+        };
+        let output = attention::forward::<Dispatch>(inputs(), &case.layout);
+        let dy = put::<2>(&case.dy, &cpu);
+        let (gradients, d_tables) = attention::gradients::<Dispatch>(&inputs(), dy, &case.layout);
+        let expected: Vec<_> = [output].into_iter().chain(gradients).map(Some).chain(d_tables).collect();
+        for device in devices_for(seed) {
+            let found = || relative_attention(&case, &tables, wanted, &device);
+            repeated(|| found().into_iter().flatten())?;
+            let tables_wanted = wanted.iter().zip(given).map(|(wanted, given)| *wanted && given);
+            let given = [true; 4].into_iter().chain(tables_wanted);
+            for ((found, expected), given) in found().into_iter().zip(&expected).zip(given) {
+                prop_assert_eq!(found.is_some(), given);
+                if let (Some(found), Some(expected)) = (found, expected.clone()) {
+                    if rounds {
+                        within(found, expected, 0.02, 1.0)?;
+                    } else {
+                        close(found, expected)?;
+                    }
+                }
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::definitions::{
 };
 use super::{
     ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities,
-    Gelu, Optional, OptionalInt, SeededDropout, Weight,
+    Gelu, Optional, OptionalInt, RelativeTables, SeededDropout, Weight,
 };
 use crate::Contexts;
 
@@ -226,6 +226,62 @@ pub trait MtLoraBackend: BackendCapabilities {
         let inputs = attention::Inputs::new(query, key, value, constants.keep.into_option());
         let [dq, dk, dv] = attention::backward::<Self>(&inputs, dy, &layout);
         (dq, dk, dv)
+    }
+
+    /// [`segment_attention`](Self::segment_attention) with scores of relative positions (DeBERTa's disentangled attention,
+    /// arXiv 2006.03654): to each score, before the factor, the products of its query with the table's key for their
+    /// distance and of its key with the table's query for it are added.
+    ///
+    /// # Shapes
+    /// - as [`segment_attention`](Self::segment_attention)
+    /// - each table: `[2 * longest - 1, heads * head_dim]`
+    #[fusion(default)]
+    fn relative_segment_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] tables: RelativeTables<Self>,
+        #[extension_type] constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let keep = constants.keep.into_option();
+        let inputs = attention::Inputs {
+            tables: tables.into_options(),
+            ..attention::Inputs::new(query, key, value, keep)
+        };
+        attention::forward::<Self>(inputs, &layout)
+    }
+
+    /// The gradients of [`relative_segment_attention`](Self::relative_segment_attention)'s query, key, value and tables, all
+    /// of which may have been kept as the layout says. Of the tables' gradients, keys before queries, those that are not
+    /// `wanted` may be absent.
+    #[fusion(default)]
+    fn relative_segment_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        #[extension_type] tables: RelativeTables<Self>,
+        #[extension_type] constants: AttentionConstants<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
+        wanted: [bool; 2],
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        RelativeTables<Self>,
+    ) {
+        let _ = wanted;
+        let restore = |kept| restored::<Self>(kept, &dy);
+        let [query, key, value] = [query, key, value].map(restore);
+        let tables = tables.into_options().map(|table| table.map(restore));
+        let keep = constants.keep.into_option();
+        let inputs = attention::Inputs {
+            tables,
+            ..attention::Inputs::new(query, key, value, keep)
+        };
+        let ([dq, dk, dv], d_tables) = attention::gradients::<Self>(&inputs, dy, &layout);
+        (dq, dk, dv, RelativeTables::from(d_tables))
     }
 
     /// `x * mask`, the mask as `dropout` says; any shape.

@@ -14,7 +14,7 @@ use crate::ops::{
 };
 
 /// The constants without the autodiff backend's wrapping.
-fn inner<B: MtLoraBackend, C: CheckpointStrategy>(
+pub(super) fn inner<B: MtLoraBackend, C: CheckpointStrategy>(
     constants: AttentionConstants<Autodiff<B, C>>,
 ) -> AttentionConstants<B> {
     let keep = constants.keep.into_option();

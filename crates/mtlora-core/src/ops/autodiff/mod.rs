@@ -7,6 +7,7 @@ mod dropout;
 mod gelu;
 mod linear;
 mod norm;
+mod relative_attention;
 mod residual_norm;
 mod rms_norm;
 mod rotary;
@@ -19,7 +20,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 
 use super::{
     ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
-    SeededDropout, Weight,
+    RelativeTables, SeededDropout, Weight,
 };
 
 impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
@@ -69,6 +70,17 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
         attention::track_fused::<B, C>(fused, constants, layout)
+    }
+
+    fn relative_segment_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        tables: RelativeTables<Self>,
+        constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        relative_attention::track::<B, C>([query, key, value], tables, constants, layout)
     }
 
     fn activate_gelu(

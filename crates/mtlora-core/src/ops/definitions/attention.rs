@@ -19,6 +19,7 @@ use burn::tensor::{Shape, Slice};
 
 use super::activation_dtype::ActivationDtype;
 use super::dropout::SeededDropout;
+use super::relative_attention;
 use crate::ops::backend::MtLoraBackend;
 use crate::ops::optional::{Optional, OptionalInt};
 use crate::sequence_offsets::{EqualLengthRun, SequenceOffsets};
@@ -30,6 +31,8 @@ pub(in crate::ops) struct Inputs<T> {
     pub key: T,
     pub value: T,
     pub keep: Option<T>,
+    /// The tables of relative positions: keys, then queries.
+    pub tables: [Option<T>; 2],
 }
 
 impl<T> Inputs<T> {
@@ -39,6 +42,7 @@ impl<T> Inputs<T> {
             key,
             value,
             keep,
+            tables: [None, None],
         }
     }
 }
@@ -129,10 +133,11 @@ impl<B: MtLoraBackend> Block<B> {
         let query = rectangle::<B>(&inputs.query, heads, run);
         let key = repeated::<B>(rectangle::<B>(&inputs.key, key_value_heads, run), heads);
         let value = repeated::<B>(rectangle::<B>(&inputs.value, key_value_heads, run), heads);
-        let mut scores = B::float_mul_scalar(
-            B::float_matmul(query.clone(), B::float_transpose(key.clone())),
-            Scalar::from(layout.scale),
-        );
+        let mut scores = B::float_matmul(query.clone(), B::float_transpose(key.clone()));
+        if let Some(relative) = relative_attention::scores::<B>(&query, &key, &inputs.tables) {
+            scores = B::float_add(scores, relative);
+        }
+        let mut scores = B::float_mul_scalar(scores, Scalar::from(layout.scale));
         if layout.causal {
             scores = without_unseen::<B>(scores, run.length, layout.window);
         }
@@ -289,9 +294,19 @@ pub(in crate::ops) fn backward<B: MtLoraBackend>(
     dy: FloatTensor<B>,
     layout: &AttentionLayout,
 ) -> [FloatTensor<B>; 3] {
+    gradients::<B>(inputs, dy, layout).0
+}
+
+/// The gradients of query, key and value, and of the tables of relative positions that there are.
+pub(in crate::ops) fn gradients<B: MtLoraBackend>(
+    inputs: &Inputs<FloatTensor<B>>,
+    dy: FloatTensor<B>,
+    layout: &AttentionLayout,
+) -> ([FloatTensor<B>; 3], [Option<FloatTensor<B>>; 2]) {
     let scaled = |tensor| B::float_mul_scalar(tensor, Scalar::from(layout.scale));
     let own = layout.key_value_heads(inputs.query.shape()[1], inputs.key.shape()[1]);
     let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
+    let mut d_tables = [None, None];
     for (run, block) in layout
         .offsets
         .runs()
@@ -311,11 +326,29 @@ pub(in crate::ops) fn backward<B: MtLoraBackend>(
             weighted,
             B::float_mul(block.probabilities, row_sums),
         ));
-        dq.push(rows::<B>(B::float_matmul(ds.clone(), block.key)));
+        let (query, key) = (&block.query, &block.key);
+        let relative = relative_attention::gradients::<B>(query, key, &inputs.tables, &ds);
+        let d_query = B::float_matmul(ds.clone(), block.key);
+        let d_query = sum_of::<B>(d_query, relative.query);
         let d_key = B::float_matmul(B::float_transpose(ds), block.query);
+        let d_key = sum_of::<B>(d_key, relative.key);
+        dq.push(rows::<B>(d_query));
         dk.push(rows::<B>(summed::<B>(d_key, own)));
+        for (sum, part) in d_tables.iter_mut().zip(relative.tables) {
+            *sum = match (sum.take(), part) {
+                (Some(sum), part) => Some(sum_of::<B>(sum, part)),
+                (None, part) => part,
+            };
+        }
     }
-    [dq, dk, dv].map(join::<B>)
+    ([dq, dk, dv].map(join::<B>), d_tables)
+}
+
+fn sum_of<B: Backend>(a: FloatTensor<B>, b: Option<FloatTensor<B>>) -> FloatTensor<B> {
+    match b {
+        Some(b) => B::float_add(a, b),
+        None => a,
+    }
 }
 
 /// Query, key and value of a tensor that has them side by side: `[tokens, 3 * width]` becomes three of

@@ -9,6 +9,7 @@ pub(super) mod dropout;
 pub(super) mod gelu;
 pub(super) mod linear;
 pub(super) mod norm;
+pub(super) mod relative_attention;
 pub(super) mod rms_norm;
 pub(super) mod rotary;
 pub(super) mod squares;

@@ -15,6 +15,7 @@ use super::products::matmul::{rounded_matmul, small_matmul};
 use super::products::triangle::Triangle;
 use super::products::view::{Place, View, ViewMut};
 use super::reduce::{largest, sum_of};
+use super::relative_bands::{self, BandBuffers, HeadViews};
 use super::{contiguous, tensor, values};
 use crate::ops::AttentionLayout;
 use crate::ops::definitions::attention::Inputs;
@@ -23,18 +24,18 @@ use crate::ops::{ActivationDtype, SeededDropout};
 
 /// One head of one sequence.
 #[derive(Clone, Copy)]
-struct Task {
+pub(super) struct Task {
     /// The sequence's first token.
     start: usize,
     /// Number of its tokens.
     length: usize,
-    head: usize,
+    pub(super) head: usize,
     /// The index of its first entry in the dropout's mask.
     entry: usize,
 }
 
 /// The heads of the query in each sequence: those that share a head of key and value follow each other.
-fn tasks(layout: &AttentionLayout) -> Vec<Task> {
+pub(super) fn tasks(layout: &AttentionLayout) -> Vec<Task> {
     let (mut tasks, mut entry) = (Vec::new(), 0);
     let lengths = layout.offsets.lengths();
     for (start, length) in layout.offsets.starts().iter().zip(lengths) {
@@ -53,7 +54,7 @@ fn tasks(layout: &AttentionLayout) -> Vec<Task> {
 
 /// The rows of a packed batch: `[tokens, heads * head_dim]`.
 #[derive(Clone, Copy)]
-struct Sequences<'a> {
+pub(super) struct Sequences<'a> {
     values: &'a [f32],
     /// The distance from one row to the next, which is larger than the row's width if other rows lie beside it.
     stride: usize,
@@ -61,7 +62,7 @@ struct Sequences<'a> {
 }
 
 impl<'a> Sequences<'a> {
-    fn new(tensor: &'a FlexTensor, head_dim: usize) -> Self {
+    pub(super) fn new(tensor: &'a FlexTensor, head_dim: usize) -> Self {
         let layout = tensor.layout();
         Self {
             values: &tensor.storage::<f32>()[layout.start_offset()..],
@@ -79,17 +80,20 @@ impl<'a> Sequences<'a> {
 }
 
 /// The tensors and settings that all tasks read.
-struct PackedInputs<'a> {
+pub(super) struct PackedInputs<'a> {
     query: Sequences<'a>,
     key: Sequences<'a>,
     value: Sequences<'a>,
+    /// The tables of relative positions, each for sequences of up to `longest` tokens.
+    tables: [Option<Sequences<'a>>; 2],
+    longest: usize,
     keep: Option<&'a [f32]>,
     dropout: Option<SeededDropout>,
     /// Elements of a row.
     width: usize,
-    head_dim: usize,
+    pub(super) head_dim: usize,
     /// How many heads of the query share a head of key and value.
-    sharing: usize,
+    pub(super) sharing: usize,
     scale: f32,
     seen: Seen,
     saved: ActivationDtype,
@@ -129,17 +133,44 @@ impl PackedInputs<'_> {
     }
 
     /// `P`, row-major, in `scores`.
-    fn probabilities(&self, task: Task, scores: &mut [f32]) {
+    fn probabilities(&self, task: Task, scores: &mut [f32], band: &mut Vec<f32>) {
         let length = task.length;
         let (query, key) = (self.query.view(task), self.key.view(self.shared(task)));
         let out = ViewMut::new(scores, [length; 2]);
         let above = self.if_causal(Triangle::Product);
         self.product(out, query, key.t(), self.scale, above);
+        if let Some(head) = self.relative(task) {
+            relative_bands::add_scores(scores, head, band, |out, a, b| {
+                self.product(out, a, b, self.scale, Triangle::None);
+            });
+        }
         softmax_rows(scores, length, self.seen);
     }
 
+    /// What the scores of relative positions are made of, if there are any.
+    fn relative(&self, task: Task) -> Option<HeadViews<'_>> {
+        if self.tables.iter().all(Option::is_none) {
+            return None;
+        }
+        let rows = Task {
+            start: self.first_distance(task),
+            length: 2 * task.length - 1,
+            ..task
+        };
+        Some(HeadViews {
+            query: self.query.view(task),
+            key: self.key.view(self.shared(task)),
+            tables: self.tables.map(|table| table.map(|table| table.view(rows))),
+        })
+    }
+
+    /// The first of the tables' rows that a sequence reads.
+    fn first_distance(&self, task: Task) -> usize {
+        self.longest - task.length
+    }
+
     /// The head of key and value that a head of the query attends to.
-    fn shared(&self, task: Task) -> Task {
+    pub(super) fn shared(&self, task: Task) -> Task {
         Task {
             head: task.head / self.sharing,
             ..task
@@ -147,28 +178,34 @@ impl PackedInputs<'_> {
     }
 }
 
-/// Memory of two score matrices, which a thread uses for one task after the other.
+/// Memory of two score matrices, and of some rows' scores of relative positions, which a thread uses for one task after the
+/// other.
 #[derive(Default)]
-struct ScoreBuffers([Vec<f32>; 2]);
+struct ScoreBuffers {
+    scores: [Vec<f32>; 2],
+    band: Vec<f32>,
+}
 
 /// What a thread uses for one task of the backward pass after the other: the score matrices, and a head's part of the
 /// gradient of a key or a value that several heads share.
 #[derive(Default)]
-struct BackwardBuffers {
+pub(super) struct BackwardBuffers {
     scores: ScoreBuffers,
     part: Vec<f32>,
+    bands: BandBuffers,
 }
 
 impl ScoreBuffers {
-    /// Both of `[length, length]`, with whatever they held last.
-    fn of(&mut self, length: usize) -> [&mut [f32]; 2] {
+    /// Both of `[length, length]`, with whatever they held last, and the memory for relative positions.
+    fn of(&mut self, length: usize) -> ([&mut [f32]; 2], &mut Vec<f32>) {
         let size = length * length;
-        self.0.each_mut().map(|scores| {
+        let matrices = self.scores.each_mut().map(|scores| {
             if scores.len() < size {
                 scores.resize(size, 0.0);
             }
             &mut scores[..size]
-        })
+        });
+        (matrices, &mut self.band)
     }
 }
 
@@ -240,11 +277,11 @@ vectorized! {
 
 /// Where an output is written, each task's part by the task.
 #[derive(Clone, Copy)]
-struct Output<'a> {
-    place: &'a Place<'a>,
+pub(super) struct Output<'a> {
+    pub(super) place: &'a Place<'a>,
     /// The output's first column in the tensor that it lies in.
-    first: usize,
-    head_dim: usize,
+    pub(super) first: usize,
+    pub(super) head_dim: usize,
 }
 
 impl<'a> Output<'a> {
@@ -252,7 +289,7 @@ impl<'a> Output<'a> {
     ///
     /// # Safety
     /// While the view lives, no other view has this head of these tokens, and no other output has columns of this one.
-    unsafe fn of(&self, task: Task) -> ViewMut<'a> {
+    pub(super) unsafe fn of(&self, task: Task) -> ViewMut<'a> {
         let first = self.first + task.head * self.head_dim;
         let rows = task.start..task.start + task.length;
         // SAFETY: the caller has no other view of them.
@@ -261,7 +298,7 @@ impl<'a> Output<'a> {
 }
 
 /// The tensor with the elements of each row side by side.
-fn with_whole_rows(tensor: FlexTensor) -> FlexTensor {
+pub(super) fn with_whole_rows(tensor: FlexTensor) -> FlexTensor {
     let layout = tensor.layout();
     if layout.has_positive_strides() && layout.inner_stride() == 1 {
         tensor
@@ -271,16 +308,20 @@ fn with_whole_rows(tensor: FlexTensor) -> FlexTensor {
 }
 
 /// The inputs in memory that can be sliced.
-fn prepared(inputs: Inputs<FlexTensor>) -> Inputs<FlexTensor> {
+pub(super) fn prepared(inputs: Inputs<FlexTensor>) -> Inputs<FlexTensor> {
     Inputs {
         query: with_whole_rows(inputs.query),
         key: with_whole_rows(inputs.key),
         value: with_whole_rows(inputs.value),
         keep: inputs.keep.map(contiguous),
+        tables: inputs.tables.map(|table| table.map(with_whole_rows)),
     }
 }
 
-fn packed<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> PackedInputs<'a> {
+pub(super) fn packed<'a>(
+    inputs: &'a Inputs<FlexTensor>,
+    layout: &AttentionLayout,
+) -> PackedInputs<'a> {
     let sides = inputs.query.shape();
     let width = sides[1];
     let tokens = layout.offsets.tokens();
@@ -300,10 +341,21 @@ fn packed<'a>(inputs: &'a Inputs<FlexTensor>, layout: &AttentionLayout) -> Packe
         let expected = Shape::from([tokens, shared * head_dim]);
         assert_eq!(other.shape(), expected, "the shape of key and value");
     }
+    let tables = inputs.tables.each_ref().map(Option::as_ref);
+    let table_rows = tables.into_iter().flatten().map(|table| table.shape()[0]);
+    let longest = table_rows.min().unwrap_or(0).div_ceil(2);
+    for table in tables.into_iter().flatten() {
+        let expected = Shape::from([2 * longest - 1, width]);
+        assert_eq!(table.shape(), expected, "the shape of relative positions");
+        let fits = layout.offsets.lengths().all(|length| length <= longest);
+        assert!(fits, "relative positions for {longest} tokens");
+    }
     PackedInputs {
         query: Sequences::new(&inputs.query, head_dim),
         key: Sequences::new(&inputs.key, head_dim),
         value: Sequences::new(&inputs.value, head_dim),
+        tables: tables.map(|table| table.map(|table| Sequences::new(table, head_dim))),
+        longest,
         keep: inputs.keep.as_ref().map(values),
         dropout: layout.dropout,
         width,
@@ -338,8 +390,8 @@ pub(crate) fn segment_attention(
     tasks
         .par_iter()
         .for_each_init(ScoreBuffers::default, |scores, task| {
-            let [p, _] = scores.of(task.length);
-            packed.probabilities(*task, p);
+            let ([p, _], band) = scores.of(task.length);
+            packed.probabilities(*task, p, band);
             packed.drop(*task, p);
             let p = View::new(p, [task.length; 2], task.length);
             let above = packed.if_causal(Triangle::AboveLeft);
@@ -377,22 +429,28 @@ unsafe fn write_or_add(
 }
 
 /// Writes the gradients of one task's query, key and value; those of key and value are added to what is there if the task
-/// `is_further`, not the first, of those that share them.
+/// `is_further`, not the first, of those that share them. The gradients of its head's rows of the tables, each
+/// `[2 * longest - 1, head_dim]`, are added to those in `d_tables`.
 ///
 /// # Safety
 /// For a further task, the first of those that share its key and value has been done with the same `dk` and `dv`.
-unsafe fn backward_task(
+pub(super) unsafe fn backward_task(
     packed: &PackedInputs<'_>,
     dy: Sequences<'_>,
     task: Task,
     is_further: bool,
-    BackwardBuffers { scores, part }: &mut BackwardBuffers,
-    [dq, dk, dv]: [ViewMut<'_>; 3],
+    BackwardBuffers {
+        scores,
+        part,
+        bands,
+    }: &mut BackwardBuffers,
+    [mut dq, mut dk, dv]: [ViewMut<'_>; 3],
+    d_tables: [Option<&mut [f32]>; 2],
 ) {
     let length = task.length;
-    let [p, d] = scores.of(length);
+    let ([p, d], band) = scores.of(length);
     let mut part = is_further.then_some(part);
-    packed.probabilities(task, p);
+    packed.probabilities(task, p, band);
     let d_out = dy.view(task);
     let kept: &[f32] = if packed.drops() {
         d.copy_from_slice(p);
@@ -425,9 +483,29 @@ unsafe fn backward_task(
         packed.key.view(packed.shared(task)),
     );
     let above = packed.if_causal(Triangle::AboveLeft);
-    packed.product(dq, ds, key, packed.scale, above);
+    packed.product(dq.whole(), ds, key, packed.scale, above);
     // SAFETY: as for `dv`.
-    unsafe { write_or_add(packed, dk, part, [ds.t(), query], packed.scale, below) };
+    unsafe {
+        write_or_add(
+            packed,
+            dk.whole(),
+            part,
+            [ds.t(), query],
+            packed.scale,
+            below,
+        )
+    };
+    let Some(head) = packed.relative(task) else {
+        return;
+    };
+    let first = packed.first_distance(task) * packed.head_dim;
+    let end = first + (2 * length - 1) * packed.head_dim;
+    let d_tables = d_tables.map(|d_table| d_table.map(|d_table| &mut d_table[first..end]));
+    let product = |out: ViewMut<'_>, a: View<'_>, b: View<'_>| {
+        packed.product(out, a, b, packed.scale, Triangle::None);
+    };
+    // SAFETY: both have just been written.
+    unsafe { relative_bands::add_gradients(d, head, [&mut dq, &mut dk], d_tables, bands, product) };
 }
 
 /// Writes the gradients of the queries, of the keys and of the values, which have columns of their own.
@@ -452,8 +530,11 @@ fn backward(
                 let dq = unsafe { queries.of(*task) };
                 // SAFETY: the tasks that share this head are all here, and have its views one after the other.
                 let [dk, dv] = [keys, values].map(|output| unsafe { output.of(shared) });
+                let outputs = [dq, dk, dv];
                 // SAFETY: the tasks are done in turn, the first of them first.
-                unsafe { backward_task(packed, dy, *task, index > 0, buffers, [dq, dk, dv]) };
+                unsafe {
+                    backward_task(packed, dy, *task, index > 0, buffers, outputs, [None, None]);
+                }
             }
         },
     );
@@ -489,7 +570,7 @@ pub(crate) fn segment_attention_backward(
 }
 
 /// The memory of a gradient with room for this shape.
-fn place<'a>(memory: &'a mut Vec<f32>, shape: &Shape) -> Place<'a> {
+pub(super) fn place<'a>(memory: &'a mut Vec<f32>, shape: &Shape) -> Place<'a> {
     Place::new(
         &mut memory.spare_capacity_mut()[..shape.num_elements()],
         shape[1],

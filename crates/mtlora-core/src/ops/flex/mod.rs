@@ -15,6 +15,8 @@ mod made;
 mod norm;
 mod products;
 mod reduce;
+mod relative_attention;
+mod relative_bands;
 mod rms_norm;
 
 use burn::backend::flex::{FlexTensor, Layout};
@@ -30,7 +32,8 @@ use super::cpu::CpuChoice;
 use super::definitions;
 use super::{
     ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities,
-    Capabilities, Gelu, MtLoraBackend, Optional, OptionalInt, SeededDropout, Weight,
+    Capabilities, Gelu, MtLoraBackend, Optional, OptionalInt, RelativeTables, SeededDropout,
+    Weight,
 };
 use crate::Contexts;
 
@@ -46,7 +49,12 @@ fn suits(tensors: &[&FloatTensor<Flex>]) -> bool {
 /// Whether attention's inputs, and its mask if it was drawn, are of 32-bit floats.
 fn suits_attention(inputs: &definitions::attention::Inputs<FloatTensor<Flex>>) -> bool {
     suits(&[&inputs.query, &inputs.key, &inputs.value])
-        && inputs.keep.as_ref().is_none_or(|keep| suits(&[keep]))
+        && inputs
+            .tables
+            .iter()
+            .chain([&inputs.keep])
+            .flatten()
+            .all(|tensor| suits(&[tensor]))
 }
 
 /// The tensor with its values one after the other: a copy only where it is a view that skips some.
@@ -178,6 +186,57 @@ impl MtLoraBackend for Flex {
             let gradients = definitions::attention::backward::<Self>(&inputs, dy, &layout);
             Self::float_cat(gradients.to_vec(), 1)
         }
+    }
+
+    fn relative_segment_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        tables: RelativeTables<Self>,
+        constants: AttentionConstants<Self>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<Self> {
+        let keep = constants.keep.into_option();
+        let inputs = definitions::attention::Inputs {
+            tables: tables.into_options(),
+            ..definitions::attention::Inputs::new(query, key, value, keep)
+        };
+        if suits_attention(&inputs) {
+            attention::segment_attention(inputs, &layout)
+        } else {
+            definitions::attention::forward::<Self>(inputs, &layout)
+        }
+    }
+
+    fn relative_segment_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        tables: RelativeTables<Self>,
+        constants: AttentionConstants<Self>,
+        dy: FloatTensor<Self>,
+        layout: AttentionLayout,
+        wanted: [bool; 2],
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        RelativeTables<Self>,
+    ) {
+        let restored = |kept| activation_dtype::restored(kept, &dy);
+        let [query, key, value] = [query, key, value].map(restored);
+        let tables = tables.into_options().map(|table| table.map(restored));
+        let keep = constants.keep.into_option();
+        let inputs = definitions::attention::Inputs {
+            tables,
+            ..definitions::attention::Inputs::new(query, key, value, keep)
+        };
+        let ([dq, dk, dv], d_tables) = if suits_attention(&inputs) && suits(&[&dy]) {
+            relative_attention::relative_segment_attention_backward(inputs, dy, &layout, wanted)
+        } else {
+            definitions::attention::gradients::<Self>(&inputs, dy, &layout)
+        };
+        (dq, dk, dv, RelativeTables::from(d_tables))
     }
 
     fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {

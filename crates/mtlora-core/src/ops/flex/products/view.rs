@@ -176,11 +176,16 @@ impl<'a> ViewMut<'a> {
         }
     }
 
+    /// All of it, for as long as it itself is not used.
+    pub(in crate::ops::flex) fn whole(&mut self) -> ViewMut<'_> {
+        let [rows, columns] = self.sides;
+        self.part(0..rows, 0..columns)
+    }
+
     /// Some of its rows and columns, for as long as it itself is not used.
     ///
     /// # Panics
     /// When the matrix does not have all of them.
-    #[cfg(target_arch = "x86_64")]
     pub(in crate::ops::flex) fn part(
         &mut self,
         rows: Range<usize>,
