@@ -24,6 +24,7 @@ BASELINE = Path(__file__).with_name("peft_baseline.py")
 # GLUE's train files: folder, columns that must be there, whether a header line comes first.
 GLUE = {"mrpc": ("MRPC", 4, True), "cola": ("CoLA", 3, False)}
 ENCODER = ["--rank", "8", "--alpha", "16", "--targets", "query,value", "--adapter-dropout", "0"]
+DEBERTA = ["--rank", "8", "--alpha", "16", "--targets", "query_proj,value_proj", "--adapter-dropout", "0"]
 DECODER = ["--rank", "4", "--alpha", "32", "--targets", "c_attn,c_fc", "--adapter-dropout", "0.1"]
 
 
@@ -66,6 +67,7 @@ def table(args, folder):
     size = ["--batch", "1", "--beams", "10"]
     return {
         "roberta-step": step("roberta-base", "RoBERTa-base step, 16 x 128", 16, 128, ENCODER),
+        "deberta-step": step("deberta-v3-base", "DeBERTaV3-base step, 16 x 128", 16, 128, DEBERTA),
         "mrpc-epoch": epoch("mrpc"),
         "cola-epoch": epoch("cola"),
         "gpt2-step": step("gpt2", "GPT-2 small step, 4 x 256", 4, 256, DECODER),

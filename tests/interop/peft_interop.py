@@ -28,6 +28,9 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertTokenizerFast,
+    DebertaV2Config,
+    DebertaV2Tokenizer,
+    DistilBertConfig,
     GPT2Config,
     RobertaConfig,
 )
@@ -145,6 +148,29 @@ def theirs(name):
             "dora": dict(r=2, use_dora=True, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True),
         }
         return {key: dict(task_type="CAUSAL_LM", **case) for key, case in cases.items()}
+    if name == "deberta":
+        cases = {
+            "lora": dict(r=2),
+            "pooler": dict(r=2, target_modules=["query_proj", "key_proj"], modules_to_save=["pooler"]),
+            "rslora": dict(r=3, lora_alpha=7, use_rslora=True, target_modules=["key_proj", "intermediate.dense"]),
+            "patterns": dict(
+                r=2,
+                lora_alpha=5,
+                target_modules=r".*\.(query_proj|value_proj|dense)",
+                exclude_modules=["pooler.dense"],
+                rank_pattern={"layer.0.attention.self.query_proj": 4, r"output\.dense": 1},
+            ),
+            "adalora": dict(init_r=4, target_r=2, lora_alpha=5, total_step=10),
+            "dora": dict(r=2, use_dora=True, target_modules=["query_proj", "output.dense"]),
+        }
+        return {key: dict(task_type="SEQ_CLS", **case) for key, case in cases.items()}
+    if name == "distilbert":
+        cases = {
+            "lora": dict(r=2, target_modules=["q_lin", "v_lin"]),
+            "rslora": dict(r=3, lora_alpha=7, use_rslora=True, target_modules=["k_lin", "lin2"]),
+            "dora": dict(r=2, use_dora=True, target_modules=["q_lin", "lin1"]),
+        }
+        return {key: dict(task_type="SEQ_CLS", **case) for key, case in cases.items()}
     cases = {
         "lora": dict(r=2, target_modules=["query", "value"]),
         "rslora": dict(
@@ -312,10 +338,21 @@ def small_models(folder):
     """A random model of each kind, with the tokenizer of the repository's tiny ones."""
     sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
     made = {}
-    for name in ["roberta", "bert", "gpt2"]:
+    for name in ["roberta", "bert", "gpt2", "deberta", "distilbert"]:
         torch.manual_seed(1)
         out = folder / name
-        if name == "bert":
+        if name == "deberta":
+            pieces = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+            pieces += ["\u2581the", "\u2581old", "\u2581dog", "\u2581cat", "\u2581sing", "\u2581", *"abcdefghijklmnopqrstuvwxyz.,"]
+            tokenizer = DebertaV2Tokenizer(vocab=[(piece, 0.0 if "[" in piece else -float(len(pieces))) for piece in pieces])
+            more = dict(relative_attention=True, position_buckets=6, pos_att_type=["p2c", "c2p"], share_att_key=True)
+            more |= dict(norm_rel_ebd="layer_norm", position_biased_input=False)
+            config = DebertaV2Config(vocab_size=len(pieces), max_position_embeddings=64, **more, **sizes)
+        elif name == "distilbert":
+            tokenizer = made["bert"][1]
+            narrow = dict(dim=32, n_layers=2, n_heads=4, hidden_dim=48)
+            config = DistilBertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **narrow)
+        elif name == "bert":
             letters = "abcdefghijklmnopqrstuvwxyz.,"
             words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "old", "dog", "cat", "sings", "sleeps"]
             vocabulary = words + list(letters) + ["##" + letter for letter in letters]
@@ -371,7 +408,10 @@ def inputs_of(tokenizer, name):
         ids = tokenizer(SENTENCES[3])["input_ids"]
         return {"input_ids": torch.tensor([ids])}
     tokenizer.padding_side = "right"
-    return dict(tokenizer(SENTENCES, return_tensors="pt", padding=True))
+    inputs = dict(tokenizer(SENTENCES, return_tensors="pt", padding=True))
+    if name == "distilbert":
+        inputs.pop("token_type_ids", None)
+    return inputs
 
 
 def check_ours(folder, models, table, pairs):
@@ -390,7 +430,10 @@ def check_ours(folder, models, table, pairs):
                 usual += ["--task", "pairs", "--data", pairs, "--max-length", 48, "--max-new-tokens", 4]
                 usual += ["--num-beams", 2, "--projections", projections, "--targets", targets]
             else:
-                targets = ["query,value", "all-linear", "dense,word_embeddings"][number % 3]
+                targets = {
+                    "deberta": ["query_proj,value_proj", "all-linear", "dense,word_embeddings"],
+                    "distilbert": ["q_lin,v_lin", "all-linear", "out_lin,word_embeddings"],
+                }.get(name, ["query,value", "all-linear", "dense,word_embeddings"])[number % 3]
                 usual += ["--task", "table", "--data", table, "--targets", targets]
             mtlora(*usual)
             merged = folder / f"merged-{name}-{structure}"

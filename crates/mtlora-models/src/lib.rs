@@ -1,4 +1,4 @@
-//! Language models for [Burn](burn) that take adapters: RoBERTa, BERT and GPT-2.
+//! Language models for [Burn](burn) that take adapters: encoders (RoBERTa, BERT, DeBERTa, ...) and decoders (GPT-2, Llama, ...).
 //!
 //! Models are read from Hugging Face folders and written to them, with their tokenizers, and adapters in PEFT's format.
 //! A batch is packed: its sequences stand one after another in one tensor `[tokens, hidden]`, without padding. Every
@@ -87,14 +87,21 @@ pub use families::causal_batch::CausalBatch;
 pub use families::classifier::{
     ClassifierConfig, ClassifierModel, ClassifierModelConfig, ClassifierOptions, SequenceClassifier,
 };
+pub use families::head::problem_type::ProblemType;
 pub use families::masked_lm::{MaskedLm, MaskedLmConfig, MaskedLmModel, MaskedLmModelConfig};
-pub use families::problem_type::ProblemType;
 pub use families::registry::{ModelConfig, ModelFamilies};
 pub use families::sizes::{ModelSizes, PublishedModel};
 pub use families::text_config::TextConfig;
 pub use packed_batch::{PackedBatch, bucket_size};
 
-// The families: RoBERTa and BERT, GPT-2, and Llama-style decoders.
+// The families: RoBERTa and BERT, DeBERTa v2 and v3, DistilBERT, GPT-2, and Llama-style decoders.
+pub use families::deberta::classifier::{ContextPooler, DebertaClassifier, DebertaHead};
+pub use families::deberta::config::DebertaConfig;
+pub use families::deberta::model::DebertaEncoder;
+pub use families::deberta::positions::RelativeBuckets;
+pub use families::distilbert::classifier::{DistilBertClassifier, DistilBertHead};
+pub use families::distilbert::config::DistilBertConfig;
+pub use families::distilbert::model::DistilBertEncoder;
 pub use families::encoder::architecture::Architecture;
 pub use families::encoder::classifier::{ClassificationHead, EncoderClassifier};
 pub use families::encoder::config::{EncoderConfig, EncoderSizes};

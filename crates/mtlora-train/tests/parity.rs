@@ -16,8 +16,8 @@ use mtlora_core::{
     capabilities, load_state, state,
 };
 use mtlora_models::{
-    CausalBatch, CausalConfig, CausalLm, EncoderConfig, PackedBatch, SequenceClassifier, Tokens,
-    fused_projections,
+    CausalBatch, CausalConfig, CausalLm, ClassifierConfig, ClassifierModelConfig, PackedBatch,
+    SequenceClassifier, Tokens, fused_projections,
 };
 use mtlora_train::{
     LoraPlus, LrSchedule, LrScheduler, Method, Objective, Target, adamw, lora_plus_adamw, loss_sum,
@@ -88,8 +88,13 @@ fn folder(model: &str) -> PathBuf {
 /// The published code's name for a parameter, and whether it is transposed there.
 fn recorded(path: &str, model: &str) -> (String, bool) {
     let transposed = path.ends_with(".weight") && !path.contains("layer_norm");
+    let prefix = if model == "deberta_v3" {
+        "deberta"
+    } else {
+        model
+    };
     let name = path
-        .replace("base.", &format!("{model}."))
+        .replace("base.", &format!("{prefix}."))
         .replace(".self_.", ".self.")
         .replace("weight.mtlora.a", "xtuning_A")
         .replace("weight.mtlora.b", "xtuning_B")
@@ -98,7 +103,9 @@ fn recorded(path: &str, model: &str) -> (String, bool) {
         .replace("weight.mtlora.m", "lora_magnitude_vector")
         .replace("layer_norm.beta", "LayerNorm.bias");
     let name = match model {
-        "bert" => name.replace("classifier.out_proj", "classifier"),
+        "bert" | "deberta_v3" => name
+            .replace("classifier.pooler", "pooler")
+            .replace("classifier.out_proj", "classifier"),
         _ => name,
     };
     (name, transposed)
@@ -132,13 +139,19 @@ fn follow(model: &str, structure: Structure) -> usize {
     }
 }
 
-/// An adapter of this method with the settings of a recording.
+/// An adapter of this method on query and value, with the settings of a recording.
 fn adapter(method: impl Into<AdapterMethod>, recording: &Recording) -> Method {
+    adapter_on("query,value", method, recording)
+}
+
+/// The same on these targets.
+fn adapter_on(targets: &str, method: impl Into<AdapterMethod>, recording: &Recording) -> Method {
+    let targets = targets.split(',');
     Method::MtLora(
         MtLoraConfig::new(method)
             .with_rank(recording.number("rank") as usize)
             .with_alpha(recording.number("alpha"))
-            .with_target_modules(Targets::names(["query", "value"]))
+            .with_target_modules(Targets::names(targets))
             .with_modules_to_save(vec!["classifier".into()]),
     )
 }
@@ -153,9 +166,9 @@ fn follow_recording(
     optimizer_of: impl Fn(f64) -> ModuleOptimizer,
 ) -> usize {
     let source = folder(model);
-    let config = EncoderConfig::from_folder(&source).unwrap();
+    let config = ClassifierConfig::from_folder(&source).unwrap();
     let objective = Objective::Classification {
-        labels: config.labels.clone(),
+        labels: config.labels().to_vec(),
     };
     let (ids, mask) = (
         recording.ints("input_ids"),
@@ -408,6 +421,16 @@ fn roberta_trains_as_in_pytorch_in_every_structure() {
 #[test]
 fn bert_trains_as_in_pytorch() {
     assert_eq!(follow("bert", Structure::Shim), devices().len());
+}
+
+/// Every linear map of its layers is adapted, and pooler and classifier train.
+#[test]
+fn deberta_trains_as_with_peft() {
+    let recording = Recording::own("deberta_v3", "lora");
+    let targets = &recording.metadata["targets"];
+    let method = adapter_on(targets, Structure::Lora, &recording);
+    let followed = follow_recording("deberta_v3", "lora", &method, &recording, adamw);
+    assert_eq!(followed, devices().len());
 }
 
 #[test]

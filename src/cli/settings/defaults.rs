@@ -22,6 +22,8 @@ pub(super) const NONE: &str = "none";
 pub(crate) struct Defaults {
     /// The trainable parameters, and the settings of the adapter.
     pub(crate) adapter: AdapterSettings,
+    /// The target modules of AdaLoRA, where they differ from the adapter's.
+    pub(crate) adalora_targets: Option<&'static str>,
     /// The options of the training.
     pub(crate) training: TrainOptions,
     /// The maximum number of tokens of an example.
@@ -33,6 +35,7 @@ impl Defaults {
     pub(crate) fn classification() -> Self {
         Self {
             adapter: AdapterSettings::default(),
+            adalora_targets: None,
             training: TrainOptions::default(),
             max_length: 128,
         }
@@ -48,6 +51,7 @@ impl Defaults {
                 dropout: 0.1,
                 ..AdapterSettings::default()
             },
+            adalora_targets: None,
             training: TrainOptions {
                 batch: BatchSize::Sequences(8),
                 learning_rate: 2e-4,
@@ -65,6 +69,7 @@ impl Defaults {
     pub(crate) fn chat(model_type: &str) -> Self {
         let of_model = Self::data_to_text().on(model_type);
         Self {
+            adalora_targets: None,
             adapter: AdapterSettings {
                 rank: 16,
                 alpha: 32.0,
@@ -87,6 +92,7 @@ impl Defaults {
     pub(crate) fn on(mut self, model_type: &str) -> Self {
         let default = ModelFamilies::builtin().default_targets(model_type);
         self.adapter.targets = Some(default.targets.to_string());
+        self.adalora_targets = default.adalora;
         self.adapter.projections = default.projections.map(str::to_string);
         self
     }

@@ -44,7 +44,7 @@ const LABELS_ONLY: [&str; 6] = [
 #[serde(deny_unknown_fields)]
 #[command(mut_args(defaults::add_to_help(defaults::of_settings())))]
 pub(crate) struct Settings {
-    /// The base model (an encoder such as RoBERTa or BERT; a causal model such as GPT-2 for data-to-text): a Hugging
+    /// The base model (an encoder such as RoBERTa, BERT or DeBERTa; a causal model such as GPT-2 for data-to-text): a Hugging
     /// Face folder, or a name on the Hub such as roberta-base, org/name or org/name@revision.
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,

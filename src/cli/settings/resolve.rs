@@ -142,7 +142,7 @@ impl Settings {
         }
         let model = ClassifierConfig::from_folder(&place.model)?;
         let defaults = Defaults::classification().on(model.model_type());
-        let adapter = self.adapter(defaults.adapter)?;
+        let adapter = self.adapter(defaults.adapter, defaults.adalora_targets)?;
         let max_length = match self.max_length {
             Some(length) => length,
             None => encoding::default_length(&place.model, defaults.max_length)?,
@@ -180,7 +180,7 @@ impl Settings {
     ) -> Result<Resolved, Box<dyn Error>> {
         let model = CausalConfig::from_folder(&place.model)?;
         let defaults = Defaults::data_to_text().on(model.model_type());
-        let adapter = self.adapter(defaults.adapter)?;
+        let adapter = self.adapter(defaults.adapter, defaults.adalora_targets)?;
         let max_length = match self.max_length {
             Some(length) => length,
             None => encoding::default_length(&place.model, defaults.max_length)?,
@@ -233,7 +233,7 @@ impl Settings {
         let model = CausalConfig::from_folder(&place.model)?;
         let text = CausalText::from_folder(&place.model, &model)?;
         let defaults = Defaults::chat(model.model_type());
-        let adapter = self.adapter(defaults.adapter)?;
+        let adapter = self.adapter(defaults.adapter, defaults.adalora_targets)?;
         let max_length = match self.max_length {
             Some(length) => length,
             None => encoding::default_length(&place.model, defaults.max_length)?,
@@ -267,7 +267,11 @@ impl Settings {
     }
 
     /// The settings of the adapter. If it starts from another adapter, the settings of that one are the defaults.
-    fn adapter(&self, defaults: AdapterSettings) -> Result<AdapterSettings, Box<dyn Error>> {
+    fn adapter(
+        &self,
+        defaults: AdapterSettings,
+        adalora_targets: Option<&str>,
+    ) -> Result<AdapterSettings, Box<dyn Error>> {
         let named = self.init_from.as_deref();
         let named = named.filter(|folder| folder.as_os_str() != NONE);
         let init_from = named.map(hub::adapter).transpose()?;
@@ -292,7 +296,16 @@ impl Settings {
             defaults.projections = None;
         }
         if has_adapter && structure == AdapterMethod::from(AdaLora) {
-            defaults = self.adalora(defaults, init_from.is_some())?;
+            defaults = match init_from {
+                Some(_) => self.adalora(defaults)?,
+                None => AdapterSettings {
+                    rank: ADALORA_RANK,
+                    targets: adalora_targets
+                        .map(str::to_string)
+                        .or(defaults.targets.clone()),
+                    ..self.adalora(defaults)?
+                },
+            };
         } else {
             self.refuse_adalora()?;
         }
@@ -312,15 +325,11 @@ impl Settings {
         })
     }
 
-    /// The defaults of an AdaLoRA adapter, which may continue another adapter.
+    /// The defaults of an AdaLoRA adapter, from those of others.
     ///
     /// # Errors
     /// If a setting was given that AdaLoRA does not have.
-    fn adalora(
-        &self,
-        defaults: AdapterSettings,
-        continues: bool,
-    ) -> Result<AdapterSettings, String> {
+    fn adalora(&self, defaults: AdapterSettings) -> Result<AdapterSettings, String> {
         if self.init.is_some() {
             return Err(
                 "--init is not for --structure adalora, which has a start of its own: leave it out"
@@ -328,11 +337,6 @@ impl Settings {
             );
         }
         Ok(AdapterSettings {
-            rank: if continues {
-                defaults.rank
-            } else {
-                ADALORA_RANK
-            },
             adalora: Some(defaults.adalora.unwrap_or_default()),
             ..defaults
         })

@@ -146,13 +146,14 @@ impl AdapterConfig {
 
     /// Whether the module with this name is saved whole, or lies inside one that is.
     pub(super) fn saves(&self, name: &str) -> bool {
-        if self.modules_to_save.is_empty() {
-            return false;
-        }
-        let endings = Endings::new(&self.modules_to_save);
+        // As PEFT compares them: `pre_classifier` ends with `classifier`.
+        let is_saved = |name: &str| {
+            let mut saved = self.modules_to_save.iter();
+            saved.any(|saved| name.ends_with(saved.as_str()))
+        };
         let mut ancestor = name;
         loop {
-            if endings.have(ancestor) {
+            if is_saved(ancestor) {
                 return true;
             }
             match ancestor.rsplit_once('.') {

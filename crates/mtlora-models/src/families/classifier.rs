@@ -10,8 +10,8 @@ use mtlora_core::BaseDtype;
 
 use super::boxed::{BoxedModule, Exposes};
 use super::config_handle::ConfigHandle;
+use super::head::problem_type::ProblemType;
 use super::operations::OperationCounter;
-use super::problem_type::ProblemType;
 use super::text_config::TextConfig;
 use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;

@@ -45,6 +45,8 @@ pub trait ModelFamily: fmt::Debug + Send + Sync {
 pub struct DefaultTargets {
     /// The weights, as [`Targets::parse`](mtlora_core::Targets::parse) reads them.
     pub targets: &'static str,
+    /// The same for AdaLoRA, where its published runs adapt other weights of the family.
+    pub adalora: Option<&'static str>,
     /// Which of the query, key and value that one weight holds, as letters of `qkv`, in families that have such a weight.
     pub projections: Option<&'static str>,
 }
@@ -53,6 +55,7 @@ impl DefaultTargets {
     /// Every linear map but the head.
     pub const ALL_LINEAR: Self = Self {
         targets: "all-linear",
+        adalora: None,
         projections: None,
     };
 }

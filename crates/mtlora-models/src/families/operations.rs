@@ -19,6 +19,10 @@ pub trait OperationCounter {
     /// `query_key_value` says of each of the three whether it is tracked.
     fn attention(&mut self, pairs: f64, width: usize, query_key_value: [bool; 3]) -> bool;
 
+    /// Products of `pairs` of rows that are `width` wide, such as a token's with a relative position's. `tracked` says it of
+    /// either side.
+    fn pair_products(&mut self, pairs: f64, width: usize, tracked: [bool; 2]) -> bool;
+
     /// Whether anything trains whose path begins with `prefix`.
     fn trains(&self, prefix: &str) -> bool;
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use super::causal::CausalConfig;
 use super::classifier::ClassifierConfig;
 use super::config_file::ConfigFile;
+use super::deberta::DebertaFamily;
+use super::distilbert::DistilBertFamily;
 use super::encoder::EncoderFamily;
 use super::family::{DefaultTargets, ModelFamily};
 use super::gpt2::Gpt2Family;
@@ -31,11 +33,14 @@ pub enum ModelConfig {
 }
 
 impl ModelFamilies {
-    /// The families of this crate: RoBERTa and BERT, GPT-2, and Llama-style decoders.
+    /// The families of this crate: RoBERTa (with XLM-RoBERTa and CamemBERT) and BERT, DeBERTa v2 and v3, DistilBERT, GPT-2,
+    /// and Llama-style decoders.
     pub fn builtin() -> Self {
         Self {
             families: vec![
                 Box::new(EncoderFamily),
+                Box::new(DebertaFamily),
+                Box::new(DistilBertFamily),
                 Box::new(Gpt2Family),
                 Box::new(LlamaFamily),
             ],

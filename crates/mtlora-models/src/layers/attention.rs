@@ -3,8 +3,8 @@
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 use mtlora_core::{
-    ActivationDtype, AttentionForm, Contexts, SequenceOffsets, cached_attention,
-    fused_segment_attention, segment_attention,
+    ActivationDtype, AttentionForm, Contexts, RelativePositions, SequenceOffsets, cached_attention,
+    fused_segment_attention, relative_segment_attention, segment_attention,
 };
 
 use super::rotary::Rotary;
@@ -25,6 +25,15 @@ pub enum PositionScheme {
 pub enum ScoreBias {
     /// Nothing.
     None,
+    /// Products with relative positions (DeBERTa's disentangled attention, arXiv 2006.03654). The scores are divided by the
+    /// root of `head_width` times the number of their terms, and [`Projections::WithPositions`] has the tensors. Not with
+    /// `causal`: a key-value cache keeps no relative positions.
+    RelativePositions {
+        /// Queries are multiplied with the keys of relative positions (content to position).
+        keys: bool,
+        /// Keys are multiplied with the queries of relative positions (position to content).
+        queries: bool,
+    },
 }
 
 /// The attention of one layer, as a model's configuration describes it. [`Self::build`] makes an [`Attention`] of it.
@@ -77,6 +86,11 @@ pub enum AttentionError {
         /// The tokens that are seen.
         window: usize,
     },
+    /// Decoding would need the relative positions of what is in the cache.
+    #[error(
+        "relative positions in the scores are not supported in attention in which no token sees a later one"
+    )]
+    CausalRelative,
     /// Rotary positions turn pairs of a head's coordinates.
     #[error("rotary positions with heads of width {head_width}, which must be even")]
     OddHead {
@@ -120,7 +134,7 @@ impl AttentionSpec {
             causal,
             window,
             positions,
-            ..
+            score_bias,
         } = self;
         if heads == 0 || head_width == 0 {
             return Err(AttentionError::Empty { heads, head_width });
@@ -133,6 +147,9 @@ impl AttentionSpec {
         }
         if let Some(window) = window.filter(|window| *window == 0 || !causal) {
             return Err(AttentionError::Window { window });
+        }
+        if causal && score_bias != ScoreBias::None {
+            return Err(AttentionError::CausalRelative);
         }
         let is_rotary = matches!(positions, PositionScheme::Rotary(_));
         if is_rotary && !head_width.is_multiple_of(2) {
@@ -154,6 +171,15 @@ pub enum Projections {
     Separate([Tensor<2>; 3]),
     /// Side by side, as one linear map makes them, with as many heads of each: `[tokens, 3 * heads * head_width]`.
     Fused(Tensor<2>),
+    /// As `Separate`, with what [`ScoreBias::RelativePositions`] reads.
+    WithPositions {
+        /// Query, key and value.
+        content: [Tensor<2>; 3],
+        /// The keys and the queries of relative positions, those that there are: each
+        /// `[2 * longest - 1, heads * head_width]`, with a row for each distance, as
+        /// [`RelativePositions`] has them.
+        positions: [Option<Tensor<2>>; 2],
+    },
 }
 
 impl Projections {
@@ -161,6 +187,7 @@ impl Projections {
     pub fn separate(self) -> [Tensor<2>; 3] {
         match self {
             Self::Separate(parts) => parts,
+            Self::WithPositions { content, .. } => content,
             Self::Fused(fused) => {
                 let width = fused.dims()[1] / 3;
                 [0, 1, 2].map(|part| fused.clone().narrow(1, part * width, width))
@@ -205,10 +232,32 @@ impl Attention {
             Projections::Fused(fused) if window.is_none() => {
                 fused_segment_attention(fused, sequences, heads, causal, dropout, saved)
             }
+            Projections::WithPositions {
+                content,
+                positions: [keys, queries],
+            } => {
+                let positions = RelativePositions {
+                    keys,
+                    queries,
+                    scale: self.scale(),
+                };
+                relative_segment_attention(content, positions, sequences, form, dropout, saved)
+            }
             projections => {
                 segment_attention(projections.separate(), sequences, form, dropout, saved)
             }
         }
+    }
+
+    /// The factor of the scores.
+    fn scale(&self) -> f64 {
+        let terms = match self.spec.score_bias {
+            ScoreBias::None => 1,
+            ScoreBias::RelativePositions { keys, queries } => {
+                1 + usize::from(keys) + usize::from(queries)
+            }
+        };
+        1.0 / ((terms * self.spec.head_width) as f64).sqrt()
     }
 
     /// The attention of one new token per row over a key-value cache. Each row attends to the positions of its
@@ -268,6 +317,16 @@ mod tests {
             let error = AttentionError::Window { window };
             assert_eq!(within(window, causal).build(), Err(error));
         }
+        let relative = |causal| AttentionSpec {
+            causal,
+            score_bias: ScoreBias::RelativePositions {
+                keys: true,
+                queries: false,
+            },
+            ..AttentionSpec::new(4, 8)
+        };
+        assert_eq!(relative(false).build().map(|built| built.scale()), Ok(0.25));
+        assert_eq!(relative(true).build(), Err(AttentionError::CausalRelative));
         let empty = AttentionError::Empty {
             heads: 0,
             head_width: 8,

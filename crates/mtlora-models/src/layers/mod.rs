@@ -5,6 +5,7 @@ pub(crate) mod attention;
 pub(crate) mod attention_context;
 pub(crate) mod feed_forward;
 pub(crate) mod layer_norm;
+pub(crate) mod post_norm;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
 pub(crate) mod weights;

@@ -13,7 +13,10 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::testing::allocations::thread_peak_of;
-use crate::{Checkpoint, EncoderConfig, GenerationConfig, Gpt2Config, LlamaConfig, convert_gguf};
+use crate::{
+    Checkpoint, DebertaConfig, DistilBertConfig, EncoderConfig, GenerationConfig, Gpt2Config,
+    LlamaConfig, convert_gguf,
+};
 
 /// What a reader takes whatever the file's size, in bytes: buffers, and the message.
 const FIXED: usize = 256 << 10;
@@ -231,13 +234,19 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn configurations(which in 0usize..7, changes in changes()) {
-        let folder = ["roberta", "bert", "gpt2", "llama", "qwen2_window", "qwen3", "smollm3"][which];
+    fn configurations(which in 0usize..10, changes in changes()) {
+        let folder = ["roberta", "bert", "gpt2", "llama", "qwen2_window", "qwen3", "smollm3", "deberta_v3", "deberta_v2", "distilbert"][which];
         let bytes = changed(&fixture(&format!("models/{folder}/config.json")), &changes);
         FOLDER.with(|folder| {
             folder.put("config.json", &bytes);
             let folder = folder.0.path();
             if let Ok(config) = bounded(bytes.len(), || EncoderConfig::from_folder(folder)) {
+                let _ = config.to_json();
+            }
+            if let Ok(config) = bounded(bytes.len(), || DebertaConfig::from_folder(folder)) {
+                let _ = config.to_json();
+            }
+            if let Ok(config) = bounded(bytes.len(), || DistilBertConfig::from_folder(folder)) {
                 let _ = config.to_json();
             }
             if let Ok(config) = bounded(bytes.len(), || Gpt2Config::from_folder(folder)) {

@@ -120,6 +120,12 @@ impl OperationCounter for Count<'_> {
         query || key || value
     }
 
+    fn pair_products(&mut self, pairs: f64, width: usize, [a, b]: [bool; 2]) -> bool {
+        let product = 2.0 * pairs * width as f64;
+        self.flops += product * (1.0 + f64::from(a) + f64::from(b));
+        a || b
+    }
+
     fn trains(&self, prefix: &str) -> bool {
         self.trains.any(prefix)
     }

@@ -4,14 +4,14 @@ use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
 use mtlora_core::{adapted_linear, dropout};
 
-use super::architecture::Architecture;
 use super::config::EncoderConfig;
 use super::model::{Encoder, Pooler};
 use crate::families::classifier::ClassifierModel;
 use crate::layers::weights::zero_linear;
 use crate::packed_batch::PackedBatch;
 
-/// The head of `RobertaForSequenceClassification` or `BertForSequenceClassification`.
+/// The head of `RobertaForSequenceClassification` (and those of XLM-RoBERTa and CamemBERT) or
+/// `BertForSequenceClassification`.
 #[derive(Module, Debug)]
 pub struct ClassificationHead {
     /// RoBERTa's hidden layer, followed by tanh. BERT uses the pooler of the encoder instead.
@@ -25,7 +25,7 @@ pub struct ClassificationHead {
 impl ClassificationHead {
     fn empty(config: &EncoderConfig, device: &Device) -> Self {
         let hidden = config.hidden_size;
-        let has_dense = config.architecture == Architecture::Roberta;
+        let has_dense = config.architecture.is_roberta();
         Self {
             dense: has_dense.then(|| zero_linear(hidden, hidden, device)),
             out_proj: zero_linear(hidden, config.num_labels(), device),
@@ -68,7 +68,7 @@ impl EncoderClassifier {
     /// A model whose values are all zero.
     pub(super) fn empty(config: &EncoderConfig, device: &Device) -> Self {
         let mut base = Encoder::new(config, device);
-        if config.architecture == Architecture::Bert {
+        if !config.architecture.is_roberta() {
             base.pooler = Some(Pooler::new(config, device));
         }
         Self {

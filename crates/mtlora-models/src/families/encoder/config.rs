@@ -1,17 +1,18 @@
 //! The configuration of an encoder: `config.json` of a Hugging Face model folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::architecture::Architecture;
-use super::labels::MAX_LABELS;
 use crate::error::ModelError;
 use crate::families::config_file::ConfigFile;
-use crate::families::problem_type::ProblemType;
+use crate::families::head::labels::{
+    check_labels, set_if_known, set_labels, update_written, usual_problem_type,
+};
+use crate::families::head::problem_type::ProblemType;
 use crate::families::text_config::TextConfig;
 use crate::files::fields::{Fields, MAX_DROPOUT, brief};
-use crate::files::names::CONFIG_FILE;
 use crate::layers::activation::Activation;
 use crate::layers::attention::{Attention, AttentionSpec};
 
@@ -109,21 +110,24 @@ impl EncoderConfig {
     /// # Errors
     /// If a size is out of range, or the number of heads does not divide the hidden size.
     pub fn new(architecture: Architecture, sizes: EncoderSizes) -> Result<Self, ModelError> {
-        let (pad, eps, types) = match architecture {
-            Architecture::Roberta => (1, 1e-5, 1),
-            Architecture::Bert => (0, 1e-12, 2),
+        let (pad, eps, types, positions) = if architecture.is_roberta() {
+            (1, 1e-5, 1, sizes.max_tokens.saturating_add(2))
+        } else {
+            (0, 1e-12, 2, sizes.max_tokens)
         };
-        let positions = match architecture {
-            Architecture::Roberta => sizes.max_tokens.saturating_add(pad + 1),
-            Architecture::Bert => sizes.max_tokens,
+        // The tokens at the ends of a text.
+        let ends = match architecture {
+            Architecture::Roberta | Architecture::XlmRoberta => Some([0, 2]),
+            Architecture::Camembert => Some([5, 6]),
+            Architecture::Bert => None,
         };
         let mut map = Map::new();
         let mut set = |key: &str, value: Value| map.insert(key.to_string(), value);
         set("architectures", json!([architecture.masked_lm_class()]));
         set("attention_probs_dropout_prob", json!(0.1));
-        if architecture == Architecture::Roberta {
-            set("bos_token_id", json!(0));
-            set("eos_token_id", json!(2));
+        if let Some([first, last]) = ends {
+            set("bos_token_id", json!(first));
+            set("eos_token_id", json!(last));
         }
         set("hidden_act", json!("gelu"));
         set("hidden_dropout_prob", json!(0.1));
@@ -185,12 +189,9 @@ impl EncoderConfig {
             ));
         }
         // Fields that these files may omit have the defaults of the published configuration classes.
-        let pad_default = match architecture {
-            Architecture::Roberta => 1,
-            Architecture::Bert => 0,
-        };
+        let pad_default = usize::from(architecture.is_roberta());
         let pad_token_id = fields.size_or("pad_token_id", pad_default, 0..=vocab_size - 1)?;
-        if architecture == Architecture::Roberta && max_position_embeddings <= pad_token_id + 1 {
+        if architecture.is_roberta() && max_position_embeddings <= pad_token_id + 1 {
             return Err(fields.wrong(
                 "max_position_embeddings",
                 format!("is {max_position_embeddings}, but positions begin at pad_token_id + 1 = {}; one of the two is wrong", pad_token_id + 1),
@@ -250,9 +251,10 @@ impl EncoderConfig {
 
     /// The position of a sequence's first token. RoBERTa counts from the padding token's id plus one, BERT from 0.
     pub(crate) fn first_position(&self) -> usize {
-        match self.architecture {
-            Architecture::Roberta => self.pad_token_id + 1,
-            Architecture::Bert => 0,
+        if self.architecture.is_roberta() {
+            self.pad_token_id + 1
+        } else {
+            0
         }
     }
 
@@ -265,11 +267,8 @@ impl EncoderConfig {
     /// The kind of prediction: that of the file, or else regression for one label, and one label out of several for
     /// more.
     pub fn effective_problem_type(&self) -> ProblemType {
-        self.problem_type.unwrap_or(if self.labels.len() == 1 {
-            ProblemType::Regression
-        } else {
-            ProblemType::SingleLabelClassification
-        })
+        self.problem_type
+            .unwrap_or_else(|| usual_problem_type(&self.labels))
     }
 
     /// The same encoder with a classification head for `labels`; a regression has one name.
@@ -281,26 +280,16 @@ impl EncoderConfig {
         labels: Vec<String>,
         problem_type: ProblemType,
     ) -> Result<Self, ModelError> {
-        if labels.is_empty() || labels.len() > MAX_LABELS {
-            return Err(ModelError::Field {
-                path: PathBuf::from(CONFIG_FILE),
-                line: None,
-                field: "id2label".to_string(),
-                message: format!(
-                    "would have {} labels; 1 to {MAX_LABELS} are possible",
-                    labels.len()
-                ),
-            });
-        }
+        check_labels(&labels)?;
         self.labels = labels;
         self.problem_type = Some(problem_type);
-        self.architectures = vec![self.architecture.classification_class().to_string()];
+        self.architectures = vec![self.architecture.classification_class()];
         Ok(self)
     }
 
     /// The same encoder with the masked-language-model head of its architecture.
     pub fn for_masked_lm(mut self) -> Self {
-        self.architectures = vec![self.architecture.masked_lm_class().to_string()];
+        self.architectures = vec![self.architecture.masked_lm_class()];
         self
     }
 
@@ -330,49 +319,17 @@ impl EncoderConfig {
         set("layer_norm_eps", json!(self.layer_norm_eps));
         set("pad_token_id", json!(self.pad_token_id));
         set("initializer_range", json!(self.initializer_range));
-        let by_id = self.labels.iter().enumerate();
-        set(
-            "id2label",
-            by_id
-                .clone()
-                .map(|(id, label)| (id.to_string(), json!(label)))
-                .collect(),
-        );
-        set(
-            "label2id",
-            by_id
-                .map(|(id, label)| (label.clone(), json!(id)))
-                .collect(),
-        );
+        set_labels(&mut map, &self.labels);
         // Several names mean the same activation function; that of the file is kept.
         let named = map.get("hidden_act").and_then(Value::as_str);
         if named.and_then(Activation::from_name) != Some(self.hidden_act) {
             map.insert("hidden_act".to_string(), json!(self.hidden_act.name()));
         }
-        for (key, value) in [
-            (
-                "classifier_dropout",
-                self.classifier_dropout.map(Value::from),
-            ),
-            (
-                "problem_type",
-                self.problem_type.map(|problem| json!(problem.name())),
-            ),
-        ] {
-            if value.is_some() || map.contains_key(key) {
-                map.insert(key.to_string(), value.unwrap_or(Value::Null));
-            }
-        }
-        for (key, value) in [
-            ("num_labels", json!(self.labels.len())),
-            ("_num_labels", json!(self.labels.len())),
-            ("dtype", json!("float32")),
-            ("torch_dtype", json!("float32")),
-        ] {
-            if let Some(old) = map.get_mut(key) {
-                *old = value;
-            }
-        }
+        let dropout = self.classifier_dropout.map(Value::from);
+        set_if_known(&mut map, "classifier_dropout", dropout);
+        let problem = self.problem_type.map(|problem| json!(problem.name()));
+        set_if_known(&mut map, "problem_type", problem);
+        update_written(&mut map, &self.labels);
         format!("{:#}\n", Value::Object(map))
     }
 }
@@ -399,9 +356,10 @@ impl TextConfig for EncoderConfig {
     }
 
     fn positions(&self, ids: &[u32]) -> Vec<usize> {
-        match self.architecture {
-            Architecture::Roberta => roberta_positions(ids, self.pad_token_id),
-            Architecture::Bert => (0..ids.len()).collect(),
+        if self.architecture.is_roberta() {
+            roberta_positions(ids, self.pad_token_id)
+        } else {
+            (0..ids.len()).collect()
         }
     }
 }
@@ -456,6 +414,8 @@ fn roberta_positions(ids: &[u32], pad: usize) -> Vec<usize> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::families::head::labels::MAX_LABELS;
+    use crate::files::names::CONFIG_FILE;
     use proptest::prelude::*;
 
     /// transformers 5.24: `RobertaEmbeddings.create_position_ids_from_input_ids(ids, padding_idx=1)`.
@@ -612,7 +572,9 @@ mod tests {
         for value in [json!("gpt2"), json!(3), json!("ROBERTA")] {
             let error = with("model_type", value).unwrap_err().to_string();
             assert!(
-                error.contains("is not supported, only `roberta`, `bert`;"),
+                error.contains(
+                    "is not supported, only `roberta`, `bert`, `xlm-roberta`, `camembert`;"
+                ),
                 "{error}"
             );
         }

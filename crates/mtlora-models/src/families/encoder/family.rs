@@ -1,4 +1,4 @@
-//! RoBERTa and BERT as one of the families.
+//! RoBERTa, XLM-RoBERTa, CamemBERT and BERT as one of the families.
 
 use burn::tensor::Device;
 
@@ -10,18 +10,18 @@ use crate::error::ModelError;
 use crate::families::classifier::{ClassifierConfig, ClassifierModelConfig, SequenceClassifier};
 use crate::families::config_file::ConfigFile;
 use crate::families::family::{ClassifierFamily, DefaultTargets, MaskedLmFamily, ModelFamily};
+use crate::families::head::problem_type::ProblemType;
 use crate::families::masked_lm::{MaskedLm, MaskedLmConfig, MaskedLmModelConfig};
 use crate::families::operations::OperationCounter;
-use crate::families::problem_type::ProblemType;
 use crate::families::sizes::{ModelSizes, PublishedModel};
 
-/// RoBERTa and BERT.
+/// RoBERTa, XLM-RoBERTa, CamemBERT and BERT.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EncoderFamily;
 
 impl ModelFamily for EncoderFamily {
     fn model_types(&self) -> &[&'static str] {
-        &["roberta", "bert"]
+        &Architecture::MODEL_TYPES
     }
 
     fn classifier(&self) -> Option<&dyn ClassifierFamily> {
@@ -36,6 +36,7 @@ impl ModelFamily for EncoderFamily {
     fn default_targets(&self) -> DefaultTargets {
         DefaultTargets {
             targets: "query,value",
+            adalora: None,
             projections: None,
         }
     }
@@ -176,9 +177,10 @@ impl ClassifierModelConfig for EncoderConfig {
             let wide = counter.linear(&at("intermediate.dense"), rows, [hidden, inner], attended);
             tracked = attended | counter.linear(&at("output.dense"), rows, [inner, hidden], wide);
         }
-        let pooled = match self.architecture {
-            Architecture::Roberta => "classifier.dense",
-            Architecture::Bert => "base.pooler.dense",
+        let pooled = if self.architecture.is_roberta() {
+            "classifier.dense"
+        } else {
+            "base.pooler.dense"
         };
         tracked = counter.linear(pooled, sequences, [hidden, hidden], tracked);
         let labels = self.num_labels();

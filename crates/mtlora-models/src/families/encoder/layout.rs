@@ -1,12 +1,11 @@
-//! How RoBERTa and BERT are kept in Hugging Face's files.
+//! How RoBERTa, BERT and their kin are kept in Hugging Face's files.
 
-use super::architecture::Architecture;
 use super::config::EncoderConfig;
 use crate::files::weights::CheckpointLayout;
 
 impl CheckpointLayout for EncoderConfig {
     fn prefix(&self) -> String {
-        format!("{}.", self.architecture.model_type())
+        format!("{}.", self.architecture.prefix())
     }
 
     fn stored_name(&self, path: &str) -> String {
@@ -22,9 +21,10 @@ impl CheckpointLayout for EncoderConfig {
                 .replace("layer_norm.gamma", "layer_norm.weight")
                 .replace("layer_norm.beta", "layer_norm.bias"),
         };
-        match self.architecture {
-            Architecture::Roberta => name,
-            Architecture::Bert => name.replace("classifier.out_proj.", "classifier."),
+        if self.architecture.is_roberta() {
+            name
+        } else {
+            name.replace("classifier.out_proj.", "classifier.")
         }
     }
 
@@ -70,6 +70,7 @@ impl CheckpointLayout for EncoderConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::encoder::architecture::Architecture;
     use crate::families::encoder::config::EncoderSizes;
 
     #[test]
@@ -101,6 +102,16 @@ mod tests {
                 Architecture::Roberta,
                 "lm_head.layer_norm.beta",
                 "lm_head.layer_norm.bias",
+            ),
+            (
+                Architecture::XlmRoberta,
+                "classifier.out_proj.weight",
+                "classifier.out_proj.weight",
+            ),
+            (
+                Architecture::Camembert,
+                "base.embeddings.word_embeddings.weight",
+                "roberta.embeddings.word_embeddings.weight",
             ),
             (
                 Architecture::Bert,

@@ -1,4 +1,4 @@
-//! The encoder that RoBERTa and BERT share, on packed batches.
+//! The encoder that RoBERTa, BERT and their kin share, on packed batches.
 //!
 //! The fields are named like Hugging Face's modules, so that paths end as users of PEFT expect: `query`, `value`,
 //! `attention.output.dense`, `intermediate.dense`, ...
@@ -10,10 +10,9 @@ use burn::tensor::{Device, Tensor};
 use mtlora_core::{ActivationDtype, SequenceOffsets, adapted_embedding, adapted_linear, dropout};
 
 use crate::families::encoder::config::EncoderConfig;
-use crate::layers::activation::Activation;
 use crate::layers::attention::{Attention, Projections};
-use crate::layers::feed_forward::widen;
 use crate::layers::layer_norm::LayerNorm;
+use crate::layers::post_norm::{Intermediate, Output, PostNormSizes};
 use crate::layers::weights::{zero_embedding, zero_linear};
 use crate::packed_batch::PackedBatch;
 
@@ -81,33 +80,6 @@ impl SelfAttention {
     }
 }
 
-/// A linear map with dropout, the residual connection, and a layer norm after it.
-#[derive(Module, Debug)]
-pub struct Output {
-    /// The linear map: `[input, hidden]`.
-    pub dense: Linear,
-    /// Dropout before the residual connection.
-    pub dropout: Dropout,
-    /// The layer norm over the hidden size.
-    pub layer_norm: LayerNorm,
-}
-
-impl Output {
-    fn new(config: &EncoderConfig, input: usize, device: &Device) -> Self {
-        Self {
-            dense: zero_linear(input, config.hidden_size, device),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
-            layer_norm: layer_norm(config, device),
-        }
-    }
-
-    fn forward(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
-        let x = adapted_linear(&self.dense, x);
-        self.layer_norm
-            .forward_residual(&self.dropout, [x, residual])
-    }
-}
-
 /// Attention with its output projection.
 #[derive(Module, Debug)]
 pub struct AttentionBlock {
@@ -115,22 +87,6 @@ pub struct AttentionBlock {
     pub self_: SelfAttention,
     /// The output projection: `[hidden, hidden]`.
     pub output: Output,
-}
-
-/// The first linear map of the feed-forward part, with its activation function.
-#[derive(Module, Debug)]
-pub struct Intermediate {
-    /// `[hidden, intermediate_size]`
-    pub dense: Linear,
-    /// The activation function.
-    #[module(skip)]
-    pub activation: Activation,
-}
-
-impl Intermediate {
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        widen(&self.dense, self.activation, x)
-    }
 }
 
 /// One transformer layer.
@@ -147,6 +103,13 @@ pub struct Layer {
 impl Layer {
     fn new(config: &EncoderConfig, device: &Device) -> Self {
         let hidden = config.hidden_size;
+        let sizes = PostNormSizes {
+            hidden,
+            inner: config.intermediate_size,
+            activation: config.hidden_act,
+            dropout: config.hidden_dropout_prob,
+            epsilon: config.layer_norm_eps,
+        };
         Self {
             attention: AttentionBlock {
                 self_: SelfAttention {
@@ -156,13 +119,10 @@ impl Layer {
                     dropout: DropoutConfig::new(config.attention_probs_dropout_prob).init(),
                     attention: config.attention,
                 },
-                output: Output::new(config, hidden, device),
+                output: Output::new(sizes, hidden, device),
             },
-            intermediate: Intermediate {
-                dense: zero_linear(hidden, config.intermediate_size, device),
-                activation: config.hidden_act,
-            },
-            output: Output::new(config, config.intermediate_size, device),
+            intermediate: Intermediate::new(sizes, device),
+            output: Output::new(sizes, config.intermediate_size, device),
         }
     }
 

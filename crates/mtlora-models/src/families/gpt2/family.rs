@@ -31,6 +31,7 @@ impl ModelFamily for Gpt2Family {
     fn default_targets(&self) -> DefaultTargets {
         DefaultTargets {
             targets: "c_attn,c_fc",
+            adalora: None,
             projections: Some("qkv"),
         }
     }

@@ -32,6 +32,7 @@ impl ModelFamily for LlamaFamily {
     fn default_targets(&self) -> DefaultTargets {
         DefaultTargets {
             targets: "q_proj,v_proj",
+            adalora: None,
             projections: None,
         }
     }

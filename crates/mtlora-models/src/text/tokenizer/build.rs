@@ -33,6 +33,9 @@ pub(super) fn build(
         TokenizerClass::Bert | TokenizerClass::DistilBert => Some(word_pieces(files, settings)),
         TokenizerClass::Roberta => Some(byte_pairs(files, settings, false)),
         TokenizerClass::Gpt2 => Some(byte_pairs(files, settings, true)),
+        TokenizerClass::DebertaV2 | TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
+            Some(unigram(files, class, settings))
+        }
     };
     let made = made.transpose().map_err(refused)?;
     let file = made.as_ref().unwrap_or(&files.tokenizer);
@@ -50,14 +53,104 @@ pub(super) fn build(
     Ok(tokenizer)
 }
 
-/// The vocabulary of `tokenizer.json`, for the classes that build the rest themselves.
+/// The vocabulary of `tokenizer.json`, for the classes that build the rest themselves: tokens with their ids.
 fn vocabulary(files: &TokenizerFiles) -> Result<&Value, String> {
     let vocabulary = files.tokenizer.pointer("/model/vocab");
-    vocabulary.filter(|value| value.is_object()).ok_or_else(|| {
-        "its vocabulary is not that of the tokenizer class that tokenizer_config.json names, or that the model's type \
-         stands for; name the right class there (PreTrainedTokenizerFast: tokenizer.json as it is)"
-            .to_string()
-    })
+    vocabulary
+        .filter(|value| value.is_object())
+        .ok_or_else(other_vocabulary)
+}
+
+fn other_vocabulary() -> String {
+    "its vocabulary is not that of the tokenizer class that tokenizer_config.json names, or that the model's type \
+     stands for; name the right class there (PreTrainedTokenizerFast: tokenizer.json as it is)"
+        .to_string()
+}
+
+/// Builds what `DebertaV2Tokenizer`, `XLMRobertaTokenizer` and `CamembertTokenizer` build. The pieces and their scores come
+/// from the file; for the latter two also SentencePiece's character map.
+fn unigram(
+    files: &TokenizerFiles,
+    class: TokenizerClass,
+    settings: &TokenizerSettings,
+) -> Result<Value, String> {
+    let pieces = files.tokenizer.pointer("/model/vocab");
+    let pieces = pieces
+        .and_then(Value::as_array)
+        .ok_or_else(other_vocabulary)?;
+    let unknown = settings.names.get("unk_token").unwrap_or("None");
+    let place = |is_unknown: &dyn Fn(&Value) -> bool| {
+        let text = |piece: &Value| piece.get(0).and_then(Value::as_str) == Some(unknown);
+        pieces
+            .iter()
+            .position(|piece| text(piece) && is_unknown(piece))
+    };
+    let unk_id = match class {
+        TokenizerClass::DebertaV2 => {
+            let has_no_score = |piece: &Value| piece.get(1).and_then(Value::as_f64) == Some(0.0);
+            place(&has_no_score).unwrap_or_else(|| settings.unk_id.unwrap_or(1))
+        }
+        TokenizerClass::Camembert => place(&|_| true).unwrap_or(0),
+        _ => 3,
+    };
+    let (normalizer, splitter, without_space) = match class {
+        TokenizerClass::DebertaV2 => {
+            let lower_case = settings.lower_case.then(|| json!({"type": "Lowercase"}));
+            let rest = [
+                json!({"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "}),
+                json!({"type": "NFC"}),
+                json!({"type": "Strip", "strip_left": false, "strip_right": true}),
+            ];
+            let all: Vec<Value> = lower_case.into_iter().chain(rest).collect();
+            let punctuation = json!({"type": "Punctuation", "behavior": "Isolated"});
+            (
+                json!({"type": "Sequence", "normalizers": all}),
+                settings.split_by_punct.then_some(punctuation),
+                "first",
+            )
+        }
+        _ => (
+            character_map(files),
+            Some(json!({"type": "WhitespaceSplit"})),
+            "never",
+        ),
+    };
+    let scheme = if settings.add_prefix_space {
+        "always"
+    } else {
+        without_space
+    };
+    let spaces =
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true});
+    let splitters: Vec<Value> = splitter.into_iter().chain([spaces.clone()]).collect();
+    Ok(json!({
+        "version": "1.0",
+        "truncation": files.of_tokenizer("truncation"),
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitters},
+        "post_processor": null,
+        "decoder": spaces,
+        "model": {"type": "Unigram", "unk_id": unk_id, "vocab": pieces, "byte_fallback": false},
+    }))
+}
+
+/// SentencePiece's character map: the first in the file's normaliser or in its sequence of normalisers; `null` without one.
+fn character_map(files: &TokenizerFiles) -> Value {
+    let Some(normalizer) = files.of_tokenizer("normalizer") else {
+        return Value::Null;
+    };
+    let sequence = normalizer.get("normalizers").and_then(Value::as_array);
+    let all = sequence.map_or_else(|| std::slice::from_ref(normalizer), Vec::as_slice);
+    let mut maps = all.iter().filter_map(|one| {
+        let is_map = one.get("type").and_then(Value::as_str) == Some("Precompiled");
+        one.get("precompiled_charsmap").filter(|_| is_map)
+    });
+    maps.next().map_or(
+        Value::Null,
+        |map| json!({"type": "Precompiled", "precompiled_charsmap": map}),
+    )
 }
 
 /// Builds what `BertTokenizer` builds; only the vocabulary comes from the file.
@@ -212,7 +305,11 @@ fn frame(
         })?;
         Ok::<_, String>((text.to_string(), id))
     };
-    let (cls, sep) = (token("cls_token")?, token("sep_token")?);
+    let ends = match class {
+        TokenizerClass::XlmRoberta | TokenizerClass::Camembert => ["bos_token", "eos_token"],
+        _ => ["cls_token", "sep_token"],
+    };
+    let (cls, sep) = (token(ends[0])?, token(ends[1])?);
     if class == TokenizerClass::Roberta {
         tokenizer.with_post_processor(Some(RobertaProcessing::new(sep, cls)));
         return Ok(());
@@ -220,7 +317,12 @@ fn frame(
     let template = guarded(|| {
         let mut builder = TemplateProcessing::builder();
         builder.try_single(format!("{}:0 $A:0 {}:0", cls.0, sep.0))?;
-        builder.try_pair(format!("{0}:0 $A:0 {1}:0 $B:1 {1}:1", cls.0, sep.0))?;
+        builder.try_pair(match class {
+            TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
+                format!("{0}:0 $A:0 {1}:0 {1}:0 $B:0 {1}:0", cls.0, sep.0)
+            }
+            _ => format!("{0}:0 $A:0 {1}:0 $B:1 {1}:1", cls.0, sep.0),
+        })?;
         Ok(builder.special_tokens(vec![cls, sep]).build()?)
     })?;
     tokenizer.with_post_processor(Some(template));

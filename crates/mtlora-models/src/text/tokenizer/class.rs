@@ -27,10 +27,16 @@ pub(super) enum TokenizerClass {
     Roberta,
     /// `GPT2Tokenizer`: takes vocabulary, merges and post-processor from the file, for GPT-2's byte-pair encoding.
     Gpt2,
+    /// `DebertaV2Tokenizer`: takes the vocabulary from the file, for SentencePiece's Unigram model.
+    DebertaV2,
+    /// `XLMRobertaTokenizer`: takes vocabulary and SentencePiece's character map from the file.
+    XlmRoberta,
+    /// `CamembertTokenizer`: like `XLMRobertaTokenizer`, with tokens that stand for nothing.
+    Camembert,
 }
 
 /// The names of each class in transformers 5.24, without the suffix `Fast`, which makes no difference.
-const NAMES: [(TokenizerClass, &[&str]); 5] = [
+const NAMES: [(TokenizerClass, &[&str]); 8] = [
     (
         TokenizerClass::Backend,
         &[
@@ -66,6 +72,9 @@ const NAMES: [(TokenizerClass, &[&str]); 5] = [
         ],
     ),
     (TokenizerClass::Gpt2, &["GPT2Tokenizer"]),
+    (TokenizerClass::DebertaV2, &["DebertaV2Tokenizer"]),
+    (TokenizerClass::XlmRoberta, &["XLMRobertaTokenizer"]),
+    (TokenizerClass::Camembert, &["CamembertTokenizer"]),
 ];
 
 impl TokenizerClass {
@@ -81,8 +90,11 @@ impl TokenizerClass {
             Some(name) => Self::named(name).unwrap_or(Self::Backend),
             None => match of.model_type {
                 "roberta" => Self::Roberta,
-                "bert" => Self::Bert,
+                "bert" | "distilbert" => Self::Bert,
                 "gpt2" => Self::Gpt2,
+                "deberta-v2" => Self::DebertaV2,
+                "xlm-roberta" => Self::XlmRoberta,
+                "camembert" => Self::Camembert,
                 _ => Self::Backend,
             },
         })
@@ -108,7 +120,16 @@ impl TokenizerClass {
                 ("cls_token", "[CLS]"),
                 ("mask_token", "[MASK]"),
             ],
-            Self::Roberta => &[
+            Self::DebertaV2 => &[
+                ("bos_token", "[CLS]"),
+                ("eos_token", "[SEP]"),
+                ("unk_token", "[UNK]"),
+                ("sep_token", "[SEP]"),
+                ("pad_token", "[PAD]"),
+                ("cls_token", "[CLS]"),
+                ("mask_token", "[MASK]"),
+            ],
+            Self::Roberta | Self::XlmRoberta | Self::Camembert => &[
                 ("bos_token", "<s>"),
                 ("eos_token", "</s>"),
                 ("unk_token", "<unk>"),
@@ -125,9 +146,27 @@ impl TokenizerClass {
         }
     }
 
+    /// The class's default special tokens without a purpose, where no file names any.
+    pub(super) fn default_extra(self) -> &'static [&'static str] {
+        match self {
+            Self::Camembert => &["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"],
+            _ => &[],
+        }
+    }
+
     /// Whether the class's default is to give the model token type ids.
     pub(super) fn has_token_types(self) -> bool {
-        self == Self::Bert
+        [Self::Bert, Self::DebertaV2].contains(&self)
+    }
+
+    /// Whether the class's default is to lower-case a text.
+    pub(super) fn lowers_case(self) -> bool {
+        self != Self::DebertaV2
+    }
+
+    /// Whether the class's default is to put a space in front of a text.
+    pub(super) fn adds_prefix_space(self) -> bool {
+        [Self::DebertaV2, Self::XlmRoberta, Self::Camembert].contains(&self)
     }
 }
 

@@ -71,6 +71,10 @@ pub(super) struct TokenizerSettings {
     pub(super) split_special_tokens: bool,
     /// Whether a space is put in front of a text.
     pub(super) add_prefix_space: bool,
+    /// Whether punctuation marks are words of their own.
+    pub(super) split_by_punct: bool,
+    /// The number of the unknown token, if a file names it.
+    pub(super) unk_id: Option<usize>,
     /// Whether letters are lower-cased, accents are removed, and Chinese characters are separate words.
     pub(super) lower_case: bool,
     pub(super) strip_accents: Option<bool>,
@@ -98,7 +102,7 @@ impl TokenizerSettings {
         let mut tokens = Tokens::of(config)?;
         let added = tokens.add(files)?;
         let named = tokens.named(files, class, &added)?;
-        let extra = tokens.extra(config)?;
+        let extra = tokens.extra(config, class)?;
         let names = named.iter().map(|(purpose, token)| {
             let content = token.content().to_string();
             (purpose.clone(), content)
@@ -113,8 +117,14 @@ impl TokenizerSettings {
             cleans_up,
             cleans_up_byte_pairs: cleans_up && config.flag(forced)?.unwrap_or(false),
             split_special_tokens: config.flag("split_special_tokens")?.unwrap_or(false),
-            add_prefix_space: config.flag("add_prefix_space")?.unwrap_or(false),
-            lower_case: config.flag("do_lower_case")?.unwrap_or(true),
+            add_prefix_space: config
+                .flag("add_prefix_space")?
+                .unwrap_or_else(|| class.adds_prefix_space()),
+            split_by_punct: config.flag("split_by_punct")?.unwrap_or(false),
+            unk_id: unk_id(config)?,
+            lower_case: config
+                .flag("do_lower_case")?
+                .unwrap_or_else(|| class.lowers_case()),
             strip_accents: config.flag("strip_accents")?,
             chinese_chars: config.flag("tokenize_chinese_chars")?.unwrap_or(true),
             names: TokenNames(names.collect()),
@@ -297,6 +307,13 @@ impl Tokens {
                     }
                 }
             };
+            let token = match token {
+                // This class makes a token of the text that takes the space before it along.
+                Token::Text(text) if name == "mask_token" && class == TokenizerClass::Camembert => {
+                    Token::Added(AddedToken::from(text, true).lstrip(true))
+                }
+                token => token,
+            };
             named.push((name.to_string(), token));
         }
         let others = self.fields.iter().filter(|(name, value)| {
@@ -312,7 +329,7 @@ impl Tokens {
     }
 
     /// The special tokens without a purpose.
-    fn extra(&self, config: &JsonFile) -> Result<Vec<Token>, ModelError> {
+    fn extra(&self, config: &JsonFile, class: TokenizerClass) -> Result<Vec<Token>, ModelError> {
         // The older name in special_tokens_map.json counts only if the new name is absent.
         let field = if self.fields.contains_key(EXTRA) {
             EXTRA
@@ -320,7 +337,10 @@ impl Tokens {
             ADDITIONAL
         };
         let Some(value) = self.fields.get(field).filter(|value| !value.is_null()) else {
-            return Ok(Vec::new());
+            let of_class = class.default_extra().iter();
+            return Ok(of_class
+                .map(|text| Token::Text((*text).to_string()))
+                .collect());
         };
         let tokens = value
             .as_array()
@@ -372,6 +392,22 @@ fn token_types(config: &JsonFile) -> Result<Option<bool>, ModelError> {
     }
     let names = config.fields().strings(field)?;
     Ok(Some(names.iter().any(|name| name == "token_type_ids")))
+}
+
+/// The number of the unknown token, which only `DebertaV2Tokenizer` reads.
+fn unk_id(config: &JsonFile) -> Result<Option<usize>, ModelError> {
+    let field = "unk_id";
+    let Some(value) = config.get(field) else {
+        return Ok(None);
+    };
+    let number = value.as_u64().and_then(|id| usize::try_from(id).ok());
+    let number = number.ok_or_else(|| {
+        config.wrong(
+            field,
+            format!("is {}, but must be a token id", shown(value)),
+        )
+    })?;
+    Ok(Some(number))
 }
 
 /// See [`super::model_max_length`].

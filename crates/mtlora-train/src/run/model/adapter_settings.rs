@@ -56,6 +56,7 @@ impl Default for AdapterSettings {
         let DefaultTargets {
             targets,
             projections,
+            ..
         } = ModelFamilies::builtin().default_targets("roberta");
         Self {
             method: MethodName::MtLora,

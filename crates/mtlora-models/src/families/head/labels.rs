@@ -1,17 +1,88 @@
 //! The labels of a classification head in config.json, and what the head predicts.
 
-use serde_json::Value;
+use std::path::PathBuf;
 
+use serde_json::{Map, Value, json};
+
+use super::problem_type::ProblemType;
 use crate::error::ModelError;
-use crate::families::problem_type::ProblemType;
 use crate::files::fields::{Fields, brief};
+use crate::files::names::CONFIG_FILE;
 use crate::messages::{listed, shown};
 
 /// The most labels that a head can have.
-pub(super) const MAX_LABELS: usize = 100_000;
+pub(in crate::families) const MAX_LABELS: usize = 100_000;
+
+/// Checks the labels of a new head.
+///
+/// # Errors
+/// If there are none, or more than [`MAX_LABELS`].
+pub(in crate::families) fn check_labels(labels: &[String]) -> Result<(), ModelError> {
+    if (1..=MAX_LABELS).contains(&labels.len()) {
+        return Ok(());
+    }
+    Err(ModelError::Field {
+        path: PathBuf::from(CONFIG_FILE),
+        line: None,
+        field: "id2label".to_string(),
+        message: format!(
+            "would have {} labels; 1 to {MAX_LABELS} are possible",
+            labels.len()
+        ),
+    })
+}
+
+/// The kind of prediction where a file does not name it: regression for one label, and one label out of several for more.
+pub(in crate::families) fn usual_problem_type(labels: &[String]) -> ProblemType {
+    if labels.len() == 1 {
+        ProblemType::Regression
+    } else {
+        ProblemType::SingleLabelClassification
+    }
+}
+
+/// Writes the labels into a config.json.
+pub(in crate::families) fn set_labels(map: &mut Map<String, Value>, labels: &[String]) {
+    let by_id = labels.iter().enumerate();
+    let names = by_id
+        .clone()
+        .map(|(id, label)| (id.to_string(), json!(label)))
+        .collect();
+    map.insert("id2label".to_string(), names);
+    let numbers = by_id
+        .map(|(id, label)| (label.clone(), json!(id)))
+        .collect();
+    map.insert("label2id".to_string(), numbers);
+}
+
+/// Writes a field that may be absent: where there is no value and the file had one, `null`.
+pub(in crate::families) fn set_if_known(
+    map: &mut Map<String, Value>,
+    field: &str,
+    value: Option<Value>,
+) {
+    if value.is_some() || map.contains_key(field) {
+        map.insert(field.to_string(), value.unwrap_or(Value::Null));
+    }
+}
+
+/// Brings the fields up to date that say how many labels there are and in which precision weights are written, where the
+/// file has them.
+pub(in crate::families) fn update_written(map: &mut Map<String, Value>, labels: &[String]) {
+    for (field, value) in [
+        ("num_labels", json!(labels.len())),
+        ("_num_labels", json!(labels.len())),
+        ("dtype", json!("float32")),
+        ("torch_dtype", json!("float32")),
+    ] {
+        if let Some(old) = map.get_mut(field) {
+            *old = value;
+        }
+    }
+}
 
 impl Fields<'_> {
-    pub(super) fn problem_type(&self) -> Result<Option<ProblemType>, ModelError> {
+    pub(in crate::families) fn problem_type(&self) -> Result<Option<ProblemType>, ModelError> {
         let Some(value) = self.get("problem_type") else {
             return Ok(None);
         };
@@ -30,7 +101,7 @@ impl Fields<'_> {
     }
 
     /// The labels by number. `id2label` decides over `num_labels`, as it does for the classes that wrote the file.
-    pub(super) fn labels(&self) -> Result<Vec<String>, ModelError> {
+    pub(in crate::families) fn labels(&self) -> Result<Vec<String>, ModelError> {
         let Some(value) = self.get("id2label") else {
             let field = ["num_labels", "_num_labels"]
                 .into_iter()
