@@ -63,7 +63,10 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
         Some(_) => embedding.weight.base(),
         None => embedding.weight.val(),
     };
-    let base = weight.select(0, ids.clone());
+    let base = Tensor::<2>::from_dispatch(<Dispatch as MtLoraBackend>::select_rows(
+        weight.into_dispatch(),
+        ids.clone().into_dispatch(),
+    ));
     let base = match base.dtype() {
         DType::BF16 => base.cast(FloatDType::F32),
         _ => base,

@@ -87,6 +87,7 @@ mod devices;
 mod layers;
 mod module_pattern;
 mod ops;
+mod optimizer;
 mod random;
 mod self_test;
 mod sequence_offsets;
@@ -133,6 +134,10 @@ pub use ops::{
     capabilities, cpu_multiplies_bf16, cpu_multiply_tiles, vecmath,
 };
 pub use sequence_offsets::{SequenceOffsets, SequenceOffsetsError};
+
+// An optimizer's step and the norm of gradients.
+pub use ops::AdamWStep;
+pub use optimizer::{adamw_step, scaled};
 
 // What an adapter has learned.
 pub use adapter::fold::Fold;

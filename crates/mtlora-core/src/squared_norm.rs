@@ -2,7 +2,7 @@ use burn::backend::Dispatch;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{FloatDType, Tensor};
 
-use crate::ops::{MtLoraBackend, Optional};
+use crate::ops::{MtLoraBackend, Optional, capabilities};
 
 /// Tensors whose squares are added up together.
 const TOGETHER: usize = 5;
@@ -32,7 +32,9 @@ impl SquaredNorm {
     /// Adds the squares of a tensor of any shape and precision. They are added up in 32-bit floats.
     pub fn add<const D: usize>(&mut self, tensor: Tensor<D>) {
         let tensor = tensor.cast(FloatDType::F32);
-        if tensor.shape().num_elements() < LARGE {
+        // On the host there is a kernel for tensors of all sizes.
+        let on_host = capabilities(&tensor.device()).on_host;
+        if on_host || tensor.shape().num_elements() < LARGE {
             self.waiting.push(tensor.into_dispatch());
             if self.waiting.len() == TOGETHER {
                 self.add_waiting();

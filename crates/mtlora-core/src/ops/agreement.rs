@@ -18,11 +18,13 @@ use rand_chacha::rand_core::SeedableRng;
 use super::cpu::{CpuChoice, CpuPath};
 use super::definitions::activation_dtype::restored;
 use super::definitions::{
-    attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, swiglu,
+    attention, cached, cross_entropy, dropout, embedding, gelu, linear, norm, optimizer, rms_norm,
+    rotary, swiglu,
 };
 use super::{
-    ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, Gelu, IGNORE_INDEX,
-    MtLoraBackend, Optional, OptionalInt, RelativeTables, SeededDropout, Weight, capabilities,
+    ActivationDtype, AdamWStep, AttentionConstants, AttentionForward, AttentionLayout, Gelu,
+    IGNORE_INDEX, MtLoraBackend, Optional, OptionalInt, RelativeTables, SeededDropout, Weight,
+    capabilities,
 };
 use crate::visit::Container;
 use crate::{AttentionForm, BaseDtype, Contexts, NamedDevice, SequenceOffsets, SquaredNorm};
@@ -765,6 +767,14 @@ proptest! {
             close(backward(put_rows(&dy, gaps, &device)), expected_dx())?;
             close(backward(shared), expected_dx())?;
             repeated(|| [backward(put_rows(&dy, gaps, &device))])?;
+
+            let d_gamma = || {
+                let [x, dy] = [&x, &dy].map(|data| put_rows(data, gaps, &device));
+                Dispatch::normalize_rows_gamma_backward(x, dy, epsilon)
+            };
+            let [x, dy] = [&x, &dy].map(|data| put::<2>(data, &cpu));
+            close(d_gamma(), norm::gamma_backward::<Dispatch>(x, dy, epsilon))?;
+            repeated(|| [d_gamma()])?;
         }
     }
 
@@ -798,6 +808,114 @@ proptest! {
             close(backward(shared.clone()), expected())?;
             close(backward(put_rows(&dy, gaps, &device)), expected())?;
             close(backward(shared), expected())?;
+
+            let d_gamma = || {
+                let (x, _) = on(&device);
+                Dispatch::rms_normalize_rows_gamma_backward(x, put_rows(&dy, gaps, &device), epsilon)
+            };
+            let (x, _) = on(&cpu);
+            let expected = rms_norm::gamma_backward::<Dispatch>(x, put::<2>(&dy, &cpu), epsilon);
+            close(d_gamma(), expected)?;
+            repeated(|| [d_gamma()])?;
+        }
+    }
+
+    /// What full fine-tuning asks of a linear map.
+    #[test]
+    fn gradients_of_weights_and_biases_agree(
+        tokens in 1usize..100, inner in 1usize..80, columns in 1usize..80, long: bool,
+        gaps: bool, seed: u64,
+    ) {
+        // More than the CPU's kernels sum in one pass.
+        let tokens = if long { tokens + 1600 } else { tokens };
+        let x = random([tokens, inner], 1.0, seed);
+        let dy = random([tokens, columns], 1.0, seed ^ 1);
+        let cpu = reference();
+        let [there_x, there_dy] = [&x, &dy].map(|data| put::<2>(data, &cpu));
+        let dw = linear::weight_backward::<Dispatch>(there_x, there_dy.clone());
+        let sums = linear::sum_rows::<Dispatch>(there_dy);
+        for device in devices_for(seed) {
+            let weights = || {
+                let [x, dy] = [&x, &dy].map(|data| put_rows(data, gaps, &device));
+                Dispatch::mixed_linear_weight_backward(x, dy)
+            };
+            close(weights(), dw.clone())?;
+            repeated(|| [weights()])?;
+            let biases = || Dispatch::sum_rows(put_rows(&dy, gaps, &device));
+            close(biases(), sums.clone())?;
+            repeated(|| [biases()])?;
+        }
+    }
+
+    #[test]
+    fn gradients_of_embeddings_agree(
+        tokens in 1usize..150, rows in 1usize..100, width in 1usize..70, gaps: bool, seed: u64,
+    ) {
+        let dy = random([tokens, width], 1.0, seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 1);
+        let ids: Vec<i32> = (0..tokens).map(|_| rng.random_range(0..rows as i32)).collect();
+        let ids = TensorData::new(ids, [tokens]);
+        let table = random([rows, width], 1.0, seed ^ 2);
+        let cpu = reference();
+        let there = put::<2>(&dy, &cpu);
+        let expected = embedding::backward::<Dispatch>(there, put_ints(&ids, &cpu), rows);
+        for device in devices_for(seed) {
+            let there = put_rows(&dy, gaps, &device);
+            let found = Dispatch::select_rows_backward(there, put_ints(&ids, &device), rows);
+            close(found, expected.clone())?;
+            // What training sees.
+            let device = device.autodiff();
+            let table = Tensor::<2>::from_data(table.clone(), &device).require_grad();
+            let on_device = Tensor::<1, Int>::from_data(ids.clone(), &device).into_dispatch();
+            let y = Dispatch::select_rows(table.clone().into_dispatch(), on_device);
+            let dy = Tensor::<2>::from_data(dy.clone(), &device);
+            let gradients = (Tensor::<2>::from_dispatch(y) * dy).sum().backward();
+            let Some(found) = table.grad(&gradients) else {
+                return Err(TestCaseError::fail("no gradient"));
+            };
+            close(found.into_dispatch(), expected.clone())?;
+        }
+    }
+
+    #[test]
+    fn steps_of_the_optimizer_agree(
+        rows in 1usize..60, width in 1usize..400, gaps: bool, number in 2usize..2000, seed: u64,
+    ) {
+        let parameter = random([rows, width], 1.0, seed);
+        let gradient = random([rows, width], 1e-2, seed ^ 1);
+        let first = random([rows, width], 1e-2, seed ^ 2);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 3);
+        let second: Vec<f32> = (0..rows * width).map(|_| 1e-4 * rng.random::<f32>()).collect();
+        let second = TensorData::new(second, [rows, width]);
+        let step = AdamWStep {
+            learning_rate: 1e-3,
+            weight_decay: 0.1,
+            beta_1: 0.9,
+            beta_2: 0.98,
+            epsilon: 1e-6,
+            number,
+        };
+        let cpu = reference();
+        let [p, g, m, v] = [&parameter, &gradient, &first, &second].map(|data| put::<2>(data, &cpu));
+        let expected = optimizer::adamw::<Dispatch>(p, g.clone(), [m, v], step);
+        let half = Dispatch::float_mul_scalar(g, 0.3.into());
+        for device in devices_for(seed) {
+            let on = || {
+                [&parameter, &gradient, &first, &second].map(|data| put_rows(data, gaps, &device))
+            };
+            let found = || {
+                let [p, g, m, v] = on();
+                let (p, m, v) = Dispatch::adamw(p, g, m, v, step);
+                [p, m, v]
+            };
+            for (found, expected) in found().into_iter().zip(&expected) {
+                within(found, expected.clone(), 1e-5, 0.0)?;
+            }
+            repeated(found)?;
+            let [_, gradient, ..] = on();
+            // Once with the tensor shared, once not.
+            close(Dispatch::scaled(gradient.clone(), 0.3), half.clone())?;
+            close(Dispatch::scaled(gradient, 0.3), half.clone())?;
         }
     }
 

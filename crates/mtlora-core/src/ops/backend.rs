@@ -1,17 +1,17 @@
 //! The operations, each with a body from Burn's own operations: its definition.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{TensorMetadata, backend_extension};
+use burn::backend::{Scalar, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Slice};
 
 use super::definitions::activation_dtype::restored;
 use super::definitions::{
-    attention, cached, cross_entropy, dropout, gelu, linear, norm, rms_norm, rotary, squares,
-    swiglu,
+    attention, cached, cross_entropy, dropout, embedding, gelu, linear, norm, optimizer, rms_norm,
+    rotary, squares, swiglu,
 };
 use super::{
-    ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities,
-    Gelu, Optional, OptionalInt, RelativeTables, SeededDropout, Weight,
+    ActivationDtype, AdamWStep, AttentionConstants, AttentionForward, AttentionLayout,
+    BackendCapabilities, Gelu, Optional, OptionalInt, RelativeTables, SeededDropout, Weight,
 };
 use crate::Contexts;
 
@@ -93,6 +93,43 @@ pub trait MtLoraBackend: BackendCapabilities {
         #[extension_type] weight: Weight<Self>,
     ) -> FloatTensor<Self> {
         linear::backward::<Self>(dy, weight)
+    }
+
+    /// The gradient of [`mixed_linear`](Self::mixed_linear)'s weight where it trains, `xᵀ dy`: `[in, out]`.
+    #[fusion(default)]
+    fn mixed_linear_weight_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        linear::weight_backward::<Self>(x, dy)
+    }
+
+    /// The sum over the rows of a matrix, `[columns]`: the gradient of a bias.
+    #[fusion(default)]
+    fn sum_rows(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::sum_rows::<Self>(x)
+    }
+
+    /// Rows of an embedding table.
+    ///
+    /// # Shapes
+    /// - `table`: `[rows, width]`
+    /// - `ids`: `[tokens]`
+    /// - output: `[tokens, width]`
+    #[fusion(default)]
+    fn select_rows(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::float_select(table, 0, ids)
+    }
+
+    /// The gradient of [`select_rows`](Self::select_rows)'s table, `[rows, width]`: each row of `dy` is added to the row that
+    /// it was looked up from, in the order of the tokens.
+    #[fusion(default)]
+    fn select_rows_backward(
+        dy: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        embedding::backward::<Self>(dy, ids, rows)
     }
 
     /// `sum + scale a b`.
@@ -374,6 +411,16 @@ pub trait MtLoraBackend: BackendCapabilities {
         norm::backward_of_sum::<Self>(sum, gamma, dy, dropout, epsilon)
     }
 
+    /// The gradient of [`normalize_rows`](Self::normalize_rows)'s `gamma`: `[width]`.
+    #[fusion(default)]
+    fn normalize_rows_gamma_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        norm::gamma_backward::<Self>(x, dy, epsilon)
+    }
+
     /// Root mean square normalisation of each row.
     ///
     /// # Shapes
@@ -397,6 +444,16 @@ pub trait MtLoraBackend: BackendCapabilities {
         epsilon: f64,
     ) -> FloatTensor<Self> {
         rms_norm::backward::<Self>(x, gamma, dy, epsilon)
+    }
+
+    /// The gradient of [`rms_normalize_rows`](Self::rms_normalize_rows)'s `gamma`: `[width]`.
+    #[fusion(default)]
+    fn rms_normalize_rows_gamma_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        rms_norm::gamma_backward::<Self>(x, dy, epsilon)
     }
 
     /// Each head turned by the angles of its token, whose cosines and sines are given. The heads are `2 * half` wide.
@@ -531,6 +588,27 @@ pub trait MtLoraBackend: BackendCapabilities {
     ) -> FloatTensor<Self> {
         let _ = places;
         cached::forward::<Self>(query, keys, values, &contexts, heads, scale)
+    }
+
+    /// One step of AdamW (arXiv 1711.05101) after the first: the parameter and its two moments after the step. All four
+    /// tensors have the same shape, which may be any.
+    #[fusion(default)]
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [parameter, moment_1, moment_2] =
+            optimizer::adamw::<Self>(parameter, gradient, [moment_1, moment_2], step);
+        (parameter, moment_1, moment_2)
+    }
+
+    /// Each element times `factor`.
+    #[fusion(default)]
+    fn scaled(x: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
+        Self::float_mul_scalar(x, Scalar::from(factor))
     }
 }
 

@@ -42,5 +42,6 @@ pub use definitions::cross_entropy::IGNORE_INDEX;
 pub use definitions::dropout::SeededDropout;
 pub use definitions::gelu::Gelu;
 pub use definitions::linear::Weight;
+pub use definitions::optimizer::AdamWStep;
 pub use definitions::relative_attention::RelativeTables;
 pub use optional::{Optional, OptionalInt};

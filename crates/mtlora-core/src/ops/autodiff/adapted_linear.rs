@@ -17,7 +17,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 
 use super::tracked::node_or_constant;
-use crate::ops::definitions::linear::{bias_gradient, scaled_product};
+use crate::ops::definitions::linear::scaled_product;
 use crate::ops::{MtLoraBackend, Weight};
 
 /// The operation's inputs; [`MtLoraBackend::adapted_linear`] has the shapes.
@@ -89,7 +89,7 @@ impl<B: MtLoraBackend> Backward<B, 6> for AdaptedLinear {
             grads.register::<B>(b, db);
         }
         if let Some(bias) = bias {
-            grads.register::<B>(bias, bias_gradient::<B>(dy.clone()));
+            grads.register::<B>(bias, B::sum_rows(dy.clone()));
         }
         let mut dx = x.map(|_| B::mixed_linear_backward(dy.clone(), saved.weight));
         if a.is_some() || t.is_some() || z_tracked.is_some() {

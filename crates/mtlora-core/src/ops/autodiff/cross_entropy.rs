@@ -10,7 +10,6 @@ use burn::tensor::{Shape, Slice};
 
 use super::tracked::is_tracked;
 use crate::ops::definitions::cross_entropy::{chunks, rows_of, total};
-use crate::ops::definitions::linear::product;
 use crate::ops::{MtLoraBackend, Optional, Weight};
 
 /// The sum of the losses, and the gradients that are wanted.
@@ -47,10 +46,9 @@ fn forward_and_gradients<B: MtLoraBackend>(
             ));
         }
         if wants_embedding {
-            let part = product::<B>(B::float_transpose(gradient), rows);
             d_embedding = Some(match d_embedding.take() {
-                Some(sum) => B::float_add(sum, part),
-                None => part,
+                Some(sum) => B::add_matmul(sum, B::float_transpose(gradient), rows, 1.0),
+                None => B::mixed_linear_weight_backward(gradient, rows),
             });
         }
     }

@@ -9,7 +9,6 @@ use burn::backend::{Autodiff, Backend};
 
 use super::inner;
 use super::tracked::{is_tracked, node_or_constant};
-use crate::ops::definitions::linear::{bias_gradient, product};
 use crate::ops::{MtLoraBackend, Weight};
 
 /// What the backward pass needs; each shared with its owner.
@@ -31,10 +30,10 @@ impl<B: MtLoraBackend> Backward<B, 3> for Linear {
         let dy = grads.consume::<B>(&ops.node);
         let [x, weight, bias] = ops.parents;
         if let Some(bias) = bias {
-            grads.register::<B>(bias.id, bias_gradient::<B>(dy.clone()));
+            grads.register::<B>(bias.id, B::sum_rows(dy.clone()));
         }
         if let (Some(weight), Some(x)) = (weight, ops.state.x) {
-            let dw = product::<B>(B::float_transpose(x), dy.clone());
+            let dw = B::mixed_linear_weight_backward(x, dy.clone());
             grads.register::<B>(weight.id, dw);
         }
         if let Some(x) = x {

@@ -4,6 +4,7 @@ mod adapted_linear;
 mod attention;
 mod cross_entropy;
 mod dropout;
+mod embedding;
 mod gelu;
 mod linear;
 mod norm;
@@ -52,6 +53,10 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
         bias: Optional<Self>,
     ) -> FloatTensor<Self> {
         linear::track::<B, C>(x, weight, bias.into_option())
+    }
+
+    fn select_rows(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        embedding::track::<B, C>(table, ids)
     }
 
     fn segment_attention(

@@ -1,15 +1,13 @@
 //! [`MtLoraBackend::normalize_rows`] on an autodiff backend. Only `x` is saved; mean and variance are computed again.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, TensorMetadata};
-use burn::tensor::Shape;
 
 use crate::ops::MtLoraBackend;
-use crate::ops::definitions::norm::normalised;
 
 #[derive(Debug)]
 struct NormalizeRows;
@@ -43,13 +41,8 @@ pub(super) fn parameter_gradients<B: MtLoraBackend>(
     dy: &FloatTensor<B>,
     epsilon: f64,
 ) -> [Option<FloatTensor<B>>; 2] {
-    let width = Shape::from([x.shape()[1]]);
-    let over_rows = |tensor| B::float_reshape(B::float_sum_dim(tensor, 0), width.clone());
-    let d_beta = beta.then(|| over_rows(dy.clone()));
-    let d_gamma = gamma.then(|| {
-        let (h, _) = normalised::<B>(x.clone(), epsilon);
-        over_rows(B::float_mul(h, dy.clone()))
-    });
+    let d_beta = beta.then(|| B::sum_rows(dy.clone()));
+    let d_gamma = gamma.then(|| B::normalize_rows_gamma_backward(x.clone(), dy.clone(), epsilon));
     [d_gamma, d_beta]
 }
 

@@ -1,14 +1,13 @@
 //! [`MtLoraBackend::rms_normalize_rows`] on an autodiff backend. Only `x` is saved; the root mean square is computed again.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, TensorMetadata};
 
 use crate::ops::MtLoraBackend;
-use crate::ops::definitions::rms_norm::normalised;
 
 #[derive(Debug)]
 struct RmsNormalizeRows;
@@ -22,9 +21,8 @@ impl<B: MtLoraBackend> Backward<B, 2> for RmsNormalizeRows {
         let dy = grads.consume::<B>(&ops.node);
         let [x_node, gamma_node] = ops.parents;
         if let Some(node) = gamma_node {
-            let (h, _) = normalised::<B>(x.clone(), epsilon);
-            let over_rows = B::float_sum_dim(B::float_mul(h, dy.clone()), 0);
-            grads.register::<B>(node.id, B::float_reshape(over_rows, gamma.shape()));
+            let d_gamma = B::rms_normalize_rows_gamma_backward(x.clone(), dy.clone(), epsilon);
+            grads.register::<B>(node.id, d_gamma);
         }
         if let Some(node) = x_node {
             let dx = B::rms_normalize_rows_backward(x, gamma, dy, epsilon);

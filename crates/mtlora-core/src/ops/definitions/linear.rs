@@ -153,8 +153,16 @@ fn fixes_products<B: MtLoraBackend>(x: &FloatTensor<B>) -> bool {
     B::capabilities(&x.device()).fixes_products
 }
 
-/// The bias' gradient: `[out]`.
-pub(in crate::ops) fn bias_gradient<B: Backend>(dy: FloatTensor<B>) -> FloatTensor<B> {
-    let width = dy.shape()[1];
-    B::float_reshape(B::float_sum_dim(dy, 0), Shape::from([width]))
+/// The weight's gradient, `xᵀ dy`.
+pub(in crate::ops) fn weight_backward<B: MtLoraBackend>(
+    x: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> FloatTensor<B> {
+    product::<B>(B::float_transpose(x), dy)
+}
+
+/// The sum over rows: `[columns]`.
+pub(in crate::ops) fn sum_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let width = x.shape()[1];
+    B::float_reshape(B::float_sum_dim(x, 0), Shape::from([width]))
 }

@@ -14,6 +14,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::Shape;
 
+use super::linear::sum_rows;
 use crate::ops::{MtLoraBackend, SeededDropout};
 
 /// `[width]` as a row that broadcasts over `[rows, width]`.
@@ -23,10 +24,7 @@ pub(super) fn row<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// `h`, and `1 / sqrt(var + eps)` as `[rows, 1]`.
-pub(in crate::ops) fn normalised<B: Backend>(
-    x: FloatTensor<B>,
-    epsilon: f64,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+fn normalised<B: Backend>(x: FloatTensor<B>, epsilon: f64) -> (FloatTensor<B>, FloatTensor<B>) {
     let mean = B::float_mean_dim(x.clone(), 1);
     let centred = B::float_sub(x, mean);
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
@@ -90,4 +88,14 @@ pub(in crate::ops) fn backward_of_sum<B: MtLoraBackend>(
         None => dsum.clone(),
     };
     (dx, dsum)
+}
+
+/// `dgamma`: `[width]`.
+pub(in crate::ops) fn gamma_backward<B: Backend>(
+    x: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    epsilon: f64,
+) -> FloatTensor<B> {
+    let (h, _) = normalised::<B>(x, epsilon);
+    sum_rows::<B>(B::float_mul(h, dy))
 }

@@ -45,6 +45,36 @@ pub(crate) fn mixed_linear_backward(dy: FlexTensor, weight: Weight<Flex>) -> Fle
     tensor(out, Shape::from(sides))
 }
 
+/// [`crate::ops::MtLoraBackend::mixed_linear_weight_backward`].
+pub(crate) fn mixed_linear_weight_backward(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+    let sides = [x.shape()[1], dy.shape()[1]];
+    let tokens = x.shape()[0];
+    assert_eq!(tokens, dy.shape()[0], "the tokens of x and its gradient");
+    if suits(&[&x, &dy]) && tokens * sides[0] * sides[1] > 0 {
+        let (x, dy) = (contiguous(x), contiguous(dy));
+        return match turned_product(values(&x), values(&dy), sides) {
+            Some(dw) => tensor(dw, Shape::from(sides)),
+            None => linear::weight_backward::<Flex>(x, dy),
+        };
+    }
+    linear::weight_backward::<Flex>(x, dy)
+}
+
+/// `leftᵀ right`, where there are kernels for it. `left`: `[inner, rows]`, `right`: `[inner, columns]`.
+fn turned_product(left: &[f32], right: &[f32], sides: [usize; 2]) -> Option<Vec<f32>> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if let Some(avx512) = instructions::avx512() {
+            return Some(avx512::turned_product(avx512, left, right, sides));
+        }
+        if let Some(avx2) = instructions::avx2() {
+            return Some(avx2::turned_product(avx2, left, right, sides));
+        }
+    }
+    let _ = (left, right, sides);
+    None
+}
+
 /// [`crate::ops::MtLoraBackend::add_matmul`].
 pub(crate) fn add_matmul(
     sum: FloatTensor<Flex>,
@@ -386,6 +416,29 @@ mod tests {
         portable(&dy, true, &expected)?;
         let expected = linear::backward::<Flex>(dy.clone(), multiplied);
         close(&mixed_linear_backward(dy, weight), &expected)
+    }
+
+    /// The weight's gradient against the definition, with one more than fills a block, a panel and a pass.
+    #[test]
+    fn a_weights_gradient_is_as_defined() -> Result<(), TestCaseError> {
+        for [tokens, inner, columns] in [
+            [1, 1, 1],
+            [3, 7, 33],
+            [17, 97, 5],
+            [70, 25, 65],
+            [1537, 13, 34],
+            [0, 3, 2],
+            [2, 0, 3],
+            [2, 3, 0],
+        ] {
+            let x = random([tokens, inner], 1.0, 1);
+            let dy = random([tokens, columns], 1.0, 2);
+            let expected = linear::weight_backward::<Flex>(x.clone(), dy.clone());
+            // The memory that the output is likely to get.
+            drop(vec![f32::NAN; inner * columns]);
+            close(&mixed_linear_weight_backward(x, dy), &expected)?;
+        }
+        Ok(())
     }
 
     #[test]

@@ -9,10 +9,12 @@ mod attention;
 mod cached;
 mod cross_entropy;
 mod elementwise;
+mod embedding;
 pub(super) mod instructions;
 mod linear;
 mod made;
 mod norm;
+mod optimizer;
 mod products;
 mod reduce;
 mod relative_attention;
@@ -22,7 +24,7 @@ mod rms_norm;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{Device, FloatTensor, IntTensor};
-use burn::backend::{DType, Flex, TensorMetadata};
+use burn::backend::{DType, Flex, Scalar, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
 use elementwise::{dropout, gelu, rotary, swiglu};
@@ -31,9 +33,9 @@ use made::{made, mapped};
 use super::cpu::CpuChoice;
 use super::definitions;
 use super::{
-    ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities,
-    Capabilities, Gelu, MtLoraBackend, Optional, OptionalInt, RelativeTables, SeededDropout,
-    Weight,
+    ActivationDtype, AdamWStep, AttentionConstants, AttentionForward, AttentionLayout,
+    BackendCapabilities, Capabilities, Gelu, MtLoraBackend, Optional, OptionalInt, RelativeTables,
+    SeededDropout, Weight,
 };
 use crate::Contexts;
 
@@ -113,6 +115,33 @@ impl MtLoraBackend for Flex {
 
     fn mixed_linear_backward(dy: FloatTensor<Self>, weight: Weight<Self>) -> FloatTensor<Self> {
         linear::mixed_linear_backward(dy, weight)
+    }
+
+    fn mixed_linear_weight_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        linear::mixed_linear_weight_backward(x, dy)
+    }
+
+    fn sum_rows(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        if suits(&[&x]) {
+            reduce::sum_rows(x)
+        } else {
+            definitions::linear::sum_rows::<Self>(x)
+        }
+    }
+
+    fn select_rows_backward(
+        dy: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        if suits(&[&dy]) {
+            embedding::select_rows_backward(dy, ids, rows)
+        } else {
+            definitions::embedding::backward::<Self>(dy, ids, rows)
+        }
     }
 
     fn add_matmul(
@@ -302,6 +331,18 @@ impl MtLoraBackend for Flex {
         }
     }
 
+    fn normalize_rows_gamma_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &dy]) {
+            norm::normalize_rows_gamma_backward(x, dy, epsilon as f32)
+        } else {
+            definitions::norm::gamma_backward::<Self>(x, dy, epsilon)
+        }
+    }
+
     fn rms_normalize_rows(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -324,6 +365,18 @@ impl MtLoraBackend for Flex {
             rms_norm::rms_normalize_rows_backward(x, gamma, dy, epsilon as f32)
         } else {
             definitions::rms_norm::backward::<Self>(x, gamma, dy, epsilon)
+        }
+    }
+
+    fn rms_normalize_rows_gamma_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &dy]) {
+            rms_norm::rms_normalize_rows_gamma_backward(x, dy, epsilon as f32)
+        } else {
+            definitions::rms_norm::gamma_backward::<Self>(x, dy, epsilon)
         }
     }
 
@@ -402,6 +455,50 @@ impl MtLoraBackend for Flex {
             cached::cached_attention(query, keys, values, &contexts, heads, scale as f32)
         } else {
             definitions::cached::forward::<Self>(query, keys, values, &contexts, heads, scale)
+        }
+    }
+
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let suited = suits(&[&parameter, &gradient, &moment_1, &moment_2]);
+        let moments = [moment_1, moment_2];
+        let [parameter, moment_1, moment_2] = if suited {
+            optimizer::adamw(parameter, gradient, moments, step)
+        } else {
+            definitions::optimizer::adamw::<Self>(parameter, gradient, moments, step)
+        };
+        (parameter, moment_1, moment_2)
+    }
+
+    fn sum_of_squares(
+        first: FloatTensor<Self>,
+        second: Optional<Self>,
+        third: Optional<Self>,
+        fourth: Optional<Self>,
+        fifth: Optional<Self>,
+        before: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        let others = [second, third, fourth, fifth].into_iter();
+        let mut tensors = vec![first];
+        tensors.extend(others.filter_map(Optional::into_option));
+        let before = before.into_option();
+        if tensors.iter().chain(&before).all(|tensor| suits(&[tensor])) {
+            return optimizer::sum_of_squares(tensors, before);
+        }
+        let first = tensors.remove(0);
+        definitions::squares::sum_of_squares::<Self>(tensors, first, before)
+    }
+
+    fn scaled(x: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
+        if suits(&[&x]) {
+            optimizer::scaled(x, factor as f32)
+        } else {
+            Self::float_mul_scalar(x, Scalar::from(factor))
         }
     }
 }

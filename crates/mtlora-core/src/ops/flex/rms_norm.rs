@@ -1,10 +1,11 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::instructions::vectorized;
 use super::norm::rows;
-use super::reduce::sum_of;
+use super::reduce::{sum_of, summed_rows};
 use super::{contiguous, exclusive, made, tensor, values};
 
 /// `1 / sqrt(mean(x²) + epsilon)`.
@@ -75,4 +76,31 @@ pub(crate) fn rms_normalize_rows_backward(
         .zip(x.par_chunks(chunk))
         .for_each(|(dx, x)| backward_rows(dx, x, gamma, epsilon));
     dx
+}
+
+vectorized! {
+    /// Adds what whole rows contribute to `gamma`'s gradient.
+    fn add_gamma(sums: &mut [f32], x: &[f32], dy: &[f32], epsilon: f32) {
+        let width = sums.len().max(1);
+        for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
+            let inverse = inverse_size(x, epsilon);
+            for ((sum, x), dy) in sums.iter_mut().zip(x).zip(dy) {
+                *sum += x * inverse * dy;
+            }
+        }
+    }
+}
+
+/// [`crate::ops::MtLoraBackend::rms_normalize_rows_gamma_backward`].
+pub(crate) fn rms_normalize_rows_gamma_backward(
+    x: FlexTensor,
+    dy: FlexTensor,
+    epsilon: f32,
+) -> FlexTensor {
+    assert_eq!(x.shape(), dy.shape(), "the shape of x and its gradient");
+    let (x, dy, width) = (contiguous(x.clone()), contiguous(dy), x.shape()[1]);
+    let sums = summed_rows(values(&x), values(&dy), width, |sums, x, dy| {
+        add_gamma(sums, x, dy, epsilon);
+    });
+    tensor(sums, Shape::from([width]))
 }

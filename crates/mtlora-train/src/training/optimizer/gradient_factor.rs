@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::optim::{AdamW, AdamWState, LearningRate, Optimizer};
+use burn::optim::{AdamWState, LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
+
+use crate::training::optimizer::in_place::AdamWInPlace;
 
 /// What an optimizer multiplies all gradients of its next step with, such as the factor of clipping, which may still be
 /// on the device. Clones are the same factor. As a part of the update it needs no launch of its own.
@@ -30,7 +32,7 @@ impl GradientFactor {
 /// AdamW with a learning rate of its own, on gradients that are multiplied with a factor.
 #[derive(Clone)]
 pub(crate) struct ScaledAdamW {
-    pub(crate) adamw: AdamW,
+    pub(super) adamw: AdamWInPlace,
     /// The learning rate divided by that of the training.
     pub(crate) ratio: f64,
     pub(crate) factor: GradientFactor,
@@ -51,6 +53,6 @@ impl Optimizer for ScaledAdamW {
     }
 
     fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
-        AdamW::to_device(state, device)
+        AdamWInPlace::to_device(state, device)
     }
 }

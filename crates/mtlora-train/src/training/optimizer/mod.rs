@@ -2,6 +2,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod gradient_factor;
+mod in_place;
 pub(crate) mod lora_plus;
 pub(crate) mod schedule;
 pub(crate) mod state;

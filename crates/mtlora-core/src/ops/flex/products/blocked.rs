@@ -95,22 +95,36 @@ pub(super) unsafe trait Blocks: Copy + Sync {
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn product<B: Blocks>(left: &[f32], right: B, bias: Option<&[f32]>) -> Vec<f32> {
-    let [inner, columns] = right.sides();
+    let [inner, _] = right.sides();
     assert!(inner > 0 && left.len().is_multiple_of(inner));
+    packed_product(right.pack(left), left.len() / inner, right, bias)
+}
+
+/// The same for a left matrix of `rows` rows that lies in blocks already.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(super) fn packed_product<B: Blocks>(
+    packed: Vec<B::Rows>,
+    rows: usize,
+    right: B,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let [inner, columns] = right.sides();
     assert!(bias.is_none_or(|bias| bias.len() == columns));
-    let rows = left.len() / inner;
+    let units = inner.div_ceil(right.depth());
+    assert_eq!(packed.len(), units * rows.div_ceil(B::ROWS));
     let size = rows * columns;
     if size == 0 {
         return Vec::new();
     }
     let mut out: Vec<f32> = Vec::with_capacity(size);
-    let units = inner.div_ceil(right.depth());
     let place = Place::new(&mut out.spare_capacity_mut()[..size], columns);
     let work = Work {
         right,
         bias,
         passes: passes(units, B::UNITS),
-        packed: right.pack(left),
+        packed,
         units,
         place,
         rows,

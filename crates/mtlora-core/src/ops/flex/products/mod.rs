@@ -9,6 +9,8 @@ pub(super) mod avx2;
 pub(super) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod blocked;
+#[cfg(target_arch = "x86_64")]
+mod columns;
 pub(super) mod matmul;
 #[cfg(target_arch = "x86_64")]
 mod padded;

@@ -13,6 +13,7 @@ mod transpose;
 mod weights;
 
 use super::blocked;
+use super::columns::pack_columns;
 use right::Right;
 pub(in crate::ops::flex) use weights::{Bf16, Floats, Int8, Weights};
 
@@ -43,6 +44,21 @@ pub(in crate::ops::flex) fn product(
     } else {
         blocked::product(left, right, bias)
     }
+}
+
+/// `leftᵀ right`: `[rows, columns]`. `left`: `[inner, rows]`, `right`: `[inner, columns]`. No side is 0.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(in crate::ops::flex) fn turned_product(
+    avx2: Avx2,
+    left: &[f32],
+    right: &[f32],
+    [rows, columns]: [usize; 2],
+) -> Vec<f32> {
+    let packed = pack_columns(left, rows, |x| x);
+    let right = Right::new(avx2, Floats(right), [left.len() / rows, columns], false);
+    blocked::packed_product(packed, rows, right, None)
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use std::ops::Range;
 use std::thread::LocalKey;
 
 use super::blocked::{self, Begin, Blocks};
+use super::columns::pack_columns;
 use super::view::ViewMut;
+use crate::ops::flex::instructions::Avx512;
 use kernel::{COLUMNS, Line, PANELS, ROWS, Rows, UNITS};
 pub(super) use pairs::interleaved;
 pub(in crate::ops::flex) use right::{Right, Values};
@@ -54,6 +56,22 @@ pub(in crate::ops::flex) fn product(
         }
         _ => blocked::product(left, right, bias),
     }
+}
+
+/// `leftᵀ right`: `[rows, columns]`. `left`: `[inner, rows]`, `right`: `[inner, columns]`. No side is 0.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub(in crate::ops::flex) fn turned_product(
+    avx512: Avx512,
+    left: &[f32],
+    right: &[f32],
+    [rows, columns]: [usize; 2],
+) -> Vec<f32> {
+    let packed = pack_columns(left, rows, f32::to_bits);
+    let sides = [left.len() / rows, columns];
+    let right = Right::new(avx512, Values::F32(right), sides);
+    blocked::packed_product(packed, rows, right, None)
 }
 
 // SAFETY: `add` writes all rows and columns of the tile.
@@ -112,7 +130,7 @@ mod tests {
     use super::super::blocked::WORTH_THREADS;
     use super::kernel::LANES;
     use super::*;
-    use crate::ops::flex::instructions::{Avx512, Avx512Bf16};
+    use crate::ops::flex::instructions::Avx512Bf16;
     use burn::tensor::bf16;
     use proptest::prelude::*;
     use rand::RngExt;

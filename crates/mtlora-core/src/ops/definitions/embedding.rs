@@ -1,0 +1,20 @@
+//! Embedding tables, of which tokens look up rows:
+//!
+//! ```text
+//! y[t] = E[ids[t]]     dE[r] = sum over the tokens t with ids[t] = r of dy[t]
+//! ```
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{IndexingUpdateOp, Shape};
+
+/// The gradient of a table of `rows` rows.
+pub(in crate::ops) fn backward<B: Backend>(
+    dy: FloatTensor<B>,
+    ids: IntTensor<B>,
+    rows: usize,
+) -> FloatTensor<B> {
+    let shape = Shape::from([rows, dy.shape()[1]]);
+    let zeros = B::float_zeros(shape, &dy.device(), dy.dtype().into());
+    B::float_select_assign(zeros, 0, ids, dy, IndexingUpdateOp::Add)
+}
