@@ -6,6 +6,9 @@
 
 Compare only ratios from one run: a machine's speed changes, especially if others use it. peft_baseline.py makes the
 same models with PEFT; it runs under --python. Needs nothing but Python's standard library itself.
+
+With --cpu, both sides keep to the instructions of a smaller processor: under the program --ascpu, which traps CPUID, where
+it is given and works; else by MTLORA_CPU and by the variables that PyTorch, oneDNN and MKL read. The output says which.
 """
 
 import argparse
@@ -21,6 +24,14 @@ import tempfile
 from pathlib import Path
 
 BASELINE = Path(__file__).with_name("peft_baseline.py")
+# The variables by which PyTorch's own kernels, oneDNN's and MKL's keep to an instruction set. MKL reads its variable on Intel's
+# processors only; on AMD's it has AVX2 at most by itself.
+PEERS_CPU = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
+}
+# The share of its time for which a run's threads may wait for a core before it counts as disturbed.
+MOST_WAITED = 0.02
 # GLUE's train files: folder, columns that must be there, whether a header line comes first.
 GLUE = {"mrpc": ("MRPC", 4, True), "cola": ("CoLA", 3, False)}
 ENCODER = ["--rank", "8", "--alpha", "16", "--targets", "query,value", "--adapter-dropout", "0"]
@@ -53,6 +64,11 @@ def table(args, folder):
         ours = ["step", *size, "--structure", args.structure, *adapter, *timed]
         return Row(title, ours, ["step", *size, *timed], step_seconds)
 
+    def full(model, title, batch, seq):
+        # The fastest that PyTorch offers: its fused AdamW.
+        size = ["--model", model, "--batch", str(batch), "--seq", str(seq), "--method", "full"]
+        return Row(title, ["step", *size, *timed], ["step", *size, "--optimizer", "fused", *timed], step_seconds, ("f32",))
+
     def epoch(task):
         batch, data = 32, args.data
         title = f"RoBERTa-base, an epoch of {task}, batches of {batch}"
@@ -68,6 +84,8 @@ def table(args, folder):
     return {
         "roberta-step": step("roberta-base", "RoBERTa-base step, 16 x 128", 16, 128, ENCODER),
         "deberta-step": step("deberta-v3-base", "DeBERTaV3-base step, 16 x 128", 16, 128, DEBERTA),
+        "roberta-full": full("roberta-base", "RoBERTa-base, full fine-tuning, 16 x 64", 16, 64),
+        "gpt2-full": full("gpt2", "GPT-2 small, full fine-tuning, 4 x 256", 4, 256),
         "mrpc-epoch": epoch("mrpc"),
         "cola-epoch": epoch("cola"),
         "gpt2-step": step("gpt2", "GPT-2 small step, 4 x 256", 4, 256, DECODER),
@@ -91,9 +109,30 @@ def sample(data, task, count, folder):
     return str(folder)
 
 
-def report(command):
+def limits(cpu, ascpu):
+    """What comes before each command, the variables of ours and the peer's, and how to say it."""
+    if not cpu:
+        return [], {}, {}, ""
+    if ascpu and subprocess.run([ascpu, cpu, "true"], stderr=subprocess.DEVNULL).returncode == 0:
+        return [ascpu, cpu], {}, {}, f"both under `ascpu {cpu}`"
+    ours, theirs = {"MTLORA_CPU": cpu}, PEERS_CPU[cpu]
+    text = " ".join(f"{name}={value}" for name, value in theirs.items())
+    return [], ours, theirs, f"mtlora with `MTLORA_CPU={cpu}`, the peer with `{text}`"
+
+
+def disturbed(report):
+    """Why a run does not count, or nothing."""
+    reasons = list((report.get("disturbance") or {}).get("reasons", []))
+    waited = report.get("waited_fraction") or 0
+    if waited > MOST_WAITED:
+        reasons.append(f"its threads waited {waited:.0%} of their time for a core")
+    return ", and ".join(reasons)
+
+
+def report(command, variables):
     """The JSON object at the end of what the command prints."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         sys.exit(f"{shlex.join(command)}\nended with status {done.returncode}:\n{done.stderr}")
@@ -102,8 +141,9 @@ def report(command):
 
 def compare(row, args):
     """The reports of both, pair by pair."""
-    ours = [args.mtlora, "bench", *row.ours, "--json"]
-    theirs = [args.python, str(BASELINE), *row.theirs]
+    prefix, our_variables, their_variables, _ = limits(args.cpu, args.ascpu)
+    ours = [*prefix, args.mtlora, "bench", *row.ours, "--json"]
+    theirs = [*prefix, args.python, str(BASELINE), *row.theirs]
     if args.dtype != "f32":
         ours += ["--base-dtype", args.dtype]
         theirs += ["--dtype", args.dtype]
@@ -112,8 +152,11 @@ def compare(row, args):
         theirs += ["--threads", str(args.threads)]
     pairs = []
     for number in range(1, args.pairs + 1):
-        pair = report(ours), report(theirs)
+        pair = report(ours, our_variables), report(theirs, their_variables)
         pairs.append(pair)
+        for side, one in zip(("mtlora", "the peer"), pair):
+            if reasons := disturbed(one):
+                print(f"{row.title}, pair {number}: {side} was disturbed: {reasons}", file=sys.stderr, flush=True)
         seconds = [row.seconds(one) for one in pair]
         print(f"{row.title}, pair {number} of {args.pairs}: {seconds[0]:.4g} s, {seconds[1]:.4g} s, "
               f"{seconds[1] / seconds[0]:.2f} times as fast", file=sys.stderr, flush=True)
@@ -163,11 +206,16 @@ def shown(program, words, args):
 
 def markdown(args, rows, results, versions):
     """The text to paste into a document."""
+    how = limits(args.cpu, args.ascpu)[3]
+    limited = f"; {how}" if how else ""
     text = [f"{args.pairs} pairs, mtlora and its peer in turn; medians, and the ratio of each pair. "
-            f"Peer: {versions[1]}. {versions[0]}, `{args.structure}`, {args.dtype}.", "",
+            f"Peer: {versions[1]}. {versions[0]}, `{args.structure}`, {args.dtype}{limited}.", "",
             "| work | mtlora | PEFT | times as fast | mtlora's peak memory | PEFT's | of PEFT's | of the processor's peak |",
             "|---|---|---|---|---|---|---|---|"]
     text += [line(rows[name], results[name]) for name in results]
+    runs = [one for pairs in results.values() for pair in pairs for one in pair]
+    count = sum(bool(disturbed(one)) for one in runs)
+    text += ["", f"Disturbed by other programs: {count} of {len(runs)} runs."]
     text += ["", "```sh"]
     for name in results:
         ours, theirs = ([option, args.dtype] if args.dtype != "f32" else [] for option in ("--base-dtype", "--dtype"))
@@ -193,6 +241,8 @@ def main():
     add("--dtype", choices=["f32", "bf16"], default="f32", help="[%(default)s]")
     add("--structure", default="lora", help="mtlora's; PEFT has lora [%(default)s]")
     add("--threads", type=int, help="[each program's own choice]")
+    add("--cpu", choices=list(PEERS_CPU), help="the instructions that both sides keep to [all that the processor has]")
+    add("--ascpu", help="a program that runs another as if on a smaller processor: ascpu LEVEL COMMAND")
     add("--out", help="the file for the Markdown [standard output]")
     add("--beside", metavar="COMMAND", help="also run this, as 'cargo bench --bench train_step', and add what it prints")
     add("--raw", help="a file for all reports, as JSON")
@@ -200,7 +250,7 @@ def main():
     if args.pairs < 1 or args.steps < 1 or (args.max_steps is not None and args.max_steps < 1):
         parser.error("--pairs, --steps and --max-steps must be at least 1")
     names = [name for name in args.rows.split(",") if name]
-    args.rows = names or ["roberta-step", "mrpc-epoch", "cola-epoch", "gpt2-step", "gpt2-generate"]
+    args.rows = names or ["roberta-step", "roberta-full", "mrpc-epoch", "cola-epoch", "gpt2-step", "gpt2-generate"]
 
     where = machine()
     with tempfile.TemporaryDirectory() as folder:

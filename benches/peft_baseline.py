@@ -3,10 +3,11 @@
 
     python -m venv peft && peft/bin/pip install torch transformers peft
     peft/bin/python benches/peft_baseline.py step --model roberta-base --batch 16 --seq 128 --dtype bf16
+    peft/bin/python benches/peft_baseline.py step --method full --batch 16 --seq 64
     peft/bin/python benches/peft_baseline.py epoch --task mrpc --data glue --tokenizer roberta/tokenizer.json --batch 32
     peft/bin/python benches/peft_baseline.py generate --beams 10
 
-Models have random weights, on which neither time nor memory depends. Prints one JSON object: medians, and the process's
+With `--method full` all weights train, and PEFT has no part in it. Models have random weights, on which neither time nor memory depends. Prints one JSON object: medians, and the process's
 highest resident memory.
 """
 
@@ -30,21 +31,25 @@ TASKS = {"mrpc": ("MRPC", (3, 4), 0, True), "cola": ("CoLA", (3,), 1, False)}
 PAD = 1
 
 
-def roberta_base():
-    """RoBERTa-base with a classification head; rank 8 on query and value."""
+def roberta_base(method="lora"):
+    """RoBERTa-base with a classification head; rank 8 on query and value, or all weights."""
     config = transformers.RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
     model = transformers.RobertaForSequenceClassification(config)
+    if method == "full":
+        return model
     lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=["query", "value"])
     return get_peft_model(model, lora)
 
 
-def deberta_v3_base():
-    """DeBERTaV3-base with a classification head; rank 8 on query and value. The pooler trains, as the whole head does."""
+def deberta_v3_base(method="lora"):
+    """DeBERTaV3-base with a classification head; rank 8 on query and value, or all weights. The pooler trains, as the whole head does."""
     config = transformers.DebertaV2Config(
         vocab_size=128100, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
         relative_attention=True, position_buckets=256, pos_att_type=["p2c", "c2p"], share_att_key=True,
         norm_rel_ebd="layer_norm", position_biased_input=False)
     model = transformers.DebertaV2ForSequenceClassification(config)
+    if method == "full":
+        return model
     lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=["query_proj", "value_proj"],
                       modules_to_save=["pooler"])
     return get_peft_model(model, lora)
@@ -53,8 +58,10 @@ def deberta_v3_base():
 ENCODERS = {"roberta-base": roberta_base, "deberta-v3-base": deberta_v3_base}
 
 
-def gpt2():
-    """GPT-2 small; rank 4 on the merged queries, keys and values."""
+def gpt2(method="lora"):
+    """GPT-2 small; rank 4 on the merged queries, keys and values, or all weights."""
+    if method == "full":
+        return transformers.GPT2LMHeadModel(transformers.GPT2Config())
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=32, lora_dropout=0.1, target_modules=["c_attn"],
                       fan_in_fan_out=True)
     return get_peft_model(transformers.GPT2LMHeadModel(transformers.GPT2Config()), lora)
@@ -63,11 +70,12 @@ def gpt2():
 class Training:
     """Steps of AdamW over what trains. In bf16, PyTorch's own way: weights in f32, products under autocast."""
 
-    def __init__(self, model, dtype):
+    def __init__(self, model, dtype, optimizer="default"):
         self.model = model.train()
         self.bf16 = dtype == "bf16"
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=4e-4, weight_decay=0.1)
+        fused = {"fused": True} if optimizer == "fused" else {}
+        self.optimizer = torch.optim.AdamW(trained, lr=4e-4, weight_decay=0.1, **fused)
 
     def step(self, **batch):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
@@ -75,6 +83,13 @@ class Training:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+def waited_seconds():
+    """For how long this process's threads were ready to run and had no core; None where the system does not say (Linux does)."""
+    files = Path("/proc/self/task").glob("*/schedstat")
+    waited = [int(one.read_text().split()[1]) for one in files]
+    return sum(waited) / 1e9 if waited else None
 
 
 def seconds(run):
@@ -90,12 +105,12 @@ def median_seconds(run, untimed, timed):
 def step(args):
     ids = torch.randint(5, 50000, (args.batch, args.seq))
     if args.model == "gpt2":
-        model, batch = gpt2(), {"input_ids": ids, "labels": ids}
+        model, batch = gpt2(args.method), {"input_ids": ids, "labels": ids}
     else:
         labels = torch.randint(0, 2, (args.batch,))
-        model = ENCODERS[args.model]()
+        model = ENCODERS[args.model](args.method)
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    training = Training(model, args.dtype)
+    training = Training(model, args.dtype, args.optimizer)
     each = median_seconds(lambda: training.step(**batch), untimed=2, timed=args.steps)
     return {"median_step_s": each, "tokens_per_s": args.batch * args.seq / each}
 
@@ -145,6 +160,9 @@ def main():
     commands = parser.add_subparsers(required=True)
     of_step = commands.add_parser("step", help="whole training steps, all of one length")
     of_step.add_argument("--model", choices=[*ENCODERS, "gpt2"], default="roberta-base")
+    of_step.add_argument("--method", choices=["lora", "full"], default="lora", help="what trains [%(default)s]")
+    of_step.add_argument("--optimizer", choices=["default", "fused"], default="default",
+                         help="PyTorch's AdamW as it comes, or its fused form [%(default)s]")
     of_step.add_argument("--seq", type=int, default=128, help="tokens of a sequence [%(default)s]")
     of_epoch = commands.add_parser("epoch", help="a task's train split with RoBERTa-base, at its real lengths")
     of_epoch.add_argument("--task", choices=list(TASKS), default="mrpc")
@@ -165,7 +183,12 @@ def main():
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     transformers.logging.set_verbosity_error()
+    before, start = waited_seconds(), time.perf_counter()
     report = args.do(args)
+    if before is not None:
+        took = (time.perf_counter() - start) * torch.get_num_threads()
+        report["waited_fraction"] = (waited_seconds() - before) / took
+    report["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     # Kilobytes, on macOS bytes.
     per_mebibyte = 2**20 if sys.platform == "darwin" else 2**10
     report["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mebibyte

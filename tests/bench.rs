@@ -35,7 +35,19 @@ fn check(report: &Value, what: &str, steps: usize) {
     assert!(fraction > 0.0 && fraction.is_finite(), "{report}");
     let share = number(report, "gflops") / number(report, "peak_gflops");
     assert!((share / fraction - 1.0).abs() < 1e-9);
+    let disturbance = &report["disturbance"];
+    let peaks = disturbance["peak_before_and_after_gflops"].as_array();
+    let peaks: Vec<f64> = peaks
+        .unwrap()
+        .iter()
+        .map(|one| one.as_f64().unwrap())
+        .collect();
+    assert_eq!(peaks[0].max(peaks[1]), number(report, "peak_gflops"));
+    assert!(disturbance["reasons"].is_array(), "{report}");
     if cfg!(target_os = "linux") {
+        for share in ["waited_fraction", "stolen_fraction"] {
+            assert!(number(disturbance, share) >= 0.0, "{report}");
+        }
         // The model is tiny, and the program holds little else.
         assert!((5.0..2000.0).contains(&number(report, "peak_rss_mb")));
     }

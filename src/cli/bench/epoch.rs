@@ -15,8 +15,9 @@ use mtlora::train::{BatchSize, Task, TrainOptions, encode, encode_records, shuff
 use serde::Serialize;
 
 use super::device_work::DeviceWork;
+use super::disturbance::Watch;
 use super::model::{AdapterArgs, ModelArgs};
-use super::report::{self, Place, Work};
+use super::report::{self, Place, Timed, Work};
 use crate::cli::console::progress::Counter;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults, LABEL_SMOOTHING};
 use crate::cli::settings::task;
@@ -135,9 +136,9 @@ fn classifier(
     let trains = Trains::of(&model);
     let options = args.model.options();
     let subject = Subject::classifier(model, &config, &items, &options, &device);
-    let (step_s, asked) = epoch.timed(subject, &place.device)?;
+    let timed = epoch.timed(subject, &place.device)?;
     let flops = |batch: &[usize]| classifier_flops(&config, &trains, &epoch.lengths_of(batch));
-    let work = epoch.work(step_s, flops, asked);
+    let work = epoch.work(timed, flops);
     args.report(&place, &epoch, &trains, &work, json)
 }
 
@@ -164,13 +165,13 @@ fn causal(
     let trains = Trains::of(&model);
     let options = args.model.options();
     let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
-    let (step_s, asked) = epoch.timed(subject, &place.device)?;
+    let timed = epoch.timed(subject, &place.device)?;
     let flops = |batch: &[usize]| {
         let targets = |index: &usize| sequences[*index].ids.len() - sequences[*index].loss_from;
         let targets = batch.iter().map(targets).sum();
         causal_flops(config, &trains, &epoch.lengths_of(batch), targets)
     };
-    let work = epoch.work(step_s, flops, asked);
+    let work = epoch.work(timed, flops);
     args.report(&place, &epoch, &trains, &work, json)
 }
 
@@ -251,20 +252,14 @@ impl Epoch {
     }
 
     /// What was measured.
-    fn work(
-        &self,
-        step_s: Vec<f64>,
-        flops: impl Fn(&[usize]) -> f64,
-        device: Option<DeviceWork>,
-    ) -> Work {
+    fn work(&self, timed: Timed, flops: impl Fn(&[usize]) -> f64) -> Work {
         let batches = || self.batches.iter().map(|batch| self.lengths_of(batch));
         Work {
-            seconds: step_s.iter().sum(),
-            step_s,
+            seconds: timed.step_s.iter().sum(),
+            timed,
             examples: batches().map(|lengths| lengths.len()).sum(),
             tokens: batches().flatten().sum(),
             flops: self.batches.iter().map(|batch| flops(batch)).sum(),
-            device,
         }
     }
 
@@ -273,7 +268,8 @@ impl Epoch {
         &self,
         mut subject: Subject<'_, M>,
         device: &Device,
-    ) -> Result<(Vec<f64>, Option<DeviceWork>), Box<dyn Error>> {
+    ) -> Result<Timed, Box<dyn Error>> {
+        let watch = Watch::start();
         let mut counter = Counter::new("steps", self.batches.len());
         let mut step_s = Vec::with_capacity(self.batches.len());
         for (done, batch) in self.batches.iter().enumerate() {
@@ -282,8 +278,9 @@ impl Epoch {
             step_s.push(seconds);
             counter.show(done + 1);
         }
+        let taken = watch.stop();
         let mut subject = Some(subject);
-        let asked = DeviceWork::of(device, self.batches.len(), || {
+        let device = DeviceWork::of(device, self.batches.len(), || {
             for batch in &self.batches {
                 if let Some(before) = subject.take() {
                     subject = Some(before.step(batch)?.0);
@@ -291,6 +288,10 @@ impl Epoch {
             }
             Ok(())
         })?;
-        Ok((step_s, asked))
+        Ok(Timed {
+            step_s,
+            taken,
+            device,
+        })
     }
 }

@@ -9,8 +9,9 @@ use mtlora::train::data_to_text::Scorer;
 use serde::Serialize;
 
 use super::device_work::DeviceWork;
+use super::disturbance::Watch;
 use super::model::ModelArgs;
-use super::report::{self, Work};
+use super::report::{self, Timed, Work};
 use crate::cli::settings::defaults;
 
 #[derive(clap::Args)]
@@ -72,13 +73,18 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let mut decoder = CachedDecoder::new(&model, &config, &place.device);
     let mut step_s = Vec::with_capacity(args.steps);
+    let mut watch = Watch::start();
     for number in 0..=args.steps {
+        if number == 1 {
+            watch = Watch::start();
+        }
         let start = Instant::now();
         generate(&mut decoder, &prompts, &decoding, &mut |_| ())?;
         if number > 0 {
             step_s.push(start.elapsed().as_secs_f64());
         }
     }
+    let taken = watch.stop();
     let settings = Settings {
         batch: args.batch,
         seq: args.seq,
@@ -87,15 +93,15 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let size = [args.batch, args.seq];
     let flops = decoding_flops(&config, size, args.beams, args.new_tokens);
-    let asked = DeviceWork::of(&place.device, 1, || {
+    let device = DeviceWork::of(&place.device, 1, || {
         generate(&mut decoder, &prompts, &decoding, &mut |_| ())?;
         Ok(())
     })?;
-    let work = Work::repeated(
+    let timed = Timed {
         step_s,
-        [args.batch, args.batch * args.new_tokens],
-        flops,
-        asked,
-    );
+        taken,
+        device,
+    };
+    let work = Work::repeated(timed, [args.batch, args.batch * args.new_tokens], flops);
     report::print("generate", &args.model, &place, settings, &work, json)
 }

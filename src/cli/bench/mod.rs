@@ -2,6 +2,7 @@
 
 mod card;
 mod device_work;
+mod disturbance;
 mod epoch;
 mod generate;
 mod model;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::card::Card;
 use super::device_work::DeviceWork;
+use super::disturbance::{Disturbance, Taken};
 use super::model::ModelArgs;
 use crate::cli::console::output;
 use crate::cli::model::device;
@@ -46,10 +47,19 @@ fn peak(device: &Device, base_dtype: BaseDtype) -> Option<f64> {
         .then(|| peak_gflops(base_dtype))
 }
 
-/// The work that was measured, and the time that it took.
-pub(super) struct Work {
+/// Steps that were timed.
+pub(super) struct Timed {
     /// The time of each step in seconds, without warm-up steps.
     pub(super) step_s: Vec<f64>,
+    /// The time that others took from the processor meanwhile.
+    pub(super) taken: Taken,
+    /// What the device was asked to do, if it is not the processor.
+    pub(super) device: Option<DeviceWork>,
+}
+
+/// The work that was measured, and the time that it took.
+pub(super) struct Work {
+    pub(super) timed: Timed,
     /// The time in seconds on which the rates are based.
     pub(super) seconds: f64,
     /// The number of sequences that were trained on or generated, over all steps.
@@ -58,27 +68,23 @@ pub(super) struct Work {
     pub(super) tokens: usize,
     /// The number of floating-point operations of the matrix products, over all steps.
     pub(super) flops: f64,
-    /// What the device was asked to do, if it is not the processor.
-    pub(super) device: Option<DeviceWork>,
 }
 
 impl Work {
     /// Creates the result of repeating the same step. The rates are based on the median time, so that a single slow
     /// step does not matter.
     pub(super) fn repeated(
-        step_s: Vec<f64>,
+        timed: Timed,
         [examples, tokens]: [usize; 2],
         flops_per_step: f64,
-        device: Option<DeviceWork>,
     ) -> Self {
-        let steps = step_s.len();
+        let steps = timed.step_s.len();
         Self {
-            seconds: median(&step_s) * steps as f64,
+            seconds: median(&timed.step_s) * steps as f64,
             examples: examples * steps,
             tokens: tokens * steps,
             flops: flops_per_step * steps as f64,
-            step_s,
-            device,
+            timed,
         }
     }
 }
@@ -102,6 +108,7 @@ struct Report<'a, Settings> {
     gflops: f64,
     peak_gflops: Option<f64>,
     fraction_of_peak: Option<f64>,
+    disturbance: Option<&'a Disturbance>,
     peak_rss_mb: Option<f64>,
     device_work: Option<&'a DeviceWork>,
     card: Option<Card>,
@@ -120,8 +127,13 @@ pub(super) fn print(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     let device = place.name.as_str();
-    let flops_per_step = work.flops / work.step_s.len() as f64;
-    let least = model.card.zip(work.device.as_ref());
+    let Timed {
+        step_s,
+        taken,
+        device: asked,
+    } = &work.timed;
+    let flops_per_step = work.flops / step_s.len() as f64;
+    let least = model.card.zip(asked.as_ref());
     let least =
         least.map(|(card, asked)| card.least_time(asked.moved_bytes_per_step(), flops_per_step));
     let per_second = |amount: f64| amount / work.seconds;
@@ -129,6 +141,8 @@ pub(super) fn print(
     // Other programs may have slowed down either measurement of the peak, so the larger one is used.
     let pair = place.peak_gflops.zip(peak(&place.device, place.base_dtype));
     let peak_gflops = pair.map(|(before, after)| before.max(after));
+    // Work on another device needs little of the processor.
+    let disturbance = pair.map(|(before, after)| Disturbance::of(*taken, [before, after]));
     let report = Report {
         what,
         model: model.name(),
@@ -137,19 +151,20 @@ pub(super) fn print(
         cpu: place.cpu.map(CpuPath::name),
         dtype: "f32",
         settings,
-        steps: work.step_s.len(),
-        median_step_s: median(&work.step_s),
+        steps: step_s.len(),
+        median_step_s: median(step_s),
         examples_per_s: per_second(work.examples as f64),
         tokens_per_s: per_second(work.tokens as f64),
         flops_per_step,
         gflops,
         peak_gflops,
         fraction_of_peak: peak_gflops.map(|peak| gflops / peak),
+        disturbance: disturbance.as_ref(),
         peak_rss_mb: output::peak_rss_mb(),
-        device_work: work.device.as_ref(),
+        device_work: asked.as_ref(),
         card: model.card,
         least_step_s: least,
-        step_s: &work.step_s,
+        step_s,
     };
     say!(
         "{what} of {} on {device}, threads {}: {:.4} s (median of {}), {:.1} examples and {:.0} \
@@ -163,6 +178,9 @@ pub(super) fn print(
     )?;
     if let (Some(peak), Some(fraction)) = (report.peak_gflops, report.fraction_of_peak) {
         say!("{gflops:.1} of at most {peak:.1} GFLOP/s: {fraction:.3} of the peak")?;
+    }
+    if let Some(disturbance) = report.disturbance {
+        disturbance.say()?;
     }
     if let Some(memory) = report.peak_rss_mb {
         say!("peak resident memory: {memory:.0} MiB")?;
@@ -200,7 +218,12 @@ mod tests {
     fn the_median_is_in_the_middle() {
         assert_eq!(median(&[3.0, 1.0, 9.0]), 3.0);
         assert_eq!(median(&[3.0, 1.0, 9.0, 5.0]), 4.0);
-        let work = Work::repeated(vec![1.0, 9.0, 2.0], [4, 10], 7.0, None);
+        let timed = Timed {
+            step_s: vec![1.0, 9.0, 2.0],
+            taken: Taken::default(),
+            device: None,
+        };
+        let work = Work::repeated(timed, [4, 10], 7.0);
         assert_eq!((work.seconds, work.examples, work.tokens), (6.0, 12, 30));
         assert_eq!(work.flops, 21.0);
     }

@@ -10,8 +10,9 @@ use mtlora::train::bench::{
 use serde::Serialize;
 
 use super::device_work::DeviceWork;
+use super::disturbance::Watch;
 use super::model::{AdapterArgs, ModelArgs};
-use super::report::{self, Place, Work};
+use super::report::{self, Place, Timed, Work};
 use crate::cli::settings::defaults::{self, HelpDefaults, LABEL_SMOOTHING};
 
 /// The number of steps that are not timed. The first steps fill caches and allocate memory.
@@ -92,8 +93,8 @@ fn classifier(args: &Args, config: &ClassifierConfig, json: bool) -> Result<(), 
     let options = args.model.options();
     let subject = Subject::classifier(model, config, &items, &options, &device);
     let flops = classifier_flops(config, &trains, &vec![size.seq; size.batch]);
-    let (step_s, asked) = timed(subject, size.batch, args.steps, &place.device)?;
-    let work = Work::repeated(step_s, [size.batch, size.batch * size.seq], flops, asked);
+    let timed = timed(subject, size.batch, args.steps, &place.device)?;
+    let work = Work::repeated(timed, [size.batch, size.batch * size.seq], flops);
     args.report(&place, size, &trains, &work, json)
 }
 
@@ -108,8 +109,8 @@ fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn 
     let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
     let BatchShape { batch, seq } = size;
     let flops = causal_flops(config, &trains, &vec![seq; batch], batch * (seq - 1));
-    let (step_s, asked) = timed(subject, batch, args.steps, &place.device)?;
-    let work = Work::repeated(step_s, [batch, batch * seq], flops, asked);
+    let timed = timed(subject, batch, args.steps, &place.device)?;
+    let work = Work::repeated(timed, [batch, batch * seq], flops);
     args.report(&place, size, &trains, &work, json)
 }
 
@@ -154,22 +155,31 @@ fn timed<M: Module>(
     batch: usize,
     steps: usize,
     device: &Device,
-) -> Result<(Vec<f64>, Option<DeviceWork>), Box<dyn Error>> {
+) -> Result<Timed, Box<dyn Error>> {
     let batch: Vec<usize> = (0..batch).collect();
     let mut step_s = Vec::with_capacity(steps);
+    let mut watch = Watch::start();
     for number in 0..WARM_UP + steps {
+        if number == WARM_UP {
+            watch = Watch::start();
+        }
         let (next, seconds) = subject.step(&batch)?;
         subject = next;
         if number >= WARM_UP {
             step_s.push(seconds);
         }
     }
+    let taken = watch.stop();
     let mut subject = Some(subject);
-    let asked = DeviceWork::of(device, 1, || {
+    let device = DeviceWork::of(device, 1, || {
         if let Some(before) = subject.take() {
             subject = Some(before.step(&batch)?.0);
         }
         Ok(())
     })?;
-    Ok((step_s, asked))
+    Ok(Timed {
+        step_s,
+        taken,
+        device,
+    })
 }
