@@ -111,7 +111,7 @@ pub fn capabilities(device: &burn::tensor::Device) -> Capabilities {
 /// Whether the kernels for the CPU multiply pairs of bfloat16 values with instructions of their own.
 ///
 /// True only on an x86-64 processor with AVX-512 and its bfloat16 instructions (`avx512f` and `avx512bf16`); unsafe code
-/// may rely on that. False if [`CpuChoice::VARIABLE`] names a slower path, and without the feature `flex`, which has the
+/// may rely on that. False where these are slower than the instructions for 32-bit floats and nothing asks for them, if [`CpuChoice::VARIABLE`] names a slower path, and without the feature `flex`, which has the
 /// kernels.
 pub fn cpu_multiplies_bf16() -> bool {
     #[cfg(feature = "flex")]

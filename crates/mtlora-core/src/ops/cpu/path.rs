@@ -83,9 +83,19 @@ impl CpuPath {
         Self::ALL.into_iter().filter(|path| path.is_available())
     }
 
-    /// The fastest that the processor has the instructions for.
+    /// Whether the path's own instructions make it faster than the one before it.
+    fn is_faster(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Avx512Bf16 {
+            return Avx512Bf16::detect().is_some_and(Avx512Bf16::is_fast);
+        }
+        true
+    }
+
+    /// The fastest of this processor.
     fn fastest() -> Self {
-        Self::available().last().unwrap_or(Self::Portable)
+        let faster = Self::available().filter(|path| path.is_faster());
+        faster.last().unwrap_or(Self::Portable)
     }
 }
 
@@ -144,8 +154,7 @@ fn names(paths: impl IntoIterator<Item = CpuPath>) -> String {
 pub struct CpuChoice {
     /// The path.
     pub path: CpuPath,
-    /// Whether the environment variable named it. Otherwise it is the fastest that the processor has the instructions
-    /// for.
+    /// Whether the environment variable named it. Otherwise it is the fastest of this processor.
     pub is_requested: bool,
 }
 
@@ -175,7 +184,7 @@ impl CpuChoice {
             return format!("which {} names", Self::VARIABLE);
         }
         let slower: Vec<CpuPath> = CpuPath::available()
-            .filter(|path| *path < self.path)
+            .filter(|path| *path != self.path)
             .collect();
         if slower.is_empty() {
             return "which every processor can use".to_string();
@@ -249,7 +258,7 @@ mod tests {
     fn without_a_name_it_is_the_fastest() {
         let choice = CpuChoice::of("").unwrap();
         assert!(!choice.is_requested);
-        assert!(CpuPath::available().all(|path| path <= choice.path));
+        assert!(CpuPath::available().all(|path| path <= choice.path || !path.is_faster()));
         assert!(choice.path.is_available());
         assert_eq!(CpuPath::available().next(), Some(CpuPath::Portable));
     }

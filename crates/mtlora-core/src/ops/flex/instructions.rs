@@ -36,13 +36,16 @@ pub(super) fn avx512() -> Option<Avx512> {
     allows(CpuPath::Avx512).then(Avx512::detect).flatten()
 }
 
-/// The proof that kernels may use AVX-512's products of bfloat16.
+/// The proof that kernels may use AVX-512's products of bfloat16: where they are faster than products of 32-bit floats, or where
+/// the path was asked for by its name.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(super) fn avx512_bf16() -> Option<Avx512Bf16> {
+    let named = CpuChoice::followed().path == CpuPath::Avx512Bf16;
     allows(CpuPath::Avx512Bf16)
         .then(Avx512Bf16::detect)
         .flatten()
+        .filter(|bf16| named || bf16.is_fast())
 }
 
 /// The proof that kernels may use AMX.
@@ -52,11 +55,11 @@ pub(in crate::ops) fn amx() -> Option<Amx> {
     allows(CpuPath::Amx).then(Amx::detect).flatten()
 }
 
-/// Whether products of bfloat16 have instructions of their own here.
+/// Whether products of bfloat16 have instructions of their own here, which are faster than those of 32-bit floats.
 pub(in crate::ops) fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        avx512_bf16().is_some()
+        avx512_bf16().is_some() || amx().is_some()
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

@@ -98,7 +98,7 @@ unsafe impl Blocks for Right<'_> {
     }
 
     fn pack(self, left: &[f32]) -> Vec<Rows> {
-        rows::pack(left, Right::sides(&self)[0], self.kernel())
+        rows::pack(left, Right::sides(&self)[0], self.kernel(), self.rounds())
     }
 
     fn lay_out(self, units: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
@@ -147,10 +147,11 @@ mod tests {
     enum Form {
         F32,
         Bf16,
+        Widened,
         Int8,
     }
 
-    const FORMS: [Form; 3] = [Form::F32, Form::Bf16, Form::Int8];
+    const FORMS: [Form; 4] = [Form::F32, Form::Bf16, Form::Widened, Form::Int8];
 
     /// A product of whole numbers against the sums, where the processor has the instructions.
     fn check(
@@ -183,7 +184,7 @@ mod tests {
                 let (row, column) = (at / stored[1], at % stored[1]);
                 let scale = match form {
                     Form::Int8 => scales[row / block * stored[1] + column],
-                    Form::F32 | Form::Bf16 => 1.0,
+                    Form::F32 | Form::Bf16 | Form::Widened => 1.0,
                 };
                 f32::from(*integer) * scale
             })
@@ -195,6 +196,7 @@ mod tests {
                 Some(proof) => Values::Bf16(proof, &halves),
                 None => return Ok(()),
             },
+            Form::Widened => Values::Widened(&halves),
             Form::Int8 => Values::Int8 {
                 integers: &integers,
                 scales: &scales,
@@ -310,7 +312,7 @@ mod tests {
             [8 * ROWS + 1, LANES + 1, 5 * COLUMNS + 1]
         };
         assert!(shape.iter().product::<usize>() >= WORTH_THREADS);
-        for (form, turned) in FORMS.into_iter().zip([false, true, true]) {
+        for (form, turned) in FORMS.into_iter().zip([false, true, false, true]) {
             check(shape, form, turned, true, 2)?;
         }
         Ok(())

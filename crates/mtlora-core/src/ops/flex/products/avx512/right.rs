@@ -33,6 +33,8 @@ pub(in crate::ops::flex) enum Values<'a> {
     F32(&'a [f32]),
     /// Values for a processor that multiplies pairs of them.
     Bf16(Avx512Bf16, &'a [bf16]),
+    /// The same values where they are widened and multiplied as 32-bit floats.
+    Widened(&'a [bf16]),
     /// Each integer stands for itself times a scale: that of its column, and of its `block` rows.
     Int8 {
         integers: &'a [i8],
@@ -53,7 +55,7 @@ impl<'a> Right<'a> {
     ) -> Self {
         let found = match values {
             Values::F32(values) => values.len(),
-            Values::Bf16(_, values) => values.len(),
+            Values::Bf16(_, values) | Values::Widened(values) => values.len(),
             Values::Int8 {
                 integers,
                 scales,
@@ -94,7 +96,7 @@ impl<'a> Right<'a> {
     pub(super) fn floats(&self) -> Option<(&'a [f32], bool)> {
         match self.values {
             Values::F32(values) => Some((values, self.transposed)),
-            Values::Bf16(..) | Values::Int8 { .. } => None,
+            Values::Bf16(..) | Values::Widened(_) | Values::Int8 { .. } => None,
         }
     }
 
@@ -107,8 +109,13 @@ impl<'a> Right<'a> {
     pub(super) fn kernel(&self) -> Kernel {
         match self.values {
             Values::Bf16(avx512, _) => Kernel::Bf16(avx512),
-            Values::F32(_) | Values::Int8 { .. } => Kernel::F32(self.avx512),
+            Values::F32(_) | Values::Widened(_) | Values::Int8 { .. } => Kernel::F32(self.avx512),
         }
+    }
+
+    /// Whether the factors that it is multiplied with are rounded to bfloat16 first.
+    pub(super) fn rounds(&self) -> bool {
+        matches!(self.values, Values::Bf16(..) | Values::Widened(_))
     }
 
     /// Lays out some columns, the first of which begins a panel: in `lines` panel after panel, of
@@ -160,6 +167,7 @@ impl<'a> Right<'a> {
         }
         match self.values {
             Values::F32(values) => floats(&values[unit * width..][columns]),
+            Values::Widened(values) => widened(&values[unit * width..][columns]),
             Values::Int8 {
                 integers,
                 scales,
@@ -211,7 +219,9 @@ impl<'a> Right<'a> {
         let at = row * self.stored[1] + column;
         let place: *const i8 = match self.values {
             Values::F32(values) => values.as_ptr().wrapping_add(at).cast(),
-            Values::Bf16(_, values) => values.as_ptr().wrapping_add(at).cast(),
+            Values::Bf16(_, values) | Values::Widened(values) => {
+                values.as_ptr().wrapping_add(at).cast()
+            }
             Values::Int8 { integers, .. } => integers.as_ptr().wrapping_add(at),
         };
         // SAFETY: every x86-64 processor has the instruction, and it reads nothing that counts.
@@ -225,6 +235,7 @@ impl<'a> Right<'a> {
         let width = self.stored[1];
         match self.values {
             Values::F32(values) => floats(&values[column * width..][units]),
+            Values::Widened(values) => widened(&values[column * width..][units]),
             Values::Int8 {
                 integers,
                 scales,
@@ -246,6 +257,14 @@ impl<'a> Right<'a> {
 #[target_feature(enable = "avx512f")]
 pub(super) fn floats(values: &[f32]) -> __m512i {
     pulp::cast(padded::<_, LANES>(values))
+}
+
+/// 32-bit floats, of which the values are the upper halves.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widened(values: &[bf16]) -> __m512i {
+    let halves = _mm512_cvtepu16_epi32(pulp::cast(padded::<_, LANES>(values)));
+    _mm512_slli_epi32::<16>(halves)
 }
 
 /// Integers times scales.

@@ -1,7 +1,9 @@
 //! The left matrix and how it is packed.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_cvtne2ps_pbh, _mm512_setzero_si512,
+    __m512, __m512i, _CMP_UNORD_Q, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_cmp_ps_mask, _mm512_cvtne2ps_pbh, _mm512_mask_mov_epi32, _mm512_set1_epi32,
+    _mm512_setzero_si512, _mm512_srli_epi32,
 };
 use std::mem::MaybeUninit;
 
@@ -18,9 +20,9 @@ const TOGETHER: usize = 4;
 /// rows as a block has.
 const AHEAD: usize = 128;
 
-/// The rows in blocks: of each, unit after unit, and below the last row zeros. A tile reads them as they
-/// lie.
-pub(super) fn pack(left: &[f32], inner: usize, kernel: Kernel) -> Vec<Rows> {
+/// The rows in blocks: of each, unit after unit, and below the last row zeros. A tile reads them as they lie. They are
+/// rounded to bfloat16 if `rounds`, which is no question for pairs of it.
+pub(super) fn pack(left: &[f32], inner: usize, kernel: Kernel, rounds: bool) -> Vec<Rows> {
     let units = inner.div_ceil(kernel.depth());
     let size = units * left.len().div_ceil(inner * ROWS);
     let mut packed: Vec<Rows> = Vec::with_capacity(size);
@@ -32,6 +34,7 @@ pub(super) fn pack(left: &[f32], inner: usize, kernel: Kernel) -> Vec<Rows> {
                 // SAFETY: `kernel` proves that the processor has the instructions.
                 unsafe {
                     match kernel {
+                        Kernel::F32(_) if rounds => pack_rounded(packed, rows, inner),
                         Kernel::F32(_) => pack_floats(packed, rows, inner),
                         Kernel::Bf16(_) => pack_pairs(packed, rows, inner),
                     }
@@ -71,7 +74,22 @@ macro_rules! pack {
 }
 
 pack!(pack_floats, "avx512f,avx512bw", floats, LANES);
+pack!(pack_rounded, "avx512f,avx512bw", nearest, LANES);
 pack!(pack_pairs, "avx512f,avx512bw,avx512bf16", pairs, 2 * LANES);
+
+/// 32-bit floats rounded to the nearest bfloat16, ties to even. NaN stays NaN.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn nearest(row: &[f32]) -> __m512i {
+    let bits = floats(row);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+    let nearest = _mm512_and_si512(_mm512_add_epi32(bits, half), upper);
+    let values: __m512 = pulp::cast(bits);
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+    _mm512_mask_mov_epi32(nearest, nan, bits)
+}
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
@@ -92,11 +110,28 @@ pub(in super::super) fn rounded(row: &[f32; 2 * LANES]) -> [Unit; LANES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::flex::instructions::Avx512Bf16;
+    use crate::ops::flex::instructions::{Avx512, Avx512Bf16};
     use burn::tensor::bf16;
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn rounds_without_its_instruction_as_half_does(bits: [u32; LANES]) {
+            if Avx512::detect().is_none() {
+                return Ok(());
+            }
+            let row = bits.map(f32::from_bits);
+            // SAFETY: the processor has the instructions.
+            let found: [f32; LANES] = unsafe { pulp::cast(nearest(&row)) };
+            for (found, x) in found.into_iter().zip(row) {
+                let expected = bf16::from_f32(x).to_f32();
+                prop_assert!(
+                    found == expected || found.is_nan() && expected.is_nan(),
+                    "{} became {}", x, found
+                );
+            }
+        }
+
         #[test]
         fn rounds_as_half_does(bits: [u32; 2 * LANES]) {
             if Avx512Bf16::detect().is_none() {
