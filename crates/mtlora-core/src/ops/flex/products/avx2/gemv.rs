@@ -21,18 +21,17 @@ pub(super) const WIDTH: usize = 768;
 /// Tasks that such a matrix is cut into at least, whatever the number of threads, so that results do
 /// not depend on it.
 const TASKS: usize = 8;
-/// Rows of such a matrix that are multiplied while the next ones, as many, are fetched.
-const DEPTH: usize = 16;
+/// Rows of such a matrix that are multiplied while the next ones, as many, are fetched. A cache line of each stays in the
+/// first cache until all groups have read it, even where the rows lie a multiple of 4 KiB apart: then only eight fit.
+const DEPTH: usize = 8;
 /// Columns of a task of a transpose.
 const TURNED_WIDTH: usize = 64;
-/// Rows of a transpose that are multiplied at a time.
-const TOGETHER: usize = 2;
-/// How far ahead of what is multiplied the rows of a transpose are fetched, in floats.
-const AHEAD: usize = 512;
+/// How far ahead of what is multiplied the rows of a transpose are fetched, in values.
+const AHEAD: usize = 2048;
 /// Floats of a cache line.
 const CACHE_LINE: usize = 16;
 
-/// Calls a function with the number of rows of a group as a constant.
+/// Calls [`sums`] with the number of rows of a group as a constant.
 macro_rules! with_rows {
     ($rows:expr, $function:ident::<$weights:ident> $arguments:tt) => {
         match $rows {
@@ -42,6 +41,27 @@ macro_rules! with_rows {
             4 => $function::<$weights, 4> $arguments,
             5 => $function::<$weights, 5> $arguments,
             _ => $function::<$weights, ROWS> $arguments,
+        }
+    };
+}
+
+/// Calls [`dots`] with the number of rows as a constant, and with as many rows of the transpose at a time as keep all
+/// multipliers busy and leave their sums in the registers.
+macro_rules! with_all_rows {
+    ($rows:expr, dots::<$weights:ident> $arguments:tt) => {
+        match $rows {
+            1 => dots::<$weights, 1, 4> $arguments,
+            2 => dots::<$weights, 2, 4> $arguments,
+            3 => dots::<$weights, 3, 2> $arguments,
+            4 => dots::<$weights, 4, 2> $arguments,
+            5 => dots::<$weights, 5, 2> $arguments,
+            6 => dots::<$weights, 6, 2> $arguments,
+            7 => dots::<$weights, 7, 1> $arguments,
+            8 => dots::<$weights, 8, 1> $arguments,
+            9 => dots::<$weights, 9, 1> $arguments,
+            10 => dots::<$weights, 10, 1> $arguments,
+            11 => dots::<$weights, 11, 1> $arguments,
+            _ => dots::<$weights, MOST, 1> $arguments,
         }
     };
 }
@@ -58,6 +78,18 @@ pub(super) fn product<W: Weights>(right: Right<W>, left: &[f32], bias: Option<&[
     } else {
         left
     };
+    if right.turned {
+        let work = Work { right, left, inner };
+        let pieces: Vec<Vec<f32>> = (0..columns.div_ceil(TURNED_WIDTH))
+            .into_par_iter()
+            .map(|index| {
+                let columns = index * TURNED_WIDTH..columns.min((index + 1) * TURNED_WIDTH);
+                // SAFETY: `right.avx2` proves that the processor has the instructions.
+                unsafe { with_all_rows!(rows, dots::<W>(&work, columns)) }
+            })
+            .collect();
+        return assembled([rows, columns], TURNED_WIDTH, pieces.chunks(1), bias);
+    }
     // The rows in one group or in two of the same size, the second of which may end with rows of zeros.
     let groups = rows.div_ceil(ROWS);
     let group = rows.div_ceil(groups);
@@ -71,18 +103,6 @@ pub(super) fn product<W: Weights>(right: Right<W>, left: &[f32], bias: Option<&[
         &padded
     };
     let work = Work { right, left, inner };
-    // SAFETY: `right.avx2` proves that the processor has the instructions.
-    if right.turned {
-        let pieces: Vec<Vec<f32>> = (0..columns.div_ceil(TURNED_WIDTH))
-            .into_par_iter()
-            .map(|index| {
-                let columns = index * TURNED_WIDTH..columns.min((index + 1) * TURNED_WIDTH);
-                // SAFETY: as above.
-                unsafe { with_rows!(group, dots::<W>(&work, rows, columns)) }
-            })
-            .collect();
-        return assembled([rows, columns], TURNED_WIDTH, pieces.chunks(1), bias);
-    }
     let blocks = columns.div_ceil(WIDTH);
     let height = inner.div_ceil(TASKS.div_ceil(blocks));
     let parts = inner.div_ceil(height);
@@ -93,14 +113,14 @@ pub(super) fn product<W: Weights>(right: Right<W>, left: &[f32], bias: Option<&[
             let (block, part) = (index / parts, index % parts);
             let columns_of = block * WIDTH..columns.min((block + 1) * WIDTH);
             let inner_of = part * height..inner.min((part + 1) * height);
-            // SAFETY: as above.
+            // SAFETY: `right.avx2` proves that the processor has the instructions.
             unsafe { with_rows!(group, sums::<W>(&work, rows, inner_of, columns_of)) }
         })
         .collect();
     assembled([rows, columns], WIDTH, pieces.chunks(parts), bias)
 }
 
-/// What all tasks read. The rows of `left` are those of whole groups.
+/// What all tasks read. For [`sums`], the rows of `left` are those of whole groups.
 struct Work<'a, W> {
     right: Right<W>,
     left: &'a [f32],
@@ -181,7 +201,9 @@ fn add<W: Weights, const R: usize>(
     lines: &[W::Row],
     panel: Range<usize>,
 ) {
-    let middle = panel.end.min(panel.start + LANES);
+    // Of a whole panel, the compiler knows how long the parts are.
+    let whole = panel.len() == COLUMNS;
+    let (start, middle) = (panel.start, panel.end.min(panel.start + LANES));
     let mut totals = [[_mm256_setzero_ps(); 2]; R];
     for r in 0..R {
         totals[r] = pulp::cast(sums[r]);
@@ -189,10 +211,18 @@ fn add<W: Weights, const R: usize>(
     for (factors, line) in factors.iter().zip(lines) {
         // SAFETY: this function has the instructions.
         let lanes = unsafe {
-            [
-                W::lanes(*line, panel.start..middle),
-                W::lanes(*line, middle..panel.end),
-            ]
+            if whole {
+                let second = start + LANES;
+                [
+                    W::lanes(*line, start..start + LANES),
+                    W::lanes(*line, second..second + LANES),
+                ]
+            } else {
+                [
+                    W::lanes(*line, start..middle),
+                    W::lanes(*line, middle..panel.end),
+                ]
+            }
         };
         for r in 0..R {
             let factor = _mm256_broadcast_ss(&factors[r]);
@@ -205,73 +235,80 @@ fn add<W: Weights, const R: usize>(
     }
 }
 
-/// The dot products of all rows with some rows of a transpose: `[rows, columns]`. The rows are in groups of `R`.
+/// The dot products of the `R` rows with some rows of a transpose, `T` at a time: `[R, columns]`.
 #[target_feature(enable = "avx2,fma")]
-fn dots<W: Weights, const R: usize>(
+fn dots<W: Weights, const R: usize, const T: usize>(
     work: &Work<'_, W>,
-    rows: usize,
     columns: Range<usize>,
 ) -> Vec<f32> {
     let (width, inner) = (columns.len(), work.inner);
     let weights = work.right.weights;
-    let mut out = vec![0.0; rows * width];
-    for first in columns.clone().step_by(TOGETHER) {
+    let lefts: [&[f32]; R] = std::array::from_fn(|r| &work.left[r * inner..][..inner]);
+    let mut out = vec![0.0; R * width];
+    for first in columns.clone().step_by(T) {
         // Where there are fewer, the last is multiplied more than once.
         let column = |at: usize| (first + at).min(columns.end - 1);
-        let rights: [W::Row; TOGETHER] = std::array::from_fn(|at| weights.row(column(at), inner));
-        for (group, left) in work.left.chunks_exact(R * inner).enumerate() {
-            let ahead = (group == 0).then(|| weights.place(first * inner + AHEAD));
-            let found = group_dots::<W, R>(left, rights, inner, ahead);
-            for (r, dots) in found.iter().enumerate() {
-                let row = group * R + r;
-                if row < rows {
-                    let out = &mut out[row * width..][first - columns.start..width];
-                    out.iter_mut().zip(dots).for_each(|(out, dot)| *out = *dot);
-                }
-            }
+        let rights: [W::Row; T] = std::array::from_fn(|at| weights.row(column(at), inner));
+        let ahead = weights.place(first * inner + AHEAD);
+        let found = few_dots::<W, R, T>(lefts, rights, inner, ahead);
+        for (r, dots) in found.iter().enumerate() {
+            let out = &mut out[r * width..][first - columns.start..width];
+            out.iter_mut().zip(dots).for_each(|(out, dot)| *out = *dot);
         }
     }
     out
 }
 
-/// The dot products of `R` rows with [`TOGETHER`]. What follows `ahead`, as long as these, is fetched.
+/// The dot products of `R` rows with `T`, each `inner` long. What follows `ahead`, as long as these, is fetched.
 // Loops over indices: closures would not be compiled for AVX2.
 #[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn group_dots<W: Weights, const R: usize>(
-    left: &[f32],
-    rights: [W::Row; TOGETHER],
+fn few_dots<W: Weights, const R: usize, const T: usize>(
+    lefts: [&[f32]; R],
+    rights: [W::Row; T],
     inner: usize,
-    ahead: Option<*const i8>,
-) -> [[f32; TOGETHER]; R] {
-    let lefts: [&[f32]; R] = std::array::from_fn(|r| &left[r * inner..][..inner]);
-    let mut sums = [[_mm256_setzero_ps(); TOGETHER]; R];
-    for start in (0..inner).step_by(LANES) {
-        if let Some(ahead) = ahead
-            && start.is_multiple_of(CACHE_LINE)
-        {
-            for row in 0..TOGETHER {
+    ahead: *const i8,
+) -> [[f32; T]; R] {
+    let whole = inner / LANES;
+    // As long as the loop, so that it need not ask each time whether they are.
+    let chunks: [&[[f32; LANES]]; R] =
+        std::array::from_fn(|r| &lefts[r].as_chunks::<LANES>().0[..whole]);
+    let mut sums = [[_mm256_setzero_ps(); T]; R];
+    for at in 0..whole {
+        let start = at * LANES;
+        if start.is_multiple_of(CACHE_LINE) {
+            for row in 0..T {
                 let distance = size_of::<f32>() * (row * inner + start);
                 _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(distance));
             }
         }
-        let columns = start..inner.min(start + LANES);
-        let mut lanes = [_mm256_setzero_ps(); TOGETHER];
-        for row in 0..TOGETHER {
+        let mut lanes = [_mm256_setzero_ps(); T];
+        for row in 0..T {
             // SAFETY: this function has the instructions.
-            lanes[row] = unsafe { W::lanes(rights[row], columns.clone()) };
+            lanes[row] = unsafe { W::lanes(rights[row], start..start + LANES) };
         }
         for r in 0..R {
-            let left = floats(&lefts[r][columns.clone()]);
-            for row in 0..TOGETHER {
+            let left: __m256 = pulp::cast(chunks[r][at]);
+            for row in 0..T {
                 sums[r][row] = _mm256_fmadd_ps(left, lanes[row], sums[r][row]);
             }
         }
     }
-    let mut out = [[0.0; TOGETHER]; R];
+    let rest = whole * LANES..inner;
+    if !rest.is_empty() {
+        for row in 0..T {
+            // SAFETY: this function has the instructions.
+            let lanes = unsafe { W::lanes(rights[row], rest.clone()) };
+            for r in 0..R {
+                let left = floats(&lefts[r][rest.clone()]);
+                sums[r][row] = _mm256_fmadd_ps(left, lanes, sums[r][row]);
+            }
+        }
+    }
+    let mut out = [[0.0; T]; R];
     for r in 0..R {
-        for row in 0..TOGETHER {
+        for row in 0..T {
             out[r][row] = total(sums[r][row]);
         }
     }
