@@ -143,6 +143,48 @@ fn a_decoder_is_trained_scored_used_to_generate_merged_and_exported() {
         serde_json::from_slice(&fs::read(exported.join("adapter_config.json")).unwrap()).unwrap();
     assert_eq!(config["peft_type"], "LORA");
     assert_eq!(config["task_type"], "CAUSAL_LM");
+
+    // For the programs that serve models; the base is the run's.
+    for (server, file) in [
+        ("peft", "adapter_model.safetensors"),
+        ("vllm", "adapter_model.safetensors"),
+        ("llama.cpp", "adapter.gguf"),
+        ("ollama", "Modelfile"),
+        ("mlx", "adapters.safetensors"),
+    ] {
+        let out = SETUP.path(&format!("for-{server}"));
+        let flags = ["--run", text(&run), "--for", server, "--out", text(&out)];
+        let report = json(&[&["export"], &flags[..]].concat());
+        assert_eq!(report["files"][0], text(&out.join(file)));
+        assert_eq!(
+            (&report["for"], &report["modules"]),
+            (&server.into(), &14.into())
+        );
+        assert!(out.join(file).exists());
+    }
+    let modelfile = fs::read_to_string(SETUP.path("for-ollama").join("Modelfile")).unwrap();
+    assert!(
+        modelfile.contains(text(&model.canonicalize().unwrap())),
+        "{modelfile}"
+    );
+    let vllm = SETUP.path("for-vllm");
+    assert_eq!(
+        texts(&["--model", text(&model), "--adapter", text(&vllm)]),
+        by_adapter
+    );
+    let message = refused(&[
+        "export",
+        "--run",
+        text(&run),
+        "--for",
+        "tgi",
+        "--out",
+        "nowhere",
+    ]);
+    assert!(
+        message.contains("one of peft, vllm, llama.cpp, ollama, mlx"),
+        "{message}"
+    );
 }
 
 /// As PEFT's for these models.

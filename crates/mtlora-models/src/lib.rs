@@ -64,11 +64,13 @@
 //! | write what a model trains while it trains | [`TrainedFormat`] |
 //! | read a checkpoint's tensors | [`Checkpoint`], [`CheckpointLayout`] |
 //! | read a model from a GGUF file | [`convert_gguf`] |
+//! | write an adapter for vLLM, llama.cpp, Ollama or MLX | [`export_adapter`] |
 //! | find out which models there are and which one a folder has, or add a family | [`ModelFamilies`], [`ModelFamily`], [`Attention`] |
 
 mod adapter;
 mod chat;
 mod error;
+mod export;
 mod families;
 mod files;
 mod generation;
@@ -82,7 +84,9 @@ mod text;
 
 // Models by their task: any family's, found by the `model_type` of a folder's `config.json`.
 pub use families::cached_decoder::{CachedDecoder, DecodeError};
-pub use families::causal::{CausalConfig, CausalLm, CausalModel, CausalModelConfig, Predicted};
+pub use families::causal::{
+    CausalConfig, CausalLm, CausalModel, CausalModelConfig, LlamaCppLayout, Predicted,
+};
 pub use families::causal_batch::CausalBatch;
 pub use families::classifier::{
     ClassifierConfig, ClassifierModel, ClassifierModelConfig, ClassifierOptions, SequenceClassifier,
@@ -156,6 +160,9 @@ pub use adapter::{
     AdapterConfig, AdapterError, CombinedAdapter, PeftAdapter, PeftType, TRAINED_FILE,
     TargetModules, TrainedFormat, adapter_weights,
 };
+
+// Adapters for programs that serve models.
+pub use export::{ExportError, ExportOptions, Exported, Server, export_adapter};
 
 // Files of models.
 pub use error::ModelError;

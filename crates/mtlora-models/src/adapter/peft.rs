@@ -181,6 +181,12 @@ impl PeftAdapter {
         Some(self)
     }
 
+    /// The adapter with the configuration that describes its modules.
+    pub(crate) fn described(mut self) -> Self {
+        self.config = self.config.describing(&self.modules);
+        self
+    }
+
     /// The adapter without a task's head.
     pub fn without_head(mut self) -> Self {
         self.saved.retain(|name, _| !name.starts_with(HEAD));

@@ -75,6 +75,25 @@ pub trait CausalModelConfig: TextConfig + CheckpointLayout + fmt::Debug + Send +
 
     /// Counts the operations of the output map, for `rows` tokens.
     fn count_output_map(&self, counter: &mut dyn OperationCounter, rows: f64, tracked: bool);
+
+    /// How llama.cpp has the model in GGUF files; `None` for a family for which that is not known here.
+    fn llama_cpp(&self) -> Option<&dyn LlamaCppLayout> {
+        None
+    }
+}
+
+/// How llama.cpp has a model of a family in GGUF files.
+pub trait LlamaCppLayout {
+    /// llama.cpp's name of the architecture: `general.architecture`.
+    fn architecture(&self) -> &'static str;
+
+    /// llama.cpp's name of the tensor that has this name in Hugging Face's files.
+    fn tensor_name(&self, name: &str) -> Option<String>;
+
+    /// The width of the heads of the linear map with this name in Hugging Face's files, if its rows are in another order in
+    /// llama.cpp's files: there the two coordinates of a rotary position are neighbours, and here they lie half a head
+    /// apart.
+    fn paired_heads(&self, module: &str) -> Option<usize>;
 }
 
 /// The configuration of a causal language model of any family.
@@ -110,6 +129,10 @@ impl CausalModelConfig for CausalConfig {
 
     fn count_output_map(&self, counter: &mut dyn OperationCounter, rows: f64, tracked: bool) {
         (**self).count_output_map(counter, rows, tracked);
+    }
+
+    fn llama_cpp(&self) -> Option<&dyn LlamaCppLayout> {
+        (**self).llama_cpp()
     }
 }
 

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 /// How a tensor's values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BlockType {
+pub(crate) enum BlockType {
     F32,
     F16,
     Bf16,
@@ -42,6 +42,33 @@ impl BlockType {
     pub(super) fn of(number: u32) -> Option<Self> {
         let mut all = Self::NUMBERS.iter();
         all.find(|(own, _)| *own == number).map(|(_, found)| *found)
+    }
+
+    /// Its number in the file.
+    pub(super) fn number(self) -> u32 {
+        let mut all = Self::NUMBERS.iter();
+        all.find(|(_, own)| *own == self)
+            .map_or(0, |(number, _)| *number)
+    }
+
+    /// Adds the bytes of whole blocks. `false` for a type that is not written here.
+    pub(super) fn pack(self, values: &[f32], out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::F32 => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::F16 => {
+                let halves = values.iter().map(|value| f16::from_f32(*value));
+                out.extend(halves.flat_map(f16::to_le_bytes));
+            }
+            Self::Bf16 => {
+                let halves = values.iter().map(|value| bf16::from_f32(*value));
+                out.extend(halves.flat_map(bf16::to_le_bytes));
+            }
+            Self::Q8_0 => values
+                .chunks_exact(32)
+                .for_each(|block| pack_q8(block, out)),
+            _ => return false,
+        }
+        true
     }
 
     /// Values and bytes of a block.
@@ -155,6 +182,21 @@ fn six_bits(block: &[u8], out: &mut Vec<f32>) {
         let q = i32::from(four | two << 4) - 32;
         out.push(scale * f32::from(rest[index / 16] as i8) * q as f32);
     }
+}
+
+/// A block of Q8_0, as `quantize_row_q8_0_ref` of ggml makes it.
+fn pack_q8(block: &[f32], out: &mut Vec<u8>) {
+    let largest = block
+        .iter()
+        .fold(0.0f32, |most, value| most.max(value.abs()));
+    let scale = largest / 127.0;
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    out.extend(f16::from_f32(scale).to_le_bytes());
+    out.extend(
+        block
+            .iter()
+            .map(|value| (value * inverse).round() as i8 as u8),
+    );
 }
 
 /// The 16-bit float that begins at a byte.

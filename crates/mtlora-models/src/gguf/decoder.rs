@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::error::GgufError;
 use super::file::GgufFile;
+use super::names::hugging_face_name;
+use super::rows::with_halves;
 use crate::layers::rotary::Llama3Scaling;
 
 /// The architectures that are converted: GGUF's names are those of Hugging Face's `model_type`.
@@ -226,47 +228,4 @@ impl<'a> Decoder<'a> {
         }
         Ok(with_halves(&values, rows, self.head_dim))
     }
-}
-
-/// The rows of each head in the order in which its first and its second halves are the two coordinates of its pairs, where
-/// they were neighbours.
-fn with_halves(values: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
-    let (width, half) = (values.len() / rows.max(1), head_dim / 2);
-    let mut out = Vec::with_capacity(values.len());
-    for row in 0..rows {
-        let (head, within) = (row / head_dim, row % head_dim);
-        let stored = head * head_dim + 2 * (within % half) + within / half;
-        out.extend_from_slice(&values[stored * width..][..width]);
-    }
-    out
-}
-
-/// Hugging Face's name of a tensor of a GGUF file.
-fn hugging_face_name(name: &str) -> Option<String> {
-    match name {
-        "token_embd.weight" => return Some("model.embed_tokens.weight".to_string()),
-        "output_norm.weight" => return Some("model.norm.weight".to_string()),
-        "output.weight" => return Some("lm_head.weight".to_string()),
-        _ => (),
-    }
-    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    let (module, end) = rest.split_once('.')?;
-    layer.parse::<u32>().ok()?;
-    let module = match module {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        _ => return None,
-    };
-    ["weight", "bias"]
-        .contains(&end)
-        .then(|| format!("model.layers.{layer}.{module}.{end}"))
 }

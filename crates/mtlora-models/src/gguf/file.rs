@@ -26,7 +26,7 @@ pub(super) enum MetaValue {
 
 /// A tensor in the file.
 #[derive(Clone, Debug)]
-pub(super) struct TensorInfo {
+pub(crate) struct TensorInfo {
     /// The slowest dimension first, as in Hugging Face's files.
     pub shape: Vec<usize>,
     kind: BlockType,
@@ -47,7 +47,7 @@ impl TensorInfo {
 
 /// A GGUF file whose metadata has been read.
 #[derive(Debug)]
-pub(super) struct GgufFile {
+pub(crate) struct GgufFile {
     pub path: PathBuf,
     file: File,
     metadata: BTreeMap<String, MetaValue>,
@@ -202,7 +202,7 @@ fn io(path: &Path, source: std::io::Error) -> GgufError {
 
 impl GgufFile {
     /// Reads the metadata of a file, of which every number is checked against the file's size.
-    pub(super) fn open(path: &Path) -> Result<Self, GgufError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, GgufError> {
         let file = File::open(path).map_err(|source| io(path, source))?;
         let length = file.metadata().map_err(|source| io(path, source))?.len();
         let mut header = Header {
@@ -275,7 +275,7 @@ impl GgufFile {
     }
 
     /// The values of a tensor of the file, unpacked.
-    pub(super) fn read(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>, GgufError> {
+    pub(crate) fn read(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>, GgufError> {
         let failed = |source| io(&self.path, source);
         let mut bytes = vec![0; info.bytes()];
         let mut file = &self.file;
@@ -297,7 +297,7 @@ impl GgufFile {
         GgufError::field(&self.path, field, message)
     }
 
-    pub(super) fn number_if_there(&self, field: &str) -> Result<Option<f64>, GgufError> {
+    pub(crate) fn number_if_there(&self, field: &str) -> Result<Option<f64>, GgufError> {
         match self.metadata.get(field) {
             None => Ok(None),
             Some(MetaValue::Number(number)) => Ok(Some(*number)),
@@ -305,13 +305,13 @@ impl GgufFile {
         }
     }
 
-    pub(super) fn number(&self, field: &str) -> Result<f64, GgufError> {
+    pub(crate) fn number(&self, field: &str) -> Result<f64, GgufError> {
         let found = self.number_if_there(field)?;
         found.ok_or_else(|| self.wrong(field, "a number"))
     }
 
     /// A whole number that is not negative.
-    pub(super) fn size_if_there(&self, field: &str) -> Result<Option<usize>, GgufError> {
+    pub(crate) fn size_if_there(&self, field: &str) -> Result<Option<usize>, GgufError> {
         let found = self.number_if_there(field)?;
         let whole = |number: f64| {
             let is_whole = number >= 0.0 && number.fract() == 0.0 && number <= f64::from(u32::MAX);
@@ -323,12 +323,12 @@ impl GgufFile {
         }
     }
 
-    pub(super) fn size(&self, field: &str) -> Result<usize, GgufError> {
+    pub(crate) fn size(&self, field: &str) -> Result<usize, GgufError> {
         let found = self.size_if_there(field)?;
         found.ok_or_else(|| self.wrong(field, "a whole number"))
     }
 
-    pub(super) fn text_if_there(&self, field: &str) -> Result<Option<&str>, GgufError> {
+    pub(crate) fn text_if_there(&self, field: &str) -> Result<Option<&str>, GgufError> {
         match self.metadata.get(field) {
             None => Ok(None),
             Some(MetaValue::Text(text)) => Ok(Some(text)),
@@ -336,19 +336,19 @@ impl GgufFile {
         }
     }
 
-    pub(super) fn text(&self, field: &str) -> Result<&str, GgufError> {
+    pub(crate) fn text(&self, field: &str) -> Result<&str, GgufError> {
         let found = self.text_if_there(field)?;
         found.ok_or_else(|| self.wrong(field, "a text"))
     }
 
-    pub(super) fn texts(&self, field: &str) -> Result<&[String], GgufError> {
+    pub(crate) fn texts(&self, field: &str) -> Result<&[String], GgufError> {
         match self.metadata.get(field) {
             Some(MetaValue::Texts(texts)) => Ok(texts),
             _ => Err(self.wrong(field, "a list of texts")),
         }
     }
 
-    pub(super) fn numbers(&self, field: &str) -> Result<&[f64], GgufError> {
+    pub(crate) fn numbers(&self, field: &str) -> Result<&[f64], GgufError> {
         match self.metadata.get(field) {
             Some(MetaValue::Numbers(numbers)) => Ok(numbers),
             _ => Err(self.wrong(field, "a list of numbers")),

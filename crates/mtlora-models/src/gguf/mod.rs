@@ -1,13 +1,17 @@
-//! Models in GGUF files, as llama.cpp has them: reading a file, and writing what it holds as a Hugging Face folder.
+//! Models in GGUF files, as llama.cpp has them: reading a file, writing what it holds as a Hugging Face folder, and
+//! writing files.
 //!
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
-mod blocks;
+pub(crate) mod blocks;
 mod convert;
 mod decoder;
 mod error;
-mod file;
+pub(crate) mod file;
+pub(crate) mod names;
+pub(crate) mod rows;
 mod tokenizer;
+pub(crate) mod write;
 
 pub use convert::{ConvertedModel, convert_gguf};
 pub use error::GgufError;

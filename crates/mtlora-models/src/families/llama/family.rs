@@ -7,7 +7,7 @@ use super::config::LlamaConfig;
 use super::layout::{OUTPUT_MAP, WORD_EMBEDDINGS};
 use super::model::LlamaLm;
 use crate::error::ModelError;
-use crate::families::causal::{CausalConfig, CausalLm, CausalModelConfig};
+use crate::families::causal::{CausalConfig, CausalLm, CausalModelConfig, LlamaCppLayout};
 use crate::families::config_file::ConfigFile;
 use crate::families::family::{CausalFamily, DefaultTargets, ModelFamily};
 use crate::families::operations::OperationCounter;
@@ -157,5 +157,8 @@ impl CausalModelConfig for LlamaConfig {
             "model.embed_tokens"
         };
         counter.linear(module, rows, map, tracked);
+    }
+    fn llama_cpp(&self) -> Option<&dyn LlamaCppLayout> {
+        Some(self)
     }
 }

@@ -5,6 +5,7 @@ mod architecture;
 pub(crate) mod config;
 mod family;
 mod layout;
+mod llama_cpp;
 mod model;
 mod positions;
 
