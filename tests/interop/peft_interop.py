@@ -151,7 +151,7 @@ def theirs(name):
     if name == "deberta":
         cases = {
             "lora": dict(r=2),
-            "pooler": dict(r=2, target_modules=["query_proj", "key_proj"], modules_to_save=["pooler"]),
+            "pooler": dict(r=2, lora_alpha=2, target_modules=["query_proj", "key_proj"], modules_to_save=["pooler"]),
             "rslora": dict(r=3, lora_alpha=7, use_rslora=True, target_modules=["key_proj", "intermediate.dense"]),
             "patterns": dict(
                 r=2,
