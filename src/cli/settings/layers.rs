@@ -81,6 +81,14 @@ impl Settings {
         Ok(None)
     }
 
+    /// These settings as the text of a settings file.
+    ///
+    /// # Errors
+    /// If a value cannot be stored in a TOML file.
+    pub(crate) fn file(&self) -> Result<String, String> {
+        toml::to_string(&self.given()?).map_err(|error| error.to_string())
+    }
+
     /// Completes these settings with those of a lower layer.
     pub(crate) fn over(self, lower: Self) -> Result<Self, Box<dyn Error>> {
         let upper = self.given()?;

@@ -30,14 +30,15 @@ pub(super) fn run(
     bases: &mut Bases,
 ) -> Result<Outcome, Box<dyn Error>> {
     output::forget_peak_rss();
+    let file = settings.file()?;
     let resolved = settings.resolve(HeadOf::Model)?;
     let trained = match resolved {
         Resolved::Classification(config, task) => {
-            let begin = begin(folder, (*config).clone().into())?;
+            let begin = begin(folder, (*config).clone().into(), file)?;
             classification::run(&config, task.as_ref(), begin, QUIET, Some(bases))
         }
         Resolved::Generation(config, task) => {
-            let begin = begin(folder, (*config).clone().into())?;
+            let begin = begin(folder, (*config).clone().into(), file)?;
             generation::run(&config, task.as_ref(), begin, QUIET, Some(bases))
         }
         Resolved::Chat(_) => return Err(NO_CHAT.into()),
@@ -48,13 +49,14 @@ pub(super) fn run(
     Ok(outcome)
 }
 
-/// A new run, or one to resume.
-fn begin(folder: &Path, config: RunConfig) -> Result<Begin<'_>, Box<dyn Error>> {
+/// A new run with the settings file `settings`, or one to resume.
+fn begin(folder: &Path, config: RunConfig, settings: String) -> Result<Begin<'_>, Box<dyn Error>> {
     if !Run::is_in(folder) {
         // A process that is killed while it makes the folder leaves a part of it.
         return Ok(Begin::New {
             out: folder,
             overwrite: true,
+            settings,
         });
     }
     let (run, mut begun) = Run::open(folder)?;

@@ -13,6 +13,8 @@ pub(crate) enum Begin<'a> {
         out: &'a Path,
         /// Whether it may be overwritten.
         overwrite: bool,
+        /// The settings, as the text of a settings file.
+        settings: String,
     },
     /// A run that was stopped.
     Resume(Run),
@@ -27,8 +29,14 @@ impl Begin<'_> {
         format: &TrainedFormat,
     ) -> Result<(Run, Option<Snapshot>), RunError> {
         match self {
-            Begin::New { out, overwrite } => {
-                Ok((Run::create(out, overwrite, &config.into())?, None))
+            Begin::New {
+                out,
+                overwrite,
+                settings,
+            } => {
+                let run = Run::create(out, overwrite, &config.into())?;
+                run.save_settings(&settings)?;
+                Ok((run, None))
             }
             Begin::Resume(run) => {
                 let Rewound { snapshot, notes } = run.rewind(format)?;

@@ -18,8 +18,14 @@ use crate::cli::console::progress::Progress;
 use crate::cli::model::device;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
-use crate::cli::train::outcome::{Outcome, Sizes, chosen_on};
+use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
 
+/// What is computed on the dev split.
+const METRICS: [MetricName; 3] = [
+    MetricName::Loss,
+    MetricName::Perplexity,
+    MetricName::TokenAccuracy,
+];
 /// The number of conversations whose last answers are printed before and after training.
 const SHOWN: usize = 3;
 /// The most tokens of such an answer.
@@ -31,6 +37,7 @@ pub(super) fn run(
     show: Output,
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
+    config.training.check_metric(&METRICS)?;
     config.base.adapter.check_training(&config.training)?;
     config.checkpoints.validate()?;
     refuse_untrainable(&config.base.adapter)?;
@@ -64,13 +71,8 @@ pub(super) fn run(
     let shown = Samples::of(template.as_ref(), &dev)?;
     let plain_device = device.clone().inner();
     let before = shown.answers(config, &parts, &plain_device)?;
-    let metrics = [
-        MetricName::Loss,
-        MetricName::Perplexity,
-        MetricName::TokenAccuracy,
-    ];
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
-    let mut progress = Progress::new(&run, format, &config.checkpoints, step, &metrics, show)?;
+    let mut progress = Progress::new(&run, format, &config.checkpoints, step, &METRICS, show)?;
     let trained = train_chat(
         parts.model,
         CausalData {
@@ -97,7 +99,7 @@ pub(super) fn run(
         ..parts
     };
     // This comes before any output: the run is complete even if nobody reads the output.
-    run.save_results(&results)?;
+    outcome::save(&run, &results)?;
     let after = shown.answers(config, &parts, &plain_device)?;
     for ((question, before), after) in shown.questions.iter().zip(before).zip(after) {
         say!("asked:  {}", output::printable(question))?;

@@ -18,7 +18,7 @@ use crate::cli::text::encoding;
 use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
-use crate::cli::train::outcome::{Outcome, Sizes, chosen_on};
+use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
 
 /// Prints the number of examples of each class, and warnings about the classes of the user's own table.
 fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, examples: &[Example]) {
@@ -151,7 +151,7 @@ pub(crate) fn run(
         split: split.to_string(),
         metrics: scores.into(),
     });
-    run.save_results(&results)?;
+    outcome::save(&run, &results)?;
     if show.quiet {
         return Ok(results);
     }

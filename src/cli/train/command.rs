@@ -70,6 +70,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let begin = Begin::New {
         out: &out,
         overwrite: args.overwrite || may_repeat,
+        settings: settings.file()?,
     };
     match settings.resolve(HeadOf::Model)? {
         Resolved::Classification(config, task) => {

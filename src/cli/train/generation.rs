@@ -20,7 +20,7 @@ use crate::cli::text::encoding;
 use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
-use crate::cli::train::outcome::{Outcome, Sizes, chosen_on};
+use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
 
 /// What is computed on the dev split.
 const METRICS: [MetricName; 2] = [MetricName::Loss, MetricName::Perplexity];
@@ -131,7 +131,7 @@ pub(crate) fn run(
         ..parts
     };
     // This comes before any output: the run is complete even if nobody reads the output or waits for the scores.
-    run.save_results(&results)?;
+    outcome::save(&run, &results)?;
     if config.kind.final_scores && !show.quiet {
         let place = run.folder().display();
         note!(
@@ -158,7 +158,7 @@ pub(crate) fn run(
             split: split.clone(),
             metrics: results.metrics.clone(),
         });
-        run.save_results(&results)?;
+        outcome::save(&run, &results)?;
     }
     for ((record, before), after) in shown.iter().zip(before).zip(after) {
         say!("input:  {}", output::printable(&record.input))?;

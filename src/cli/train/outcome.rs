@@ -4,7 +4,8 @@ use std::error::Error;
 
 use burn::module::Module;
 use mtlora::core::trainable_parameters;
-use mtlora::train::{DataSpec, ParameterCounts, Run, RunResults, Scores};
+use mtlora::train::report::write_model_card;
+use mtlora::train::{DataSpec, ParameterCounts, Run, RunError, RunResults, Scores};
 
 use crate::cli::console::output;
 use crate::cli::eval::generation_scores::GenerationScores;
@@ -56,6 +57,16 @@ impl Sizes {
 /// The name of the examples on which the best state is chosen.
 pub(crate) fn chosen_on(held_back: bool) -> &'static str {
     if held_back { "held-back" } else { "dev" }
+}
+
+/// Writes the results, which marks the run as complete, and its model card.
+pub(crate) fn save(run: &Run, results: &RunResults) -> Result<(), RunError> {
+    run.save_results(results)?;
+    // The run is complete, whether it has a card or not.
+    if let Err(error) = write_model_card(run.folder()) {
+        note!("the model card could not be written: {error}");
+    }
+    Ok(())
 }
 
 /// The scores of a completed run.

@@ -12,6 +12,8 @@ const LEFT: f64 = 58.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
+/// The height of a title above a plot.
+const TITLE: f64 = 24.0;
 /// The approximate number of grid lines.
 const TICKS: f64 = 5.0;
 
@@ -43,6 +45,15 @@ impl Chart {
     /// The chart as an HTML `figure`, or `None` if it has no points. `number` distinguishes it from the other charts of
     /// the page.
     pub(super) fn figure(&self, number: usize) -> Option<String> {
+        let title = escape(&self.title);
+        let svg = self.svg(number, "")?;
+        Some(format!(
+            "<figure class=\"card\"><figcaption>{title}</figcaption>\n{svg}</figure>\n"
+        ))
+    }
+
+    /// The chart as an `svg` element with these further `attributes`, or `None` if it has no points.
+    fn svg(&self, number: usize, attributes: &str) -> Option<String> {
         let points = || self.series.iter().flat_map(|one| &one.points);
         // The axis begins at the first step even if the first point is later.
         let across = span(points().map(|point| point.0).chain([0.0]), 0.0)?;
@@ -56,7 +67,7 @@ impl Chart {
 
         let title = escape(&self.title);
         let mut svg = format!(
-            "<figure class=\"card\"><figcaption>{title}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\"{attributes} \
              role=\"img\" aria-label=\"{title} by step\">\n<clipPath id=\"plot{number}\"><rect x=\"{LEFT}\" \
              y=\"{TOP}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
             WIDTH - LEFT - RIGHT,
@@ -129,9 +140,38 @@ impl Chart {
                 );
             }
         }
-        svg.push_str("</svg></figure>\n");
+        svg.push_str("</svg>");
         Some(svg)
     }
+}
+
+/// Charts as one picture, which is a file of its own: one below the other, each under its title. `None` if none has
+/// points. `style` has the colours of the charts' classes.
+pub(super) fn picture(charts: &[Chart], style: &str) -> Option<String> {
+    let mut panels = String::new();
+    let mut top = 0.0;
+    for (number, chart) in charts.iter().enumerate() {
+        let place = format!(
+            " x=\"0\" y=\"{}\" width=\"{WIDTH}\" height=\"{HEIGHT}\"",
+            top + TITLE
+        );
+        let Some(svg) = chart.svg(number, &place) else {
+            continue;
+        };
+        let _ = writeln!(
+            panels,
+            "<text x=\"{LEFT}\" y=\"{}\">{}</text>\n{svg}",
+            top + TITLE - 6.0,
+            escape(&chart.title)
+        );
+        top += TITLE + HEIGHT;
+    }
+    (top > 0.0).then(|| {
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {top}\" width=\"{WIDTH}\" \
+             height=\"{top}\">\n<style>\n{style}\nsvg {{ font-family: system-ui, sans-serif; }}\n</style>\n{panels}</svg>\n"
+        )
+    })
 }
 
 /// The values of a noisy line that the range of the chart should cover: all but the most extreme few.

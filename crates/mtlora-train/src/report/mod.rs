@@ -2,6 +2,7 @@
 //! includes its styles and pictures, loads nothing else and runs no script. It follows the reader's choice of a light
 //! or dark colour scheme.
 
+mod card;
 mod chart;
 mod comparison;
 mod curves;
@@ -18,6 +19,7 @@ use crate::run::error::RunError;
 use crate::run::folder::Run;
 use crate::run::results::RunResults;
 
+pub use card::write_model_card;
 pub use comparison::comparison_page;
 pub use curves::Curves;
 pub use page::escape;
@@ -83,6 +85,15 @@ impl RunReport {
     /// # Errors
     /// When the folder is not a run, or its files cannot be read.
     pub fn open(folder: &Path) -> Result<Self, ReportError> {
+        let mut report = Self::without_sections(folder)?;
+        let (_, config) = Run::open(folder).map_err(Box::new)?;
+        let section = inspection::section(folder, &config.base.model);
+        report.sections.extend(section);
+        Ok(report)
+    }
+
+    /// The same without additional sections, for which an adapter must be read.
+    fn without_sections(folder: &Path) -> Result<Self, ReportError> {
         let (run, config) = Run::open(folder).map_err(Box::new)?;
         let settings = toml::Table::try_from(&config)
             .map_err(|error| Box::new(RunError::invalid(folder, error)))?;
@@ -94,9 +105,7 @@ impl RunReport {
             name: name.to_string_lossy().into_owned(),
             curves: Curves::read(&run.log())?,
             results,
-            sections: inspection::section(folder, &config.base.model)
-                .into_iter()
-                .collect(),
+            sections: Vec::new(),
             settings,
         })
     }

@@ -247,27 +247,7 @@ fn kept(run: &RunReport, metric: &str) -> Option<f64> {
 }
 
 fn curves(page: &mut String, runs: &[RunReport]) {
-    let mut charts = vec![chart("training loss", runs, |run| {
-        let steps = run.curves.steps.iter();
-        let all: Vec<(f64, f64)> = steps.map(|one| (one.step as f64, one.loss)).collect();
-        if all.len() < SMOOTH_FROM {
-            (all, Vec::new())
-        } else {
-            let smooth = smoothed(&all, all.len() / SMOOTH_PART);
-            let behind = if runs.len() > BEHIND { &[][..] } else { &all };
-            (thinned(&smooth, POINTS), thinned(behind, POINTS))
-        }
-    })];
-    for metric in metrics(runs) {
-        let mut one = chart(&format!("dev {metric}"), runs, |run| {
-            (run.curves.dev(metric), Vec::new())
-        });
-        for (series, run) in one.series.iter_mut().zip(runs) {
-            series.dots = series.points.len() <= POINTS / 4;
-            series.best = run.results.as_ref().map(|results| results.best_step as f64);
-        }
-        charts.push(one);
-    }
+    let mut charts = main_charts(runs);
     charts.push(chart("learning rate", runs, |run| {
         let steps = run.curves.steps.iter();
         let all: Vec<(f64, f64)> = steps
@@ -299,6 +279,32 @@ fn curves(page: &mut String, runs: &[RunReport]) {
          kept.</p>\n<div class=\"charts\">\n{}</div></section>",
         figures.concat()
     );
+}
+
+/// The training loss, and each metric on the dev split.
+pub(super) fn main_charts(runs: &[RunReport]) -> Vec<Chart> {
+    let mut charts = vec![chart("training loss", runs, |run| {
+        let steps = run.curves.steps.iter();
+        let all: Vec<(f64, f64)> = steps.map(|one| (one.step as f64, one.loss)).collect();
+        if all.len() < SMOOTH_FROM {
+            (all, Vec::new())
+        } else {
+            let smooth = smoothed(&all, all.len() / SMOOTH_PART);
+            let behind = if runs.len() > BEHIND { &[][..] } else { &all };
+            (thinned(&smooth, POINTS), thinned(behind, POINTS))
+        }
+    })];
+    for metric in metrics(runs) {
+        let mut one = chart(&format!("dev {metric}"), runs, |run| {
+            (run.curves.dev(metric), Vec::new())
+        });
+        for (series, run) in one.series.iter_mut().zip(runs) {
+            series.dots = series.points.len() <= POINTS / 4;
+            series.best = run.results.as_ref().map(|results| results.best_step as f64);
+        }
+        charts.push(one);
+    }
+    charts
 }
 
 /// The lines of a run: the prominent one, and the faint one behind it.

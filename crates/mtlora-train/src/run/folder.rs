@@ -17,7 +17,7 @@ use crate::run::checkpoints::store::Checkpoints;
 use crate::run::config::file;
 use crate::run::config::settings::RunConfig;
 use crate::run::error::RunError;
-use crate::run::file_names::{CHECKPOINTS, CONFIG, LOCK, LOG, RESULTS};
+use crate::run::file_names::{CARD, CHECKPOINTS, CONFIG, CURVES, LOCK, LOG, RESULTS, SETTINGS};
 use crate::run::log::MetricsLog;
 use crate::run::results::RunResults;
 use crate::run::unfinished::{explain_not_a_run, run_of_checkpoint};
@@ -31,9 +31,12 @@ const WEIGHTS: [&str; 4] = [
     TRAINED_FILE,
 ];
 /// The files that a run writes, except for checkpoints, event files and the lock.
-const FILES: [&str; 7] = [
+const FILES: [&str; 10] = [
     CONFIG,
+    SETTINGS,
     RESULTS,
+    CARD,
+    CURVES,
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
     ADAPTER_PICKLE_FILE,
@@ -86,7 +89,7 @@ impl Run {
         run.remove(&WEIGHTS)?;
         run.checkpoints().clear()?;
         write_atomically(&run.path(CONFIG), text.as_bytes())?;
-        run.remove(&[LOG])?;
+        run.remove(&[LOG, SETTINGS, CARD, CURVES])?;
         run.sweep()?;
         remove_event_files(folder)?;
         Ok(run)
@@ -188,6 +191,27 @@ impl Run {
     /// The run's metrics log.
     pub fn log(&self) -> MetricsLog {
         MetricsLog::of_run(&self.folder)
+    }
+
+    /// Keeps the settings that the run was started with, as the text of a settings file.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save_settings(&self, text: &str) -> Result<(), RunError> {
+        Ok(write_atomically(&self.path(SETTINGS), text.as_bytes())?)
+    }
+
+    /// The settings that the run was started with, as the text of a settings file; `None` if they were not kept.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn settings(&self) -> Result<Option<String>, RunError> {
+        let path = self.path(SETTINGS);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(RunError::invalid(&path, error)),
+        }
     }
 
     /// Writes the results of the run, which marks it as complete.
