@@ -12,11 +12,8 @@ use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
+use super::WORTH_THREADS;
 use super::view::{Place, ViewMut};
-
-/// Below this many products, threads cost more than they bring. Under Miri, which is too slow for as many, threads
-/// share even small products, so that it checks them.
-pub(super) const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };
 
 /// What sums begin with.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 
 use gemm::{Parallelism, gemm};
 
-use super::blocked::WORTH_THREADS;
+use super::WORTH_THREADS;
 use super::triangle::Triangle;
 use super::view::{View, ViewMut};
 #[cfg(target_arch = "x86_64")]

@@ -18,3 +18,7 @@ mod padded;
 mod pieces;
 pub(super) mod triangle;
 pub(super) mod view;
+
+/// Below this many products, threads cost more than they bring. Under Miri, which is too slow for as many, threads
+/// share even small products, so that it checks them.
+const WORTH_THREADS: usize = if cfg!(miri) { 1 } else { 1 << 18 };

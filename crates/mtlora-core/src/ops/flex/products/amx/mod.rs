@@ -149,7 +149,7 @@ unsafe impl Blocks for Right<'_> {
 #[cfg(test)]
 #[cfg(all(target_os = "linux", not(miri)))]
 mod tests {
-    use super::super::blocked::WORTH_THREADS;
+    use super::super::WORTH_THREADS;
     use super::*;
     use burn::tensor::bf16;
     use proptest::prelude::*;

@@ -63,7 +63,7 @@ pub(in crate::ops::flex) fn turned_product(
 
 #[cfg(test)]
 mod tests {
-    use super::super::blocked::WORTH_THREADS;
+    use super::super::WORTH_THREADS;
     use super::kernel::{COLUMNS, LANES, PANELS, ROWS, UNITS};
     use super::*;
     use burn::tensor::bf16;

@@ -127,7 +127,7 @@ unsafe impl Blocks for Right<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::blocked::WORTH_THREADS;
+    use super::super::WORTH_THREADS;
     use super::kernel::LANES;
     use super::*;
     use crate::ops::flex::instructions::Avx512Bf16;
