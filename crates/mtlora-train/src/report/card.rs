@@ -211,7 +211,7 @@ impl ModelCard<'_> {
         let results = self.results;
         let _ = writeln!(
             text,
-            "\n## Scores\n\nOn {} examples; the state after step {} of {} is the one that is kept.\n\n\
+            "\n## Scores\n\nOn the {} examples; the state after step {} of {} is the one that is kept.\n\n\
              | metric | before | kept |\n|---|---|---|",
             self.split(),
             results.best_step,

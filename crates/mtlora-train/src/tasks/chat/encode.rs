@@ -261,7 +261,9 @@ mod tests {
                 let found = text.decode(&sequence.ids[part.clone()]).unwrap();
                 prop_assert!(found.contains(answer.as_str()), "{found} {answer}");
                 let inner = text.decode(&sequence.ids[part.start + 1..part.end - 1]).unwrap();
-                prop_assert!(inner.len() <= answer.len());
+                // Half of a character at an edge is decoded as a replacement character.
+                let whole = inner.chars().filter(|one| *one != char::REPLACEMENT_CHARACTER);
+                prop_assert!(whole.count() <= answer.chars().count());
             }
             prop_assert_eq!(sequence.learned.len(), answers.len());
         }
