@@ -289,6 +289,15 @@ fn single_runs_can_be_started_by_other_programs() {
     assert_eq!(status["done"], 3);
     let unknown = refused(&[&place.arguments(&out)[..], &["--cell", "x"]].concat());
     assert!(unknown.contains("the sweep has no run x"), "{unknown}");
+    // Another run that chooses settings could choose others than those of the final runs that are there.
+    let more = fs::read_to_string(&place.file).unwrap();
+    fs::write(
+        &place.file,
+        more.replace("tuning_seeds = [9]", "tuning_seeds = [9, 10]"),
+    )
+    .unwrap();
+    let error = refused(&place.arguments(&out));
+    assert!(error.contains("would change or go"), "{error}");
 }
 
 #[test]

@@ -130,16 +130,27 @@ impl Store {
                 .filter_map(|point| plan.settings(cell, point))
                 .collect()
         };
-        let changed = old.cells.iter().find(|cell| {
+        // What a run starts from, and the runs by which its settings are chosen.
+        let needed = |plan: &Plan, index: usize| -> Vec<String> {
+            let needed = plan.needed(index).into_iter();
+            needed
+                .filter_map(|index| Some(plan.cells.get(index)?.name.clone()))
+                .collect()
+        };
+        let changed = old.cells.iter().enumerate().find(|(index, cell)| {
             let same = plan
                 .find(&cell.name)
-                .and_then(|index| plan.cells.get(index));
-            same.is_none_or(|same| settings(&old, cell) != settings(plan, same))
+                .and_then(|index| Some((index, plan.cells.get(index)?)));
+            same.is_none_or(|(now, same)| {
+                settings(&old, cell) != settings(plan, same)
+                    || needed(&old, *index) != needed(plan, now)
+            })
         });
-        if let Some(cell) = changed {
+        if let Some((_, cell)) = changed {
             return Err(format!(
                 "{}: it has the runs of another sweep, and {} would change or go: name a new folder (arms, tasks and \
-                 seeds may be added to a sweep, but what is there must stay)",
+                 seeds may be added at the end of a sweep, but what is there must stay, with what it starts from and \
+                 the runs that chose its settings)",
                 self.folder.display(),
                 cell.name
             )

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::statistics::{
-    Interval, bootstrap_interval, holm, interval_of_mean, mean, sign_flip_test, smallest_p_value,
-    spread_test, standard_deviation,
+    Interval, bootstrap_interval, holm, interval_of_mean, mean, mean_deviation, sign_flip_test,
+    smallest_p_value, spread_test, standard_deviation,
 };
 use super::{ArmScores, Comparison, TaskScores};
 
@@ -85,6 +85,9 @@ pub struct Difference {
 pub struct Spread {
     /// The arm's standard deviation divided by the baseline's; `None` if the baseline's is zero.
     pub ratio: Option<f64>,
+    /// Whether the arm's absolute deviations from the median are smaller on average, which is what is tested. One outlier
+    /// can make the standard deviation say otherwise.
+    pub is_smaller: bool,
     /// The p-value of the permutation test of the absolute deviations from the medians.
     pub p_value: f64,
     /// The p-value after Holm's adjustment for all spreads.
@@ -204,6 +207,7 @@ fn summary(arm: &ArmScores, baseline: Option<&ArmScores>) -> Summary {
     let others: Vec<f64> = baseline.scores.iter().flatten().copied().collect();
     summary.spread = spread_test(&scores, &others).map(|p_value| Spread {
         ratio: ratio(deviation, standard_deviation(&others)),
+        is_smaller: mean_deviation(&scores) < mean_deviation(&others),
         p_value,
         adjusted: p_value,
         conclusion: Conclusion::CannotBeToldApart,
@@ -240,7 +244,7 @@ fn adjust<'a>(tasks: impl IntoIterator<Item = (bool, &'a mut Vec<Summary>)>) {
     let p_values: Vec<f64> = spreads.iter().map(|one| one.p_value).collect();
     for (one, adjusted) in spreads.into_iter().zip(holm(&p_values)) {
         one.adjusted = adjusted;
-        one.conclusion = Conclusion::of(adjusted, one.ratio.is_some_and(|ratio| ratio < 1.0));
+        one.conclusion = Conclusion::of(adjusted, one.is_smaller);
     }
 }
 
@@ -351,5 +355,33 @@ pub(super) mod tests {
             (analysis.smallest_adjusted, analysis.seeds_needed),
             (0.25, 8)
         );
+    }
+
+    /// The test compares deviations from the median, and one outlier makes the standard deviation larger.
+    #[test]
+    fn the_direction_of_a_spread_is_that_of_what_is_tested() {
+        let wide: Vec<f64> = (0..24)
+            .map(|at| if at % 2 == 0 { 1.5 } else { -1.5 })
+            .collect();
+        let mut narrow: Vec<f64> = wide.iter().map(|one| one / 15.0).collect();
+        narrow[0] = 10.0;
+        let arm = |scores: Vec<f64>| ArmScores {
+            scores: scores.into_iter().map(Some).collect(),
+            ..example().tasks[0].arms[0].clone()
+        };
+        let mut comparison = example();
+        comparison.seeds = (0..24).collect();
+        comparison.tasks.truncate(1);
+        comparison.tasks[0].arms.truncate(2);
+        comparison.arms.truncate(2);
+        comparison.tasks[0].arms[comparison.baseline] = arm(wide);
+        comparison.tasks[0].arms[1 - comparison.baseline] = arm(narrow);
+        let analysis = analyse(&comparison);
+        let spread = analysis.tasks[0][1 - comparison.baseline].spread.unwrap();
+        assert!(
+            spread.ratio.unwrap() > 1.0 && spread.adjusted < LEVEL,
+            "{spread:?}"
+        );
+        assert_eq!(spread.conclusion, Conclusion::Better);
     }
 }

@@ -118,7 +118,7 @@ pub fn bootstrap_interval(values: &[f64]) -> Option<Interval> {
 /// smallest p-value that `n` differences can have is `2 / 2^n`: 0.0625 with five, 0.03125 with six.
 pub fn sign_flip_test(differences: &[f64]) -> Option<f64> {
     let count = differences.len();
-    if count == 0 {
+    if count == 0 || differences.iter().any(|one| !one.is_finite()) {
         return None;
     }
     let observed = differences.iter().sum::<f64>().abs();
@@ -168,7 +168,8 @@ pub fn smallest_p_value(count: usize) -> f64 {
 /// permuted. Two samples of five then cannot have a smaller p-value than 2 / 70. Outliers change the test little, which they do
 /// to Bartlett's and to the F-test of variances.
 pub fn spread_test(one: &[f64], other: &[f64]) -> Option<f64> {
-    if one.len() < 3 || other.len() < 3 {
+    let are_finite = one.iter().chain(other).all(|value| value.is_finite());
+    if one.len() < 3 || other.len() < 3 || !are_finite {
         return None;
     }
     let first = deviations(one);
@@ -201,6 +202,11 @@ pub fn spread_test(one: &[f64], other: &[f64]) -> Option<f64> {
         is_extreme(shuffled[..count].iter().sum())
     });
     Some((extreme.count() as f64 + 1.0) / (SAMPLES as f64 + 1.0))
+}
+
+/// The mean of the deviations that [`spread_test`] compares.
+pub(super) fn mean_deviation(values: &[f64]) -> f64 {
+    mean(&deviations(values))
 }
 
 /// The absolute deviations from the median, without the one that is always zero if their number is odd.
@@ -373,6 +379,8 @@ mod tests {
         close(spread_test(&wide, &narrow).unwrap(), 2.0 / 70.0, 1e-12);
         assert_eq!(spread_test(&[1.0, 2.0], &wide), None);
         assert_eq!(sign_flip_test(&[]), None);
+        assert_eq!(sign_flip_test(&[f64::NAN, 1.0]), None);
+        assert_eq!(spread_test(&[f64::NAN, 1.0, 2.0], &wide), None);
         assert_eq!(
             (standard_deviation(&[1.0]), interval_of_mean(&[1.0])),
             (None, None)
