@@ -76,8 +76,8 @@ pub(super) fn start() {
     });
 }
 
-/// Executes the instruction that raised the signal. Where it is none of those, or invalid, the signal is raised again and ends
-/// the program.
+/// Executes the tile instruction that raised the signal. If it is another instruction, or an invalid one, the signal is raised
+/// again and ends the program.
 extern "C" fn handle(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel gives the context of this thread, which nothing else uses now.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
@@ -179,7 +179,7 @@ unsafe fn execute(state: &mut State, code: *const u8, registers: &[i64; 23]) -> 
             let stride = (index? << scale) as isize;
             let mut tile = [[0; SIDE]; SIDE];
             for (row, out) in tile.iter_mut().enumerate().take(rows) {
-                // SAFETY: the instruction reads so many bytes of each row, and a row has room for 64.
+                // SAFETY: the instruction reads `bytes` bytes of each row, and a row has room for 64.
                 unsafe {
                     let from = address.offset(row as isize * stride);
                     std::ptr::copy_nonoverlapping(from, out.as_mut_ptr().cast::<u8>(), bytes);
@@ -192,7 +192,7 @@ unsafe fn execute(state: &mut State, code: *const u8, registers: &[i64; 23]) -> 
             let (rows, bytes) = (state.row_count(reg)?, state.bytes_per_row[reg]);
             let stride = (index? << scale) as isize;
             for (row, from) in state.tiles[reg].iter().enumerate().take(rows) {
-                // SAFETY: the instruction writes so many bytes of each row, and the tile has 64.
+                // SAFETY: the instruction writes `bytes` bytes of each row, and a row of the tile has 64.
                 unsafe {
                     let to = address.offset(row as isize * stride);
                     std::ptr::copy_nonoverlapping(from.as_ptr().cast::<u8>(), to, bytes);

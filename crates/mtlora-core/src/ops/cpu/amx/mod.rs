@@ -64,7 +64,7 @@ impl Amx {
         Self::proven().ok()
     }
 
-    /// The proof, or why there is none.
+    /// The proof that tiles can be used, or the reason why they cannot.
     pub(super) fn proven() -> Result<Self, AmxError> {
         static PROOF: OnceLock<Result<Amx, AmxError>> = OnceLock::new();
         *PROOF.get_or_init(|| {

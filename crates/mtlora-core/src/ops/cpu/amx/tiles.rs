@@ -13,7 +13,7 @@ use super::Amx;
 pub(in crate::ops) const SIDE: usize = 16;
 /// Rows and columns of a block: two tiles.
 pub(in crate::ops) const WIDTH: usize = 2 * SIDE;
-/// Pairs of bfloat16 in a row of a tile: one instruction sums the products of so many pairs.
+/// Pairs of bfloat16 in a row of a tile. One instruction adds the products of this many pairs to each sum.
 pub(in crate::ops) const PAIRS: usize = 16;
 
 /// 32 rows of 16 pairs of a left matrix: two tiles, one below the other. The element of the even index is in a pair's low half.

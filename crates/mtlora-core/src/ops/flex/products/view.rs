@@ -139,7 +139,7 @@ impl<'a> ViewMut<'a> {
     pub(in crate::ops::flex) unsafe fn row(&self, row: usize) -> &[f32] {
         assert!(row < self.sides[0]);
         let first = self.first.wrapping_add(row * self.stride);
-        // SAFETY: the matrix has this row, whose elements the view alone has, and they have been written.
+        // SAFETY: the matrix has this row, only this view can reach its elements, and they have been written.
         unsafe { std::slice::from_raw_parts(first, self.sides[1]) }
     }
 
@@ -151,7 +151,7 @@ impl<'a> ViewMut<'a> {
     pub(in crate::ops::flex) fn write_row(&mut self, row: usize, values: &[f32]) {
         assert!(row < self.sides[0] && values.len() == self.sides[1]);
         let first = self.first.wrapping_add(row * self.stride);
-        // SAFETY: the matrix has this row, whose elements the view alone has, so the values are none of them.
+        // SAFETY: the matrix has this row, and only this view can reach its elements, so `values` does not overlap them.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), first, values.len()) };
     }
 
@@ -166,7 +166,7 @@ impl<'a> ViewMut<'a> {
         let [rows, columns] = self.sides;
         assert_eq!(values.len(), rows * columns);
         for (row, values) in values.chunks(columns.max(1)).enumerate() {
-            // SAFETY: the matrix has this row, whose elements the view alone has, and they have been written.
+            // SAFETY: the matrix has this row, only this view can reach its elements, and they have been written.
             let own = unsafe {
                 std::slice::from_raw_parts_mut(self.first.wrapping_add(row * self.stride), columns)
             };

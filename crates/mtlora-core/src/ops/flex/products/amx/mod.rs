@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    /// On so many threads, into memory that is likely to hold something else.
+    /// The product, computed by this number of threads into memory that probably holds other values.
     fn product_on(
         threads: usize,
         left: &[f32],
