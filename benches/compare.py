@@ -38,6 +38,8 @@ ENCODER = ["--rank", "8", "--alpha", "16", "--targets", "query,value", "--adapte
 DEBERTA = ["--rank", "8", "--alpha", "16", "--targets", "query_proj,value_proj", "--adapter-dropout", "0"]
 DECODER = ["--rank", "4", "--alpha", "32", "--targets", "c_attn,c_fc", "--adapter-dropout", "0.1"]
 
+LINEAR = ["--rank", "8", "--alpha", "16", "--targets", "all-linear", "--adapter-dropout", "0"]
+
 
 class Row:
     """A line of the table: the same work for both, and the function that takes the seconds from their reports."""
@@ -80,6 +82,22 @@ def table(args, folder):
         ours = ["epoch", "--model", "roberta-base", *work, "--max-length", "512", "--structure", args.structure, *ENCODER]
         return Row(title, ours, ["epoch", *work], example_seconds)
 
+    def chat():
+        batch, data, folder_of_model = 4, args.chat, args.chat_model
+        title = f"SmolLM2-135M, conversations of real lengths, batches of {batch}, at most 512 tokens"
+        if "smollm2-chat" in args.rows:
+            if not data or not folder_of_model:
+                sys.exit("the row smollm2-chat needs --chat and --chat-model")
+            if args.max_steps:
+                lines = Path(data).read_text(encoding="utf-8").splitlines(keepends=True)
+                random.Random(0).shuffle(lines)
+                data = str(Path(folder, "chat.jsonl"))
+                Path(data).write_text("".join(lines[:args.max_steps * batch]), encoding="utf-8")
+                title = f"{title}, {args.max_steps * batch} of them"
+        size = ["--batch", str(batch), "--max-length", "512"]
+        ours = ["epoch", "--model", folder_of_model, "--task", "chat", "--data", data, *size, "--structure", args.structure, *LINEAR]
+        return Row(title, ours, ["chat", "--data", data, "--model-folder", folder_of_model, *size], example_seconds)
+
     size = ["--batch", "1", "--beams", "10"]
     return {
         "roberta-step": step("roberta-base", "RoBERTa-base step, 16 x 128", 16, 128, ENCODER),
@@ -89,6 +107,8 @@ def table(args, folder):
         "mrpc-epoch": epoch("mrpc"),
         "cola-epoch": epoch("cola"),
         "gpt2-step": step("gpt2", "GPT-2 small step, 4 x 256", 4, 256, DECODER),
+        "smollm2-step": step("smollm2-135m", "SmolLM2-135M step, 4 x 512", 4, 512, LINEAR),
+        "smollm2-chat": chat(),
         "gpt2-generate": Row("GPT-2 small, 10 beams, 64 tokens, one prompt",
                              ["generate", "--model", "gpt2", *size, "--seq", "32", "--new-tokens", "64", *timed],
                              ["generate", *size, *timed], step_seconds, ("f32",)),
@@ -197,7 +217,7 @@ def machine():
 
 def shown(program, words, args):
     """A command as a reader can run it, without this machine's folders."""
-    names = {args.data: "glue", args.tokenizer: "tokenizer.json"}
+    names = {args.data: "glue", args.tokenizer: "tokenizer.json", args.chat: "chats.jsonl", args.chat_model: "smollm2"}
     words = [names.get(word, word) for word in words]
     # The examples of a part of an epoch lie in a folder of this program's own.
     words = ["SAMPLE" if os.path.isabs(word) else word for word in words]
@@ -232,8 +252,10 @@ def main():
     add = parser.add_argument
     add("--mtlora", default="target/release/mtlora", help="the program [%(default)s]")
     add("--python", default=sys.executable, help="an interpreter with torch, transformers and peft [this one]")
-    add("--data", required=True, help="the GLUE folder")
-    add("--tokenizer", required=True, help="RoBERTa's tokenizer.json")
+    add("--data", help="the GLUE folder, for the rows of epochs")
+    add("--tokenizer", help="RoBERTa's tokenizer.json, for the rows of epochs")
+    add("--chat", help="a JSONL file with `messages`, for the row smollm2-chat")
+    add("--chat-model", help="SmolLM2's folder, for the row smollm2-chat")
     add("--rows", default="", help="names of rows, separated by commas [all]")
     add("--pairs", type=int, default=5, help="[%(default)s]")
     add("--steps", type=int, default=5, help="timed steps, or generations, of each run [%(default)s]")
@@ -251,6 +273,9 @@ def main():
         parser.error("--pairs, --steps and --max-steps must be at least 1")
     names = [name for name in args.rows.split(",") if name]
     args.rows = names or ["roberta-step", "roberta-full", "mrpc-epoch", "cola-epoch", "gpt2-step", "gpt2-generate"]
+
+    if any(name.endswith("-epoch") for name in args.rows) and not (args.data and args.tokenizer):
+        parser.error("the rows of epochs need --data and --tokenizer")
 
     where = machine()
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@
     peft/bin/python benches/peft_baseline.py step --model roberta-base --batch 16 --seq 128 --dtype bf16
     peft/bin/python benches/peft_baseline.py step --method full --batch 16 --seq 64
     peft/bin/python benches/peft_baseline.py epoch --task mrpc --data glue --tokenizer roberta/tokenizer.json --batch 32
+    peft/bin/python benches/peft_baseline.py chat --data chats.jsonl --model-folder smollm2 --batch 4
     peft/bin/python benches/peft_baseline.py generate --beams 10
 
 With `--method full` all weights train, and PEFT has no part in it. Models have random weights, on which neither time nor memory depends. Prints one JSON object: medians, and the process's
@@ -67,6 +68,21 @@ def gpt2(method="lora"):
     return get_peft_model(transformers.GPT2LMHeadModel(transformers.GPT2Config()), lora)
 
 
+def smollm2_135m(method="lora"):
+    """SmolLM2-135M; rank 8 on all linear maps but the output, or all weights."""
+    config = transformers.LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, max_position_embeddings=8192, rms_norm_eps=1e-5, tie_word_embeddings=True)
+    model = transformers.LlamaForCausalLM(config)
+    if method == "full":
+        return model
+    lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear")
+    return get_peft_model(model, lora)
+
+
+DECODERS = {"gpt2": gpt2, "smollm2-135m": smollm2_135m}
+
+
 class Training:
     """Steps of AdamW over what trains. In bf16, PyTorch's own way: weights in f32, products under autocast."""
 
@@ -103,9 +119,9 @@ def median_seconds(run, untimed, timed):
 
 
 def step(args):
-    ids = torch.randint(5, 50000, (args.batch, args.seq))
-    if args.model == "gpt2":
-        model, batch = gpt2(args.method), {"input_ids": ids, "labels": ids}
+    ids = torch.randint(5, 49000, (args.batch, args.seq))
+    if args.model in DECODERS:
+        model, batch = DECODERS[args.model](args.method), {"input_ids": ids, "labels": ids}
     else:
         labels = torch.randint(0, 2, (args.batch,))
         model = ENCODERS[args.model](args.method)
@@ -145,6 +161,42 @@ def epoch(args):
     return {"examples": len(read), "examples_per_s": len(read) / sum(times)}
 
 
+def conversations(args):
+    """The token ids of each line's `messages`, rendered with the folder's template and cut, and how many come before the answer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model_folder)
+
+    def ids(messages, **more):
+        return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **more)["input_ids"]
+
+    read = []
+    for line in Path(args.data).read_text(encoding="utf-8").splitlines():
+        messages = json.loads(line)["messages"]
+        before = len(ids(messages[:-1], add_generation_prompt=True))
+        whole = ids(messages)[:args.max_length]
+        if before < len(whole):
+            read.append((whole, before))
+    random.Random(0).shuffle(read)
+    return read
+
+
+def chat(args):
+    """SmolLM2-135M learns the last answer of each conversation; each batch is padded to its longest. Every step from the first."""
+    read, times = conversations(args), []
+    training = Training(smollm2_135m(), args.dtype)
+    for first in range(0, len(read), args.batch):
+        batch = read[first:first + args.batch]
+
+        def run():
+            longest = max(len(ids) for ids, _ in batch)
+            ids = torch.tensor([ids + [PAD] * (longest - len(ids)) for ids, _ in batch])
+            mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in batch])
+            labels = torch.tensor([[-100] * before + ids[before:] + [-100] * (longest - len(ids)) for ids, before in batch])
+            training.step(input_ids=ids, attention_mask=mask, labels=labels)
+
+        times.append(seconds(run))
+    return {"examples": len(read), "examples_per_s": len(read) / sum(times), "tokens": sum(len(ids) for ids, _ in read)}
+
+
 def generate(args):
     """Beam search as GPT-2's data-to-text experiments use it, over a prompt of 32 tokens."""
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
@@ -159,7 +211,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     of_step = commands.add_parser("step", help="whole training steps, all of one length")
-    of_step.add_argument("--model", choices=[*ENCODERS, "gpt2"], default="roberta-base")
+    of_step.add_argument("--model", choices=[*ENCODERS, *DECODERS], default="roberta-base")
     of_step.add_argument("--method", choices=["lora", "full"], default="lora", help="what trains [%(default)s]")
     of_step.add_argument("--optimizer", choices=["default", "fused"], default="default",
                          help="PyTorch's AdamW as it comes, or its fused form [%(default)s]")
@@ -168,13 +220,17 @@ def main():
     of_epoch.add_argument("--task", choices=list(TASKS), default="mrpc")
     of_epoch.add_argument("--data", required=True, help="the GLUE folder")
     of_epoch.add_argument("--tokenizer", required=True, help="RoBERTa's tokenizer.json")
+    of_chat = commands.add_parser("chat", help="conversations with SmolLM2-135M, at their real lengths")
+    of_chat.add_argument("--data", required=True, help="a JSONL file with `messages`")
+    of_chat.add_argument("--model-folder", required=True, help="the folder with the tokenizer and the chat template")
+    of_chat.add_argument("--max-length", type=int, default=512, help="longer conversations are cut [%(default)s]")
     of_generate = commands.add_parser("generate", help="beam search with GPT-2 small")
     of_generate.add_argument("--beams", type=int, default=10, help="[%(default)s]")
-    for command, do, batch in ((of_step, step, 16), (of_epoch, epoch, 32), (of_generate, generate, 1)):
+    for command, do, batch in ((of_step, step, 16), (of_epoch, epoch, 32), (of_chat, chat, 4), (of_generate, generate, 1)):
         command.set_defaults(do=do)
         command.add_argument("--batch", type=int, default=batch, help="sequences in a batch [%(default)s]")
         command.add_argument("--threads", type=int, help="[PyTorch's own choice]")
-    for command in (of_step, of_epoch):
+    for command in (of_step, of_epoch, of_chat):
         command.add_argument("--dtype", choices=["f32", "bf16"], default="f32", help="[%(default)s]")
     for command in (of_step, of_generate):
         command.add_argument("--steps", type=int, default=6, help="timed steps or generations [%(default)s]")

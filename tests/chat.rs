@@ -296,6 +296,48 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
     assert!(!out.exists());
 }
 
+/// `bench epoch` measures conversations as `train` learns them.
+#[test]
+fn an_epoch_of_conversations_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = (model(folder.path()), data(folder.path(), 20));
+    let file = data.join("train.jsonl");
+    let run = |model: &str, data: &Path, more: &[&str]| -> Vec<String> {
+        let usual = [
+            "bench",
+            "epoch",
+            "--task",
+            "chat",
+            "--batch",
+            "8",
+            "--model",
+            model,
+            "--data",
+            text(data),
+        ];
+        usual.iter().chain(more).map(ToString::to_string).collect()
+    };
+    let measured = |data: &Path, more: &[&str]| {
+        let all = run(text(&model), data, more);
+        json(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let whole = measured(&data, &[]);
+    // A dev split that is held back from a single file is not trained on.
+    assert_eq!(whole["examples"], whole["epoch_examples"]);
+    assert_eq!(whole["step_s"].as_array().unwrap().len(), 3);
+    assert!(whole["tokens"].as_u64() < whole["padded_tokens"].as_u64());
+    let cut = measured(&file, &["--max-length", "40"]);
+    assert_eq!(cut["max_length"], 40);
+    assert!(cut["padded_tokens"].as_u64().unwrap() <= 20 * 40);
+
+    let refusal = |model: &str| {
+        let all = run(model, &data, &[]);
+        refused(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert!(refusal("gpt2").contains("a model's folder"));
+    assert!(refusal(common::MODEL).contains("needs a causal model"));
+}
+
 /// Plain texts need no chat template, and are learned as a whole.
 #[test]
 fn plain_texts_are_learned_without_a_template() {

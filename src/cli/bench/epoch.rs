@@ -5,19 +5,24 @@ use burn::module::Module;
 use burn::tensor::Device;
 use mtlora::core::BaseDtype;
 use mtlora::models::{
-    CausalConfig, CausalModelConfig, CausalText, ClassifierConfig, ModelConfig, TextConfig,
+    CausalConfig, CausalModelConfig, CausalText, ClassifierConfig, LossOn, ModelConfig, TextConfig,
     TextEncoder,
 };
 use mtlora::train::bench::{Subject, Trains, causal_flops, classifier_flops};
+use mtlora::train::chat::{ChatTask, TooLongChat};
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::registry;
-use mtlora::train::{BatchSize, Task, TrainOptions, encode, encode_records, shuffled, task_config};
+use mtlora::train::{
+    BatchSize, CausalExample, Task, TaskData, TrainOptions, encode, encode_records, shuffled,
+    task_config,
+};
 use serde::Serialize;
 
 use super::device_work::DeviceWork;
 use super::disturbance::Watch;
 use super::model::{AdapterArgs, ModelArgs};
 use super::report::{self, Place, Timed, Work};
+use crate::cli::chat::examples::{self, Split};
 use crate::cli::console::progress::Counter;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults, LABEL_SMOOTHING};
 use crate::cli::settings::task;
@@ -32,7 +37,7 @@ pub(super) struct Args {
     /// The task (see `mtlora tasks`).
     #[arg(long)]
     task: String,
-    /// The folder with the data of the task.
+    /// The folder with the data of the task; of conversations, also a JSONL file.
     #[arg(long)]
     data: PathBuf,
     /// The tokenizer.json [default: the model folder's].
@@ -55,8 +60,10 @@ pub(super) struct Args {
 /// The defaults that the help shows, which are those of `mtlora train`.
 fn help_defaults() -> HelpDefaults {
     let (labels, texts) = (Defaults::classification(), Defaults::data_to_text());
+    let chats = Defaults::chat("llama");
     let both = |value: fn(&Defaults) -> usize| {
-        defaults::by_kind(value(&labels), "data-to-text", value(&texts))
+        let first = defaults::by_kind(value(&labels), "data-to-text", value(&texts));
+        defaults::by_kind(first, "chat", value(&chats))
     };
     vec![
         ("batch", both(Defaults::batch_sequences)),
@@ -92,17 +99,22 @@ struct Epoch {
 }
 
 pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
-    match (
-        args.model.open()?,
-        registry::open_generation(&args.task, None)?,
-    ) {
-        (ModelConfig::Classifier(config), None) => {
+    let is_chat = args.task == ChatTask::NAME;
+    let texts = match is_chat {
+        true => None,
+        false => registry::open_generation(&args.task, None)?,
+    };
+    match (args.model.open()?, texts) {
+        (ModelConfig::Causal(config), _) if is_chat => chat(&args, &config, json),
+        (ModelConfig::Causal(config), Some(task)) => {
+            data_to_text(&args, &config, task.as_ref(), json)
+        }
+        (ModelConfig::Classifier(config), None) if !is_chat => {
             let task = registry::open_classification(&args.task, None, &args.data)?;
             classifier(&args, &config, task.as_ref(), json)
         }
-        (ModelConfig::Causal(config), Some(task)) => causal(&args, &config, task.as_ref(), json),
-        (ModelConfig::Classifier(_), Some(_)) => Err(format!(
-            "{} is a data-to-text task: it needs a causal model such as gpt2",
+        (ModelConfig::Classifier(_), _) => Err(format!(
+            "{} is a task of texts: it needs a causal model such as gpt2",
             args.task
         )
         .into()),
@@ -142,40 +154,87 @@ fn classifier(
     args.report(&place, &epoch, &trains, &work, json)
 }
 
-fn causal(
+fn data_to_text(
     args: &Args,
     config: &CausalConfig,
     task: &dyn GenerationTask,
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
-    let defaults = Defaults::data_to_text();
-    let max_length = args
-        .max_length
-        .unwrap_or(defaults.max_length)
-        .min(config.max_tokens());
+    let defaults = Defaults::data_to_text().on(config.model_type());
+    let max_length = args.causal_max_length(config, &defaults);
     let text = CausalText::from_file(&args.tokenizer()?, config)?;
     let records = task::read_records(task, &args.data, task.train_split())?;
     let (sequences, _) = encode_records(&text, config.end_of_text(), &records, max_length)?;
-    let lengths = sequences.iter().map(|one| one.ids.len()).collect();
-    let epoch = args.epoch(lengths, defaults.training.batch, max_length)?;
-
-    let place = args.model.place(args.adapter.base_dtype)?;
-    let device = place.device.clone().autodiff();
-    let model = args.model.causal(config, &args.adapter, &device)?;
-    let trains = Trains::of(&model);
-    let options = args.model.options();
-    let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
-    let timed = epoch.timed(subject, &place.device)?;
-    let flops = |batch: &[usize]| {
-        let targets = |index: &usize| sequences[*index].ids.len() - sequences[*index].loss_from;
-        let targets = batch.iter().map(targets).sum();
-        causal_flops(config, &trains, &epoch.lengths_of(batch), targets)
+    let learning = Learning {
+        sequences: &sequences,
+        defaults,
+        label_smoothing: LABEL_SMOOTHING,
+        max_length,
     };
-    let work = epoch.work(timed, flops);
-    args.report(&place, &epoch, &trains, &work, json)
+    learning.measure(args, config, json)
+}
+
+/// Conversations as `mtlora train --task chat` learns them: rendered with the template of the model's folder, cut to the
+/// maximum length.
+fn chat(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn Error>> {
+    let folder = args.model.folder().ok_or_else(|| {
+        format!(
+            "conversations are rendered with the template of a model's folder, and --model {} is only a name",
+            args.model.name()
+        )
+    })?;
+    let defaults = Defaults::chat(config.model_type());
+    let max_length = args.causal_max_length(config, &defaults);
+    let text = CausalText::from_file(&args.tokenizer()?, config)?;
+    let split = Split::read(&args.data, ChatTask.train_split())?;
+    let template = examples::template(&folder, &text, &[&split.examples])?;
+    let encoder = examples::encoder(&text, template.as_ref(), config, LossOn::default());
+    let encoded = split.encode(encoder, max_length, TooLongChat::Cut)?;
+    let learning = Learning {
+        sequences: &encoded.sequences,
+        defaults,
+        label_smoothing: 0.0,
+        max_length,
+    };
+    learning.measure(args, config, json)
+}
+
+/// What a causal model learns, and how.
+struct Learning<'a, S> {
+    sequences: &'a [S],
+    defaults: Defaults,
+    label_smoothing: f64,
+    max_length: usize,
+}
+
+impl<S: CausalExample> Learning<'_, S> {
+    fn measure(self, args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn Error>> {
+        let sequences = self.sequences;
+        let lengths = sequences.iter().map(|one| one.ids().len()).collect();
+        let epoch = args.epoch(lengths, self.defaults.training.batch, self.max_length)?;
+        let place = args.model.place(args.adapter.base_dtype)?;
+        let device = place.device.clone().autodiff();
+        let adapter = self.defaults.adapter;
+        let model = args.model.causal(config, &args.adapter, adapter, &device)?;
+        let trains = Trains::of(&model);
+        let options = args.model.options();
+        let subject = Subject::causal(model, sequences, self.label_smoothing, &options, &device);
+        let timed = epoch.timed(subject, &place.device)?;
+        let flops = |batch: &[usize]| {
+            let learned = batch.iter().map(|index| sequences[*index].learned_count());
+            causal_flops(config, &trains, &epoch.lengths_of(batch), learned.sum())
+        };
+        let work = epoch.work(timed, flops);
+        args.report(&place, &epoch, &trains, &work, json)
+    }
 }
 
 impl Args {
+    fn causal_max_length(&self, config: &CausalConfig, defaults: &Defaults) -> usize {
+        let wanted = self.max_length.unwrap_or(defaults.max_length);
+        wanted.min(config.max_tokens())
+    }
+
     fn tokenizer(&self) -> Result<PathBuf, &'static str> {
         let own = || Some(self.model.folder()?.join("tokenizer.json"));
         self.tokenizer

@@ -181,11 +181,13 @@ impl ModelArgs {
         }
     }
 
-    /// The causal model, prepared for training on an autodiff `device`.
+    /// The causal model, prepared for training on an autodiff `device`. What the flags do not say of its adapter follows
+    /// from `defaults`.
     pub(super) fn causal(
         &self,
         config: &CausalConfig,
         adapter: &AdapterArgs,
+        defaults: AdapterSettings,
         device: &Device,
     ) -> Result<CausalLm, Box<dyn Error>> {
         if adapter.method == MethodName::Head {
@@ -193,7 +195,7 @@ impl ModelArgs {
                 "a causal model has no head of its own to train: choose mtlora or full".into(),
             );
         }
-        let settings = adapter.settings(Defaults::data_to_text().on(config.model_type()).adapter);
+        let settings = adapter.settings(defaults);
         let model = settings.method(&[], self.seed)?.prepare(self.plain_causal(
             settings.base_dtype_to_read(),
             config,

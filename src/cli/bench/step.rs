@@ -13,7 +13,7 @@ use super::device_work::DeviceWork;
 use super::disturbance::Watch;
 use super::model::{AdapterArgs, ModelArgs};
 use super::report::{self, Place, Timed, Work};
-use crate::cli::settings::defaults::{self, HelpDefaults, LABEL_SMOOTHING};
+use crate::cli::settings::defaults::{self, Defaults, HelpDefaults, LABEL_SMOOTHING};
 
 /// The number of steps that are not timed. The first steps fill caches and allocate memory.
 const WARM_UP: usize = 2;
@@ -102,7 +102,10 @@ fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn 
     let size = args.size(CAUSAL, config.max_tokens())?;
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
-    let model = args.model.causal(config, &args.adapter, &device)?;
+    let defaults = Defaults::data_to_text().on(config.model_type());
+    let model = args
+        .model
+        .causal(config, &args.adapter, defaults.adapter, &device)?;
     let trains = Trains::of(&model);
     let sequences = random_sequences(config, [size.batch, size.seq], args.model.seed);
     let options = args.model.options();

@@ -7,11 +7,10 @@ use mtlora_models::{CausalLm, ClassifierModelConfig, SequenceClassifier};
 
 use crate::data::example::{Objective, Target};
 use crate::inference::evaluation::Item;
-use crate::tasks::data_to_text::Sequence;
 use crate::training::error::FitError;
 use crate::training::late_loss::LossReading;
 use crate::training::learner::BatchLoss;
-use crate::training::learners::causal::{causal_divisor, causal_loss};
+use crate::training::learners::causal::{CausalExample, causal_divisor, causal_loss};
 use crate::training::learners::classification::{classifier_divisor, classifier_loss};
 use crate::training::options::TrainOptions;
 use crate::training::step::Stepper;
@@ -55,9 +54,9 @@ impl<'a> Subject<'a, SequenceClassifier> {
 
 impl<'a> Subject<'a, CausalLm> {
     /// A causal model that learns `sequences`.
-    pub fn causal(
+    pub fn causal<S: CausalExample>(
         model: CausalLm,
-        sequences: &'a [Sequence],
+        sequences: &'a [S],
         label_smoothing: f64,
         options: &TrainOptions,
         device: &Device,
