@@ -4,12 +4,20 @@
 set -eu
 file=$1 out=$2
 shift 2
-count=$# index=0 here=$(pwd)
+count=$# index=0 here=$(pwd) failed=0
+hosts=("$@") processes=()
 for host in "$@"; do
     # The connection keeps the process: if it breaks, start the script again, and it goes on.
     ssh "$host" "cd $(printf %q "$here") && mtlora sweep run $(printf %q "$file") --out $(printf %q "$out") --shard $index/$count" \
         > "sweep-$host.log" 2>&1 &
+    processes+=($!)
     index=$((index + 1))
 done
-wait
+for index in "${!hosts[@]}"; do
+    if ! wait "${processes[$index]}"; then
+        echo "${hosts[$index]} failed: see sweep-${hosts[$index]}.log, and start this script again" >&2
+        failed=1
+    fi
+done
 mtlora sweep status "$out"
+exit $failed

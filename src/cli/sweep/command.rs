@@ -62,11 +62,11 @@ pub(super) struct ShareArgs {
     /// cores are divided among them.
     #[arg(long, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
-    /// Begin with part I of N, counted from 0, and then help with the others [default: what SLURM_ARRAY_TASK_ID or
-    /// JOB_COMPLETION_INDEX says, or the beginning].
+    /// Begin with part I of N, counted from 0, and then help with the others; with --jobs, the processes divide this part
+    /// [default: what SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX says, or the beginning].
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// End when all runs that are left are being made by other processes, instead of waiting for them.
+    /// End when nothing is left that this process could make at that moment, instead of waiting for the runs of others.
     #[arg(long)]
     no_wait: bool,
 }
@@ -157,10 +157,7 @@ pub(super) fn make(
         Some(shard) => Some(shard),
         None => Shard::of_environment()?,
     };
-    let order = match cells {
-        Some(cells) => cells,
-        None => shard.unwrap_or(Shard::of(0, 1)).order(plan.cells.len()),
-    };
+    let shard = shard.unwrap_or(Shard::of(0, 1));
     let FileArgs { file, out } = place;
     let count = share.jobs.get();
     if count > 1 {
@@ -176,12 +173,15 @@ pub(super) fn make(
                 .map(str::to_string)
                 .to_vec();
             arguments.extend(["--threads".to_string(), each.to_string()]);
-            arguments.extend(["--shard".to_string(), format!("{job}/{count}")]);
+            let all = plan.cells.len();
+            let first = shard.part(job, count).first(all);
+            arguments.extend(["--shard".to_string(), format!("{first}/{}", all.max(1))]);
             arguments.extend(share.no_wait.then(|| "--no-wait".to_string()));
             arguments
         })?;
     } else {
         let wait = !share.no_wait;
+        let order = cells.unwrap_or_else(|| shard.order(plan.cells.len()));
         work::work(plan, store, &Work { order, wait })?;
     }
     Ok(())

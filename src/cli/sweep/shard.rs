@@ -41,6 +41,15 @@ impl Shard {
         }
     }
 
+    /// The part of this shard that belongs to the process `job` of `jobs` that share it.
+    pub(crate) fn part(self, job: usize, jobs: usize) -> Self {
+        let jobs = jobs as u64;
+        Self {
+            index: self.index.saturating_mul(jobs).saturating_add(job as u64),
+            count: self.count.map(|count| count.saturating_mul(jobs)),
+        }
+    }
+
     /// The shard of a task of a SLURM array or of a pod of a Kubernetes job with indexed completion.
     ///
     /// # Errors
@@ -75,13 +84,18 @@ impl Shard {
 
     /// The cells from 0 to `cells - 1` in the order in which this process tries them.
     pub(crate) fn order(self, cells: usize) -> Vec<usize> {
-        let share = match self.count.filter(|count| *count > 0) {
-            Some(count) => (self.index % count) as f64 / count as f64,
-            // Without their number, the processes begin at 0, 1/2, 1/4, 3/4, 1/8, ... of the list.
-            None => self.index.reverse_bits() as f64 / (u64::MAX as f64 + 1.0),
-        };
-        let first = ((share * cells as f64) as usize).min(cells);
+        let first = self.first(cells);
         (first..cells).chain(0..first).collect()
+    }
+
+    /// The cell that this process tries first; 0 if there are no cells.
+    pub(crate) fn first(self, cells: usize) -> usize {
+        let (part, parts) = match self.count.filter(|count| *count > 0) {
+            Some(count) => (u128::from(self.index % count), u128::from(count)),
+            // Without their number, the processes begin at 0, 1/2, 1/4, 3/4, 1/8, ... of the list.
+            None => (u128::from(self.index.reverse_bits()), 1 << 64),
+        };
+        (part * cells as u128 / parts) as usize
     }
 }
 
@@ -101,6 +115,27 @@ mod tests {
         assert!(Shard::of(5, 6).order(0).is_empty());
         for wrong in ["4/4", "1", "a/2", "1/0", "-1/2", ""] {
             assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn processes_that_share_a_shard_divide_it() {
+        // Two tasks with three processes each begin at six places, as six tasks with one process do.
+        let firsts: Vec<usize> = (0..2)
+            .flat_map(|task| (0..3).map(move |job| Shard::of(task, 2).part(job, 3).first(12)))
+            .collect();
+        assert_eq!(firsts, [0, 2, 4, 6, 8, 10]);
+        // So do pods that do not know how many there are.
+        let pod = |index| Shard { index, count: None };
+        let firsts: Vec<usize> = (0..2)
+            .flat_map(|index| (0..2).map(move |job| pod(index).part(job, 2).first(16)))
+            .collect();
+        assert_eq!(firsts, [0, 8, 4, 12]);
+        // A process that is told its first cell begins there.
+        for cells in 1..300 {
+            for first in 0..cells {
+                assert_eq!(Shard::of(first as u64, cells as u64).first(cells), first);
+            }
         }
     }
 

@@ -5,8 +5,8 @@ use std::error::Error;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{process, thread};
 
 use mtlora::models::write_atomically;
 use mtlora::train::{Run, RunResults};
@@ -19,6 +19,10 @@ use crate::cli::sweep::plan::{Cell, Plan};
 pub(crate) const FILE: &str = "sweep.toml";
 const RUNS: &str = "runs";
 const CLAIMS: &str = "claims";
+/// The file in the folder of claims whose lock guards the sweep's file.
+const FILE_LOCK: &str = "sweep.lock";
+/// The pause before a lock is tried again that somebody else only looks at.
+const LOOK: Duration = Duration::from_millis(1);
 /// The file that says in a run's folder that its training diverged.
 const DIVERGED: &str = "diverged.json";
 
@@ -81,6 +85,7 @@ impl Store {
         };
         let path = store.folder.join(FILE);
         if !path.exists() {
+            // Nothing is written into a folder with something else.
             let entries = fs::read_dir(folder).into_iter().flatten().flatten();
             // Another process may be making the folder at the same moment.
             let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -91,14 +96,16 @@ impl Store {
                 )
                 .into());
             }
-            fs::create_dir_all(folder).map_err(|error| store.failed(folder, &error))?;
-            write_atomically(&path, plan.file.text().as_bytes())?;
         }
-        let text = fs::read_to_string(&path).map_err(|error| store.failed(&path, &error))?;
-        if text != plan.file.text() {
-            store.extend(&path, plan)?;
+        let _lock = store.lock_file()?;
+        match fs::read_to_string(&path) {
+            Ok(text) if text == plan.file.text() => {}
+            Ok(_) => store.extend(&path, plan)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_atomically(&path, plan.file.text().as_bytes())?;
+            }
+            Err(error) => return Err(store.failed(&path, &error).into()),
         }
-        store.check_locks()?;
         Ok(store)
     }
 
@@ -159,34 +166,24 @@ impl Store {
         Ok(write_atomically(path, plan.file.text().as_bytes())?)
     }
 
-    /// Refuses a file system without locks, on which two processes could make the same run.
-    fn check_locks(&self) -> Result<(), String> {
-        let path = self.folder.join(CLAIMS).join("test");
-        match self.lock(&path) {
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                Err(format!(
-                    "{}: its file system has no locks, which keep two processes from making the same run: use another one \
-                     (for Lustre, one that is mounted with -o flock)",
-                    self.folder.display()
-                ))
-            }
-            Err(TryLockError::Error(error)) => Err(self.failed(&path, &error)),
-            Ok(_) | Err(TryLockError::WouldBlock) => Ok(()),
-        }
+    /// Waits for the lock of the sweep's file, under which the file is compared and replaced, so that of two processes with
+    /// different changes the second sees those of the first. It also refuses a file system without locks, on which two
+    /// processes could make the same run.
+    fn lock_file(&self) -> Result<File, String> {
+        let path = self.folder.join(CLAIMS).join(FILE_LOCK);
+        let locked = open_lock(&path).and_then(|file| file.lock().map(|()| file));
+        locked.map_err(|error| match error.kind() {
+            io::ErrorKind::Unsupported => format!(
+                "{}: its file system has no locks, which keep two processes from making the same run: use another one \
+                 (for Lustre, one that is mounted with -o flock)",
+                self.folder.display()
+            ),
+            _ => self.failed(&path, &error),
+        })
     }
 
     fn failed(&self, path: &Path, error: &io::Error) -> String {
         format!("{}: {error}", path.display())
-    }
-
-    fn lock(&self, path: &Path) -> Result<File, TryLockError> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(TryLockError::Error)?;
-        }
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.map_err(TryLockError::Error)?;
-        file.try_lock()?;
-        Ok(file)
     }
 
     /// The folder of a cell's run.
@@ -204,10 +201,10 @@ impl Store {
     /// If the file of the claim cannot be written.
     pub(crate) fn claim(&self, cell: &Cell) -> Result<Option<Claim>, String> {
         let path = self.claim_path(cell);
-        match self.lock(&path) {
-            Ok(file) => Ok(Some(Claim { file, path })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(self.failed(&path, &error)),
+        match lock(&path) {
+            Ok(Some(file)) => Ok(Some(Claim { file, path })),
+            Ok(None) => Ok(None),
+            Err(error) => Err(self.failed(&path, &error)),
         }
     }
 
@@ -274,6 +271,35 @@ impl Store {
     }
 }
 
+/// Opens a file for locks, and makes it and its folder. NFS needs it open for both reading and writing.
+fn open_lock(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).read(true).open(path)
+}
+
+/// Takes the exclusive lock of a file; `None` if another process has it. A shared lock, which [`Store::is_claimed`] takes for
+/// a moment, is waited for.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = open_lock(path)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        match file.try_lock_shared() {
+            // Nobody has the exclusive one.
+            Ok(()) => file.unlock()?,
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        thread::sleep(LOOK);
+    }
+}
+
 impl Claim {
     /// Appends an event to the history of the cell, with the time, the host and the process.
     ///
@@ -297,5 +323,64 @@ fn host() -> String {
     match name.trim() {
         "" => "unknown".to_string(),
         name => name.replace(char::is_whitespace, "-"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::cli::sweep::source::Source;
+
+    fn plan(seeds: &str) -> Plan {
+        let text = format!(
+            "seeds = {seeds}\n[tasks.acceptability]\nmodel = 'm'\ndata = 'd'\n[arms.lora]\nstructure = 'lora'\n"
+        );
+        Plan::new(SweepFile::of(Source::new("sweep.toml", &text)).unwrap())
+    }
+
+    #[test]
+    fn of_two_processes_that_change_a_sweep_at_once_one_is_refused() {
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let folder = folder.path().join("sweep");
+            Store::create(&folder, &plan("[1]")).unwrap();
+            let start = Barrier::new(2);
+            let change = |seeds: &str| {
+                let plan = plan(seeds);
+                start.wait();
+                Store::create(&folder, &plan).is_ok()
+            };
+            let both = thread::scope(|scope| {
+                let one = scope.spawn(|| change("[1, 2]"));
+                let other = scope.spawn(|| change("[1, 3]"));
+                [one.join().unwrap(), other.join().unwrap()]
+            });
+            assert!(both[0] != both[1], "{both:?}");
+            let (_, kept) = Store::open(&folder).unwrap();
+            assert_eq!(kept.file.seeds, if both[0] { [1, 2] } else { [1, 3] });
+        }
+    }
+
+    #[test]
+    fn a_look_at_a_claim_does_not_take_the_run_from_a_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan("[1]");
+        let store = Store::create(&folder.path().join("sweep"), &plan).unwrap();
+        let cell = &plan.cells[0];
+        drop(store.claim(cell).unwrap());
+        let looking = File::open(store.claim_path(cell)).unwrap();
+        looking.try_lock_shared().unwrap();
+        let claim = thread::scope(|scope| {
+            let claim = scope.spawn(|| store.claim(cell).unwrap());
+            thread::sleep(Duration::from_millis(50));
+            looking.unlock().unwrap();
+            claim.join().unwrap()
+        });
+        assert!(claim.is_some() && store.is_claimed(cell));
+        // One that is being made is left alone.
+        assert!(store.claim(cell).unwrap().is_none());
     }
 }
