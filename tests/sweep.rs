@@ -422,6 +422,7 @@ fn a_sweep_has_a_table_a_page_and_files_for_peft() {
     assert!(page.contains("63.4 ± 1.2") && !page.contains("NaN") && !page.contains("<script"));
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
     let run = out.join("runs/acceptability/lora/final/seed-5");
+    let other = out.join("runs/acceptability/shim/final/seed-5");
     assert!(refused(&["report", text(&out), text(&run)]).contains("name it alone"));
 
     let peft = place.path("peft");
@@ -452,6 +453,59 @@ fn a_sweep_has_a_table_a_page_and_files_for_peft() {
     assert!(last["test accuracy"].is_number() && last["train loss"].is_number());
     assert!(one["train_info"]["file_size"].as_u64().unwrap() > 0);
     assert!(one["meta_info"]["package_info"]["mtlora-version"].is_string());
+    let by_loss = place.path("by-loss");
+    let arguments = [
+        "table",
+        text(&out),
+        "--format",
+        "peft",
+        "--metric",
+        "loss",
+        "--out",
+        text(&by_loss),
+    ];
+    text_reading(&arguments, "");
+    let one = read_json(&by_loss.join("acceptability--shim--final--seed-6.json"));
+    let last = &one["train_info"]["metrics"][0];
+    assert_eq!(last["metric"], "loss");
+    assert_eq!(last["test accuracy"], last["metrics"]["loss"]);
+
+    // A score that is not a number, as JSON has it, is that of a complete run.
+    let results = run.join("results.json");
+    let whole = fs::read_to_string(&results).unwrap();
+    let mut changed = read_json(&results);
+    changed["scored"]["metrics"]["accuracy"] = Value::Null;
+    fs::write(&results, changed.to_string()).unwrap();
+    let output = mtlora(&["table", text(&out)]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("(1 of 3 NaN) |"), "{table}");
+    assert!(output.stderr.is_empty());
+    // A damaged file does not keep the other runs from being shown.
+    fs::write(&results, &whole[..whole.len() / 2]).unwrap();
+    let page = place.path("damaged.html");
+    for arguments in [
+        vec!["table", text(&out)],
+        vec!["sweep", "status", text(&out)],
+        vec!["report", text(&out), "--out", text(&page)],
+        vec!["report", text(&run), text(&other), "--out", text(&page)],
+    ] {
+        let output = mtlora(&arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        assert!(
+            error.contains("results.json: the file is damaged"),
+            "{error}"
+        );
+    }
+    assert!(refused(&["report", text(&run)]).contains("the file is damaged"));
+    let error = refused(&place.arguments(&out));
+    assert!(
+        error.contains("the file is damaged") && error.contains("1 of 10 runs failed"),
+        "{error}"
+    );
+    // It can be mended as the message says.
+    fs::remove_file(&results).unwrap();
+    assert_eq!(json(&place.arguments(&out))["done"], 10);
 }
 
 #[test]

@@ -2,12 +2,13 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use mtlora::models::write_atomically;
-use mtlora::train::report::{Report, RunReport, comparison_page};
+use mtlora::train::RunError;
+use mtlora::train::report::{Report, ReportError, RunReport, comparison_page};
 use serde_json::{Value, json};
 
 use crate::cli::compare::gather;
 use crate::cli::console::output;
-use crate::cli::sweep::store::{FILE, Outcomes, Store};
+use crate::cli::sweep::store::{FILE, Store};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -30,11 +31,11 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
         return of_sweep(sweep, &args.out, json);
     }
-    let report = Report::open(&args.runs)?;
+    let (folders, report) = readable(&args.runs)?;
     report.write(&args.out)?;
     say!("the report is in {}", args.out.display())?;
     if json {
-        let results: Vec<Value> = args.runs.iter().zip(&report.runs).map(summary).collect();
+        let results: Vec<Value> = folders.into_iter().zip(&report.runs).map(summary).collect();
         output::json(&json!({
             "out": args.out,
             "runs": report.runs.len(),
@@ -44,11 +45,35 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The runs that can be read, with their folders. A run with a damaged file is reported; a folder that is not a run is a mistake
+/// of the command.
+fn readable(folders: &[PathBuf]) -> Result<(Vec<&PathBuf>, Report), Box<dyn Error>> {
+    let mut runs = Vec::new();
+    let mut damaged = Vec::new();
+    for folder in folders {
+        match RunReport::open(folder) {
+            Ok(run) => runs.push((folder, run)),
+            Err(ReportError::Run(error)) if matches!(*error, RunError::NotARun { .. }) => {
+                return Err(error);
+            }
+            Err(error) => damaged.push(error),
+        }
+    }
+    if runs.is_empty() {
+        let all: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+        return Err(all.join("\n").into());
+    }
+    for error in &damaged {
+        note!("{error}");
+    }
+    let folders = runs.iter().map(|(folder, _)| *folder).collect();
+    Ok((folders, Report::of_runs(runs)))
+}
+
 /// Writes the page about a sweep.
 fn of_sweep(folder: &Path, out: &Path, json: bool) -> Result<(), Box<dyn Error>> {
     let (store, plan) = Store::open(folder)?;
-    let mut outcomes = Outcomes::default();
-    store.refresh(&plan, &mut outcomes)?;
+    let outcomes = store.ended(&plan)?;
     let comparison = gather::comparison(&plan, &outcomes, None)?;
     write_atomically(out, comparison_page(&comparison).as_bytes())?;
     say!("the report is in {}", out.display())?;

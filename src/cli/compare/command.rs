@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli::compare::gather;
 use crate::cli::compare::peft;
 use crate::cli::console::output;
-use crate::cli::sweep::store::{Outcomes, Store};
+use crate::cli::sweep::store::Store;
 
 /// The form of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,8 +51,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let (store, plan) = Store::open(&args.folder)?;
-    let mut outcomes = Outcomes::default();
-    store.refresh(&plan, &mut outcomes)?;
+    let outcomes = store.ended(&plan)?;
     let mut comparison = gather::comparison(&plan, &outcomes, args.metric.as_deref())?;
     if let Some(name) = &args.baseline {
         let index = comparison.arms.iter().position(|arm| arm == name);
@@ -88,7 +87,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             let out = args.out.as_deref().ok_or(
                 "--out is needed with --format peft: the folder that gets a file for each run",
             )?;
-            let count = peft::write(out, &plan, &outcomes, &store)?;
+            let count = peft::write(out, &plan, &outcomes, &store, &comparison)?;
             say!("{count} files are in {}", out.display())?;
             return Ok(());
         }

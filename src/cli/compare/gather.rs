@@ -98,15 +98,17 @@ fn scores(
             Some(Outcome::Done(of_run)) => {
                 results.push(of_run);
                 let metrics = scored(of_run);
-                if !metrics.iter().any(|(name, _)| name == metric) {
+                let value = metrics.iter().find(|(name, _)| *name == metric);
+                let Some((_, value)) = value else {
                     let names: Vec<&str> = metrics.iter().map(|(name, _)| name).collect();
                     return Err(format!(
                         "{}: the run has no metric {metric}: one of {}",
                         cell.name,
                         names.join(", ")
                     ));
-                }
-                metrics.get(metric).map(|value| value * scale)
+                };
+                found.nan += usize::from(value.is_nan());
+                (!value.is_nan()).then_some(value * scale)
             }
         });
     }

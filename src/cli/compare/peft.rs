@@ -3,8 +3,10 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::{fs, io};
 
 use mtlora::models::write_atomically;
+use mtlora::train::comparison::Comparison;
 use mtlora::train::report::Curves;
 use mtlora::train::{BatchSize, Run, RunConfig, RunResults};
 use serde_json::{Value, json};
@@ -13,18 +15,20 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::cli::compare::gather::scored;
 use crate::cli::console::output;
-use crate::cli::sweep::plan::{Cell, Phase, Plan};
+use crate::cli::sweep::plan::{Phase, Plan};
 use crate::cli::sweep::store::{Outcome, Outcomes, Store};
 
 /// Bytes in a MiB.
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Writes the final runs that have ended into `folder`, and returns their number.
+/// Writes the final runs that have ended into `folder`, with the metric that `comparison` has for each task, and returns their
+/// number.
 pub(super) fn write(
     folder: &Path,
     plan: &Plan,
     outcomes: &Outcomes,
     store: &Store,
+    comparison: &Comparison,
 ) -> Result<usize, Box<dyn Error>> {
     output::make_folder(folder)?;
     let mut count = 0;
@@ -35,7 +39,16 @@ pub(super) fn write(
         let place = store.run_folder(cell);
         let (run, config) = Run::open(&place)?;
         let curves = Curves::read(&run.log())?;
-        let text = serde_json::to_string_pretty(&entry(cell, &config, outcome, &curves, &place)?)?;
+        let task = comparison.tasks.get(cell.task);
+        let ended = Ended {
+            name: &cell.name,
+            config: &config,
+            outcome,
+            curves: &curves,
+            place: &place,
+            metric: task.map_or("", |task| task.metric.as_str()),
+        };
+        let text = serde_json::to_string_pretty(&entry(&ended)?)?;
         let name = cell.name.replace('/', "--");
         write_atomically(
             &folder.join(format!("{name}.json")),
@@ -46,20 +59,49 @@ pub(super) fn write(
     Ok(count)
 }
 
-fn entry(
-    cell: &Cell,
-    config: &RunConfig,
-    outcome: &Outcome,
-    curves: &Curves,
-    place: &Path,
-) -> Result<Value, Box<dyn Error>> {
-    let peft_config = match std::fs::read_to_string(place.join("adapter_config.json")) {
-        Ok(text) => serde_json::from_str(&text)?,
-        Err(_) => Value::Null,
+/// A run that has ended.
+struct Ended<'a> {
+    name: &'a str,
+    config: &'a RunConfig,
+    outcome: &'a Outcome,
+    curves: &'a Curves,
+    /// Its folder.
+    place: &'a Path,
+    /// The metric that stands as `test accuracy`.
+    metric: &'a str,
+}
+
+/// What there is at `path`; `None` if there is nothing, as in the folder of a run that diverged or has no adapter.
+fn existing<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>, String> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+fn entry(ended: &Ended<'_>) -> Result<Value, Box<dyn Error>> {
+    let Ended {
+        name,
+        config,
+        outcome,
+        curves,
+        place,
+        metric,
+    } = *ended;
+    let path = place.join("adapter_config.json");
+    let peft_config: Option<Value> = match existing(&path, fs::read_to_string(&path))? {
+        Some(text) => {
+            serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        None => None,
     };
-    let file_size = ["adapter_model.safetensors", "trained.safetensors"]
-        .iter()
-        .find_map(|name| Some(std::fs::metadata(place.join(name)).ok()?.len()));
+    let mut file_size = None;
+    for name in ["adapter_model.safetensors", "trained.safetensors"] {
+        let path = place.join(name);
+        let found = existing(&path, fs::metadata(&path))?;
+        file_size = file_size.or(found.map(|one| one.len()));
+    }
     let results = match outcome {
         Outcome::Done(results) => Some(results.as_ref()),
         Outcome::Diverged { .. } => None,
@@ -81,7 +123,7 @@ fn entry(
         "run_info": {
             "created_at": created(&place.join("run.toml"))?,
             "total_time": seconds,
-            "experiment_name": cell.name,
+            "experiment_name": name,
             "peft_branch": "",
             "train_config": train_config,
             "peft_config": peft_config,
@@ -97,7 +139,7 @@ fn entry(
             "num_trainable_params": results.map(|results| results.trainable_parameters),
             "num_total_params": results.map(|results| results.total_parameters),
             "status": if results.is_some() { "success" } else { "failed" },
-            "metrics": results.map(|results| metrics(results, config, curves)).into_iter().collect::<Vec<_>>(),
+            "metrics": results.map(|results| metrics(results, metric, config, curves)).into_iter().collect::<Vec<_>>(),
         },
         "meta_info": {
             "model_info": null,
@@ -122,9 +164,8 @@ fn entry(
 }
 
 /// The last entry of `metrics`, which has the final score as `test accuracy`, whatever the metric is.
-fn metrics(results: &RunResults, config: &RunConfig, curves: &Curves) -> Value {
+fn metrics(results: &RunResults, metric: &str, config: &RunConfig, curves: &Curves) -> Value {
     let metrics = scored(results);
-    let first = metrics.iter().next();
     let training = &config.training;
     // The last batch of an epoch may have fewer; a budget of tokens does not say how many sequences there were.
     let samples = match training.batch {
@@ -133,17 +174,17 @@ fn metrics(results: &RunResults, config: &RunConfig, curves: &Curves) -> Value {
     };
     json!({
         "step": results.steps,
-        "test accuracy": first.map(|(_, value)| value),
+        "test accuracy": metrics.get(metric),
         "train loss": curves.steps.last().map(|step| step.loss),
         "train samples": samples,
         "train total tokens": (results.tokens_per_second * results.train_seconds).round() as u64,
-        "metric": first.map(|(name, _)| name),
+        "metric": metric,
         "metrics": metrics,
     })
 }
 
 /// When a file was written last, such as `2026-01-31T23:59:59Z`.
 fn created(path: &Path) -> Result<String, Box<dyn Error>> {
-    let written = std::fs::metadata(path)?.modified()?;
+    let written = fs::metadata(path)?.modified()?;
     Ok(OffsetDateTime::from(written).format(&Rfc3339)?)
 }

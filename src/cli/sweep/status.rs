@@ -34,8 +34,7 @@ struct Status<'a> {
 
 pub(super) fn run(folder: &Path, json: bool) -> Result<(), Box<dyn Error>> {
     let (store, plan) = Store::open(folder)?;
-    let mut outcomes = Outcomes::default();
-    store.refresh(&plan, &mut outcomes)?;
+    let outcomes = store.ended(&plan)?;
     let mut lines = Vec::new();
     for (task, of_task) in plan.file.tasks.iter().enumerate() {
         for (arm, of_arm) in plan.file.arms.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! The folder of a sweep: a copy of its file, a folder for each run, and a claim on each run that is being made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -251,23 +251,40 @@ impl Store {
         Ok(write_atomically(&path, format!("{text}\n").as_bytes())?)
     }
 
-    /// Looks up the cells that have ended since the last time.
-    ///
-    /// # Errors
-    /// If a file of a run is damaged.
-    pub(crate) fn refresh(
-        &self,
-        plan: &Plan,
-        outcomes: &mut Outcomes,
-    ) -> Result<(), Box<dyn Error>> {
+    /// Looks up the cells that have ended since the last time, and returns those of which a file is damaged, by index, with what
+    /// is wrong.
+    pub(crate) fn refresh(&self, plan: &Plan, outcomes: &mut Outcomes) -> BTreeMap<usize, String> {
+        let mut damaged = BTreeMap::new();
         for (index, cell) in plan.cells.iter().enumerate() {
-            if outcomes.get(index).is_none()
-                && let Some(outcome) = self.outcome(cell)?
-            {
-                outcomes.set(index, outcome);
+            if outcomes.get(index).is_some() {
+                continue;
+            }
+            match self.outcome(cell) {
+                Ok(Some(outcome)) => outcomes.set(index, outcome),
+                Ok(None) => {}
+                Err(error) => {
+                    damaged.insert(index, error.to_string());
+                }
             }
         }
-        Ok(())
+        damaged
+    }
+
+    /// The cells that have ended. Those that cannot be read are reported, and count as missing.
+    ///
+    /// # Errors
+    /// If none can be read, but some should be.
+    pub(crate) fn ended(&self, plan: &Plan) -> Result<Outcomes, String> {
+        let mut outcomes = Outcomes::default();
+        let damaged = self.refresh(plan, &mut outcomes);
+        if outcomes.len() == 0 && !damaged.is_empty() {
+            let all: Vec<String> = damaged.into_values().collect();
+            return Err(all.join("\n"));
+        }
+        for error in damaged.values() {
+            note!("{error}");
+        }
+        Ok(outcomes)
     }
 }
 

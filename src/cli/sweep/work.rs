@@ -1,6 +1,5 @@
 //! Makes the runs of a sweep, one after the other, beside other processes that do the same.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,10 +29,13 @@ pub(super) struct Work {
 /// error is returned.
 pub(super) fn work(plan: &Plan, store: &Store, work: &Work) -> Result<Outcomes, Box<dyn Error>> {
     let mut outcomes = Outcomes::default();
-    store.refresh(plan, &mut outcomes)?;
+    let mut failures = store.refresh(plan, &mut outcomes);
+    failures.retain(|index, _| work.order.contains(index));
+    for why in failures.values() {
+        note!("{why}");
+    }
     let progress = Progress::new(outcomes.len(), plan.cells.len());
     let mut bases = Bases::default();
-    let mut failures: BTreeMap<usize, String> = BTreeMap::new();
     let mut pause = SHORTEST;
     loop {
         let mut advanced = false;
@@ -60,9 +62,18 @@ pub(super) fn work(plan: &Plan, store: &Store, work: &Work) -> Result<Outcomes, 
             };
             advanced = true;
             // Another process may have ended it since it was looked up.
-            if let Some(outcome) = store.outcome(cell)? {
-                outcomes.set(index, outcome);
-                continue;
+            match store.outcome(cell) {
+                Ok(None) => {}
+                Ok(Some(outcome)) => {
+                    outcomes.set(index, outcome);
+                    continue;
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    note!("{why}");
+                    failures.insert(index, why);
+                    continue;
+                }
             }
             claim.note("begins")?;
             let started = Instant::now();
@@ -74,7 +85,7 @@ pub(super) fn work(plan: &Plan, store: &Store, work: &Work) -> Result<Outcomes, 
                     claim.note("ends")?;
                     drop(claim);
                     outcomes.set(index, outcome);
-                    store.refresh(plan, &mut outcomes)?;
+                    store.refresh(plan, &mut outcomes);
                     progress.show(cell, outcomes.get(index), outcomes.len(), started.elapsed());
                 }
                 Err(error) if error.is::<Stopped>() => return Err(error),
@@ -93,7 +104,7 @@ pub(super) fn work(plan: &Plan, store: &Store, work: &Work) -> Result<Outcomes, 
         } else {
             break;
         }
-        store.refresh(plan, &mut outcomes)?;
+        store.refresh(plan, &mut outcomes);
     }
     match failures.len() {
         0 => Ok(outcomes),

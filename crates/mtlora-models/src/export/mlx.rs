@@ -45,7 +45,8 @@ pub(super) fn write(plain: &PlainAdapter<'_>, folder: &Path) -> Result<Vec<PathB
         folder.join(ADAPTER_CONFIG_FILE),
         folder.join("adapters.safetensors"),
     );
-    write_atomically(&config_path, format!("{config:#}\n").as_bytes())?;
+    // The configuration comes last, so that a folder with one is whole.
     write_checkpoint(&path, tensors)?;
+    write_atomically(&config_path, format!("{config:#}\n").as_bytes())?;
     Ok(vec![path, config_path])
 }

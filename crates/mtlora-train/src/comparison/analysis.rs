@@ -8,6 +8,9 @@ use super::statistics::{
 };
 use super::{ArmScores, Comparison, TaskScores};
 
+/// The scale of shares and correlations.
+const PERCENT: f64 = 100.0;
+
 /// Two arms are told apart if the adjusted p-value is at most this.
 pub(super) const LEVEL: f64 = 0.05;
 
@@ -16,7 +19,7 @@ pub(super) const LEVEL: f64 = 0.05;
 pub struct Analysis {
     /// For each task and each arm.
     pub tasks: Vec<Vec<Summary>>,
-    /// For each arm, of the mean over all tasks; empty if there is one task, or if their scores have no common scale.
+    /// For each arm, of the mean over all tasks; empty if there is one task, or if their scores have no common unit.
     pub all_tasks: Vec<Summary>,
     /// The smallest adjusted p-value that a difference on one task can have with this number of seeds.
     pub smallest_adjusted: f64,
@@ -136,13 +139,15 @@ pub(super) fn analyse(comparison: &Comparison) -> Analysis {
     }
 }
 
-/// The scores of the mean over all tasks, which needs scores of one scale and direction, and every seed's score on each task.
+/// The scores of the mean over all tasks, which needs every seed's score on each task. As in GLUE's average, metrics may differ
+/// from task to task if all are shares and correlations in percent; others have no common unit.
 fn of_all_tasks(comparison: &Comparison) -> Option<TaskScores> {
     let [first, rest @ ..] = comparison.tasks.as_slice() else {
         return None;
     };
     let fits = |task: &TaskScores| {
-        (task.scale, task.higher_is_better) == (first.scale, first.higher_is_better)
+        let unit = |task: &TaskScores| (task.scale, task.higher_is_better);
+        unit(task) == unit(first) && (task.scale == PERCENT || task.metric == first.metric)
     };
     if rest.is_empty() || !rest.iter().all(fits) {
         return None;
@@ -322,6 +327,27 @@ pub(super) mod tests {
             (analysis.smallest_adjusted, analysis.seeds_needed),
             (4.0 * 2.0 / 256.0, 8)
         );
+    }
+
+    #[test]
+    fn only_scores_of_one_unit_have_a_mean_over_tasks() {
+        let with = |metrics: [&str; 2], scale: f64| {
+            let mut comparison = example();
+            for (task, metric) in comparison.tasks.iter_mut().zip(metrics) {
+                task.metric = metric.to_string();
+                task.scale = scale;
+            }
+            (
+                comparison.analysis().all_tasks.len(),
+                comparison.of_all_tasks(),
+            )
+        };
+        assert_eq!(
+            with(["accuracy", "matthews"], 100.0),
+            (3, "one: accuracy, two: matthews".to_string())
+        );
+        assert_eq!(with(["bleu", "bleu"], 1.0), (3, "bleu".to_string()));
+        assert_eq!(with(["bleu", "nist"], 1.0).0, 0);
     }
 
     #[test]

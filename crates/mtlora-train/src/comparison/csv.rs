@@ -5,7 +5,7 @@ use std::io;
 use super::analysis::{Analysis, Conclusion};
 use super::{ArmScores, Comparison};
 
-const COLUMNS: [&str; 23] = [
+const COLUMNS: [&str; 24] = [
     "task",
     "arm",
     "metric",
@@ -29,6 +29,7 @@ const COLUMNS: [&str; 23] = [
     "spread_p_adjusted",
     "spread_conclusion",
     "chosen",
+    "nan",
 ];
 const COSTS: [&str; 4] = [
     "trainable_parameters",
@@ -74,6 +75,7 @@ pub(super) fn write(
                 number(spread.map(|one| one.adjusted)),
                 conclusion(spread.map(|one| one.conclusion)).to_string(),
                 arm.chosen.clone().unwrap_or_default(),
+                arm.nan.to_string(),
             ];
             if costs {
                 record.extend(of_costs(arm));
@@ -120,7 +122,7 @@ mod tests {
     fn numbers_are_read_back_as_they_were() {
         let comparison = example();
         let analysis = comparison.analysis();
-        for (costs, columns) in [(false, 23), (true, 27)] {
+        for (costs, columns) in [(false, 24), (true, 28)] {
             let text = comparison.to_csv(costs).unwrap();
             let mut reader = csv::Reader::from_reader(text.as_bytes());
             let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();

@@ -55,6 +55,13 @@ pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
         comparison.seeds.len(),
         escape(baseline)
     );
+    if !analysis.all_tasks.is_empty() {
+        let _ = writeln!(
+            text,
+            "% The column mean: for each seed, the mean of its scores on the tasks ({}).",
+            escape(&comparison.of_all_tasks())
+        );
+    }
     text
 }
 

@@ -78,15 +78,21 @@ fn scores(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
         "\nMean ± standard deviation over {} seeds, and the 95 % interval of the mean (Student's t).\n",
         comparison.seeds.len()
     );
+    if !analysis.all_tasks.is_empty() {
+        let _ = writeln!(
+            text,
+            "The score of {ALL} is, for each seed, the mean of its scores on the tasks, each with the same weight ({}).\n",
+            cell(&comparison.of_all_tasks())
+        );
+    }
 }
 
 /// `87.3 ± 0.4 [86.8, 87.8]`, with the number of runs if some are missing.
 fn score(summary: &Summary, scores: &ArmScores, seeds: usize) -> String {
     let Some(mean) = summary.mean else {
-        return match scores.diverged {
-            0 => "-".to_string(),
-            diverged => format!("{diverged} of {seeds} diverged"),
-        };
+        let is_missing = scores.diverged + scores.nan == 0;
+        let why = scores.without_score(0, seeds).filter(|_| !is_missing);
+        return why.unwrap_or("-".to_string());
     };
     let mut text = number(mean);
     if let Some(deviation) = summary.standard_deviation {
@@ -95,14 +101,8 @@ fn score(summary: &Summary, scores: &ArmScores, seeds: usize) -> String {
     if let Some([low, high]) = summary.interval {
         let _ = write!(text, " [{}, {}]", number(low), number(high));
     }
-    match (scores.diverged, summary.count) {
-        (0, count) if count < seeds => {
-            let _ = write!(text, " ({count} of {seeds} runs)");
-        }
-        (0, _) => {}
-        (diverged, _) => {
-            let _ = write!(text, " ({diverged} of {seeds} diverged)");
-        }
+    if let Some(why) = scores.without_score(summary.count, seeds) {
+        let _ = write!(text, " ({why})");
     }
     text
 }

@@ -47,10 +47,12 @@ pub struct TaskScores {
 /// The scores of an arm on a task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ArmScores {
-    /// The score of each seed; `None` if the run is not complete or diverged.
+    /// The score of each seed; `None` if the run is not complete or diverged, or its score is NaN.
     pub scores: Vec<Option<f64>>,
     /// The number of runs that diverged.
     pub diverged: usize,
+    /// The number of complete runs whose score is NaN, such as a correlation with predictions that are all equal.
+    pub nan: usize,
     /// The settings that were chosen, such as `lr=1e-3`.
     pub chosen: Option<String>,
     /// What the runs needed, if one is complete.
@@ -82,6 +84,23 @@ pub struct Published {
     pub scores: toml::Table,
 }
 
+impl ArmScores {
+    /// What became of the runs without a score, such as `1 of 5 diverged, 1 of 5 NaN` or `3 of 5 runs`, where `count` of
+    /// `seeds` have one; `None` if all have.
+    pub(crate) fn without_score(&self, count: usize, seeds: usize) -> Option<String> {
+        let kinds = [(self.diverged, "diverged"), (self.nan, "NaN")];
+        let found = kinds.iter().filter(|(number, _)| *number > 0);
+        let mut parts: Vec<String> = found
+            .map(|(number, kind)| format!("{number} of {seeds} {kind}"))
+            .collect();
+        let ended = count + self.diverged + self.nan;
+        if ended < seeds {
+            parts.push(format!("{ended} of {seeds} runs"));
+        }
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
 impl Published {
     /// The result for a task, as it was published: a number, or a text such as `63.4 ± 1.2`.
     pub fn score(&self, task: &str) -> Option<String> {
@@ -96,6 +115,20 @@ impl Comparison {
     /// The statistics of the scores.
     pub fn analysis(&self) -> Analysis {
         analysis::analyse(self)
+    }
+
+    /// What the mean over all tasks is a mean of: the metric, or that of each task if they differ.
+    pub(crate) fn of_all_tasks(&self) -> String {
+        let mut metrics = self.tasks.iter().map(|task| task.metric.as_str());
+        let first = metrics.next().unwrap_or_default();
+        if metrics.all(|metric| metric == first) {
+            return first.to_string();
+        }
+        let tasks = self.tasks.iter();
+        let named: Vec<String> = tasks
+            .map(|task| format!("{}: {}", task.name, task.metric))
+            .collect();
+        named.join(", ")
     }
 
     /// The comparison as a Markdown text. `costs` adds times and memory, which differ each time.

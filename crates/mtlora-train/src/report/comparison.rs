@@ -7,7 +7,7 @@ use super::page::{STYLE, count, duration, escape};
 use crate::comparison::{Analysis, ArmScores, Comparison, Conclusion, Summary, TaskScores};
 
 /// The size of the drawing in a row of a table.
-const WIDTH: f64 = 420.0;
+const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 34.0;
 /// The margin to the left and to the right of the points.
 const MARGIN: f64 = 12.0;
@@ -194,15 +194,8 @@ fn numbers(comparison: &Comparison, arm: &ArmScores, summary: &Summary) -> [Stri
         (Some(mean), None) => format!("{mean:.2}"),
         (None, _) => none(),
     };
-    let runs = match arm.diverged {
-        0 if summary.count < comparison.seeds.len() => small(format!(
-            "{} of {} runs",
-            summary.count,
-            comparison.seeds.len()
-        )),
-        0 => String::new(),
-        diverged => small(format!("{diverged} of {} diverged", comparison.seeds.len())),
-    };
+    let runs = arm.without_score(summary.count, comparison.seeds.len());
+    let runs = runs.map_or(String::new(), small);
     let costs = arm.costs.as_ref();
     [
         mean + &runs,
@@ -254,7 +247,12 @@ fn over_all(page: &mut String, comparison: &Comparison, analysis: &Analysis) {
     if analysis.all_tasks.is_empty() {
         return;
     }
-    page.push_str("<section><h2>Mean over all tasks</h2>\n<div class=\"card wide\"><table>\n");
+    let _ = writeln!(
+        page,
+        "<section><h2>Mean over all tasks</h2>\n<p class=\"note\">For each seed, the mean of its scores on the tasks, each with the \
+         same weight ({}).</p>\n<div class=\"card wide\"><table>",
+        escape(&comparison.of_all_tasks())
+    );
     head(
         page,
         &[

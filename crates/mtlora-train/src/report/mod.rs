@@ -140,15 +140,23 @@ impl Report {
     pub fn open<P: AsRef<Path>>(folders: &[P]) -> Result<Self, ReportError> {
         let mut runs = Vec::new();
         for folder in folders {
-            runs.push(RunReport::open(folder.as_ref())?);
+            runs.push((folder.as_ref(), RunReport::open(folder.as_ref())?));
         }
-        let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
-        for (run, folder) in runs.iter_mut().zip(folders) {
+        Ok(Self::of_runs(runs))
+    }
+
+    /// A report about runs from these folders. Folders of the same name are distinguished by their paths.
+    pub fn of_runs<P: AsRef<Path>>(runs: Vec<(P, RunReport)>) -> Self {
+        let names: Vec<String> = runs.iter().map(|(_, run)| run.name.clone()).collect();
+        let named = runs.into_iter().map(|(folder, mut run)| {
             if names.iter().filter(|name| **name == run.name).count() > 1 {
                 run.name = folder.as_ref().display().to_string();
             }
+            run
+        });
+        Self {
+            runs: named.collect(),
         }
-        Ok(Self { runs })
     }
 
     /// The report as an HTML page.
