@@ -308,7 +308,7 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
     let whole = fs::read_to_string(&place.file).unwrap();
     let cases = [
         ("rank = 2", "rank = 0", "rank"),
-        (MODEL, "nowhere/at-all", "nowhere/at-all"),
+        (MODEL, "./nowhere/at-all", "nowhere/at-all"),
         ("data = '", "data = '/nowhere", "train"),
         (
             "structure = \"shim\"",

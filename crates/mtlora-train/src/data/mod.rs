@@ -4,6 +4,7 @@ pub(crate) mod error;
 pub(crate) mod example;
 pub(crate) mod fingerprint;
 pub(crate) mod held_back;
+pub(crate) mod json_row;
 pub(crate) mod parquet_rows;
 pub(crate) mod python;
 pub(crate) mod rows;

@@ -1,16 +1,14 @@
 //! The user's own tables in CSV, TSV or JSONL: finds the file of a split and reads its rows.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use mtlora_models::messages::shown;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::data::error::DataError;
+use crate::data::json_row::json_row;
 use crate::data::rows;
 use crate::data::text_file::read_text_file;
 
@@ -196,56 +194,8 @@ pub(crate) fn each_cells<const N: usize>(
     )
 }
 
-/// A JSON object, and a key that occurs more than once in it. serde_json's own type keeps the last value of such a key
-/// without an error.
-struct Object {
-    values: Map<String, Value>,
-    repeated: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
-                let mut object = Object {
-                    values: Map::new(),
-                    repeated: None,
-                };
-                while let Some((key, value)) = entries.next_entry::<String, Value>()? {
-                    if object.values.insert(key.clone(), value).is_some() {
-                        object.repeated.get_or_insert(key);
-                    }
-                }
-                Ok(object)
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
 fn object(path: &Path, line: usize, json: &str) -> Result<Map<String, Value>, DataError> {
-    let object: Object = serde_json::from_str(json).map_err(|error| {
-        let message = format!(
-            "not a JSON object, at column {}: {}; each row must be one object on one line",
-            error.column(),
-            rows::json_reason(&error)
-        );
-        DataError::row(path, line, message)
-    })?;
-    match object.repeated {
-        Some(key) => {
-            let message = format!("the row has the key {} twice; remove one", shown(&key));
-            Err(DataError::row(path, line, message))
-        }
-        None => Ok(object.values),
-    }
+    json_row(json).map_err(|message| DataError::row(path, line, message))
 }
 
 /// The string value of a key in a row's object.

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use mtlora_models::Conversation;
-use serde_json::{Map, Value};
 
 use super::forms::Form;
 use crate::data::error::DataError;
-use crate::data::rows::{json_reason, lines};
+use crate::data::json_row::json_row;
+use crate::data::rows::lines;
 use crate::data::text_file::{read_text, read_text_from};
 
 /// An example: a line of a file.
@@ -69,13 +69,7 @@ fn examples(path: &Path, text: &str) -> Result<Vec<ChatExample>, DataError> {
 }
 
 fn example(json: &str, line: usize) -> Result<ChatExample, String> {
-    let object: Map<String, Value> = serde_json::from_str(json).map_err(|error| {
-        format!(
-            "not a JSON object, at column {}: {}",
-            error.column(),
-            json_reason(&error)
-        )
-    })?;
+    let object = json_row(json)?;
     let form = Form::of(&object)?;
     let content = form.read(&object)?;
     Ok(ChatExample {
@@ -99,7 +93,7 @@ impl ChatExample {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Map, Value, json};
 
     use super::*;
 
@@ -213,7 +207,11 @@ mod tests {
         let user = json!({"role": "user", "content": "q"});
         for (line, expected) in [
             ("{".to_string(), "not a JSON object, at column 1"),
-            ("[]".to_string(), "not a JSON object"),
+            ("[]".to_string(), "each row must be one object on one line"),
+            (
+                r#"{"messages": [{"role": "user", "content": "a"}], "messages": []}"#.to_string(),
+                "the row has the key `messages` twice",
+            ),
             (json!({"question": "a", "answer": "b"}).to_string(), "the keys `question`, `answer`; an example has `messages`"),
             (json!({"messages": []}).to_string(), "`messages` is empty"),
             (json!({"messages": "x"}).to_string(), "`messages` is `\\\"x\\\"`, but must be a list"),
