@@ -138,7 +138,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             out.flush()?;
         }
         let mut line = String::new();
-        if io::stdin().lock().read_line(&mut line)? == 0 {
+        let read = io::stdin().lock().read_line(&mut line);
+        if read.map_err(|error| format!("standard input: {error}"))? == 0 {
             break;
         }
         let line = line.trim_end_matches(['\n', '\r']);

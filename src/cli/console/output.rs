@@ -210,8 +210,14 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
 }
 
-/// Returns an error if `folder` is not empty, unless it may be overwritten.
+/// Returns an error if `folder` is a file, or is not empty, unless it may be overwritten.
 pub(crate) fn ensure_empty_dir(folder: &Path, overwrite: bool) -> Result<(), String> {
+    if folder.is_file() {
+        return Err(format!(
+            "{}: this is a file; name a folder with --out",
+            folder.display()
+        ));
+    }
     let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     if occupied && !overwrite {
         Err(format!(
