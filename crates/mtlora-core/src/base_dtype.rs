@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::ops::capabilities;
+use crate::packed::{GROUP, PackedMatrix, to_tensor};
 use crate::visit::Container;
 
 /// The precision that frozen matrices are kept in. Trained parameters, and all sums, stay 32-bit floats.
@@ -23,6 +24,13 @@ pub enum BaseDtype {
     /// embeddings as bfloat16. A quarter of the memory. What is multiplied with the integers keeps
     /// its precision.
     Int8,
+    /// Linear weights in bitsandbytes' NF4 with double quantization and blocks of 64 (QLoRA, arXiv 2305.14314), where their
+    /// inputs are a multiple of 32; embeddings, and other weights, as bfloat16. An eighth of the memory of what is in NF4.
+    /// What is multiplied with the weights keeps its precision.
+    Nf4,
+    /// As a GGUF file has them: its linear weights stay packed in their own types. Embeddings are 32-bit floats, and so are
+    /// all weights of other files.
+    Packed,
 }
 
 /// The device cannot keep frozen matrices in that precision.
@@ -34,7 +42,13 @@ pub struct BaseDtypeError {
 
 impl BaseDtype {
     /// All of them, in the order in which flags list them.
-    pub const ALL: [BaseDtype; 3] = [BaseDtype::F32, BaseDtype::Bf16, BaseDtype::Int8];
+    pub const ALL: [BaseDtype; 5] = [
+        BaseDtype::F32,
+        BaseDtype::Bf16,
+        BaseDtype::Int8,
+        BaseDtype::Nf4,
+        BaseDtype::Packed,
+    ];
 
     /// Whether `device` can keep a base in it.
     ///
@@ -47,6 +61,9 @@ impl BaseDtype {
             BaseDtype::Bf16 => can.stores_bf16,
             // The embeddings beside the integers are kept in bfloat16.
             BaseDtype::Int8 => can.stores_int8 && can.stores_bf16,
+            BaseDtype::Nf4 => can.stores_packed && can.stores_bf16,
+            // A device that keeps nothing packed has 32-bit floats.
+            BaseDtype::Packed => true,
         };
         if stores {
             Ok(())
@@ -61,7 +78,7 @@ impl BaseDtype {
     /// # Errors
     /// When the device of `module` does not have the precision.
     pub fn keep<M: Module>(self, module: M) -> Result<M, BaseDtypeError> {
-        if self == BaseDtype::F32 {
+        if matches!(self, BaseDtype::F32 | BaseDtype::Packed) {
             return Ok(module);
         }
         module
@@ -95,7 +112,10 @@ impl BaseDtype {
         container: Container,
     ) -> Tensor<D> {
         match (self, weight.dtype()) {
-            (BaseDtype::F32, _) | (_, DType::QFloat(_)) => weight,
+            (BaseDtype::F32 | BaseDtype::Packed, _) | (_, DType::QFloat(_)) => weight,
+            (BaseDtype::Nf4, _) if container == Container::Linear && suits_nf4(&weight) => {
+                nf4(weight)
+            }
             (BaseDtype::Int8, _) if container == Container::Linear => {
                 let scheme = int8(weight.dims()[0]);
                 weight.quantize_dynamic(&scheme)
@@ -124,6 +144,23 @@ impl ModuleMapper for Keep {
     }
 }
 
+/// Whether rows of the weight's transpose are whole groups.
+fn suits_nf4<const D: usize>(weight: &Tensor<D>) -> bool {
+    D == 2 && weight.dims()[0] > 0 && weight.dims()[0].is_multiple_of(GROUP) && weight.dims()[1] > 0
+}
+
+/// The weight in NF4. It is packed as PyTorch has it, `[out, in]`.
+fn nf4<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    let device = weight.device();
+    let (input, output) = (weight.dims()[0], weight.dims()[1]);
+    let turned = weight.clone().reshape([input, output]).transpose();
+    let values: Vec<f32> = turned.into_data().iter::<f32>().collect();
+    match PackedMatrix::nf4(&values, [output, input]) {
+        Ok(matrix) => Tensor::from_dispatch(to_tensor(&matrix, &device).into_dispatch()),
+        Err(_) => weight.cast(FloatDType::BF16),
+    }
+}
+
 /// 8-bit integers with a scale for each column and `block` rows, the largest divisor of `rows` that
 /// a block may have.
 fn int8(rows: usize) -> QuantScheme {
@@ -142,6 +179,8 @@ impl fmt::Display for BaseDtype {
             BaseDtype::F32 => "f32",
             BaseDtype::Bf16 => "bf16",
             BaseDtype::Int8 => "int8",
+            BaseDtype::Nf4 => "nf4",
+            BaseDtype::Packed => "packed",
         })
     }
 }
@@ -153,7 +192,10 @@ impl FromStr for BaseDtype {
         BaseDtype::ALL
             .into_iter()
             .find(|dtype| dtype.to_string() == s)
-            .ok_or_else(|| format!("unknown precision `{s}`: one of f32, bf16, int8"))
+            .ok_or_else(|| {
+                let names = BaseDtype::ALL.map(|dtype| dtype.to_string()).join(", ");
+                format!("unknown precision `{s}`: one of {names}")
+            })
     }
 }
 
@@ -176,10 +218,10 @@ mod tests {
 
     fn model(device: &Device) -> Model {
         let model = Model {
-            embedding: EmbeddingConfig::new(20, 24).init(device),
-            adapted: LinearConfig::new(24, 40).init(device),
-            plain: LinearConfig::new(40, 24).init(device),
-            head: LinearConfig::new(24, 3).init(device),
+            embedding: EmbeddingConfig::new(20, 32).init(device),
+            adapted: LinearConfig::new(32, 64).init(device),
+            plain: LinearConfig::new(64, 32).init(device),
+            head: LinearConfig::new(32, 3).init(device),
         };
         MtLoraConfig::new(Structure::Shim)
             .with_rank(2)
@@ -205,13 +247,17 @@ mod tests {
         let ids = Tensor::<1, Int>::from_ints([3, 1, 19, 0, 7], &device);
         let expected = forward(&full, ids.clone());
         let size = expected.clone().abs().max().into_scalar::<f32>();
-        for (dtype, bound) in [(BaseDtype::Bf16, 0.02), (BaseDtype::Int8, 0.03)] {
+        for (dtype, bound) in [
+            (BaseDtype::Bf16, 0.02),
+            (BaseDtype::Int8, 0.03),
+            (BaseDtype::Nf4, 0.3),
+        ] {
             let kept = dtype.keep(full.clone()).unwrap();
             assert_eq!(kept.embedding.weight.base().dtype(), DType::BF16);
             assert_eq!(kept.head.weight.base().dtype(), DType::F32);
             let weights = [&kept.adapted, &kept.plain].map(|layer| layer.weight.base().dtype());
             assert!(weights.iter().all(|found| match dtype {
-                BaseDtype::Int8 => matches!(found, DType::QFloat(_)),
+                BaseDtype::Int8 | BaseDtype::Nf4 => matches!(found, DType::QFloat(_)),
                 _ => *found == DType::BF16,
             }));
             let found = forward(&kept, ids.clone());

@@ -88,6 +88,7 @@ mod layers;
 mod module_pattern;
 mod ops;
 mod optimizer;
+mod packed;
 mod random;
 mod self_test;
 mod sequence_offsets;
@@ -149,8 +150,9 @@ pub use analysis::spectrum::{Spectrum, TransformSpectrum, UpdateSpectrum, weight
 
 // The parameters of a module by their paths, and their precision.
 pub use base_dtype::{BaseDtype, BaseDtypeError};
+pub use packed::{GROUP, PackedError, PackedFormat, PackedMatrix};
 pub use squared_norm::SquaredNorm;
-pub use state::{State, StateError, load_each, load_state, state};
+pub use state::{LoadedValue, State, StateError, load_each, load_state, state};
 pub use visit::{Container, VisitedParameter, each_parameter};
 
 // Devices and random numbers.

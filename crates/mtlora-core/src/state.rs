@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Shape, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::base_dtype::BaseDtype;
+use crate::packed::{self, PackedMatrix};
 use crate::visit::{Container, each_parameter};
 
 /// Parameter values by path, as in `encoder.layer.0.query.weight.mtlora.a`.
@@ -48,11 +49,34 @@ pub fn state<M: Module>(module: &M, wanted: impl Fn(&str, bool) -> bool) -> Stat
 /// When a path is not there or a shape differs. `module` is dropped then.
 pub fn load_state<M: Module>(module: M, mut state: State) -> Result<M, StateError> {
     let module = load_each(module, |path| {
-        Ok::<_, StateError>(state.remove(path).map(|data| (data, BaseDtype::F32)))
+        let data = state.remove(path);
+        Ok::<_, StateError>(data.map(|data| LoadedValue::Dense(data, BaseDtype::F32)))
     })?;
     match state.into_keys().next() {
         Some(path) => Err(StateError::Unknown { path }),
         None => Ok(module),
+    }
+}
+
+/// A parameter's value, for [`load_each`].
+#[derive(Clone, Debug)]
+pub enum LoadedValue {
+    /// All values, and the precision in which a linear layer's or an embedding's weight is kept.
+    Dense(TensorData, BaseDtype),
+    /// A linear layer's weight that is packed already, `[out, in]`, where Burn has `[in, out]`.
+    Packed(PackedMatrix),
+}
+
+impl LoadedValue {
+    /// The parameter's shape.
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            LoadedValue::Dense(data, _) => data.shape().to_vec(),
+            LoadedValue::Packed(matrix) => {
+                let [rows, columns] = matrix.sides();
+                vec![columns, rows]
+            }
+        }
     }
 }
 
@@ -65,7 +89,7 @@ pub fn load_state<M: Module>(module: M, mut state: State) -> Result<M, StateErro
 /// When a shape differs, or what `value` returns. `module` is dropped then.
 pub fn load_each<M: Module, E: From<StateError>>(
     module: M,
-    value: impl FnMut(&str) -> Result<Option<(TensorData, BaseDtype)>, E>,
+    value: impl FnMut(&str) -> Result<Option<LoadedValue>, E>,
 ) -> Result<M, E> {
     let mut load = Load {
         path: Vec::new(),
@@ -87,7 +111,7 @@ struct Load<F, E> {
 
 impl<F, E: From<StateError>> ModuleMapper for Load<F, E>
 where
-    F: FnMut(&str) -> Result<Option<(TensorData, BaseDtype)>, E>,
+    F: FnMut(&str) -> Result<Option<LoadedValue>, E>,
 {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path
@@ -104,7 +128,7 @@ where
         }
         let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
         let path = names.join(".");
-        let (data, dtype) = match (self.value)(&path) {
+        let value = match (self.value)(&path) {
             Ok(Some(value)) => value,
             Ok(None) => return param,
             Err(error) => {
@@ -113,17 +137,25 @@ where
             }
         };
         let expected = param.lazy_shape();
-        if Shape::from(data.shape().to_vec()) != expected {
+        if value.shape() != expected.to_vec() {
             let error = StateError::Shape {
                 path,
                 expected: expected.to_vec(),
-                found: data.shape().to_vec(),
+                found: value.shape(),
             };
             self.error = Some(error.into());
             return param;
         }
         // Neither asks for the parameter's own value, which may not have been made yet.
-        let (id, value) = (param.id, Tensor::from_data(data, &param.lazy_device()));
+        let (id, device) = (param.id, param.lazy_device());
+        let (value, dtype) = match value {
+            LoadedValue::Dense(data, dtype) => (Tensor::from_data(data, &device), dtype),
+            LoadedValue::Packed(matrix) => {
+                // The number of dimensions was checked with the shape.
+                let tensor = packed::to_tensor(&matrix, &device).into_dispatch();
+                return Param::initialized(id, Tensor::from_dispatch(tensor));
+            }
+        };
         match self.path.last() {
             Some((_, container)) if dtype != BaseDtype::F32 && container.is_kept(D) => {
                 Param::initialized(id, dtype.convert(value, *container))

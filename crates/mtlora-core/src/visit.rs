@@ -3,6 +3,8 @@
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, FloatDType, Shape, Tensor, TensorData};
 
+use crate::packed;
+
 /// The kind of module that a parameter is a field of, as far as this project distinguishes kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
@@ -115,11 +117,12 @@ impl<const D: usize> Parameter for Param<Tensor<D>> {
     }
 
     fn data(&self) -> TensorData {
-        self.base().into_data()
+        let value = self.base();
+        packed::dense(&value).unwrap_or(value).into_data()
     }
 
     fn flat(&self) -> Tensor<1> {
-        let value = self.base();
+        let value = packed::unquantized(self.base());
         let count = value.shape().num_elements();
         value.reshape([count]).cast(FloatDType::F32)
     }

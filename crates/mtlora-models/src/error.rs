@@ -18,6 +18,9 @@ pub enum ModelError {
     /// The model needs an attention variant that is not supported.
     #[error(transparent)]
     Attention(#[from] crate::layers::attention::AttentionError),
+    /// A GGUF file that cannot be read.
+    #[error(transparent)]
+    Gguf(Box<crate::gguf::GgufError>),
     /// A folder that lacks a file that every model folder has.
     #[error("{} is not a model folder: {missing}; {hint}", .folder.display())]
     NotAModelFolder {
@@ -264,6 +267,15 @@ pub enum ModelError {
         /// What is wrong, and what to do.
         message: String,
     },
+}
+
+impl From<crate::gguf::GgufError> for ModelError {
+    fn from(error: crate::gguf::GgufError) -> Self {
+        match error {
+            crate::gguf::GgufError::Model(error) => error,
+            other => Self::Gguf(Box::new(other)),
+        }
+    }
 }
 
 impl ModelError {

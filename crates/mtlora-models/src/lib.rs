@@ -135,7 +135,7 @@ pub use layers::rotary::{Llama3Scaling, Rotary, RotaryScaling, YarnScaling};
 pub use layers::weights::{zero_embedding, zero_linear, zero_linear_without_bias};
 
 // Models in GGUF files.
-pub use gguf::{ConvertedModel, GgufError, convert_gguf};
+pub use gguf::{ConvertedModel, GgufError, convert_gguf, is_gguf};
 
 // Texts and their tokens.
 pub use text::causal::{CausalText, read_tokenizer};

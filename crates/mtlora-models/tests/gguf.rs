@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::activation::log_softmax;
 use common::{floats, folder};
-use mtlora_core::devices;
+use mtlora_core::{BaseDtype, devices};
 use mtlora_models::{
     CachedDecoder, CausalBatch, CausalConfig, CausalLm, CausalText, ChatTemplate, Checkpoint,
-    Conversation, GenerationConfig, TextConfig, convert_gguf, generate,
+    Conversation, GenerationConfig, TextConfig, convert_gguf, copy_tokenizer_files, generate,
 };
 use serde_json::Value;
 
@@ -48,21 +48,38 @@ fn a_converted_model_has_the_tensors_of_the_original() {
     }
 }
 
+/// In the folder that is made, and in the file itself.
 #[test]
 fn the_tokenizer_the_end_tokens_and_the_chat_template_come_along() {
+    let file = fixture("qwen3.gguf");
     let out = tempfile::tempdir().unwrap();
-    convert_gguf(&fixture("qwen3.gguf"), out.path()).unwrap();
-    let config = CausalConfig::from_folder(out.path()).unwrap();
-    let text = CausalText::from_folder(out.path(), &config).unwrap();
-    // 3 is "a"; 29 is "ab", by the one merge; 30 is the token that the user defined; 2 is a control token.
-    assert_eq!(text.encode("cab<user>a</s>").unwrap(), [5, 29, 30, 3, 2]);
-    assert_eq!(text.decode(&[5, 29, 2]).unwrap(), "cab");
-    let generation = GenerationConfig::from_folder(out.path(), config.vocab_size()).unwrap();
-    assert_eq!(generation.eos_token_ids, [2, 0]);
+    convert_gguf(&file, out.path()).unwrap();
+    let copied = tempfile::tempdir().unwrap();
+    copy_tokenizer_files(&file, copied.path()).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let [one, other] = [out.path(), copied.path()].map(|folder| {
+            let bytes = std::fs::read(folder.join(name)).unwrap();
+            serde_json::from_slice::<Value>(&bytes).unwrap()
+        });
+        assert_eq!(one, other);
+    }
+    for folder in [out.path(), &file] {
+        has_the_texts(folder);
+    }
     let settings = std::fs::read(out.path().join("tokenizer_config.json")).unwrap();
     let settings: Value = serde_json::from_slice(&settings).unwrap();
     assert_eq!(settings["chat_template"], "{{ messages[0].content }}");
     assert_eq!(settings["eos_token"], "</s>");
+}
+
+fn has_the_texts(folder: &Path) {
+    let config = CausalConfig::from_folder(folder).unwrap();
+    let text = CausalText::from_folder(folder, &config).unwrap();
+    // 3 is "a"; 29 is "ab", by the one merge; 30 is the token that the user defined; 2 is a control token.
+    assert_eq!(text.encode("cab<user>a</s>").unwrap(), [5, 29, 30, 3, 2]);
+    assert_eq!(text.decode(&[5, 29, 2]).unwrap(), "cab");
+    let generation = GenerationConfig::from_folder(folder, config.vocab_size()).unwrap();
+    assert_eq!(generation.eos_token_ids, [2, 0]);
 }
 
 /// The value of a text in the file, replaced by another of the same length.
@@ -124,10 +141,15 @@ fn a_real_model_says_what_it_says_in_transformers() {
     let out = tempfile::tempdir().unwrap();
     let made = convert_gguf(Path::new(&path), out.path()).unwrap();
     assert_eq!(made.parameters, 134_515_008);
-    let config = CausalConfig::from_folder(out.path()).unwrap();
-    let text = CausalText::from_folder(out.path(), &config).unwrap();
+    says_what_it_says_in_transformers(out.path(), BaseDtype::F32);
+    says_what_it_says_in_transformers(Path::new(&path), BaseDtype::Packed);
+}
+
+fn says_what_it_says_in_transformers(folder: &Path, base_dtype: BaseDtype) {
+    let config = CausalConfig::from_folder(folder).unwrap();
+    let text = CausalText::from_folder(folder, &config).unwrap();
     let device = devices().remove(0).device;
-    let model = CausalLm::from_folder(out.path(), &config, &device).unwrap();
+    let model = CausalLm::from_folder_in(base_dtype, folder, &config, &device).unwrap();
     let expected = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../tests/fixtures/smollm2/expected.json"
@@ -137,7 +159,7 @@ fn a_real_model_says_what_it_says_in_transformers() {
         let ids = value.as_array().unwrap().iter();
         ids.map(|id| id.as_u64().unwrap() as u32).collect()
     };
-    let template = ChatTemplate::from_folder(out.path(), &text).unwrap();
+    let template = ChatTemplate::from_folder(folder, &text).unwrap();
     assert_eq!(template.end_of_turn(&text).unwrap(), Some(2));
     for chat in expected["chats"].as_array().unwrap() {
         let messages = chat["messages"].as_array().unwrap().iter();
@@ -161,7 +183,7 @@ fn a_real_model_says_what_it_says_in_transformers() {
     }
     let settings = GenerationConfig {
         max_new_tokens: 24,
-        ..GenerationConfig::from_folder(out.path(), config.vocab_size()).unwrap()
+        ..GenerationConfig::from_folder(folder, config.vocab_size()).unwrap()
     };
     for prompt in expected["prompts"].as_array().unwrap() {
         for form in ["raw", "chat"] {

@@ -5,6 +5,7 @@ use mtlora::core::Fold;
 
 use mtlora::models::{
     CausalConfig, ExportOptions, ModelConfig, ModelFamilies, PeftAdapter, Server, export_adapter,
+    is_gguf,
 };
 use mtlora::train::Run;
 use serde_json::json;
@@ -84,7 +85,9 @@ fn for_server(
         None if Run::is_in(&args.run) => Some(Run::open(&args.run)?.1.base.model),
         None => {
             let named = adapter.config.base_model_name_or_path.as_ref();
-            named.map(PathBuf::from).filter(|folder| folder.is_dir())
+            named
+                .map(PathBuf::from)
+                .filter(|model| model.is_dir() || is_gguf(model))
         }
         given => given,
     };

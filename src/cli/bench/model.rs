@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use mtlora::core::{BaseDtype, Structure, capabilities, trainable_parameters};
 use mtlora::models::{
     CausalConfig, CausalLm, ClassifierConfig, ClassifierOptions, ModelConfig, ModelError,
-    ModelFamilies, SequenceClassifier,
+    ModelFamilies, SequenceClassifier, is_gguf,
 };
 use mtlora::train::{AdapterSettings, MethodName, TrainOptions};
 
@@ -65,7 +65,7 @@ pub(super) struct AdapterArgs {
     /// qkv.
     #[arg(long)]
     projections: Option<String>,
-    /// Precision of the frozen weights: f32, bf16, int8.
+    /// Precision of the frozen weights: f32, bf16, int8, nf4, packed (as a GGUF file has them).
     #[arg(long, default_value_t = AdapterSettings::default().base_dtype)]
     pub(super) base_dtype: BaseDtype,
 }
@@ -108,7 +108,7 @@ impl ModelArgs {
             return Ok(config);
         }
         let folder = Path::new(&self.model);
-        if !folder.is_dir() {
+        if !folder.is_dir() && !is_gguf(folder) {
             let names: Vec<_> = families.published_names().collect();
             return Err(format!(
                 "--model {}: there is no such folder; name a folder, or one of {}",

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use mtlora::core::{AdaLora, AdapterMethod, Dora};
+use mtlora::core::{AdaLora, AdapterMethod, BaseDtype, Dora};
 use mtlora::models::{
     AdapterConfig, CausalConfig, CausalModelConfig, CausalText, ClassifierConfig, GenerationConfig,
-    TextConfig,
+    TextConfig, is_gguf,
 };
 use mtlora::train::chat::ChatTask;
 use mtlora::train::data_to_text::{GenerationTask, PairsConfig, PairsTask};
@@ -320,9 +320,19 @@ impl Settings {
             init_from,
             targets: self.targets.clone().or(defaults.targets),
             projections: self.projections.clone().or(defaults.projections),
-            base_dtype: self.base_dtype.unwrap_or_default(),
+            base_dtype: self
+                .base_dtype
+                .unwrap_or_else(|| self.usual_base_dtype(method)),
             adalora: defaults.adalora.map(|schedule| self.schedule(schedule)),
         })
+    }
+
+    /// The precision of a base if none is set: a GGUF file's weights stay packed, unless they are trained.
+    fn usual_base_dtype(&self, method: MethodName) -> BaseDtype {
+        match &self.model {
+            Some(model) if method != MethodName::Full && is_gguf(model) => BaseDtype::Packed,
+            _ => BaseDtype::default(),
+        }
     }
 
     /// The defaults of an AdaLoRA adapter, from those of others.

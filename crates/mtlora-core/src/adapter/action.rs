@@ -5,6 +5,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor};
 
 use crate::adapter::factors::Factors;
 use crate::ops::{MtLoraBackend, Optional};
+use crate::packed;
 
 /// The values of one adapter's update `scale * B T A`, ready to be multiplied.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub struct LinearInput {
 /// `[in, out]`, and convolutions as `[out, in, k...]`.
 pub(crate) fn matrix<const D: usize>(weight: Tensor<D>) -> Tensor<2> {
     let weight = match weight.dtype() {
-        DType::QFloat(_) => weight.dequantize(),
+        DType::QFloat(_) => packed::unquantized(weight),
         DType::BF16 | DType::F16 => weight.cast(FloatDType::F32),
         _ => weight,
     };

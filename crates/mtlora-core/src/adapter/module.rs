@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor};
 use crate::adapter::action::{self, Update};
 use crate::adapter::factors::Factors;
 use crate::adapter::form::AdapterForm;
+use crate::packed;
 
 /// An adapter on one frozen weight: the factors that its [method](crate::AdapterMethod) declares, and how they act.
 ///
@@ -137,6 +138,7 @@ impl Reparameterization for Adapter {
         let delta = if D == 2 { delta.transpose() } else { delta };
         // The sum is made in the factors' precision, as in Burn's own LoRA: a packed base is
         // left for the addition to unpack.
+        let base = packed::dense(&base).unwrap_or(base);
         let base = match base.dtype() {
             dtype if dtype.is_float() && dtype != delta.dtype() => base.cast(delta.dtype()),
             _ => base,

@@ -32,6 +32,8 @@ pub struct Capabilities {
     pub stores_bf16: bool,
     /// Matrices can be kept as 8-bit integers with scales and converted when they are used.
     pub stores_int8: bool,
+    /// Linear weights can be kept packed ([`PackedMatrix`](crate::PackedMatrix)) and unpacked where they are multiplied.
+    pub stores_packed: bool,
     /// Products of bfloat16 matrices have instructions of their own, so that a bfloat16 weight is faster and not only
     /// smaller.
     pub multiplies_bf16: bool,
@@ -64,6 +66,7 @@ impl Capabilities {
             stores_bf16,
             // Burn packs the integers itself. Embeddings do not matter here, because they are kept in bfloat16.
             stores_int8: true,
+            stores_packed: false,
             multiplies_bf16: B::dtype_usage(device, DType::BF16).contains(DTypeUsage::Accelerated),
             rounds_attention: false,
             reads_offsets: false,

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use memmap2::Mmap;
+use mtlora_core::PackedMatrix;
 use safetensors::Dtype;
 use serde::Deserialize;
 
@@ -14,6 +16,7 @@ use crate::error::ModelError;
 use crate::files::pickle::{self, Pickled};
 use crate::files::read::{open_file, read_bounded, require_folder};
 use crate::files::safetensors_header::{LENGTH_BYTES, read_header};
+use crate::gguf::model::{GgufModel, GgufTensorName, is_gguf};
 use crate::messages::shown;
 
 /// The tensor file's name in a model folder.
@@ -70,6 +73,8 @@ enum Bytes {
     /// shape.
     Mapped(Range<usize>),
     Pickled(Pickled),
+    /// A tensor of a GGUF file, by its name there.
+    Gguf(Arc<GgufModel>, String),
 }
 
 impl fmt::Debug for Checkpoint {
@@ -85,7 +90,7 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the tensors of a model folder: `model.safetensors`, or else the parts that
+    /// Opens the tensors of a GGUF file, or of a model folder: `model.safetensors`, or else the parts that
     /// `model.safetensors.index.json` lists, or else `pytorch_model.bin` or its parts. Everything the headers say is
     /// checked against the files here. A `.bin` file is a pickle, which is a program; none of it is run: what is not
     /// a tensor is refused or passed over.
@@ -97,6 +102,9 @@ impl Checkpoint {
     /// too long, no JSON or untrue; parts that don't fit their index or lie outside of the folder.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         require_folder(folder)?;
+        if is_gguf(folder) {
+            return Self::open_gguf(folder);
+        }
         let whole = folder.join(WEIGHTS_FILE);
         if whole.exists() {
             return Self::open_file(&whole);
@@ -149,6 +157,37 @@ impl Checkpoint {
         };
         checkpoint.add_file(path)?;
         Ok(checkpoint)
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, ModelError> {
+        let (model, names) = GgufModel::open(path)?;
+        let model = Arc::new(model);
+        let mut checkpoint = Self {
+            path: path.to_path_buf(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        for (name, GgufTensorName { stored, shape }) in names {
+            let bytes = Bytes::Gguf(Arc::clone(&model), stored);
+            checkpoint.add(path, &name, Dtype::F32, shape, bytes)?;
+        }
+        checkpoint.files.push(TensorFile {
+            path: path.to_path_buf(),
+            map: None,
+        });
+        Ok(checkpoint)
+    }
+
+    /// A matrix of a GGUF file as it is there, by Hugging Face's name and in its order of rows; `None` where there is no
+    /// such matrix that can be kept packed.
+    ///
+    /// # Errors
+    /// As [`Self::read_f32`].
+    pub fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
+        match self.tensors.get(name).map(|tensor| &tensor.bytes) {
+            Some(Bytes::Gguf(model, stored)) => Ok(model.packed(stored)?),
+            _ => Ok(None),
+        }
     }
 
     fn open_parts(folder: &Path, index: &Path) -> Result<Self, ModelError> {
@@ -387,7 +426,7 @@ impl Checkpoint {
     /// The bytes of a tensor of a safetensors file.
     fn mapped(&self, tensor: &Tensor) -> Option<&[u8]> {
         match &tensor.bytes {
-            Bytes::Pickled(_) => None,
+            Bytes::Pickled(_) | Bytes::Gguf(..) => None,
             Bytes::Mapped(range) => {
                 let file = self.files.get(tensor.file)?;
                 file.map.as_ref()?.get(range.clone())
@@ -431,6 +470,7 @@ impl Checkpoint {
         };
         let read;
         let bytes: &[u8] = match &tensor.bytes {
+            Bytes::Gguf(model, stored) => return Ok(model.values(stored)?),
             // Other types are refused below, without reading them.
             Bytes::Pickled(_) if !FLOATS.contains(&tensor.dtype) => &[],
             Bytes::Pickled(pickled) => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::ModelError;
 use crate::families::registry::ModelFamilies;
 use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE, TOKENIZER_FILE};
-use crate::files::read::read_bounded;
+use crate::files::read::{is_there, read_bounded};
 use crate::generation::ignored_settings;
 use crate::messages::{listed, shown};
 use crate::text::tokenizer::{
@@ -149,7 +149,7 @@ impl Notes<'_> {
             self.add(file, message);
         }
         let path = self.folder.join(TOKENIZER_FILE);
-        if !path.exists() {
+        if !is_there(&path) {
             return Ok(());
         }
         let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ModelError;
 use crate::files::names::{ADAPTER_CONFIG_FILE, CONFIG_FILE};
+use crate::gguf::model::{companion, is_gguf, read_companion};
 
 /// Opens `path` for reading and returns its length in bytes as well. Anything but a regular file is refused before it
 /// is opened, because opening a pipe would wait for its other end.
@@ -19,8 +20,16 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64), ModelError> {
     Ok((file, metadata.len()))
 }
 
-/// The contents of a file of at most `limit` bytes.
+/// Whether a model folder has a file, or a GGUF file in its place says what the file would say.
+pub(crate) fn is_there(path: &Path) -> bool {
+    path.exists() || companion(path).is_some()
+}
+
+/// The contents of a file of at most `limit` bytes; of a file within a GGUF file, what it would say.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
+    if let Some((file, name)) = companion(path) {
+        return Ok(read_companion(file, name)?);
+    }
     let (file, length) = open_file(path)?;
     if length > limit {
         return Err(ModelError::FileTooLarge {
@@ -45,7 +54,7 @@ pub(crate) fn required_file(
 ) -> Result<PathBuf, ModelError> {
     require_folder(folder)?;
     let path = folder.join(name);
-    if path.exists() {
+    if is_there(&path) {
         return Ok(path);
     }
     let is_adapter = name == CONFIG_FILE && folder.join(ADAPTER_CONFIG_FILE).exists();
@@ -64,7 +73,7 @@ pub(crate) fn required_file(
 
 /// Refuses a path that is not a folder.
 pub(crate) fn require_folder(folder: &Path) -> Result<(), ModelError> {
-    if folder.is_dir() {
+    if folder.is_dir() || is_gguf(folder) {
         return Ok(());
     }
     let missing = if folder.exists() {

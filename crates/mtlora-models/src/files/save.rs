@@ -13,7 +13,8 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::ModelError;
 use crate::files::names::{CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE};
-use crate::files::read::open_file;
+use crate::files::read::{is_there, open_file, read_bounded};
+use crate::gguf::model::companion;
 
 /// The files that can belong to a tokenizer; a folder has some of them.
 pub const TOKENIZER_FILES: [&str; 8] = [
@@ -202,8 +203,12 @@ pub fn copy_generation_config(from: &Path, to: &Path) -> Result<(), ModelError> 
 
 fn copy_if_there(from: &Path, to: &Path, name: &str) -> Result<bool, ModelError> {
     let source = from.join(name);
-    if !source.exists() {
+    if !is_there(&source) {
         return Ok(false);
+    }
+    if companion(&source).is_some() {
+        write_atomically(&to.join(name), &read_bounded(&source, u64::MAX)?)?;
+        return Ok(true);
     }
     let (mut file, _) = open_file(&source)?;
     write_through(&to.join(name), |out| io::copy(&mut file, out).map(|_| ()))?;

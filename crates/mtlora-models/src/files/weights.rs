@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::TensorData;
-use mtlora_core::{BaseDtype, Container, each_parameter, load_each, state};
+use mtlora_core::{BaseDtype, Container, LoadedValue, each_parameter, load_each, state};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -120,7 +120,8 @@ pub(crate) fn fresh<M: Module>(
     // A module is gone through in the same order each time.
     load_each(model, |path| {
         let slot = slots.next();
-        Ok(slot.map(|slot| (start(slot, config, &mut rng), dtype(path))))
+        let value = |slot| LoadedValue::Dense(start(slot, config, &mut rng), dtype(path));
+        Ok(slot.map(value))
     })
 }
 
@@ -201,15 +202,25 @@ pub(crate) fn read<M: Module>(
             return Ok(None);
         };
         if absent.contains(path) {
-            return Ok(Some((start(slot, config, &mut rng), BaseDtype::F32)));
+            let value = start(slot, config, &mut rng);
+            return Ok(Some(LoadedValue::Dense(value, BaseDtype::F32)));
         }
-        let stored = checkpoint.read_shaped(&name_of(slot), &slot.stored_shape())?;
+        let name = name_of(slot);
+        let is_linear = slot.kind == Container::Linear && slot.transposed;
+        if is_linear
+            && dtype(path) == BaseDtype::Packed
+            && checkpoint.shape(&name) == Some(&slot.stored_shape())
+            && let Some(matrix) = checkpoint.packed(&name)?
+        {
+            return Ok(Some(LoadedValue::Packed(matrix)));
+        }
+        let stored = checkpoint.read_shaped(&name, &slot.stored_shape())?;
         let stored = if slot.transposed {
             transpose(&stored, slot.shape[1], slot.shape[0])
         } else {
             stored
         };
-        Ok::<_, ModelError>(Some((
+        Ok::<_, ModelError>(Some(LoadedValue::Dense(
             TensorData::new(stored, slot.shape.clone()),
             dtype(path),
         )))
@@ -231,7 +242,8 @@ pub(crate) fn renew<M: Module>(
     load_each(model, |path| {
         let slot = slots.next();
         let absent = slot.filter(|_| names.contains(&config.stored_name(path)));
-        Ok(absent.map(|slot| (start(slot, config, &mut rng), BaseDtype::F32)))
+        let value = |slot| LoadedValue::Dense(start(slot, config, &mut rng), BaseDtype::F32);
+        Ok(absent.map(value))
     })
 }
 

@@ -8,6 +8,7 @@ use super::config::{EarlyStopping, GenerationConfig};
 use crate::error::ModelError;
 use crate::files::fields::brief;
 use crate::files::names::{CONFIG_FILE, GENERATION_CONFIG_FILE};
+use crate::files::read::is_there;
 use crate::messages::shown;
 use crate::text::tokenizer::JsonFile;
 
@@ -210,7 +211,7 @@ pub(crate) fn ignored_settings(
     if acts("max_length", Neutral::Null) && file.get("max_new_tokens").is_none() {
         ignored.push("max_length");
     }
-    let name = if folder.join(GENERATION_CONFIG_FILE).exists() {
+    let name = if is_there(&folder.join(GENERATION_CONFIG_FILE)) {
         GENERATION_CONFIG_FILE
     } else {
         CONFIG_FILE

@@ -1,7 +1,8 @@
-//! The types that tensors have in GGUF files. Quantized ones are blocks of values with common scales, as ggml packs them
-//! (`ggml-quants.c`; gguf-py's `quants.py` computes the same).
+//! The types that tensors have in GGUF files. Quantized ones are blocks of values with common scales, as ggml packs them;
+//! [`PackedFormat`] unpacks them.
 
 use half::{bf16, f16};
+use mtlora_core::{PackedFormat, PackedMatrix};
 
 /// How a tensor's values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,100 +88,60 @@ impl BlockType {
         }
     }
 
+    /// How a matrix of this type is kept packed; `None` for 32-bit floats.
+    pub(super) fn packed(self) -> Option<PackedFormat> {
+        Some(match self {
+            Self::F32 => return None,
+            Self::F16 => PackedFormat::F16,
+            Self::Bf16 => PackedFormat::Bf16,
+            Self::Q4_0 => PackedFormat::Q4_0,
+            Self::Q4_1 => PackedFormat::Q4_1,
+            Self::Q5_0 => PackedFormat::Q5_0,
+            Self::Q5_1 => PackedFormat::Q5_1,
+            Self::Q8_0 => PackedFormat::Q8_0,
+            Self::Q4K => PackedFormat::Q4K,
+            Self::Q5K => PackedFormat::Q5K,
+            Self::Q6K => PackedFormat::Q6K,
+        })
+    }
+
     /// The values of whole blocks.
-    pub(super) fn values(self, bytes: &[u8]) -> Vec<f32> {
+    pub(super) fn values(self, bytes: Vec<u8>) -> Vec<f32> {
         let [values, size] = self.sides();
-        let mut out = Vec::with_capacity(bytes.len() / size * values);
-        for block in bytes.chunks_exact(size) {
-            match self {
-                Self::F32 => out.push(f32::from_le_bytes([block[0], block[1], block[2], block[3]])),
-                Self::F16 => out.push(half_at(block, 0)),
-                Self::Bf16 => out.push(bf16::from_le_bytes([block[0], block[1]]).to_f32()),
-                Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 => self.small(block, &mut out),
-                Self::Q8_0 => {
-                    let scale = half_at(block, 0);
-                    out.extend(block[2..].iter().map(|q| scale * f32::from(*q as i8)));
-                }
-                Self::Q4K | Self::Q5K => self.with_minima(block, &mut out),
-                Self::Q6K => six_bits(block, &mut out),
+        let sides = [1, bytes.len() / size * values];
+        let pair = |pair: &[u8; 2]| *pair;
+        match self {
+            Self::F32 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect(),
+            // These need not be whole groups.
+            Self::F16 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(pair)
+                .map(|bytes| f16::from_le_bytes(bytes).to_f32())
+                .collect(),
+            Self::Bf16 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(pair)
+                .map(|bytes| bf16::from_le_bytes(bytes).to_f32())
+                .collect(),
+            quantized => {
+                let matrix = quantized
+                    .packed()
+                    .map(|format| PackedMatrix::new(format, sides, bytes));
+                matrix
+                    .and_then(Result::ok)
+                    .map(|matrix| matrix.values())
+                    .unwrap_or_default()
             }
         }
-        out
-    }
-
-    /// Thirty-two values of four or five bits: the low halves of the bytes, then the high ones. The fifth bits lie
-    /// together. Values are relative to a minimum, or to the middle of their range.
-    fn small(self, block: &[u8], out: &mut Vec<f32>) {
-        let has_minimum = matches!(self, Self::Q4_1 | Self::Q5_1);
-        let has_fifth = matches!(self, Self::Q5_0 | Self::Q5_1);
-        let scale = half_at(block, 0);
-        let mut at = 2;
-        let minimum = if has_minimum {
-            at += 2;
-            half_at(block, 2)
-        } else {
-            0.0
-        };
-        let fifth = if has_fifth {
-            at += 4;
-            u32::from_le_bytes([block[at - 4], block[at - 3], block[at - 2], block[at - 1]])
-        } else {
-            0
-        };
-        let middle = match (has_minimum, has_fifth) {
-            (true, _) => 0,
-            (false, false) => 8,
-            (false, true) => 16,
-        };
-        for index in 0..32 {
-            let byte = block[at + index % 16];
-            let low = if index < 16 { byte & 15 } else { byte >> 4 };
-            let q = i32::from(low) | ((fifth >> index & 1) << 4) as i32;
-            out.push(scale * (q - middle) as f32 + minimum);
-        }
-    }
-
-    /// Eight groups of 32 values of four or five bits, each group with a scale and a minimum of six bits.
-    fn with_minima(self, block: &[u8], out: &mut Vec<f32>) {
-        let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-        let packed = &block[4..16];
-        let (fifth, low) = match self {
-            Self::Q5K => block[16..].split_at(LARGE / 8),
-            _ => block[16..].split_at(0),
-        };
-        for group in 0..8 {
-            let [s, m] = if group < 4 {
-                [packed[group] & 63, packed[group + 4] & 63]
-            } else {
-                let (s, m, both) = (packed[group - 4], packed[group], packed[group + 4]);
-                [both & 15 | s >> 6 << 4, both >> 4 | m >> 6 << 4]
-            };
-            let (scale, minimum) = (scale * f32::from(s), minimum * f32::from(m));
-            for index in 0..32 {
-                let byte = low[group / 2 * 32 + index];
-                let mut q = if group % 2 == 0 { byte & 15 } else { byte >> 4 };
-                if let Some(bits) = fifth.get(index) {
-                    q |= (bits >> group & 1) << 4;
-                }
-                out.push(scale * f32::from(q) - minimum);
-            }
-        }
-    }
-}
-
-/// Two halves of 128 values of six bits, each 16 values with a scale of eight bits.
-fn six_bits(block: &[u8], out: &mut Vec<f32>) {
-    let (low, rest) = block.split_at(LARGE / 2);
-    let (high, rest) = rest.split_at(LARGE / 4);
-    let scale = half_at(rest, LARGE / 16);
-    for index in 0..LARGE {
-        let (part, within) = (index / 128, index % 128);
-        let (quarter, lane) = (within / 32, within % 32);
-        let byte = low[part * 64 + quarter % 2 * 32 + lane];
-        let four = if quarter < 2 { byte & 15 } else { byte >> 4 };
-        let two = high[part * 32 + lane] >> (2 * quarter) & 3;
-        let q = i32::from(four | two << 4) - 32;
-        out.push(scale * f32::from(rest[index / 16] as i8) * q as f32);
     }
 }
 
@@ -197,9 +158,4 @@ fn pack_q8(block: &[f32], out: &mut Vec<u8>) {
             .iter()
             .map(|value| (value * inverse).round() as i8 as u8),
     );
-}
-
-/// The 16-bit float that begins at a byte.
-fn half_at(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }

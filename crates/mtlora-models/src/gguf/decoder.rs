@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::error::GgufError;
-use super::file::GgufFile;
+use super::file::{GgufFile, TensorInfo};
 use super::names::hugging_face_name;
 use super::rows::with_halves;
 use crate::layers::rotary::Llama3Scaling;
@@ -206,26 +206,44 @@ impl<'a> Decoder<'a> {
         named.collect()
     }
 
-    /// A tensor's values, in Hugging Face's order.
-    pub(super) fn values(&self, name: &str) -> Result<Vec<f32>, GgufError> {
-        let Some(info) = self.file.tensors.get(name) else {
-            return Err(GgufError::tensor(&self.file.path, name, "is missing"));
-        };
-        let values = self.file.read(name, info)?;
-        // llama.cpp turns neighbours of a head in a Llama, and coordinates that lie half a head apart in the others.
+    /// The longest sequence, in tokens.
+    pub(super) fn max_tokens(&self) -> Result<usize, GgufError> {
+        self.file.size(&self.own("context_length"))
+    }
+
+    /// The width of the heads of query or key, where the order of their rows is another than in Hugging Face's files:
+    /// llama.cpp turns neighbours of a head in a Llama, and coordinates that lie half a head apart in the others.
+    pub(super) fn paired_heads(
+        &self,
+        name: &str,
+        info: &TensorInfo,
+    ) -> Result<Option<usize>, GgufError> {
         let heads = match name.split('.').nth(2) {
             Some("attn_q") => self.heads,
             Some("attn_k") => self.key_value_heads,
-            _ => return Ok(values),
+            _ => return Ok(None),
         };
         if self.architecture != "llama" {
-            return Ok(values);
+            return Ok(None);
         }
         let rows = info.shape.first().copied().unwrap_or(0);
         if heads * self.head_dim != rows || !self.head_dim.is_multiple_of(2) {
             let message = "does not have a row for each coordinate of each head";
             return Err(GgufError::tensor(&self.file.path, name, message));
         }
-        Ok(with_halves(&values, rows, self.head_dim))
+        Ok(Some(self.head_dim))
+    }
+
+    /// A tensor's values, in Hugging Face's order.
+    pub(super) fn values(&self, name: &str) -> Result<Vec<f32>, GgufError> {
+        let Some(info) = self.file.tensors.get(name) else {
+            return Err(GgufError::tensor(&self.file.path, name, "is missing"));
+        };
+        let values = self.file.read(name, info)?;
+        let rows = info.shape.first().copied().unwrap_or(0);
+        Ok(match self.paired_heads(name, info)? {
+            Some(width) => with_halves(&values, rows, width),
+            None => values,
+        })
     }
 }

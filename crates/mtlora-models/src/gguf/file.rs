@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use mtlora_core::{GROUP, PackedMatrix};
+
 use super::blocks::BlockType;
 use super::error::GgufError;
 
@@ -274,19 +276,48 @@ impl GgufFile {
         })
     }
 
-    /// The values of a tensor of the file, unpacked.
-    pub(crate) fn read(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>, GgufError> {
+    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>, GgufError> {
         let failed = |source| io(&self.path, source);
         let mut bytes = vec![0; info.bytes()];
         let mut file = &self.file;
         file.seek(SeekFrom::Start(info.start)).map_err(failed)?;
         file.read_exact(&mut bytes).map_err(failed)?;
-        let values = info.kind.values(&bytes);
+        Ok(bytes)
+    }
+
+    fn not_finite(&self, name: &str) -> GgufError {
+        let message = "has values that are not finite; the file is damaged, download it again";
+        GgufError::tensor(&self.path, name, message)
+    }
+
+    /// The values of a tensor of the file, unpacked.
+    pub(crate) fn read(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>, GgufError> {
+        let values = info.kind.values(self.bytes(info)?);
         if values.iter().any(|value| !value.is_finite()) {
-            let message = "has values that are not finite; the file is damaged, download it again";
-            return Err(GgufError::tensor(&self.path, name, message));
+            return Err(self.not_finite(name));
         }
         Ok(values)
+    }
+
+    /// A matrix of the file as it is; `None` for other tensors, and for 32-bit floats.
+    pub(super) fn packed(
+        &self,
+        name: &str,
+        info: &TensorInfo,
+    ) -> Result<Option<PackedMatrix>, GgufError> {
+        let (Some(format), [rows, columns]) = (info.kind.packed(), info.shape.as_slice()) else {
+            return Ok(None);
+        };
+        if !columns.is_multiple_of(GROUP) {
+            return Ok(None);
+        }
+        let matrix = PackedMatrix::new(format, [*rows, *columns], self.bytes(info)?);
+        let matrix =
+            matrix.map_err(|error| GgufError::tensor(&self.path, name, error.to_string()))?;
+        if !matrix.is_finite() {
+            return Err(self.not_finite(name));
+        }
+        Ok(Some(matrix))
     }
 
     fn wrong(&self, field: &str, wanted: &str) -> GgufError {

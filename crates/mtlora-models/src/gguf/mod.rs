@@ -8,6 +8,7 @@ mod convert;
 mod decoder;
 mod error;
 pub(crate) mod file;
+pub(crate) mod model;
 pub(crate) mod names;
 pub(crate) mod rows;
 mod tokenizer;
@@ -15,3 +16,4 @@ pub(crate) mod write;
 
 pub use convert::{ConvertedModel, convert_gguf};
 pub use error::GgufError;
+pub use model::is_gguf;

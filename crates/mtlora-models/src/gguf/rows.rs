@@ -17,7 +17,7 @@ pub(crate) fn with_neighbours(values: &[f32], rows: usize, head_dim: usize) -> V
 }
 
 /// Where llama.cpp has a row of Hugging Face's.
-fn stored_row(row: usize, head_dim: usize) -> usize {
+pub(super) fn stored_row(row: usize, head_dim: usize) -> usize {
     let half = head_dim / 2;
     let (head, within) = (row / head_dim, row % head_dim);
     head * head_dim + 2 * (within % half) + within / half

@@ -9,12 +9,14 @@ use super::instructions::vectorized;
 #[cfg(target_arch = "x86_64")]
 use super::instructions::{self, Avx2};
 use super::products::matmul;
+use super::products::packed::add_portably;
 use super::products::view::View;
 #[cfg(target_arch = "x86_64")]
 use super::products::{amx, avx2, avx512};
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
 use crate::ops::Weight;
 use crate::ops::definitions::linear;
+use crate::packed;
 
 /// [`crate::ops::MtLoraBackend::mixed_linear`].
 pub(crate) fn mixed_linear(
@@ -137,6 +139,8 @@ enum Matrix {
         weight: FlexQTensor,
         block: usize,
     },
+    /// Packed as files have it: `[out, in]`.
+    Packed(FlexQTensor),
 }
 
 impl Matrix {
@@ -158,6 +162,9 @@ impl Matrix {
                 _ => None,
             },
             Weight::Quantized(weight) => {
+                if packed::view(weight).is_some() {
+                    return Some(Matrix::Packed(weight.clone()));
+                }
                 let DType::QFloat(scheme) = weight.dtype() else {
                     return None;
                 };
@@ -182,13 +189,24 @@ impl Matrix {
             }
             Matrix::F32(weight) => weight.tensor.shape(),
             Matrix::Bf16(weight) => weight.shape(),
-            Matrix::Int8 { weight, .. } => weight.tensor().shape(),
+            Matrix::Int8 { weight, .. } | Matrix::Packed(weight) => weight.tensor().shape(),
         };
         [shape[0], shape[1]]
     }
 
     /// `left W + bias`, or `left Wᵀ + bias`.
     fn product(&self, left: &[f32], transposed: bool, bias: Option<&[f32]>) -> Vec<f32> {
+        #[cfg(target_arch = "x86_64")]
+        if let Matrix::Packed(weight) = self
+            && let Some(matrix) = packed::view(weight)
+        {
+            if let Some(avx512) = instructions::avx512() {
+                return avx512::packed_product(avx512, left, matrix, !transposed, bias);
+            }
+            if let Some(avx2) = instructions::avx2() {
+                return avx2::packed_product(avx2, left, matrix, !transposed, bias);
+            }
+        }
         #[cfg(target_arch = "x86_64")]
         if let Some(right) = self.tiles(left, transposed) {
             let right = if transposed { right.t() } else { right };
@@ -200,7 +218,9 @@ impl Matrix {
             return avx512::product(left, right, bias);
         }
         #[cfg(target_arch = "x86_64")]
-        if let Some(avx2) = instructions::avx2() {
+        if let Some(avx2) = instructions::avx2()
+            && !matches!(self, Matrix::Packed(_))
+        {
             return self.avx2_product(avx2, left, transposed, bias);
         }
         self.portable_product(left, transposed, bias)
@@ -214,7 +234,7 @@ impl Matrix {
         let inner = if transposed { sides[1] } else { sides[0] };
         let values = match self {
             _ if left.len() / inner < amx::LEAST_ROWS => return None,
-            Matrix::F32(_) => return None,
+            Matrix::F32(_) | Matrix::Packed(_) => return None,
             Matrix::Bf16(weight) => amx::Values::Bf16(slice(weight)),
             Matrix::Int8 { weight, block } => amx::Values::Int8 {
                 integers: slice(weight.tensor()),
@@ -252,6 +272,7 @@ impl Matrix {
                 };
                 Some(avx512::Right::new(avx512, values, [rows, columns]))
             }
+            Matrix::Packed(_) => None,
         }
     }
 
@@ -284,6 +305,7 @@ impl Matrix {
                 };
                 avx2::product(avx2, left, weights, sides, transposed, bias)
             }
+            Matrix::Packed(_) => self.portable_product(left, transposed, bias),
         }
     }
 
@@ -310,6 +332,11 @@ impl Matrix {
             );
         };
         match self {
+            Matrix::Packed(weight) => {
+                if let Some(matrix) = packed::view(weight) {
+                    add_portably(&mut out, left, matrix, !transposed);
+                }
+            }
             Matrix::F32(weight) => add(left, weight.view()),
             Matrix::Bf16(weight) => {
                 let rounded = |value: &f32| bf16::from_f32(*value).to_f32();
@@ -369,9 +396,12 @@ mod tests {
     use crate::ops::flex::testing::{close, random};
     use burn::backend::flex::Layout;
     use burn::backend::ops::{FloatTensorOps, QTensorOps};
+    use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor};
     use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
     use burn::tensor::{Bytes, FloatDType};
     use proptest::prelude::*;
+
+    use crate::{PackedFormat, PackedMatrix};
 
     fn bias(columns: usize, given: bool) -> Option<FlexTensor> {
         given.then(|| random([columns], 1.0, 3))
@@ -518,6 +548,36 @@ mod tests {
             let weight = FlexQTensor::new(integers, scheme, scales, None);
             prop_assert!(block == 1 || Matrix::of(&Weight::Quantized(weight.clone())).is_some());
             check(rows, [inner, columns], Weight::Quantized(weight), biased)?;
+        }
+
+        /// In every format, with the values that the matrix has when it is unpacked as a whole.
+        #[test]
+        fn packed_weights_are_as_unpacked(
+            tokens in 1usize..40, blocks in 1usize..4, long: bool, outputs in 1usize..80, biased: bool,
+            format in prop::sample::select(PackedFormat::ALL), seed: u8,
+        ) {
+            // Whole blocks of any format; with more than one pass of the kernels.
+            let inputs = 256 * (blocks + if long { 6 } else { 0 });
+            let count = format.bytes(inputs * outputs).unwrap();
+            // 16-bit scales of up to 0.5, whatever their place is.
+            let bytes = (0..count).map(|at| (at * 89 + usize::from(seed)) as u8 & 0x37).collect();
+            let matrix = PackedMatrix::new(format, [outputs, inputs], bytes).unwrap();
+            let weight = packed::to_tensor(&matrix, &burn::tensor::Device::flex());
+            let backend = <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(weight.into_dispatch());
+            let weight = backend.map(BackendTensor::quantized).unwrap();
+            let dense = tensor(matrix.values(), Shape::from([outputs, inputs])).transpose(0, 1);
+            let bias = bias(outputs, biased);
+            let x = random([tokens, inputs], 1.0, 1);
+            let expected = linear::forward::<Flex>(x.clone(), Weight::Float(dense.clone()), bias.clone());
+            let own = Matrix::of(&Weight::Quantized(weight.clone())).unwrap();
+            let portable = own.portable_product(values(&x), false, bias.as_ref().map(values));
+            close(&tensor(portable, expected.shape()), &expected)?;
+            close(&mixed_linear(x, Weight::Quantized(weight.clone()), bias), &expected)?;
+            let dy = random([tokens, outputs], 1.0, 2);
+            let expected = linear::backward::<Flex>(dy.clone(), Weight::Float(dense));
+            let portable = own.portable_product(values(&dy), true, None);
+            close(&tensor(portable, expected.shape()), &expected)?;
+            close(&mixed_linear_backward(dy, Weight::Quantized(weight)), &expected)?;
         }
     }
 }

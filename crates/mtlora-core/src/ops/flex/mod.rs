@@ -95,6 +95,7 @@ impl BackendCapabilities for Flex {
     fn capabilities(device: &Device<Self>) -> Capabilities {
         let multiplies_bf16 = instructions::multiplies_bf16();
         Capabilities {
+            stores_packed: true,
             multiplies_bf16,
             rounds_attention: multiplies_bf16,
             cpu: Some(CpuChoice::followed()),

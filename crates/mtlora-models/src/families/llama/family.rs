@@ -39,7 +39,7 @@ impl ModelFamily for LlamaFamily {
 
     /// The sizes in the config.json of each model on the Hub.
     fn published(&self) -> &[PublishedModel] {
-        const MODELS: [PublishedModel; 3] = [
+        const MODELS: [PublishedModel; 4] = [
             PublishedModel {
                 name: "smollm2-135m",
                 model_type: "llama",
@@ -66,6 +66,21 @@ impl ModelFamily for LlamaFamily {
                     key_value_heads: Some(8),
                     head_width: Some(128),
                     intermediate_size: Some(3072),
+                    max_tokens: 40_960,
+                    end_of_text: Some(151_645),
+                },
+            },
+            PublishedModel {
+                name: "qwen3-1.7b",
+                model_type: "qwen3",
+                sizes: ModelSizes {
+                    vocab_size: 151_936,
+                    hidden_size: 2048,
+                    layers: 28,
+                    heads: 16,
+                    key_value_heads: Some(8),
+                    head_width: Some(128),
+                    intermediate_size: Some(6144),
                     max_tokens: 40_960,
                     end_of_text: Some(151_645),
                 },

@@ -8,7 +8,7 @@ use super::checks::MAX_TOKENIZER_BYTES;
 use crate::error::ModelError;
 use crate::files::fields::Fields;
 use crate::files::names::TOKENIZER_FILE;
-use crate::files::read::{read_bounded, required_file};
+use crate::files::read::{is_there, read_bounded, required_file};
 
 /// The settings of the tokenizer class.
 pub(crate) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
@@ -34,7 +34,7 @@ impl JsonFile {
     /// When the file cannot be read, is too large, or does not hold a JSON object.
     pub(crate) fn read_if_there(folder: &Path, name: &str) -> Result<Option<Self>, ModelError> {
         let path = folder.join(name);
-        if !path.exists() {
+        if !is_there(&path) {
             return Ok(None);
         }
         let bytes = read_bounded(&path, MAX_SETTINGS_BYTES)?;

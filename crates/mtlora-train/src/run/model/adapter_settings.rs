@@ -158,7 +158,7 @@ impl AdapterSettings {
     pub fn folded<M: Module>(&self, model: M) -> M {
         match self.base_dtype {
             BaseDtype::F32 => model.materialize(),
-            BaseDtype::Bf16 | BaseDtype::Int8 => model,
+            BaseDtype::Bf16 | BaseDtype::Int8 | BaseDtype::Nf4 | BaseDtype::Packed => model,
         }
     }
 

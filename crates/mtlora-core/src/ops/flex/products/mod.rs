@@ -13,6 +13,7 @@ mod blocked;
 mod columns;
 pub(super) mod matmul;
 #[cfg(target_arch = "x86_64")]
+pub(in crate::ops::flex) mod packed;
 mod padded;
 #[cfg(target_arch = "x86_64")]
 mod pieces;

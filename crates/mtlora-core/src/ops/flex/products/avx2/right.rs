@@ -25,7 +25,7 @@ thread_local! {
 
 /// The right matrix: `[inner, columns]`.
 #[derive(Clone, Copy)]
-pub(super) struct Right<W> {
+pub(in crate::ops::flex::products) struct Right<W> {
     pub(super) avx2: Avx2,
     pub(super) weights: W,
     /// Rows and columns of the weights, row after row.
