@@ -65,10 +65,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let chosen = which.iter().map(|index| &sequences[*index]);
         let chosen = chosen.map(|one| (one.ids.as_slice(), one.targets()));
         let batch = CausalBatch::new(chosen, &device)?;
-        Ok(BatchLoss {
-            sum: whole(model, &batch),
-            tokens: batch.packed.offsets.tokens(),
-        })
+        Ok(BatchLoss::new(
+            whole(model, &batch),
+            batch.packed.offsets.tokens(),
+        ))
     };
     let chunked = Subject::causal(model.clone(), &sequences, SMOOTHING, &options, &device);
     let whole = Subject::new(model, divisor, loss, &options, &device);

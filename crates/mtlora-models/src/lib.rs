@@ -93,6 +93,7 @@ pub use families::classifier::{
 };
 pub use families::head::problem_type::ProblemType;
 pub use families::masked_lm::{MaskedLm, MaskedLmConfig, MaskedLmModel, MaskedLmModelConfig};
+pub use families::recomputed::RecomputedLayers;
 pub use families::registry::{ModelConfig, ModelFamilies};
 pub use families::sizes::{ModelSizes, PublishedModel};
 pub use families::text_config::TextConfig;

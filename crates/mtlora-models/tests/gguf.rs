@@ -6,9 +6,12 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use common::{floats, folder};
-use mtlora_core::{BaseDtype, devices};
+use mtlora_core::{BaseDtype, Init, MtLoraConfig, Structure, Targets, devices};
 use mtlora_models::{
     CachedDecoder, CausalBatch, CausalConfig, CausalLm, CausalText, ChatTemplate, Checkpoint,
     Conversation, GenerationConfig, TextConfig, convert_gguf, copy_tokenizer_files, generate,
@@ -208,4 +211,90 @@ fn says_what_it_says_in_transformers(folder: &Path, base_dtype: BaseDtype) {
             assert_eq!(whole, ids(&case["greedy"]));
         }
     }
+}
+
+/// The gradients of a model's parameters, in Burn's order.
+struct Found {
+    params: GradientsParams,
+    gradients: Vec<f32>,
+}
+
+impl ModuleVisitor for Found {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.params.get::<D>(param.id) {
+            self.gradients.extend(gradient.into_data().iter::<f32>());
+        }
+    }
+}
+
+/// An adapter on packed weights has the loss and the gradients that it has on the same weights unpacked, with gradient
+/// checkpointing too.
+#[test]
+#[ignore = "needs SmolLM2-135M-Instruct.Q4_1.gguf, which MTLORA_SMOLLM2 names"]
+fn a_packed_model_trains_as_the_unpacked_one() {
+    let path = std::env::var_os("MTLORA_SMOLLM2").expect("MTLORA_SMOLLM2 names the GGUF file");
+    let path = Path::new(&path);
+    let device = devices().remove(0).device.autodiff();
+    let config = CausalConfig::from_folder(path).unwrap();
+    let ids: Vec<u32> = (0..150).map(|at| 300 + at * 37 % 4000).collect();
+    let batch = CausalBatch::new([(&ids[..100], 1..100), (&ids[100..], 1..50)], &device).unwrap();
+    let made = |base_dtype, checkpointing: bool| {
+        let model = CausalLm::from_folder_in(base_dtype, path, &config, &device).unwrap();
+        let model = MtLoraConfig::new(Structure::Shim)
+            .with_rank(4)
+            .with_dropout(0.1)
+            .with_init(Init::Kaiming)
+            .with_seed(3)
+            .with_target_modules(Targets::names(["q_proj", "down_proj"]))
+            .attach(model)
+            .unwrap();
+        mtlora_core::seed(&device, 1);
+        let mut found = Vec::new();
+        let loss = if checkpointing {
+            let (loss, layers) = model.checkpointed_loss(&batch, 0.0);
+            let mut gradients = loss.backward();
+            let parts = layers.gradients(&mut gradients);
+            // The last layer's come first.
+            for part in parts.into_iter().rev() {
+                let params = GradientsParams::from_grads(part, &model);
+                let mut of = Found {
+                    params,
+                    gradients: Vec::new(),
+                };
+                model.visit(&mut of);
+                found.extend(of.gradients);
+            }
+            loss
+        } else {
+            let loss = model.loss(&batch, 0.0);
+            let params = GradientsParams::from_grads(loss.backward(), &model);
+            let mut of = Found {
+                params,
+                gradients: Vec::new(),
+            };
+            model.visit(&mut of);
+            found = of.gradients;
+            loss
+        };
+        (loss.into_scalar::<f32>(), found)
+    };
+    let (loss, gradients) = made(BaseDtype::F32, false);
+    let (packed_loss, packed) = made(BaseDtype::Packed, false);
+    assert!(
+        (packed_loss / loss - 1.0).abs() < 1e-5,
+        "{packed_loss} for {loss}"
+    );
+    assert_eq!(packed.len(), gradients.len());
+    let norm = |values: &mut dyn Iterator<Item = f32>| {
+        values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+    };
+    let size = norm(&mut gradients.iter().copied());
+    let apart = norm(&mut gradients.iter().zip(&packed).map(|(a, b)| a - b)) / size;
+    println!("loss {loss}, packed {packed_loss}; gradients apart {apart:e}");
+    assert!(size > 0.0 && apart < 1e-4, "{apart}");
+    let again = made(BaseDtype::Packed, true);
+    assert!(
+        again == (packed_loss, packed),
+        "checkpointing changes a byte"
+    );
 }

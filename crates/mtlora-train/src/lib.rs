@@ -139,7 +139,7 @@ pub use data::fingerprint::Fingerprint;
 pub use training::batches::{BatchSize, shuffled};
 pub use training::error::FitError;
 pub use training::fit::{Trained, fit, fit_with_hooks};
-pub use training::learner::{BatchLoss, Learner};
+pub use training::learner::{BatchLoss, Learner, Recompute};
 pub use training::learners::causal::{
     CausalData, CausalExample, Encoded, causal_scores, chat_scores, encode_records, train_causal,
     train_causal_with_hooks, train_chat,

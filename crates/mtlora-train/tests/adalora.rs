@@ -130,10 +130,7 @@ impl Learner for Recorded<'_> {
             .collect();
         let packed = PackedBatch::new(&sequences, &self.config, device)?;
         let sum = loss_sum(model.forward(&packed), &targets, &self.objective)?;
-        Ok(BatchLoss {
-            sum: sum.div_scalar(batch as f64),
-            tokens: packed.tokens,
-        })
+        Ok(BatchLoss::new(sum.div_scalar(batch as f64), packed.tokens))
     }
 
     fn evaluate(&self, _: &SequenceClassifier, _: &Device) -> Result<Scores, FitError> {

@@ -44,10 +44,10 @@ impl Learner for Map {
         batch: &[usize],
         device: &Device,
     ) -> Result<BatchLoss, FitError> {
-        Ok(BatchLoss {
-            sum: Self::errors(model, batch, device),
-            tokens: batch.len(),
-        })
+        Ok(BatchLoss::new(
+            Self::errors(model, batch, device),
+            batch.len(),
+        ))
     }
 
     fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, FitError> {

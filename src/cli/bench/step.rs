@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use mtlora::core::BaseDtype;
 use mtlora::models::{CausalConfig, ClassifierConfig, ModelConfig, TextConfig};
+use mtlora::train::TrainOptions;
 use mtlora::train::bench::{
     Subject, Trains, causal_flops, classifier_flops, random_items, random_sequences,
 };
@@ -48,6 +49,9 @@ pub(super) struct Args {
     /// Tokens of each sequence.
     #[arg(long)]
     seq: Option<usize>,
+    /// Compute each layer again in the backward pass (causal models).
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Number of timed steps, after two that are not timed.
     #[arg(long, default_value_t = 5)]
     steps: usize,
@@ -85,6 +89,11 @@ pub(super) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 
 fn classifier(args: &Args, config: &ClassifierConfig, json: bool) -> Result<(), Box<dyn Error>> {
     let size = args.size(ENCODER, config.max_tokens())?;
+    if args.gradient_checkpointing {
+        return Err(
+            "--gradient-checkpointing is for models that generate texts: leave it out".into(),
+        );
+    }
     let place = args.model.place(args.adapter.base_dtype)?;
     let device = place.device.clone().autodiff();
     let model = args.model.classifier(config, &args.adapter, &device)?;
@@ -108,7 +117,10 @@ fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn 
         .causal(config, &args.adapter, defaults.adapter, &device)?;
     let trains = Trains::of(&model);
     let sequences = random_sequences(config, [size.batch, size.seq], args.model.seed);
-    let options = args.model.options();
+    let options = TrainOptions {
+        gradient_checkpointing: args.gradient_checkpointing,
+        ..args.model.options()
+    };
     let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
     let BatchShape { batch, seq } = size;
     let flops = causal_flops(config, &trains, &vec![seq; batch], batch * (seq - 1));

@@ -19,6 +19,7 @@ pub(crate) mod head;
 pub(crate) mod llama;
 pub(crate) mod masked_lm;
 pub(crate) mod operations;
+pub(crate) mod recomputed;
 pub(crate) mod registry;
 pub(crate) mod sizes;
 pub(crate) mod text_config;

@@ -10,7 +10,7 @@ use crate::inference::evaluation::Item;
 use crate::training::error::FitError;
 use crate::training::late_loss::LossReading;
 use crate::training::learner::BatchLoss;
-use crate::training::learners::causal::{CausalExample, causal_divisor, causal_loss};
+use crate::training::learners::causal::{self, CausalExample, causal_divisor, causal_loss};
 use crate::training::learners::classification::{classifier_divisor, classifier_loss};
 use crate::training::options::TrainOptions;
 use crate::training::step::Stepper;
@@ -62,9 +62,12 @@ impl<'a> Subject<'a, CausalLm> {
         device: &Device,
     ) -> Self {
         let on = device.clone();
-        let loss = move |model: &CausalLm, batch: &[usize]| {
-            causal_loss(model, sequences, label_smoothing, batch, &on)
+        let how = causal::Loss {
+            label_smoothing,
+            checkpointing: options.gradient_checkpointing,
         };
+        let loss =
+            move |model: &CausalLm, batch: &[usize]| causal_loss(model, sequences, how, batch, &on);
         let divisor = |batch: &[usize]| causal_divisor(sequences, batch);
         Self::new(model, divisor, loss, options, device)
     }

@@ -120,10 +120,7 @@ fn loss<'a>(
     device: &Device,
 ) -> Result<BatchLoss, PretrainError> {
     let batch = CausalBatch::new(sequences.map(|ids| (ids, 1..ids.len())), device)?;
-    Ok(BatchLoss {
-        sum: model.loss(&batch, 0.0),
-        tokens: batch.packed.tokens,
-    })
+    Ok(BatchLoss::new(model.loss(&batch, 0.0), batch.packed.tokens))
 }
 
 #[cfg(test)]

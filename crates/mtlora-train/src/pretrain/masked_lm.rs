@@ -227,10 +227,10 @@ fn loss(
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), device);
     let logits = model.forward(&packed, places);
     let chosen = log_softmax(logits, 1).gather(1, ids);
-    Ok(BatchLoss {
-        sum: chosen.narrow(0, 0, count).sum().neg(),
-        tokens: packed.tokens,
-    })
+    Ok(BatchLoss::new(
+        chosen.narrow(0, 0, count).sum().neg(),
+        packed.tokens,
+    ))
 }
 
 /// The tokens that the model has to predict.

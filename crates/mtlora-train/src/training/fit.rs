@@ -505,10 +505,10 @@ mod tests {
             batch: &[usize],
             device: &Device,
         ) -> Result<BatchLoss, FitError> {
-            Ok(BatchLoss {
-                sum: Self::errors(model, batch, device),
-                tokens: batch.len(),
-            })
+            Ok(BatchLoss::new(
+                Self::errors(model, batch, device),
+                batch.len(),
+            ))
         }
 
         fn evaluate(&self, model: &Linear, device: &Device) -> Result<Scores, FitError> {

@@ -1,11 +1,15 @@
 //! The interface between the training loop and the objectives that it trains.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 
 use crate::data::fingerprint::Fingerprint;
 use crate::metrics::labels::{MetricName, Scores};
 use crate::training::error::FitError;
+
+/// Computes layers again, whose gradients the backward pass of the loss does not reach: from the loss's gradients it makes
+/// theirs, in parts that are to be added up.
+pub type Recompute = Box<dyn FnOnce(&mut Gradients) -> Vec<Gradients>>;
 
 /// The losses of one batch.
 pub struct BatchLoss {
@@ -13,6 +17,19 @@ pub struct BatchLoss {
     pub sum: Tensor<1>,
     /// The number of tokens that the model read.
     pub tokens: usize,
+    /// With gradient checkpointing: the part of the backward pass that comes after the loss's.
+    pub recompute: Option<Recompute>,
+}
+
+impl BatchLoss {
+    /// The sum of losses whose graph reaches all parameters.
+    pub fn new(sum: Tensor<1>, tokens: usize) -> Self {
+        Self {
+            sum,
+            tokens,
+            recompute: None,
+        }
+    }
 }
 
 /// A training objective: the examples, their losses, and the evaluation of a model.

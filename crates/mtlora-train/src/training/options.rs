@@ -55,6 +55,10 @@ pub struct TrainOptions {
     pub metric_for_best_model: Option<MetricName>,
     /// Training stops after this many evaluations in a row without a better score; `None` means never.
     pub patience: Option<usize>,
+    /// Whether the backward pass computes each layer of a causal model again from its input, so that no layer's
+    /// intermediate values are kept. The results are the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     /// The seed of the data's order and of dropout.
     pub seed: u64,
 }
@@ -78,6 +82,7 @@ impl Default for TrainOptions {
             eval_steps: None,
             metric_for_best_model: None,
             patience: None,
+            gradient_checkpointing: false,
             seed: 0,
         }
     }

@@ -42,7 +42,11 @@ pub(crate) fn accumulate<M: Module, B, E: From<FitError>>(
         tokens: 0,
     };
     for (batch, divisors) in batches {
-        let BatchLoss { sum, tokens } = loss_of(model, batch)?;
+        let BatchLoss {
+            sum,
+            tokens,
+            recompute,
+        } = loss_of(model, batch)?;
         let loss = sum.div_scalar(divisors.terms);
         made.tokens += tokens;
         made.loss.add(&loss, divisors.batches)?;
@@ -51,8 +55,19 @@ pub(crate) fn accumulate<M: Module, B, E: From<FitError>>(
             made.loss.add(&penalty, 1.0)?;
             loss = loss + penalty;
         }
-        let gradients = loss.backward();
-        accumulator.accumulate(model, GradientsParams::from_grads(gradients, model));
+        let mut gradients = loss.backward();
+        let parts = recompute.map(|recompute| recompute(&mut gradients));
+        let mut gradients = GradientsParams::from_grads(gradients, model);
+        if let Some(parts) = parts {
+            // A batch's own sum first, as in one backward pass.
+            let mut sum = GradientsAccumulator::new();
+            sum.accumulate(model, gradients);
+            for part in parts {
+                sum.accumulate(model, GradientsParams::from_grads(part, model));
+            }
+            gradients = sum.grads();
+        }
+        accumulator.accumulate(model, gradients);
     }
     Ok((accumulator.grads(), made))
 }
@@ -159,6 +174,7 @@ pub(crate) mod testing {
     use crate::training::normalization::LossNormalization;
 
     /// The loss and the gradients of a step.
+    #[derive(Debug, PartialEq)]
     pub(crate) struct MadeFrom {
         pub(crate) loss: f64,
         pub(crate) tokens: usize,

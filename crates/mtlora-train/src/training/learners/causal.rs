@@ -192,19 +192,36 @@ pub(crate) fn causal_divisor<S: CausalExample>(sequences: &[S], which: &[usize])
     targets.sum::<usize>() as f64 + NO_TARGETS
 }
 
-/// The summed loss of the sequences with these indices.
+/// The summed loss of the sequences with these indices. With `checkpointing`, each layer is computed again in the backward
+/// pass.
 pub(crate) fn causal_loss<S: CausalExample>(
     model: &CausalLm,
     sequences: &[S],
-    label_smoothing: f64,
+    Loss {
+        label_smoothing,
+        checkpointing,
+    }: Loss,
     which: &[usize],
     device: &Device,
 ) -> Result<BatchLoss, FitError> {
     let batch = batch(sequences, which, device)?;
+    let tokens = batch.packed.tokens;
+    if !checkpointing {
+        return Ok(BatchLoss::new(model.loss(&batch, label_smoothing), tokens));
+    }
+    let (sum, layers) = model.checkpointed_loss(&batch, label_smoothing);
     Ok(BatchLoss {
-        sum: model.loss(&batch, label_smoothing),
-        tokens: batch.packed.tokens,
+        recompute: Some(Box::new(|gradients| layers.gradients(gradients))),
+        ..BatchLoss::new(sum, tokens)
     })
+}
+
+/// How a training loss is computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loss {
+    pub(crate) label_smoothing: f64,
+    /// Whether the backward pass computes each layer again.
+    pub(crate) checkpointing: bool,
 }
 
 fn lengths<S: CausalExample>(sequences: &[S]) -> Vec<usize> {
@@ -218,6 +235,7 @@ struct Causal<'a, S> {
     data: CausalData<'a, S>,
     lengths: Vec<usize>,
     evaluate: Evaluate<S>,
+    checkpointing: bool,
 }
 
 impl<S: CausalExample> Learner for Causal<'_, S> {
@@ -240,7 +258,10 @@ impl<S: CausalExample> Learner for Causal<'_, S> {
         causal_loss(
             model,
             self.data.items,
-            self.data.label_smoothing,
+            Loss {
+                label_smoothing: self.data.label_smoothing,
+                checkpointing: self.checkpointing,
+            },
             which,
             device,
         )
@@ -370,6 +391,7 @@ fn train_scored<S: CausalExample>(
         data,
         lengths,
         evaluate,
+        checkpointing: options.gradient_checkpointing,
     };
     // The hooks may outlive the learner.
     let hooks = hooks.map(|hooks| hooks as &mut dyn TrainingHooks);
@@ -382,8 +404,8 @@ mod tests {
     use std::path::PathBuf;
 
     use burn::module::Module;
-    use mtlora_core::devices;
-    use mtlora_models::{Gpt2Config, Gpt2Sizes, train_causal_tokenizer};
+    use mtlora_core::{Init, MtLoraConfig, Structure, Targets, devices};
+    use mtlora_models::{Gpt2Config, Gpt2Sizes, ModelFamilies, ModelSizes, train_causal_tokenizer};
     use proptest::prelude::*;
 
     use super::*;
@@ -413,8 +435,29 @@ mod tests {
         batches: &[Vec<usize>],
         normalization: LossNormalization,
     ) -> MadeFrom {
+        made_with(
+            &model,
+            items,
+            label_smoothing,
+            batches,
+            normalization,
+            false,
+        )
+    }
+
+    /// The same for any model, with or without gradient checkpointing.
+    fn made_with(
+        model: &dyn Fn(&Device) -> CausalLm,
+        items: &[Sequence],
+        label_smoothing: f64,
+        batches: &[Vec<usize>],
+        normalization: LossNormalization,
+        checkpointing: bool,
+    ) -> MadeFrom {
         let device = devices().remove(0).device.autodiff();
+        mtlora_core::seed(&device, 5);
         let learner = Causal {
+            checkpointing,
             lengths: lengths(items),
             data: CausalData {
                 items,
@@ -457,6 +500,82 @@ mod tests {
             prop_assert!(whole.apart(&split) < 1e-5, "{}", whole.apart(&split));
             prop_assert_eq!(whole.tokens, split.tokens);
         }
+    }
+
+    /// A GPT-2 and a Llama with an adapter, with dropout everywhere: each layer is computed again with its own masks.
+    #[test]
+    fn checkpointing_gives_the_same_bytes() {
+        let gpt2 = |device: &Device| {
+            let config = Gpt2Config::new(Gpt2Sizes {
+                vocab_size: 50,
+                n_embd: 16,
+                n_layer: 3,
+                n_head: 2,
+                n_positions: 64,
+                end_of_text: 0,
+            })
+            .unwrap();
+            assert!(config.embd_pdrop > 0.0 && config.attn_pdrop > 0.0);
+            (
+                CausalLm::fresh(&config, 3, device).unwrap(),
+                ["c_attn", "wte"],
+            )
+        };
+        let llama = |device: &Device| {
+            let sizes = ModelSizes {
+                vocab_size: 50,
+                hidden_size: 16,
+                layers: 3,
+                heads: 4,
+                key_value_heads: Some(2),
+                head_width: Some(8),
+                intermediate_size: Some(24),
+                max_tokens: 64,
+                end_of_text: Some(0),
+            };
+            let config = ModelFamilies::builtin()
+                .new_causal("llama", &sizes)
+                .unwrap();
+            (
+                CausalLm::fresh(&config, 3, device).unwrap(),
+                ["q_proj", "down_proj"],
+            )
+        };
+        let items = of_lengths(&[(3, 2), (5, 20), (4, 9)]);
+        let batches = [vec![0, 1], vec![2]];
+        for model in [
+            &gpt2 as &dyn Fn(&Device) -> (CausalLm, [&'static str; 2]),
+            &llama,
+        ] {
+            for full in [false, true] {
+                let model = |device: &Device| {
+                    let (model, targets) = model(device);
+                    // Every weight trains, the tied embeddings too.
+                    if full { model } else { adapted(model, targets) }
+                };
+                let [without, with] = [false, true].map(|checkpointing| {
+                    made_with(
+                        &model,
+                        &items,
+                        0.1,
+                        &batches,
+                        LossNormalization::Step,
+                        checkpointing,
+                    )
+                });
+                assert!(without.loss > 0.0 && without == with, "full: {full}");
+            }
+        }
+    }
+
+    fn adapted(model: CausalLm, targets: [&str; 2]) -> CausalLm {
+        MtLoraConfig::new(Structure::Shim)
+            .with_rank(2)
+            .with_dropout(0.2)
+            .with_init(Init::Kaiming)
+            .with_target_modules(Targets::names(targets))
+            .attach(model)
+            .unwrap()
     }
 
     /// The batches have 2, 20 and no targets. The mean of means gives each batch a third of the weight. The constant

@@ -101,10 +101,8 @@ pub(crate) fn classifier_loss(
     let targets = targets.ok_or(FitError::NoTargets)?;
     let packed = PackedBatch::bucketed(&sequences, config, device)?;
     let sum = loss_sum(model.forward(&packed), &targets, objective);
-    Ok(BatchLoss {
-        sum: sum.map_err(|error| of_item(error, batch))?,
-        tokens: packed.tokens,
-    })
+    let sum = sum.map_err(|error| of_item(error, batch))?;
+    Ok(BatchLoss::new(sum, packed.tokens))
 }
 
 /// Replaces the example's index in the batch by its index among all items.
