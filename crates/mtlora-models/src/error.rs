@@ -51,6 +51,19 @@ pub enum ModelError {
         /// The name of the tensor.
         name: String,
     },
+    /// A value that is to be written is too large for the precision.
+    #[error(
+        "{}: cannot write {} in {precision}: it has values that are too large for that; use bf16 or f32",
+        .path.display(), shown(.name)
+    )]
+    TooLarge {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The name of the tensor.
+        name: String,
+        /// The precision.
+        precision: String,
+    },
     /// The operating system reported an error while writing, for instance because the disk is full. No partial file is
     /// left behind.
     #[error("{}: cannot write: {source}; no partial file was left behind", .path.display())]

@@ -85,7 +85,8 @@ mod text;
 // Models by their task: any family's, found by the `model_type` of a folder's `config.json`.
 pub use families::cached_decoder::{CachedDecoder, DecodeError};
 pub use families::causal::{
-    CausalConfig, CausalLm, CausalModel, CausalModelConfig, LlamaCppLayout, Predicted,
+    CausalConfig, CausalLm, CausalModel, CausalModelConfig, LlamaCppDescription, LlamaCppLayout,
+    Predicted,
 };
 pub use families::causal_batch::CausalBatch;
 pub use families::classifier::{
@@ -136,7 +137,7 @@ pub use layers::rotary::{Llama3Scaling, Rotary, RotaryScaling, YarnScaling};
 pub use layers::weights::{zero_embedding, zero_linear, zero_linear_without_bias};
 
 // Models in GGUF files.
-pub use gguf::{ConvertedModel, GgufError, convert_gguf, is_gguf};
+pub use gguf::{ConvertedModel, GgufError, GgufType, GgufValue, convert_gguf, is_gguf, save_gguf};
 
 // Texts and their tokens.
 pub use text::causal::{CausalText, read_tokenizer};
@@ -173,4 +174,5 @@ pub use files::names::CONFIG_FILE;
 pub use files::save::{
     copy_generation_config, copy_tokenizer_files, write_atomically, write_checkpoint,
 };
+pub use files::stored_dtype::StoredDtype;
 pub use files::weights::CheckpointLayout;

@@ -12,8 +12,9 @@ use burn::tensor::TensorData;
 use common::floats;
 use mtlora_core::{AdapterForm, AdapterValues, Factors, Fold, Structure, devices};
 use mtlora_models::{
-    AdaptedModule, AdapterConfig, CausalConfig, CausalLm, Checkpoint, ExportOptions, PackedBatch,
-    PeftAdapter, Server, TargetModules, Tokens, convert_gguf, export_adapter,
+    AdaptedModule, AdapterConfig, CausalConfig, CausalLm, Checkpoint, ExportOptions, GgufType,
+    PackedBatch, PeftAdapter, Server, TargetModules, Tokens, convert_gguf, export_adapter,
+    save_gguf,
 };
 
 /// An adapter with a T on every linear map of the layers. Its factors are so small that the update changes the logits
@@ -54,10 +55,38 @@ fn adapter(folder: &Path, size: f32) -> PeftAdapter {
     PeftAdapter::new(config, modules, BTreeMap::new())
 }
 
-/// The logits after the last token: ours, and llama.cpp's, without the adapter and with it.
-fn logits(gguf: &Path, tokens: &[u32], size: f32) -> [[Vec<f32>; 2]; 2] {
+/// llama.cpp's logits after the last token, of a model with an adapter, or without one if that is `-`.
+fn theirs(gguf: &Path, adapter: &Path, tokens: &[u32]) -> Vec<f32> {
     let program = std::env::var_os("MTLORA_LLAMA_CPP")
         .expect("MTLORA_LLAMA_CPP names tests/interop/llama_cpp's program");
+    let numbers = tokens.iter().map(u32::to_string);
+    let output = Command::new(&program)
+        .arg(gguf)
+        .arg(adapter)
+        .args(numbers)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// Our logits after the last token.
+fn ours(model: &CausalLm, config: &CausalConfig, tokens: &[u32]) -> Vec<f32> {
+    let tokens = Tokens {
+        ids: tokens.to_vec(),
+        type_ids: vec![0; tokens.len()],
+    };
+    let batch = PackedBatch::new(&[&tokens], config, &devices()[0].device).unwrap();
+    floats(model.logits(&batch).narrow(0, tokens.ids.len() - 1, 1))
+}
+
+/// The logits after the last token: ours, and llama.cpp's, without the adapter and with it.
+fn logits(gguf: &Path, tokens: &[u32], size: f32) -> [[Vec<f32>; 2]; 2] {
     let folder = tempfile::tempdir().unwrap();
     convert_gguf(gguf, folder.path()).unwrap();
     let config = CausalConfig::from_folder(folder.path()).unwrap();
@@ -70,34 +99,18 @@ fn logits(gguf: &Path, tokens: &[u32], size: f32) -> [[Vec<f32>; 2]; 2] {
     };
     let written = export_adapter(&adapter, Server::LlamaCpp, &options, out.path()).unwrap();
 
-    let theirs = |adapter: &Path| -> Vec<f32> {
-        let numbers = tokens.iter().map(u32::to_string);
-        let output = Command::new(&program)
-            .arg(gguf)
-            .arg(adapter)
-            .args(numbers)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let lines = String::from_utf8(output.stdout).unwrap();
-        lines.lines().map(|line| line.parse().unwrap()).collect()
-    };
     let device = &devices()[0].device;
     let plain = CausalLm::from_folder(folder.path(), &config, device).unwrap();
     let adapted = adapter.attach(plain.clone(), &config, &[]).unwrap();
-    let tokens = Tokens {
-        ids: tokens.to_vec(),
-        type_ids: vec![0; tokens.len()],
-    };
-    let batch = PackedBatch::new(&[&tokens], &config, device).unwrap();
-    let ours = |model: &CausalLm| floats(model.logits(&batch).narrow(0, tokens.ids.len() - 1, 1));
     [
-        [ours(&plain), theirs(Path::new("-"))],
-        [ours(&adapted), theirs(&written.files[0])],
+        [
+            ours(&plain, &config, tokens),
+            theirs(gguf, Path::new("-"), tokens),
+        ],
+        [
+            ours(&adapted, &config, tokens),
+            theirs(gguf, &written.files[0], tokens),
+        ],
     ]
 }
 
@@ -126,6 +139,41 @@ fn llama_cpp_computes_our_logits() {
         );
         println!("{name}: base {base:e}, with the adapter {with:e}, of a change of {change}");
         assert!(base < 1e-4 && with < 1e-4 && change > 0.05);
+    }
+}
+
+/// A model that is written in each type is a file that llama.cpp reads. It rounds what it multiplies with such weights, to the
+/// weights' type (`vec_dot_type` of ggml): the bounds are a few roundings of the largest logit.
+#[test]
+#[ignore = "needs llama.cpp, which tests/interop/llama_cpp/build.sh builds"]
+fn llama_cpp_reads_the_files_that_are_written() {
+    let tokens = [5, 29, 3, 7, 11];
+    let device = &devices()[0].device;
+    for name in ["llama_bias", "qwen3"] {
+        let gguf = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/fixtures/gguf")
+            .join(format!("{name}.gguf"));
+        let folder = tempfile::tempdir().unwrap();
+        convert_gguf(&gguf, folder.path()).unwrap();
+        let config = CausalConfig::from_folder(folder.path()).unwrap();
+        for (kind, bound) in [
+            (GgufType::F32, 1e-4),
+            (GgufType::F16, 5e-3),
+            (GgufType::Bf16, 3e-2),
+            (GgufType::Q8_0, 3e-2),
+        ] {
+            let model = CausalLm::from_folder(folder.path(), &config, device).unwrap();
+            let path = folder.path().join(format!("{kind}.gguf"));
+            save_gguf(model, &config, folder.path(), kind, &path).unwrap();
+            let config = CausalConfig::from_folder(&path).unwrap();
+            let model = CausalLm::from_folder(&path, &config, device).unwrap();
+            let apart = apart(
+                &ours(&model, &config, &tokens),
+                &theirs(&path, Path::new("-"), &tokens),
+            );
+            println!("{name} in {kind}: {apart:e}");
+            assert!(apart < bound, "{name} in {kind}: {apart}");
+        }
     }
 }
 

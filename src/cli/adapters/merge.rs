@@ -1,8 +1,10 @@
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mtlora::core::BaseDtype;
-use mtlora::models::{copy_generation_config, copy_tokenizer_files};
+use mtlora::models::{
+    GgufType, StoredDtype, copy_generation_config, copy_tokenizer_files, save_gguf,
+};
 use mtlora::train::ModelSpec;
 use serde_json::json;
 
@@ -25,10 +27,22 @@ pub(crate) struct Args {
     /// ... and its base model.
     #[arg(long, requires = "adapter")]
     model: Option<PathBuf>,
-    /// The folder to write; must be new or empty.
+    /// The folder to write, which must be new or empty; with --gguf, the file.
     #[arg(long)]
     out: PathBuf,
-    /// Write into a folder that is not empty.
+    /// Precision of the weights that are written: f32, bf16, f16.
+    #[arg(
+        long,
+        default_value_t,
+        value_name = "PRECISION",
+        conflicts_with = "gguf"
+    )]
+    dtype: StoredDtype,
+    /// Write a GGUF file for llama.cpp and Ollama, `--out`, instead of a folder, with matrices in this type: F16, BF16, Q8_0,
+    /// F32.
+    #[arg(long, value_name = "TYPE")]
+    gguf: Option<GgufType>,
+    /// Write into a folder that is not empty, or over a file.
     #[arg(long)]
     overwrite: bool,
 }
@@ -53,28 +67,67 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         "the base model, which the adapter still needs",
     )?;
     adapted::refuse_source(&args.out, folder, "the adapter that is merged")?;
-    output::ensure_empty_dir(&args.out, args.overwrite)?;
+    match args.gguf {
+        Some(_) => check_file(&args.out, args.overwrite)?,
+        None => output::ensure_empty_dir(&args.out, args.overwrite)?,
+    }
     // The update is merged into the weights in the base model's own precision, whatever precision the run used.
     match trained.model {
+        AnyModel::Classifier(_) if args.gguf.is_some() => {
+            return Err(
+                "--gguf is for models that generate texts: merge this one without it".into(),
+            );
+        }
         AnyModel::Classifier(model) => {
             let mut spec = model.spec;
             spec.base.adapter.base_dtype = BaseDtype::F32;
             let merged = spec.load(folder, &device)?;
-            merged.model.save(&args.out, &merged.config)?;
+            merged
+                .model
+                .save_in(args.dtype, &args.out, &merged.config)?;
             copy_tokenizer_files(&spec.base.model, &args.out)?;
         }
         AnyModel::Generator(model) => {
             let mut spec = model.spec;
             spec.base.adapter.base_dtype = BaseDtype::F32;
             let merged = spec.load(folder, &device)?;
-            merged.model.save(&args.out, &merged.config)?;
+            if let Some(kind) = args.gguf {
+                let base = &spec.base.model;
+                save_gguf(merged.model, &merged.config, base, kind, &args.out)?;
+                return finish(&args.out, ("gguf", kind.to_string()), json);
+            }
+            merged
+                .model
+                .save_in(args.dtype, &args.out, &merged.config)?;
             copy_tokenizer_files(&spec.base.model, &args.out)?;
             copy_generation_config(&spec.base.model, &args.out)?;
         }
     }
-    say!("the merged model is in {}", args.out.display())?;
+    finish(&args.out, ("dtype", args.dtype.to_string()), json)
+}
+
+/// Says where the model is, and what its weights are in.
+fn finish(out: &Path, form: (&str, String), json: bool) -> Result<(), Box<dyn Error>> {
+    say!("the merged model is in {}", out.display())?;
     if json {
-        output::json(&json!({ "out": args.out }))?;
+        let (name, value) = form;
+        output::json(&json!({ "out": out, name: value }))?;
+    }
+    Ok(())
+}
+
+/// Refuses what is no GGUF file's name, and a file that is there already.
+fn check_file(path: &Path, overwrite: bool) -> Result<(), String> {
+    let shown = path.display();
+    if !path.extension().is_some_and(|end| end == "gguf") {
+        return Err(format!(
+            "{shown}: with --gguf, --out is the file to write: let its name end in .gguf"
+        ));
+    }
+    if path.exists() && !overwrite {
+        return Err(format!(
+            "{shown} is there already: pass --overwrite, or another --out"
+        ));
     }
     Ok(())
 }

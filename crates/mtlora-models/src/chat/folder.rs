@@ -56,6 +56,19 @@ impl ChatTemplate {
     }
 }
 
+/// The source of a folder's chat template for conversations without tools, if it has one.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn template_source(folder: &Path) -> Result<Option<String>, ChatError> {
+    let mut all = files(folder)?;
+    if all.is_empty() {
+        all = fields(folder)?;
+    }
+    let default = all.into_iter().find(|one| one.name == DEFAULT);
+    Ok(default.map(|one| one.source))
+}
+
 /// The templates in files of their own.
 fn files(folder: &Path) -> Result<Vec<Named>, ChatError> {
     let mut found = Vec::new();

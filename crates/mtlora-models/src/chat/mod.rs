@@ -12,5 +12,6 @@ mod template;
 
 pub use conversation::Conversation;
 pub use error::ChatError;
+pub(crate) use folder::template_source;
 pub use spans::{LearnedText, LossOn};
 pub use template::ChatTemplate;

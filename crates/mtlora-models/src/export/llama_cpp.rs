@@ -9,9 +9,10 @@ use super::error::ExportError;
 use super::plain::{PlainAdapter, factors};
 use crate::families::causal::CausalModelConfig;
 use crate::files::save::create_folder;
+use crate::files::tensor_values::TensorValues;
 use crate::gguf::blocks::BlockType;
 use crate::gguf::rows::with_neighbours;
-use crate::gguf::write::{Field, GgufTensor, write_gguf};
+use crate::gguf::write::{GgufTensor, GgufValue, write_gguf};
 
 /// The name of the file.
 pub(super) const FILE: &str = "adapter.gguf";
@@ -60,22 +61,22 @@ pub(super) fn write(plain: &PlainAdapter<'_>, folder: &Path) -> Result<PathBuf, 
                 name: format!("{own}.{end}"),
                 shape: sides.to_vec(),
                 kind: BlockType::F32,
-                values,
+                values: TensorValues::Ready(values),
             });
         }
     }
-    let text = |value: &str| Field::Text(value.to_string());
+    let text = |value: &str| GgufValue::Text(value.to_string());
     let mut fields = vec![
         ("general.architecture", text(layout.architecture())),
         ("general.type", text("adapter")),
         ("adapter.type", text("lora")),
-        ("adapter.lora.alpha", Field::F32(alpha as f32)),
+        ("adapter.lora.alpha", GgufValue::F32(alpha as f32)),
     ];
     if let Some(name) = &plain.adapter.config.base_model_name_or_path {
-        fields.push(("general.base_model.count", Field::U32(1)));
+        fields.push(("general.base_model.count", GgufValue::U32(1)));
         fields.push(("general.base_model.0.name", text(name)));
     }
-    let fields: Vec<(String, Field)> = fields
+    let fields: Vec<(String, GgufValue)> = fields
         .into_iter()
         .map(|(name, value)| (name.to_string(), value))
         .collect();

@@ -16,7 +16,9 @@ use super::operations::OperationCounter;
 use super::text_config::TextConfig;
 use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
+use crate::files::stored_dtype::StoredDtype;
 use crate::files::weights::{self, CheckpointLayout};
+use crate::gguf::GgufValue;
 use crate::layers::attention_context::{AttentionContext, BatchAttention};
 use crate::packed_batch::PackedBatch;
 
@@ -94,6 +96,26 @@ pub trait LlamaCppLayout {
     /// llama.cpp's files: there the two coordinates of a rotary position are neighbours, and here they lie half a head
     /// apart.
     fn paired_heads(&self, module: &str) -> Option<usize>;
+
+    /// What a file with the whole model says of it.
+    ///
+    /// # Errors
+    /// What llama.cpp does not have of what the configuration asks for, as the end of a sentence that begins with "this model".
+    fn description(&self) -> Result<LlamaCppDescription, String> {
+        Err(
+            "is of a family whose description in llama.cpp is not known here; merge without --gguf"
+                .to_string(),
+        )
+    }
+}
+
+/// What a GGUF file says of a model beside its weights and its tokenizer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LlamaCppDescription {
+    /// Fields of the metadata, by their whole names.
+    pub fields: Vec<(String, GgufValue)>,
+    /// Lists of numbers that llama.cpp keeps as tensors, by their names.
+    pub tensors: Vec<(String, Vec<f32>)>,
 }
 
 /// The configuration of a causal language model of any family.
@@ -229,8 +251,21 @@ impl CausalLm {
     /// # Errors
     /// What the operating system says.
     pub fn save(self, folder: &Path, config: &dyn CausalModelConfig) -> Result<(), ModelError> {
+        self.save_in(StoredDtype::F32, folder, config)
+    }
+
+    /// As [`save`](Self::save), with the weights in this precision, each rounded when it is written.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), or when a value is too large for the precision.
+    pub fn save_in(
+        self,
+        dtype: StoredDtype,
+        folder: &Path,
+        config: &dyn CausalModelConfig,
+    ) -> Result<(), ModelError> {
         let config = config.with_tied_output_map(self.model().ties_output_map());
-        weights::write(self.materialize(), folder, &config)
+        weights::write(&self.materialize(), dtype, folder, &config)
     }
 
     /// The hidden states of every token, from which logits are made: `[tokens, hidden]`.

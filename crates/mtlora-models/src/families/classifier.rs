@@ -15,6 +15,7 @@ use super::operations::OperationCounter;
 use super::text_config::TextConfig;
 use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
+use crate::files::stored_dtype::StoredDtype;
 use crate::files::weights::{self, CheckpointLayout};
 use crate::packed_batch::PackedBatch;
 
@@ -252,7 +253,20 @@ impl SequenceClassifier {
     /// # Errors
     /// What the operating system says.
     pub fn save(self, folder: &Path, config: &dyn ClassifierModelConfig) -> Result<(), ModelError> {
-        weights::write(self.materialize(), folder, config)
+        self.save_in(StoredDtype::F32, folder, config)
+    }
+
+    /// As [`save`](Self::save), with the weights in this precision, each rounded when it is written.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), or when a value is too large for the precision.
+    pub fn save_in(
+        self,
+        dtype: StoredDtype,
+        folder: &Path,
+        config: &dyn ClassifierModelConfig,
+    ) -> Result<(), ModelError> {
+        weights::write(&self.materialize(), dtype, folder, config)
     }
 
     /// Logits: `[sequences, labels]`.

@@ -11,6 +11,7 @@ use super::boxed::{BoxedModule, Exposes};
 use super::config_handle::ConfigHandle;
 use super::text_config::TextConfig;
 use crate::error::ModelError;
+use crate::files::stored_dtype::StoredDtype;
 use crate::files::weights::{self, CheckpointLayout};
 use crate::packed_batch::PackedBatch;
 
@@ -79,6 +80,6 @@ impl MaskedLm {
     /// # Errors
     /// What the operating system says.
     pub fn save(self, folder: &Path, config: &dyn MaskedLmModelConfig) -> Result<(), ModelError> {
-        weights::write(self, folder, config)
+        weights::write(&self, StoredDtype::F32, folder, config)
     }
 }

@@ -8,4 +8,6 @@ pub(crate) mod pickle;
 pub(crate) mod read;
 mod safetensors_header;
 pub(crate) mod save;
+pub(crate) mod stored_dtype;
+pub(crate) mod tensor_values;
 pub(crate) mod weights;

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::ModelError;
 use crate::files::names::{CHAT_TEMPLATE_FILE, GENERATION_CONFIG_FILE};
 use crate::files::read::{is_there, open_file, read_bounded};
+use crate::files::stored_dtype::StoredDtype;
+use crate::files::tensor_values::TensorValues;
 use crate::gguf::model::companion;
 
 /// The files that can belong to a tokenizer; a folder has some of them.
@@ -27,6 +28,9 @@ pub const TOKENIZER_FILES: [&str; 8] = [
     "merges.txt",
     CHAT_TEMPLATE_FILE,
 ];
+
+/// A tensor to be written: its name, its shape and its values.
+pub(crate) type NamedTensor<'a> = (String, Vec<usize>, TensorValues<'a>);
 
 /// The number of elements that are converted to bytes at a time.
 const CHUNK: usize = 4096;
@@ -124,6 +128,20 @@ pub fn write_checkpoint<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Vec<usize>, Cow<'a, [f32]>)>,
 ) -> Result<(), ModelError> {
+    let tensors = tensors.into_iter();
+    let tensors = tensors.map(|(name, shape, values)| (name, shape, TensorValues::Ready(values)));
+    write_checkpoint_in(StoredDtype::F32, path, tensors)
+}
+
+/// Like [`write_checkpoint`], with the tensors in this precision, and each of them made when it is written.
+///
+/// # Errors
+/// As [`write_checkpoint`].
+pub(crate) fn write_checkpoint_in<'a>(
+    dtype: StoredDtype,
+    path: &Path,
+    tensors: impl IntoIterator<Item = NamedTensor<'a>>,
+) -> Result<(), ModelError> {
     let mut tensors: Vec<_> = tensors.into_iter().collect();
     tensors.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     let mut position = 0;
@@ -138,7 +156,12 @@ pub fn write_checkpoint<'a>(
         let elements = shape
             .iter()
             .try_fold(1usize, |elements, &size| elements.checked_mul(size));
-        if elements != Some(values.len()) {
+        let Some(elements) = elements else {
+            return Err(wrong(format!("its shape {shape:?} is impossible")));
+        };
+        if let TensorValues::Ready(values) = values
+            && values.len() != elements
+        {
             return Err(wrong(format!(
                 "its shape {shape:?} does not fit its {} elements",
                 values.len()
@@ -147,9 +170,9 @@ pub fn write_checkpoint<'a>(
         if !used.insert(name.as_str()) || name == "__metadata__" {
             return Err(wrong("the name is used twice or is reserved".to_string()));
         }
-        let end = position + size_of_val(values.as_ref());
+        let end = position + elements.saturating_mul(dtype.bytes());
         let info = TensorInfo {
-            dtype: Dtype::F32,
+            dtype: dtype.safetensors(),
             shape: shape.clone(),
             data_offsets: (position, end),
         };
@@ -166,11 +189,16 @@ pub fn write_checkpoint<'a>(
     write_through(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        let mut bytes = Vec::with_capacity(CHUNK * size_of::<f32>());
-        for (_, _, values) in &tensors {
+        let mut bytes = Vec::with_capacity(CHUNK * dtype.bytes());
+        for (name, shape, values) in &tensors {
+            let values = values.get();
+            if values.len() != shape.iter().product::<usize>() {
+                let message = format!("the values of `{name}` do not fit its shape");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
             for chunk in values.chunks(CHUNK) {
                 bytes.clear();
-                bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+                dtype.write(chunk, &mut bytes);
                 file.write_all(&bytes)?;
             }
         }

@@ -1,6 +1,5 @@
 //! Between Burn's parameters and a checkpoint's tensors: names, layouts, and fresh values.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -11,11 +10,14 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::StandardNormal;
+use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::files::checkpoint::Checkpoint;
 use crate::files::names::CONFIG_FILE;
-use crate::files::save::{create_folder, write_atomically, write_checkpoint};
+use crate::files::save::{NamedTensor, create_folder, write_atomically, write_checkpoint_in};
+use crate::files::stored_dtype::StoredDtype;
+use crate::files::tensor_values::TensorValues;
 
 /// One parameter of a model.
 #[derive(Clone, Debug)]
@@ -250,38 +252,94 @@ pub(crate) fn renew<M: Module>(
 /// Writes `model.safetensors` and `config.json` into `folder`, which is made if it does not exist.
 ///
 /// # Errors
-/// If a value is not finite, or a file cannot be written.
+/// If a value is not finite, or would not be in this precision, or a file cannot be written.
 pub(crate) fn write<M: Module>(
-    model: M,
+    model: &M,
+    dtype: StoredDtype,
     folder: &Path,
     config: &(impl CheckpointLayout + ?Sized),
 ) -> Result<(), ModelError> {
-    let mut values = state(&model, |_, _| true);
-    let tensors: Vec<(String, Vec<usize>, Cow<'_, [f32]>)> = slots(&model, config)
-        .iter()
-        .filter_map(|slot| {
-            let data = values.remove(&slot.path)?;
-            let values: Vec<f32> = data.convert::<f32>().try_to_vec().ok()?;
-            let values = if slot.transposed {
-                transpose(&values, slot.shape[0], slot.shape[1])
-            } else {
-                values
-            };
-            let name = config.stored_name(&slot.path);
-            Some((name, slot.stored_shape(), Cow::Owned(values)))
-        })
-        .collect();
+    let tensors = stored_tensors(model, config);
     let path = folder.join("model.safetensors");
-    let is_damaged = |values: &[f32]| values.iter().any(|value| !value.is_finite());
-    if let Some((name, ..)) = tensors.iter().find(|(.., values)| is_damaged(values)) {
-        return Err(ModelError::NotFinite {
-            path,
-            name: name.clone(),
-        });
-    }
+    check_values(
+        &path,
+        &dtype.to_string(),
+        |value| dtype.holds(value),
+        &tensors,
+    )?;
     create_folder(folder)?;
-    write_checkpoint(&path, tensors)?;
-    write_atomically(&folder.join(CONFIG_FILE), config.to_json().as_bytes())
+    write_checkpoint_in(dtype, &path, tensors)?;
+    let config = with_dtype(config.to_json(), dtype);
+    write_atomically(&folder.join(CONFIG_FILE), config.as_bytes())
+}
+
+/// The tensors of a model by Hugging Face's names and in their layout, each to be made when it is asked for.
+pub(crate) fn stored_tensors<'a, M: Module>(
+    model: &'a M,
+    config: &(impl CheckpointLayout + ?Sized),
+) -> Vec<NamedTensor<'a>> {
+    let slots = slots(model, config).into_iter();
+    let named = slots.map(|slot| {
+        let (name, shape) = (config.stored_name(&slot.path), slot.stored_shape());
+        let make = move || {
+            let mut found = state(model, |path, _| path == slot.path);
+            let data = found.remove(&slot.path).map(TensorData::convert::<f32>);
+            let values: Vec<f32> = data
+                .and_then(|data| data.try_to_vec().ok())
+                .unwrap_or_default();
+            match slot.transposed {
+                true => transpose(&values, slot.shape[0], slot.shape[1]),
+                false => values,
+            }
+        };
+        (name, shape, TensorValues::Made(Box::new(make)))
+    });
+    named.collect()
+}
+
+/// Refuses tensors with values that are not finite, or would not be in this precision.
+pub(crate) fn check_values(
+    path: &Path,
+    precision: &str,
+    holds: impl Fn(f32) -> bool,
+    tensors: &[NamedTensor<'_>],
+) -> Result<(), ModelError> {
+    for (name, _, values) in tensors {
+        let values = values.get();
+        let (path, name) = (path.to_path_buf(), name.clone());
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(ModelError::NotFinite { path, name });
+        }
+        if !values.iter().all(|value| holds(*value)) {
+            let precision = precision.to_string();
+            return Err(ModelError::TooLarge {
+                path,
+                name,
+                precision,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A config.json that names this precision, if it is not the usual one.
+fn with_dtype(json: String, dtype: StoredDtype) -> String {
+    const FIELDS: [&str; 2] = ["dtype", "torch_dtype"];
+    if dtype == StoredDtype::F32 {
+        return json;
+    }
+    let Ok(mut map) = serde_json::from_str::<serde_json::Map<String, Value>>(&json) else {
+        return json;
+    };
+    let named = FIELDS.into_iter().filter(|field| map.contains_key(*field));
+    let mut named: Vec<&str> = named.collect();
+    if named.is_empty() {
+        named.push("torch_dtype");
+    }
+    for field in named {
+        map.insert(field.to_string(), Value::from(dtype.torch_name()));
+    }
+    format!("{:#}\n", Value::Object(map))
 }
 
 /// `[rows, columns]` to `[columns, rows]`.

@@ -44,6 +44,14 @@ pub enum GgufError {
         /// What is wrong.
         message: String,
     },
+    /// What llama.cpp does not have, or what is not written here.
+    #[error("cannot write a GGUF file: {what} {message}")]
+    Unwritable {
+        /// What is not written.
+        what: String,
+        /// Why, and what to do.
+        message: String,
+    },
     /// What the file describes cannot be a model, or the folder cannot be written.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -276,6 +276,11 @@ impl GgufFile {
         })
     }
 
+    /// The fields of the metadata by their names.
+    pub(super) fn metadata(&self) -> &BTreeMap<String, MetaValue> {
+        &self.metadata
+    }
+
     fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>, GgufError> {
         let failed = |source| io(&self.path, source);
         let mut bytes = vec![0; info.bytes()];

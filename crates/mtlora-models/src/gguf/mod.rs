@@ -11,9 +11,13 @@ pub(crate) mod file;
 pub(crate) mod model;
 pub(crate) mod names;
 pub(crate) mod rows;
+mod save;
 mod tokenizer;
+mod tokenizer_fields;
 pub(crate) mod write;
 
 pub use convert::{ConvertedModel, convert_gguf};
 pub use error::GgufError;
 pub use model::is_gguf;
+pub use save::{GgufType, save_gguf};
+pub use write::GgufValue;

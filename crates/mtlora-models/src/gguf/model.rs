@@ -123,13 +123,14 @@ mod tests {
     use super::super::blocks::BlockType;
     use super::super::names::llama_cpp_name;
     use super::super::rows::with_neighbours;
-    use super::super::write::{Field, GgufTensor, write_gguf};
+    use super::super::write::{GgufTensor, GgufValue, write_gguf};
     use super::*;
     use crate::families::causal::{CausalConfig, CausalLm};
     use crate::families::registry::ModelFamilies;
     use crate::families::sizes::ModelSizes;
     use crate::families::text_config::TextConfig;
     use crate::files::checkpoint::Checkpoint;
+    use crate::files::tensor_values::TensorValues;
     use crate::packed_batch::PackedBatch;
     use crate::text::encoder::Tokens;
 
@@ -179,19 +180,19 @@ mod tests {
                     name: llama_cpp_name(name).unwrap(),
                     shape,
                     kind,
-                    values: Cow::Owned(values),
+                    values: TensorValues::Ready(Cow::Owned(values)),
                 }
             })
             .collect();
-        let number = |name: &str, value| (format!("llama.{name}"), Field::U32(value));
+        let number = |name: &str, value| (format!("llama.{name}"), GgufValue::U32(value));
         let fields = [
             (
                 "general.architecture".to_string(),
-                Field::Text("llama".to_string()),
+                GgufValue::Text("llama".to_string()),
             ),
             (
                 "llama.attention.layer_norm_rms_epsilon".to_string(),
-                Field::F32(1e-5),
+                GgufValue::F32(1e-5),
             ),
             number("context_length", 32),
             number("embedding_length", 64),

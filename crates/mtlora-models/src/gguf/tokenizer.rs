@@ -18,17 +18,17 @@ fn bytes(splits: bool) -> Value {
 }
 
 /// How a tokenizer splits texts before its merges, by the name in `tokenizer.ggml.pre`.
-struct Splitting {
-    pre_tokenizer: Value,
-    normalizer: Value,
+pub(super) struct Splitting {
+    pub(super) pre_tokenizer: Value,
+    pub(super) normalizer: Value,
     /// Whether a whole word that is in the vocabulary is a token, whatever its merges say.
-    ignores_merges: bool,
+    pub(super) ignores_merges: bool,
 }
 
 impl Splitting {
-    const NAMES: [&'static str; 4] = ["gpt-2", "smollm", "llama-bpe", "qwen2"];
+    pub(super) const NAMES: [&'static str; 4] = ["gpt-2", "smollm", "llama-bpe", "qwen2"];
 
-    fn named(name: &str) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         let in_order = |steps: [Value; 2]| json!({"type": "Sequence", "pretokenizers": steps});
         let digits = json!({"type": "Digits", "individual_digits": true});
         let (pre_tokenizer, normalizer, ignores_merges) = match name {

@@ -1,32 +1,44 @@
 //! Writes a GGUF file.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
 use super::blocks::BlockType;
 use crate::error::ModelError;
 use crate::files::save::write_through;
+use crate::files::tensor_values::TensorValues;
 
 /// Where each tensor begins: at a multiple of this many bytes.
 const ALIGNMENT: usize = 32;
 
-/// A value of the metadata.
+/// A value of a GGUF file's metadata.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Field {
+#[non_exhaustive]
+pub enum GgufValue {
+    /// A whole number.
     U32(u32),
+    /// A 32-bit float.
     F32(f32),
+    /// True or false.
+    Flag(bool),
+    /// A text.
     Text(String),
+    /// A list of whole numbers.
+    Ints(Vec<i32>),
+    /// A list of 32-bit floats.
+    Floats(Vec<f32>),
+    /// A list of texts.
+    Texts(Vec<String>),
 }
 
 /// A tensor, whose values are packed when they are written.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct GgufTensor<'a> {
     pub name: String,
     /// The slowest dimension first, as in Hugging Face's files.
     pub shape: Vec<usize>,
     pub kind: BlockType,
-    pub values: Cow<'a, [f32]>,
+    pub values: TensorValues<'a>,
 }
 
 /// Writes a file in version 3, whole or not at all.
@@ -35,15 +47,17 @@ pub(crate) struct GgufTensor<'a> {
 /// When a tensor's shape and values do not agree, or the file cannot be written.
 pub(crate) fn write_gguf(
     path: &Path,
-    fields: &[(String, Field)],
+    fields: &[(String, GgufValue)],
     tensors: &[GgufTensor<'_>],
 ) -> Result<(), ModelError> {
     for tensor in tensors {
         let [block, _] = tensor.kind.sides();
         let row = tensor.shape.last().copied().unwrap_or(1);
-        if tensor.shape.iter().product::<usize>() != tensor.values.len()
-            || !row.is_multiple_of(block)
-        {
+        let fits = match &tensor.values {
+            TensorValues::Ready(values) => values.len() == tensor.elements(),
+            TensorValues::Made(_) => true,
+        };
+        if !fits || !row.is_multiple_of(block) {
             return Err(ModelError::BadTensor {
                 path: path.to_path_buf(),
                 name: tensor.name.clone(),
@@ -82,15 +96,24 @@ pub(crate) fn write_gguf(
 }
 
 impl GgufTensor<'_> {
+    fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
     fn bytes(&self) -> usize {
         let [values, size] = self.kind.sides();
-        self.values.len() / values * size
+        self.elements() / values * size
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         const CHUNK: usize = 4096;
         let mut bytes = Vec::new();
-        for values in self.values.chunks(CHUNK) {
+        let values = self.values.get();
+        if values.len() != self.elements() {
+            let message = format!("the values of `{}` do not fit its shape", self.name);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        for values in values.chunks(CHUNK) {
             bytes.clear();
             if !self.kind.pack(values, &mut bytes) {
                 return Err(io::ErrorKind::Unsupported.into());
@@ -102,25 +125,49 @@ impl GgufTensor<'_> {
     }
 }
 
-impl Field {
+impl GgufValue {
     fn write(&self, out: &mut Vec<u8>) {
         // The numbers of the types in the file.
         const U32: u32 = 4;
         const F32: u32 = 6;
+        const FLAG: u32 = 7;
         const TEXT: u32 = 8;
-        let mut number = |number: u32| out.extend_from_slice(&number.to_le_bytes());
+        const LIST: u32 = 9;
+        const I32: u32 = 5;
+        let list = |out: &mut Vec<u8>, kind: u32, count: usize| {
+            out.extend_from_slice(&LIST.to_le_bytes());
+            out.extend_from_slice(&kind.to_le_bytes());
+            out.extend_from_slice(&(count as u64).to_le_bytes());
+        };
+        let number = |out: &mut Vec<u8>, number: u32| out.extend_from_slice(&number.to_le_bytes());
         match self {
-            Field::U32(value) => {
-                number(U32);
-                number(*value);
+            GgufValue::U32(value) => {
+                number(out, U32);
+                number(out, *value);
             }
-            Field::F32(value) => {
-                number(F32);
-                number(value.to_bits());
+            GgufValue::F32(value) => {
+                number(out, F32);
+                number(out, value.to_bits());
             }
-            Field::Text(value) => {
-                number(TEXT);
+            GgufValue::Flag(value) => {
+                number(out, FLAG);
+                out.push(u8::from(*value));
+            }
+            GgufValue::Text(value) => {
+                number(out, TEXT);
                 text(out, value);
+            }
+            GgufValue::Ints(values) => {
+                list(out, I32, values.len());
+                out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            GgufValue::Floats(values) => {
+                list(out, F32, values.len());
+                out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            GgufValue::Texts(values) => {
+                list(out, TEXT, values.len());
+                values.iter().for_each(|value| text(out, value));
             }
         }
     }
@@ -134,7 +181,9 @@ fn text(out: &mut Vec<u8>, value: &str) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::file::GgufFile;
+    use std::borrow::Cow;
+
+    use super::super::file::{GgufFile, MetaValue};
     use super::*;
     use proptest::prelude::*;
 
@@ -148,21 +197,29 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("written.gguf");
             let fields = [
-                ("a".to_string(), Field::U32(number)),
-                ("d".to_string(), Field::F32(scale)),
-                ("f".to_string(), Field::Text(word.clone())),
+                ("a".to_string(), GgufValue::U32(number)),
+                ("d".to_string(), GgufValue::F32(scale)),
+                ("f".to_string(), GgufValue::Text(word.clone())),
+                ("g".to_string(), GgufValue::Texts(vec![word.clone(), "b".to_string()])),
+                ("h".to_string(), GgufValue::Ints(vec![-1, number as i32])),
+                ("i".to_string(), GgufValue::Floats(vec![scale])),
+                ("j".to_string(), GgufValue::Flag(true)),
             ];
             let width = 32 * blocks;
             let values: Vec<f32> = (0..rows * width).map(|at| scale * ((at * 37 % 101) as f32 / 50.0 - 1.0)).collect();
             let kinds = [(BlockType::F32, 0.0), (BlockType::F16, 1e-3), (BlockType::Bf16, 5e-3), (BlockType::Q8_0, 5e-3)];
             let tensors: Vec<GgufTensor<'_>> = kinds.iter().enumerate().map(|(at, (kind, _))| GgufTensor {
-                name: format!("t{at}"), shape: vec![rows, width], kind: *kind, values: Cow::Borrowed(&values),
+                name: format!("t{at}"), shape: vec![rows, width], kind: *kind, values: TensorValues::Ready(Cow::Borrowed(&values)),
             }).collect();
             write_gguf(&path, &fields, &tensors).unwrap();
             let file = GgufFile::open(&path).unwrap();
             prop_assert_eq!(file.size("a").unwrap() as u32, number);
             prop_assert_eq!(file.number("d").unwrap() as f32, scale);
             prop_assert_eq!(file.text("f").unwrap(), &word);
+            prop_assert_eq!(file.texts("g").unwrap(), &[word.clone(), "b".to_string()]);
+            prop_assert_eq!(file.numbers("h").unwrap(), &[-1.0, f64::from(number as i32)]);
+            prop_assert_eq!(file.numbers("i").unwrap(), &[f64::from(scale)]);
+            prop_assert_eq!(file.metadata().get("j"), Some(&MetaValue::Flag(true)));
             for (at, (_, error)) in kinds.iter().enumerate() {
                 let info = &file.tensors[&format!("t{at}")];
                 prop_assert_eq!(&info.shape, &[rows, width]);
@@ -178,7 +235,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("written.gguf");
         for (shape, kind) in [(vec![3], BlockType::F32), (vec![2, 1], BlockType::Q8_0)] {
-            let values = Cow::Owned(vec![0.0; 2]);
+            let values = TensorValues::Ready(Cow::Owned(vec![0.0; 2]));
             let name = "t".to_string();
             let tensor = GgufTensor {
                 name,

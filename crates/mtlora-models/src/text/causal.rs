@@ -187,6 +187,11 @@ impl CausalText {
         Ok(ids.iter().copied().zip(parts).collect())
     }
 
+    /// The tokenizer itself, which may add special tokens.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// The special tokens by their purpose (`bos_token`, `eos_token`, ...), as the model's folder names them.
     pub fn special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
         self.names.iter()
