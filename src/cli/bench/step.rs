@@ -16,9 +16,6 @@ use super::model::{AdapterArgs, ModelArgs};
 use super::report::{self, Place, Timed, Work};
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults, LABEL_SMOOTHING};
 
-/// The number of steps that are not timed. The first steps fill caches and allocate memory.
-const WARM_UP: usize = 2;
-
 /// The size of a batch of sequences of the same length.
 #[derive(Clone, Copy)]
 struct BatchShape {
@@ -52,9 +49,13 @@ pub(super) struct Args {
     /// Compute each layer again in the backward pass (causal models).
     #[arg(long)]
     gradient_checkpointing: bool,
-    /// Number of timed steps, after two that are not timed.
+    /// Number of timed steps.
     #[arg(long, default_value_t = 5)]
     steps: usize,
+    /// Number of steps before them, which are not timed: they fill caches and allocate memory. With 0 and --steps 1, the peak
+    /// memory of a large model takes a single step.
+    #[arg(long, default_value_t = 2)]
+    warm_up: usize,
 }
 
 /// The defaults that the help shows.
@@ -102,7 +103,7 @@ fn classifier(args: &Args, config: &ClassifierConfig, json: bool) -> Result<(), 
     let options = args.model.options();
     let subject = Subject::classifier(model, config, &items, &options, &device);
     let flops = classifier_flops(config, &trains, &vec![size.seq; size.batch]);
-    let timed = timed(subject, size.batch, args.steps, &place.device)?;
+    let timed = timed(subject, size.batch, args.counts(), &place.device)?;
     let work = Work::repeated(timed, [size.batch, size.batch * size.seq], flops);
     args.report(&place, size, &trains, &work, json)
 }
@@ -124,12 +125,26 @@ fn causal(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn 
     let subject = Subject::causal(model, &sequences, LABEL_SMOOTHING, &options, &device);
     let BatchShape { batch, seq } = size;
     let flops = causal_flops(config, &trains, &vec![seq; batch], batch * (seq - 1));
-    let timed = timed(subject, batch, args.steps, &place.device)?;
+    let timed = timed(subject, batch, args.counts(), &place.device)?;
     let work = Work::repeated(timed, [batch, batch * seq], flops);
     args.report(&place, size, &trains, &work, json)
 }
 
+/// How many steps are made.
+#[derive(Clone, Copy)]
+struct Counts {
+    warm_up: usize,
+    timed: usize,
+}
+
 impl Args {
+    fn counts(&self) -> Counts {
+        Counts {
+            warm_up: self.warm_up,
+            timed: self.steps,
+        }
+    }
+
     /// The size of a batch for a model with at most `most` tokens in a sequence.
     fn size(&self, default: BatchShape, most: usize) -> Result<BatchShape, String> {
         let batch = self.batch.unwrap_or(default.batch);
@@ -164,23 +179,23 @@ impl Args {
     }
 }
 
-/// The time in seconds of `steps` steps on the first `batch` examples, and what they ask of the device.
+/// The time in seconds of each timed step on the first `batch` examples, and what they ask of the device.
 fn timed<M: Module>(
     mut subject: Subject<'_, M>,
     batch: usize,
-    steps: usize,
+    counts: Counts,
     device: &Device,
 ) -> Result<Timed, Box<dyn Error>> {
     let batch: Vec<usize> = (0..batch).collect();
-    let mut step_s = Vec::with_capacity(steps);
+    let mut step_s = Vec::new();
     let mut watch = Watch::start();
-    for number in 0..WARM_UP + steps {
-        if number == WARM_UP {
+    for number in 0..counts.warm_up.saturating_add(counts.timed) {
+        if number == counts.warm_up {
             watch = Watch::start();
         }
         let (next, seconds) = subject.step(&batch)?;
         subject = next;
-        if number >= WARM_UP {
+        if number >= counts.warm_up {
             step_s.push(seconds);
         }
     }
