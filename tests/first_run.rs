@@ -93,3 +93,53 @@ fn a_finished_first_run_is_replaced_by_the_same_one_only() {
         "{text}"
     );
 }
+
+/// What a training takes is shown without a folder for a run, and nothing is written.
+#[test]
+fn a_dry_run_shows_the_data_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let data = small_data(folder, 65, 32);
+    let before = fs::read_dir(folder).unwrap().count();
+    let task = ["--task", "acceptability", "--model", MODEL, "--data"];
+    let flags = [
+        &task[..],
+        &[data.to_str().unwrap(), "--epochs", "2", "--batch", "16"],
+    ]
+    .concat();
+    let output = train(folder, &[&flags[..], &["--dry-run", "--json"]].concat());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    for shown in [
+        "\ntrain: 65 examples of ",
+        "\ndev: 32 examples of ",
+        "2 classes: ",
+    ] {
+        assert!(errors.contains(shown), "{errors}");
+    }
+    let text = String::from_utf8(output.stdout).unwrap();
+    let shown: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(shown["examples"], 65);
+    assert_eq!(shown["steps"], 10);
+    assert_eq!(shown["largest_batch"][0], 16);
+    let seconds = ["largest_step_s", "epoch_s"].map(|name| shown[name].as_f64().unwrap());
+    assert!(seconds.iter().all(|time| *time > 0.0), "{shown}");
+    assert_eq!(fs::read_dir(folder).unwrap().count(), before);
+
+    // Longer texts are cut, which the user learns before the training.
+    let output = train(
+        folder,
+        &[&flags[..], &["--dry-run", "--max-length", "6"]].concat(),
+    );
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        errors.contains("have the maximum of 6, to which longer ones are cut"),
+        "{errors}"
+    );
+    let output = train(folder, &["--dry-run", "--task", "cola"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        errors.contains("--model (the base model) is needed"),
+        "{errors}"
+    );
+}

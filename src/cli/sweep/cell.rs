@@ -77,9 +77,10 @@ fn begin(folder: &Path, config: RunConfig, settings: String) -> Result<Begin<'_>
 }
 
 /// The outcome of a training that ended with results or diverged.
-fn ended(trained: Result<RunResults, Box<dyn Error>>) -> Result<Outcome, Box<dyn Error>> {
+fn ended(trained: Result<Option<RunResults>, Box<dyn Error>>) -> Result<Outcome, Box<dyn Error>> {
     let error = match trained {
-        Ok(results) => return Ok(Outcome::Done(Box::new(results))),
+        Ok(Some(results)) => return Ok(Outcome::Done(Box::new(results))),
+        Ok(None) => return Err("a dry run has no results".into()),
         Err(error) => error,
     };
     match error.downcast_ref() {

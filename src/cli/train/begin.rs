@@ -5,7 +5,7 @@ use std::path::Path;
 use mtlora::models::TrainedFormat;
 use mtlora::train::{Rewound, Run, RunConfig, RunError, Snapshot};
 
-/// The run to train: a new one, or one that is resumed.
+/// The run to train: a new one, or one that is resumed; or none.
 pub(crate) enum Begin<'a> {
     /// A new run, whose folder must be empty unless it may be overwritten.
     New {
@@ -18,17 +18,20 @@ pub(crate) enum Begin<'a> {
     },
     /// A run that was stopped.
     Resume(Run),
+    /// No run: only what a training takes is to be shown.
+    DryRun,
 }
 
 impl Begin<'_> {
-    /// Opens the run for training, and returns the snapshot from which it is resumed. Notes for the user go to
-    /// standard error.
+    /// Opens the run for training, and returns the snapshot from which it is resumed; `None` for a dry run. Notes for
+    /// the user go to standard error.
     pub(crate) fn open(
         self,
         config: impl Into<RunConfig>,
         format: &TrainedFormat,
-    ) -> Result<(Run, Option<Snapshot>), RunError> {
+    ) -> Result<Option<(Run, Option<Snapshot>)>, RunError> {
         match self {
+            Begin::DryRun => Ok(None),
             Begin::New {
                 out,
                 overwrite,
@@ -36,14 +39,14 @@ impl Begin<'_> {
             } => {
                 let run = Run::create(out, overwrite, &config.into())?;
                 run.save_settings(&settings)?;
-                Ok((run, None))
+                Ok(Some((run, None)))
             }
             Begin::Resume(run) => {
                 let Rewound { snapshot, notes } = run.rewind(format)?;
                 for note in notes {
                     note!("{note}");
                 }
-                Ok((run, snapshot))
+                Ok(Some((run, snapshot)))
             }
         }
     }

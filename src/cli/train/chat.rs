@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use mtlora::core::TrainingHooks;
 use mtlora::models::ChatTemplate;
+use mtlora::train::bench::Subject;
 use mtlora::train::chat::{ChatSequence, ChatTask};
 use mtlora::train::{
     CausalData, ChatRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, RunConfig, RunResults,
@@ -19,6 +20,7 @@ use crate::cli::model::device;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
+use crate::cli::train::preview::{measure, note_lengths};
 
 /// What is computed on the dev split.
 const METRICS: [MetricName; 3] = [
@@ -58,7 +60,7 @@ pub(super) fn run(
     let lengths: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
     let Scheduled { format, mut hooks } = method;
-    let (run, from) = begin.open(config.clone(), &format)?;
+    let opened = begin.open(config.clone(), &format)?;
 
     let sizes = Sizes::of(&items, &dev_items, &config.data, &parts.model);
     sizes.print(ChatTask::NAME, &config.device);
@@ -68,6 +70,18 @@ pub(super) fn run(
         lengths.iter().sum::<usize>(),
         kind.loss_on
     );
+    note_lengths(ChatTask.train_split(), &lengths, config.base.max_length);
+    let dev_lengths: Vec<usize> = dev_items.iter().map(|item| item.ids.len()).collect();
+    note_lengths(
+        chosen_on(sizes.held_back),
+        &dev_lengths,
+        config.base.max_length,
+    );
+    let Some((run, from)) = opened else {
+        let (options, smoothing) = (&config.training, kind.label_smoothing);
+        let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
+        return measure(subject, &lengths, options, show.json);
+    };
     let shown = Samples::of(template.as_ref(), &dev)?;
     let plain_device = device.clone().inner();
     let before = shown.answers(config, &parts, &plain_device)?;

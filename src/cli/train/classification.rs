@@ -4,6 +4,7 @@ use std::error::Error;
 
 use burn::module::Module;
 use mtlora::core::TrainingHooks;
+use mtlora::train::bench::Subject;
 use mtlora::train::{
     ClassificationData, ClassificationRun, Example, MetricName, ModelSpec, RunConfig, RunResults,
     ScoredSplit, Started, Target, Task, class_counts, class_warnings, evaluate, hold_back,
@@ -19,6 +20,7 @@ use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
+use crate::cli::train::preview::{measure, note_lengths};
 
 /// Prints the number of examples of each class, and warnings about the classes of the user's own table.
 fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, examples: &[Example]) {
@@ -33,13 +35,14 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
     }
 }
 
+/// Trains, and returns the results; `None` after a dry run.
 pub(crate) fn run(
     config: &RunConfig<ClassificationRun>,
     task: &dyn Task,
     begin: Begin<'_>,
     show: Output,
     bases: Option<&mut Bases>,
-) -> Result<RunResults, Box<dyn Error>> {
+) -> Result<Option<RunResults>, Box<dyn Error>> {
     config.training.validate()?;
     let computed = [task.metric_names(), &[MetricName::Loss]].concat();
     config.training.check_metric(&computed)?;
@@ -96,13 +99,23 @@ pub(crate) fn run(
     let lengths: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
     let Scheduled { format, mut hooks } = method;
-    let (run, from) = begin.open(config.clone(), &format)?;
+    let opened = begin.open(config.clone(), &format)?;
 
     let sizes = Sizes::of(&items, &dev, &config.data, &parts.model);
     if !show.quiet {
         sizes.print(task.name(), &config.device);
         print_classes(config, task, &train_examples);
+        let max_length = parts.text.max_length();
+        note_lengths(task.train_split(), &lengths, max_length);
+        let dev: Vec<usize> = dev.iter().map(|item| item.tokens.len()).collect();
+        note_lengths(chosen_on(sizes.held_back), &dev, max_length);
     }
+    let Some((run, from)) = opened else {
+        let options = &config.training;
+        let subject = Subject::classifier(parts.model, &parts.config, &items, options, &device);
+        measure(subject, &lengths, options, show.json)?;
+        return Ok(None);
+    };
     if !missing.is_empty() && from.is_none() && !show.quiet {
         let why = if config.kind.head.fresh {
             "--fresh-head, or not in the model's folder"
@@ -153,7 +166,7 @@ pub(crate) fn run(
     });
     outcome::save(&run, &results)?;
     if show.quiet {
-        return Ok(results);
+        return Ok(Some(results));
     }
     let outcome = Outcome {
         chosen_on: chosen_on(sizes.held_back),
@@ -164,5 +177,5 @@ pub(crate) fn run(
         results: &results,
     };
     outcome.print(&run, show.json)?;
-    Ok(results)
+    Ok(Some(results))
 }

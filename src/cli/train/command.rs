@@ -36,6 +36,10 @@ pub(crate) struct Args {
     /// may be given with it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
     resume: Option<PathBuf>,
+    /// Only show the data, and the time and memory that the training takes, from a few steps that are forgotten; write
+    /// nothing. --out is not needed.
+    #[arg(long, conflicts_with_all = ["resume", "overwrite"])]
+    dry_run: bool,
     /// Print plain lines instead of the dashboard.
     #[arg(long)]
     plain: bool,
@@ -61,6 +65,21 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         // A first run can be repeated, and then replaces the earlier one.
         may_repeat = args.out.is_none() && !args.overwrite;
         args.out.get_or_insert_with(|| which.out());
+    }
+    if args.dry_run {
+        let missing = settings.missing()?;
+        if !missing.is_empty() {
+            return Err(needed::message(&missing).into());
+        }
+        return match settings.resolve(HeadOf::Model)? {
+            Resolved::Classification(config, task) => {
+                classification::run(&config, task.as_ref(), Begin::DryRun, output, None).map(drop)
+            }
+            Resolved::Generation(config, task) => {
+                generation::run(&config, task.as_ref(), Begin::DryRun, output, None).map(drop)
+            }
+            Resolved::Chat(config) => chat::run(&config, Begin::DryRun, output),
+        };
     }
     let Some(out) = args.out else {
         let mut missing = settings.missing()?;

@@ -5,6 +5,7 @@ use std::error::Error;
 use burn::module::Module;
 use burn::tensor::Device;
 use mtlora::core::TrainingHooks;
+use mtlora::train::bench::Subject;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
     CausalData, GenerationRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, Run, RunConfig,
@@ -21,19 +22,21 @@ use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
+use crate::cli::train::preview::{measure, note_lengths};
 
 /// What is computed on the dev split.
 const METRICS: [MetricName; 2] = [MetricName::Loss, MetricName::Perplexity];
 /// The number of inputs whose texts are printed before and after training.
 const SHOWN: usize = 3;
 
+/// Trains, and returns the results; `None` after a dry run.
 pub(crate) fn run(
     config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
     begin: Begin<'_>,
     show: Output,
     bases: Option<&mut Bases>,
-) -> Result<RunResults, Box<dyn Error>> {
+) -> Result<Option<RunResults>, Box<dyn Error>> {
     config.training.validate()?;
     config.training.check_metric(&METRICS)?;
     config.base.adapter.check_training(&config.training)?;
@@ -82,11 +85,14 @@ pub(crate) fn run(
     let lengths: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
     let Scheduled { format, mut hooks } = method;
-    let (run, from) = begin.open(config.clone(), &format)?;
+    let opened = begin.open(config.clone(), &format)?;
 
     let sizes = Sizes::of(&items, &dev, &config.data, &parts.model);
     if !show.quiet {
         sizes.print(task.name(), &config.device);
+        note_lengths(train_split, &lengths, config.base.max_length);
+        let dev: Vec<usize> = dev.iter().map(|item| item.ids.len()).collect();
+        note_lengths(chosen_on(sizes.held_back), &dev, config.base.max_length);
     }
     if counts.cut + counts.left_out > 0 {
         note!(
@@ -96,6 +102,12 @@ pub(crate) fn run(
             counts.left_out
         );
     }
+    let Some((run, from)) = opened else {
+        let (options, smoothing) = (&config.training, config.kind.label_smoothing);
+        let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
+        measure(subject, &lengths, options, show.json)?;
+        return Ok(None);
+    };
     let shown = if show.quiet {
         &[]
     } else {
@@ -184,7 +196,7 @@ pub(crate) fn run(
         )
         .into());
     }
-    Ok(results)
+    Ok(Some(results))
 }
 
 /// The scores of a split with its name, as `mtlora eval` prints them.

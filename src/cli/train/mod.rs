@@ -8,6 +8,7 @@ mod command;
 pub(crate) mod generation;
 mod method;
 mod outcome;
+mod preview;
 mod replace;
 mod resume;
 

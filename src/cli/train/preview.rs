@@ -1,0 +1,131 @@
+//! What is known of a training before its first step: the lengths of its examples, and with `--dry-run` the time and memory
+//! that it takes.
+
+use std::error::Error;
+
+use burn::module::Module;
+use mtlora::train::bench::Subject;
+use mtlora::train::{TrainOptions, shuffled};
+use serde::Serialize;
+
+use crate::cli::console::output;
+
+/// Prints the lengths of the examples of a split, of which none is longer than `max_length` tokens.
+pub(super) fn note_lengths(split: &str, lengths: &[usize], max_length: usize) {
+    let mut sorted = lengths.to_vec();
+    sorted.sort_unstable();
+    let (Some(shortest), Some(longest)) = (sorted.first(), sorted.last()) else {
+        return;
+    };
+    let median = sorted[sorted.len() / 2];
+    let full = sorted.iter().filter(|length| **length >= max_length);
+    let limit = match full.count() {
+        0 => format!("none reaches the maximum of {max_length}"),
+        1 => format!("1 has the maximum of {max_length}, to which longer ones are cut"),
+        count => format!("{count} have the maximum of {max_length}, to which longer ones are cut"),
+    };
+    note!(
+        "{split}: {} examples of {shortest} to {longest} tokens, {median} at the median; {limit}",
+        lengths.len()
+    );
+}
+
+/// What a training takes, as `--json` prints it.
+#[derive(Serialize)]
+struct Preview {
+    what: &'static str,
+    examples: usize,
+    tokens_per_epoch: usize,
+    steps: usize,
+    /// The examples and tokens of the batch with the most tokens.
+    largest_batch: [usize; 2],
+    /// The time of a step on that batch.
+    largest_step_s: f64,
+    /// From the time of a step on the batch with the median number of tokens. Without the evaluations.
+    epoch_s: f64,
+    training_s: f64,
+    /// The peak resident memory of the process, where the system reports it. The memory of a GPU is not part of it.
+    peak_rss_mb: Option<f64>,
+}
+
+/// Makes a few training steps, among them one on the batch of the first epoch that has the most tokens, prints what the
+/// whole training takes, and forgets them.
+pub(super) fn measure<M: Module>(
+    mut subject: Subject<'_, M>,
+    lengths: &[usize],
+    options: &TrainOptions,
+    json: bool,
+) -> Result<(), Box<dyn Error>> {
+    let mut batches = shuffled(lengths, options.batch, options.seed, 0);
+    let tokens = |batch: &[usize]| batch.iter().map(|index| lengths[*index]).sum::<usize>();
+    batches.sort_by_key(|batch| tokens(batch));
+    let (Some(largest), Some(usual)) = (batches.last(), batches.get(batches.len() / 2)) else {
+        return Err("there is nothing to train on".into());
+    };
+    // The first step of a process also makes what later ones find.
+    let mut timed = [0.0; 2];
+    for _ in 0..2 {
+        for (time, batch) in timed.iter_mut().zip([largest, usual]) {
+            (subject, *time) = subject.step(batch)?;
+        }
+    }
+    let [largest_step_s, usual_step_s] = timed;
+    let tokens_per_epoch = lengths.iter().sum::<usize>();
+    let epoch_s = usual_step_s * tokens_per_epoch as f64 / tokens(usual).max(1) as f64;
+    let preview = Preview {
+        what: "dry run",
+        examples: lengths.len(),
+        tokens_per_epoch,
+        steps: options.steps(lengths),
+        largest_batch: [largest.len(), tokens(largest)],
+        largest_step_s,
+        epoch_s,
+        training_s: epoch_s * options.epochs as f64,
+        peak_rss_mb: output::peak_rss_mb(),
+    };
+    preview.print(options.epochs)?;
+    if json {
+        output::json(&preview)?;
+    }
+    Ok(())
+}
+
+impl Preview {
+    fn print(&self, epochs: usize) -> std::io::Result<()> {
+        let [examples, tokens] = self.largest_batch;
+        say!(
+            "a step on the largest batch ({examples} examples, {tokens} tokens) takes {:.3} s",
+            self.largest_step_s
+        )?;
+        say!(
+            "an epoch takes about {}; {} steps in {epochs} epochs about {}, and the evaluations",
+            duration(self.epoch_s),
+            self.steps,
+            duration(self.training_s)
+        )?;
+        if let Some(peak) = self.peak_rss_mb {
+            say!("the process needs {peak:.0} MiB of memory")?;
+        }
+        say!("nothing was written (--dry-run)")
+    }
+}
+
+/// `12 s`, `3 min`, `2.5 h`
+fn duration(seconds: f64) -> String {
+    match seconds {
+        ..120.0 => format!("{seconds:.0} s"),
+        ..7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_the_unit_that_is_read_at_once() {
+        let times = [0.4, 119.0, 125.0, 7000.0, 9000.0].map(duration);
+        assert_eq!(times, ["0 s", "119 s", "2 min", "117 min", "2.5 h"]);
+    }
+}
