@@ -536,5 +536,15 @@ fn the_papers_tables_are_listed_printed_and_looked_for_before_anything_runs() {
         "{error}"
     );
     assert!(!out.exists());
+    // A Hub that cannot be reached is not asked again for each of the arms and tasks.
+    let output = Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .current_dir(folder.path())
+        .env("HF_ENDPOINT", "http://127.0.0.1:1")
+        .env("HF_HOME", folder.path().join("empty"))
+        .args(["reproduce", "glue-roberta-base", "--check"])
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error.matches("cannot fetch").count(), 1, "{error}");
     assert!(refused(&["reproduce", "x"]).contains("one of glue-roberta-base"));
 }

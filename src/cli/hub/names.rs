@@ -4,6 +4,7 @@
 //! looked up on the Hub, and resolves to a folder of the cache.
 
 use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use mtlora::hub::{Hub, HubError, Progress, RepoId, RepoKind};
@@ -146,19 +147,43 @@ fn name(given: &Path, revision: Option<&str>) -> Result<Option<RepoId>, Box<dyn 
 /// The error of asking the Hub for `given`. Unless the Hub has answered that the name exists, it says that there is no
 /// such folder, since the path to a folder may have been mistyped.
 fn no_folder(given: &Path, error: HubError) -> Box<dyn Error> {
+    let given = given.to_path_buf();
     match error {
         HubError::NotFound { .. }
         | HubError::Offline { .. }
         | HubError::Unreachable { .. }
         | HubError::Denied { .. }
         | HubError::Status { .. }
-        | HubError::Protocol { .. } => format!(
-            "{} is not a folder here, so it is taken as a name on the Hub: {error}",
-            given.display()
-        )
-        .into(),
+        | HubError::Protocol { .. } => NoFolder { given, error }.into(),
         other => other.into(),
     }
+}
+
+/// Neither a folder here nor to be had from the Hub.
+#[derive(Debug)]
+struct NoFolder {
+    given: PathBuf,
+    error: HubError,
+}
+
+impl fmt::Display for NoFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is not a folder here, so it is taken as a name on the Hub: {}",
+            self.given.display(),
+            self.error
+        )
+    }
+}
+
+impl Error for NoFolder {}
+
+/// Whether something could not be looked up because the Hub cannot be reached.
+pub(crate) fn is_unreachable(error: &(dyn Error + 'static)) -> bool {
+    let named = error.downcast_ref::<NoFolder>().map(|one| &one.error);
+    let of_hub = named.or_else(|| error.downcast_ref());
+    matches!(of_hub, Some(HubError::Unreachable { .. }))
 }
 
 /// Makes a path absolute, so that a run can be read from any working directory.

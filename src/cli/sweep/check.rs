@@ -1,10 +1,13 @@
 //! Checks, before anything runs, that every run of a sweep has its model, its data and settings that fit them.
 
+use std::collections::BTreeSet;
 use std::error::Error;
+use std::path::PathBuf;
 
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{DataSpec, Task, TaskData};
 
+use crate::cli::hub;
 use crate::cli::model::device;
 use crate::cli::model::head::HeadOf;
 use crate::cli::settings::resolve::Resolved;
@@ -13,13 +16,15 @@ use crate::cli::sweep::plan::{Cell, Phase, Plan};
 use crate::cli::train::Bases;
 
 /// Resolves the settings of each arm on each task at each point of its grid, makes the model of each arm once for each task,
-/// and reads the data of each task once.
+/// and reads the data of each task once. Where the Hub cannot be reached, which shows only after a while, it is asked once for
+/// each model.
 ///
 /// # Errors
 /// Everything that is missing or does not fit, one line each.
 pub(super) fn check(plan: &Plan) -> Result<(), Box<dyn Error>> {
     let mut problems: Vec<String> = Vec::new();
     let mut bases = Bases::default();
+    let mut unreachable: BTreeSet<Option<PathBuf>> = BTreeSet::new();
     for task in 0..plan.file.tasks.len() {
         let mut is_read = false;
         for arm in 0..plan.file.arms.len() {
@@ -29,9 +34,16 @@ pub(super) fn check(plan: &Plan) -> Result<(), Box<dyn Error>> {
                 continue;
             };
             for point in 0..plan.file.points(task, arm).len() {
+                let model = plan.settings(&cell, point).and_then(|one| one.model);
+                if unreachable.contains(&model) {
+                    continue;
+                }
                 match of_point(plan, &cell, point, &mut bases, !is_read) {
                     Ok(()) => is_read = true,
                     Err(error) => {
+                        if hub::is_unreachable(error.as_ref()) {
+                            unreachable.insert(model);
+                        }
                         let problem = plan.file.error(task, arm, error);
                         if !problems.contains(&problem) {
                             problems.push(problem);
