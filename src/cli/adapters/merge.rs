@@ -119,7 +119,7 @@ fn finish(out: &Path, form: (&str, String), json: bool) -> Result<(), Box<dyn Er
 /// Refuses what is no GGUF file's name, and a file that is there already.
 fn check_file(path: &Path, overwrite: bool) -> Result<(), String> {
     let shown = path.display();
-    if !path.extension().is_some_and(|end| end == "gguf") {
+    if path.extension().is_none_or(|end| end != "gguf") {
         return Err(format!(
             "{shown}: with --gguf, --out is the file to write: let its name end in .gguf"
         ));
