@@ -19,7 +19,7 @@ fn devices_are_listed_with_what_they_can_do() {
     assert_eq!(listed[0]["name"], "flex");
     assert_eq!(
         listed[0]["base_dtypes"],
-        serde_json::json!(["f32", "bf16", "int8"])
+        serde_json::json!(["f32", "bf16", "int8", "nf4", "packed"])
     );
     assert!(listed[0].get("check").is_none());
 }
