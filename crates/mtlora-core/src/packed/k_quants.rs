@@ -7,7 +7,7 @@ use super::{GROUP, Packing, blocks, half_at};
 const BLOCK: usize = 256;
 const GROUPS: usize = BLOCK / GROUP;
 
-/// The format whose blocks have this many bytes.
+/// Q4_K, whose blocks have 144 bytes, or Q5_K, whose blocks have 176.
 pub(super) struct KQuant<const BYTES: usize>;
 
 impl<const BYTES: usize> KQuant<BYTES> {

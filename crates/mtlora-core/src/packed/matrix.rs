@@ -98,8 +98,8 @@ impl PackedMatrix {
         &self.bytes
     }
 
-    /// The rows that come in another order: row `r` is `from(r)` of this matrix. `None` for a format in which a block may
-    /// be parts of two rows.
+    /// The matrix with its rows in another order: row `r` is row `from(r)` of this one. `None` for a format whose blocks may
+    /// span two rows.
     pub fn with_rows(&self, from: impl Fn(usize) -> usize) -> Option<Self> {
         let [rows, columns] = self.sides;
         let row = self.format.bytes(columns)?;
@@ -111,17 +111,10 @@ impl PackedMatrix {
             bytes.extend_from_slice(self.bytes.get(from(index) * row..)?.get(..row)?);
         }
         Some(Self {
-            bytes,
-            ..self.clone_empty()
-        })
-    }
-
-    fn clone_empty(&self) -> Self {
-        Self {
             format: self.format,
             sides: self.sides,
-            bytes: Vec::new(),
-        }
+            bytes,
+        })
     }
 }
 
@@ -157,7 +150,8 @@ impl PackedView<'_> {
     }
 }
 
-/// The groups that some columns lie in: where these begin and end.
+/// The columns of all groups that some columns lie in.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn whole_groups(columns: &Range<usize>) -> Range<usize> {
     columns.start / GROUP * GROUP..columns.end.next_multiple_of(GROUP)
 }

@@ -14,11 +14,13 @@ mod small;
 #[cfg(feature = "flex")]
 mod tensor;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use matrix::{PackedError, PackedMatrix};
 
 #[cfg(feature = "flex")]
-pub(crate) use matrix::{PackedView, whole_groups};
+pub(crate) use matrix::PackedView;
+#[cfg(all(feature = "flex", target_arch = "x86_64"))]
+pub(crate) use matrix::whole_groups;
 #[cfg(feature = "flex")]
 pub(crate) use tensor::view;
 pub(crate) use tensor_or_dense::{dense, to_tensor};
@@ -110,6 +112,13 @@ pub(crate) fn unquantized<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     }
 }
 
+/// The weight with all its values, on a device that keeps nothing packed: `[in, out]`.
+fn with_all_values(matrix: &PackedMatrix, device: &Device) -> Tensor<2> {
+    let [rows, columns] = matrix.sides();
+    let data = TensorData::new(matrix.values(), [rows, columns]);
+    Tensor::<2>::from_data(data, device).transpose()
+}
+
 /// The weight's tensor on a device that keeps it packed.
 #[cfg(feature = "flex")]
 mod tensor_or_dense {
@@ -119,15 +128,8 @@ mod tensor_or_dense {
 /// No device of this build keeps matrices packed.
 #[cfg(not(feature = "flex"))]
 mod tensor_or_dense {
-    use burn::tensor::{Device, Tensor, TensorData};
-
-    use super::PackedMatrix;
-
-    pub(crate) fn to_tensor(matrix: &PackedMatrix, device: &Device) -> Tensor<2> {
-        let [rows, columns] = matrix.sides();
-        let data = TensorData::new(matrix.values(), [rows, columns]);
-        Tensor::<2>::from_data(data, device).transpose()
-    }
+    pub(crate) use super::with_all_values as to_tensor;
+    use burn::tensor::Tensor;
 
     pub(crate) fn dense<const D: usize>(_tensor: &Tensor<D>) -> Option<Tensor<D>> {
         None

@@ -1,9 +1,9 @@
 //! bitsandbytes' NF4 with double quantization (arXiv 2305.14314; `quantize_4bit` and `create_dynamic_map` in its `functional.py`, and
 //! the kernels in `backends/default/ops.py`).
 //!
-//! The values of a matrix, row after row, are blocks of 64, with what the largest is as their scale. Each value is the nearest
-//! of 16 numbers times the scale. The scales, less their mean, are blocks of 256 in turn, each scale the nearest of 256
-//! numbers times the block's largest.
+//! The values of a matrix, row after row, form blocks of 64. A block's scale is its largest absolute value, and each value is
+//! the nearest of 16 numbers times that scale. The scales themselves, minus their mean, form blocks of 256: each is the nearest
+//! of 256 numbers times the largest absolute value of its block.
 //!
 //! The bytes: two values a byte, the first in the high half; a byte for each scale; the scales of the scales, and the scales'
 //! mean, as 32-bit floats.
@@ -152,8 +152,8 @@ pub(super) fn pack(values: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// The largest absolute value of a block, and its values between -1 and 1. The last block, which is shorter, is divided and
-/// not multiplied with the inverse.
+/// The largest absolute value of a block, and its values between -1 and 1. As in bitsandbytes, whole blocks are multiplied by
+/// the inverse of the largest value, and a shorter last block is divided by it.
 fn scaled(block: &[f32], whole: usize) -> (f32, Vec<f32>) {
     const SMALLEST: f32 = 1e-38;
     let largest = block
@@ -169,14 +169,14 @@ fn scaled(block: &[f32], whole: usize) -> (f32, Vec<f32>) {
     (largest, scaled.collect())
 }
 
-/// What lies in the middle between neighbours.
+/// The middles between neighbours.
 fn middles(code: &[f32]) -> Vec<f32> {
     code.windows(2)
         .map(|pair| (pair[0] + pair[1]) / 2.0)
         .collect()
 }
 
-/// The number of the nearest; in the middle, the smaller one.
+/// The index of the nearest number; of the smaller one if a value lies in the middle.
 fn nearest(value: f32, bounds: &[f32]) -> usize {
     bounds.partition_point(|bound| *bound < value)
 }

@@ -4,7 +4,7 @@
 
 use super::{GROUP, Packing, blocks, half_at};
 
-/// The format whose blocks have this many bytes, in which they all differ.
+/// One of these formats, which are told apart by the size of a block in bytes.
 pub(super) struct Small<const BYTES: usize>;
 
 impl<const BYTES: usize> Small<BYTES> {

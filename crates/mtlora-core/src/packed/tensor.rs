@@ -24,8 +24,7 @@ const FOOTER: &[u8; 15] = b"mtlora packed \n";
 pub(crate) fn to_tensor(matrix: &PackedMatrix, device: &Device) -> Tensor<2> {
     let [rows, columns] = matrix.sides();
     if !crate::ops::capabilities(device).stores_packed {
-        let data = TensorData::new(matrix.values(), [rows, columns]);
-        return Tensor::<2>::from_data(data, device).transpose();
+        return super::with_all_values(matrix, device);
     }
     let format = matrix.format();
     let number = PackedFormat::ALL.iter().position(|other| *other == format);

@@ -12,7 +12,7 @@ use super::products::matmul;
 use super::products::packed::add_portably;
 use super::products::view::View;
 #[cfg(target_arch = "x86_64")]
-use super::products::{amx, avx2, avx512};
+use super::products::{amx, avx2, avx512, packed_panels};
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
 use crate::ops::Weight;
 use crate::ops::definitions::linear;
@@ -199,13 +199,9 @@ impl Matrix {
         #[cfg(target_arch = "x86_64")]
         if let Matrix::Packed(weight) = self
             && let Some(matrix) = packed::view(weight)
+            && let Some(out) = packed_panels::product(left, matrix, !transposed, bias)
         {
-            if let Some(avx512) = instructions::avx512() {
-                return avx512::packed_product(avx512, left, matrix, !transposed, bias);
-            }
-            if let Some(avx2) = instructions::avx2() {
-                return avx2::packed_product(avx2, left, matrix, !transposed, bias);
-            }
+            return out;
         }
         #[cfg(target_arch = "x86_64")]
         if let Some(right) = self.tiles(left, transposed) {

@@ -12,8 +12,10 @@ mod blocked;
 #[cfg(target_arch = "x86_64")]
 mod columns;
 pub(super) mod matmul;
+pub(super) mod packed;
 #[cfg(target_arch = "x86_64")]
-pub(in crate::ops::flex) mod packed;
+pub(super) mod packed_panels;
+#[cfg(target_arch = "x86_64")]
 mod padded;
 #[cfg(target_arch = "x86_64")]
 mod pieces;

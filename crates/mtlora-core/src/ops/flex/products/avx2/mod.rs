@@ -14,14 +14,12 @@ mod weights;
 
 use super::blocked;
 use super::columns::pack_columns;
-use super::packed::{self, FloatProduct};
+use super::packed_panels::FloatProduct;
 use kernel::{Line, Rows};
 use right::Right;
 pub(in crate::ops::flex) use weights::{Bf16, Floats, Int8, Weights};
 
 use crate::ops::flex::instructions::Avx2;
-use crate::packed::PackedView;
-
 /// `left W + bias`, or `left Wᵀ + bias` if `turned`: `[rows, columns]`. `left`: `[rows, inner]`, rounded to bfloat16 where
 /// the weights are of it; `stored` are the rows and columns of the weights as they lie; `bias`: `[columns]`.
 ///
@@ -62,17 +60,6 @@ pub(in crate::ops::flex) fn turned_product(
     let packed = pack_columns(left, rows, |x| x);
     let right = Right::new(avx2, Floats(right), [left.len() / rows, columns], false);
     blocked::packed_product(packed, rows, right, None)
-}
-
-/// The same with a packed matrix, or its transpose if it is `turned`.
-pub(in crate::ops::flex) fn packed_product(
-    avx2: Avx2,
-    left: &[f32],
-    matrix: PackedView<'_>,
-    turned: bool,
-    bias: Option<&[f32]>,
-) -> Vec<f32> {
-    packed::product(avx2, left, matrix, turned, bias)
 }
 
 impl FloatProduct for Avx2 {

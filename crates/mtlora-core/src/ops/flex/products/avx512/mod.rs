@@ -19,7 +19,7 @@ use std::thread::LocalKey;
 
 use super::blocked::{self, Begin, Blocks};
 use super::columns::pack_columns;
-use super::packed::{self, FloatProduct};
+use super::packed_panels::FloatProduct;
 use super::view::ViewMut;
 use crate::ops::flex::instructions::Avx512;
 use kernel::{COLUMNS, Line, PANELS, ROWS, Rows, UNITS};
@@ -27,8 +27,6 @@ pub(super) use pairs::interleaved;
 pub(in crate::ops::flex) use right::{Right, Values};
 pub(super) use rows::rounded;
 pub(super) use transpose::transposed;
-
-use crate::packed::PackedView;
 
 thread_local! {
     /// A thread's memory for panels.
@@ -75,17 +73,6 @@ pub(in crate::ops::flex) fn turned_product(
     let sides = [left.len() / rows, columns];
     let right = Right::new(avx512, Values::F32(right), sides);
     blocked::packed_product(packed, rows, right, None)
-}
-
-/// The same with a packed matrix, or its transpose if it is `turned`.
-pub(in crate::ops::flex) fn packed_product(
-    avx512: Avx512,
-    left: &[f32],
-    matrix: PackedView<'_>,
-    turned: bool,
-    bias: Option<&[f32]>,
-) -> Vec<f32> {
-    packed::product(avx512, left, matrix, turned, bias)
 }
 
 impl FloatProduct for Avx512 {
