@@ -45,7 +45,7 @@ fn bash_completes_a_flag() {
     let script = folder.path().join("mtlora.bash");
     fs::write(&script, mtlora(&["completions", "bash"]).stdout).unwrap();
     let ask = format!(
-        "source {}; COMP_WORDS=(mtlora train --grad); COMP_CWORD=2; _mtlora mtlora --grad train; echo ${{COMPREPLY[@]}}",
+        "source {}; COMP_WORDS=(mtlora train --gradient-a); COMP_CWORD=2; _mtlora mtlora --gradient-a train; echo ${{COMPREPLY[@]}}",
         text(&script)
     );
     let output = bash(&ask).unwrap();
