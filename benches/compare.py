@@ -37,7 +37,6 @@ GLUE = {"mrpc": ("MRPC", 4, True), "cola": ("CoLA", 3, False)}
 ENCODER = ["--rank", "8", "--alpha", "16", "--targets", "query,value", "--adapter-dropout", "0"]
 DEBERTA = ["--rank", "8", "--alpha", "16", "--targets", "query_proj,value_proj", "--adapter-dropout", "0"]
 DECODER = ["--rank", "4", "--alpha", "32", "--targets", "c_attn,c_fc", "--adapter-dropout", "0.1"]
-
 LINEAR = ["--rank", "8", "--alpha", "16", "--targets", "all-linear", "--adapter-dropout", "0"]
 
 

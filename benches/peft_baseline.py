@@ -30,6 +30,8 @@ from tokenizers import Tokenizer
 # Folder of the task's files, the columns of the sentences and of the label, and whether a header line comes first.
 TASKS = {"mrpc": ("MRPC", (3, 4), 0, True), "cola": ("CoLA", (3,), 1, False)}
 PAD = 1
+# The label of a token that is not learned.
+IGNORED = -100
 
 
 def roberta_base(method="lora"):
@@ -144,21 +146,29 @@ def examples(args):
     return read
 
 
+def padded(rows, filler):
+    """The rows as one tensor, each filled up to the longest."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
+
+
+def timed_epoch(examples, batch_size, train):
+    """The speed of `train` on all batches, from the first: the time includes padding, not tokenization."""
+    starts = range(0, len(examples), batch_size)
+    times = [seconds(lambda: train(examples[first:first + batch_size])) for first in starts]
+    return {"examples": len(examples), "examples_per_s": len(examples) / sum(times)}
+
+
 def epoch(args):
-    """Every step from the first, each batch padded to its longest: the time includes padding, not tokenization."""
-    read, times = examples(args), []
+    """A classification task; each batch is padded to its longest."""
     training = Training(roberta_base(), args.dtype)
-    for first in range(0, len(read), args.batch):
-        batch = read[first:first + args.batch]
 
-        def run():
-            longest = max(len(ids) for ids, _ in batch)
-            ids = torch.tensor([ids + [PAD] * (longest - len(ids)) for ids, _ in batch])
-            labels = torch.tensor([label for _, label in batch])
-            training.step(input_ids=ids, attention_mask=(ids != PAD).long(), labels=labels)
+    def train(batch):
+        ids = padded([ids for ids, _ in batch], PAD)
+        labels = torch.tensor([label for _, label in batch])
+        training.step(input_ids=ids, attention_mask=(ids != PAD).long(), labels=labels)
 
-        times.append(seconds(run))
-    return {"examples": len(read), "examples_per_s": len(read) / sum(times)}
+    return timed_epoch(examples(args), args.batch, train)
 
 
 def conversations(args):
@@ -180,21 +190,16 @@ def conversations(args):
 
 
 def chat(args):
-    """SmolLM2-135M learns the last answer of each conversation; each batch is padded to its longest. Every step from the first."""
-    read, times = conversations(args), []
+    """SmolLM2-135M learns the last answer of each conversation; each batch is padded to its longest."""
     training = Training(smollm2_135m(), args.dtype)
-    for first in range(0, len(read), args.batch):
-        batch = read[first:first + args.batch]
 
-        def run():
-            longest = max(len(ids) for ids, _ in batch)
-            ids = torch.tensor([ids + [PAD] * (longest - len(ids)) for ids, _ in batch])
-            mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in batch])
-            labels = torch.tensor([[-100] * before + ids[before:] + [-100] * (longest - len(ids)) for ids, before in batch])
-            training.step(input_ids=ids, attention_mask=mask, labels=labels)
+    def train(batch):
+        ids = padded([ids for ids, _ in batch], PAD)
+        mask = padded([[1] * len(ids) for ids, _ in batch], 0)
+        labels = padded([[IGNORED] * before + ids[before:] for ids, before in batch], IGNORED)
+        training.step(input_ids=ids, attention_mask=mask, labels=labels)
 
-        times.append(seconds(run))
-    return {"examples": len(read), "examples_per_s": len(read) / sum(times), "tokens": sum(len(ids) for ids, _ in read)}
+    return timed_epoch(conversations(args), args.batch, train)
 
 
 def generate(args):

@@ -7,20 +7,19 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{copy_folder, json, mtlora, mtlora_reading, refused, text, text_reading};
+use common::{
+    CHAT_TEMPLATE, copy_folder, json, mtlora, mtlora_reading, refused, text, text_reading,
+};
 use serde_json::{Value, json as value};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 const CHATS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/chat");
-/// A template whose turns end with the end of text.
-const TEMPLATE: &str = "{% for m in messages %}{{ m.role }} : {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}\
-                        {% endif %}{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}";
 
 /// The tiny GPT-2 with a chat template.
 fn model(folder: &Path) -> PathBuf {
     let model = folder.join("model");
     copy_folder(Path::new(GPT2), &model);
-    fs::write(model.join("chat_template.jinja"), TEMPLATE).unwrap();
+    fs::write(model.join("chat_template.jinja"), CHAT_TEMPLATE).unwrap();
     model
 }
 
@@ -282,7 +281,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         message.contains("chat_template.jinja, line 1: syntax error"),
         "{message}"
     );
-    fs::write(model.join("chat_template.jinja"), TEMPLATE).unwrap();
+    fs::write(model.join("chat_template.jinja"), CHAT_TEMPLATE).unwrap();
     fs::write(
         data.join("train.jsonl"),
         "{\"text\": \"a\"}\n{\"question\": 1}\n",
@@ -322,7 +321,7 @@ fn an_epoch_of_conversations_is_measured() {
         json(&all.iter().map(String::as_str).collect::<Vec<_>>())
     };
     let whole = measured(&data, &[]);
-    // A dev split that is held back from a single file is not trained on.
+    // All examples of the train split are in it.
     assert_eq!(whole["examples"], whole["epoch_examples"]);
     assert_eq!(whole["step_s"].as_array().unwrap().len(), 3);
     assert!(whole["tokens"].as_u64() < whole["padded_tokens"].as_u64());

@@ -1,4 +1,4 @@
-//! GGUF files with the program: a model is merged into one, and one is trained on, scored, talked to, exported and merged.
+//! GGUF files with the program: a model is merged into one, and one is trained on, scored, asked, exported and merged.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)]
 
@@ -13,12 +13,9 @@ use mtlora_models::{
 };
 use serde_json::Value;
 
-use common::{json, refused, text, text_reading};
+use common::{CHAT_TEMPLATE, json, refused, text, text_reading};
 
 const CHATS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/chat/train.jsonl");
-/// A template whose turns end with the end of text.
-const TEMPLATE: &str = "{% for m in messages %}{{ m.role }} : {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}\
-                        {% endif %}{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}";
 
 /// A tiny Llama with a chat template, as a folder and as a GGUF file in Q8_0, and some conversations.
 struct Setup {
@@ -52,7 +49,7 @@ fn setup(folder: &Path) -> Setup {
     let whole = folder.join("whole");
     model.clone().save(&whole, &config).unwrap();
     write_causal_tokenizer(&tokenizer, &whole, sizes.max_tokens).unwrap();
-    fs::write(whole.join("chat_template.jinja"), TEMPLATE).unwrap();
+    fs::write(whole.join("chat_template.jinja"), CHAT_TEMPLATE).unwrap();
     let gguf = folder.join("model.gguf");
     save_gguf(model, &config, &whole, GgufType::Q8_0, &gguf).unwrap();
     Setup { whole, gguf, data }

@@ -10,7 +10,7 @@
 # saved, and a later job goes on with it.
 #SBATCH --signal=B:TERM@120
 set -eu
-# Each task begins with its part of the runs (SLURM_ARRAY_TASK_ID), and then helps with the others. At the end it waits, for at
-# most about as long as a run takes, to take over the runs of tasks that die. --no-wait would end it instead, also where runs
-# with the chosen settings only wait for the last ones that choose.
+# Each task begins with its part of the runs (SLURM_ARRAY_TASK_ID), and then helps with the others. At the end it waits
+# for the runs of other tasks, and takes over those of a task that dies. With --no-wait it would end instead, even if final runs
+# are only waiting for the last tuning runs.
 exec mtlora sweep run "$1" --out "$2" --threads "${SLURM_CPUS_PER_TASK:-1}"

@@ -9,6 +9,9 @@ use serde_json::Value;
 
 pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-roberta");
 pub const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/acceptability");
+/// A chat template whose turns end with the end of text.
+pub const CHAT_TEMPLATE: &str = "{% for m in messages %}{{ m.role }} : {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}\
+                                 {% endif %}{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}";
 
 pub fn mtlora(arguments: &[&str]) -> Output {
     mtlora_reading(arguments, "")

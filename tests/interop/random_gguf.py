@@ -1,13 +1,14 @@
 """Writes a Qwen3 with random weights as a GGUF file, to measure what training on one takes: the time and memory of a step
 depend on the sizes and types alone.
 
-python tests/interop/random_gguf.py qwen3-1.7b Q4_K /tmp/random.gguf
-mtlora bench step --model /tmp/random.gguf --base-dtype packed --method lora --batch 1 --seq 2048 --gradient-checkpointing
+python tests/interop/random_gguf.py qwen3-1.7b Q4_K random.gguf
+mtlora bench step --model random.gguf --base-dtype packed --method lora --batch 1 --seq 2048 --gradient-checkpointing
 
 Linear weights are in the type that is named; the token embedding is in Q8_0, and norms are 32-bit floats. There is no tokenizer. It
 needs no packages.
 """
 
+import math
 import random
 import struct
 import sys
@@ -87,9 +88,7 @@ def main(model, kind, path):
     header = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields)) + b"".join(fields)
     start, sizes = 0, []
     for name, shape, kind in tensors:
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         if kind is None:
             number, size = F32, 4 * count
         else:

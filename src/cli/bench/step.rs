@@ -52,8 +52,8 @@ pub(super) struct Args {
     /// Number of timed steps.
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// Number of steps before them, which are not timed: they fill caches and allocate memory. With 0 and --steps 1, the peak
-    /// memory of a large model takes a single step.
+    /// Number of steps before the timed ones, which fill caches and allocate memory. With 0 and --steps 1, a single step
+    /// shows the peak memory of a large model.
     #[arg(long, default_value_t = 2)]
     warm_up: usize,
 }

@@ -4,7 +4,6 @@
 //! looked up on the Hub, and resolves to a folder of the cache.
 
 use std::error::Error;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use mtlora::hub::{Hub, HubError, Progress, RepoId, RepoKind};
@@ -160,24 +159,12 @@ fn no_folder(given: &Path, error: HubError) -> Box<dyn Error> {
 }
 
 /// Neither a folder here nor to be had from the Hub.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{} is not a folder here, so it is taken as a name on the Hub: {error}", .given.display())]
 struct NoFolder {
     given: PathBuf,
     error: HubError,
 }
-
-impl fmt::Display for NoFolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is not a folder here, so it is taken as a name on the Hub: {}",
-            self.given.display(),
-            self.error
-        )
-    }
-}
-
-impl Error for NoFolder {}
 
 /// Whether something could not be looked up because the Hub cannot be reached.
 pub(crate) fn is_unreachable(error: &(dyn Error + 'static)) -> bool {

@@ -255,8 +255,8 @@ pub(crate) struct Settings {
     /// The share of each token's loss that is spread over the vocabulary.
     #[arg(long, help_heading = DATA_TO_TEXT)]
     pub(crate) label_smoothing: Option<f64>,
-    /// Compute each layer again in the backward pass, from its input, and keep nothing else of it: less memory for about a
-    /// third more time, and the same results.
+    /// Store only the input of each layer, and compute the layer again in the backward pass: less memory, at the cost of one
+    /// more forward pass, with the same results.
     #[arg(long, help_heading = DATA_TO_TEXT, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) gradient_checkpointing: Option<bool>,
     /// Number of beams.

@@ -66,7 +66,7 @@ pub(super) struct ShareArgs {
     /// [default: what SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX says, or the beginning].
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// End when nothing is left that this process could make at that moment, instead of waiting for the runs of others.
+    /// End as soon as there is no run that this process could begin, instead of waiting for the runs of others.
     #[arg(long)]
     no_wait: bool,
 }

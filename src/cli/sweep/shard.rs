@@ -131,7 +131,7 @@ mod tests {
             .flat_map(|index| (0..2).map(move |job| pod(index).part(job, 2).first(16)))
             .collect();
         assert_eq!(firsts, [0, 8, 4, 12]);
-        // A process that is told its first cell begins there.
+        // The shard I of as many shards as there are cells begins at cell I.
         for cells in 1..300 {
             for first in 0..cells {
                 assert_eq!(Shard::of(first as u64, cells as u64).first(cells), first);

@@ -21,7 +21,7 @@ const RUNS: &str = "runs";
 const CLAIMS: &str = "claims";
 /// The file in the folder of claims whose lock guards the sweep's file.
 const FILE_LOCK: &str = "sweep.lock";
-/// The pause before a lock is tried again that somebody else only looks at.
+/// The pause before a lock is tried again while another process only looks at it.
 const LOOK: Duration = Duration::from_millis(1);
 /// The file that says in a run's folder that its training diverged.
 const DIVERGED: &str = "diverged.json";

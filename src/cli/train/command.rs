@@ -36,8 +36,8 @@ pub(crate) struct Args {
     /// may be given with it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
     resume: Option<PathBuf>,
-    /// Only show the data, and the time and memory that the training takes, from a few steps that are forgotten; write
-    /// nothing. --out is not needed.
+    /// Show the data, and the time and memory that the training takes, measured in a few steps that are discarded. Nothing is
+    /// written, and --out is not needed.
     #[arg(long, conflicts_with_all = ["resume", "overwrite"])]
     dry_run: bool,
     /// Print plain lines instead of the dashboard.

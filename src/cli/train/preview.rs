@@ -21,8 +21,8 @@ pub(super) fn note_lengths(split: &str, lengths: &[usize], max_length: usize) {
     let full = sorted.iter().filter(|length| **length >= max_length);
     let limit = match full.count() {
         0 => format!("none reaches the maximum of {max_length}"),
-        1 => format!("1 has the maximum of {max_length}, to which longer ones are cut"),
-        count => format!("{count} have the maximum of {max_length}, to which longer ones are cut"),
+        1 => format!("1 has the maximum of {max_length} and may have been cut"),
+        count => format!("{count} have the maximum of {max_length} and may have been cut"),
     };
     note!(
         "{split}: {} examples of {shortest} to {longest} tokens, {median} at the median; {limit}",
@@ -48,8 +48,8 @@ struct Preview {
     peak_rss_mb: Option<f64>,
 }
 
-/// Makes a few training steps, among them one on the batch of the first epoch that has the most tokens, prints what the
-/// whole training takes, and forgets them.
+/// Makes a few training steps, among them some on the largest batch of the first epoch, prints what the whole training takes,
+/// and discards the steps.
 pub(super) fn measure<M: Module>(
     mut subject: Subject<'_, M>,
     lengths: &[usize],
@@ -62,7 +62,7 @@ pub(super) fn measure<M: Module>(
     let (Some(largest), Some(usual)) = (batches.last(), batches.get(batches.len() / 2)) else {
         return Err("there is nothing to train on".into());
     };
-    // The first step of a process also makes what later ones find.
+    // The first step on each batch fills caches and allocates memory; the second one's time is kept.
     let mut timed = [0.0; 2];
     for _ in 0..2 {
         for (time, batch) in timed.iter_mut().zip([largest, usual]) {
@@ -98,7 +98,7 @@ impl Preview {
             self.largest_step_s
         )?;
         say!(
-            "an epoch takes about {}; {} steps in {epochs} epochs about {}, and the evaluations",
+            "an epoch takes about {}, and all {} steps of {epochs} epochs about {}, without the evaluations",
             duration(self.epoch_s),
             self.steps,
             duration(self.training_s)

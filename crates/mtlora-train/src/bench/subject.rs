@@ -62,7 +62,7 @@ impl<'a> Subject<'a, CausalLm> {
         device: &Device,
     ) -> Self {
         let on = device.clone();
-        let how = causal::Loss {
+        let how = causal::LossOptions {
             label_smoothing,
             checkpointing: options.gradient_checkpointing,
         };

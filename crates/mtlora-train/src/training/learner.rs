@@ -7,8 +7,8 @@ use crate::data::fingerprint::Fingerprint;
 use crate::metrics::labels::{MetricName, Scores};
 use crate::training::error::FitError;
 
-/// Computes layers again, whose gradients the backward pass of the loss does not reach: from the loss's gradients it makes
-/// theirs, in parts that are to be added up.
+/// The rest of a backward pass with gradient checkpointing: takes the gradients of the loss, computes the layers again, and
+/// returns the gradients of their parameters, in parts that are to be added up.
 pub type Recompute = Box<dyn FnOnce(&mut Gradients) -> Vec<Gradients>>;
 
 /// The losses of one batch.

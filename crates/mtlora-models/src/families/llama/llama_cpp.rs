@@ -45,7 +45,7 @@ impl LlamaCppLayout for LlamaConfig {
                 .filter(|window| *window < self.max_position_embeddings);
             if let Some(window) = window {
                 return Err(format!(
-                    "sees the last {window} tokens alone, which llama.cpp's `{architecture}` does not have"
+                    "has a sliding window of {window} tokens, which llama.cpp's `{architecture}` does not have"
                 ));
             }
             match spec.positions {
@@ -85,11 +85,11 @@ impl LlamaCppLayout for LlamaConfig {
         ] {
             add(name, GgufValue::F32(value as f32));
         }
-        let kind = |kind: &str| GgufValue::Text(kind.to_string());
+        let text = |value: &str| GgufValue::Text(value.to_string());
         match rotary.scaling {
             RotaryScaling::None => (),
             RotaryScaling::Linear(factor) => {
-                add("rope.scaling.type", kind("linear"));
+                add("rope.scaling.type", text("linear"));
                 add("rope.scaling.factor", GgufValue::F32(factor as f32));
             }
             RotaryScaling::Yarn(scaling) => {
@@ -112,7 +112,7 @@ impl LlamaCppLayout for LlamaConfig {
                     );
                 }
                 let original = scaling.original_max_position_embeddings as u32;
-                add("rope.scaling.type", kind("yarn"));
+                add("rope.scaling.type", text("yarn"));
                 add("rope.scaling.factor", GgufValue::F32(scaling.factor as f32));
                 add(
                     "rope.scaling.original_context_length",

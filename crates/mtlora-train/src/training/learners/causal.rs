@@ -197,10 +197,10 @@ pub(crate) fn causal_divisor<S: CausalExample>(sequences: &[S], which: &[usize])
 pub(crate) fn causal_loss<S: CausalExample>(
     model: &CausalLm,
     sequences: &[S],
-    Loss {
+    LossOptions {
         label_smoothing,
         checkpointing,
-    }: Loss,
+    }: LossOptions,
     which: &[usize],
     device: &Device,
 ) -> Result<BatchLoss, FitError> {
@@ -218,7 +218,7 @@ pub(crate) fn causal_loss<S: CausalExample>(
 
 /// How a training loss is computed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Loss {
+pub(crate) struct LossOptions {
     pub(crate) label_smoothing: f64,
     /// Whether the backward pass computes each layer again.
     pub(crate) checkpointing: bool,
@@ -258,7 +258,7 @@ impl<S: CausalExample> Learner for Causal<'_, S> {
         causal_loss(
             model,
             self.data.items,
-            Loss {
+            LossOptions {
                 label_smoothing: self.data.label_smoothing,
                 checkpointing: self.checkpointing,
             },
