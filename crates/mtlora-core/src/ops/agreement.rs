@@ -77,16 +77,17 @@ fn poison(elements: usize, device: &Device) {
     drop(Tensor::<1>::from_data(data, device));
 }
 
-/// A matrix as a view of a wider one where `gaps`: its rows do not follow each other in memory.
+/// A matrix as a view of a wider one where `gaps`: its rows do not follow each other in memory. One of a single column stays
+/// whole, because CubeCL does not multiply with a view none of whose strides is 1.
 fn put_rows(data: &TensorData, gaps: bool, device: &Device) -> Floats {
     /// Values before and after each row: devices make no view of what begins at an odd place.
     const GAP: usize = 64;
     let matrix = Tensor::<2>::from_data(data.clone(), device);
     poison(data.num_elements(), device);
-    if !gaps {
+    let [rows, width] = matrix.dims();
+    if !gaps || width == 1 {
         return matrix.into_dispatch();
     }
-    let [rows, width] = matrix.dims();
     let gap = Tensor::<2>::full([rows, GAP], f32::NAN, device);
     let wide = Tensor::cat(vec![gap.clone(), matrix, gap], 1);
     // Without a value of its own in a queue, it is in memory when it is sliced.
@@ -673,6 +674,7 @@ proptest! {
         }
     }
 
+    /// Outputs are means of values: where these cancel, the errors are still those of the values.
     #[test]
     fn cached_attention_agrees(
         lengths in prop::collection::vec(1usize..30, 1..6),
@@ -693,13 +695,15 @@ proptest! {
         let cache = [SLOTS, shared * head_dim];
         let (keys, values) = (random(cache, 2.0, seed ^ 1), random(cache, 1.0, seed ^ 2));
         let on = |device: &Device| [&query, &keys, &values].map(|data| put::<2>(data, device));
+        let largest = read(put::<2>(&values, &reference())).into_iter().fold(0.0, |a: f32, b| a.max(b.abs()));
         for device in devices_for(seed) {
             let [query, keys, values] = on(&device);
             let places = OptionalInt::Given(contexts.on_device(&device).into_dispatch());
             let found =
                 Dispatch::cached_attention(query, keys, values, places, contexts.on_host(), heads, 0.3);
             let [query, keys, values] = on(&reference());
-            close(found, cached::forward::<Dispatch>(query, keys, values, &contexts, heads, 0.3))?;
+            let expected = cached::forward::<Dispatch>(query, keys, values, &contexts, heads, 0.3);
+            close_to(found, expected, largest)?;
         }
     }
 
