@@ -143,3 +143,38 @@ fn a_dry_run_shows_the_data_and_writes_nothing() {
         "{errors}"
     );
 }
+
+/// In a folder without them, the first run brings its model and its data along.
+#[test]
+fn the_first_run_needs_nothing_but_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (task, model, data) in [
+        ("acceptability", "tiny-roberta", "acceptability/dev.tsv"),
+        ("facts", "tiny-gpt2", "facts/test.jsonl"),
+    ] {
+        let output = train(folder, &["--task", "facts", "--dry-run"]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains("--dry-run writes nothing"), "{errors}");
+        assert!(!folder.join("assets").join(model).exists());
+
+        let more = ["--batch", "512", "--epochs", "1", "--no-final-scores"];
+        let more = match task {
+            "facts" => [&["--task", task][..], &more].concat(),
+            _ => more[..4].to_vec(),
+        };
+        let output = train(folder, &more);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+        assert!(errors.contains("are written into assets"), "{errors}");
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+        let files = [format!("{model}/model.safetensors"), data.to_string()];
+        for file in files {
+            let read = |folder: &Path| fs::read(folder.join(&file)).unwrap();
+            assert_eq!(read(&folder.join("assets")), read(&repository), "{file}");
+        }
+    }
+    assert!(folder.join("runs/first/results.json").is_file());
+    assert!(folder.join("runs/facts/results.json").is_file());
+}

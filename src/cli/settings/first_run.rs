@@ -7,12 +7,10 @@ use mtlora::core::Init;
 use mtlora::train::acceptability::Acceptability;
 use mtlora::train::facts::Facts;
 
+use crate::cli::settings::assets::{self, ASSETS};
 use crate::cli::settings::flags::Settings;
 
-/// The folder of the repository with the tiny models and their data.
-const ASSETS: &str = "assets";
-
-/// A run that needs only the files of the repository.
+/// A run that needs only what the program carries in itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstRun {
     /// Classifies sentences as well formed or not.
@@ -30,11 +28,23 @@ impl FirstRun {
         })
     }
 
+    /// The folders with the model and the data.
+    fn folders(self) -> [&'static str; 2] {
+        match self {
+            FirstRun::Classify => ["tiny-roberta", Acceptability::NAME],
+            FirstRun::Generate => ["tiny-gpt2", Facts::NAME],
+        }
+    }
+
     /// The model, the data, and settings with which a tiny model learns a whole grammar; the defaults are made for
     /// large models.
     fn settings(self) -> Settings {
-        let assets = Path::new(ASSETS);
+        let [model, data] = self
+            .folders()
+            .map(|folder| Some(Path::new(ASSETS).join(folder)));
         let shared = Settings {
+            model,
+            data,
             targets: Some("all-linear".to_string()),
             init: Some(Init::Identity),
             batch: Some(32),
@@ -42,18 +52,14 @@ impl FirstRun {
         };
         match self {
             FirstRun::Classify => Settings {
-                model: Some(assets.join("tiny-roberta")),
                 task: Some(Acceptability::NAME.to_string()),
-                data: Some(assets.join("acceptability")),
                 rank: Some(16),
                 lr: Some(2e-3),
                 epochs: Some(5),
                 ..shared
             },
             FirstRun::Generate => Settings {
-                model: Some(assets.join("tiny-gpt2")),
                 task: Some(Facts::NAME.to_string()),
-                data: Some(assets.join(Facts::NAME)),
                 rank: Some(8),
                 lr: Some(5e-3),
                 epochs: Some(4),
@@ -80,20 +86,27 @@ impl Settings {
         }
     }
 
-    /// Completes these settings with those of a first run.
+    /// Completes these settings with those of a first run, and writes its model and its data into the working directory
+    /// if they are not there. A dry run writes nothing.
     ///
     /// # Errors
-    /// If the repository's tiny model is not in the working directory.
-    pub(crate) fn over_first_run(self, which: FirstRun) -> Result<Self, Box<dyn Error>> {
-        let first = which.settings();
-        if !first.model.as_deref().is_some_and(Path::is_dir) {
+    /// If they cannot be written, or are not there for a dry run.
+    pub(crate) fn over_first_run(
+        self,
+        which: FirstRun,
+        dry_run: bool,
+    ) -> Result<Self, Box<dyn Error>> {
+        let (assets, folders) = (Path::new(ASSETS), which.folders());
+        if !dry_run {
+            assets::write(assets, &folders)?;
+        } else if !assets::are_in(assets, &folders) {
             return Err(
-                "--model, --task, --data and --out are needed. Without them mtlora trains the first run, whose model \
-                 is in the repository: start it in the repository's folder"
+                "--model, --task and --data are needed. Without them mtlora trains the first run, whose model and data \
+                 are not in this folder yet: `mtlora train` writes them, and --dry-run writes nothing"
                     .into(),
             );
         }
-        self.over(first)
+        self.over(which.settings())
     }
 }
 

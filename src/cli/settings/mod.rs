@@ -1,5 +1,6 @@
 //! The settings of a run, from flags, settings files, recipes and defaults.
 
+mod assets;
 pub(crate) mod defaults;
 pub(crate) mod first_run;
 pub(crate) mod flags;

@@ -61,7 +61,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         .layered(args.config.as_deref(), args.recipe.as_deref())?;
     let mut may_repeat = false;
     if let Some(which) = settings.asks_for_first_run() {
-        settings = settings.over_first_run(which)?;
+        settings = settings.over_first_run(which, args.dry_run)?;
         // A first run can be repeated, and then replaces the earlier one.
         may_repeat = args.out.is_none() && !args.overwrite;
         args.out.get_or_insert_with(|| which.out());
