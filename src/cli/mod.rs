@@ -25,7 +25,7 @@ use std::error::Error;
 use std::num::NonZeroUsize;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use mtlora::core::{Autotune, CpuChoice};
+use mtlora::core::{Autotune, CpuChoice, MatmulPrecision};
 
 use adapters::{combine, export, import, inspect, merge};
 use chat::{show, talk};
@@ -48,6 +48,10 @@ struct Cli {
     /// always gives the same results.
     #[arg(long, global = true, value_name = "N", value_parser = thread_count)]
     threads: Option<NonZeroUsize>,
+    /// How exactly a processor with AMX multiplies 32-bit floats: highest (with all their digits), high (with 16 of 24
+    /// bits), medium (as bfloat16). Others always keep all digits.
+    #[arg(long, global = true, value_name = "PRECISION", default_value_t)]
+    matmul_precision: MatmulPrecision,
     /// How many kernels a GPU tries for an operation of a new shape before it chooses one; with `off`, one kernel computes
     /// the matrix products of all shapes [default: off on software drivers, else balanced].
     #[arg(long, global = true, value_name = "LEVEL", value_parser = device::parse_autotune)]
@@ -136,6 +140,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         .use_current_thread()
         .build_global()?;
     device::set_autotune(cli.autotune);
+    cli.matmul_precision.choose();
     match cli.command {
         Command::Train(args) => train::run(*args, cli.json),
         Command::Eval(args) => eval::run(args, cli.json),

@@ -132,7 +132,8 @@ pub use layers::{
 };
 pub use ops::{
     ActivationDtype, Capabilities, CpuChoice, CpuPath, CpuPathError, Gelu, IGNORE_INDEX,
-    capabilities, cpu_multiplies_bf16, cpu_multiply_tiles, vecmath,
+    MatmulPrecision, MatmulPrecisionError, capabilities, cpu_multiplies_bf16, cpu_multiply_tiles,
+    vecmath,
 };
 pub use sequence_offsets::{SequenceOffsets, SequenceOffsetsError};
 

@@ -28,6 +28,7 @@ mod cube;
 mod definitions;
 #[cfg(feature = "flex")]
 mod flex;
+mod matmul_precision;
 mod optional;
 pub mod vecmath;
 
@@ -44,4 +45,5 @@ pub use definitions::gelu::Gelu;
 pub use definitions::linear::Weight;
 pub use definitions::optimizer::AdamWStep;
 pub use definitions::relative_attention::RelativeTables;
+pub use matmul_precision::{MatmulPrecision, MatmulPrecisionError};
 pub use optional::{Optional, OptionalInt};

@@ -3,7 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use mtlora_core::{BaseDtype, CpuChoice, CpuPath, cpu_multiplies_bf16, cpu_multiply_tiles};
+use mtlora_core::{
+    BaseDtype, CpuChoice, CpuPath, MatmulPrecision, cpu_multiplies_bf16, cpu_multiply_tiles,
+};
 use pulp::{Arch, Simd, WithSimd};
 
 /// The number of independent sums: enough to hide the latency of two units, and few enough for the registers of every
@@ -19,19 +21,28 @@ const TRIES: usize = 8;
 
 /// The peak rate of multiply-adds of all threads in rayon's pool, in billions of operations per second (a multiply-add
 /// is two operations). It is measured with a loop of multiply-adds on registers, of the kind that the kernels use for the
-/// base model ([`CpuChoice`]): for one in bfloat16 or of 8-bit integers, those of tiles with AMX; for one in bfloat16,
-/// those of pairs of bfloat16 values where there are instructions for them ([`cpu_multiplies_bf16`]); and otherwise
+/// base model ([`CpuChoice`]): with AMX, those of tiles, of which 32-bit floats take several ([`MatmulPrecision`]); for one in
+/// bfloat16, those of pairs of bfloat16 values where there are instructions for them ([`cpu_multiplies_bf16`]); and otherwise
 /// those of 32-bit floats, with AVX2 if the kernels are restricted to it.
 pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
     let has_tiles = CpuChoice::read().is_ok_and(|choice| choice.path == CpuPath::Amx);
-    if base_dtype != BaseDtype::F32 && has_tiles {
-        return best_of(multiply_tiles);
+    if has_tiles {
+        return best_of(multiply_tiles) / tile_products(base_dtype) as f64;
     }
     if base_dtype == BaseDtype::Bf16 && cpu_multiplies_bf16() {
         #[cfg(target_arch = "x86_64")]
         return best_of(pairs::multiply_add);
     }
     best_of(multiply_add)
+}
+
+/// How many products of tiles a product of values takes, as [`MatmulPrecision`] says.
+fn tile_products(base_dtype: BaseDtype) -> usize {
+    match (base_dtype, MatmulPrecision::chosen()) {
+        (BaseDtype::Bf16 | BaseDtype::Int8, _) | (_, MatmulPrecision::Medium) => 1,
+        (_, MatmulPrecision::High) => 3,
+        (_, MatmulPrecision::Highest) => 6,
+    }
 }
 
 /// Measures `work`, which returns how many multiply-adds it has made in a thread.

@@ -18,7 +18,7 @@ pub enum CpuPath {
     Avx512,
     /// AVX-512 with products of pairs of bfloat16.
     Avx512Bf16,
-    /// The same with AMX's products of tiles, for matrices in bfloat16 and of 8-bit integers.
+    /// The same with AMX's products of tiles of bfloat16. 32-bit floats are split into parts of it.
     Amx,
 }
 

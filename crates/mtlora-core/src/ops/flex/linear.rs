@@ -66,6 +66,11 @@ pub(crate) fn mixed_linear_weight_backward(x: FlexTensor, dy: FlexTensor) -> Fle
 fn turned_product(left: &[f32], right: &[f32], sides: [usize; 2]) -> Option<Vec<f32>> {
     #[cfg(target_arch = "x86_64")]
     {
+        if let Some(amx) = instructions::amx().filter(|_| sides[0] >= amx::LEAST_FLOAT_ROWS) {
+            let stored = [left.len() / sides[0], sides[1]];
+            let right = amx::FloatRight::new(amx, right, stored);
+            return Some(amx::turned_float_product(left, sides[0], right));
+        }
         if let Some(avx512) = instructions::avx512() {
             return Some(avx512::turned_product(avx512, left, right, sides));
         }
@@ -209,6 +214,10 @@ impl Matrix {
             return amx::product(left, right, bias);
         }
         #[cfg(target_arch = "x86_64")]
+        if let Some(out) = self.float_tiles(left, transposed, bias) {
+            return out;
+        }
+        #[cfg(target_arch = "x86_64")]
         if let Some(right) = self.right() {
             let right = if transposed { right.t() } else { right };
             return avx512::product(left, right, bias);
@@ -239,6 +248,33 @@ impl Matrix {
             },
         };
         Some(amx::Right::new(amx, values, sides))
+    }
+
+    /// The product of 32-bit floats on tiles, where there are enough rows for them.
+    #[cfg(target_arch = "x86_64")]
+    fn float_tiles(
+        &self,
+        left: &[f32],
+        transposed: bool,
+        bias: Option<&[f32]>,
+    ) -> Option<Vec<f32>> {
+        let amx = instructions::amx()?;
+        let Matrix::F32(weight) = self else {
+            return None;
+        };
+        let sides = self.sides();
+        let inner = if transposed { sides[1] } else { sides[0] };
+        if left.len() / inner < amx::LEAST_FLOAT_ROWS {
+            return None;
+        }
+        let shape = weight.tensor.shape();
+        let right = amx::FloatRight::new(amx, values(&weight.tensor), [shape[0], shape[1]]);
+        let right = if weight.transposed != transposed {
+            right.t()
+        } else {
+            right
+        };
+        Some(amx::float_product(left, right, bias))
     }
 
     /// The matrix as the kernels for AVX-512 read it, where the processor has what they need.

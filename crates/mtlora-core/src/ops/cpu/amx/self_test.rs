@@ -11,34 +11,34 @@ const BESIDE: f32 = 0.5;
 /// Products of whole numbers, which are exact in any order, so that the result does not depend on how the processor rounds:
 /// one into a block, and one of half as many rows into the middle of something larger, which begins with what is there.
 pub(super) fn passes(amx: Amx) -> bool {
-    let left: [Rows; LENGTH] = std::array::from_fn(|part| {
-        Rows(std::array::from_fn(|row| {
+    let left: [[Rows; 1]; LENGTH] = std::array::from_fn(|part| {
+        [Rows(std::array::from_fn(|row| {
             std::array::from_fn(|pair| {
                 pairs(|at| left_element(row, part * 2 * PAIRS + 2 * pair + at))
             })
-        }))
+        }))]
     });
-    let right: [Lines; LENGTH] = std::array::from_fn(|part| {
-        Lines(std::array::from_fn(|pair| {
+    let right: [[Lines; 1]; LENGTH] = std::array::from_fn(|part| {
+        [Lines(std::array::from_fn(|pair| {
             std::array::from_fn(|column| {
                 pairs(|at| right_element(part * 2 * PAIRS + 2 * pair + at, column))
             })
-        }))
+        }))]
     });
     whole(amx, &left, &right) && half(amx, &left, &right)
 }
 
-fn whole(amx: Amx, left: &[Rows], right: &[Lines]) -> bool {
+fn whole(amx: Amx, left: &[[Rows; 1]], right: &[[Lines; 1]]) -> bool {
     let mut found = Block([[BESIDE; WIDTH]; WIDTH]);
     let first = found.0.as_mut_ptr().cast();
     let tiles = Tiles::configure(amx);
     // SAFETY: the block is 32 rows of 32 floats, and borrowed alone.
-    unsafe { tiles.multiply::<true>(left, right, Start::zero(), first, WIDTH, left.as_ptr()) };
+    unsafe { tiles.multiply::<true, 1>(left, right, Start::zero(), first, WIDTH, left.as_ptr()) };
     drop(tiles);
     (0..WIDTH).all(|row| (0..WIDTH).all(|column| found.0[row][column] == exact(row, column)))
 }
 
-fn half(amx: Amx, left: &[Rows], right: &[Lines]) -> bool {
+fn half(amx: Amx, left: &[[Rows; 1]], right: &[[Lines; 1]]) -> bool {
     const ROWS: usize = WIDTH / 2;
     const STRIDE: usize = WIDTH + 3;
     let mut found = [[BESIDE; STRIDE]; ROWS + 2];
@@ -49,7 +49,7 @@ fn half(amx: Amx, left: &[Rows], right: &[Lines]) -> bool {
     };
     let tiles = Tiles::configure(amx);
     // SAFETY: from its second row and column on, the array has 16 rows of 32 floats, with room to spare.
-    unsafe { tiles.multiply::<false>(left, right, start, first, STRIDE, left.as_ptr()) };
+    unsafe { tiles.multiply::<false, 1>(left, right, start, first, STRIDE, left.as_ptr()) };
     drop(tiles);
     found.iter().enumerate().all(|(row, found)| {
         found.iter().enumerate().all(|(column, found)| {

@@ -6,6 +6,7 @@
 use std::arch::asm;
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::Amx;
 
@@ -109,7 +110,10 @@ impl Tiles {
 
     /// Writes `start + left right` to the 32 rows of 32 floats (16 rows if not `LOWER`) from `out` on, which lie `stride`
     /// floats apart. Meanwhile, of what begins at `next`, as many bytes as [`FETCHED`] says come into the second cache for
-    /// each of `left`.
+    /// each of the [`Rows`].
+    ///
+    /// Factors are sums of `P` parts, from the largest to the smallest. Of the products of parts, those are summed whose indices
+    /// add up to less than `P`: 1, 3 or 6 for 1, 2 or 3 parts. The small ones come first.
     ///
     /// Each instruction sums, for an element, the products of the even and of the odd elements of 16 pairs apart from each
     /// other, and then adds both to the sum. Values below the normal range count as zeros.
@@ -120,123 +124,247 @@ impl Tiles {
     /// # Panics
     /// When there are not as many of `right` as of `left`, or none.
     #[inline]
-    pub(in crate::ops) unsafe fn multiply<const LOWER: bool>(
+    pub(in crate::ops) unsafe fn multiply<const LOWER: bool, const P: usize>(
         &self,
-        left: &[Rows],
-        right: &[Lines],
+        left: &[[Rows; P]],
+        right: &[[Lines; P]],
         start: Start,
         out: *mut f32,
         stride: usize,
-        next: *const Rows,
+        next: *const [Rows; P],
     ) {
         assert!(!left.is_empty() && left.len() == right.len());
         const FLOAT: usize = size_of::<f32>();
         let [start_stride, stride] = [start.stride, stride].map(|stride| stride * FLOAT);
-        // A row of `Rows` is 64 bytes long and one of `Lines` twice that, so one register serves both as the stride.
+        let start_lower = start.first.wrapping_byte_add(SIDE * start_stride);
+        let out_lower = out.wrapping_byte_add(SIDE * stride);
+        // A row of `Rows` is 64 bytes long and one of `Lines` twice that, so one register serves both as the stride. Both take
+        // 2048 bytes, which the steps below count with.
         const ROW: usize = PAIRS * size_of::<u32>();
-        const { assert!(ROW == 64 && size_of::<Lines>() == PAIRS * 2 * ROW) };
-        const { assert!(size_of::<Rows>() == 2 * SIDE * ROW && FETCHED == 4 * 64) };
-        if LOWER {
-            // SAFETY: a `Tiles` exists only while the thread's tiles are configured, each with 16 rows of 64 bytes, on a
-            // processor that has the instructions. `tileloadd` reads such a tile from both factors, which are read once for
-            // each of `left.len()` iterations in steps of their own size, and from `start`, as the caller promises;
-            // `tilestored` writes four to `out`, as the caller promises. A prefetch reads nothing that counts.
-            unsafe {
+        const { assert!(ROW == 64 && size_of::<Lines>() == 2048 && size_of::<Rows>() == 2048) };
+        const { assert!(FETCHED == 4 * 64) };
+        const { assert!(1 <= P && P <= 3) };
+
+        /// Two tiles of the left factor, at a distance of bytes.
+        macro_rules! load_left {
+            ($at:literal) => {
+                concat!(
+                    "tileloadd tmm4, [{left} + {row}*1 + ",
+                    $at,
+                    "]\n",
+                    "tileloadd tmm5, [{left} + {row}*1 + ",
+                    $at,
+                    " + 1024]",
+                )
+            };
+        }
+        /// Two tiles of the right factor.
+        macro_rules! load_right {
+            ($at:literal) => {
+                concat!(
+                    "tileloadd tmm6, [{right} + {row}*2 + ",
+                    $at,
+                    "]\n",
+                    "tileloadd tmm7, [{right} + {row}*2 + ",
+                    $at,
+                    " + 64]",
+                )
+            };
+        }
+        /// Has some lines of 64 bytes come into the first cache.
+        macro_rules! fetch {
+            ($factor:literal, $at:literal, $($line:literal),*) => {
+                concat!($("prefetcht0 [{", $factor, "} + ", $at, " + ", $line, "]\n"),*)
+            };
+        }
+        /// The products of the tiles, without two of them if there is no lower tile. Meanwhile, 2048 bytes of a factor come
+        /// into the first cache.
+        macro_rules! multiply {
+            ($lower:tt, $factor:literal, $at:literal) => {
+                concat!(
+                    "tdpbf16ps tmm0, tmm4, tmm6\n",
+                    fetch!($factor, $at, "0", "64", "128", "192", "256", "320", "384", "448"),
+                    "tdpbf16ps tmm1, tmm4, tmm7\n",
+                    fetch!($factor, $at, "512", "576", "640", "704", "768", "832", "896", "960"),
+                    multiply!(@lower $lower, "tdpbf16ps tmm2, tmm5, tmm6\n"),
+                    fetch!($factor, $at, "1024", "1088", "1152", "1216", "1280", "1344", "1408", "1472"),
+                    multiply!(@lower $lower, "tdpbf16ps tmm3, tmm5, tmm7\n"),
+                    fetch!($factor, $at, "1536", "1600", "1664", "1728", "1792", "1856", "1920", "1984"),
+                )
+            };
+            (@lower true, $product:literal) => { $product };
+            (@lower false, $product:literal) => { "" };
+        }
+        /// Has a share of the rows that come later come into the second cache.
+        macro_rules! fetch_next {
+            () => {
+                "prefetcht1 [{next}]\nprefetcht1 [{next} + 64]\n\
+                 prefetcht1 [{next} + 128]\nprefetcht1 [{next} + 192]\nadd {next}, 256"
+            };
+        }
+        /// The sums' first values, a loop over the units, and the sums' way out.
+        macro_rules! sum {
+            ($lower:tt, $unit:literal, $($step:expr),*) => {
                 asm!(
                     "tileloadd tmm0, [{start} + {start_stride}*1]",
                     "tileloadd tmm1, [{start} + {start_stride}*1 + 64]",
-                    "tileloadd tmm2, [{start_lower} + {start_stride}*1]",
-                    "tileloadd tmm3, [{start_lower} + {start_stride}*1 + 64]",
+                    sum!(@load $lower),
                     "2:",
-                    "tileloadd tmm4, [{left} + {row}*1]",
-                    "tileloadd tmm6, [{right} + {row}*2]",
-                    "tileloadd tmm7, [{right} + {row}*2 + 64]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm5, [{left} + {row}*1 + 1024]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "prefetcht1 [{next}]",
-                    "prefetcht1 [{next} + 64]",
-                    "prefetcht1 [{next} + 128]",
-                    "prefetcht1 [{next} + 192]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tdpbf16ps tmm3, tmm5, tmm7",
-                    "add {left}, 2048",
-                    "add {right}, 2048",
-                    "add {next}, 256",
+                    $($step,)*
+                    concat!("add {left}, ", $unit),
+                    concat!("add {right}, ", $unit),
                     "dec {count}",
                     "jnz 2b",
                     "tilestored [{out} + {stride}*1], tmm0",
                     "tilestored [{out} + {stride}*1 + 64], tmm1",
-                    "tilestored [{out_lower} + {stride}*1], tmm2",
-                    "tilestored [{out_lower} + {stride}*1 + 64], tmm3",
+                    sum!(@store $lower),
                     left = inout(reg) left.as_ptr() => _,
                     right = inout(reg) right.as_ptr() => _,
                     next = inout(reg) next => _,
                     count = inout(reg) left.len() => _,
                     row = in(reg) ROW,
                     start = in(reg) start.first,
-                    start_lower = in(reg) start.first.wrapping_byte_add(SIDE * start_stride),
+                    start_lower = in(reg) start_lower,
                     start_stride = in(reg) start_stride,
                     out = in(reg) out,
-                    out_lower = in(reg) out.wrapping_byte_add(SIDE * stride),
+                    out_lower = in(reg) out_lower,
                     stride = in(reg) stride,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
-                );
-            }
-        } else {
-            // SAFETY: as above, without the second tile of each of `left`, and with half the rows.
-            unsafe {
-                asm!(
-                    "tileloadd tmm0, [{start} + {start_stride}*1]",
-                    "tileloadd tmm1, [{start} + {start_stride}*1 + 64]",
-                    "2:",
-                    "tileloadd tmm4, [{left} + {row}*1]",
-                    "tileloadd tmm6, [{right} + {row}*2]",
-                    "tileloadd tmm7, [{right} + {row}*2 + 64]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "add {left}, 2048",
-                    "add {right}, 2048",
-                    "dec {count}",
-                    "jnz 2b",
-                    "tilestored [{out} + {stride}*1], tmm0",
-                    "tilestored [{out} + {stride}*1 + 64], tmm1",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right.as_ptr() => _,
-                    count = inout(reg) left.len() => _,
-                    row = in(reg) ROW,
-                    start = in(reg) start.first,
-                    start_stride = in(reg) start_stride,
-                    out = in(reg) out,
-                    stride = in(reg) stride,
-                    out("tmm0") _, out("tmm1") _,
-                    out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                );
+                )
+            };
+            (@load true) => {
+                "tileloadd tmm2, [{start_lower} + {start_stride}*1]\n\
+                 tileloadd tmm3, [{start_lower} + {start_stride}*1 + 64]"
+            };
+            (@store true) => {
+                "tilestored [{out_lower} + {stride}*1], tmm2\n\
+                 tilestored [{out_lower} + {stride}*1 + 64], tmm3"
+            };
+            // The operands have to be named.
+            (@load false) => { "/* {start_lower} */" };
+            (@store false) => { "/* {out_lower} */" };
+        }
+        /// The same for each number of parts. From one product to the next, only one of the factors is loaded again. Tiles come
+        /// from the first cache twice as fast as from the second, so those of the next unit are fetched.
+        macro_rules! sum_parts {
+            ($lower:tt) => {
+                match P {
+                    1 => sum!(
+                        $lower,
+                        "2048",
+                        load_left!("0"),
+                        load_right!("0"),
+                        multiply!($lower, "left", "2048"),
+                        fetch!(
+                            "right", "2048", "0", "64", "128", "192", "256", "320", "384", "448",
+                            "512", "576", "640", "704", "768", "832", "896", "960", "1024", "1088",
+                            "1152", "1216", "1280", "1344", "1408", "1472", "1536", "1600", "1664",
+                            "1728", "1792", "1856", "1920", "1984"
+                        ),
+                        fetch_next!()
+                    ),
+                    2 => sum!(
+                        $lower,
+                        "4096",
+                        load_left!("2048"),
+                        load_right!("0"),
+                        multiply!($lower, "left", "4096"),
+                        load_left!("0"),
+                        multiply!($lower, "left", "4096 + 2048"),
+                        load_right!("2048"),
+                        multiply!($lower, "right", "4096"),
+                        fetch!(
+                            "right",
+                            "4096 + 2048",
+                            "0",
+                            "64",
+                            "128",
+                            "192",
+                            "256",
+                            "320",
+                            "384",
+                            "448",
+                            "512",
+                            "576",
+                            "640",
+                            "704",
+                            "768",
+                            "832",
+                            "896",
+                            "960",
+                            "1024",
+                            "1088",
+                            "1152",
+                            "1216",
+                            "1280",
+                            "1344",
+                            "1408",
+                            "1472",
+                            "1536",
+                            "1600",
+                            "1664",
+                            "1728",
+                            "1792",
+                            "1856",
+                            "1920",
+                            "1984"
+                        ),
+                        fetch_next!(),
+                        fetch_next!()
+                    ),
+                    _ => sum!(
+                        $lower,
+                        "6144",
+                        load_left!("4096"),
+                        load_right!("0"),
+                        multiply!($lower, "left", "6144"),
+                        load_left!("2048"),
+                        multiply!($lower, "left", "6144 + 2048"),
+                        load_right!("2048"),
+                        multiply!($lower, "left", "6144 + 4096"),
+                        load_left!("0"),
+                        multiply!($lower, "right", "6144"),
+                        load_right!("4096"),
+                        multiply!($lower, "right", "6144 + 2048"),
+                        load_right!("0"),
+                        multiply!($lower, "right", "6144 + 4096"),
+                        fetch_next!(),
+                        fetch_next!(),
+                        fetch_next!()
+                    ),
+                }
+            };
+        }
+        // SAFETY: a `Tiles` exists only while the thread's tiles are configured, each with 16 rows of 64 bytes, on a processor
+        // that has the instructions. `tileloadd` reads such a tile from both factors' parts, which are read once or twice for
+        // each of `left.len()` iterations in steps of their own size, and from `start`, as the caller promises; `tilestored`
+        // writes two or four to `out`, as the caller promises. A prefetch reads nothing that counts.
+        unsafe {
+            if LOWER {
+                sum_parts!(true)
+            } else {
+                sum_parts!(false)
             }
         }
     }
 
-    /// The same into a block of its own, from what is in it. Rows below the 16th stay as they are if not `LOWER`.
+    /// Writes the product to a block of its own: 32 rows, or 16 if not `LOWER`.
     ///
     /// # Panics
     /// As [`multiply`](Self::multiply).
     #[inline]
-    pub(in crate::ops) fn add_to<const LOWER: bool>(
+    pub(in crate::ops) fn product<const LOWER: bool, const P: usize>(
         &self,
-        block: &mut Block,
-        left: &[Rows],
-        right: &[Lines],
+        block: &mut MaybeUninit<Block>,
+        left: &[[Rows; P]],
+        right: &[[Lines; P]],
+        next: *const [Rows; P],
     ) {
-        let first = block.0.as_mut_ptr().cast::<f32>();
-        let start = Start {
-            first,
-            stride: WIDTH,
-        };
+        let first = block.as_mut_ptr().cast::<f32>();
         // SAFETY: the block is 32 rows of 32 floats, and borrowed alone.
-        unsafe { self.multiply::<LOWER>(left, right, start, first, WIDTH, left.as_ptr()) }
+        unsafe { self.multiply::<LOWER, P>(left, right, Start::zero(), first, WIDTH, next) }
     }
 }
 
@@ -255,7 +383,7 @@ impl Drop for Tiles {
     }
 }
 
-/// How many bytes of the rows that come later [`Tiles::multiply`] has fetched for each of its own.
+/// How many bytes of the rows that come later [`Tiles::multiply`] has fetched for each of its own, and for each of their parts.
 pub(in crate::ops) const FETCHED: usize = 256;
 
 /// Multiplies tiles on this thread, over and over, with operands that stay in their registers: as fast as it can. Returns
@@ -312,10 +440,11 @@ mod tests {
         assert!(caught.is_err() && !CONFIGURED.get());
         let tiles = Tiles::configure(amx);
         assert!(std::panic::catch_unwind(|| Tiles::configure(amx)).is_err());
-        let mut block = Block([[1.0; WIDTH]; WIDTH]);
-        let (left, right) = ([Rows([[0; PAIRS]; WIDTH])], [Lines::default()]);
-        tiles.add_to::<true>(&mut block, &left, &right);
-        assert_eq!(block.0, [[1.0; WIDTH]; WIDTH]);
+        let mut block = MaybeUninit::new(Block([[1.0; WIDTH]; WIDTH]));
+        let (left, right) = ([[Rows([[0; PAIRS]; WIDTH])]], [[Lines::default()]]);
+        tiles.product::<true, 1>(&mut block, &left, &right, left.as_ptr());
+        // SAFETY: it has been written, with ones and then with zeros.
+        assert_eq!(unsafe { block.assume_init() }.0, [[0.0; WIDTH]; WIDTH]);
         drop(tiles);
         assert_eq!(multiply_repeatedly(amx, 3), 3 * 6 * 16 * 16 * 32);
     }

@@ -5,11 +5,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
+use super::amx;
 use super::blocked::{self, Begin, Blocks};
 use super::packed::unpack;
 use super::view::ViewMut;
+use crate::ops::MatmulPrecision;
 use crate::ops::flex::instructions;
-use crate::packed::{PackedView, whole_groups};
+use crate::packed::{GROUP, PackedView, whole_groups};
 
 thread_local! {
     /// A thread's memory for unpacked values.
@@ -22,8 +24,10 @@ pub(super) trait FloatProduct: Copy + Sync {
     type Rows: Copy + Send + Sync;
     /// One unit of a panel's columns.
     type Line: Copy + Default + 'static;
+    /// What a thread has to hold.
+    type Held;
     /// A right matrix.
-    type Right<'a>: Blocks<Rows = Self::Rows, Line = Self::Line, Held = ()>;
+    type Right<'a>: Blocks<Rows = Self::Rows, Line = Self::Line, Held = Self::Held>;
 
     /// The right matrix whose values lie row after row, or the transpose of that if it is `turned`.
     fn right(self, values: &[f32], stored: [usize; 2], turned: bool) -> Self::Right<'_>;
@@ -46,6 +50,20 @@ pub(in crate::ops::flex) fn product(
     turned: bool,
     bias: Option<&[f32]>,
 ) -> Option<Vec<f32>> {
+    let inner = matrix.sides()[usize::from(turned)];
+    if let Some(amx) = instructions::amx().filter(|_| left.len() / inner >= amx::LEAST_FLOAT_ROWS) {
+        return Some(match MatmulPrecision::chosen() {
+            MatmulPrecision::Highest => {
+                product_with(amx::InParts::<3>(amx), left, matrix, turned, bias)
+            }
+            MatmulPrecision::High => {
+                product_with(amx::InParts::<2>(amx), left, matrix, turned, bias)
+            }
+            MatmulPrecision::Medium => {
+                product_with(amx::InParts::<1>(amx), left, matrix, turned, bias)
+            }
+        });
+    }
     if let Some(avx512) = instructions::avx512() {
         return Some(product_with(avx512, left, matrix, turned, bias));
     }
@@ -92,7 +110,7 @@ fn with_values(
 unsafe impl<F: FloatProduct> Blocks for PackedRight<'_, F> {
     type Rows = F::Rows;
     type Line = F::Line;
-    type Held = ();
+    type Held = F::Held;
 
     const ROWS: usize = <F::Right<'static> as Blocks>::ROWS;
     const COLUMNS: usize = <F::Right<'static> as Blocks>::COLUMNS;
@@ -109,10 +127,12 @@ unsafe impl<F: FloatProduct> Blocks for PackedRight<'_, F> {
     }
 
     fn depth(self) -> usize {
-        1
+        self.kernel.right(&[], [0, 0], false).depth()
     }
 
-    fn hold(self) {}
+    fn hold(self) -> F::Held {
+        self.kernel.right(&[], [0, 0], false).hold()
+    }
 
     fn chain(self) -> usize {
         self.kernel.right(&[], [0, 0], false).chain()
@@ -126,21 +146,25 @@ unsafe impl<F: FloatProduct> Blocks for PackedRight<'_, F> {
 
     /// A panel at a time, so that the unpacked values stay in the second cache.
     fn lay_out(self, units: Range<usize>, columns: Range<usize>, lines: &mut [F::Line]) {
-        let count = units.len();
+        let (count, depth) = (units.len(), self.depth());
+        // A group has whole units, so that a unit begins where its elements do.
+        debug_assert!(GROUP.is_multiple_of(depth));
+        let summed = units.start * depth..self.sides()[0].min(units.end * depth);
         let panels = columns.clone().step_by(Self::COLUMNS);
         for (first, lines) in panels.zip(lines.chunks_mut(count)) {
             let columns = first..columns.end.min(first + Self::COLUMNS);
             let wide = columns.len();
             let (rows, across) = if self.turned {
-                (columns, units.clone())
+                (columns, summed.clone())
             } else {
-                (units.clone(), columns)
+                (summed.clone(), columns)
             };
             let stored_rows = rows.len();
             with_values(self.matrix, rows, across, |values, width, skipped| {
                 let right = self.kernel.right(values, [stored_rows, width], self.turned);
                 if self.turned {
-                    right.lay_out(skipped..skipped + count, 0..wide, lines);
+                    let first = skipped / depth;
+                    right.lay_out(first..first + count, 0..wide, lines);
                 } else {
                     right.lay_out(0..count, skipped..skipped + wide, lines);
                 }
@@ -150,7 +174,7 @@ unsafe impl<F: FloatProduct> Blocks for PackedRight<'_, F> {
 
     unsafe fn add(
         self,
-        held: &(),
+        held: &F::Held,
         tile: ViewMut<'_>,
         begin: Begin<'_>,
         rows: &[F::Rows],

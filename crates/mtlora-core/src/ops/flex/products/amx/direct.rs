@@ -1,12 +1,14 @@
 //! Products of matrices that lie in the first caches, as attention makes them, of factors that are rounded to bfloat16.
 
+use std::arch::x86_64::{_mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_mul_ps, _mm512_set1_ps};
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::super::triangle::Triangle;
 use super::super::view::{View, ViewMut};
 use super::gather::Lanes;
-use super::{Amx, Block, DEPTH, Lines, PAIRS, Rows, SIDE, Tiles, WIDTH};
+use super::{Amx, Block, DEPTH, Lines, PAIRS, Rows, SIDE, Tiles, WIDTH, masks};
 
 /// The most units of a factor that a thread keeps memory for (1 MiB): for those of longer sequences it allocates again.
 const KEPT: usize = 512;
@@ -55,21 +57,17 @@ pub(in crate::ops::flex) fn rounded_product(
             let firsts = (0..needed).step_by(WIDTH);
             for (first, right) in firsts.zip(right.chunks_exact(units)) {
                 let columns = first..needed.min(first + WIDTH);
-                let mut sums = Block([[0.0; WIDTH]; WIDTH]);
-                let (left, right) = (&left[summed.clone()], &right[summed.clone()]);
+                let mut sums = MaybeUninit::uninit();
+                let (left, _) = left[summed.clone()].as_chunks::<1>();
+                let (right, _) = right[summed.clone()].as_chunks::<1>();
                 if block.len() > SIDE {
-                    tiles.add_to::<true>(&mut sums, left, right);
+                    tiles.product::<true, 1>(&mut sums, left, right, left.as_ptr());
                 } else {
-                    tiles.add_to::<false>(&mut sums, left, right);
+                    tiles.product::<false, 1>(&mut sums, left, right, left.as_ptr());
                 }
-                let mut out = out.part(block.clone(), columns.clone());
-                for (row, sums) in sums.0.iter_mut().enumerate().take(block.len()) {
-                    let sums = &mut sums[..columns.len()];
-                    for sum in &mut *sums {
-                        *sum *= factor;
-                    }
-                    out.write_row(row, sums);
-                }
+                let out = out.part(block.clone(), columns);
+                // SAFETY: `amx` proves that the processor has the instructions, and the sums have been written.
+                unsafe { write_scaled(out, &sums, factor) };
             }
         }
         drop(tiles);
@@ -80,6 +78,29 @@ pub(in crate::ops::flex) fn rounded_product(
             *right = Vec::new();
         }
     });
+}
+
+/// Writes the sums times a factor to a matrix of at most 32 rows and columns, of each at least one.
+///
+/// # Safety
+/// As many rows of the sums as the matrix has have been written. The processor has the instructions.
+#[target_feature(enable = "avx512f")]
+unsafe fn write_scaled(mut out: ViewMut<'_>, sums: &MaybeUninit<Block>, factor: f32) {
+    let ([rows, columns], stride) = (out.sides(), out.stride());
+    let factor = _mm512_set1_ps(factor);
+    let masks = masks(columns);
+    for row in 0..rows {
+        let first = out.first().wrapping_add(row * stride);
+        let sums = sums.as_ptr().cast::<f32>().wrapping_add(row * WIDTH);
+        for (half, mask) in masks.into_iter().enumerate() {
+            let at = half * SIDE;
+            // SAFETY: these are 16 of the sums.
+            let sums = unsafe { _mm512_loadu_ps(sums.wrapping_add(at)) };
+            let product = _mm512_mul_ps(factor, sums);
+            // SAFETY: what the mask leaves out is not written; the rest are elements of the row, which `out` has alone.
+            unsafe { _mm512_mask_storeu_ps(first.wrapping_add(at), mask, product) };
+        }
+    }
 }
 
 /// The units that have the elements, at least one: units that are needed in part are included.

@@ -1,5 +1,7 @@
-//! Products with AMX: a linear layer's whose weight is in bfloat16 or of 8-bit integers, and attention's whose factors are
-//! rounded to bfloat16. Sums are 32-bit floats.
+//! Products with AMX: a linear layer's, and attention's whose factors are rounded to bfloat16. Sums are 32-bit floats.
+//!
+//! A weight in bfloat16 or of 8-bit integers is multiplied with rows that are rounded to bfloat16; of one of 32-bit floats, both factors
+//! are split into parts ([`floats`]).
 //!
 //! The weight keeps the layout that it has in memory, and each task lays out the part that it reads in the second cache, as
 //! with the other instruction sets ([`blocked`](super::blocked)). Laying it out once would save little and cost much: the pairs
@@ -11,27 +13,38 @@
 //! eight cycles a line.
 
 pub(in crate::ops::flex) mod direct;
+mod floats;
 mod gather;
+mod parts;
 mod right;
 mod rows;
 
+use std::arch::x86_64::{
+    __mmask16, _mm512_add_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+};
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::thread::LocalKey;
 
 use super::blocked::{self, Begin, Blocks};
 use super::view::ViewMut;
 use crate::ops::cpu::{Amx, Block, FETCHED, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH};
+pub(super) use floats::InParts;
+pub(in crate::ops::flex) use floats::{FloatRight, float_product, turned_float_product};
 pub(in crate::ops::flex) use right::{Right, Values};
+use rows::Source;
 
-/// The fewest rows of a linear layer's product that tiles are used for. By count, they are faster from the first row on: the
-/// weight is laid out the same way for AVX-512, whose products then take at least 32 cycles for each row and 2 KiB of the weight
-/// (one `vdpbf16ps` a cycle), while those of tiles take 32 cycles for up to 16 rows. To be measured on a processor that has
-/// tiles. With a larger number, weights of 8-bit integers would be rounded in some products and not in others.
+/// The fewest rows of a linear layer's product that tiles are used for, of a weight in bfloat16 or of 8-bit integers. With ten rows they
+/// are as fast as products of 32-bit floats. With a larger number, weights of 8-bit integers would be rounded in some products and
+/// not in others.
 pub(in crate::ops::flex) const LEAST_ROWS: usize = 1;
-/// The fewest rows of attention's products that tiles are used for: those of shorter sequences fill less than half of a block of
-/// 32 rows, which is packed whole. To be measured, too.
-pub(in crate::ops::flex) const LEAST_LENGTH: usize = 16;
+/// The same for a weight of 32-bit floats: with ten rows, splitting the weight takes longer than multiplying it as it is; with 32,
+/// tiles are as fast, and with 350 they are 1.5 times as fast.
+pub(in crate::ops::flex) const LEAST_FLOAT_ROWS: usize = 32;
+/// The fewest rows of attention's products that tiles are used for: with 32, they are as fast as those of 32-bit floats, and with 128
+/// two and a half times as fast.
+pub(in crate::ops::flex) const LEAST_LENGTH: usize = 32;
 
 /// Elements of the inner dimension that an instruction multiplies.
 const DEPTH: usize = 2 * PAIRS;
@@ -46,7 +59,7 @@ const _: () = assert!(FETCHED * PANELS == size_of::<Rows>());
 
 thread_local! {
     /// A thread's memory for panels.
-    static LINES: RefCell<Vec<Lines>> = const { RefCell::new(Vec::new()) };
+    static LINES: RefCell<Vec<[Lines; 1]>> = const { RefCell::new(Vec::new()) };
 }
 
 /// `left right + bias`: `[rows, columns]`. `left`: `[rows, inner]`, rounded to bfloat16; `bias`: `[columns]`.
@@ -63,8 +76,8 @@ pub(in crate::ops::flex) fn product(
 
 // SAFETY: `add` writes all rows and columns of the tile.
 unsafe impl Blocks for Right<'_> {
-    type Rows = Rows;
-    type Line = Lines;
+    type Rows = [Rows; 1];
+    type Line = [Lines; 1];
     type Held = Tiles;
 
     const ROWS: usize = WIDTH;
@@ -84,12 +97,13 @@ unsafe impl Blocks for Right<'_> {
         UNITS
     }
 
-    fn pack(self, left: &[f32]) -> Vec<Rows> {
-        rows::pack(self.amx(), left, Right::sides(&self)[0])
+    fn pack(self, left: &[f32]) -> Vec<[Rows; 1]> {
+        let inner = Right::sides(&self)[0];
+        rows::pack(self.amx(), Source::Rows(left), [left.len() / inner, inner])
     }
 
-    fn lay_out(self, units: Range<usize>, columns: Range<usize>, lines: &mut [Lines]) {
-        Right::lay_out(&self, units, columns, lines);
+    fn lay_out(self, units: Range<usize>, columns: Range<usize>, lines: &mut [[Lines; 1]]) {
+        Right::lay_out(&self, units, columns, lines.as_flattened_mut());
     }
 
     fn hold(self) -> Tiles {
@@ -99,51 +113,103 @@ unsafe impl Blocks for Right<'_> {
     unsafe fn add(
         self,
         tiles: &Tiles,
-        mut tile: ViewMut<'_>,
+        tile: ViewMut<'_>,
         begin: Begin<'_>,
-        rows: &[Rows],
-        lines: &[Lines],
-        next: *const Rows,
+        rows: &[[Rows; 1]],
+        lines: &[[Lines; 1]],
+        next: *const [Rows; 1],
     ) {
-        let sides = tile.sides();
-        if sides == [WIDTH; 2] {
-            let (first, stride) = (tile.first(), tile.stride());
-            let start = match begin {
-                Begin::Zero => Start::zero(),
-                Begin::Bias(bias) => Start {
-                    first: bias[..WIDTH].as_ptr(),
-                    stride: 0,
-                },
-                Begin::Sum => Start { first, stride },
-            };
-            // SAFETY: the tile has 32 rows of 32 floats, which the view has alone, and which have been written where sums
-            // begin with them, as the caller promises. The bias is as long as a row.
-            unsafe { tiles.multiply::<true>(rows, lines, start, first, stride, next) };
-            return;
-        }
-        // The edges of the output pass through memory that is as large as whole tiles are.
-        let mut block = Block([[0.0; WIDTH]; WIDTH]);
-        for (row, sums) in block.0.iter_mut().enumerate().take(sides[0]) {
-            match begin {
-                Begin::Zero => {}
-                Begin::Bias(bias) => sums[..sides[1]].copy_from_slice(&bias[..sides[1]]),
-                // SAFETY: the caller promises that the tile's elements have been written.
-                Begin::Sum => sums[..sides[1]].copy_from_slice(unsafe { tile.row(row) }),
-            }
-        }
-        if sides[0] > SIDE {
-            tiles.add_to::<true>(&mut block, rows, lines);
-        } else {
-            tiles.add_to::<false>(&mut block, rows, lines);
-        }
-        for (row, sums) in block.0.iter().enumerate().take(sides[0]) {
-            tile.write_row(row, &sums[..sides[1]]);
-        }
+        // SAFETY: as the caller promises.
+        unsafe { add(tiles, tile, begin, rows, lines, next) };
     }
 
-    fn memory() -> &'static LocalKey<RefCell<Vec<Lines>>> {
+    fn memory() -> &'static LocalKey<RefCell<Vec<[Lines; 1]>>> {
         &LINES
     }
+}
+
+/// Writes the start and the products of `rows` with a panel's `lines` to the tile. Meanwhile, the share of a panel of what begins at
+/// `next` is fetched.
+///
+/// Of factors in several parts, the sums begin with zeros, and the start is added to them: an instruction rounds relative to the
+/// sum that it adds to, and there are several of them for each product of floats.
+///
+/// # Safety
+/// As [`Blocks::add`]'s.
+unsafe fn add<const P: usize>(
+    tiles: &Tiles,
+    mut tile: ViewMut<'_>,
+    begin: Begin<'_>,
+    rows: &[[Rows; P]],
+    lines: &[[Lines; P]],
+    next: *const [Rows; P],
+) {
+    let sides = tile.sides();
+    let is_added = P > 1 && !matches!(begin, Begin::Zero);
+    if sides == [WIDTH; 2] && !is_added {
+        let (first, stride) = (tile.first(), tile.stride());
+        let start = match begin {
+            Begin::Zero => Start::zero(),
+            Begin::Bias(bias) => Start {
+                first: bias[..WIDTH].as_ptr(),
+                stride: 0,
+            },
+            Begin::Sum => Start { first, stride },
+        };
+        // SAFETY: the tile has 32 rows of 32 floats, which the view has alone, and which have been written where sums begin
+        // with them, as the caller promises. The bias is as long as a row.
+        unsafe { tiles.multiply::<true, P>(rows, lines, start, first, stride, next) };
+        return;
+    }
+    // The edges of the output pass through memory that is as large as whole tiles are.
+    let mut block = MaybeUninit::uninit();
+    if sides[0] > SIDE {
+        tiles.product::<true, P>(&mut block, rows, lines, next);
+    } else {
+        tiles.product::<false, P>(&mut block, rows, lines, next);
+    }
+    // SAFETY: the product has as many rows as the tile, and the tile's elements have been written where sums begin with them, as
+    // the caller promises. There are tiles, so the processor has AVX-512.
+    unsafe { write(tile, begin, &block) };
+}
+
+/// Writes the start and a product to a tile.
+///
+/// # Safety
+/// The product has been written, as many rows of it as the tile has, which has at most 32 rows and columns, and of each at least one.
+/// With [`Begin::Sum`], the tile's elements have been written. The processor has the instructions.
+#[target_feature(enable = "avx512f")]
+unsafe fn write(mut tile: ViewMut<'_>, begin: Begin<'_>, product: &MaybeUninit<Block>) {
+    let ([rows, columns], stride) = (tile.sides(), tile.stride());
+    let masks = masks(columns);
+    for row in 0..rows {
+        let first = tile.first().wrapping_add(row * stride);
+        let start = match begin {
+            Begin::Zero => None,
+            Begin::Bias(bias) => Some(bias[..columns].as_ptr()),
+            Begin::Sum => Some(first.cast_const()),
+        };
+        let product = product.as_ptr().cast::<f32>().wrapping_add(row * WIDTH);
+        for (half, mask) in masks.into_iter().enumerate() {
+            let at = half * SIDE;
+            // SAFETY: these are 16 of the product's floats.
+            let mut sums = unsafe { _mm512_loadu_ps(product.wrapping_add(at)) };
+            if let Some(start) = start {
+                // SAFETY: what the mask leaves out is not read; the rest are floats of the bias, or of the tile, which have been
+                // written.
+                let start = unsafe { _mm512_maskz_loadu_ps(mask, start.wrapping_add(at)) };
+                sums = _mm512_add_ps(start, sums);
+            }
+            // SAFETY: what the mask leaves out is not written; the rest are elements of the tile, which it has alone.
+            unsafe { _mm512_mask_storeu_ps(first.wrapping_add(at), mask, sums) };
+        }
+    }
+}
+
+/// The lanes of two registers that some columns are in, at least one and at most 32.
+fn masks(columns: usize) -> [__mmask16; 2] {
+    let written = u32::MAX >> (WIDTH - columns);
+    [written as __mmask16, (written >> SIDE) as __mmask16]
 }
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ pub(in crate::ops::flex) fn turned_product(
 impl FloatProduct for Avx512 {
     type Rows = Rows;
     type Line = Line;
+    type Held = ();
     type Right<'a> = Right<'a>;
 
     fn right(self, values: &[f32], stored: [usize; 2], turned: bool) -> Right<'_> {
