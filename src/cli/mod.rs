@@ -8,6 +8,7 @@ mod adapters;
 mod bench;
 mod chat;
 mod compare;
+mod config;
 mod convert;
 mod eval;
 mod hub;
@@ -119,6 +120,8 @@ enum Command {
     Tasks,
     /// List the recipes (settings for a model and a task, mostly the authors'), or print one.
     Recipes(recipes::Args),
+    /// Check the TOML files that `train --config` and `sweep` read, or print their JSON schemas for an editor.
+    Config(config::Args),
     /// Print a script with which a shell completes the program's subcommands and options.
     Completions(completions::Args),
     /// Write manual pages, one for each subcommand.
@@ -164,6 +167,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Devices(args) => devices::run(&args, cli.json),
         Command::Tasks => tasks::run(cli.json),
         Command::Recipes(args) => recipes::run(args, cli.json),
+        Command::Config(args) => config::run(&args, cli.json),
         Command::Completions(args) => completions::run(&args, Cli::command(), cli.json),
         Command::Man(args) => man::run(&args, Cli::command(), cli.json),
     }

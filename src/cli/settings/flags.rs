@@ -11,9 +11,10 @@ use mtlora::train::{
     AdamSettings, BatchSize, LoraPlus, LossNormalization, LrScheduler, MethodName, MetricName,
     SaveOptions, TableConfig, TrainOptions,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::settings::defaults;
+use crate::cli::settings::{defaults, names};
 
 /// The heading in the help for flags of data-to-text tasks only.
 const DATA_TO_TEXT: &str = "Data-to-text";
@@ -41,7 +42,7 @@ const LABELS_ONLY: [&str; 6] = [
 
 /// The settings that can be given by flags, a settings file or a recipe. The help adds the defaults from
 /// [`defaults`].
-#[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[command(mut_args(defaults::add_to_help(defaults::of_settings())))]
 pub(crate) struct Settings {
@@ -80,10 +81,12 @@ pub(crate) struct Settings {
     pub(crate) regression: Option<bool>,
     /// Which parameters are trained: mtlora (an adapter), full (all), head, bitfit (the biases and the head).
     #[arg(long)]
+    #[schemars(schema_with = "names::of::<MethodName>")]
     pub(crate) method: Option<MethodName>,
     /// How T is made: lora, shim, icfm, ctcm, dtsm; adalora (T = diag(e), whose ranks are pruned
     /// while it trains); or dora (LoRA that trains the lengths of the weight's rows separately).
     #[arg(long)]
+    #[schemars(schema_with = "names::of::<AdapterMethod>")]
     pub(crate) structure: Option<AdapterMethod>,
     /// Rank of the update; for adalora, the rank before pruning.
     #[arg(long, visible_alias = "init-r")]
@@ -100,6 +103,7 @@ pub(crate) struct Settings {
     pub(crate) adapter_dropout: Option<f64>,
     /// The initialization of the adapter: kaiming, identity, zero.
     #[arg(long)]
+    #[schemars(schema_with = "names::of::<Init>")]
     pub(crate) init: Option<Init>,
     /// Start with the adapter (not the head) in this folder, which is that of a run or was saved by PEFT, or with a
     /// name on the Hub. Structure, rank, alpha and targets are then those of the adapter. A plain LoRA can start any
@@ -113,6 +117,7 @@ pub(crate) struct Settings {
     /// int8 (a quarter of the memory), nf4 (an eighth, as in QLoRA), packed (as a GGUF file has them, which is the default
     /// for one).
     #[arg(long)]
+    #[schemars(schema_with = "names::of::<BaseDtype>")]
     pub(crate) base_dtype: Option<BaseDtype>,
     /// Hold back this share of the train split (the same examples for every seed), and let it decide which state is the
     /// best, in place of the dev split.
@@ -127,6 +132,7 @@ pub(crate) struct Settings {
     /// How the learning rate changes, with transformers' names: linear (falls to zero), cosine (falls along half a wave),
     /// constant (without warm-up), constant_with_warmup, warmup_stable_decay (falls at the end, see --decay-ratio).
     #[arg(long, value_name = "NAME")]
+    #[schemars(schema_with = "names::of::<LrScheduler>")]
     pub(crate) lr_scheduler_type: Option<LrScheduler>,
     /// For --lr-scheduler-type warmup_stable_decay: the fraction of all steps, at the end, over which the learning rate
     /// falls.
@@ -152,6 +158,7 @@ pub(crate) struct Settings {
     /// (or examples) in all batches. batch: each batch's sum is divided by its own number, and the mean over the
     /// batches is taken, as in the published GPT-2 code.
     #[arg(long)]
+    #[schemars(schema_with = "names::of::<LossNormalization>")]
     pub(crate) loss_normalization: Option<LossNormalization>,
     /// Passes over the training data.
     #[arg(long)]
@@ -182,6 +189,7 @@ pub(crate) struct Settings {
     pub(crate) eval_steps: Option<usize>,
     /// The metric that decides which state is kept and whether a score is better, such as accuracy or loss.
     #[arg(long, value_name = "METRIC")]
+    #[schemars(schema_with = "names::of::<MetricName>")]
     pub(crate) metric_for_best_model: Option<MetricName>,
     /// Evaluations without a better score after which training stops.
     #[arg(long)]
@@ -231,13 +239,16 @@ pub(crate) struct Settings {
     /// What happens in the last steps (--tfinal): fixed-pattern (the first of them prunes, and the pattern stays, as in
     /// PEFT), frozen-scores (each prunes by the scores as they were before, as in the authors' code).
     #[arg(long, help_heading = ADALORA)]
+    #[schemars(schema_with = "names::of::<FinalPhase>")]
     pub(crate) final_phase: Option<FinalPhase>,
     /// Which tokens are learned: assistant (what the assistant writes in all of its turns), completion (what it writes in the
     /// last one, or in what the data call completion), all.
     #[arg(long, help_heading = CHAT)]
+    #[schemars(schema_with = "names::of::<LossOn>")]
     pub(crate) loss_on: Option<LossOn>,
     /// What becomes of examples with more than --max-length tokens: cut (at the end), drop.
     #[arg(long, help_heading = CHAT)]
+    #[schemars(schema_with = "names::of::<TooLongChat>")]
     pub(crate) too_long: Option<TooLongChat>,
     /// The split to train on.
     #[arg(long, help_heading = DATA_TO_TEXT)]
@@ -427,7 +438,7 @@ impl Settings {
     }
 
     /// The options of training. `defaults` are used where nothing was given.
-    pub(super) fn training(&self, defaults: TrainOptions) -> TrainOptions {
+    pub(crate) fn training(&self, defaults: TrainOptions) -> TrainOptions {
         TrainOptions {
             batch: match (self.batch, self.batch_tokens) {
                 (Some(sequences), _) => BatchSize::Sequences(sequences),

@@ -3,15 +3,14 @@
 use std::error::Error;
 use std::path::Path;
 
-use mtlora::train::read_text_file;
-
 use crate::cli::settings::defaults::NONE;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::recipe::Recipe;
+use crate::cli::settings::source::Source;
 
 /// Groups of settings that exclude one another. If a layer has a setting of a group, the lower layers' settings of
 /// the group are ignored.
-const EXCLUSIVE: [&[&str]; 2] = [
+pub(crate) const EXCLUSIVE: [&[&str]; 2] = [
     &["batch", "batch_tokens"],
     &["warmup_ratio", "warmup_steps"],
 ];
@@ -44,26 +43,30 @@ impl Settings {
         Ok(self)
     }
 
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has something that is no setting; the message names the line and the column.
     fn read(path: &Path) -> Result<Self, String> {
-        let text = read_text_file(path).map_err(|error| error.to_string())?;
-        let settings: Self = toml::from_str(&text).map_err(|error| {
-            let name = path.display();
-            if is_of_run(&text) {
-                return format!(
-                    "{name}: this is the run.toml of a run, not a settings file. A settings file has the options of \
-                     `mtlora train` as its keys, with _ for -, such as lr = 4e-4 or label_column = \"stars\". To resume \
-                     the run, use `mtlora train --resume RUN`"
-                );
-            }
-            format!("{name}: {error}")
-        })?;
-        if let Some((one, other)) = settings.excluding()? {
-            return Err(format!(
-                "{}: has both {one} and {other}, which exclude each other: remove one",
-                path.display()
+        Self::of(&Source::read(path)?)
+    }
+
+    /// Reads the text of a settings file.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub(crate) fn of(source: &Source) -> Result<Self, String> {
+        let entries = source.entries()?;
+        // No setting has the names of these tables.
+        if entries.place_of("format").is_some() && entries.place_of("training").is_some() {
+            return Err(source.error(
+                0,
+                "this is the run.toml of a run, not a settings file. A settings file has the options of `mtlora train` as \
+                 its keys, with _ for -, such as lr = 4e-4 or label_column = \"stars\". To resume the run, use `mtlora \
+                 train --resume RUN`",
             ));
         }
-        Ok(settings)
+        entries.settings()
     }
 
     /// Two settings that were given although they exclude each other.
@@ -101,12 +104,6 @@ impl Settings {
         both.extend(upper);
         Ok(both.try_into()?)
     }
-}
-
-/// Whether `text` is that of a run's run.toml. No setting has the names of its tables.
-fn is_of_run(text: &str) -> bool {
-    let table: Result<toml::Table, _> = text.parse();
-    table.is_ok_and(|table| table.contains_key("format") && table.contains_key("training"))
 }
 
 #[cfg(test)]
@@ -157,9 +154,12 @@ mod tests {
         ] {
             let error = message(text);
             assert!(error.contains("is the run.toml of a run, not a settings file"));
+            assert!(error.contains("run.toml:1:1: "), "{error}");
             assert!(error.ends_with("`mtlora train --resume RUN`"), "{error}");
         }
-        assert!(message("epcohs = 3\n").contains("unknown field `epcohs`"));
+        assert!(
+            message("lr = 1e-3\nepcohs = 3\n").contains("run.toml:2:1: unknown field `epcohs`")
+        );
     }
 
     #[test]
@@ -169,11 +169,11 @@ mod tests {
         for (text, message) in [
             (
                 "batch = 8\nbatch_tokens = 100\n",
-                "has both batch and batch_tokens",
+                "settings.toml:2:1: has both batch and batch_tokens",
             ),
             (
                 "warmup_steps = 8\nwarmup_ratio = 0.1\n",
-                "has both warmup_ratio and warmup_steps",
+                "settings.toml:2:1: has both warmup_ratio and warmup_steps",
             ),
         ] {
             std::fs::write(&file, text).unwrap();

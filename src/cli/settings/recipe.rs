@@ -1,8 +1,7 @@
 //! The recipes: settings for a model and a task by name, those of the authors and those of this project for chat models.
 
-use serde::Deserialize;
-
 use crate::cli::settings::flags::Settings;
+use crate::cli::settings::source::Source;
 
 /// The name of a recipe and the text of its file.
 macro_rules! recipe {
@@ -27,12 +26,12 @@ const RECIPES: [(&str, &str); 13] = [
     recipe!("qwen3-0.6b/chat"),
 ];
 
+/// The keys of a recipe's file.
+pub(crate) const KEYS: [&str; 3] = ["about", "starts_from", "settings"];
 /// The line of a recipe's file that its settings follow.
 const SETTINGS: &str = "[settings]\n";
 
 /// The settings of Liang et al. (arXiv 2403.07440) for a model and a task; for chat models, those of this project.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Recipe {
     /// A description on one line.
     pub(crate) about: String,
@@ -48,7 +47,25 @@ impl Recipe {
     /// # Errors
     /// When there is no such recipe, or its file is invalid.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
-        toml::from_str(text(name)?).map_err(|error| format!("recipe {name}: {error}"))
+        Self::of(&Source::new(&format!("recipe {name}"), text(name)?))
+    }
+
+    /// Reads the text of a recipe.
+    ///
+    /// # Errors
+    /// If it is none; the message names the line and the column.
+    pub(crate) fn of(source: &Source) -> Result<Self, String> {
+        let mut root = source.entries()?;
+        let about: Option<String> = root.take_as("about")?;
+        let starts_from = root.take_as("starts_from")?;
+        let settings = root.take_table("settings")?.settings()?;
+        root.finish(&KEYS)?;
+        let about = about.ok_or_else(|| source.error(0, "`about` is needed, a line of text"))?;
+        Ok(Self {
+            about,
+            starts_from,
+            settings,
+        })
     }
 
     /// The settings of the recipe of that name as the text of a settings file, with the recipe's comments.

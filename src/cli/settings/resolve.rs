@@ -57,29 +57,8 @@ impl Settings {
         let pairs = (name == PairsTask::NAME).then(|| self.pairs());
         let generation = registry::open_generation(&name, pairs.clone())?;
         let is_chat = registry::find(&name)?.is_chat();
-        // Check the settings before anything is fetched.
-        if is_chat {
-            self.refuse_for_chat(&name)?;
-            if self.validation_fraction.is_some() || self.score_split.is_some() {
-                return Err(
-                    "--task chat has neither --validation-fraction nor --score-split: leave them out"
-                        .into(),
-                );
-            }
-        } else {
-            self.refuse_chat(&name)?;
-        }
-        if let Some(fraction) = self.validation_fraction {
-            check_fraction(fraction)?;
-        }
-        match &generation {
-            _ if is_chat => self.refuse_labels(&name)?,
-            Some(_) => self.refuse_labels(&name)?,
-            None => {
-                registry::find(&name)?;
-                self.refuse_data_to_text(&name)?;
-            }
-        }
+        // Before anything is fetched.
+        self.check_for_task(&name)?;
         // The path is absolute, so that the run can be read from any working directory.
         let data = match (&self.data, glue::task(&name)) {
             (Some(data), _) => data.canonicalize().unwrap_or_else(|_| data.clone()),
@@ -112,6 +91,34 @@ impl Settings {
             Some(task) => self.generation(place, task, pairs),
             None => self.classification(&name, place, head),
         }
+    }
+
+    /// Checks that the task is known and has these settings, and that their numbers are in range, without looking for files.
+    ///
+    /// # Errors
+    /// If not.
+    pub(crate) fn check_for_task(&self, name: &str) -> Result<(), Box<dyn Error>> {
+        let is_chat = registry::find(name)?.is_chat();
+        if is_chat {
+            self.refuse_for_chat(name)?;
+            if self.validation_fraction.is_some() || self.score_split.is_some() {
+                return Err(
+                    "--task chat has neither --validation-fraction nor --score-split: leave them out"
+                        .into(),
+                );
+            }
+        } else {
+            self.refuse_chat(name)?;
+        }
+        if let Some(fraction) = self.validation_fraction {
+            check_fraction(fraction)?;
+        }
+        if is_chat || registry::open_generation(name, None)?.is_some() {
+            self.refuse_labels(name)?;
+        } else {
+            self.refuse_data_to_text(name)?;
+        }
+        Ok(())
     }
 
     fn classification(

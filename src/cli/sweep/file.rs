@@ -12,12 +12,12 @@ use toml::de::DeValue;
 
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::recipe::Recipe;
-use crate::cli::sweep::source::{Entries, Source};
+use crate::cli::settings::source::{Entries, Source};
 
 /// The share of the train split that is held back if the file does not say it.
 const HELD_BACK: f64 = 0.1;
 /// The keys of the file.
-const KEYS: [&str; 12] = [
+pub(crate) const KEYS: [&str; 12] = [
     "about",
     "baseline",
     "seeds",
@@ -32,7 +32,7 @@ const KEYS: [&str; 12] = [
     "published",
 ];
 /// The settings of `mtlora train` that a sweep decides, and the keys that decide them.
-const DECIDED: [(&str, &str); 4] = [
+pub(crate) const DECIDED: [(&str, &str); 4] = [
     (
         "seed",
         "the seeds are in `seeds` and `tuning_seeds`, at the top of the file",
@@ -177,7 +177,7 @@ impl SweepFile {
     }
 
     /// Reads and checks a text.
-    pub(super) fn of(source: Source) -> Result<Self, String> {
+    pub(crate) fn of(source: Source) -> Result<Self, String> {
         let mut root = source.entries()?;
         let baseline_at = root.place_of("baseline");
         let seeds_at = root.place_of("seeds");
@@ -757,7 +757,11 @@ tasks.rte.batch_tokens = 99
                 "[tasks.rte]\nstarts_from = \"mnli\"",
                 "s.toml:19:8: starts_from: no task `mnli`",
             ),
-            ("batch = 4", "batch = 4\nbatch_tokens = 4", "s.toml:7:"),
+            (
+                "batch = 4",
+                "batch = 4\nbatch_tokens = 4",
+                "s.toml:11:1: has both batch and batch_tokens",
+            ),
             (
                 "threads = 1",
                 "threads = 1\nheld_back = 1.5",

@@ -8,7 +8,6 @@ mod jobs;
 pub(crate) mod plan;
 mod reproduce;
 mod shard;
-mod source;
 mod status;
 pub(crate) mod store;
 mod work;

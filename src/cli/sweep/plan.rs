@@ -245,7 +245,7 @@ mod tests {
     use mtlora::train::RunResults;
 
     use super::*;
-    use crate::cli::sweep::source::Source;
+    use crate::cli::settings::source::Source;
 
     const FILE: &str = r#"
 seeds = [7, 8]

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::cli::console::output;
+use crate::cli::settings::source::Source;
 use crate::cli::sweep::command::{FileArgs, ShareArgs, make};
 use crate::cli::sweep::file::SweepFile;
 use crate::cli::sweep::plan::Plan;
-use crate::cli::sweep::source::Source;
 use crate::cli::sweep::store::{FILE, Store};
 use crate::cli::sweep::{check, status};
 

@@ -349,7 +349,7 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
-    use crate::cli::sweep::source::Source;
+    use crate::cli::settings::source::Source;
 
     fn plan(seeds: &str) -> Plan {
         let text = format!(

@@ -22,6 +22,9 @@ pub enum TooLongChat {
 }
 
 impl TooLongChat {
+    /// Both choices.
+    pub const ALL: [Self; 2] = [Self::Cut, Self::Drop];
+
     /// The name in files and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,8 +44,7 @@ impl FromStr for TooLongChat {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let all = [Self::Cut, Self::Drop];
-        let found = all.into_iter().find(|one| one.as_str() == name);
+        let found = Self::ALL.into_iter().find(|one| one.as_str() == name);
         found.ok_or_else(|| "expected cut or drop".to_string())
     }
 }

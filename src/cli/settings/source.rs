@@ -1,4 +1,4 @@
-//! The text of a sweep's file, and errors that name a place in it.
+//! The text of a TOML file with settings or a sweep, and errors that name a place in it.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,16 +11,16 @@ use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
 use crate::cli::settings::flags::Settings;
 
 /// The text of a file with its name.
-pub(super) struct Source {
+pub(crate) struct Source {
     name: String,
     text: String,
 }
 
 /// A table of the file, whose known keys are taken out one after the other.
-pub(super) struct Entries<'a> {
+pub(crate) struct Entries<'a> {
     source: &'a Source,
     /// Where the table is.
-    pub(super) at: Range<usize>,
+    pub(crate) at: Range<usize>,
     table: DeTable<'a>,
 }
 
@@ -29,7 +29,7 @@ impl Source {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         Ok(Self {
             name: path.display().to_string(),
             text: read_text_file(path).map_err(|error| error.to_string())?,
@@ -37,7 +37,7 @@ impl Source {
     }
 
     /// A text that is not in a file, with a name for messages.
-    pub(super) fn new(name: &str, text: &str) -> Self {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
         Self {
             name: name.to_string(),
             text: text.to_string(),
@@ -45,12 +45,12 @@ impl Source {
     }
 
     /// The whole text.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// `FILE:LINE:COLUMN: message`; both count from 1, and columns are characters.
-    pub(super) fn error(&self, at: usize, message: impl std::fmt::Display) -> String {
+    pub(crate) fn error(&self, at: usize, message: impl std::fmt::Display) -> String {
         let before = self.text.get(..at).unwrap_or(&self.text);
         let line = before.matches('\n').count() + 1;
         let start = before.rfind('\n').map_or(0, |end| end + 1);
@@ -62,7 +62,7 @@ impl Source {
     ///
     /// # Errors
     /// If the text is not TOML.
-    pub(super) fn entries(&self) -> Result<Entries<'_>, String> {
+    pub(crate) fn entries(&self) -> Result<Entries<'_>, String> {
         let root = DeTable::parse(&self.text).map_err(|error| self.of_toml(&error, 0))?;
         Ok(Entries {
             source: self,
@@ -75,7 +75,7 @@ impl Source {
     ///
     /// # Errors
     /// If it is of another type.
-    pub(super) fn value<'a, T: Deserialize<'a>>(
+    pub(crate) fn value<'a, T: Deserialize<'a>>(
         &self,
         value: Spanned<DeValue<'a>>,
     ) -> Result<T, String> {
@@ -84,7 +84,7 @@ impl Source {
     }
 
     /// The text of a value as the file has it.
-    pub(super) fn written(&self, value: &Spanned<DeValue<'_>>) -> &str {
+    pub(crate) fn written(&self, value: &Spanned<DeValue<'_>>) -> &str {
         self.text.get(value.span()).unwrap_or_default()
     }
 
@@ -92,7 +92,7 @@ impl Source {
     ///
     /// # Errors
     /// If it is none.
-    pub(super) fn table<'a>(&'a self, value: Spanned<DeValue<'a>>) -> Result<Entries<'a>, String> {
+    pub(crate) fn table<'a>(&'a self, value: Spanned<DeValue<'a>>) -> Result<Entries<'a>, String> {
         let at = value.span();
         match value.into_inner() {
             DeValue::Table(table) => Ok(Entries {
@@ -112,7 +112,7 @@ impl Source {
 
 impl<'a> Entries<'a> {
     /// Takes a value out.
-    pub(super) fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
         self.table.remove(key)
     }
 
@@ -120,7 +120,7 @@ impl<'a> Entries<'a> {
     ///
     /// # Errors
     /// If it is of another type.
-    pub(super) fn take_as<T: Deserialize<'a>>(&mut self, key: &str) -> Result<Option<T>, String> {
+    pub(crate) fn take_as<T: Deserialize<'a>>(&mut self, key: &str) -> Result<Option<T>, String> {
         let source = self.source;
         self.take(key).map(|value| source.value(value)).transpose()
     }
@@ -129,7 +129,7 @@ impl<'a> Entries<'a> {
     ///
     /// # Errors
     /// If it is no table.
-    pub(super) fn take_table(&mut self, key: &str) -> Result<Entries<'a>, String> {
+    pub(crate) fn take_table(&mut self, key: &str) -> Result<Entries<'a>, String> {
         let source = self.source;
         match self.take(key) {
             Some(value) => source.table(value),
@@ -142,13 +142,13 @@ impl<'a> Entries<'a> {
     }
 
     /// Whether there is such a key, and where.
-    pub(super) fn place_of(&self, key: &str) -> Option<usize> {
+    pub(crate) fn place_of(&self, key: &str) -> Option<usize> {
         let (key, _) = self.table.get_key_value(key)?;
         Some(key.span().start)
     }
 
     /// The remaining entries in the order of the file: name, place and value.
-    pub(super) fn rest(self) -> Vec<(String, usize, Spanned<DeValue<'a>>)> {
+    pub(crate) fn rest(self) -> Vec<(String, usize, Spanned<DeValue<'a>>)> {
         let entries = self.table.into_iter();
         let mut all: Vec<_> = entries
             .map(|(key, value)| {
@@ -164,14 +164,18 @@ impl<'a> Entries<'a> {
     ///
     /// # Errors
     /// If one is not a setting, or has a value that it cannot have.
-    pub(super) fn settings(self) -> Result<Settings, String> {
+    pub(crate) fn settings(self) -> Result<Settings, String> {
         let Self { source, at, table } = self;
+        let places: Vec<(String, usize)> = table
+            .keys()
+            .map(|key| (key.get_ref().to_string(), key.span().start))
+            .collect();
         let root = Spanned::new(at.clone(), table);
         let settings = Settings::deserialize(Deserializer::from(root))
             .map_err(|error| source.of_toml(&error, at.start))?;
         match settings.excluding()? {
             Some((one, other)) => Err(source.error(
-                at.start,
+                place_of_last(&places, &[one, other]).unwrap_or(at.start),
                 format!("has both {one} and {other}, which exclude each other: remove one"),
             )),
             None => Ok(settings),
@@ -182,7 +186,7 @@ impl<'a> Entries<'a> {
     ///
     /// # Errors
     /// If there is something; the message lists the `known` keys.
-    pub(super) fn finish(self, known: &[&str]) -> Result<(), String> {
+    pub(crate) fn finish(self, known: &[&str]) -> Result<(), String> {
         let source = self.source;
         match self.rest().into_iter().next() {
             Some((key, at, _)) => Err(source.error(
@@ -192,4 +196,12 @@ impl<'a> Entries<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// The last of the places that these keys have.
+fn place_of_last(places: &[(String, usize)], keys: &[&str]) -> Option<usize> {
+    let found = places
+        .iter()
+        .filter(|(key, _)| keys.contains(&key.as_str()));
+    found.map(|(_, at)| *at).max()
 }

@@ -1,0 +1,251 @@
+//! The JSON schemas of the TOML files, and the check of such files.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use common::{json, refused, text, text_reading};
+
+/// Whether a value has a schema; `None` if the schema has a keyword that this check does not know.
+fn fits(root: &Value, schema: &Value, value: &Value) -> Option<bool> {
+    let mut all = true;
+    for (keyword, is) in schema.as_object()? {
+        all &= match keyword.as_str() {
+            "$schema" | "title" | "description" | "definitions" => true,
+            "$ref" => {
+                let pointer = is.as_str()?.strip_prefix('#')?;
+                fits(root, root.pointer(pointer)?, value)?
+            }
+            "type" => match is.as_str()? {
+                "object" => value.is_object(),
+                "array" => value.is_array(),
+                "string" => value.is_string(),
+                "boolean" => value.is_boolean(),
+                "number" => value.is_number(),
+                "integer" => value.is_i64(),
+                _ => return None,
+            },
+            "enum" => is.as_array()?.contains(value),
+            "minimum" => value
+                .as_f64()
+                .is_none_or(|number| Some(number) >= is.as_f64()),
+            "exclusiveMinimum" => value
+                .as_f64()
+                .is_none_or(|number| Some(number) > is.as_f64()),
+            "exclusiveMaximum" => value
+                .as_f64()
+                .is_none_or(|number| Some(number) < is.as_f64()),
+            "maximum" => value
+                .as_f64()
+                .is_none_or(|number| Some(number) <= is.as_f64()),
+            "minItems" => value
+                .as_array()
+                .is_none_or(|items| items.len() as u64 >= is.as_u64().unwrap()),
+            "minProperties" => value
+                .as_object()
+                .is_none_or(|table| table.len() as u64 >= is.as_u64().unwrap()),
+            "uniqueItems" => {
+                let items = value.as_array()?;
+                items
+                    .iter()
+                    .enumerate()
+                    .all(|(at, item)| !items[..at].contains(item))
+            }
+            "items" => {
+                let items = value.as_array().into_iter().flatten();
+                items
+                    .map(|item| fits(root, is, item))
+                    .collect::<Option<Vec<_>>>()?
+                    .into_iter()
+                    .all(|one| one)
+            }
+            "required" => {
+                let table = value.as_object();
+                is.as_array()?
+                    .iter()
+                    .all(|key| table.is_some_and(|table| table.contains_key(key.as_str().unwrap())))
+            }
+            "not" => !fits(root, is, value)?,
+            "allOf" => {
+                let parts = is.as_array()?.iter();
+                parts
+                    .map(|part| fits(root, part, value))
+                    .collect::<Option<Vec<_>>>()?
+                    .into_iter()
+                    .all(|one| one)
+            }
+            "properties" | "additionalProperties" => of_properties(root, schema, keyword, value)?,
+            _ => return None,
+        };
+    }
+    Some(all)
+}
+
+fn of_properties(root: &Value, schema: &Value, keyword: &str, value: &Value) -> Option<bool> {
+    let none = Map::new();
+    let known = schema["properties"].as_object().unwrap_or(&none);
+    let mut all = true;
+    for (key, value) in value.as_object().unwrap_or(&none) {
+        all &= match (keyword, known.get(key), &schema["additionalProperties"]) {
+            ("properties", Some(schema), _) => fits(root, schema, value)?,
+            ("properties", None, _) | (_, Some(_), _) => true,
+            (_, None, Value::Bool(allowed)) => *allowed,
+            (_, None, schema) => fits(root, schema, value)?,
+        };
+    }
+    Some(all)
+}
+
+fn schema(kind: &str) -> Value {
+    let text = text_reading(&["config", "schema", kind], "");
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(schema, json(&["config", "schema", kind]));
+    schema
+}
+
+fn accepts(schema: &Value, toml: &str) -> bool {
+    let table: toml::Table = toml.parse().unwrap();
+    fits(schema, schema, &serde_json::to_value(table).unwrap()).unwrap()
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            found.push(path);
+        }
+    }
+    assert!(!found.is_empty(), "{folder}");
+    found
+}
+
+#[test]
+fn schemas_accept_all_recipes_and_refuse_what_the_program_refuses() {
+    let recipes = ["roberta-base", "gpt2-medium", "smollm2-135m", "qwen3-0.6b"];
+    let recipes: Vec<PathBuf> = recipes
+        .iter()
+        .flat_map(|model| files(&format!("src/cli/settings/recipes/{model}")))
+        .collect();
+    let settings = schema("settings");
+    for (kind, files) in [("sweep", files("recipes")), ("recipe", recipes)] {
+        let schema = schema(kind);
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(accepts(&schema, &text), "{}", file.display());
+            let checked = json(&["config", "check", file.to_str().unwrap()]);
+            assert_eq!(checked["files"][0]["kind"], kind);
+            assert!(
+                !accepts(&schema, &format!("x = 1\n{text}")),
+                "{}",
+                file.display()
+            );
+            for (from, to) in [
+                ("lr = ", "lt = "),
+                ("batch = ", "batch = 0.5 #"),
+                ("epochs = ", "epochs = -1 #"),
+            ] {
+                let wrong = text.replacen(from, to, 1);
+                assert!(
+                    wrong == text || !accepts(&schema, &wrong),
+                    "{}: {to}",
+                    file.display()
+                );
+            }
+            assert!(!accepts(&settings, &text), "{}", file.display());
+        }
+    }
+    let recipe = text_reading(&["recipes", "roberta-base/mrpc"], "");
+    assert!(accepts(&settings, &recipe));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.toml");
+    for (line, is_right) in [
+        ("structure = \"icfm\"", true),
+        ("structure = \"icmf\"", false),
+        ("labels = [\"a, b\", \"c\"]", true),
+        ("labels = \"a\"", false),
+        ("init_r = 12", true),
+        ("alpha = 16", true),
+        ("alpha = \"16\"", false),
+        ("rank = 8.5", false),
+        ("metric_for_best_model = \"token_accuracy\"", true),
+        ("lr_scheduler_type = \"cosine\"\nbatch = 8", true),
+        ("batch = 8\nbatch_tokens = 100", false),
+        ("batch-tokens = 100", false),
+    ] {
+        fs::write(&file, line).unwrap();
+        assert_eq!(accepts(&settings, line), is_right, "{line}");
+        let output = common::mtlora(&["config", "check", text(&file)]);
+        assert_eq!(output.status.success(), is_right, "{line}");
+    }
+}
+
+#[test]
+fn mistakes_are_named_with_line_and_column() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    for (content, place, message) in [
+        ("lr = 1e-3\nepcohs = 3\n", "2:1", "unknown field `epcohs`"),
+        ("lr = 1e-3\n  rank = \"8\"\n", "2:10", "invalid type"),
+        ("lr = 1e-3\nrank = \n", "2:8", ""),
+        (
+            "epochs = 3\nlr = 0.0\n",
+            "2:1",
+            "lr must be a positive number",
+        ),
+        (
+            "batch_tokens = 0\n",
+            "1:1",
+            "batch or batch_tokens must be at least 1",
+        ),
+        ("rank = 1\ntask = \"cula\"\n", "2:1", "cula"),
+        (
+            "num_beams = 3\ntask = \"cola\"\n",
+            "2:1",
+            "only data-to-text tasks have num_beams",
+        ),
+        (
+            "about = \"x\"\n[settings]\npatience = 0\n",
+            "3:1",
+            "patience must be at least 1",
+        ),
+        (
+            "seeds = [1]\n[tasks.cola]\n[arms.a]\nrank = 2\nepochs = 0\n",
+            "3:7",
+            "epochs must be at least 1",
+        ),
+        (
+            "seeds = [1]\n[tasks.cola]\n[arms.a]\nrang = 2\n",
+            "4:1",
+            "unknown field `rang`",
+        ),
+    ] {
+        fs::write(&file, content).unwrap();
+        let said = refused(&["config", "check", text(&file)]);
+        assert!(
+            said.contains(&format!("wrong.toml:{place}: ")),
+            "{content}: {said}"
+        );
+        assert!(said.contains(message), "{content}: {said}");
+    }
+    // All files are checked, and `train` names the place too.
+    let right = folder.path().join("right.toml");
+    fs::write(&right, "lr = 1e-3\n").unwrap();
+    fs::write(&file, "\nx = 1\n").unwrap();
+    let both = [text(&file), text(&right)];
+    let output = common::mtlora(&["config", "check", both[0], both[1]]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("right.toml: a settings file, without a mistake")
+    );
+    let said = refused(&["train", "--config", both[0]]);
+    assert!(said.contains("wrong.toml:2:1: unknown field `x`"), "{said}");
+}
