@@ -43,7 +43,7 @@ fn train(folder: &Path, model: &str, settings: &[&str]) -> PathBuf {
     run
 }
 
-/// A run's card, and its front matter.
+/// The card in a folder, and its front matter, which must be as the Hub wants it.
 fn card(run: &Path) -> (String, Yaml) {
     let card = fs::read_to_string(run.join("README.md")).unwrap();
     let (matter, body) = card
@@ -53,7 +53,90 @@ fn card(run: &Path) -> (String, Yaml) {
         .unwrap();
     let mut matter = YamlLoader::load_from_str(matter).unwrap();
     assert_eq!(matter.len(), 1);
-    (body.to_string(), matter.remove(0))
+    let matter = matter.remove(0);
+    check_front_matter(&matter);
+    assert!(!body.contains("](curves.svg)") || run.join("curves.svg").is_file());
+    (body.to_string(), matter)
+}
+
+/// Whether a name is one of a repository on the Hub: `org/name`, or `name` for the oldest models
+/// (huggingface/huggingface_hub, `validate_repo_id`).
+fn is_repository(name: &str) -> bool {
+    let part = |part: &str| {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let fits = |c: char| is_word(c) || "-.".contains(c);
+        let ends = [part.chars().next(), part.chars().last()];
+        let is_marked = |c: Option<char>| c.is_none_or(|c| "-.".contains(c));
+        !ends.into_iter().any(is_marked)
+            && part.chars().all(fits)
+            && !part.contains("--")
+            && !part.contains("..")
+            && part.len() <= 96
+    };
+    let parts: Vec<&str> = name.split('/').collect();
+    parts.len() <= 2 && parts.into_iter().all(part)
+}
+
+/// What the Hub asks of the front matter (huggingface/hub-docs, `modelcard.md`, and what its validation of cards
+/// refuses): the types of the fields, names of repositories, and fields that agree with each other.
+fn check_front_matter(matter: &Yaml) {
+    let known = [
+        "library_name",
+        "pipeline_tag",
+        "license",
+        "base_model",
+        "tags",
+        "datasets",
+        "metrics",
+        "model-index",
+    ];
+    let fields = matter.as_hash().unwrap();
+    for (key, value) in fields {
+        let key = key.as_str().unwrap();
+        assert!(known.contains(&key), "{key} is no field of a card");
+        match key {
+            "tags" | "datasets" | "metrics" => {
+                let all = strings(value);
+                let distinct: std::collections::BTreeSet<&&str> = all.iter().collect();
+                assert_eq!(distinct.len(), all.len(), "{all:?}");
+                assert!(all.iter().all(|one| !one.is_empty()), "{all:?}");
+            }
+            "model-index" => check_model_index(matter),
+            _ => assert!(value.as_str().is_some_and(|text| !text.is_empty()), "{key}"),
+        }
+    }
+    // Of the libraries and tasks that the Hub knows, those that this program names.
+    let libraries = ["peft", "transformers", "mlx", "mtlora"];
+    if let Some(library) = matter["library_name"].as_str() {
+        assert!(libraries.contains(&library), "{library}");
+    }
+    let task = matter["pipeline_tag"].as_str().unwrap();
+    assert!(
+        ["text-classification", "text-generation"].contains(&task),
+        "{task}"
+    );
+    let tags = strings(&matter["tags"]);
+    let related: Vec<&&str> = tags
+        .iter()
+        .filter(|tag| tag.starts_with("base_model:"))
+        .collect();
+    match matter["base_model"].as_str() {
+        Some(base) => {
+            assert!(is_repository(base), "{base}");
+            let allowed =
+                ["adapter", "finetune"].map(|relation| format!("base_model:{relation}:{base}"));
+            assert_eq!(related.len(), 1, "{tags:?}");
+            assert!(allowed.contains(&related[0].to_string()), "{tags:?}");
+        }
+        None => assert!(related.is_empty(), "{tags:?}"),
+    }
+    if !matter["datasets"].is_badvalue() {
+        assert!(strings(&matter["datasets"]).into_iter().all(is_repository));
+    }
+    if let Some(license) = matter["license"].as_str() {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.+".contains(c);
+        assert!(license.chars().all(fits) && license != "other", "{license}");
+    }
 }
 
 fn strings(yaml: &Yaml) -> Vec<&str> {
@@ -91,8 +174,11 @@ fn a_run_of_a_model_from_the_hub_names_it_in_its_card() {
         .path()
         .join("hub/models--some-org--tiny/snapshots/0123abc");
     copy_folder(Path::new(MODEL), &model);
+    let own = "---\nlanguage: en\nlicense: \"apache-2.0\"\n---\n# tiny\n";
+    fs::write(model.join("README.md"), own).unwrap();
     let run = train(folder.path(), text(&model), &["--structure", "lora"]);
     let (body, matter) = card(&run);
+    assert_eq!(matter["license"].as_str(), Some("apache-2.0"));
     assert_eq!(matter["library_name"].as_str(), Some("peft"));
     assert_eq!(matter["base_model"].as_str(), Some("some-org/tiny"));
     assert_eq!(matter["pipeline_tag"].as_str(), Some("text-classification"));
@@ -216,4 +302,98 @@ fn a_text_task_has_its_scores_in_the_card() {
         body.contains("AutoModelForCausalLM") && body.contains("| bleu |"),
         "{body}"
     );
+}
+
+/// What is made from a run tells of the run, and says how it is opened.
+#[test]
+fn exports_and_merged_models_have_a_card() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder
+        .path()
+        .join("hub/models--some-org--tiny/snapshots/0123abc");
+    copy_folder(Path::new(MODEL), &model);
+    let run = train(folder.path(), text(&model), &["--structure", "icfm"]);
+    let at = |name: &str| folder.path().join(name);
+    let (plain, peft, merged) = (at("plain"), at("peft"), at("merged"));
+    let export = ["export", "--run", text(&run), "--out"];
+    json(&[&export[..], &[text(&plain)]].concat());
+    json(&[&export[..], &[text(&peft), "--for", "peft"]].concat());
+    json(&["merge", "--run", text(&run), "--out", text(&merged)]);
+    for folder in [plain, peft] {
+        let (body, matter) = card(&folder);
+        assert_eq!(matter["library_name"].as_str(), Some("peft"));
+        let tags = ["mtlora", "icfm", "lora", "base_model:adapter:some-org/tiny"];
+        assert_eq!(strings(&matter["tags"]), tags);
+        for part in [
+            "| accuracy |",
+            "written as plain LoRA here",
+            "from_pretrained(\"some-org/tiny\", num_labels=2)",
+            "PeftModel.from_pretrained(base, \"FOLDER\")",
+        ] {
+            assert!(body.contains(part), "{part}: {body}");
+        }
+        assert!(!body.contains("which is in this folder"), "{body}");
+    }
+    let (body, matter) = card(&merged);
+    assert_eq!(matter["library_name"].as_str(), Some("transformers"));
+    let tags = ["mtlora", "icfm", "base_model:finetune:some-org/tiny"];
+    assert_eq!(strings(&matter["tags"]), tags);
+    assert!(body.contains("AutoModelForSequenceClassification.from_pretrained(\"FOLDER\")"));
+    assert!(!body.contains("PEFT"), "{body}");
+
+    // An adapter that is no run has no scores to tell of.
+    let bare = folder.path().join("bare");
+    let plain = at("plain");
+    fs::remove_file(plain.join("README.md")).unwrap();
+    json(&["export", "--run", text(&plain), "--out", text(&bare)]);
+    assert!(!bare.join("README.md").exists());
+}
+
+#[test]
+fn an_adapter_for_a_program_says_how_the_program_opens_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("facts");
+    fs::create_dir(&data).unwrap();
+    for (name, lines) in [("train.jsonl", 8), ("dev.jsonl", 2)] {
+        let text = fs::read_to_string(Path::new(FACTS).join(name)).unwrap();
+        let kept: Vec<&str> = text.lines().take(lines).collect();
+        fs::write(data.join(name), kept.join("\n")).unwrap();
+    }
+    let run = folder.path().join("run");
+    let fixed = [
+        "train",
+        "--task",
+        "facts",
+        "--model",
+        GPT2,
+        "--data",
+        text(&data),
+    ];
+    let more = [
+        "--out",
+        text(&run),
+        "--epochs",
+        "1",
+        "--rank",
+        "4",
+        "--no-final-scores",
+    ];
+    let targets = ["--targets", "c_proj"];
+    json(&[&fixed[..], &more, &targets].concat());
+    let out = folder.path().join("vllm");
+    let export = [
+        "export",
+        "--run",
+        text(&run),
+        "--out",
+        text(&out),
+        "--for",
+        "vllm",
+    ];
+    json(&export);
+    let (body, matter) = card(&out);
+    assert_eq!(matter["library_name"].as_str(), Some("peft"));
+    let command = "vllm serve MODEL --enable-lora --lora-modules adapter=FOLDER --max-lora-rank 8";
+    assert!(body.contains(command), "{body}");
+    assert!(body.contains("`MODEL` the base model"), "{body}");
 }

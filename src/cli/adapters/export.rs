@@ -8,8 +8,10 @@ use mtlora::models::{
     is_gguf,
 };
 use mtlora::train::Run;
+use mtlora::train::report::CardOf;
 use serde_json::json;
 
+use crate::cli::adapters::card;
 use crate::cli::console::output;
 use crate::cli::model::adapted;
 use crate::cli::model::finished::CheckpointArgs;
@@ -63,6 +65,11 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     }
     output::make_folder(&args.out)?;
     plain.write(&args.out)?;
+    let of = CardOf::Adapter {
+        server: None,
+        rank: plain.config.r,
+    };
+    card::write(of, &args.run, &args.out);
     say!("the adapter is in {} as plain LoRA", args.out.display())?;
     if json {
         output::json(&json!({
@@ -105,6 +112,11 @@ fn for_server(
     };
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     let written = export_adapter(adapter, server, &options, &args.out)?;
+    let of = CardOf::Adapter {
+        server: Some(server),
+        rank: written.rank,
+    };
+    card::write(of, &args.run, &args.out);
     if let Some(file) = written.files.first() {
         say!("the adapter for {server} is {}", file.display())?;
     }

@@ -6,8 +6,10 @@ use mtlora::models::{
     GgufType, StoredDtype, copy_generation_config, copy_tokenizer_files, save_gguf,
 };
 use mtlora::train::ModelSpec;
+use mtlora::train::report::CardOf;
 use serde_json::json;
 
+use crate::cli::adapters::card;
 use crate::cli::console::output;
 use crate::cli::model::adapted;
 use crate::cli::model::adapted::{AnyModel, Source};
@@ -103,6 +105,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             copy_generation_config(&spec.base.model, &args.out)?;
         }
     }
+    card::write(CardOf::Merged, folder, &args.out);
     finish(&args.out, ("dtype", args.dtype.to_string()), json)
 }
 

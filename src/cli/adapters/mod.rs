@@ -1,5 +1,6 @@
 //! Commands on adapters: merge, export, import, inspect and combine.
 
+mod card;
 pub(crate) mod combine;
 pub(crate) mod export;
 pub(crate) mod import;

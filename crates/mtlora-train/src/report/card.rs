@@ -1,11 +1,11 @@
-//! Writes the model card of a run: a `README.md` with the Hugging Face Hub's front matter
+//! Writes the model card of a run or of what was made from it: a `README.md` with the Hugging Face Hub's front matter
 //! (huggingface/hub-docs, `modelcard.md`), and a picture of the curves.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use mtlora_core::{AdaLora, AdapterMethod, Dora, Structure};
-use mtlora_models::write_atomically;
+use mtlora_models::{Server, write_atomically};
 
 use super::chart::{picture, significant};
 use super::page::main_charts;
@@ -23,11 +23,36 @@ use crate::tasks::glue;
 /// The colours and widths of the charts.
 const STYLE: &str = include_str!("style.css");
 
+/// What a card describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CardOf {
+    /// The folder of the run itself.
+    Run,
+    /// The run's adapter as plain LoRA.
+    Adapter {
+        /// The program that it is written for; `None` for further training with PEFT.
+        server: Option<Server>,
+        /// Its largest rank.
+        rank: usize,
+    },
+    /// The model with the run's adapter merged into its weights, as a Hugging Face folder.
+    Merged,
+}
+
 /// Writes `README.md` and `curves.svg` into the folder of a complete run. An existing card is replaced.
 ///
 /// # Errors
 /// When the folder is not a run, the run is not complete, or a file cannot be read or written.
 pub fn write_model_card(folder: &Path) -> Result<(), ReportError> {
+    write_card_of(CardOf::Run, folder, folder)
+}
+
+/// Writes `README.md` and `curves.svg` into `out`, which has what `of` says, made from the complete run in `folder`. An
+/// existing card is replaced.
+///
+/// # Errors
+/// Those of [`write_model_card`].
+pub fn write_card_of(of: CardOf, folder: &Path, out: &Path) -> Result<(), ReportError> {
     let (run, config) = Run::open(folder).map_err(Box::new)?;
     let report = RunReport::without_sections(folder)?;
     let Some(results) = &report.results else {
@@ -35,18 +60,33 @@ pub fn write_model_card(folder: &Path) -> Result<(), ReportError> {
         return Err(Box::new(RunError::invalid(folder, reason)).into());
     };
     let card = ModelCard {
+        of,
         name: &report.name,
         config: &config,
         results,
         settings: run.settings().map_err(Box::new)?,
         base: hub_name(&config.base.model),
+        license: license_of(&config.base.model),
     };
     let curves = picture(&main_charts(std::slice::from_ref(&report)), STYLE);
     if let Some(svg) = &curves {
-        write_atomically(&folder.join(CURVES), svg.as_bytes())?;
+        write_atomically(&out.join(CURVES), svg.as_bytes())?;
     }
     let text = card.markdown(curves.is_some());
-    Ok(write_atomically(&folder.join(CARD), text.as_bytes())?)
+    Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
+}
+
+/// The licence that a model's own card names, if there is a card: an identifier of the Hub's, in lower case. `other` and
+/// `unknown` would need an explanation, which this card cannot give.
+fn license_of(model: &Path) -> Option<String> {
+    let card = std::fs::read_to_string(model.join(CARD)).ok()?;
+    let (matter, _) = card.strip_prefix("---\n")?.split_once("\n---")?;
+    let mut lines = matter.lines();
+    let value = lines.find_map(|line| line.strip_prefix("license:"))?;
+    let name = value.trim().trim_matches(['"', '\'']);
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.+".contains(c);
+    let fits = !name.is_empty() && name.chars().all(is_plain);
+    (fits && !["other", "unknown"].contains(&name)).then(|| name.to_string())
 }
 
 /// The name on the Hub of a model that lies in the Hub's cache (`models--org--name/snapshots/...`).
@@ -65,6 +105,7 @@ fn quoted(text: &str) -> String {
 
 /// What a card tells about a run.
 struct ModelCard<'a> {
+    of: CardOf,
     name: &'a str,
     config: &'a RunConfig,
     results: &'a RunResults,
@@ -72,6 +113,8 @@ struct ModelCard<'a> {
     settings: Option<String>,
     /// The base model's name on the Hub, if it came from there.
     base: Option<String>,
+    /// The base model's licence, if it is known.
+    license: Option<String>,
 }
 
 impl ModelCard<'_> {
@@ -91,8 +134,28 @@ impl ModelCard<'_> {
         }
     }
 
+    /// The program that an adapter is written for, if it is for one.
+    fn server(&self) -> Option<Server> {
+        match self.of {
+            CardOf::Adapter { server, .. } => server,
+            CardOf::Run | CardOf::Merged => None,
+        }
+    }
+
+    /// Whether the folder has an adapter, and not a model.
+    fn is_adapter(&self) -> bool {
+        self.has_adapter() && self.of != CardOf::Merged
+    }
+
     /// Whether PEFT opens the folder as it is.
     fn is_for_peft(&self) -> bool {
+        match self.of {
+            CardOf::Run => {}
+            CardOf::Adapter { server, .. } => {
+                return matches!(server, None | Some(Server::Peft | Server::Vllm));
+            }
+            CardOf::Merged => return false,
+        }
         let known = [
             AdapterMethod::from(Structure::Lora),
             AdaLora.into(),
@@ -121,8 +184,22 @@ impl ModelCard<'_> {
         } else {
             "text-classification"
         };
-        let library = if self.is_for_peft() { "peft" } else { "mtlora" };
-        let mut text = format!("---\nlibrary_name: {library}\npipeline_tag: {pipeline}\n");
+        // The Hub knows files for llama.cpp by their format.
+        let library = match (self.of, self.server()) {
+            (_, Some(Server::LlamaCpp | Server::Ollama)) => None,
+            (_, Some(Server::Mlx)) => Some("mlx"),
+            (CardOf::Merged, _) => Some("transformers"),
+            _ if self.is_for_peft() => Some("peft"),
+            _ => Some("mtlora"),
+        };
+        let mut text = "---\n".to_string();
+        if let Some(library) = library {
+            let _ = writeln!(text, "library_name: {library}");
+        }
+        let _ = writeln!(text, "pipeline_tag: {pipeline}");
+        if let Some(license) = &self.license {
+            let _ = writeln!(text, "license: {license}");
+        }
         if let Some(base) = &self.base {
             let _ = writeln!(text, "base_model: {}", quoted(base));
         }
@@ -130,14 +207,27 @@ impl ModelCard<'_> {
         if self.has_adapter() {
             let structure = self.adapter().structure.to_string();
             let _ = writeln!(text, "- {structure}");
-            if self.is_for_peft() && structure != "lora" {
+            let is_lora = self.is_for_peft() || matches!(self.of, CardOf::Adapter { .. });
+            if is_lora && structure != "lora" {
                 text.push_str("- lora\n");
             }
-            if let Some(base) = &self.base {
-                let _ = writeln!(text, "- {}", quoted(&format!("base_model:adapter:{base}")));
-            }
-        } else if let Some(base) = &self.base {
-            let _ = writeln!(text, "- {}", quoted(&format!("base_model:finetune:{base}")));
+        }
+        match self.server() {
+            Some(Server::LlamaCpp | Server::Ollama) => text.push_str("- gguf\n"),
+            Some(Server::Mlx) => text.push_str("- mlx\n"),
+            _ => {}
+        }
+        if let Some(base) = &self.base {
+            let relation = if self.is_adapter() {
+                "adapter"
+            } else {
+                "finetune"
+            };
+            let _ = writeln!(
+                text,
+                "- {}",
+                quoted(&format!("base_model:{relation}:{base}"))
+            );
         }
         let task = &self.config.data.task;
         let is_glue = glue::task(task).is_ok();
@@ -205,6 +295,17 @@ impl ModelCard<'_> {
             self.config.data.task,
             env!("CARGO_PKG_VERSION")
         );
+        let form = match self.of {
+            CardOf::Run => return,
+            CardOf::Adapter { .. } => {
+                "It is written as plain LoRA here: `T` is folded into the other factors, which does not change the outputs."
+            }
+            CardOf::Merged if self.has_adapter() => {
+                "The adapter is merged into the weights here, so that this is a model like its base."
+            }
+            CardOf::Merged => "This is the whole model.",
+        };
+        let _ = writeln!(text, "\n{form}");
     }
 
     fn scores(&self, text: &mut String) {
@@ -243,10 +344,13 @@ impl ModelCard<'_> {
             results.tokens_per_second,
         );
         if let Some(settings) = &self.settings {
+            let place = match self.of {
+                CardOf::Run => ", which is in this folder,",
+                CardOf::Adapter { .. } | CardOf::Merged => "",
+            };
             let _ = writeln!(
                 text,
-                "\nTo repeat it: `mtlora train --config {SETTINGS} --out RUN`, where `{SETTINGS}`, which is in this folder, \
-                 has\n\n```toml\n{}\n```",
+                "\nTo repeat it: `mtlora train --config {SETTINGS} --out RUN`, where `{SETTINGS}`{place} has\n\n```toml\n{}\n```",
                 settings.trim_end()
             );
         }
@@ -258,6 +362,13 @@ impl ModelCard<'_> {
             RunKind::Generation(_) | RunKind::Chat(_) => "generate",
         };
         text.push_str("\n## Use\n\n");
+        match self.of {
+            CardOf::Run => {}
+            CardOf::Adapter { server, rank } => {
+                return self.with_server(text, server.unwrap_or(Server::Peft), rank);
+            }
+            CardOf::Merged => return self.with_transformers(text),
+        }
         if !self.has_adapter() {
             let _ = writeln!(
                 text,
@@ -275,33 +386,92 @@ impl ModelCard<'_> {
                 None => ", or its name on the Hub, and `MODEL` the model's folder",
             }
         );
-        let class = match self.config.kind {
+        let folder = if self.is_for_peft() {
+            text.push_str("\nWith PEFT:\n\n");
+            "FOLDER"
+        } else {
+            let _ = writeln!(
+                text,
+                "\nWith PEFT, after `mtlora export --run FOLDER --out lora`, which makes it a plain LoRA:\n"
+            );
+            "lora"
+        };
+        self.with_peft(text, folder);
+    }
+
+    /// The class of transformers that opens the base model.
+    fn class(&self) -> &'static str {
+        match self.config.kind {
             RunKind::Classification(_) => "AutoModelForSequenceClassification",
             RunKind::Generation(_) | RunKind::Chat(_) => "AutoModelForCausalLM",
-        };
+        }
+    }
+
+    /// How PEFT opens the adapter in `folder`.
+    fn with_peft(&self, text: &mut String, folder: &str) {
+        let (class, base) = (self.class(), self.base.as_deref().unwrap_or("MODEL"));
         let outputs = match &self.config.kind {
             RunKind::Classification(kind) => {
                 format!(", num_labels={}", kind.head.objective.num_labels())
             }
             RunKind::Generation(_) | RunKind::Chat(_) => String::new(),
         };
-        let folder = if self.is_for_peft() {
-            text.push_str("\nWith PEFT:\n");
-            "FOLDER"
-        } else {
-            let _ = writeln!(
-                text,
-                "\nWith PEFT, after `mtlora export --run FOLDER --out lora`, which makes it a plain LoRA:"
-            );
-            "lora"
-        };
         let _ = writeln!(
             text,
-            "\n```python\nfrom peft import PeftModel\nfrom transformers import {class}\n\nbase = {class}.from_pretrained({}{outputs})\n\
+            "```python\nfrom peft import PeftModel\nfrom transformers import {class}\n\nbase = {class}.from_pretrained({}{outputs})\n\
              model = PeftModel.from_pretrained(base, \"{folder}\")\n```",
             quoted(base)
         );
+        if self.of != CardOf::Run {
+            let model = match &self.base {
+                Some(_) => "",
+                None => ", and `MODEL` the base model",
+            };
+            let _ = writeln!(text, "\nHere `FOLDER` is this folder{model}.");
+        }
     }
+
+    /// How the program opens the adapter that was written for it.
+    fn with_server(&self, text: &mut String, server: Server, rank: usize) {
+        let base = self.base.as_deref().unwrap_or("MODEL");
+        let command = match server {
+            Server::Peft => return self.with_peft(text, "FOLDER"),
+            Server::Vllm => format!(
+                "vllm serve {base} --enable-lora --lora-modules adapter=FOLDER --max-lora-rank {}",
+                rank_for_vllm(rank)
+            ),
+            Server::LlamaCpp => "llama-cli -m BASE.gguf --lora FOLDER/adapter.gguf".to_string(),
+            Server::Ollama => "ollama create NAME -f FOLDER/Modelfile\nollama run NAME".to_string(),
+            Server::Mlx => {
+                format!("mlx_lm.generate --model {base} --adapter-path FOLDER --prompt \"...\"")
+            }
+        };
+        let _ = writeln!(text, "```sh\n{command}\n```");
+        let names = match (server, &self.base) {
+            (Server::LlamaCpp, _) => ", and `BASE.gguf` the base model",
+            (Server::Ollama, _) => ", and `NAME` any name",
+            (_, None) => ", and `MODEL` the base model",
+            (_, Some(_)) => "",
+        };
+        let _ = writeln!(text, "\nHere `FOLDER` is this folder{names}.");
+    }
+
+    /// How transformers and this program open the merged model.
+    fn with_transformers(&self, text: &mut String) {
+        let class = self.class();
+        let _ = writeln!(
+            text,
+            "```python\nfrom transformers import AutoTokenizer, {class}\n\nmodel = {class}.from_pretrained(\"FOLDER\")\n\
+             tokenizer = AutoTokenizer.from_pretrained(\"FOLDER\")\n```\n\nHere `FOLDER` is this folder, or its name on the Hub."
+        );
+    }
+}
+
+/// The smallest of the ranks that vLLM's `--max-lora-rank` takes which is not below this one.
+fn rank_for_vllm(rank: usize) -> usize {
+    let known = [8, 16, 32, 64, 128, 256, 320, 512];
+    let found = known.into_iter().find(|known| *known >= rank);
+    found.unwrap_or(rank)
 }
 
 /// The Hub's name of a metric.

@@ -19,7 +19,7 @@ use crate::run::error::RunError;
 use crate::run::folder::Run;
 use crate::run::results::RunResults;
 
-pub use card::write_model_card;
+pub use card::{CardOf, write_card_of, write_model_card};
 pub use comparison::comparison_page;
 pub use curves::Curves;
 pub use page::escape;
