@@ -178,3 +178,21 @@ fn a_metric_that_is_not_computed_is_refused_before_a_run_is_made() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cosine"));
 }
+
+#[test]
+fn event_files_for_tensorboard_are_left_out_if_they_are_not_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let event_files = |run: &str| {
+        let names = fs::read_dir(folder.join(run)).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("events.out.")).count()
+    };
+    let with = train(folder, "with", &[]);
+    let without = train(folder, "without", &["--report-to", "none"]);
+    assert_eq!(with["metrics"], without["metrics"]);
+    assert_eq!((event_files("with"), event_files("without")), (1, 0));
+    assert_eq!(rates(&folder.join("without")).len(), 10);
+    let said = refused(&["train", "--report-to", "wandb"]);
+    assert!(said.contains("tensorboard, none"), "{said}");
+}

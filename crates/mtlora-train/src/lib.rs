@@ -193,6 +193,7 @@ pub use run::model::init_from_error::InitFromError;
 pub use run::model::kept_base::KeptBase;
 pub use run::model::load::trained_parameters;
 pub use run::model::method_name::MethodName;
+pub use run::report_to::ReportTo;
 pub use run::results::{MetricValues, ParameterCounts, RunResults, ScoredSplit};
 pub use run::save_options::SaveOptions;
 pub use run::saver::Saver;

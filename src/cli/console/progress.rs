@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use mtlora::core::State;
 use mtlora::models::{ModelError, TrainedFormat};
 use mtlora::train::{
-    Dashboard, EventWriter, FitError, MetricName, Observer, Pause, Run, RunError, SaveOptions,
-    Saver, Scores, Snapshot, StepReport, Wish,
+    Dashboard, EventWriter, FitError, MetricName, Observer, Pause, ReportTo, Run, RunError,
+    SaveOptions, Saver, Scores, Snapshot, StepReport, Wish,
 };
 
 use crate::cli::console::output::{self, Output};
@@ -26,7 +26,7 @@ pub(crate) struct Progress<'a> {
     run: &'a Run,
     format: TrainedFormat,
     saver: Saver,
-    events: EventWriter,
+    events: Option<EventWriter>,
     signals: Signals,
     shown: Box<dyn Observer>,
 }
@@ -43,7 +43,10 @@ impl<'a> Progress<'a> {
         show: Output,
     ) -> Result<Self, Box<dyn Error>> {
         let saver = Saver::new(run, options.clone())?;
-        let events = EventWriter::create(run.folder(), step)?;
+        let events = match options.report_to {
+            ReportTo::Tensorboard => Some(EventWriter::create(run.folder(), step)?),
+            ReportTo::None => None,
+        };
         let signals = Signals::listen()?;
         let drawable = is_drawable(&io::stdout()) && is_drawable(&io::stderr());
         let shown: Box<dyn Observer> = if show.quiet {
@@ -91,7 +94,9 @@ impl<'a> Progress<'a> {
 impl Observer for Progress<'_> {
     fn step(&mut self, report: &StepReport) -> Result<(), FitError> {
         self.run.log().step(report)?;
-        self.events.step(report)?;
+        if let Some(events) = &mut self.events {
+            events.step(report)?;
+        }
         self.shown.step(report)
     }
 
@@ -105,7 +110,9 @@ impl Observer for Progress<'_> {
             self.run.save_state(&self.format, values)?;
         }
         self.run.log().evaluation(step, scores)?;
-        self.events.evaluated(step, scores)?;
+        if let Some(events) = &mut self.events {
+            events.evaluated(step, scores)?;
+        }
         self.shown.evaluated(step, scores, best)
     }
 

@@ -231,6 +231,7 @@ pub(crate) fn of_settings() -> HelpDefaults {
             every(checkpoints.save_minutes.map(|minutes| minutes.to_string())),
         ),
         ("save_total_limit", checkpoints.save_total_limit.to_string()),
+        ("report_to", checkpoints.report_to.to_string()),
         (
             "max_length",
             format!(

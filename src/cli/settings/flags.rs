@@ -9,7 +9,7 @@ use mtlora::train::chat::{ChatTask, TooLongChat};
 use mtlora::train::data_to_text::PairsConfig;
 use mtlora::train::{
     AdamSettings, BatchSize, LoraPlus, LossNormalization, LrScheduler, MethodName, MetricName,
-    SaveOptions, TableConfig, TrainOptions,
+    ReportTo, SaveOptions, TableConfig, TrainOptions,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -203,6 +203,10 @@ pub(crate) struct Settings {
     /// Number of newest checkpoints that are kept, beside the one of the best evaluation.
     #[arg(long)]
     pub(crate) save_total_limit: Option<usize>,
+    /// Where the curves are reported, beside the run's own metrics.jsonl: tensorboard (event files in the run's folder), none.
+    #[arg(long, value_name = "WHERE")]
+    #[schemars(schema_with = "names::of::<ReportTo>")]
+    pub(crate) report_to: Option<ReportTo>,
     /// Maximum number of tokens of an example. Longer examples are truncated on the side that the model's tokenizer
     /// sets. In data-to-text examples only the input is truncated, on the left, and examples whose text is too long
     /// are left out. For conversations, see --too-long.
@@ -418,12 +422,13 @@ impl Settings {
         self.no_final_scores.map(|leave_out| !leave_out)
     }
 
-    /// The options of checkpoints. `defaults` are used where nothing was given.
+    /// The options of checkpoints and reports. `defaults` are used where nothing was given.
     pub(super) fn checkpoints(&self, defaults: SaveOptions) -> SaveOptions {
         SaveOptions {
             save_steps: self.save_steps.or(defaults.save_steps),
             save_minutes: self.save_minutes.or(defaults.save_minutes),
             save_total_limit: self.save_total_limit.unwrap_or(defaults.save_total_limit),
+            report_to: self.report_to.unwrap_or(defaults.report_to),
         }
     }
 

@@ -3,7 +3,7 @@
 use mtlora::core::{AdapterMethod, BaseDtype, FinalPhase, Init};
 use mtlora::models::LossOn;
 use mtlora::train::chat::TooLongChat;
-use mtlora::train::{LossNormalization, LrScheduler, MethodName, MetricName};
+use mtlora::train::{LossNormalization, LrScheduler, MethodName, MetricName, ReportTo};
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// A type whose values have names in settings.
@@ -32,6 +32,7 @@ names! {
     LrScheduler: LrScheduler::ALL,
     MethodName: MethodName::ALL,
     MetricName: MetricName::ALL,
+    ReportTo: ReportTo::ALL,
     TooLongChat: TooLongChat::ALL,
 }
 

@@ -7,7 +7,7 @@ use mtlora::train::{ResumeChanges, SaveOptions};
 use crate::cli::settings::flags::Settings;
 
 impl Settings {
-    /// The changes that these settings make to a resumed run. `current` are its options of checkpoints.
+    /// The changes that these settings make to a resumed run. `current` are its options of checkpoints and reports.
     ///
     /// # Errors
     /// If a setting was given that must not change, or whose value cannot be stored.
@@ -23,6 +23,7 @@ impl Settings {
                 .save_total_limit
                 .take()
                 .unwrap_or(current.save_total_limit),
+            report_to: self.report_to.take().unwrap_or(current.report_to),
         };
         let changes = ResumeChanges {
             device: self.device.take(),
@@ -46,6 +47,8 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use mtlora::train::ReportTo;
+
     use super::*;
 
     fn changes(toml: &str) -> Result<ResumeChanges, Box<dyn Error>> {
@@ -73,11 +76,13 @@ mod tests {
 
     #[test]
     fn settings_that_are_not_given_stay() {
-        let found = changes("save_steps = 5\nno_final_scores = true\n").unwrap();
+        let found =
+            changes("save_steps = 5\nreport_to = 'none'\nno_final_scores = true\n").unwrap();
         let expected = ResumeChanges {
             device: None,
             checkpoints: Some(SaveOptions {
                 save_steps: Some(5),
+                report_to: ReportTo::None,
                 ..SaveOptions::default()
             }),
             final_scores: Some(false),

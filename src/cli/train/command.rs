@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long)]
     overwrite: bool,
     /// Resume the run in this folder from its newest checkpoint; the result is as if it had never been stopped. Only
-    /// --device, --threads, --save-steps, --save-minutes, --save-total-limit, --no-final-scores, --plain and --json
+    /// --device, --threads, --save-steps, --save-minutes, --save-total-limit, --report-to, --no-final-scores, --plain and --json
     /// may be given with it.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out", "overwrite"])]
     resume: Option<PathBuf>,

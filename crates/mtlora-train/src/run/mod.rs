@@ -7,6 +7,7 @@ pub(crate) mod file_names;
 pub(crate) mod folder;
 pub(crate) mod log;
 pub(crate) mod model;
+pub(crate) mod report_to;
 pub(crate) mod results;
 pub(crate) mod save_options;
 pub(crate) mod saver;

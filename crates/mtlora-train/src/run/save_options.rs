@@ -1,12 +1,13 @@
-//! The options of checkpoints: when a run makes them, and how many it keeps.
+//! The options of what a run writes beside its results: checkpoints, and files for TensorBoard.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::report_to::ReportTo;
 use crate::training::options::OptionError;
 
-/// The options of checkpoints. A run also makes one after each epoch and after each evaluation that is the best so
+/// The options of checkpoints and reports. A run also makes a checkpoint after each epoch and after each evaluation that is the best so
 /// far. Unlike most settings of a run, these may change when it is resumed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,6 +18,9 @@ pub struct SaveOptions {
     pub save_minutes: Option<f64>,
     /// The number of newest checkpoints that are kept, beside the one of the best evaluation.
     pub save_total_limit: usize,
+    /// Where the curves are reported.
+    #[serde(skip_serializing_if = "ReportTo::is_default")]
+    pub report_to: ReportTo,
 }
 
 impl Default for SaveOptions {
@@ -25,6 +29,7 @@ impl Default for SaveOptions {
             save_steps: None,
             save_minutes: None,
             save_total_limit: 2,
+            report_to: ReportTo::default(),
         }
     }
 }
