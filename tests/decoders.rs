@@ -145,12 +145,32 @@ fn a_decoder_is_trained_scored_used_to_generate_merged_and_exported() {
     assert_eq!(config["task_type"], "CAUSAL_LM");
 
     // For the programs that serve models; the base is the run's.
-    for (server, file) in [
-        ("peft", "adapter_model.safetensors"),
-        ("vllm", "adapter_model.safetensors"),
-        ("llama.cpp", "adapter.gguf"),
-        ("ollama", "Modelfile"),
-        ("mlx", "adapters.safetensors"),
+    for (server, file, library, use_it) in [
+        ("peft", "adapter_model.safetensors", "peft", "PeftModel"),
+        (
+            "vllm",
+            "adapter_model.safetensors",
+            "peft",
+            "vllm serve MODEL --enable-lora --lora-modules adapter=FOLDER --max-lora-rank 8\n",
+        ),
+        (
+            "llama.cpp",
+            "adapter.gguf",
+            "",
+            "llama-cli -m BASE.gguf --lora FOLDER/adapter.gguf\n",
+        ),
+        (
+            "ollama",
+            "Modelfile",
+            "",
+            "ollama create NAME -f FOLDER/Modelfile\n",
+        ),
+        (
+            "mlx",
+            "adapters.safetensors",
+            "mlx",
+            "mlx_lm.generate --model MODEL --adapter-path FOLDER",
+        ),
     ] {
         let out = SETUP.path(&format!("for-{server}"));
         let flags = ["--run", text(&run), "--for", server, "--out", text(&out)];
@@ -161,6 +181,12 @@ fn a_decoder_is_trained_scored_used_to_generate_merged_and_exported() {
             (&server.into(), &14.into())
         );
         assert!(out.join(file).exists());
+        let card = fs::read_to_string(out.join("README.md")).unwrap();
+        let found = card
+            .lines()
+            .find_map(|line| line.strip_prefix("library_name: "));
+        assert_eq!(found.unwrap_or_default(), library, "{server}");
+        assert!(card.contains(use_it), "{server}: {card}");
     }
     let modelfile = fs::read_to_string(SETUP.path("for-ollama").join("Modelfile")).unwrap();
     assert!(
