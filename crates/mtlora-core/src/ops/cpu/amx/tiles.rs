@@ -142,7 +142,7 @@ impl Tiles {
         // 2048 bytes, which the steps below count with.
         const ROW: usize = PAIRS * size_of::<u32>();
         const { assert!(ROW == 64 && size_of::<Lines>() == 2048 && size_of::<Rows>() == 2048) };
-        const { assert!(FETCHED == 4 * 64) };
+        const { assert!(FETCHED == 8 * 64) };
         const { assert!(1 <= P && P <= 3) };
 
         /// Two tiles of the left factor, at a distance of bytes.
@@ -199,7 +199,9 @@ impl Tiles {
         macro_rules! fetch_next {
             () => {
                 "prefetcht1 [{next}]\nprefetcht1 [{next} + 64]\n\
-                 prefetcht1 [{next} + 128]\nprefetcht1 [{next} + 192]\nadd {next}, 256"
+                 prefetcht1 [{next} + 128]\nprefetcht1 [{next} + 192]\n\
+                 prefetcht1 [{next} + 256]\nprefetcht1 [{next} + 320]\n\
+                 prefetcht1 [{next} + 384]\nprefetcht1 [{next} + 448]\nadd {next}, 512"
             };
         }
         /// The sums' first values, a loop over the units, and the sums' way out.
@@ -384,7 +386,7 @@ impl Drop for Tiles {
 }
 
 /// How many bytes of the rows that come later [`Tiles::multiply`] has fetched for each of its own, and for each of their parts.
-pub(in crate::ops) const FETCHED: usize = 256;
+pub(in crate::ops) const FETCHED: usize = 512;
 
 /// Multiplies tiles on this thread, over and over, with operands that stay in their registers: as fast as it can. Returns
 /// the number of multiply-adds.

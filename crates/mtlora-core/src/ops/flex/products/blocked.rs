@@ -193,7 +193,7 @@ impl<B: Blocks> Work<'_, B> {
                 let next = packed.as_ptr().wrapping_add(self.units);
                 for (part, lines) in lines.chunks_exact(pass.len()).enumerate() {
                     let panel = panels.start + part;
-                    let next = next.wrapping_add(part * pass.len() / B::PANELS);
+                    let next = next.wrapping_add(part * pass.len() / panels.len());
                     let columns = panel * B::COLUMNS..last.min((panel + 1) * B::COLUMNS);
                     let begin = match (index, self.bias) {
                         (0, Some(bias)) => Begin::Bias(&bias[columns.clone()]),
@@ -203,7 +203,7 @@ impl<B: Blocks> Work<'_, B> {
                     let chains = packed.chunks(chain).zip(lines.chunks(chain));
                     for (at, (packed, lines)) in chains.enumerate() {
                         let begin = if at == 0 { begin } else { Begin::Sum };
-                        let next = next.wrapping_add(at * chain / B::PANELS);
+                        let next = next.wrapping_add(at * chain / panels.len());
                         // SAFETY: no other task has these columns of these rows; where sums are begun
                         // with what is there, a chain or a pass before has written it.
                         unsafe {

@@ -54,8 +54,10 @@ const UNITS: usize = 24;
 /// The most panels of a task (384 KiB of the second cache's 2 MiB): a block of rows is read from there once for each of them.
 const PANELS: usize = 8;
 
-// Each panel has its share of the next block fetched.
-const _: () = assert!(FETCHED * PANELS == size_of::<Rows>());
+/// The fewest panels of a task that have all of the next block fetched, each its share.
+const FETCHING: usize = 4;
+
+const _: () = assert!(FETCHED * FETCHING == size_of::<Rows>());
 
 thread_local! {
     /// A thread's memory for panels.

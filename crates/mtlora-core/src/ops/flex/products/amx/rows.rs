@@ -68,7 +68,7 @@ fn pack_rows<const P: usize>(
     inner: usize,
 ) {
     for (packed, first) in packed.iter_mut().zip((0..inner).step_by(DEPTH)) {
-        let mut unit = [Rows([[0; PAIRS]; WIDTH]); P];
+        let unit = packed.write([Rows([[0; PAIRS]; WIDTH]); P]);
         for (at, row) in rows.chunks_exact(inner).enumerate() {
             for line in (0..DEPTH).step_by(PAIRS) {
                 let place = row.as_ptr().wrapping_add(first + AHEAD + line);
@@ -80,7 +80,6 @@ fn pack_rows<const P: usize>(
                 rows.0[at] = pulp::cast(part);
             }
         }
-        packed.write(unit);
     }
 }
 
@@ -98,7 +97,7 @@ fn pack_columns<const P: usize>(
         padded(row.get(columns).unwrap_or_default())
     };
     for (index, packed) in packed.iter_mut().enumerate() {
-        let mut unit = [Rows([[0; PAIRS]; WIDTH]); P];
+        let unit = packed.write([Rows([[0; PAIRS]; WIDTH]); P]);
         for (half, first) in columns.clone().step_by(SIDE).enumerate() {
             let columns = first..columns.end.min(first + SIDE);
             let mut squares = [[_mm512_setzero_si512(); PAIRS]; P];
@@ -117,6 +116,5 @@ fn pack_columns<const P: usize>(
                 }
             }
         }
-        packed.write(unit);
     }
 }
