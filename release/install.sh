@@ -61,10 +61,11 @@ remove_earlier() {
             '' | /* | *..*) fail "$list has a line that this script did not write: $file" ;;
         esac
         rm -f "$to/$file"
-        rmdir -p "$to/${file%/*}" 2>/dev/null || true
+        # From inside, so that no folder above is removed, however empty it is.
+        (cd "$to" && rmdir -p "${file%/*}" 2>/dev/null) || true
     done <"$list"
     rm -f "$list"
-    rmdir "$to/share/mtlora" "$to/share" "$to" 2>/dev/null || true
+    (cd "$to" && rmdir -p share/mtlora 2>/dev/null) || true
 }
 
 if [ -n "$remove" ]; then
