@@ -128,33 +128,6 @@ impl<'a> ViewMut<'a> {
         self.first
     }
 
-    /// The elements of a row.
-    ///
-    /// # Safety
-    /// They have been written.
-    ///
-    /// # Panics
-    /// When the matrix does not have the row.
-    #[cfg(target_arch = "x86_64")]
-    pub(in crate::ops::flex) unsafe fn row(&self, row: usize) -> &[f32] {
-        assert!(row < self.sides[0]);
-        let first = self.first.wrapping_add(row * self.stride);
-        // SAFETY: the matrix has this row, only this view can reach its elements, and they have been written.
-        unsafe { std::slice::from_raw_parts(first, self.sides[1]) }
-    }
-
-    /// Writes the elements of a row.
-    ///
-    /// # Panics
-    /// When the matrix does not have the row, or it has another length.
-    #[cfg(target_arch = "x86_64")]
-    pub(in crate::ops::flex) fn write_row(&mut self, row: usize, values: &[f32]) {
-        assert!(row < self.sides[0] && values.len() == self.sides[1]);
-        let first = self.first.wrapping_add(row * self.stride);
-        // SAFETY: the matrix has this row, and only this view can reach its elements, so `values` does not overlap them.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), first, values.len()) };
-    }
-
     /// Adds values, row after row, to its elements.
     ///
     /// # Safety
