@@ -86,7 +86,7 @@ impl<'a, M: Module> Subject<'a, M> {
         seed(device, options.seed);
         Self {
             model,
-            stepper: Stepper::new(options, LossReading::of(device)),
+            stepper: Stepper::new(options, LossReading::of(device), device),
             learning_rate: options.learning_rate,
             divisor: Box::new(divisor),
             loss: Box::new(loss),

@@ -84,6 +84,7 @@ pub(crate) struct PretrainSteps<'a> {
     done: usize,
     steps: usize,
     reading: LossReading,
+    device: Device,
     /// The numbers of the steps whose losses have not been read yet.
     losses: LossQueue<usize>,
     /// The number of tokens in these steps, and the time when the first of them started.
@@ -109,6 +110,7 @@ impl<'a> PretrainSteps<'a> {
             done: 0,
             steps,
             reading,
+            device: device.clone(),
             losses: LossQueue::new(reading),
             unread: None,
             progress,
@@ -132,8 +134,15 @@ impl<'a> PretrainSteps<'a> {
         self.done += 1;
         let divisors = Divisors::step(terms as f64);
         let batches = batches.into_iter().map(|batch| (batch, divisors));
-        let (gradients, made) =
-            accumulate(self.done, &model, batches, None, self.reading, loss_of)?;
+        let (gradients, made) = accumulate(
+            self.done,
+            &model,
+            batches,
+            None,
+            self.reading,
+            &self.device,
+            loss_of,
+        )?;
         let model = self.optimizer.step(rate, model, gradients);
         let (tokens, began) = self.unread.unwrap_or((0, start));
         self.unread = Some((tokens + made.tokens, began));

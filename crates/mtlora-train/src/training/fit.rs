@@ -105,7 +105,8 @@ pub fn fit_with_hooks<'a, L: Learner>(
     observer: &mut dyn Observer,
     hooks: Option<&'a mut dyn TrainingHooks>,
 ) -> Result<Trained<L::Model>, FitError> {
-    let stepper = Stepper::new(options, LossReading::of(device)).with_hooks(StepHooks::new(hooks));
+    let stepper =
+        Stepper::new(options, LossReading::of(device), device).with_hooks(StepHooks::new(hooks));
     fit_in_steps(model, learner, options, from, device, observer, stepper)
 }
 
@@ -274,8 +275,6 @@ impl<'a, L: Learner> Fit<'a, L> {
         observer: &mut dyn Observer,
     ) -> Result<Self, FitError> {
         let start = Instant::now();
-        // The state of a device's own random generator cannot be read, so each step seeds it from a state that can.
-        set_random_state(self.device, random_state());
         let divisor = |examples: &[usize]| self.learner.divisor(examples);
         let loss = |model: &L::Model, batch: &[usize]| self.learner.loss(model, batch, self.device);
         let (batches, learning_rate) = (planned.batches, planned.learning_rate);
@@ -909,7 +908,7 @@ mod tests {
         let fixed =
             fixed.map(|(path, data)| (path, TensorData::zeros::<f32, _>(data.shape().clone())));
         let model = load_state(model, fixed.collect()).unwrap();
-        let stepper = Stepper::new(options, reading);
+        let stepper = Stepper::new(options, reading, &device);
         let trained = fit_in_steps(model, learner, options, None, &device, &mut heard, stepper);
         (trained, heard)
     }

@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use mtlora_core::{random_state, random_state_of_part, set_random_state};
 
 use crate::training::error::FitError;
 use crate::training::hooks::StepHooks;
@@ -23,6 +24,99 @@ pub(crate) struct Made {
     pub(crate) tokens: usize,
 }
 
+impl Made {
+    /// Nothing yet of step number `step`.
+    pub(crate) fn new(step: usize, reading: LossReading) -> Self {
+        Self {
+            loss: StepLoss::new(step, reading),
+            tokens: 0,
+        }
+    }
+}
+
+/// The gradients of one micro-batch, the sum of whose losses is divided by `divisors`. `penalty` is added to the loss. The
+/// terms of the loss are added to `made`.
+///
+/// # Errors
+/// When losses are read at once and one is not finite, or the device fails.
+pub(crate) fn batch_gradients<M: Module>(
+    model: &M,
+    batch: BatchLoss,
+    divisors: Divisors,
+    penalty: Option<Tensor<1>>,
+    made: &mut Made,
+) -> Result<GradientsParams, FitError> {
+    let BatchLoss {
+        sum,
+        tokens,
+        recompute,
+    } = batch;
+    let loss = sum.div_scalar(divisors.terms);
+    made.tokens += tokens;
+    made.loss.add(&loss, divisors.batches)?;
+    let mut loss = loss.div_scalar(divisors.batches);
+    if let Some(penalty) = penalty {
+        made.loss.add(&penalty, 1.0)?;
+        loss = loss + penalty;
+    }
+    let mut gradients = loss.backward();
+    let parts = recompute.map(|recompute| recompute(&mut gradients));
+    let gradients = GradientsParams::from_grads(gradients, model);
+    let Some(parts) = parts else {
+        return Ok(gradients);
+    };
+    // A batch's own sum first, as in one backward pass.
+    let mut sum = GradientsAccumulator::new();
+    sum.accumulate(model, gradients);
+    for part in parts {
+        sum.accumulate(model, GradientsParams::from_grads(part, model));
+    }
+    Ok(sum.grads())
+}
+
+/// The random states of a step, whose micro-batches draw masks of dropout that do not depend on each other. The next step
+/// begins with the state after the first micro-batch, so a step of one micro-batch draws masks as if there were no parts.
+pub(crate) struct StepMasks<'a> {
+    device: &'a Device,
+    /// The state before the step.
+    pub(crate) start: u64,
+    /// The state after its first micro-batch.
+    after: u64,
+}
+
+impl<'a> StepMasks<'a> {
+    /// Begins a step with the current random state.
+    pub(crate) fn begin(device: &'a Device) -> Self {
+        let start = random_state();
+        Self {
+            device,
+            start,
+            after: start,
+        }
+    }
+
+    /// Computes micro-batch number `index` of the step, counted from 0.
+    pub(crate) fn of<T>(&mut self, index: usize, compute: impl FnOnce() -> T) -> T {
+        seed_part(self.device, self.start, index);
+        let computed = compute();
+        if index == 0 {
+            self.after = random_state();
+        }
+        computed
+    }
+
+    /// Ends the step.
+    pub(crate) fn end(self) {
+        set_random_state(self.device, self.after);
+    }
+}
+
+/// Sets the random state of micro-batch number `index` of a step that begins with the state `start`. The state of a device's
+/// own random generator cannot be read, so each micro-batch seeds it from a state that can.
+pub(crate) fn seed_part(device: &Device, start: u64, index: usize) {
+    set_random_state(device, random_state_of_part(start, index as u64));
+}
+
 /// Accumulates the gradients of the batches of step number `step` (counted from 1), each batch's loss divided by its
 /// divisors. A `penalty` is added to the loss once.
 ///
@@ -34,41 +128,21 @@ pub(crate) fn accumulate<M: Module, B, E: From<FitError>>(
     batches: impl IntoIterator<Item = (B, Divisors)>,
     mut penalty: Option<Tensor<1>>,
     reading: LossReading,
+    device: &Device,
     loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
 ) -> Result<(GradientsParams, Made), E> {
     let mut accumulator = GradientsAccumulator::new();
-    let mut made = Made {
-        loss: StepLoss::new(step, reading),
-        tokens: 0,
-    };
-    for (batch, divisors) in batches {
-        let BatchLoss {
-            sum,
-            tokens,
-            recompute,
-        } = loss_of(model, batch)?;
-        let loss = sum.div_scalar(divisors.terms);
-        made.tokens += tokens;
-        made.loss.add(&loss, divisors.batches)?;
-        let mut loss = loss.div_scalar(divisors.batches);
-        if let Some(penalty) = penalty.take() {
-            made.loss.add(&penalty, 1.0)?;
-            loss = loss + penalty;
-        }
-        let mut gradients = loss.backward();
-        let parts = recompute.map(|recompute| recompute(&mut gradients));
-        let mut gradients = GradientsParams::from_grads(gradients, model);
-        if let Some(parts) = parts {
-            // A batch's own sum first, as in one backward pass.
-            let mut sum = GradientsAccumulator::new();
-            sum.accumulate(model, gradients);
-            for part in parts {
-                sum.accumulate(model, GradientsParams::from_grads(part, model));
-            }
-            gradients = sum.grads();
-        }
+    let mut made = Made::new(step, reading);
+    let mut masks = StepMasks::begin(device);
+    for (index, (batch, divisors)) in batches.into_iter().enumerate() {
+        let gradients = masks.of(index, || {
+            let batch = loss_of(model, batch)?;
+            let penalty = penalty.take();
+            Ok::<_, E>(batch_gradients(model, batch, divisors, penalty, &mut made)?)
+        })?;
         accumulator.accumulate(model, gradients);
     }
+    masks.end();
     Ok((accumulator.grads(), made))
 }
 
@@ -80,12 +154,13 @@ pub(crate) struct Stepper<'a> {
     pub(crate) hooks: StepHooks<'a>,
     options: TrainOptions,
     pub(crate) reading: LossReading,
+    device: Device,
     made: usize,
 }
 
 impl<'a> Stepper<'a> {
     /// The state before the first step. `reading` determines when losses are read.
-    pub(crate) fn new(options: &TrainOptions, reading: LossReading) -> Self {
+    pub(crate) fn new(options: &TrainOptions, reading: LossReading, device: &Device) -> Self {
         let factor = GradientFactor::default();
         Self {
             optimizer: adamw_for(options, None, &factor),
@@ -93,6 +168,7 @@ impl<'a> Stepper<'a> {
             hooks: StepHooks::default(),
             options: options.clone(),
             reading,
+            device: device.clone(),
             made: 0,
         }
     }
@@ -129,14 +205,9 @@ impl<'a> Stepper<'a> {
             return Err(FitError::NothingToLearn { step });
         }
         let parts = batches.iter().map(Vec::as_slice).zip(divisors);
-        let (mut gradients, made) = accumulate(
-            step,
-            &model,
-            parts,
-            self.hooks.penalty(&model),
-            self.reading,
-            loss_of,
-        )?;
+        let (penalty, reading, device) = (self.hooks.penalty(&model), self.reading, &self.device);
+        let (mut gradients, made) =
+            accumulate(step, &model, parts, penalty, reading, device, loss_of)?;
         if let Some(most) = self.options.max_grad_norm {
             match self.reading {
                 LossReading::AtOnce => {
@@ -207,8 +278,9 @@ pub(crate) mod testing {
         loss_of: impl Fn(&M, B) -> Result<BatchLoss, E>,
     ) -> MadeFrom {
         let reading = LossReading::AtOnce;
+        let device = mtlora_core::devices().remove(0).device.autodiff();
         let (params, Made { loss, tokens }) =
-            accumulate(1, model, batches, None, reading, loss_of).unwrap();
+            accumulate(1, model, batches, None, reading, &device, loss_of).unwrap();
         let mut queue = LossQueue::new(reading);
         queue.push((), loss);
         let mut loss = f64::NAN;
