@@ -101,6 +101,7 @@
 //! | define a task, or use one that is here | [`Task`], [`TaskData`], [`TableTask`], [`glue`], [`acceptability`], [`registry`] |
 //! | train, with checkpoints and early stopping | [`train()`], [`TrainOptions`], [`Method`], [`Observer`], [`Snapshot`] |
 //! | train something else in the same loop | [`Learner`], [`fit`], [`fit_with_hooks`] |
+//! | train on several processes together | [`ProcessGroup`], [`fit_with`], [`serve`], [`on_threads`] |
 //! | write texts from data records | [`data_to_text`], [`facts`], [`train_causal`] |
 //! | train a chat model on conversations | [`chat`], [`train_chat`] |
 //! | score and apply a model | [`evaluate`], [`predict`], [`Scores`], [`text_metrics`] |
@@ -138,13 +139,15 @@ pub use tasks::{acceptability, chat, data_to_text, facts, glue, registry};
 pub use data::fingerprint::Fingerprint;
 pub use training::batches::{BatchSize, shuffled};
 pub use training::error::FitError;
-pub use training::fit::{Trained, fit, fit_with_hooks};
-pub use training::learner::{BatchLoss, Learner, Recompute};
+pub use training::fit::{Extras, Trained, fit, fit_with, fit_with_hooks};
+pub use training::learner::{BatchLoss, EvaluationParts, Learner, Recompute};
 pub use training::learners::causal::{
-    CausalData, CausalExample, Encoded, causal_scores, chat_scores, encode_records, train_causal,
-    train_causal_with_hooks, train_chat,
+    CausalData, CausalExample, Encoded, causal_scores, chat_scores, encode_records, serve_causal,
+    serve_chat, train_causal, train_causal_with, train_causal_with_hooks, train_chat,
 };
-pub use training::learners::classification::{ClassificationData, train, train_with_hooks};
+pub use training::learners::classification::{
+    ClassificationData, serve_classification, train, train_with, train_with_hooks,
+};
 pub use training::loss::loss_sum;
 pub use training::method::Method;
 pub use training::normalization::LossNormalization;
@@ -154,6 +157,10 @@ pub use training::optimizer::lora_plus::LoraPlus;
 pub use training::optimizer::schedule::{LrSchedule, LrScheduler};
 pub use training::optimizer::state::{OptimizerState, OptimizerStateError};
 pub use training::options::{DECAY_RATIO, OptionError, TrainOptions};
+pub use training::ranks::error::RanksError;
+pub use training::ranks::group::{ProcessGroup, Ranks};
+pub use training::ranks::serve::serve;
+pub use training::ranks::threads::on_threads;
 pub use training::snapshot::{Best, Fingerprints, ResumeError, Snapshot};
 
 // Pre-training.

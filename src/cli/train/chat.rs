@@ -9,8 +9,8 @@ use mtlora::models::ChatTemplate;
 use mtlora::train::bench::Subject;
 use mtlora::train::chat::{ChatSequence, ChatTask};
 use mtlora::train::{
-    CausalData, ChatRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, RunConfig, RunResults,
-    TaskData, WriteOptions, train_chat,
+    CausalData, ChatRun, Extras, LoadedGenerator, MetricName, ModelSpec, PromptForm, RunConfig,
+    RunResults, TaskData, WriteOptions, train_chat,
 };
 
 use crate::cli::chat::examples::{self, Split};
@@ -98,7 +98,10 @@ pub(super) fn run(
         from,
         &device,
         &mut progress,
-        hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
+        Extras {
+            hooks: hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
+            ..Extras::default()
+        },
     );
     let trained = progress.close(trained)?;
 

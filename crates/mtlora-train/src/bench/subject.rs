@@ -13,6 +13,7 @@ use crate::training::learner::BatchLoss;
 use crate::training::learners::causal::{self, CausalExample, causal_divisor, causal_loss};
 use crate::training::learners::classification::{classifier_divisor, classifier_loss};
 use crate::training::options::TrainOptions;
+use crate::training::ranks::group::ProcessGroup;
 use crate::training::step::Stepper;
 
 type Divisor<'a> = Box<dyn Fn(&[usize]) -> f64 + 'a>;
@@ -94,14 +95,24 @@ impl<'a, M: Module> Subject<'a, M> {
         }
     }
 
-    /// Runs one training step on the examples with these indices, from tokens on the host to updated parameters.
+    /// The same with steps that all ranks of a group make, each on a micro-batch of its own. This process is rank 0, and the
+    /// others are in [`serve`](crate::serve).
+    pub fn on(mut self, group: &'a ProcessGroup<'a>) -> Self {
+        if group.size() > 1 {
+            self.stepper.group = Some(group);
+        }
+        self
+    }
+
+    /// Runs one training step on the examples with these indices (on several ranks, each computes them), from tokens on the host to updated parameters.
     /// Returns the model after the step and the time in seconds.
     ///
     /// # Errors
     /// When the loss is not finite, or the device fails.
     pub fn step(mut self, batch: &[usize]) -> Result<(Self, f64), FitError> {
         let start = Instant::now();
-        let batches = [batch.to_vec()];
+        let ranks = self.stepper.group.map_or(1, ProcessGroup::size);
+        let batches = vec![batch.to_vec(); ranks];
         let rate = self.learning_rate;
         let (divisor, loss) = (&self.divisor, &self.loss);
         let (model, _) = self

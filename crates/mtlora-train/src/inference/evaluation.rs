@@ -44,17 +44,48 @@ pub fn predict(
     items: &[Item],
     device: &Device,
 ) -> Result<Vec<Vec<f32>>, FitError> {
+    let batches = prediction_batches(items);
+    let parts = batches
+        .iter()
+        .map(|batch| predict_batch(model, config, items, batch, device));
+    let parts: Vec<Vec<f32>> = parts.collect::<Result<_, _>>()?;
+    logits_of(items.len(), config.num_labels(), &batches, parts)
+}
+
+/// The batches in which items are predicted, as indices.
+pub(crate) fn prediction_batches(items: &[Item]) -> Vec<Vec<usize>> {
     let lengths: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
-    let mut logits = vec![Vec::new(); items.len()];
-    for batch in by_length(&lengths, BatchSize::Tokens(8192)) {
-        let tokens: Vec<&Tokens> = batch.iter().map(|index| &items[*index].tokens).collect();
-        let packed = PackedBatch::bucketed(&tokens, config, device)?;
-        let values: Vec<f32> = model
-            .forward(&packed)
-            .try_into_vec_as()
-            .map_err(|error| FitError::Device(error.to_string()))?;
-        for (index, row) in batch.into_iter().zip(values.chunks(config.num_labels())) {
-            logits[index] = row.to_vec();
+    by_length(&lengths, BatchSize::Tokens(8192))
+}
+
+/// The logits of the items with these indices, one after the other.
+pub(crate) fn predict_batch(
+    model: &SequenceClassifier,
+    config: &dyn ClassifierModelConfig,
+    items: &[Item],
+    batch: &[usize],
+    device: &Device,
+) -> Result<Vec<f32>, FitError> {
+    let tokens: Vec<&Tokens> = batch.iter().map(|index| &items[*index].tokens).collect();
+    let packed = PackedBatch::bucketed(&tokens, config, device)?;
+    let values = model.forward(&packed).try_into_vec_as();
+    values.map_err(|error| FitError::Device(error.to_string()))
+}
+
+/// The logits of each of `count` items, each with `labels` logits, from those of the batches.
+///
+/// # Errors
+/// When a logit is not finite.
+pub(crate) fn logits_of(
+    count: usize,
+    labels: usize,
+    batches: &[Vec<usize>],
+    parts: impl IntoIterator<Item = Vec<f32>>,
+) -> Result<Vec<Vec<f32>>, FitError> {
+    let mut logits = vec![Vec::new(); count];
+    for (batch, values) in batches.iter().zip(parts) {
+        for (index, row) in batch.iter().zip(values.chunks(labels)) {
+            logits[*index] = row.to_vec();
         }
     }
     let is_finite = |row: &Vec<f32>| row.iter().all(|value| value.is_finite());
@@ -76,9 +107,24 @@ pub fn evaluate(
     task: &dyn Task,
     device: &Device,
 ) -> Result<Scores, FitError> {
+    // Before the work.
+    if items.iter().any(|item| item.target.is_none()) {
+        return Err(FitError::NoTargets);
+    }
+    score_logits(predict(model, config, items, device)?, items, task)
+}
+
+/// The scores of the logits of items that all have targets.
+///
+/// # Errors
+/// When an item has no target.
+pub(crate) fn score_logits(
+    logits: Vec<Vec<f32>>,
+    items: &[Item],
+    task: &dyn Task,
+) -> Result<Scores, FitError> {
     let targets: Option<Vec<Target>> = items.iter().map(|item| item.target).collect();
     let targets = targets.ok_or(FitError::NoTargets)?;
-    let logits = predict(model, config, items, device)?;
     let mut names = task.metric_names().to_vec();
     if !names.contains(&MetricName::Loss) {
         names.push(MetricName::Loss);

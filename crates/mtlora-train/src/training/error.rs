@@ -8,6 +8,7 @@ use mtlora_models::ModelError;
 use crate::metrics::labels::MetricError;
 use crate::training::optimizer::state::OptimizerStateError;
 use crate::training::options::OptionError;
+use crate::training::ranks::error::RanksError;
 use crate::training::snapshot::ResumeError;
 
 /// The reason why training or evaluating a model failed.
@@ -76,6 +77,9 @@ pub enum FitError {
         /// The number of the last completed step.
         step: usize,
     },
+    /// The ranks cannot train together, or one of them has failed.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// The device failed: often because it ran out of memory.
     #[error(
         "the device failed: {0}; if it ran out of memory, use smaller batches with more gradient accumulation, shorter \

@@ -21,6 +21,8 @@ use crate::training::optimizer::adamw::adamw_for;
 use crate::training::optimizer::state::OptimizerState;
 use crate::training::options::TrainOptions;
 use crate::training::plan::{Plan, PlannedStep};
+use crate::training::ranks::group::ProcessGroup;
+use crate::training::ranks::lead::{compare, done, evaluate_on};
 use crate::training::snapshot::{Best, Fingerprints, Snapshot};
 use crate::training::step::Stepper;
 
@@ -105,9 +107,51 @@ pub fn fit_with_hooks<'a, L: Learner>(
     observer: &mut dyn Observer,
     hooks: Option<&'a mut dyn TrainingHooks>,
 ) -> Result<Trained<L::Model>, FitError> {
-    let stepper =
-        Stepper::new(options, LossReading::of(device), device).with_hooks(StepHooks::new(hooks));
-    fit_in_steps(model, learner, options, from, device, observer, stepper)
+    let extras = Extras { hooks, group: None };
+    fit_with(model, learner, options, from, device, observer, extras)
+}
+
+/// What a training may have beside its model, learner and options.
+#[derive(Default)]
+pub struct Extras<'a> {
+    /// The training hooks of the model's adapter method, as in [`fit_with_hooks`].
+    pub hooks: Option<&'a mut dyn TrainingHooks>,
+    /// The ranks that train together, of which this process is rank 0; [`serve`](crate::serve) is for the others.
+    pub group: Option<&'a ProcessGroup<'a>>,
+}
+
+/// Like [`fit`], with the hooks of an adapter method, or on several ranks. The ranks share the micro-batches of each step
+/// ([`gradient_accumulation`](TrainOptions::gradient_accumulation), which must be a multiple of the number of ranks) and the
+/// evaluations. On CPUs with the same instructions and numbers of threads, the result is bit-identical for any number of ranks.
+///
+/// # Errors
+/// As [`fit_with_hooks`], and when the ranks cannot share the steps, do not have the same model and examples, or one of them
+/// fails or is gone.
+pub fn fit_with<'a, L: Learner>(
+    model: L::Model,
+    learner: &'a L,
+    options: &'a TrainOptions,
+    from: Option<Snapshot>,
+    device: &'a Device,
+    observer: &mut dyn Observer,
+    extras: Extras<'a>,
+) -> Result<Trained<L::Model>, FitError> {
+    let Extras { hooks, group } = extras;
+    // Alone, rank 0 needs no messages.
+    let group = group.filter(|group| group.size() > 1);
+    let stepper = Stepper::new(options, LossReading::of(device), device)
+        .with_hooks(StepHooks::new(hooks))
+        .with_group(group);
+    let fitted = match group {
+        Some(group) => group.check(options).map_err(FitError::from),
+        None => Ok(()),
+    };
+    let fitted = fitted
+        .and_then(|()| fit_in_steps(model, learner, options, from, device, observer, stepper));
+    if let Some(group) = group {
+        done(group);
+    }
+    fitted
 }
 
 fn fit_in_steps<'a, L: Learner>(
@@ -125,6 +169,9 @@ fn fit_in_steps<'a, L: Learner>(
     }
     let mut plan = Plan::new(learner.lengths(), options);
     stepper.hooks.begin(&model, plan.steps())?;
+    if let Some(group) = stepper.group {
+        compare(group, &model, fingerprints(&model, learner))?;
+    }
     let begins = from.is_none();
     let mut fit = match from {
         None => Fit::begin(model, learner, options, stepper, device)?,
@@ -177,7 +224,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         device: &'a Device,
     ) -> Result<Self, FitError> {
         seed(device, options.seed);
-        let before = learner.evaluate(&model.valid(), &device.clone().inner())?;
+        let before = scores(stepper.group, learner, &model, device)?;
         let computed: Vec<_> = before.iter().map(|(name, _)| name).collect();
         options.check_metric(&computed)?;
         Ok(Self {
@@ -320,8 +367,7 @@ impl<'a, L: Learner> Fit<'a, L> {
 
     /// Evaluates the model. Returns true if its score is the best so far.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, FitError> {
-        let plain = self.device.clone().inner();
-        self.last = self.learner.evaluate(&self.model.valid(), &plain)?;
+        self.last = scores(self.stepper.group, self.learner, &self.model, self.device)?;
         // A score that is not finite cannot be compared with others.
         let loss = self.last.get(MetricName::Loss);
         if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
@@ -439,7 +485,21 @@ fn report_all(
     read
 }
 
-fn fingerprints<L: Learner>(model: &L::Model, learner: &L) -> Fingerprints {
+/// The scores of a model on an autodiff device, computed by all ranks of a group.
+fn scores<L: Learner>(
+    group: Option<&ProcessGroup<'_>>,
+    learner: &L,
+    model: &L::Model,
+    device: &Device,
+) -> Result<Scores, FitError> {
+    let plain = device.clone().inner();
+    match group {
+        Some(group) => evaluate_on(group, learner, model, &plain),
+        None => learner.evaluate(&model.valid(), &plain),
+    }
+}
+
+pub(crate) fn fingerprints<L: Learner>(model: &L::Model, learner: &L) -> Fingerprints {
     let mut data = Fingerprint::default();
     learner.fingerprint(&mut data);
     Fingerprints {

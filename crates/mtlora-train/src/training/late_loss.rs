@@ -76,6 +76,21 @@ impl StepLoss {
         }
     }
 
+    /// The number of the step, counted from 1.
+    pub(crate) fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Adds the loss that another rank computed and read.
+    pub(crate) fn add_read(&mut self, loss: f64) {
+        self.sum += loss;
+    }
+
+    /// The sum of the terms that have been read.
+    pub(crate) fn read_so_far(&self) -> f64 {
+        self.sum
+    }
+
     fn add_value(&mut self, value: f32, divisor: f64) -> Result<(), FitError> {
         if !value.is_finite() {
             return Err(FitError::NotFinite {

@@ -67,6 +67,11 @@ pub trait Learner {
     /// When the model cannot be scored.
     fn evaluate(&self, model: &Self::Model, device: &Device) -> Result<Scores, FitError>;
 
+    /// The parts of the evaluation, if several ranks can share it. Without them, rank 0 evaluates alone.
+    fn evaluation_parts(&self) -> Option<&dyn EvaluationParts<Self::Model>> {
+        None
+    }
+
     /// The metric that decides which state is the best.
     fn main_metric(&self) -> MetricName;
 
@@ -75,4 +80,23 @@ pub trait Learner {
     fn fingerprint(&self, fingerprint: &mut Fingerprint) {
         fingerprint.numbers(self.lengths().iter().map(|length| *length as u64));
     }
+}
+
+/// An evaluation that consists of independent parts, such as batches. All parts together give the scores of
+/// [`Learner::evaluate`].
+pub trait EvaluationParts<M> {
+    /// The number of parts.
+    fn parts(&self) -> usize;
+
+    /// What the scores need of one part, counted from 0, on a `device` without autodiff.
+    ///
+    /// # Errors
+    /// When the part cannot be computed.
+    fn part(&self, model: &M, part: usize, device: &Device) -> Result<Vec<f64>, FitError>;
+
+    /// The scores that follow from all parts, in their order.
+    ///
+    /// # Errors
+    /// When the model cannot be scored.
+    fn scores(&self, parts: Vec<Vec<f64>>) -> Result<Scores, FitError>;
 }

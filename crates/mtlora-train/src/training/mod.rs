@@ -14,5 +14,6 @@ pub(crate) mod observer;
 pub(crate) mod optimizer;
 pub(crate) mod options;
 pub(crate) mod plan;
+pub(crate) mod ranks;
 pub(crate) mod snapshot;
 pub(crate) mod step;

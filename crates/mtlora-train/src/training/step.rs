@@ -15,6 +15,8 @@ use crate::training::optimizer::adamw::{
 };
 use crate::training::optimizer::gradient_factor::GradientFactor;
 use crate::training::options::TrainOptions;
+use crate::training::ranks::group::ProcessGroup;
+use crate::training::ranks::lead::accumulate_on;
 
 /// The loss and the size of a step.
 pub(crate) struct Made {
@@ -155,6 +157,8 @@ pub(crate) struct Stepper<'a> {
     options: TrainOptions,
     pub(crate) reading: LossReading,
     device: Device,
+    /// The ranks that share the micro-batches.
+    pub(crate) group: Option<&'a ProcessGroup<'a>>,
     made: usize,
 }
 
@@ -169,6 +173,7 @@ impl<'a> Stepper<'a> {
             options: options.clone(),
             reading,
             device: device.clone(),
+            group: None,
             made: 0,
         }
     }
@@ -185,6 +190,11 @@ impl<'a> Stepper<'a> {
     /// The same stepper with the hooks of an adapter method.
     pub(crate) fn with_hooks(self, hooks: StepHooks<'a>) -> Self {
         Self { hooks, ..self }
+    }
+
+    /// The same stepper with micro-batches that are shared by ranks.
+    pub(crate) fn with_group(self, group: Option<&'a ProcessGroup<'a>>) -> Self {
+        Self { group, ..self }
     }
 
     /// Makes one step on the batches, and returns the model after it. `loss_of` returns the summed loss of a batch,
@@ -206,8 +216,14 @@ impl<'a> Stepper<'a> {
         }
         let parts = batches.iter().map(Vec::as_slice).zip(divisors);
         let (penalty, reading, device) = (self.hooks.penalty(&model), self.reading, &self.device);
-        let (mut gradients, made) =
-            accumulate(step, &model, parts, penalty, reading, device, loss_of)?;
+        let (mut gradients, made) = match self.group {
+            None => accumulate(step, &model, parts, penalty, reading, device, loss_of)?,
+            Some(group) => {
+                let parts: Vec<_> = parts.collect();
+                let made = Made::new(step, reading);
+                accumulate_on(group, made, &model, &parts, penalty, device, loss_of)?
+            }
+        };
         if let Some(most) = self.options.max_grad_norm {
             match self.reading {
                 LossReading::AtOnce => {

@@ -10,10 +10,12 @@ use crate::tasks::chat::ChatSequence;
 use crate::tasks::data_to_text::{Record, Sequence, target_text};
 use crate::training::batches::{BatchSize, by_length};
 use crate::training::error::FitError;
-use crate::training::fit::{Trained, fit_with_hooks};
-use crate::training::learner::{BatchLoss, Learner};
+use crate::training::fit::{Extras, Trained, fit_with};
+use crate::training::learner::{BatchLoss, EvaluationParts, Learner};
 use crate::training::observer::Observer;
 use crate::training::options::{OptionError, TrainOptions};
+use crate::training::ranks::group::ProcessGroup;
+use crate::training::ranks::serve::serve;
 use crate::training::snapshot::Snapshot;
 
 /// Added to the number of target tokens by which the losses of a step are divided. The published code adds it to
@@ -129,6 +131,86 @@ fn batch<S: CausalExample>(
     Ok(CausalBatch::new(chosen, device)?)
 }
 
+/// How sequences are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scoring {
+    /// By their loss.
+    Loss,
+    /// By their loss and their token accuracy.
+    Accuracy,
+}
+
+/// The sum of the losses of a batch's target tokens, how many of these the model finds the likeliest (0 if that is not scored),
+/// and their number.
+type Counted = [f64; 3];
+
+impl Scoring {
+    fn count<S: CausalExample>(
+        self,
+        model: &CausalLm,
+        sequences: &[S],
+        which: &[usize],
+        device: &Device,
+    ) -> Result<Counted, FitError> {
+        let batch = batch(sequences, which, device)?;
+        let count = batch.count as f64;
+        match self {
+            Scoring::Loss => {
+                let loss = model.loss(&batch, 0.0).try_into_scalar::<f32>();
+                let loss = loss.map_err(|error| FitError::Device(error.to_string()))?;
+                Ok([f64::from(loss), 0.0, count])
+            }
+            Scoring::Accuracy => {
+                let predicted = model.predicted(&batch);
+                let predicted = predicted.map_err(|error| FitError::Device(error.to_string()))?;
+                Ok([predicted.loss, predicted.correct as f64, count])
+            }
+        }
+    }
+
+    /// The scores of batches.
+    fn scores(
+        self,
+        batches: impl IntoIterator<Item = Result<Counted, FitError>>,
+    ) -> Result<Scores, FitError> {
+        let mut sums = [0.0; 3];
+        for batch in batches {
+            for (sum, value) in sums.iter_mut().zip(batch?) {
+                *sum += value;
+            }
+        }
+        let [sum, correct, count] = sums;
+        if count == 0.0 {
+            return Err(FitError::NoTargets);
+        }
+        let loss = sum / count;
+        let mut scores = Scores::default();
+        scores.set(MetricName::Loss, loss);
+        scores.set(MetricName::Perplexity, loss.exp());
+        if self == Scoring::Accuracy {
+            scores.set(MetricName::TokenAccuracy, correct / count);
+        }
+        Ok(scores)
+    }
+
+    fn evaluate<S: CausalExample>(
+        self,
+        model: &CausalLm,
+        sequences: &[S],
+        device: &Device,
+    ) -> Result<Scores, FitError> {
+        let batches = evaluation_batches(sequences);
+        let counted = batches
+            .iter()
+            .map(|which| self.count(model, sequences, which, device));
+        self.scores(counted)
+    }
+}
+
+fn evaluation_batches<S: CausalExample>(sequences: &[S]) -> Vec<Vec<usize>> {
+    by_length(&lengths(sequences), BatchSize::Tokens(EVALUATION_TOKENS))
+}
+
 /// The mean cross-entropy of the target tokens in nats, and the perplexity, which is its exponential.
 ///
 /// # Errors
@@ -138,21 +220,7 @@ pub fn causal_scores<S: CausalExample>(
     sequences: &[S],
     device: &Device,
 ) -> Result<Scores, FitError> {
-    let (mut sum, mut count) = (0.0, 0);
-    for which in by_length(&lengths(sequences), BatchSize::Tokens(EVALUATION_TOKENS)) {
-        let batch = batch(sequences, &which, device)?;
-        let loss = model.loss(&batch, 0.0).try_into_scalar::<f32>();
-        sum += f64::from(loss.map_err(|error| FitError::Device(error.to_string()))?);
-        count += batch.count;
-    }
-    if count == 0 {
-        return Err(FitError::NoTargets);
-    }
-    let loss = sum / count as f64;
-    let mut scores = Scores::default();
-    scores.set(MetricName::Loss, loss);
-    scores.set(MetricName::Perplexity, loss.exp());
-    Ok(scores)
+    Scoring::Loss.evaluate(model, sequences, device)
 }
 
 /// As [`causal_scores`], with the token accuracy: the share of the target tokens that the model finds the likeliest.
@@ -164,25 +232,7 @@ pub fn chat_scores<S: CausalExample>(
     sequences: &[S],
     device: &Device,
 ) -> Result<Scores, FitError> {
-    let (mut sum, mut correct, mut count) = (0.0, 0, 0);
-    for which in by_length(&lengths(sequences), BatchSize::Tokens(EVALUATION_TOKENS)) {
-        let batch = batch(sequences, &which, device)?;
-        let predicted = model
-            .predicted(&batch)
-            .map_err(|error| FitError::Device(error.to_string()))?;
-        sum += predicted.loss;
-        correct += predicted.correct;
-        count += batch.count;
-    }
-    if count == 0 {
-        return Err(FitError::NoTargets);
-    }
-    let loss = sum / count as f64;
-    let mut scores = Scores::default();
-    scores.set(MetricName::Loss, loss);
-    scores.set(MetricName::Perplexity, loss.exp());
-    scores.set(MetricName::TokenAccuracy, correct as f64 / count as f64);
-    Ok(scores)
+    Scoring::Accuracy.evaluate(model, sequences, device)
 }
 
 /// The divisor of the summed loss of the sequences with these indices: the number of their target tokens, plus
@@ -228,14 +278,59 @@ fn lengths<S: CausalExample>(sequences: &[S]) -> Vec<usize> {
     sequences.iter().map(|one| one.ids().len()).collect()
 }
 
-/// How the dev sequences are scored.
-type Evaluate<S> = fn(&CausalLm, &[S], &Device) -> Result<Scores, FitError>;
-
 struct Causal<'a, S> {
     data: CausalData<'a, S>,
     lengths: Vec<usize>,
-    evaluate: Evaluate<S>,
+    scoring: Scoring,
+    /// The batches of the evaluation.
+    dev: Vec<Vec<usize>>,
     checkpointing: bool,
+}
+
+impl<'a, S: CausalExample> Causal<'a, S> {
+    /// # Errors
+    /// When the label smoothing is out of range.
+    fn new(
+        data: CausalData<'a, S>,
+        scoring: Scoring,
+        options: &TrainOptions,
+    ) -> Result<Self, FitError> {
+        if !(0.0..1.0).contains(&data.label_smoothing) {
+            return Err(OptionError {
+                option: "label_smoothing",
+                requirement: "be at least 0 and below 1",
+            }
+            .into());
+        }
+        Ok(Self {
+            lengths: lengths(data.items),
+            dev: evaluation_batches(data.dev),
+            data,
+            scoring,
+            checkpointing: options.gradient_checkpointing,
+        })
+    }
+}
+
+/// Each part is what was counted in a batch.
+impl<S: CausalExample> EvaluationParts<CausalLm> for Causal<'_, S> {
+    fn parts(&self) -> usize {
+        self.dev.len()
+    }
+
+    fn part(&self, model: &CausalLm, part: usize, device: &Device) -> Result<Vec<f64>, FitError> {
+        let which = self.dev.get(part).map_or(&[] as &[usize], Vec::as_slice);
+        let counted = self.scoring.count(model, self.data.dev, which, device)?;
+        Ok(counted.to_vec())
+    }
+
+    fn scores(&self, parts: Vec<Vec<f64>>) -> Result<Scores, FitError> {
+        let counted = parts.into_iter().map(|part| match part.as_slice() {
+            [sum, correct, count] => Ok([*sum, *correct, *count]),
+            _ => Err(FitError::NoTargets),
+        });
+        self.scoring.scores(counted)
+    }
 }
 
 impl<S: CausalExample> Learner for Causal<'_, S> {
@@ -268,7 +363,11 @@ impl<S: CausalExample> Learner for Causal<'_, S> {
     }
 
     fn evaluate(&self, model: &CausalLm, device: &Device) -> Result<Scores, FitError> {
-        (self.evaluate)(model, self.data.dev, device)
+        self.scoring.evaluate(model, self.data.dev, device)
+    }
+
+    fn evaluation_parts(&self) -> Option<&dyn EvaluationParts<CausalLm>> {
+        Some(self)
     }
 
     fn main_metric(&self) -> MetricName {
@@ -314,7 +413,8 @@ pub fn train_causal(
     train_causal_with_hooks(model, data, options, from, device, observer, None)
 }
 
-/// Like [`train_causal`], with the training hooks of the model's adapter method, as [`fit_with_hooks`].
+/// Like [`train_causal`], with the training hooks of the model's adapter method, as
+/// [`fit_with_hooks`](crate::fit_with_hooks).
 ///
 /// # Errors
 /// As [`train_causal`], and when the hooks do not match the model or the number of steps.
@@ -327,23 +427,32 @@ pub fn train_causal_with_hooks(
     observer: &mut dyn Observer,
     hooks: Option<&mut dyn TrainingHooks>,
 ) -> Result<Trained<CausalLm>, FitError> {
-    train_scored(
-        model,
-        data,
-        options,
-        from,
-        device,
-        observer,
-        hooks,
-        causal_scores,
-    )
+    let extras = Extras { hooks, group: None };
+    train_causal_with(model, data, options, from, device, observer, extras)
 }
 
-/// Trains `model` on conversations, as [`train_causal_with_hooks`] does on other sequences. The dev sequences are scored by
+/// Like [`train_causal`], with the hooks of an adapter method, or on several ranks, as [`fit_with`].
+///
+/// # Errors
+/// As [`train_causal`] and [`fit_with`].
+pub fn train_causal_with(
+    model: CausalLm,
+    data: CausalData<'_>,
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+    extras: Extras<'_>,
+) -> Result<Trained<CausalLm>, FitError> {
+    let learner = Causal::new(data, Scoring::Loss, options)?;
+    train_learner(model, &learner, options, from, device, observer, extras)
+}
+
+/// Trains `model` on conversations, as [`train_causal_with`] does on other sequences. The dev sequences are scored by
 /// [`chat_scores`].
 ///
 /// # Errors
-/// As [`train_causal_with_hooks`].
+/// As [`train_causal_with`].
 pub fn train_chat(
     model: CausalLm,
     data: CausalData<'_, ChatSequence>,
@@ -351,51 +460,56 @@ pub fn train_chat(
     from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
-    hooks: Option<&mut dyn TrainingHooks>,
+    extras: Extras<'_>,
 ) -> Result<Trained<CausalLm>, FitError> {
-    train_scored(
-        model,
-        data,
-        options,
-        from,
-        device,
-        observer,
-        hooks,
-        chat_scores,
-    )
+    let learner = Causal::new(data, Scoring::Accuracy, options)?;
+    train_learner(model, &learner, options, from, device, observer, extras)
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "those of the two public functions, and how they score"
-)]
-fn train_scored<S: CausalExample>(
+fn train_learner<S: CausalExample>(
     model: CausalLm,
-    data: CausalData<'_, S>,
+    learner: &Causal<'_, S>,
     options: &TrainOptions,
     from: Option<Snapshot>,
     device: &Device,
     observer: &mut dyn Observer,
-    hooks: Option<&mut dyn TrainingHooks>,
-    evaluate: Evaluate<S>,
+    extras: Extras<'_>,
 ) -> Result<Trained<CausalLm>, FitError> {
-    if !(0.0..1.0).contains(&data.label_smoothing) {
-        return Err(OptionError {
-            option: "label_smoothing",
-            requirement: "be at least 0 and below 1",
-        }
-        .into());
-    }
-    let lengths = lengths(data.items);
-    let learner = Causal {
-        data,
-        lengths,
-        evaluate,
-        checkpointing: options.gradient_checkpointing,
-    };
-    // The hooks may outlive the learner.
+    // The extras may outlive the learner.
+    let Extras { hooks, group } = extras;
     let hooks = hooks.map(|hooks| hooks as &mut dyn TrainingHooks);
-    fit_with_hooks(model, &learner, options, from, device, observer, hooks)
+    let extras = Extras { hooks, group };
+    fit_with(model, learner, options, from, device, observer, extras)
+}
+
+/// On the ranks after rank 0: computes what its [`train_causal_with`] asks for, as [`serve`].
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_causal(
+    model: CausalLm,
+    data: CausalData<'_>,
+    options: &TrainOptions,
+    device: &Device,
+    group: &ProcessGroup<'_>,
+) -> Result<(), FitError> {
+    let learner = Causal::new(data, Scoring::Loss, options)?;
+    serve(model, &learner, device, group)
+}
+
+/// On the ranks after rank 0: computes what its [`train_chat`] asks for, as [`serve`].
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_chat(
+    model: CausalLm,
+    data: CausalData<'_, ChatSequence>,
+    options: &TrainOptions,
+    device: &Device,
+    group: &ProcessGroup<'_>,
+) -> Result<(), FitError> {
+    let learner = Causal::new(data, Scoring::Accuracy, options)?;
+    serve(model, &learner, device, group)
 }
 
 #[cfg(test)]
@@ -459,12 +573,13 @@ mod tests {
         let learner = Causal {
             checkpointing,
             lengths: lengths(items),
+            dev: evaluation_batches(items),
             data: CausalData {
                 items,
                 dev: items,
                 label_smoothing,
             },
-            evaluate: causal_scores,
+            scoring: Scoring::Loss,
         };
         made_by(&learner, &model(&device), batches, normalization, &device)
     }

@@ -6,21 +6,37 @@ use mtlora_models::{ClassifierModelConfig, PackedBatch, SequenceClassifier, Toke
 
 use crate::data::example::{Objective, Target};
 use crate::data::fingerprint::Fingerprint;
-use crate::inference::evaluation::{Item, evaluate};
+use crate::inference::evaluation::{
+    Item, evaluate, logits_of, predict_batch, prediction_batches, score_logits,
+};
 use crate::metrics::labels::{MetricError, MetricName, Scores};
 use crate::tasks::task::Task;
 use crate::training::error::FitError;
-use crate::training::fit::{Trained, fit_with_hooks};
-use crate::training::learner::{BatchLoss, Learner};
+use crate::training::fit::{Extras, Trained, fit_with};
+use crate::training::learner::{BatchLoss, EvaluationParts, Learner};
 use crate::training::loss::loss_sum;
 use crate::training::observer::Observer;
 use crate::training::options::TrainOptions;
+use crate::training::ranks::group::ProcessGroup;
+use crate::training::ranks::serve::serve;
 use crate::training::snapshot::Snapshot;
 
-/// The examples of a classification or a regression, as [`fit_with_hooks`] trains on them.
+/// The examples of a classification or a regression, as [`fit_with`] trains on them.
 struct Classification<'a> {
     data: ClassificationData<'a>,
     lengths: Vec<usize>,
+    /// The batches of the evaluation.
+    dev: Vec<Vec<usize>>,
+}
+
+impl<'a> Classification<'a> {
+    fn new(data: ClassificationData<'a>) -> Self {
+        Self {
+            lengths: data.items.iter().map(|item| item.tokens.len()).collect(),
+            dev: prediction_batches(data.dev),
+            data,
+        }
+    }
 }
 
 impl Learner for Classification<'_> {
@@ -61,6 +77,10 @@ impl Learner for Classification<'_> {
         )
     }
 
+    fn evaluation_parts(&self) -> Option<&dyn EvaluationParts<SequenceClassifier>> {
+        Some(self)
+    }
+
     fn main_metric(&self) -> MetricName {
         self.data.task.main_metric()
     }
@@ -78,6 +98,35 @@ impl Learner for Classification<'_> {
                 }));
             }
         }
+    }
+}
+
+/// Each part is the logits of a batch.
+impl EvaluationParts<SequenceClassifier> for Classification<'_> {
+    fn parts(&self) -> usize {
+        self.dev.len()
+    }
+
+    fn part(
+        &self,
+        model: &SequenceClassifier,
+        part: usize,
+        device: &Device,
+    ) -> Result<Vec<f64>, FitError> {
+        let ClassificationData { config, dev, .. } = self.data;
+        let which = self.dev.get(part).map_or(&[] as &[usize], Vec::as_slice);
+        let logits = predict_batch(model, config, dev, which, device)?;
+        Ok(logits.into_iter().map(f64::from).collect())
+    }
+
+    fn scores(&self, parts: Vec<Vec<f64>>) -> Result<Scores, FitError> {
+        let ClassificationData {
+            config, task, dev, ..
+        } = self.data;
+        let narrow = |part: Vec<f64>| part.into_iter().map(|logit| logit as f32).collect();
+        let parts = parts.into_iter().map(narrow);
+        let logits = logits_of(dev.len(), config.num_labels(), &self.dev, parts)?;
+        score_logits(logits, dev, task)
     }
 }
 
@@ -147,7 +196,7 @@ pub fn train(
     train_with_hooks(model, data, options, from, device, observer, None)
 }
 
-/// Like [`train()`], with the training hooks of the model's adapter method, as [`fit_with_hooks`].
+/// Like [`train()`], with the training hooks of the model's adapter method, as [`fit_with_hooks`](crate::fit_with_hooks).
 ///
 /// # Errors
 /// As [`train()`], and when the hooks do not match the model or the number of steps.
@@ -160,11 +209,42 @@ pub fn train_with_hooks(
     observer: &mut dyn Observer,
     hooks: Option<&mut dyn TrainingHooks>,
 ) -> Result<Trained<SequenceClassifier>, FitError> {
-    let lengths = data.items.iter().map(|item| item.tokens.len()).collect();
-    let learner = Classification { data, lengths };
-    // The hooks may outlive the learner.
+    let extras = Extras { hooks, group: None };
+    train_with(model, data, options, from, device, observer, extras)
+}
+
+/// Like [`train()`], with the hooks of an adapter method, or on several ranks, as [`fit_with`].
+///
+/// # Errors
+/// As [`train()`] and [`fit_with`].
+pub fn train_with(
+    model: SequenceClassifier,
+    data: ClassificationData<'_>,
+    options: &TrainOptions,
+    from: Option<Snapshot>,
+    device: &Device,
+    observer: &mut dyn Observer,
+    extras: Extras<'_>,
+) -> Result<Trained<SequenceClassifier>, FitError> {
+    let learner = Classification::new(data);
+    // The extras may outlive the learner.
+    let Extras { hooks, group } = extras;
     let hooks = hooks.map(|hooks| hooks as &mut dyn TrainingHooks);
-    fit_with_hooks(model, &learner, options, from, device, observer, hooks)
+    let extras = Extras { hooks, group };
+    fit_with(model, &learner, options, from, device, observer, extras)
+}
+
+/// On the ranks after rank 0: computes what its [`train_with`] asks for, as [`serve`].
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_classification(
+    model: SequenceClassifier,
+    data: ClassificationData<'_>,
+    device: &Device,
+    group: &ProcessGroup<'_>,
+) -> Result<(), FitError> {
+    serve(model, &Classification::new(data), device, group)
 }
 
 #[cfg(test)]
@@ -245,15 +325,12 @@ mod tests {
         let (config, task) = (config(&objective), Any(objective));
         let device = devices().remove(0).device.autodiff();
         let model = SequenceClassifier::fresh(&config, 3, &device).unwrap();
-        let learner = Classification {
-            lengths: items.iter().map(|item| item.tokens.len()).collect(),
-            data: ClassificationData {
-                config: &config,
-                task: &task,
-                items,
-                dev: items,
-            },
-        };
+        let learner = Classification::new(ClassificationData {
+            config: &config,
+            task: &task,
+            items,
+            dev: items,
+        });
         then(&learner, &model, &device)
     }
 
