@@ -15,6 +15,7 @@ mod hub;
 mod lists;
 mod model;
 mod pretrain;
+mod ranks;
 mod report;
 mod settings;
 mod shell;
@@ -130,7 +131,10 @@ enum Command {
 
 /// Parses the command line and runs the subcommand.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        ranks::leave_it_to_first(error.exit_code());
+        error.exit()
+    });
     CpuChoice::read()?;
     // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool. The main thread
     // belongs to it: otherwise each operation would wake another thread and put this one to sleep.

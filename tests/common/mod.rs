@@ -1,6 +1,8 @@
 //! Helpers that run the program, shared by the tests in this folder.
 #![allow(dead_code)] // No test file uses all of them.
 
+pub mod run;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

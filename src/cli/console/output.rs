@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, StdoutLock, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mtlora::train::{ClassCount, Scores};
 use serde::Serialize;
@@ -32,8 +33,25 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::cli::console::output::say(format_args!($($text)*)) };
 }
 
+/// Whether nothing is printed.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// From now on, nothing is printed: another process of the same training does it.
+pub(crate) fn be_silent() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+/// Ends [`be_silent`].
+#[cfg(feature = "mpi")]
+pub(crate) fn be_heard() {
+    SILENT.store(false, Ordering::Relaxed);
+}
+
 /// Implements the macro of the same name.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
+    if SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     let line = format!("{text}\n");
     // There is no place where a failure could be reported.
     let _ = io::stderr().write_all(printable_lines(&line).as_bytes());
@@ -83,6 +101,9 @@ pub(crate) struct Stdout(StdoutLock<'static>);
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if SILENT.load(Ordering::Relaxed) {
+            return Ok(bytes.len());
+        }
         self.0.write(bytes).map_err(unwritten)
     }
 

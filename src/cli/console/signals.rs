@@ -2,10 +2,22 @@
 
 use std::io;
 use std::sync::Arc;
+#[cfg(feature = "mpi")]
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+
+/// Whether a signal came while [`Signals`] listened.
+#[cfg(feature = "mpi")]
+static HEARD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Whether a signal was recorded by any [`Signals`] of this process.
+#[cfg(feature = "mpi")]
+pub(crate) fn is_heard() -> bool {
+    HEARD.load(Ordering::Relaxed)
+}
 
 /// While this value exists, the first signal is only recorded, and the second one ends the process at once. After it
 /// is dropped, every signal ends the process at once.
@@ -22,6 +34,10 @@ impl Signals {
     pub(crate) fn listen() -> io::Result<Self> {
         let at_once = Arc::new(AtomicBool::new(false));
         let heard = Arc::new(AtomicUsize::new(0));
+        #[cfg(feature = "mpi")]
+        for signal in [SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&HEARD))?;
+        }
         for signal in [SIGINT, SIGTERM] {
             // Handlers run in the order of their registration, so the second signal finds the flag that the first one
             // has set.

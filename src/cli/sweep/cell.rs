@@ -35,11 +35,11 @@ pub(super) fn run(
     let trained = match resolved {
         Resolved::Classification(config, task) => {
             let begin = begin(folder, (*config).clone().into(), file)?;
-            classification::run(&config, task.as_ref(), begin, QUIET, Some(bases))
+            classification::run(&config, task.as_ref(), begin, QUIET, Some(bases), None)
         }
         Resolved::Generation(config, task) => {
             let begin = begin(folder, (*config).clone().into(), file)?;
-            generation::run(&config, task.as_ref(), begin, QUIET, Some(bases))
+            generation::run(&config, task.as_ref(), begin, QUIET, Some(bases), None)
         }
         Resolved::Chat(_) => return Err(NO_CHAT.into()),
     };

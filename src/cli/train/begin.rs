@@ -18,12 +18,12 @@ pub(crate) enum Begin<'a> {
     },
     /// A run that was stopped.
     Resume(Run),
-    /// No run: only what a training takes is to be shown.
-    DryRun,
+    /// No run: only what a training takes is to be shown, or another rank has the run.
+    NoRun,
 }
 
 impl Begin<'_> {
-    /// Opens the run for training, and returns the snapshot from which it is resumed; `None` for a dry run. Notes for
+    /// Opens the run for training, and returns the snapshot from which it is resumed; `None` if there is none. Notes for
     /// the user go to standard error.
     pub(crate) fn open(
         self,
@@ -31,7 +31,7 @@ impl Begin<'_> {
         format: &TrainedFormat,
     ) -> Result<Option<(Run, Option<Snapshot>)>, RunError> {
         match self {
-            Begin::DryRun => Ok(None),
+            Begin::NoRun => Ok(None),
             Begin::New {
                 out,
                 overwrite,

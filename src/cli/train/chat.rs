@@ -9,14 +9,15 @@ use mtlora::models::ChatTemplate;
 use mtlora::train::bench::Subject;
 use mtlora::train::chat::{ChatSequence, ChatTask};
 use mtlora::train::{
-    CausalData, ChatRun, Extras, LoadedGenerator, MetricName, ModelSpec, PromptForm, RunConfig,
-    RunResults, TaskData, WriteOptions, train_chat,
+    CausalData, ChatRun, Extras, LoadedGenerator, MetricName, ModelSpec, ProcessGroup, PromptForm,
+    RunConfig, RunResults, TaskData, WriteOptions, serve_chat, train_chat,
 };
 
 use crate::cli::chat::examples::{self, Split};
 use crate::cli::console::output::{self, Output};
 use crate::cli::console::progress::Progress;
 use crate::cli::model::device;
+use crate::cli::ranks;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
@@ -37,12 +38,14 @@ pub(super) fn run(
     config: &RunConfig<ChatRun>,
     begin: Begin<'_>,
     show: Output,
+    group: Option<&ProcessGroup<'_>>,
 ) -> Result<(), Box<dyn Error>> {
     config.training.validate()?;
     config.training.check_metric(&METRICS)?;
     config.base.adapter.check_training(&config.training)?;
     config.checkpoints.validate()?;
     refuse_untrainable(&config.base.adapter)?;
+    ranks::begin(group, &config.training)?;
     let device = device::open(&config.device)?.autodiff();
     let read = |split: &str| Split::read(&config.data.folder, split);
     let (train, dev) = (read(ChatTask.train_split())?, read(ChatTask.dev_split())?);
@@ -57,6 +60,15 @@ pub(super) fn run(
         Ok::<Vec<ChatSequence>, Box<dyn Error>>(encoded.sequences)
     };
     let (items, dev_items) = (encode(&train)?, encode(&dev)?);
+    let data = CausalData {
+        items: &items,
+        dev: &dev_items,
+        label_smoothing: kind.label_smoothing,
+    };
+    if let Some(group) = group.filter(|group| group.rank() > 0) {
+        serve_chat(parts.model, data, &config.training, &device, group)?;
+        return Ok(());
+    }
     let lengths: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
     let Scheduled { format, mut hooks } = method;
@@ -80,7 +92,7 @@ pub(super) fn run(
     let Some((run, from)) = opened else {
         let (options, smoothing) = (&config.training, kind.label_smoothing);
         let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
-        return measure(subject, &lengths, options, show.json);
+        return measure(subject, &lengths, options, group, show.json);
     };
     let shown = Samples::of(template.as_ref(), &dev)?;
     let plain_device = device.clone().inner();
@@ -89,18 +101,14 @@ pub(super) fn run(
     let mut progress = Progress::new(&run, format, &config.checkpoints, step, &METRICS, show)?;
     let trained = train_chat(
         parts.model,
-        CausalData {
-            items: &items,
-            dev: &dev_items,
-            label_smoothing: kind.label_smoothing,
-        },
+        data,
         &config.training,
         from,
         &device,
         &mut progress,
         Extras {
             hooks: hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
-            ..Extras::default()
+            group,
         },
     );
     let trained = progress.close(trained)?;

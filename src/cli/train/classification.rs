@@ -6,14 +6,15 @@ use burn::module::Module;
 use mtlora::core::TrainingHooks;
 use mtlora::train::bench::Subject;
 use mtlora::train::{
-    ClassificationData, ClassificationRun, Example, MetricName, ModelSpec, RunConfig, RunResults,
-    ScoredSplit, Started, Target, Task, class_counts, class_warnings, evaluate, hold_back,
-    train_with_hooks,
+    ClassificationData, ClassificationRun, Example, Extras, MetricName, ModelSpec, ProcessGroup,
+    RunConfig, RunResults, ScoredSplit, Started, Target, Task, class_counts, class_warnings,
+    evaluate, hold_back, serve_classification, train_with,
 };
 
 use crate::cli::console::output::{self, Output};
 use crate::cli::console::progress::Progress;
 use crate::cli::model::device;
+use crate::cli::ranks;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::bases::Bases;
@@ -35,13 +36,15 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
     }
 }
 
-/// Trains, and returns the results; `None` after a dry run.
+/// Trains, on all ranks of the group if there is one, and returns the results; `None` after a dry run, and on the ranks after
+/// rank 0.
 pub(crate) fn run(
     config: &RunConfig<ClassificationRun>,
     task: &dyn Task,
     begin: Begin<'_>,
     show: Output,
     bases: Option<&mut Bases>,
+    group: Option<&ProcessGroup<'_>>,
 ) -> Result<Option<RunResults>, Box<dyn Error>> {
     config.training.validate()?;
     let computed = [task.metric_names(), &[MetricName::Loss]].concat();
@@ -49,6 +52,7 @@ pub(crate) fn run(
     config.base.adapter.check_training(&config.training)?;
     config.checkpoints.validate()?;
     refuse_untrainable(&config.base.adapter)?;
+    ranks::begin(group, &config.training)?;
     let device = device::open(&config.device)?.autodiff();
     let train_examples = task::read(task, &config.data.folder, task.train_split())?;
     let folder = &config.data.folder;
@@ -96,6 +100,16 @@ pub(crate) fn run(
         }
         None => None,
     };
+    let data = ClassificationData {
+        config: &parts.config,
+        task,
+        items: &items,
+        dev: &dev,
+    };
+    if let Some(group) = group.filter(|group| group.rank() > 0) {
+        serve_classification(parts.model, data, &device, group)?;
+        return Ok(None);
+    }
     let lengths: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
     let Scheduled { format, mut hooks } = method;
@@ -113,7 +127,7 @@ pub(crate) fn run(
     let Some((run, from)) = opened else {
         let options = &config.training;
         let subject = Subject::classifier(parts.model, &parts.config, &items, options, &device);
-        measure(subject, &lengths, options, show.json)?;
+        measure(subject, &lengths, options, group, show.json)?;
         return Ok(None);
     };
     if !missing.is_empty() && from.is_none() && !show.quiet {
@@ -130,19 +144,17 @@ pub(crate) fn run(
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let metrics = task.metric_names();
     let mut progress = Progress::new(&run, format, &config.checkpoints, step, metrics, show)?;
-    let trained = train_with_hooks(
+    let trained = train_with(
         parts.model,
-        ClassificationData {
-            config: &parts.config,
-            task,
-            items: &items,
-            dev: &dev,
-        },
+        data,
         &config.training,
         from,
         &device,
         &mut progress,
-        hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
+        Extras {
+            hooks: hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
+            group,
+        },
     );
     let trained = progress.close(trained)?;
 

@@ -3,9 +3,12 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use mtlora::train::ProcessGroup;
+
 use crate::cli::console::output::Output;
 use crate::cli::model::adapted;
 use crate::cli::model::head::HeadOf;
+use crate::cli::ranks;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::needed;
 use crate::cli::settings::resolve::Resolved;
@@ -47,14 +50,25 @@ pub(crate) struct Args {
     settings: Settings,
 }
 
-pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    ranks::on_all(|group| train(args, json, group))
+}
+
+/// Trains on one rank, or on all ranks of the group, whose other processes make the same call.
+fn train(
+    mut args: Args,
+    json: bool,
+    group: Option<&ProcessGroup<'_>>,
+) -> Result<(), Box<dyn Error>> {
     let output = Output {
-        plain: args.plain,
+        // What several processes write is put together from lines.
+        plain: args.plain || group.is_some(),
         json,
         quiet: false,
     };
     if let Some(folder) = &args.resume {
-        return resume::run(folder, args.settings, output);
+        ranks::remember(folder);
+        return resume::run(folder, args.settings, output, group);
     }
     let mut settings = args
         .settings
@@ -66,19 +80,24 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         may_repeat = args.out.is_none() && !args.overwrite;
         args.out.get_or_insert_with(|| which.out());
     }
-    if args.dry_run {
+    if let Some(out) = &args.out {
+        ranks::remember(out);
+    }
+    let is_first = group.is_none_or(|group| group.rank() == 0);
+    if args.dry_run || !is_first {
         let missing = settings.missing()?;
         if !missing.is_empty() {
             return Err(needed::message(&missing).into());
         }
         return match settings.resolve(HeadOf::Model)? {
             Resolved::Classification(config, task) => {
-                classification::run(&config, task.as_ref(), Begin::DryRun, output, None).map(drop)
+                classification::run(&config, task.as_ref(), Begin::NoRun, output, None, group)
+                    .map(drop)
             }
             Resolved::Generation(config, task) => {
-                generation::run(&config, task.as_ref(), Begin::DryRun, output, None).map(drop)
+                generation::run(&config, task.as_ref(), Begin::NoRun, output, None, group).map(drop)
             }
-            Resolved::Chat(config) => chat::run(&config, Begin::DryRun, output),
+            Resolved::Chat(config) => chat::run(&config, Begin::NoRun, output, group),
         };
     }
     let Some(out) = args.out else {
@@ -97,18 +116,18 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             if may_repeat {
                 refuse_other_run(&out, &(*config).clone().into())?;
             }
-            classification::run(&config, task.as_ref(), begin, output, None).map(drop)
+            classification::run(&config, task.as_ref(), begin, output, None, group).map(drop)
         }
         Resolved::Generation(config, task) => {
             adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
             if may_repeat {
                 refuse_other_run(&out, &(*config).clone().into())?;
             }
-            generation::run(&config, task.as_ref(), begin, output, None).map(drop)
+            generation::run(&config, task.as_ref(), begin, output, None, group).map(drop)
         }
         Resolved::Chat(config) => {
             adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
-            chat::run(&config, begin, output)
+            chat::run(&config, begin, output, group)
         }
     }
 }

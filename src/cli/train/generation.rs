@@ -8,14 +8,16 @@ use mtlora::core::TrainingHooks;
 use mtlora::train::bench::Subject;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    CausalData, GenerationRun, LoadedGenerator, MetricName, ModelSpec, PromptForm, Run, RunConfig,
-    RunResults, ScoredSplit, WriteOptions, encode_records, hold_back, train_causal_with_hooks,
+    CausalData, Extras, GenerationRun, LoadedGenerator, MetricName, ModelSpec, ProcessGroup,
+    PromptForm, Run, RunConfig, RunResults, ScoredSplit, WriteOptions, encode_records, hold_back,
+    serve_causal, train_causal_with,
 };
 
 use crate::cli::console::output::{self, Output};
 use crate::cli::console::progress::Progress;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
 use crate::cli::model::device;
+use crate::cli::ranks;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
 use crate::cli::train::bases::Bases;
@@ -29,19 +31,22 @@ const METRICS: [MetricName; 2] = [MetricName::Loss, MetricName::Perplexity];
 /// The number of inputs whose texts are printed before and after training.
 const SHOWN: usize = 3;
 
-/// Trains, and returns the results; `None` after a dry run.
+/// Trains, on all ranks of the group if there is one, and returns the results; `None` after a dry run, and on the ranks after
+/// rank 0.
 pub(crate) fn run(
     config: &RunConfig<GenerationRun>,
     task: &dyn GenerationTask,
     begin: Begin<'_>,
     show: Output,
     bases: Option<&mut Bases>,
+    group: Option<&ProcessGroup<'_>>,
 ) -> Result<Option<RunResults>, Box<dyn Error>> {
     config.training.validate()?;
     config.training.check_metric(&METRICS)?;
     config.base.adapter.check_training(&config.training)?;
     config.checkpoints.validate()?;
     refuse_untrainable(&config.base.adapter)?;
+    ranks::begin(group, &config.training)?;
     let device = device::open(&config.device)?.autodiff();
     let records = task::read_records(task, &config.data.folder, &config.kind.train_split)?;
     // The split whose texts are scored at the end.
@@ -82,6 +87,15 @@ pub(crate) fn run(
             (items, counts, dev)
         }
     };
+    let data = CausalData {
+        items: &items,
+        dev: &dev,
+        label_smoothing: config.kind.label_smoothing,
+    };
+    if let Some(group) = group.filter(|group| group.rank() > 0) {
+        serve_causal(parts.model, data, &config.training, &device, group)?;
+        return Ok(None);
+    }
     let lengths: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
     let Scheduled { format, mut hooks } = method;
@@ -105,7 +119,7 @@ pub(crate) fn run(
     let Some((run, from)) = opened else {
         let (options, smoothing) = (&config.training, config.kind.label_smoothing);
         let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
-        measure(subject, &lengths, options, show.json)?;
+        measure(subject, &lengths, options, group, show.json)?;
         return Ok(None);
     };
     let shown = if show.quiet {
@@ -117,18 +131,17 @@ pub(crate) fn run(
     let before = samples(config, &parts, shown, &plain_device)?;
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let mut progress = Progress::new(&run, format, &config.checkpoints, step, &METRICS, show)?;
-    let trained = train_causal_with_hooks(
+    let trained = train_causal_with(
         parts.model,
-        CausalData {
-            items: &items,
-            dev: &dev,
-            label_smoothing: config.kind.label_smoothing,
-        },
+        data,
         &config.training,
         from,
         &device,
         &mut progress,
-        hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
+        Extras {
+            hooks: hooks.as_mut().map(|hooks| hooks as &mut dyn TrainingHooks),
+            group,
+        },
     );
     let trained = progress.close(trained)?;
 

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use burn::module::Module;
 use mtlora::train::bench::Subject;
-use mtlora::train::{TrainOptions, shuffled};
+use mtlora::train::{ProcessGroup, TrainOptions, shuffled};
 use serde::Serialize;
 
 use crate::cli::console::output;
@@ -34,6 +34,8 @@ pub(super) fn note_lengths(split: &str, lengths: &[usize], max_length: usize) {
 #[derive(Serialize)]
 struct Preview {
     what: &'static str,
+    /// The number of processes that train together.
+    ranks: usize,
     examples: usize,
     tokens_per_epoch: usize,
     steps: usize,
@@ -50,12 +52,14 @@ struct Preview {
 
 /// Makes a few training steps, among them some on the largest batch of the first epoch, prints what the whole training takes,
 /// and discards the steps.
-pub(super) fn measure<M: Module>(
-    mut subject: Subject<'_, M>,
+pub(super) fn measure<'a, M: Module>(
+    subject: Subject<'a, M>,
     lengths: &[usize],
     options: &TrainOptions,
+    group: Option<&'a ProcessGroup<'a>>,
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
+    let ranks = group.map_or(1, ProcessGroup::size);
     let mut batches = shuffled(lengths, options.batch, options.seed, 0);
     let tokens = |batch: &[usize]| batch.iter().map(|index| lengths[*index]).sum::<usize>();
     batches.sort_by_key(|batch| tokens(batch));
@@ -63,6 +67,10 @@ pub(super) fn measure<M: Module>(
         return Err("there is nothing to train on".into());
     };
     // The first step on each batch fills caches and allocates memory; the second one's time is kept.
+    let mut subject = match group {
+        Some(group) => subject.on(group),
+        None => subject,
+    };
     let mut timed = [0.0; 2];
     for _ in 0..2 {
         for (time, batch) in timed.iter_mut().zip([largest, usual]) {
@@ -71,9 +79,12 @@ pub(super) fn measure<M: Module>(
     }
     let [largest_step_s, usual_step_s] = timed;
     let tokens_per_epoch = lengths.iter().sum::<usize>();
-    let epoch_s = usual_step_s * tokens_per_epoch as f64 / tokens(usual).max(1) as f64;
+    // A step has a batch for each rank.
+    let tokens_per_step = ranks * tokens(usual).max(1);
+    let epoch_s = usual_step_s * tokens_per_epoch as f64 / tokens_per_step as f64;
     let preview = Preview {
         what: "dry run",
+        ranks,
         examples: lengths.len(),
         tokens_per_epoch,
         steps: options.steps(lengths),
@@ -94,7 +105,11 @@ impl Preview {
     fn print(&self, epochs: usize) -> std::io::Result<()> {
         let [examples, tokens] = self.largest_batch;
         say!(
-            "a step on the largest batch ({examples} examples, {tokens} tokens) takes {:.3} s",
+            "a step on the largest batch ({examples} examples, {tokens} tokens{}) takes {:.3} s",
+            match self.ranks {
+                1 => String::new(),
+                ranks => format!("; one on each of {ranks} ranks"),
+            },
             self.largest_step_s
         )?;
         say!(
@@ -104,7 +119,11 @@ impl Preview {
             duration(self.training_s)
         )?;
         if let Some(peak) = self.peak_rss_mb {
-            say!("the process needs {peak:.0} MiB of memory")?;
+            let who = match self.ranks {
+                1 => "the process",
+                _ => "each process",
+            };
+            say!("{who} needs {peak:.0} MiB of memory")?;
         }
         say!("nothing was written (--dry-run)")
     }

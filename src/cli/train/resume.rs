@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use mtlora::train::{Run, RunKind, RunResults, TypedConfig, registry};
+use mtlora::train::{ProcessGroup, Run, RunKind, RunResults, TypedConfig, registry};
 
 use crate::cli::console::output::{self, Output};
 use crate::cli::hub;
@@ -13,7 +13,16 @@ use crate::cli::settings::task;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::{chat, classification, generation};
 
-pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(), Box<dyn Error>> {
+pub(super) fn run(
+    folder: &Path,
+    settings: Settings,
+    output: Output,
+    group: Option<&ProcessGroup<'_>>,
+) -> Result<(), Box<dyn Error>> {
+    if group.is_some_and(|group| group.rank() > 0) {
+        // Rank 0 has the run.
+        return train(folder, settings, Begin::NoRun, output, group);
+    }
     let (run, config) = Run::open(folder)?;
     if finished::is_imported(folder) {
         return Err(format!(
@@ -59,7 +68,17 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
             return Ok(());
         }
     }
-    let begin = Begin::Resume(run);
+    train(folder, settings, Begin::Resume(run), output, group)
+}
+
+/// Goes on with the training of the run in `folder`.
+fn train(
+    folder: &Path,
+    settings: Settings,
+    begin: Begin<'_>,
+    output: Output,
+    group: Option<&ProcessGroup<'_>>,
+) -> Result<(), Box<dyn Error>> {
     // Data and models that are no longer in the Hub's cache are fetched again.
     let (_, mut config) = hub::open_run(folder)?;
     hub::run_origin(&mut config.base.adapter)?;
@@ -73,15 +92,15 @@ pub(super) fn run(folder: &Path, settings: Settings, output: Output) -> Result<(
                 let data = &config.data;
                 config.data.folder = hub::run_data(&data.folder, &data.task, Some(split))?;
             }
-            classification::run(&config, task.as_ref(), begin, output, None).map(drop)
+            classification::run(&config, task.as_ref(), begin, output, None, group).map(drop)
         }
         TypedConfig::Generation(config) => {
             let name = &config.data.task;
             let unknown = || format!("there is no task {name} (see `mtlora tasks`)");
             let task =
                 registry::open_generation(name, config.kind.pairs.clone())?.ok_or_else(unknown)?;
-            generation::run(&config, task.as_ref(), begin, output, None).map(drop)
+            generation::run(&config, task.as_ref(), begin, output, None, group).map(drop)
         }
-        TypedConfig::Chat(config) => chat::run(&config, begin, output),
+        TypedConfig::Chat(config) => chat::run(&config, begin, output, group),
     }
 }
