@@ -355,7 +355,8 @@ fn tasks_of(
 ) -> Result<Vec<SweepTask>, String> {
     let mut tasks = Vec::new();
     for (name, at, value) in table.rest() {
-        check_name(&name).map_err(|error| source.error(at, error))?;
+        let before = tasks.iter().map(|task: &SweepTask| task.name.as_str());
+        check_name(&name, before).map_err(|error| source.error(at, error))?;
         let mut table = source.table(value)?;
         let starts_from = table.take_as("starts_from")?;
         let metric = table.take_as("metric")?;
@@ -427,7 +428,8 @@ impl Splits {
 fn arms_of(source: &Source, table: Entries<'_>) -> Result<Vec<Arm>, String> {
     let mut arms = Vec::new();
     for (name, at, value) in table.rest() {
-        check_name(&name).map_err(|error| source.error(at, error))?;
+        let before = arms.iter().map(|arm: &Arm| arm.name.as_str());
+        check_name(&name, before).map_err(|error| source.error(at, error))?;
         let mut table = source.table(value)?;
         let grid = grid_of(source, table.take_table("grid")?)?;
         let mut tasks = Vec::new();
@@ -452,15 +454,21 @@ fn arms_of(source: &Source, table: Entries<'_>) -> Result<Vec<Arm>, String> {
     Ok(arms)
 }
 
-/// Names become those of folders.
-fn check_name(name: &str) -> Result<(), String> {
+/// Names become those of folders, which some file systems compare without case.
+fn check_name<'a>(name: &str, mut before: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_+.".contains(c);
-    if !name.is_empty() && !name.starts_with('.') && name.chars().all(fits) {
-        return Ok(());
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+        return Err(format!(
+            "`{name}` becomes the name of a folder: use letters, digits and -_+. only, and no point at the start"
+        ));
     }
-    Err(format!(
-        "`{name}` becomes the name of a folder: use letters, digits and -_+. only, and no point at the start"
-    ))
+    match before.find(|other| other.eq_ignore_ascii_case(name)) {
+        Some(other) => Err(format!(
+            "`{name}` and `{other}` become names of folders, which are the same where case does not count, as on macOS \
+             and Windows: use names that differ in more than case"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Each task that starts from another one must come after it.
@@ -587,7 +595,11 @@ fn product(grid: &Grid, settings: &Settings) -> Result<Vec<Point>, String> {
             }
         };
         let name: String = name.chars().map(fits).collect();
-        if points.iter().any(|point| point.name == name) {
+        // Names of folders, which some file systems compare without case.
+        if points
+            .iter()
+            .any(|point| point.name.eq_ignore_ascii_case(&name))
+        {
             return Err(format!("the grid has {name} twice"));
         }
         points.push(Point {
@@ -768,6 +780,21 @@ tasks.rte.batch_tokens = 99
                 "s.toml:6:1: the validation fraction must be",
             ),
             ("threads = 1", "threads = [", "s.toml:"),
+            (
+                "[arms.lora]",
+                "[arms.SHIM]\nstructure = \"shim\"\n[arms.lora]",
+                "s.toml:26:7: `SHIM` and `shim` become names of folders, which are the same where case does not count",
+            ),
+            (
+                "[tasks.rte]",
+                "[tasks.Second]\ntask = \"acceptability\"\n[tasks.rte]",
+                "s.toml:19:8: `Second` and `second`",
+            ),
+            (
+                "lr = [1e-3, 4e-3]",
+                "lr = [1e-3, 1E-3]",
+                "s.toml:23:7: the grid has lr=1E-3 twice",
+            ),
         ];
         for (from, to, message) in cases {
             assert!(WHOLE.contains(from), "{from}");

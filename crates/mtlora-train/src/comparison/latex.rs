@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::Comparison;
 use super::analysis::{Analysis, Conclusion, Summary};
 use super::markdown::number;
+use super::{Comparison, seed_count};
 
 pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
     let mut columns: Vec<(String, &[Summary])> = comparison
@@ -50,9 +50,9 @@ pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
         .map_or("", String::as_str);
     let _ = writeln!(
         text,
-        "% Mean and standard deviation over {} seeds. $^{{+}}$ and $^{{-}}$: better and worse than {} (exact sign-flip test,\n\
+        "% Mean and standard deviation over {}. $^{{+}}$ and $^{{-}}$: better and worse than {} (exact sign-flip test,\n\
          % paired by seed, Holm's adjustment, 5 \\%). All others cannot be told apart from it.",
-        comparison.seeds.len(),
+        seed_count(comparison.seeds.len()),
         escape(baseline)
     );
     if !analysis.all_tasks.is_empty() {

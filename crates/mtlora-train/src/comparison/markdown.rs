@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::analysis::{Analysis, Conclusion, LEVEL, Summary};
-use super::{ArmScores, Comparison, Costs};
+use super::{ArmScores, Comparison, Costs, seed_count};
 
 /// The name of the mean over all tasks.
 const ALL: &str = "all tasks";
@@ -75,8 +75,8 @@ fn scores(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
     }
     let _ = writeln!(
         text,
-        "\nMean ± standard deviation over {} seeds, and the 95 % interval of the mean (Student's t).\n",
-        comparison.seeds.len()
+        "\nMean ± standard deviation over {}, and the 95 % interval of the mean (Student's t).\n",
+        seed_count(comparison.seeds.len())
     );
     if !analysis.all_tasks.is_empty() {
         let _ = writeln!(
@@ -192,9 +192,9 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
     if analysis.smallest_adjusted > LEVEL {
         let _ = writeln!(
             text,
-            "With {} seeds and so many comparisons, no adjusted p-value can be below {}, so no difference on a single task can be \
+            "With {} and so many comparisons, no adjusted p-value can be below {}, so no difference on a single task can be \
              told apart from chance; from {} seeds on it can.\n",
-            comparison.seeds.len(),
+            seed_count(comparison.seeds.len()),
             p_value(analysis.smallest_adjusted),
             analysis.seeds_needed
         );
@@ -380,6 +380,9 @@ mod tests {
             assert!(counts.all(|count| Some(count) == first), "{table}");
         }
         assert!(!comparison.to_markdown(false).contains("What a run needs"));
+        let mut one = example();
+        one.seeds.truncate(1);
+        assert!(one.to_markdown(false).contains("over 1 seed, and the"));
         assert_eq!(number(-0.001), "0.00");
         assert_eq!(
             (signed(0.5), signed(-0.5), signed(0.0)),

@@ -84,6 +84,11 @@ pub struct Published {
     pub scores: toml::Table,
 }
 
+/// `1 seed`, `5 seeds`
+pub(crate) fn seed_count(seeds: usize) -> String {
+    format!("{seeds} {}", if seeds == 1 { "seed" } else { "seeds" })
+}
+
 impl ArmScores {
     /// What became of the runs without a score, such as `1 of 5 diverged, 1 of 5 NaN` or `3 of 5 runs`, where `count` of
     /// `seeds` have one; `None` if all have.

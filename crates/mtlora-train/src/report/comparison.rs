@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use super::chart::{label, span, ticks};
 use super::page::{STYLE, count, duration, escape};
-use crate::comparison::{Analysis, ArmScores, Comparison, Conclusion, Summary, TaskScores};
+use crate::comparison::{
+    Analysis, ArmScores, Comparison, Conclusion, Summary, TaskScores, seed_count,
+};
 
 /// The size of the drawing in a row of a table.
 const WIDTH: f64 = 320.0;
@@ -35,9 +37,9 @@ pub fn comparison_page(comparison: &Comparison) -> String {
     if analysis.smallest_adjusted > 0.05 && comparison.arms.len() > 1 {
         let _ = writeln!(
             page,
-            "<p class=\"note\">With {} seeds and so many comparisons no difference on a single task can be told apart from chance; \
+            "<p class=\"note\">With {} and so many comparisons no difference on a single task can be told apart from chance; \
              from {} seeds on it can.</p>",
-            comparison.seeds.len(),
+            seed_count(comparison.seeds.len()),
             analysis.seeds_needed
         );
     }
