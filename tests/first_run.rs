@@ -60,19 +60,16 @@ fn a_finished_first_run_is_replaced_by_the_same_one_only() {
     for part in [
         "runs/first",
         "a finished run with other settings",
-        "base.adapter.method is \"mtlora\" there and would be \"head\"",
+        "--method is \"mtlora\" there and would be \"head\"",
         "--out",
         "--overwrite",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let text = refused(&["--seed", "1", "--max-grad-norm", "1"]);
+    assert!(text.contains("--seed is 0 there and would be 1"), "{text}");
     assert!(
-        text.contains("training.seed is 0 there and would be 1"),
-        "{text}"
-    );
-    assert!(
-        text.contains("training.max_grad_norm is not set there and would be 1"),
+        text.contains("--max-grad-norm is not set there and would be 1"),
         "{text}"
     );
 

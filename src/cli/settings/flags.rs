@@ -305,6 +305,27 @@ impl Settings {
         toml::Table::try_from(self).map_err(|error| error.to_string())
     }
 
+    /// The flag that sets a key of run.toml, such as `--lr` for `training.learning_rate`, if there is one.
+    pub(crate) fn flag_of(key: &str) -> Option<String> {
+        let (_, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let name = match key {
+            "data.folder" => "data",
+            "base.adapter.dropout" => "adapter_dropout",
+            "training.learning_rate" => "lr",
+            "training.batch.sequences" => "batch",
+            "training.batch.tokens" => "batch_tokens",
+            "training.adam.beta1" => "adam_beta1",
+            "training.adam.beta2" => "adam_beta2",
+            "training.adam.epsilon" => "adam_epsilon",
+            "training.lora_plus.lr_ratio" => "loraplus_lr_ratio",
+            "training.lora_plus.lr_ratio_t" => "loraplus_lr_ratio_t",
+            _ => last,
+        };
+        let command = Self::augment_args(clap::Command::new("settings"));
+        let is_flag = command.get_arguments().any(|flag| flag.get_id() == name);
+        is_flag.then(|| format!("--{}", name.replace('_', "-")))
+    }
+
     /// The names of the given settings whose flags have this heading in the help.
     fn given_under(&self, heading: &str) -> Result<Vec<String>, String> {
         let given = self.given()?;
@@ -484,6 +505,26 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_run_toml_have_their_flags() {
+        let flag = |key: &str| Settings::flag_of(key).unwrap_or_default();
+        for (key, name) in [
+            ("device", "--device"),
+            ("base.adapter.rank", "--rank"),
+            ("base.adapter.dropout", "--adapter-dropout"),
+            ("training.learning_rate", "--lr"),
+            ("training.epochs", "--epochs"),
+            ("training.batch.tokens", "--batch-tokens"),
+            ("training.gradient_accumulation", "--gradient-accumulation"),
+            ("training.adam.beta2", "--adam-beta2"),
+            ("training.lora_plus.lr_ratio_t", "--loraplus-lr-ratio-t"),
+            ("data.folder", "--data"),
+            ("kind.classification.head.objective.kind", ""),
+        ] {
+            assert_eq!(flag(key), name, "{key}");
+        }
+    }
 
     #[test]
     fn the_settings_of_one_kind_of_task_are_flags() {

@@ -12,8 +12,9 @@ use crate::cli::settings::resolve::Resolved;
 use crate::cli::sweep::store::Outcome;
 use crate::cli::train::{Bases, Begin, classification, different, generation};
 
-/// Conversations have no split that is held back or scored.
-pub(super) const NO_CHAT: &str = "a sweep cannot have the task chat";
+/// What is said of the task chat.
+pub(super) const NO_CHAT: &str = "a sweep cannot have the task chat, whose runs hold back no part of train and score no split: make its \
+                                  runs with `mtlora train`, and compare them with `mtlora report`";
 const QUIET: Output = Output {
     plain: true,
     json: false,

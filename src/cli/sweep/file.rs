@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use mtlora::train::chat::ChatTask;
 use mtlora::train::comparison::Published;
 use mtlora::train::data_to_text::Scorer;
 use mtlora::train::{DataError, TableTask, TaskData, check_fraction, registry};
@@ -13,6 +14,7 @@ use toml::de::DeValue;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::recipe::Recipe;
 use crate::cli::settings::source::{Entries, Source};
+use crate::cli::sweep::cell::NO_CHAT;
 
 /// The share of the train split that is held back if the file does not say it.
 const HELD_BACK: f64 = 0.1;
@@ -407,6 +409,9 @@ impl Splits {
             }
         }
         let failed = |error: DataError| error.to_string();
+        if task == ChatTask::NAME {
+            return Err(NO_CHAT.to_string());
+        }
         if task == TableTask::NAME {
             // The classes of a table are read from its data, but its splits are always called the same.
             return Ok(Self {
@@ -784,6 +789,11 @@ tasks.rte.batch_tokens = 99
                 "[arms.lora]",
                 "[arms.SHIM]\nstructure = \"shim\"\n[arms.lora]",
                 "s.toml:26:7: `SHIM` and `shim` become names of folders, which are the same where case does not count",
+            ),
+            (
+                "[tasks.rte]",
+                "[tasks.chat]\ndata = \"d\"\n[tasks.rte]",
+                "s.toml:19:8: a sweep cannot have the task chat",
             ),
             (
                 "[tasks.rte]",

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use mtlora::train::{ResumeChanges, Run, RunConfig, Unfinished};
 
+use crate::cli::settings::flags::Settings;
+
 /// The most settings that a message lists.
 const LISTED: usize = 3;
 const REMEDY: &str =
@@ -74,8 +76,9 @@ fn compare(prefix: &str, old: &toml::Table, new: &toml::Table, different: &mut V
                     Some(value) => value.to_string(),
                     None => "not set".to_string(),
                 };
+                let name = Settings::flag_of(&path).unwrap_or(path);
                 different.push(format!(
-                    "{path} is {} there and would be {}",
+                    "{name} is {} there and would be {}",
                     shown(old),
                     shown(new)
                 ));
