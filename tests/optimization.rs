@@ -196,3 +196,36 @@ fn event_files_for_tensorboard_are_left_out_if_they_are_not_wanted() {
     let said = refused(&["train", "--report-to", "wandb"]);
     assert!(said.contains("tensorboard, none"), "{said}");
 }
+
+#[test]
+fn the_number_of_threads_is_kept_with_the_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = |run: &str| {
+        let settings = fs::read_to_string(folder.path().join(run).join("settings.toml")).unwrap();
+        let settings: toml::Table = settings.parse().unwrap();
+        settings.get("threads").and_then(toml::Value::as_integer)
+    };
+    train(folder.path(), "default", &[]);
+    assert_eq!(kept("default"), None);
+    train(folder.path(), "two", &["--threads", "2"]);
+    assert_eq!(kept("two"), Some(2));
+    let file = folder.path().join("two/settings.toml");
+    let again = |run: &str, flags: &[&str]| {
+        let out = folder.path().join(run);
+        let fixed = ["train", "--config", text(&file), "--out", text(&out)];
+        json(&[&fixed[..], flags].concat());
+        kept(run)
+    };
+    assert_eq!(again("again", &[]), Some(2));
+    assert_eq!(again("one", &["--threads", "1"]), Some(1));
+    let adapter = |run: &str| {
+        let file = folder.path().join(run).join("adapter_model.safetensors");
+        fs::read(file).unwrap()
+    };
+    assert!(adapter("again") == adapter("two"));
+    json(&["train", "--resume", text(&folder.path().join("two"))]);
+
+    fs::write(&file, "threads = 5000\n").unwrap();
+    let said = refused(&["train", "--config", text(&file), "--out", "none"]);
+    assert!(said.contains("threads: it must be at most 4096"), "{said}");
+}

@@ -131,14 +131,18 @@ enum Command {
 
 /// Parses the command line and runs the subcommand.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
-    let cli = Cli::try_parse().unwrap_or_else(|error| {
+    let mut cli = Cli::try_parse().unwrap_or_else(|error| {
         ranks::leave_it_to_first(error.exit_code());
         error.exit()
     });
     CpuChoice::read()?;
     // Burn's CPU backend, its matrix products, our kernels and the tokenizers all use this pool. The main thread
     // belongs to it: otherwise each operation would wake another thread and put this one to sleep.
-    let threads = match &cli.command {
+    let threads = match &mut cli.command {
+        Command::Train(args) => {
+            let kept = args.keep_threads(cli.threads);
+            kept.inspect_err(|_| ranks::leave_it_to_first(2))?
+        }
         Command::Sweep(args) => args.threads(cli.threads)?,
         _ => cli.threads,
     };

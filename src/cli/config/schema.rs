@@ -270,6 +270,8 @@ mod tests {
             .map(|flag| flag.get_id().as_str())
             .collect();
         known.extend(ALIASES.map(|(alias, _)| alias));
+        // A flag of all commands.
+        known.insert("threads");
         assert_eq!(keys(&settings), known);
         let sweep = of(Kind::Sweep);
         assert_eq!(keys(&sweep), BTreeSet::from(file::KEYS));

@@ -1,5 +1,6 @@
 //! Defines the settings of a run. Each is defined once, as a flag and as a key of a settings file or a recipe.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -46,6 +47,9 @@ const LABELS_ONLY: [&str; 6] = [
 #[serde(deny_unknown_fields)]
 #[command(mut_args(defaults::add_to_help(defaults::of_settings())))]
 pub(crate) struct Settings {
+    /// The number of threads. The flag is one of all commands.
+    #[arg(skip)]
+    pub(crate) threads: Option<NonZeroUsize>,
     /// The base model (an encoder such as RoBERTa, BERT or DeBERTa; a causal model such as GPT-2 for data-to-text): a Hugging
     /// Face folder, or a name on the Hub such as roberta-base, org/name or org/name@revision.
     #[arg(long)]

@@ -47,7 +47,7 @@ impl Settings {
     ///
     /// # Errors
     /// If it cannot be read, or has something that is no setting; the message names the line and the column.
-    fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         Self::of(&Source::read(path)?)
     }
 

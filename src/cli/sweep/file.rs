@@ -34,7 +34,7 @@ pub(crate) const KEYS: [&str; 12] = [
     "published",
 ];
 /// The settings of `mtlora train` that a sweep decides, and the keys that decide them.
-pub(crate) const DECIDED: [(&str, &str); 4] = [
+pub(crate) const DECIDED: [(&str, &str); 5] = [
     (
         "seed",
         "the seeds are in `seeds` and `tuning_seeds`, at the top of the file",
@@ -46,6 +46,10 @@ pub(crate) const DECIDED: [(&str, &str); 4] = [
     (
         "score_split",
         "`select_on`, at the top of the file, decides which split is scored, and a task's own table may name another",
+    ),
+    (
+        "threads",
+        "`threads`, at the top of the file, is the number of threads of each run",
     ),
     (
         "no_final_scores",
@@ -753,6 +757,11 @@ tasks.rte.batch_tokens = 99
                 "structure = \"shim\"",
                 "structure = \"shin\"",
                 "s.toml:24:13: ",
+            ),
+            (
+                "epochs = 3",
+                "threads = 3",
+                "s.toml:9:1: `threads` cannot be set here",
             ),
             (
                 "structure = \"shim\"",

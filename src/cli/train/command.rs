@@ -1,9 +1,10 @@
 //! The flags of `mtlora train`, which ask for a new run, a first run or a resumed run.
 
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use mtlora::train::ProcessGroup;
+use mtlora::train::{ProcessGroup, Run};
 
 use crate::cli::console::output::Output;
 use crate::cli::model::adapted;
@@ -12,6 +13,7 @@ use crate::cli::ranks;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::needed;
 use crate::cli::settings::resolve::Resolved;
+use crate::cli::thread_count;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::replace::refuse_other_run;
 use crate::cli::train::{chat, classification, generation, resume};
@@ -48,6 +50,38 @@ pub(crate) struct Args {
     plain: bool,
     #[command(flatten)]
     settings: Settings,
+}
+
+impl Args {
+    /// Keeps the number of threads as a setting of the run, and returns it: the one that the user `asked` for, or that of the
+    /// settings file, or of the run that is resumed.
+    ///
+    /// # Errors
+    /// If the settings file cannot be read, or its number is too large.
+    pub(crate) fn keep_threads(
+        &mut self,
+        asked: Option<NonZeroUsize>,
+    ) -> Result<Option<NonZeroUsize>, String> {
+        if let Some(folder) = &self.resume {
+            // Runs of earlier builds did not keep it, and what else may be wrong with the run is said later.
+            let kept = Run::open(folder).and_then(|(run, _)| run.settings());
+            let kept = kept.ok().flatten();
+            let kept = kept.and_then(|text| toml::from_str::<Settings>(&text).ok());
+            return Ok(asked.or(kept.and_then(|settings| settings.threads)));
+        }
+        let threads = match (asked, &self.config) {
+            (None, Some(path)) => {
+                let threads = Settings::read(path)?.threads;
+                if let Some(Err(error)) = threads.map(|count| thread_count(&count.to_string())) {
+                    return Err(format!("{}: threads: {error}", path.display()));
+                }
+                threads
+            }
+            (asked, _) => asked,
+        };
+        self.settings.threads = threads;
+        Ok(threads)
+    }
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
