@@ -107,7 +107,7 @@ impl Setup {
         }
     }
 
-    /// The same with so many steps that a signal comes before the last one.
+    /// The same with more epochs, so that the training is still running when a signal arrives.
     fn with_epochs(mut self, epochs: &str) -> Self {
         let at = self.flags.iter().position(|flag| flag == "--epochs");
         self.flags[at.unwrap() + 1] = epochs.to_string();

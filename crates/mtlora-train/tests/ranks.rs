@@ -42,7 +42,7 @@ fn options() -> TrainOptions {
     }
 }
 
-/// What rank 0 is told, with all snapshots but their times.
+/// The events that rank 0 observes, and all snapshots without their times.
 #[derive(Default, Debug, PartialEq)]
 struct Keep {
     losses: Vec<f64>,

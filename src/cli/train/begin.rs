@@ -23,8 +23,8 @@ pub(crate) enum Begin<'a> {
 }
 
 impl Begin<'_> {
-    /// Opens the run for training, and returns the snapshot from which it is resumed; `None` if there is none. Notes for
-    /// the user go to standard error.
+    /// Opens the run for training, and returns it with the snapshot to resume from, if there is one. Notes for the user go to
+    /// standard error.
     pub(crate) fn open(
         self,
         config: impl Into<RunConfig>,

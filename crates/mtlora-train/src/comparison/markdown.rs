@@ -192,8 +192,8 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
     if analysis.smallest_adjusted > LEVEL {
         let _ = writeln!(
             text,
-            "With {} and so many comparisons, no adjusted p-value can be below {}, so no difference on a single task can be \
-             told apart from chance; from {} seeds on it can.\n",
+            "With {} and this many comparisons, no adjusted p-value can be below {}, so no difference on a single task can be told \
+             apart from chance. At least {} seeds are needed.\n",
             seed_count(comparison.seeds.len()),
             p_value(analysis.smallest_adjusted),
             analysis.seeds_needed

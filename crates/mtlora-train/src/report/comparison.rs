@@ -37,7 +37,7 @@ pub fn comparison_page(comparison: &Comparison) -> String {
     if analysis.smallest_adjusted > 0.05 && comparison.arms.len() > 1 {
         let _ = writeln!(
             page,
-            "<p class=\"note\">With {} and so many comparisons no difference on a single task can be told apart from chance; \
+            "<p class=\"note\">With {} and this many comparisons, no difference on a single task can be told apart from chance; \
              from {} seeds on it can.</p>",
             seed_count(comparison.seeds.len()),
             analysis.seeds_needed
