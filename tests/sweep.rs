@@ -545,6 +545,6 @@ fn the_papers_tables_are_listed_printed_and_looked_for_before_anything_runs() {
         .output()
         .unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(error.matches("cannot fetch").count(), 1, "{error}");
+    assert_eq!(error.matches("cannot reach").count(), 1, "{error}");
     assert!(refused(&["reproduce", "x"]).contains("one of glue-roberta-base"));
 }

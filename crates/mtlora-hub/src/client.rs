@@ -24,15 +24,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(60);
 /// The largest list of a repository's files, in bytes.
 const MAX_LISTING: u64 = 64 << 20;
+/// How long the Hub may take to check what was sent to it.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How much of a server's error message is read, in bytes.
 const MAX_MESSAGE: u64 = 4096;
 
 /// One repository on a Hub, and how to reach it.
 pub(crate) struct Client<'a> {
     agent: Agent,
-    config: &'a HubConfig,
-    kind: RepoKind,
-    id: &'a RepoId,
+    pub(crate) config: &'a HubConfig,
+    pub(crate) kind: RepoKind,
+    pub(crate) id: &'a RepoId,
+    /// Whether a refusal means that the user may not write.
+    is_writing: bool,
 }
 
 /// What the Hub announces of a file before it is downloaded.
@@ -41,6 +45,13 @@ pub(crate) struct FileHead {
     pub(crate) etag: Option<String>,
     /// The size in bytes, if one was given.
     pub(crate) size: Option<u64>,
+}
+
+/// How a body is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Method {
+    Post,
+    Put,
 }
 
 /// Why one attempt failed.
@@ -81,12 +92,22 @@ impl<'a> Client<'a> {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
+            .timeout_per_write(Some(SILENCE))
             .build();
         Self {
             agent: settings.new_agent(),
             config,
             kind,
             id,
+            is_writing: false,
+        }
+    }
+
+    /// The same, for somebody who is about to write: whoever is refused then may not write.
+    pub(crate) fn to_write(config: &'a HubConfig, kind: RepoKind, id: &'a RepoId) -> Self {
+        Self {
+            is_writing: true,
+            ..Self::new(config, kind, id)
         }
     }
 
@@ -213,14 +234,43 @@ impl<'a> Client<'a> {
         if let Some(from) = from {
             request = request.header(RANGE, format!("bytes={from}-"));
         }
-        if let Some(token) = self.config.token.as_ref().filter(|_| self.is_hub(at)) {
-            request = request.header(AUTHORIZATION, token.bearer());
+        if let Some(token) = self.token_for(at) {
+            request = request.header(AUTHORIZATION, token);
         }
-        request.call().map_err(|error| match error {
+        request.call().map_err(|error| self.unanswered(at, error))
+    }
+
+    /// Sends `body` to `at`, which is an address of the Hub or of its storage, with these headers, and gives the answer
+    /// whatever its status. Redirects are not followed.
+    pub(crate) fn send_body(
+        &self,
+        method: Method,
+        at: &Uri,
+        headers: &[(&str, &str)],
+        body: ureq::SendBody<'_>,
+    ) -> Result<Response<ureq::Body>, Failure> {
+        let mut request = match method {
+            Method::Post => self.agent.post(at),
+            Method::Put => self.agent.put(at),
+        }
+        .config()
+        // The Hub checks what it got before it answers.
+        .timeout_recv_response(Some(PATIENCE))
+        .build();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request
+            .send(body)
+            .map_err(|error| self.unanswered(at, error))
+    }
+
+    /// What a request stands for that got no answer.
+    fn unanswered(&self, at: &Uri, error: ureq::Error) -> Failure {
+        match error {
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 // A certificate that rustls rejects, which another attempt would not change.
-                let hint =
-                    "if your network has certificates of its own, set SSL_CERT_FILE to a PEM file with them";
+                let hint = "if your network has certificates of its own, set SSL_CERT_FILE to a PEM file with them";
                 Failure::Final(self.unreachable(&without_query(at), 1, format!("{error}; {hint}")))
             }
             ureq::Error::Io(_)
@@ -234,7 +284,13 @@ impl<'a> Client<'a> {
                 attempts: 1,
                 reason: other.to_string(),
             }),
-        })
+        }
+    }
+
+    /// The header that shows the user's token to the Hub. There is none for other servers.
+    pub(crate) fn token_for(&self, at: &Uri) -> Option<String> {
+        let token = self.config.token.as_ref()?;
+        self.is_hub(at).then(|| token.bearer())
     }
 
     /// The response, if its status is a success.
@@ -249,15 +305,21 @@ impl<'a> Client<'a> {
         if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT || resumable {
             return Ok(response);
         }
+        Err(self.failed(at, response))
+    }
+
+    /// What a status other than success stands for.
+    pub(crate) fn failed(&self, at: &Uri, response: Response<ureq::Body>) -> Failure {
+        let status = response.status();
         if matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504) {
             let wait =
                 text(response.headers(), RETRY_AFTER.as_str()).and_then(|text| text.parse().ok());
-            return Err(Failure::Passing {
+            return Failure::Passing {
                 reason: format!("status {status}"),
                 wait: wait.map(Duration::from_secs),
-            });
+            };
         }
-        Err(Failure::Final(self.refusal(at, response)))
+        Failure::Final(self.refusal(at, response))
     }
 
     /// The error that a status other than success stands for on the Hub.
@@ -287,6 +349,23 @@ impl<'a> Client<'a> {
             with_token,
         };
         match (status, code.as_str()) {
+            // The storage knows nothing of tokens.
+            _ if self.is_writing && !self.is_hub(at) => HubError::Status {
+                what,
+                url: without_query(at),
+                status,
+                message,
+            },
+            (401 | 403, code)
+                if self.is_writing && !matches!(code, "RepoNotFound" | "GatedRepo") =>
+            {
+                HubError::WriteDenied {
+                    what,
+                    endpoint,
+                    status,
+                    message,
+                }
+            }
             (_, "RevisionNotFound") => HubError::NoRevision {
                 what: format!("{what}, revision {}", shown(self.id.revision())),
                 endpoint,
@@ -326,7 +405,7 @@ impl<'a> Client<'a> {
     }
 
     /// Calls `attempt` until it succeeds, fails for good, or has failed [`TRIES`] times in a row.
-    fn retried<T>(
+    pub(crate) fn retried<T>(
         &self,
         url: &str,
         mut attempt: impl FnMut() -> Result<T, Failure>,
@@ -363,7 +442,7 @@ impl<'a> Client<'a> {
     }
 
     /// Whether `at` is on the Hub itself: the same scheme, host and port as the endpoint.
-    fn is_hub(&self, at: &Uri) -> bool {
+    pub(crate) fn is_hub(&self, at: &Uri) -> bool {
         let endpoint: Option<Uri> = self.config.endpoint.parse().ok();
         endpoint.is_some_and(|endpoint| origin(&endpoint) == origin(at))
     }
@@ -394,16 +473,15 @@ impl Waits {
     }
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The `error` of a JSON answer. Other text, such as a web page, is left out of messages.
+/// The `error` of a JSON answer, or its `message` as LFS calls it. Other text, such as a web page, is left out of messages.
 fn error_in(text: &str) -> String {
     let value: Option<serde_json::Value> = serde_json::from_str(text).ok();
-    let error = value
-        .as_ref()
-        .and_then(|value| value.get("error")?.as_str());
+    let field = |name| value.as_ref()?.get(name)?.as_str();
+    let error = field("error").or_else(|| field("message"));
     error.unwrap_or_default().to_string()
 }
 
@@ -416,7 +494,7 @@ fn origin(uri: &Uri) -> Option<(&str, String, u16)> {
 }
 
 /// The address that a Location header in the answer of `at` leads to.
-fn resolve(at: &Uri, location: &str) -> Option<Uri> {
+pub(crate) fn resolve(at: &Uri, location: &str) -> Option<Uri> {
     let (scheme, authority) = (at.scheme_str()?, at.authority()?.as_str());
     let whole = if location.contains("://") {
         location.to_string()
@@ -434,7 +512,7 @@ fn resolve(at: &Uri, location: &str) -> Option<Uri> {
 }
 
 /// An address as messages may show it: a storage server's query is a signature that would let anyone in.
-fn without_query(uri: &Uri) -> String {
+pub(crate) fn without_query(uri: &Uri) -> String {
     let host = uri.host().unwrap_or_default();
     let port = uri
         .port_u16()
@@ -448,7 +526,7 @@ fn without_query(uri: &Uri) -> String {
 }
 
 /// Text as a part of an address: every byte but letters, digits and `-._~` becomes %XX, and `/` too unless it is kept.
-fn escaped(text: &str, keep_slashes: bool) -> String {
+pub(crate) fn escaped(text: &str, keep_slashes: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric()

@@ -1,4 +1,4 @@
-//! What can go wrong between a name and its folder.
+//! What can go wrong between a name and its folder, in both directions.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ const SHOWN: usize = 200;
 /// How many names a message lists before it says "and N more".
 const LISTED: usize = 8;
 
-/// Why a name of the Hub could not be resolved to a folder.
+/// Why a name of the Hub could not be resolved to a folder, or why a folder could not be sent there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
@@ -60,7 +60,7 @@ pub enum HubError {
     },
     /// The server did not answer, broke off, or reported trouble at every attempt.
     #[error(
-        "{what}: cannot fetch {url} (attempts: {attempts}): {reason}; try again later (what has arrived is kept), or check HF_ENDPOINT and the network"
+        "{what}: cannot reach {url} (attempts: {attempts}): {reason}; try again later (what has arrived is kept), or check HF_ENDPOINT and the network"
     )]
     Unreachable {
         /// The model, adapter or data set.
@@ -106,6 +106,65 @@ pub enum HubError {
         /// The server's message; empty if there is none.
         message: String,
     },
+    /// Nothing can be sent without a token.
+    #[error(
+        "{what}: no token to write with; make one that may write at {endpoint}/settings/tokens, and set HF_TOKEN to it"
+    )]
+    NoToken {
+        /// The repository.
+        what: String,
+        /// The Hub.
+        endpoint: String,
+    },
+    /// The Hub does not let this user write.
+    #[error("{what}: {endpoint} does not let you write{}: {}", said(.message), write_hint(*.status))]
+    WriteDenied {
+        /// The repository.
+        what: String,
+        /// The Hub.
+        endpoint: String,
+        /// The HTTP status: 401 for a token that is not valid, 403 for one that may not write there.
+        status: u16,
+        /// The server's message; empty if there is none.
+        message: String,
+    },
+    /// A repository of that name exists, and has other contents than those that were to be sent.
+    #[error("{what}: it exists already on {endpoint}{}; {}", with_files(.there), exists_hint(.there))]
+    Exists {
+        /// The repository.
+        what: String,
+        /// The Hub.
+        endpoint: String,
+        /// The files that are not sent, or are sent with other contents; none if the repository cannot be read.
+        there: Vec<String>,
+    },
+    /// A repository that should be private exists, and everybody sees it. Nothing was sent.
+    #[error(
+        "{what}: it exists already, and is public; make it private in its settings at {page}/settings, or leave out --private"
+    )]
+    Public {
+        /// The repository.
+        what: String,
+        /// Its page.
+        page: String,
+    },
+    /// A repository was changed by somebody else while files were sent to it.
+    #[error("{what}: it was changed while the files were sent{}; nothing of it was replaced, so run the command again", said(.message))]
+    ChangedThere {
+        /// The repository.
+        what: String,
+        /// The server's message; empty if there is none.
+        message: String,
+    },
+    /// A file was changed after it was listed. No commit was made.
+    #[error("{}: the file changed after it was listed, so it was not published; run the command again", .path.display())]
+    ChangedHere {
+        /// The file.
+        path: PathBuf,
+    },
+    /// [`Progress::is_stopped`](crate::Progress::is_stopped) asked to stop. No commit was made.
+    #[error("stopped before everything was sent")]
+    Stopped,
     /// A status that has no meaning of its own on the Hub.
     #[error("{what}: {url} answered with status {status}{}", said(.message))]
     Status {
@@ -212,6 +271,30 @@ fn denied_hint(gated: bool, with_token: bool) -> &'static str {
     }
 }
 
+fn write_hint(status: u16) -> &'static str {
+    match status {
+        401 => "the token is not valid; set HF_TOKEN to one that may write",
+        _ => {
+            "check the owner's name, and that the token may write there; the Hub's page of your tokens shows what each may do"
+        }
+    }
+}
+
+fn with_files(there: &[String]) -> String {
+    if there.is_empty() {
+        return String::new();
+    }
+    format!(", with other contents: {}", listed(there))
+}
+
+fn exists_hint(there: &[String]) -> &'static str {
+    if there.is_empty() {
+        "you may not see it, so choose another name"
+    } else {
+        "choose another name, or allow it to be overwritten (--overwrite), which adds a commit"
+    }
+}
+
 fn said(message: &str) -> String {
     if message.is_empty() {
         String::new()
@@ -224,6 +307,11 @@ fn found(names: &[String]) -> String {
     if names.is_empty() {
         return String::new();
     }
+    format!(", but {}", listed(names))
+}
+
+/// The first names, and how many more there are.
+fn listed(names: &[String]) -> String {
     let first: Vec<String> = names.iter().take(LISTED).map(|name| shown(name)).collect();
     let left = names.len() - first.len();
     let more = if left > 0 {
@@ -231,7 +319,7 @@ fn found(names: &[String]) -> String {
     } else {
         String::new()
     };
-    format!(", but {}{more}", first.join(", "))
+    format!("{}{more}", first.join(", "))
 }
 
 /// Text from elsewhere as a message shows it: in backticks, on one line, and cut to [`SHOWN`] characters.

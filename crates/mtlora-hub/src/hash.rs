@@ -56,6 +56,51 @@ impl ContentHash {
     }
 }
 
+/// What the Hub may know a file's contents by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hashes {
+    pub(crate) sha256: String,
+    pub(crate) git_sha1: String,
+}
+
+impl Hashes {
+    /// Hashes `size` bytes, with which the contents must end.
+    pub(crate) fn of(mut contents: impl Read, size: u64) -> io::Result<Self> {
+        let mut sha256 = sha2::Sha256::new();
+        let mut git_sha1 = sha1::Sha1::new();
+        git_sha1.update(format!("blob {size}\0"));
+        let mut buffer = vec![0; CHUNK];
+        let mut read = 0;
+        loop {
+            let length = contents.read(&mut buffer)?;
+            let bytes = buffer.get(..length).unwrap_or_default();
+            if bytes.is_empty() {
+                break;
+            }
+            read += length as u64;
+            sha256.update(bytes);
+            git_sha1.update(bytes);
+        }
+        if read != size {
+            return Err(io::Error::other(format!(
+                "{read} bytes were read, but the file has {size}"
+            )));
+        }
+        Ok(Self {
+            sha256: hex(&sha256.finalize()),
+            git_sha1: hex(&git_sha1.finalize()),
+        })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 fn digest<D: Digest>(mut hasher: D, mut file: File) -> io::Result<String> {
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -64,12 +109,7 @@ fn digest<D: Digest>(mut hasher: D, mut file: File) -> io::Result<String> {
             length => hasher.update(buffer.get(..length).unwrap_or_default()),
         }
     }
-    let mut text = String::new();
-    for byte in hasher.finalize() {
-        // Writing into a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(hex(&hasher.finalize()))
 }
 
 #[cfg(test)]
@@ -93,7 +133,10 @@ mod tests {
             std::fs::write(&path, "hello").unwrap();
             assert_ne!(hash.of_file(&path).unwrap(), hash);
             std::fs::write(&path, "hello\n").unwrap();
+            let both = Hashes::of(&b"hello\n"[..], 6).unwrap();
+            assert!([both.git_sha1, both.sha256].contains(&known.to_string()));
         }
+        assert!(Hashes::of(&b"hello\n"[..], 5).is_err());
     }
 
     #[test]

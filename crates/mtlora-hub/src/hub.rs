@@ -63,6 +63,10 @@ impl Hub {
         Ok(Self::new(HubConfig::from_env()?))
     }
 
+    pub(crate) fn config(&self) -> &HubConfig {
+        &self.config
+    }
+
     /// Opens a repository at the commit that its revision points to now. This takes one request, which lists the files;
     /// offline, or where the Hub does not answer, the copy in the cache is used instead.
     ///

@@ -69,6 +69,11 @@ impl RepoId {
         &self.revision
     }
 
+    /// Whether the revision is `main`.
+    pub(crate) fn is_main(&self) -> bool {
+        self.revision == MAIN
+    }
+
     /// The same repository at another revision.
     ///
     /// # Errors

@@ -39,15 +39,20 @@ enum Remote {
 
 /// The Hub's answer about a revision.
 #[derive(Deserialize)]
-struct Listing {
-    sha: String,
+pub(crate) struct Listing {
+    /// The commit.
+    pub(crate) sha: String,
+    /// Whether only its owners see it, if that was said.
     #[serde(default)]
-    siblings: Vec<Sibling>,
+    pub(crate) private: Option<bool>,
+    #[serde(default)]
+    pub(crate) siblings: Vec<Sibling>,
 }
 
+/// A file of a repository.
 #[derive(Deserialize)]
-struct Sibling {
-    rfilename: String,
+pub(crate) struct Sibling {
+    pub(crate) rfilename: String,
 }
 
 impl Snapshot {
@@ -238,7 +243,7 @@ impl Snapshot {
     }
 }
 
-fn parse(client: &Client<'_>, bytes: &[u8]) -> Result<Listing, HubError> {
+pub(crate) fn parse(client: &Client<'_>, bytes: &[u8]) -> Result<Listing, HubError> {
     let wrong = |message| client.protocol("the list of its files", message);
     let listing: Listing =
         serde_json::from_slice(bytes).map_err(|error| wrong(format!("cannot be read: {error}")))?;

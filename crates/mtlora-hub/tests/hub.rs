@@ -350,7 +350,7 @@ fn the_cache_is_used_when_the_hub_does_not_answer() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("cannot fetch http://127.0.0.1:9/api/models/org/other"),
+        error.contains("cannot reach http://127.0.0.1:9/api/models/org/other"),
         "{error}"
     );
 }

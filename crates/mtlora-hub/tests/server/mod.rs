@@ -1,12 +1,14 @@
 //! A test Hub on the loopback address. It lists files and serves small ones itself; a storage server on another port
 //! serves the large ones.
 //!
-//! It has only what a client of the Hub needs: HEAD and GET, redirects, ranges, the `X-` headers, tokens. It
-//! misbehaves on request.
+//! It has only what a client of the Hub needs: HEAD and GET, redirects, ranges, the `X-` headers, tokens; and what
+//! writing needs, in [`writing`]. It misbehaves on request.
 #![allow(dead_code)] // No test file uses all of it.
 
+pub mod writing;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +29,16 @@ pub struct Request {
     pub path: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
+    pub content_type: Option<String>,
+    /// What was sent; only its beginning if the server broke off.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// What was sent, which must be JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
 }
 
 /// What a request gets in place of its answer if a text is in its line.
@@ -44,8 +56,12 @@ pub enum Fault {
     NoRanges,
     /// Other values of headers; an empty value removes the header.
     Headers(Vec<(&'static str, String)>),
-    /// No answer at all.
+    /// No answer at all, although the request is carried out.
     HangUp,
+    /// The connection ends after this many bytes of what is sent, and the request is not carried out.
+    CutRequest(usize),
+    /// An answer with this status and this JSON, and the request is not carried out.
+    Answer(u16, String),
 }
 
 #[derive(Clone, Debug)]
@@ -57,10 +73,13 @@ pub struct Repo {
     pub files: BTreeMap<String, Vec<u8>>,
     /// If there is a token, only requests with it are answered.
     pub token: Option<String>,
+    /// The file that its `.gitignore` excludes.
+    pub ignored: Option<String>,
 }
 
 #[derive(Default)]
-struct State {
+pub struct State {
+    stored: writing::Stored,
     repos: Vec<Repo>,
     /// The text in "METHOD path", the fault, and how often it still happens.
     faults: Vec<(String, Fault, usize)>,
@@ -87,7 +106,9 @@ impl Server {
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let state = state.clone();
-                    std::thread::spawn(move || answer(stream, &state, is_storage, storage_port));
+                    std::thread::spawn(move || {
+                        answer(stream, &state, is_storage, (port, storage_port))
+                    });
                 }
             });
         }
@@ -129,6 +150,7 @@ impl Server {
             commit: COMMIT.to_string(),
             files: files.collect(),
             token: None,
+            ignored: None,
         });
     }
 
@@ -158,6 +180,20 @@ impl Server {
             .push((text.to_string(), fault, times));
     }
 
+    /// A file of the repository of that name, if it has it.
+    pub fn file(&self, name: &str, file: &str) -> Option<Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        let repo = state.repos.iter().find(|repo| repo.name == name)?;
+        repo.files.get(file).cloned()
+    }
+
+    /// All files of the repository of that name.
+    pub fn files(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        let repo = state.repos.iter().find(|repo| repo.name == name);
+        repo.unwrap().files.clone()
+    }
+
     /// The requests since the last call.
     pub fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.lock().unwrap().log)
@@ -183,7 +219,7 @@ pub fn etag(contents: &[u8]) -> String {
     hex(hasher.finalize())
 }
 
-fn answer(stream: TcpStream, state: &Mutex<State>, storage: bool, storage_port: u16) {
+fn answer(stream: TcpStream, state: &Mutex<State>, storage: bool, ports: (u16, u16)) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut lines = Vec::new();
     loop {
@@ -204,16 +240,38 @@ fn answer(stream: TcpStream, state: &Mutex<State>, storage: bool, storage_port: 
         })
     };
     let mut words = lines[0].split(' ');
-    let request = Request {
+    let mut request = Request {
         storage,
         method: words.next().unwrap().to_string(),
         path: words.next().unwrap().to_string(),
         range: header("range"),
         authorization: header("authorization"),
+        content_type: header("content-type"),
+        body: Vec::new(),
     };
+    assert_eq!(header("transfer-encoding"), None);
+    let length: usize = header("content-length").map_or(0, |text| text.parse().unwrap());
+    let line = format!("{} {}", request.method, request.path);
+    let cut = state.lock().unwrap().faults.iter_mut().find_map(|fault| {
+        let Fault::CutRequest(bytes) = fault.1 else {
+            return None;
+        };
+        let is_meant = fault.2 > 0 && line.contains(fault.0.as_str());
+        is_meant.then(|| {
+            fault.2 -= 1;
+            bytes
+        })
+    });
+    request.body = vec![0; cut.unwrap_or(length).min(length)];
+    if reader.read_exact(&mut request.body).is_err() {
+        return;
+    }
+    if cut.is_some() {
+        state.lock().unwrap().log.push(request);
+        return;
+    }
     let (reply, fault) = {
         let mut state = state.lock().unwrap();
-        let line = format!("{} {}", request.method, request.path);
         let at = state
             .faults
             .iter()
@@ -223,7 +281,12 @@ fn answer(stream: TcpStream, state: &Mutex<State>, storage: bool, storage_port: 
             state.faults[at].1.clone()
         });
         let ranges = !matches!(fault, Some(Fault::NoRanges));
-        let reply = reply(&state, &request, storage_port, ranges);
+        let is_refused = matches!(fault, Some(Fault::Status(..) | Fault::Answer(..)));
+        let reply = match request.method.as_str() {
+            "POST" | "PUT" if is_refused => refused(500, "", ""),
+            "POST" | "PUT" => writing::reply(&mut state, &request, ports),
+            _ => reply(&state, &request, ports.1, ranges),
+        };
         state.log.push(request.clone());
         (reply, fault)
     };
@@ -250,7 +313,10 @@ fn answer(stream: TcpStream, state: &Mutex<State>, storage: bool, storage_port: 
                 }
             }
         }
-        Some(Fault::NoRanges) | None => (),
+        Some(Fault::Answer(code, text)) => {
+            (status, headers, body) = (code, Vec::new(), text.into_bytes());
+        }
+        Some(Fault::NoRanges | Fault::CutRequest(_)) | None => (),
     }
     let mut text = format!("HTTP/1.1 {status} x\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| *name == "Content-Length") {
@@ -271,7 +337,7 @@ fn answer(stream: TcpStream, state: &Mutex<State>, storage: bool, storage_port: 
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-struct Reply {
+pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
@@ -322,6 +388,13 @@ fn reply(state: &State, request: &Request, storage_port: u16, ranges: bool) -> R
             (_, Some(asked)) => (asked, false),
             _ => continue,
         };
+        let known = format!("Bearer {}", writing::WRITER);
+        if let Some(token) = &repo.token
+            && token == writing::WRITER
+            && request.authorization.as_deref() != Some(known.as_str())
+        {
+            return refused(401, "RepoNotFound", "Repository not found");
+        }
         if let Some(token) = &repo.token
             && request.authorization.as_deref() != Some(&format!("Bearer {token}"))
         {
@@ -338,8 +411,9 @@ fn reply(state: &State, request: &Request, storage_port: u16, ranges: bool) -> R
                 .map(|name| format!("{{\"rfilename\":{name:?}}}"))
                 .collect();
             let text = format!(
-                "{{\"id\":\"x\",\"sha\":\"{}\",\"gated\":false,\"siblings\":[{}]}}",
+                "{{\"id\":\"x\",\"sha\":\"{}\",\"gated\":false,\"private\":{},\"siblings\":[{}]}}",
                 repo.commit,
+                repo.token.is_some(),
                 siblings.join(",")
             );
             return Reply {
