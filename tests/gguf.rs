@@ -13,6 +13,7 @@ use mtlora_models::{
 };
 use serde_json::Value;
 
+use common::card;
 use common::{CHAT_TEMPLATE, json, refused, text, text_reading};
 
 const CHATS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/chat/train.jsonl");
@@ -128,6 +129,29 @@ fn a_gguf_file_is_trained_on_scored_asked_exported_and_merged() {
         text(&file),
     ]);
     assert_eq!(report["gguf"], "F32");
+    // The card lies beside the file, and nothing else in its folder is touched.
+    assert!(!file.with_file_name("README.md").exists());
+    let (body, matter) = card::read(&file.with_extension("md"));
+    assert!(file.with_extension("svg").is_file());
+    assert!(matter["library_name"].is_badvalue(), "{matter:?}");
+    let tags = card::strings(&matter["tags"]);
+    assert_eq!(tags[0], "mtlora");
+    assert!(
+        tags.contains(&"gguf") && !tags.contains(&"lora"),
+        "{tags:?}"
+    );
+    for part in [
+        "](merged.svg)",
+        "merged into the weights, as a GGUF file with matrices in F32",
+        "llama-cli -m merged.gguf\n",
+        "mtlora generate --model merged.gguf --chat --input texts.txt\n",
+        "FROM ./merged.gguf",
+        "| perplexity |",
+    ] {
+        assert!(body.contains(part), "{part}: {body}");
+    }
+    // Neither does it tell where files lie on this machine.
+    assert!(!body.contains(text(folder.path())), "{body}");
     let by_merged = answers(&["--model", text(&merged)]);
     assert_eq!(by_merged.len(), 2);
     assert_eq!(answers(&["--model", text(&file)]), by_merged);

@@ -1,6 +1,7 @@
 //! Helpers that run the program, shared by the tests in this folder.
 #![allow(dead_code)] // No test file uses all of them.
 
+pub mod card;
 pub mod run;
 
 use std::io::Write as _;

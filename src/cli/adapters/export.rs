@@ -9,7 +9,7 @@ use mtlora::models::{
 };
 use mtlora::train::Run;
 use mtlora::train::report::CardOf;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::adapters::card;
 use crate::cli::console::output;
@@ -30,6 +30,20 @@ pub(crate) struct Args {
     /// The folder to write; must be new or empty.
     #[arg(long)]
     out: PathBuf,
+    #[command(flatten)]
+    form: Form,
+    /// The base model's name in the files, for example its id on the Hub, or for ollama what FROM names [default: the
+    /// run's model folder].
+    #[arg(long, value_name = "NAME")]
+    base_model_name: Option<String>,
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// How an adapter is written.
+#[derive(clap::Args)]
+pub(crate) struct Form {
     /// The program that serves the adapter: peft, vllm (mistral.rs reads the same), llama.cpp, ollama or mlx [default:
     /// a folder for PEFT that keeps rank and alpha, for further training].
     #[arg(long = "for", value_name = "PROGRAM")]
@@ -42,94 +56,126 @@ pub(crate) struct Args {
     /// the same share of T's scale. This is better for further training and for half precision.
     #[arg(long, default_value_t = Fold::Balanced)]
     fold: Fold,
-    /// The base model's name in the files, for example its id on the Hub, or for ollama what FROM names [default: the
-    /// run's model folder].
-    #[arg(long, value_name = "NAME")]
-    base_model_name: Option<String>,
-    /// Write into a folder that is not empty.
-    #[arg(long)]
-    overwrite: bool,
+}
+
+/// What was written.
+pub(crate) struct Written {
+    /// What it is.
+    pub(crate) of: CardOf,
+    /// The file to give to the program, if it is for one.
+    main: Option<PathBuf>,
+    /// What the JSON says besides the folder.
+    json: Value,
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     args.checkpoint.check(&args.run)?;
     adapted::refuse_source(&args.out, &args.run, "the adapter that is exported")?;
     let adapter = PeftAdapter::from_folder(&args.run)?;
-    if let Some(server) = args.server {
-        return for_server(args, &adapter, server, json);
+    let base = args.form.base(&args.run, &adapter)?;
+    if let Some(model) = base.model.as_ref().filter(|_| args.form.server.is_some()) {
+        adapted::refuse_source(&args.out, model, "the base model")?;
     }
     output::ensure_empty_dir(&args.out, args.overwrite)?;
-    let mut plain = adapter.fold(args.fold)?;
-    if args.base_model_name.is_some() {
-        plain.config.base_model_name_or_path = args.base_model_name;
+    let written = args
+        .form
+        .write(&adapter, base, args.base_model_name.clone(), &args.out)?;
+    let name = args.base_model_name.as_deref();
+    card::write(written.of, &args.run, name, &args.out);
+    match (&written.main, args.form.server) {
+        (Some(file), Some(server)) => say!("the adapter for {server} is {}", file.display())?,
+        _ => say!("the adapter is in {} as plain LoRA", args.out.display())?,
     }
-    output::make_folder(&args.out)?;
-    plain.write(&args.out)?;
-    let of = CardOf::Adapter {
-        server: None,
-        rank: plain.config.r,
-    };
-    card::write(of, &args.run, &args.out);
-    say!("the adapter is in {} as plain LoRA", args.out.display())?;
     if json {
-        output::json(&json!({
-            "out": args.out,
-            "r": plain.config.r,
-            "lora_alpha": plain.config.lora_alpha,
-            "modules": plain.modules.len(),
-        }))?;
+        let mut object = json!({ "out": args.out });
+        if let (Some(all), Value::Object(more)) = (object.as_object_mut(), written.json) {
+            all.extend(more);
+        }
+        output::json(&object)?;
     }
     Ok(())
 }
 
-fn for_server(
-    args: Args,
-    adapter: &PeftAdapter,
-    server: Server,
-    json: bool,
-) -> Result<(), Box<dyn Error>> {
-    let model = match args.model {
-        None if Run::is_in(&args.run) => Some(Run::open(&args.run)?.1.base.model),
-        None => {
-            let named = adapter.config.base_model_name_or_path.as_ref();
-            named
-                .map(PathBuf::from)
-                .filter(|model| model.is_dir() || is_gguf(model))
-        }
-        given => given,
-    };
-    if let Some(model) = &model {
-        adapted::refuse_source(&args.out, model, "the base model")?;
+/// The base model of an adapter that is written for a program.
+pub(crate) struct Base {
+    model: Option<PathBuf>,
+    config: Option<CausalConfig>,
+}
+
+impl Form {
+    /// Finds the base model, as far as the program that the adapter is written for needs it.
+    pub(crate) fn base(&self, run: &Path, adapter: &PeftAdapter) -> Result<Base, Box<dyn Error>> {
+        let Some(server) = self.server else {
+            return Ok(Base {
+                model: None,
+                config: None,
+            });
+        };
+        let model = match &self.model {
+            None if Run::is_in(run) => Some(Run::open(run)?.1.base.model),
+            None => {
+                let named = adapter.config.base_model_name_or_path.as_ref();
+                named
+                    .map(PathBuf::from)
+                    .filter(|model| model.is_dir() || is_gguf(model))
+            }
+            given => given.clone(),
+        };
+        let config = match &model {
+            Some(model) if server.needs_base() => Some(decoder(model)?),
+            _ => None,
+        };
+        Ok(Base { model, config })
     }
-    let base = match &model {
-        Some(model) if server.needs_base() => Some(decoder(model)?),
-        _ => None,
-    };
-    let options = ExportOptions {
-        fold: args.fold,
-        base,
-        base_name: args.base_model_name,
-    };
-    output::ensure_empty_dir(&args.out, args.overwrite)?;
-    let written = export_adapter(adapter, server, &options, &args.out)?;
-    let of = CardOf::Adapter {
-        server: Some(server),
-        rank: written.rank,
-    };
-    card::write(of, &args.run, &args.out);
-    if let Some(file) = written.files.first() {
-        say!("the adapter for {server} is {}", file.display())?;
+
+    /// Writes the adapter into the folder `out`. `base_name` is the base model's name in the files.
+    pub(crate) fn write(
+        &self,
+        adapter: &PeftAdapter,
+        base: Base,
+        base_name: Option<String>,
+        out: &Path,
+    ) -> Result<Written, Box<dyn Error>> {
+        let Some(server) = self.server else {
+            let mut plain = adapter.fold(self.fold)?;
+            if base_name.is_some() {
+                plain.config.base_model_name_or_path = base_name;
+            }
+            output::make_folder(out)?;
+            plain.write(out)?;
+            return Ok(Written {
+                of: CardOf::Adapter {
+                    server: None,
+                    rank: plain.config.r,
+                },
+                main: None,
+                json: json!({
+                    "r": plain.config.r,
+                    "lora_alpha": plain.config.lora_alpha,
+                    "modules": plain.modules.len(),
+                }),
+            });
+        };
+        let options = ExportOptions {
+            fold: self.fold,
+            base: base.config,
+            base_name,
+        };
+        let written = export_adapter(adapter, server, &options, out)?;
+        Ok(Written {
+            of: CardOf::Adapter {
+                server: Some(server),
+                rank: written.rank,
+            },
+            main: written.files.first().cloned(),
+            json: json!({
+                "for": server.name(),
+                "files": written.files,
+                "r": written.rank,
+                "modules": written.modules,
+            }),
+        })
     }
-    if json {
-        output::json(&json!({
-            "out": args.out,
-            "for": server.name(),
-            "files": written.files,
-            "r": written.rank,
-            "modules": written.modules,
-        }))?;
-    }
-    Ok(())
 }
 
 /// The configuration of the decoder in a folder.

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::cli::adapters::card;
 use crate::cli::console::output;
 use crate::cli::model::adapted;
-use crate::cli::model::adapted::{AnyModel, Source};
+use crate::cli::model::adapted::{AnyModel, Source, TrainedModel};
 use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
 
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     )]
     dtype: StoredDtype,
     /// Write a GGUF file for llama.cpp and Ollama, `--out`, instead of a folder, with matrices in this type: F16, BF16, Q8_0,
-    /// F32.
+    /// F32. A run's model card lies beside the file: NAME.md for NAME.gguf.
     #[arg(long, value_name = "TYPE")]
     gguf: Option<GgufType>,
     /// Write into a folder that is not empty, or over a file.
@@ -57,8 +57,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         model: args.model,
     };
     let trained = adapted::source(source, None)?;
-    let folder = &trained.folder;
-    let device = device::open(&trained.device)?;
+    let folder = trained.folder.clone();
     let base = match &trained.model {
         AnyModel::Classifier(model) => &model.spec.base.model,
         AnyModel::Generator(model) => &model.spec.base.model,
@@ -68,45 +67,73 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         base,
         "the base model, which the adapter still needs",
     )?;
-    adapted::refuse_source(&args.out, folder, "the adapter that is merged")?;
+    adapted::refuse_source(&args.out, &folder, "the adapter that is merged")?;
     match args.gguf {
-        Some(_) => check_file(&args.out, args.overwrite)?,
+        Some(_) => check_file(&args.out, card::is_for(&folder), args.overwrite)?,
         None => output::ensure_empty_dir(&args.out, args.overwrite)?,
     }
-    // The update is merged into the weights in the base model's own precision, whatever precision the run used.
-    match trained.model {
-        AnyModel::Classifier(_) if args.gguf.is_some() => {
-            return Err(
-                "--gguf is for models that generate texts: merge this one without it".into(),
-            );
+    let form = match args.gguf {
+        Some(kind) => Form::Gguf(kind),
+        None => Form::Folder(args.dtype),
+    };
+    let of = write(trained, form, &args.out)?;
+    card::write(of, &folder, None, &args.out);
+    let form = match form {
+        Form::Gguf(kind) => ("gguf", kind.to_string()),
+        Form::Folder(dtype) => ("dtype", dtype.to_string()),
+    };
+    finish(&args.out, form, json)
+}
+
+/// How a merged model is written.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    /// As a Hugging Face folder with weights in this precision.
+    Folder(StoredDtype),
+    /// As a GGUF file with matrices in this type.
+    Gguf(GgufType),
+}
+
+/// Merges the update into the weights in the base model's own precision, whatever precision the run used, and writes the
+/// model. Returns what it is.
+pub(crate) fn write(
+    trained: TrainedModel,
+    form: Form,
+    out: &Path,
+) -> Result<CardOf, Box<dyn Error>> {
+    let folder = &trained.folder;
+    let device = device::open(&trained.device)?;
+    match (trained.model, form) {
+        (AnyModel::Classifier(_), Form::Gguf(_)) => {
+            Err("--gguf is for models that generate texts: merge this one without it".into())
         }
-        AnyModel::Classifier(model) => {
+        (AnyModel::Classifier(model), Form::Folder(dtype)) => {
             let mut spec = model.spec;
             spec.base.adapter.base_dtype = BaseDtype::F32;
             let merged = spec.load(folder, &device)?;
-            merged
-                .model
-                .save_in(args.dtype, &args.out, &merged.config)?;
-            copy_tokenizer_files(&spec.base.model, &args.out)?;
+            merged.model.save_in(dtype, out, &merged.config)?;
+            copy_tokenizer_files(&spec.base.model, out)?;
+            Ok(CardOf::Merged)
         }
-        AnyModel::Generator(model) => {
+        (AnyModel::Generator(model), form) => {
             let mut spec = model.spec;
             spec.base.adapter.base_dtype = BaseDtype::F32;
             let merged = spec.load(folder, &device)?;
-            if let Some(kind) = args.gguf {
-                let base = &spec.base.model;
-                save_gguf(merged.model, &merged.config, base, kind, &args.out)?;
-                return finish(&args.out, ("gguf", kind.to_string()), json);
+            let base = &spec.base.model;
+            match form {
+                Form::Gguf(kind) => {
+                    save_gguf(merged.model, &merged.config, base, kind, out)?;
+                    Ok(CardOf::Gguf(kind))
+                }
+                Form::Folder(dtype) => {
+                    merged.model.save_in(dtype, out, &merged.config)?;
+                    copy_tokenizer_files(base, out)?;
+                    copy_generation_config(base, out)?;
+                    Ok(CardOf::Merged)
+                }
             }
-            merged
-                .model
-                .save_in(args.dtype, &args.out, &merged.config)?;
-            copy_tokenizer_files(&spec.base.model, &args.out)?;
-            copy_generation_config(&spec.base.model, &args.out)?;
         }
     }
-    card::write(CardOf::Merged, folder, &args.out);
-    finish(&args.out, ("dtype", args.dtype.to_string()), json)
 }
 
 /// Says where the model is, and what its weights are in.
@@ -119,18 +146,23 @@ fn finish(out: &Path, form: (&str, String), json: bool) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// Refuses what is no GGUF file's name, and a file that is there already.
-fn check_file(path: &Path, overwrite: bool) -> Result<(), String> {
+/// Refuses what is no GGUF file's name, and a file that is there already, also in the place of the card if there will be one.
+fn check_file(path: &Path, has_card: bool, overwrite: bool) -> Result<(), String> {
     let shown = path.display();
     if path.extension().is_none_or(|end| end != "gguf") {
         return Err(format!(
             "{shown}: with --gguf, --out is the file to write: let its name end in .gguf"
         ));
     }
-    if path.exists() && !overwrite {
-        return Err(format!(
-            "{shown} is there already: pass --overwrite, or another --out"
-        ));
+    let beside = ["md", "svg"].map(|end| path.with_extension(end));
+    let beside = beside.iter().filter(|_| has_card).map(PathBuf::as_path);
+    for file in [path].into_iter().chain(beside) {
+        if file.exists() && !overwrite {
+            return Err(format!(
+                "{} is there already: pass --overwrite, or another --out",
+                file.display()
+            ));
+        }
     }
     Ok(())
 }

@@ -54,6 +54,11 @@ pub(crate) fn run_data(data: &Path, _: &str, _: Option<&str>) -> Result<PathBuf,
     Ok(data.to_path_buf())
 }
 
+/// A name is not known to be one on the Hub.
+pub(crate) fn is_name(_: &str) -> bool {
+    false
+}
+
 /// Nothing is looked up on the Hub.
 pub(crate) fn is_unreachable(_: &(dyn Error + 'static)) -> bool {
     false

@@ -143,6 +143,13 @@ fn name(given: &Path, revision: Option<&str>) -> Result<Option<RepoId>, Box<dyn 
     }
 }
 
+/// Whether a text is the name of a repository with an owner. A folder here has another meaning, and one word alone may be
+/// any program's name of something.
+pub(crate) fn is_name(text: &str) -> bool {
+    let is_id = text.parse::<RepoId>().is_ok_and(|id| id.name() == text);
+    is_id && text.contains('/') && !Path::new(text).exists()
+}
+
 /// The error of asking the Hub for `given`. Unless the Hub has answered that the name exists, it says that there is no
 /// such folder, since the path to a folder may have been mistyped.
 fn no_folder(given: &Path, error: HubError) -> Box<dyn Error> {
@@ -183,6 +190,19 @@ fn absolute(folder: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_has_an_owner_and_is_no_folder() {
+        for (text, is_one) in [
+            ("org/name", true),
+            ("name", false),
+            ("org/name@main", false),
+            ("/org/name", false),
+            ("src/cli", false),
+        ] {
+            assert_eq!(is_name(text), is_one, "{text}");
+        }
+    }
 
     #[test]
     fn a_mistyped_folder_is_mentioned_if_the_hub_does_not_have_it() {

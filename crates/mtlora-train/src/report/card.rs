@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use mtlora_core::{AdaLora, AdapterMethod, Dora, Structure};
-use mtlora_models::{Server, write_atomically};
+use mtlora_models::{GgufType, Server, write_atomically};
 
 use super::chart::{picture, significant};
 use super::page::main_charts;
@@ -37,6 +37,8 @@ pub enum CardOf {
     },
     /// The model with the run's adapter merged into its weights, as a Hugging Face folder.
     Merged,
+    /// The same as a GGUF file with matrices in this type.
+    Gguf(GgufType),
 }
 
 /// Writes `README.md` and `curves.svg` into the folder of a complete run. An existing card is replaced.
@@ -44,15 +46,21 @@ pub enum CardOf {
 /// # Errors
 /// When the folder is not a run, the run is not complete, or a file cannot be read or written.
 pub fn write_model_card(folder: &Path) -> Result<(), ReportError> {
-    write_card_of(CardOf::Run, folder, folder)
+    write_card_of(CardOf::Run, folder, None, folder)
 }
 
-/// Writes `README.md` and `curves.svg` into `out`, which has what `of` says, made from the complete run in `folder`. An
-/// existing card is replaced.
+/// Writes `README.md` and `curves.svg` into `out`, which has what `of` says, made from the complete run in `folder`. For
+/// a GGUF file, `out` is the file, and the card and its picture lie beside it: `NAME.md` and `NAME.svg` for `NAME.gguf`.
+/// `base` is the base model's name on the Hub where the run does not know it. An existing card is replaced.
 ///
 /// # Errors
 /// Those of [`write_model_card`].
-pub fn write_card_of(of: CardOf, folder: &Path, out: &Path) -> Result<(), ReportError> {
+pub fn write_card_of(
+    of: CardOf,
+    folder: &Path,
+    base: Option<&str>,
+    out: &Path,
+) -> Result<(), ReportError> {
     let (run, config) = Run::open(folder).map_err(Box::new)?;
     let report = RunReport::without_sections(folder)?;
     let Some(results) = &report.results else {
@@ -65,15 +73,26 @@ pub fn write_card_of(of: CardOf, folder: &Path, out: &Path) -> Result<(), Report
         config: &config,
         results,
         settings: run.settings().map_err(Box::new)?,
-        base: hub_name(&config.base.model),
+        base: base
+            .map(str::to_string)
+            .or_else(|| hub_name(&config.base.model)),
+        file: match of {
+            CardOf::Gguf(_) => out.file_name().unwrap_or_default().to_string_lossy().into(),
+            _ => String::new(),
+        },
         license: license_of(&config.base.model),
     };
-    let curves = picture(&main_charts(std::slice::from_ref(&report)), STYLE);
-    if let Some(svg) = &curves {
-        write_atomically(&out.join(CURVES), svg.as_bytes())?;
+    let (path, curves) = match of {
+        CardOf::Gguf(_) => (out.with_extension("md"), out.with_extension("svg")),
+        _ => (out.join(CARD), out.join(CURVES)),
+    };
+    let svg = picture(&main_charts(std::slice::from_ref(&report)), STYLE);
+    if let Some(svg) = &svg {
+        write_atomically(&curves, svg.as_bytes())?;
     }
-    let text = card.markdown(curves.is_some());
-    Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
+    let name = curves.file_name().unwrap_or_default().to_string_lossy();
+    let text = card.markdown(svg.is_some().then_some(&*name));
+    Ok(write_atomically(&path, text.as_bytes())?)
 }
 
 /// The licence that a model's own card names, if there is a card: an identifier of the Hub's, in lower case. `other` and
@@ -98,6 +117,28 @@ fn hub_name(model: &Path) -> Option<String> {
     names.next_back().map(|name| name.replace("--", "/"))
 }
 
+/// A settings file whose paths from the root of this machine are cut to their last parts: they would show others what the
+/// machine is like, and they do not have these folders.
+fn without_places(settings: &str) -> String {
+    let Ok(mut table) = settings.parse::<toml::Table>() else {
+        return settings.to_string();
+    };
+    let mut is_changed = false;
+    for (_, value) in &mut table {
+        if let toml::Value::String(text) = value
+            && Path::new(text.as_str()).is_absolute()
+            && let Some(name) = Path::new(text.as_str()).file_name()
+        {
+            *text = name.to_string_lossy().into_owned();
+            is_changed = true;
+        }
+    }
+    match toml::to_string(&table) {
+        Ok(text) if is_changed => text,
+        _ => settings.to_string(),
+    }
+}
+
 /// A string in YAML, which takes JSON's strings.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -115,6 +156,8 @@ struct ModelCard<'a> {
     base: Option<String>,
     /// The base model's licence, if it is known.
     license: Option<String>,
+    /// The name of the GGUF file that the card is about.
+    file: String,
 }
 
 impl ModelCard<'_> {
@@ -138,13 +181,18 @@ impl ModelCard<'_> {
     fn server(&self) -> Option<Server> {
         match self.of {
             CardOf::Adapter { server, .. } => server,
-            CardOf::Run | CardOf::Merged => None,
+            CardOf::Run | CardOf::Merged | CardOf::Gguf(_) => None,
         }
+    }
+
+    /// Whether it is about a whole model that the adapter is merged into.
+    fn is_merged(&self) -> bool {
+        matches!(self.of, CardOf::Merged | CardOf::Gguf(_))
     }
 
     /// Whether the folder has an adapter, and not a model.
     fn is_adapter(&self) -> bool {
-        self.has_adapter() && self.of != CardOf::Merged
+        self.has_adapter() && !self.is_merged()
     }
 
     /// Whether PEFT opens the folder as it is.
@@ -154,7 +202,7 @@ impl ModelCard<'_> {
             CardOf::Adapter { server, .. } => {
                 return matches!(server, None | Some(Server::Peft | Server::Vllm));
             }
-            CardOf::Merged => return false,
+            CardOf::Merged | CardOf::Gguf(_) => return false,
         }
         let known = [
             AdapterMethod::from(Structure::Lora),
@@ -164,13 +212,20 @@ impl ModelCard<'_> {
         self.has_adapter() && known.contains(&self.adapter().structure)
     }
 
-    fn markdown(&self, has_picture: bool) -> String {
+    /// The card, with a picture of the curves if there is a file with one.
+    fn markdown(&self, curves: Option<&str>) -> String {
         let mut text = self.front_matter();
         let _ = writeln!(text, "\n# {}\n", self.name);
         self.describe(&mut text);
         self.scores(&mut text);
-        if has_picture {
-            let _ = writeln!(text, "\n![Training loss and scores by step]({CURVES})");
+        if let Some(curves) = curves {
+            // Angle brackets, since a file's name may have spaces.
+            let place = if curves.contains([' ', '(', ')']) {
+                format!("<{curves}>")
+            } else {
+                curves.to_string()
+            };
+            let _ = writeln!(text, "\n![Training loss and scores by step]({place})");
         }
         self.training(&mut text);
         self.use_it(&mut text);
@@ -186,7 +241,7 @@ impl ModelCard<'_> {
         };
         // The Hub knows files for llama.cpp by their format.
         let library = match (self.of, self.server()) {
-            (_, Some(Server::LlamaCpp | Server::Ollama)) => None,
+            (CardOf::Gguf(_), _) | (_, Some(Server::LlamaCpp | Server::Ollama)) => None,
             (_, Some(Server::Mlx)) => Some("mlx"),
             (CardOf::Merged, _) => Some("transformers"),
             _ if self.is_for_peft() => Some("peft"),
@@ -212,9 +267,11 @@ impl ModelCard<'_> {
                 text.push_str("- lora\n");
             }
         }
-        match self.server() {
-            Some(Server::LlamaCpp | Server::Ollama) => text.push_str("- gguf\n"),
-            Some(Server::Mlx) => text.push_str("- mlx\n"),
+        match (self.of, self.server()) {
+            (CardOf::Gguf(_), _) | (_, Some(Server::LlamaCpp | Server::Ollama)) => {
+                text.push_str("- gguf\n");
+            }
+            (_, Some(Server::Mlx)) => text.push_str("- mlx\n"),
             _ => {}
         }
         if let Some(base) = &self.base {
@@ -299,11 +356,20 @@ impl ModelCard<'_> {
             CardOf::Run => return,
             CardOf::Adapter { .. } => {
                 "It is written as plain LoRA here: `T` is folded into the other factors, which does not change the outputs."
+                    .to_string()
             }
             CardOf::Merged if self.has_adapter() => {
-                "The adapter is merged into the weights here, so that this is a model like its base."
+                "The adapter is merged into the weights here, so that this is a model like its base.".to_string()
             }
-            CardOf::Merged => "This is the whole model.",
+            CardOf::Merged => "This is the whole model.".to_string(),
+            CardOf::Gguf(kind) => {
+                let merged = if self.has_adapter() {
+                    "with the adapter merged into the weights, "
+                } else {
+                    ""
+                };
+                format!("This is the whole model, {merged}as a GGUF file with matrices in {kind}.")
+            }
         };
         let _ = writeln!(text, "\n{form}");
     }
@@ -344,9 +410,9 @@ impl ModelCard<'_> {
             results.tokens_per_second,
         );
         if let Some(settings) = &self.settings {
-            let place = match self.of {
-                CardOf::Run => ", which is in this folder,",
-                CardOf::Adapter { .. } | CardOf::Merged => "",
+            let (place, settings) = match self.of {
+                CardOf::Run => (", which is in this folder,", settings.clone()),
+                _ => ("", without_places(settings)),
             };
             let _ = writeln!(
                 text,
@@ -368,6 +434,7 @@ impl ModelCard<'_> {
                 return self.with_server(text, server.unwrap_or(Server::Peft), rank);
             }
             CardOf::Merged => return self.with_transformers(text),
+            CardOf::Gguf(_) => return self.with_llama_cpp(text),
         }
         if !self.has_adapter() {
             let _ = writeln!(
@@ -454,6 +521,25 @@ impl ModelCard<'_> {
             (_, Some(_)) => "",
         };
         let _ = writeln!(text, "\nHere `FOLDER` is this folder{names}.");
+    }
+
+    /// How llama.cpp, Ollama and this program open the merged model.
+    fn with_llama_cpp(&self, text: &mut String) {
+        let file = match self.file.contains(char::is_whitespace) {
+            true => format!("\"{}\"", self.file),
+            false => self.file.clone(),
+        };
+        let form = match self.config.kind {
+            RunKind::Chat(_) => "--chat ",
+            RunKind::Generation(_) => "--inputs ",
+            RunKind::Classification(_) => "",
+        };
+        let _ = writeln!(
+            text,
+            "```sh\nllama-cli -m {file}\nmtlora generate --model {file} {form}--input texts.txt\n```\n\nFor Ollama, a `Modelfile` with \
+             the line `FROM ./{}`, and `ollama create NAME -f Modelfile`, where `NAME` is any name.",
+            self.file
+        );
     }
 
     /// How transformers and this program open the merged model.
