@@ -12,7 +12,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use common::MODEL;
+use common::card::{card, strings};
+use common::{MODEL, copy_folder, small_data};
+use server::writing::WRITER;
 use server::{COMMIT, Fault, Server, etag};
 
 const NAME: &str = "org/tiny";
@@ -70,6 +72,7 @@ impl Setup {
         }
         command
             .args(arguments)
+            .current_dir(self.home.path())
             .env("HF_ENDPOINT", self.server.endpoint())
             .env("HF_HOME", self.home.path())
             .env("NO_PROXY", "127.0.0.1")
@@ -110,6 +113,17 @@ impl Setup {
         let name = format!("hub/models--org--tiny/blobs/{}{ending}", weights());
         self.home.path().join(name)
     }
+}
+
+/// Writes the files of a repository on the test Hub into a folder.
+fn save(server: &Server, name: &str, folder: &Path) -> Vec<String> {
+    fs::create_dir(folder).unwrap();
+    let files = server.files(name);
+    for (file, contents) in &files {
+        fs::write(folder.join(file), contents).unwrap();
+    }
+    let names = files.into_keys();
+    names.filter(|name| name != ".gitattributes").collect()
 }
 
 /// The hash that names the weights on the Hub.
@@ -440,4 +454,172 @@ fn a_run_resumes_after_the_cache_was_emptied() {
     ] {
         assert!(asked.iter().any(|path| path.ends_with(file)), "{asked:?}");
     }
+}
+
+#[test]
+fn the_first_run_is_pushed_and_used_from_the_hub() {
+    let setup = Setup::new();
+    let home = setup.home.path();
+    let assets = home.join("assets");
+    copy_folder(Path::new(MODEL), &assets.join("tiny-roberta"));
+    fs::rename(small_data(home, 64, 32), assets.join("acceptability")).unwrap();
+    let trained = setup.json(&["train", "--plain", "--device", "flex"], &[]);
+
+    // The list comes first, and needs no token.
+    let push = ["push", "runs/first", "org/first", "--private"];
+    let output = setup.run(&[&push[..], &["--dry-run"]].concat(), &[]);
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{listed}");
+    let names = [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "curves.svg",
+    ];
+    for name in names {
+        assert!(listed.contains(&format!("  {name} ")), "{listed}");
+    }
+    assert!(
+        listed.contains("/org/first:\n") && listed.contains("\n4 files, "),
+        "{listed}"
+    );
+    let text = setup.refused(&push, &[]);
+    assert!(
+        text.contains("no token to write with") && text.contains("HF_TOKEN"),
+        "{text}"
+    );
+    let text = setup.refused(&push, &[("HF_TOKEN", WRITER), ("HF_HUB_OFFLINE", "1")]);
+    assert!(text.contains("HF_HUB_OFFLINE: is set"), "{text}");
+    assert_eq!(setup.asked(), [""; 0]);
+
+    let output = setup.run(&push, &[("HF_TOKEN", WRITER)]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        said.starts_with(&listed) && said.contains("sent to "),
+        "{said}"
+    );
+    assert!(errors.contains("pass --base-model-name"), "{errors}");
+    assert!(!(said + &errors).contains(WRITER));
+    let there = home.join("there");
+    assert_eq!(save(&setup.server, "org/first", &there), names);
+    // What is published says nothing about this machine.
+    for file in ["README.md", "adapter_config.json"] {
+        let text = fs::read_to_string(there.join(file)).unwrap();
+        assert!(!text.contains(home.to_str().unwrap()), "{text}");
+    }
+    let (body, matter) = card(&there);
+    assert_eq!(matter["library_name"].as_str(), Some("peft"));
+    assert!(matter["base_model"].is_badvalue(), "{matter:?}");
+    assert!(body.contains("the model `tiny-roberta`"), "{body}");
+
+    // Nobody has anything in the cache; the repository is private.
+    assert!(!home.join("hub").exists());
+    let eval = [
+        "eval",
+        "--adapter",
+        "org/first",
+        "--model",
+        "assets/tiny-roberta",
+        "--task",
+        "acceptability",
+        "--data",
+        "assets/acceptability",
+    ];
+    let text = setup.refused(&eval, &[]);
+    assert!(text.contains("no such model"), "{text}");
+    let scored = setup.json(&eval, &[("HF_TOKEN", WRITER)]);
+    assert!(home.join("hub/models--org--first").exists());
+    for metric in ["accuracy", "matthews"] {
+        assert_eq!(
+            scored["metrics"][metric], trained["metrics"][metric],
+            "{metric}"
+        );
+    }
+    let loss = |of: &Value| of["metrics"]["loss"].as_f64().unwrap();
+    assert!((loss(&scored) - loss(&trained)).abs() < 1e-4, "{scored}");
+
+    // Another push has nothing to send, and another run does not replace this one by accident.
+    let again = setup.json(&push, &[("HF_TOKEN", WRITER)]);
+    assert_eq!(again["commit"], Value::Null);
+    assert_eq!(again["kept"], serde_json::json!(names));
+    setup.json(&["train", "--plain", "--seed", "1", "--out", "other"], &[]);
+    let other = ["push", "other", "org/first"];
+    let text = setup.refused(&other, &[("HF_TOKEN", WRITER)]);
+    assert!(
+        text.contains("exists already") && text.contains("--overwrite"),
+        "{text}"
+    );
+    let text = setup.refused(&other, &[("HF_TOKEN", "hf_expired")]);
+    assert!(
+        text.contains("Invalid username") && text.contains("HF_TOKEN"),
+        "{text}"
+    );
+    let replaced = [&other[..], &["--overwrite"]].concat();
+    let replaced = setup.json(&replaced, &[("HF_TOKEN", WRITER)]);
+    assert!(replaced["commit"].is_string());
+    let text = setup.refused(&["push", "other", "org"], &[("HF_TOKEN", WRITER)]);
+    assert!(text.contains("its owner must be named"), "{text}");
+}
+
+/// The base model is called by its name on the Hub, whoever reads it.
+#[test]
+fn a_run_of_a_model_from_the_hub_is_pushed_as_an_adapter_and_merged() {
+    let setup = Setup::new();
+    let run = setup.path("run");
+    let trained = setup.json(&train(NAME, &run), &[]);
+    let token = [("HF_TOKEN", WRITER)];
+    // Cut in the middle of the weights; the next command sends what is missing.
+    let push = ["push", &run, "org/cola"];
+    setup.server.fault("PUT ", Fault::CutRequest(1000), 5);
+    let text = setup.refused(&push, &token);
+    assert!(text.contains("what has arrived is kept"), "{text}");
+    let pushed = setup.json(&push, &token);
+    assert!(pushed["commit"].is_string());
+    let there = setup.home.path().join("there");
+    save(&setup.server, "org/cola", &there);
+    let (_, matter) = card(&there);
+    assert_eq!(matter["base_model"].as_str(), Some(NAME));
+    assert!(strings(&matter["tags"]).contains(&"base_model:adapter:org/tiny"));
+    let config = fs::read(there.join("adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["base_model_name_or_path"], NAME);
+    assert_eq!(config["peft_type"], "LORA");
+    let eval = |more: &[&str]| setup.json(&[&["eval", "--task", "cola"], more].concat(), &token);
+    let scored = eval(&["--adapter", "org/cola", "--model", NAME]);
+    assert_eq!(
+        scored["metrics"]["matthews"],
+        trained["metrics"]["matthews"]
+    );
+
+    let pushed = setup.json(&["push", &run, "org/whole", "--merged"], &token);
+    assert!(pushed["commit"].is_string());
+    let there = setup.home.path().join("whole");
+    let names = save(&setup.server, "org/whole", &there);
+    for name in ["README.md", "config.json", "tokenizer.json", WEIGHTS] {
+        assert!(names.contains(&name.to_string()), "{names:?}");
+    }
+    let (_, matter) = card(&there);
+    assert!(strings(&matter["tags"]).contains(&"base_model:finetune:org/tiny"));
+    let config = fs::read_to_string(there.join("config.json")).unwrap();
+    assert!(
+        !config.contains(setup.home.path().to_str().unwrap()),
+        "{config}"
+    );
+    let scored = eval(&["--model", "org/whole"]);
+    assert_eq!(
+        scored["metrics"]["matthews"],
+        trained["metrics"]["matthews"]
+    );
+    // What does not go together is said before anything is made.
+    let text = setup.refused(
+        &["push", &run, "org/x", "--merged", "--for", "vllm"],
+        &token,
+    );
+    assert!(text.contains("cannot be used with"), "{text}");
+    let text = setup.refused(&["push", &run, "org/x", "--gguf", "F16"], &token);
+    assert!(text.contains("--merged"), "{text}");
+    let text = setup.refused(&["push", "nowhere", "org/x"], &token);
+    assert!(text.contains("nowhere is not a folder of a run"), "{text}");
 }

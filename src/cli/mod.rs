@@ -29,8 +29,12 @@ use std::num::NonZeroUsize;
 use clap::{CommandFactory, Parser, Subcommand};
 use mtlora::core::{Autotune, CpuChoice, MatmulPrecision};
 
+#[cfg(feature = "hub")]
+use adapters::push;
 use adapters::{combine, export, import, inspect, merge};
 use chat::{show, talk};
+#[cfg(feature = "hub")]
+use console::signals::StoppedBy;
 use console::{output, progress};
 use lists::{devices, recipes, tasks};
 use model::device;
@@ -100,6 +104,9 @@ enum Command {
     Merge(merge::Args),
     /// Write a run's adapter as plain LoRA, for PEFT and other programs that read its format.
     Export(export::Args),
+    /// Send a run's adapter, or its merged model, to the Hugging Face Hub, with a model card.
+    #[cfg(feature = "hub")]
+    Push(Box<push::Args>),
     /// Make a run from an adapter that PEFT or another run saved.
     Import(Box<import::Args>),
     /// Write the model of a GGUF file as a Hugging Face folder, which the other commands take.
@@ -165,6 +172,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Table(args) => compare::run(args, cli.json),
         Command::Reproduce(args) => sweep::reproduce(&args, threads, cli.json),
         Command::Export(args) => export::run(args, cli.json),
+        #[cfg(feature = "hub")]
+        Command::Push(args) => push::run(*args, cli.json),
         Command::Import(args) => import::run(*args, cli.json),
         Command::Convert(args) => convert::run(&args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
@@ -190,6 +199,10 @@ pub(crate) fn fail(error: &(dyn Error + 'static)) -> u8 {
         return UNREAD;
     }
     note!("mtlora: {error}");
+    #[cfg(feature = "hub")]
+    if let Some(stopped) = error.downcast_ref::<StoppedBy>() {
+        return stopped.signal.exit_code();
+    }
     match error.downcast_ref::<progress::Stopped>() {
         Some(stopped) => stopped.exit_code(),
         None => 2,

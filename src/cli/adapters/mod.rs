@@ -1,4 +1,4 @@
-//! Commands on adapters: merge, export, import, inspect and combine.
+//! Commands on adapters: merge, export, push, import, inspect and combine.
 
 mod card;
 pub(crate) mod combine;
@@ -6,3 +6,5 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod merge;
+#[cfg(feature = "hub")]
+pub(crate) mod push;

@@ -133,6 +133,16 @@ impl Signal {
     }
 }
 
+/// The error of a command that a signal stopped.
+#[cfg(feature = "hub")]
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by {}; {advice}", .signal.name())]
+pub(crate) struct StoppedBy {
+    pub(crate) signal: Signal,
+    /// How to go on.
+    pub(crate) advice: &'static str,
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

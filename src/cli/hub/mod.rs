@@ -11,3 +11,5 @@ mod transfers;
 pub(crate) use absent::*;
 #[cfg(feature = "hub")]
 pub(crate) use names::*;
+#[cfg(feature = "hub")]
+pub(crate) use transfers::Transfers;

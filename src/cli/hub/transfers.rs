@@ -1,4 +1,4 @@
-//! Shows file transfers: as a progress bar on a terminal that supports one, otherwise as a line for each large file.
+//! Shows file transfers in both directions: as a progress bar on a terminal that supports one, otherwise as a line for each large file.
 
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) struct Transfers {
     bar: Option<(String, ProgressBar)>,
     drawable: bool,
+    /// What is done with a file, and what has been done with its first bytes.
+    verbs: (&'static str, &'static str),
 }
 
 impl Transfers {
@@ -28,6 +30,15 @@ impl Transfers {
         Self {
             bar: None,
             drawable: is_drawable(&std::io::stderr()),
+            verbs: ("fetching", "fetched"),
+        }
+    }
+
+    /// Shows what is sent.
+    pub(crate) fn of_sending() -> Self {
+        Self {
+            verbs: ("sending", "sent"),
+            ..Self::new()
         }
     }
 }
@@ -41,19 +52,13 @@ impl Progress for Transfers {
             bar.set_position(done);
             return;
         }
+        let (verb, past) = self.verbs;
         if let Some(total) = total.filter(|total| !self.drawable && *total >= LARGE) {
             let from = match done {
                 0 => String::new(),
-                done => format!(
-                    ", of which {} have already been fetched",
-                    DecimalBytes(done)
-                ),
+                done => format!(", of which {} have already been {past}", DecimalBytes(done)),
             };
-            note!(
-                "fetching {} ({}{from})",
-                printable(file),
-                DecimalBytes(total)
-            );
+            note!("{verb} {} ({}{from})", printable(file), DecimalBytes(total));
         }
         // The bar alone would draw on any terminal, so a terminal without cursor movement needs a hidden target.
         let target = if self.drawable {
