@@ -221,6 +221,24 @@ fn a_gguf_file_is_trained_on_scored_asked_exported_and_merged() {
     assert_eq!(report["modules"], 14);
     assert!(out.join("adapter.gguf").exists());
 
+    // What would be sent to the Hub.
+    if cfg!(feature = "hub") {
+        let listed = |more: &[&str]| -> Vec<String> {
+            let push = ["push", text(&run), "org/letters", "--dry-run"];
+            let report = json(&[&push[..], more].concat());
+            let files = report["files"].as_array().unwrap().iter();
+            files
+                .map(|file| file["name"].as_str().unwrap().to_string())
+                .collect()
+        };
+        assert_eq!(
+            listed(&["--merged", "--gguf", "Q8_0"]),
+            ["README.md", "letters.gguf", "letters.svg"]
+        );
+        let adapter = ["README.md", "adapter.gguf", "curves.svg"];
+        assert_eq!(listed(&["--for", "llama.cpp"]), adapter);
+    }
+
     // Nothing is written over, and the names must be those of files.
     let message = refused(&[
         "merge",

@@ -563,6 +563,56 @@ fn the_first_run_is_pushed_and_used_from_the_hub() {
     assert!(text.contains("its owner must be named"), "{text}");
 }
 
+/// Ctrl-C in the middle of a transfer.
+#[cfg(unix)]
+#[test]
+fn a_push_that_is_stopped_leaves_nothing_behind_and_says_how_to_go_on() {
+    let setup = Setup::new();
+    let run = setup.path("run");
+    setup.json(&train(NAME, &run), &[]);
+    let temporary = setup.home.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    // The first attempt to store the weights is refused, and the next one is asked for in two seconds.
+    let later = vec![("Retry-After", "2".to_string())];
+    setup.server.fault("PUT ", Fault::Status(503, later), 1);
+    setup.asked();
+    let child = Command::new(env!("CARGO_BIN_EXE_mtlora"))
+        .args(["push", &run, "org/cola"])
+        .env("HF_ENDPOINT", setup.server.endpoint())
+        .env("HF_HOME", setup.home.path())
+        .env("HF_TOKEN", WRITER)
+        .env("NO_PROXY", "127.0.0.1")
+        .env("TMPDIR", &temporary)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut asked = Vec::new();
+    while !asked.iter().any(|path: &String| path.contains("Signature")) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        asked.extend(setup.asked());
+    }
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
+    let signal = ["-INT", &child.id().to_string()];
+    assert!(
+        Command::new("kill")
+            .args(signal)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(
+        text.contains("stopped by SIGINT; the same command sends what is missing"),
+        "{text}"
+    );
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    assert!(!setup.asked().iter().any(|path| path.contains("/commit/")));
+    assert!(setup.server.file("org/cola", WEIGHTS).is_none());
+}
+
 /// The base model is called by its name on the Hub, whoever reads it.
 #[test]
 fn a_run_of_a_model_from_the_hub_is_pushed_as_an_adapter_and_merged() {
