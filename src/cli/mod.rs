@@ -11,6 +11,8 @@ mod compare;
 mod config;
 mod convert;
 mod eval;
+#[cfg(test)]
+mod flags_page;
 mod hub;
 mod lists;
 mod model;
