@@ -521,6 +521,38 @@ fn attention_agrees_at_the_edges_of_tiles() -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Sequences so long that a CPU makes their scores a block of rows at a time, with heads that are shared and with windows
+/// that end before a block's first row and after it.
+#[test]
+fn attention_of_long_sequences_agrees() -> Result<(), TestCaseError> {
+    let cases = [
+        (false, None, true),
+        (true, None, true),
+        (true, Some(100), false),
+        (true, Some(600), true),
+    ];
+    for (seed, (causal, window, drops)) in (3000..).zip(cases) {
+        let mut case = attention_case(&[700, 3], [1, 2, 5], causal, ActivationDtype::F32, seed)?;
+        case.layout.window = window;
+        if drops {
+            case.layout.dropout = Some(SeededDropout { prob: 0.2, seed });
+        } else {
+            let entries = case.layout.heads * case.layout.offsets.score_entries();
+            case.keep = Some(random([entries], 1.0, seed));
+        }
+        for named in devices() {
+            case.check(&named.device, close)?;
+        }
+        case.layout.saved = ActivationDtype::Bf16;
+        for named in devices() {
+            case.check(&named.device, |found, expected| {
+                within(found, expected, 0.02, 1.0)
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// What training sees: the gradients of tensors on an autodiff device.
 #[test]
 fn gradients_of_attention_agree() -> Result<(), TestCaseError> {

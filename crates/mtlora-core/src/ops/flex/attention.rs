@@ -1,6 +1,7 @@
 //! Attention of one head of one sequence at a time, read from and written to the packed batch where it
-//! lies. No score matrix outlives its task; the backward pass computes the probabilities again. Where heads of the query
-//! share a head of key and value, one task has them all in the backward pass and adds up their gradients.
+//! lies. No score matrix outlives its task, and that of a long sequence is made a block of rows at a time, so that memory
+//! grows with the length and not with its square. The backward pass computes the probabilities again. Where heads of the
+//! query share a head of key and value, one task has them all in the backward pass and adds up their gradients.
 
 use std::ops::Range;
 
@@ -22,6 +23,12 @@ use crate::ops::definitions::attention::Inputs;
 use crate::ops::vecmath::exp;
 use crate::ops::{ActivationDtype, SeededDropout};
 
+/// The rows of the scores that are made at a time in sequences of more than [`WHOLE`] tokens.
+const ROWS: usize = 128;
+
+/// The most tokens of a sequence whose scores are made at once.
+const WHOLE: usize = 256;
+
 /// One head of one sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Task {
@@ -32,6 +39,19 @@ pub(super) struct Task {
     pub(super) head: usize,
     /// The index of its first entry in the dropout's mask.
     entry: usize,
+}
+
+/// Some rows of a task's scores, with the columns that one of them sees at least.
+#[derive(Clone, Debug, PartialEq)]
+struct Block {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl Block {
+    fn sides(&self) -> [usize; 2] {
+        [self.rows.len(), self.columns.len()]
+    }
 }
 
 /// The heads of the query in each sequence: those that share a head of key and value follow each other.
@@ -113,38 +133,71 @@ impl PackedInputs<'_> {
         self.keep.is_some() || self.dropout.is_some()
     }
 
-    /// Multiplies a matrix as large as the scores with the mask.
-    fn drop(&self, task: Task, matrix: &mut [f32]) {
-        if let Some(keep) = self.keep {
-            times(matrix, &keep[task.entry..][..matrix.len()]);
+    /// Multiplies a matrix as large as a block of the scores with the mask.
+    fn drop(&self, task: Task, block: &Block, matrix: &mut [f32]) {
+        if !self.drops() {
+            return;
         }
-        if let Some(dropout) = self.dropout {
-            drop_elements(matrix, task.entry, dropout);
+        // Whole rows lie one after the other in the mask.
+        let step = match block.columns.len() == task.length {
+            true => matrix.len(),
+            false => block.columns.len(),
+        };
+        let first = task.entry + block.rows.start * task.length + block.columns.start;
+        for (row, part) in matrix.chunks_exact_mut(step).enumerate() {
+            let entry = first + row * task.length;
+            if let Some(keep) = self.keep {
+                times(part, &keep[entry..][..part.len()]);
+            }
+            if let Some(dropout) = self.dropout {
+                drop_elements(part, entry, dropout);
+            }
         }
     }
 
-    /// The triangle under a causal mask, else none.
-    fn if_causal(&self, triangle: Triangle) -> Triangle {
+    /// Under a causal mask the triangle of a block of the scores, else none.
+    fn if_causal(&self, triangle: impl FnOnce(usize) -> Triangle, block: &Block) -> Triangle {
         if self.seen.causal {
-            triangle
+            triangle(block.rows.start - block.columns.start)
         } else {
             Triangle::None
         }
     }
 
-    /// `P`, row-major, in `scores`.
-    fn probabilities(&self, task: Task, scores: &mut [f32], band: &mut Vec<f32>) {
+    /// Whether all rows of the task's scores are one block. Relative positions are added to whole matrices.
+    fn is_whole(&self, task: Task) -> bool {
+        task.length <= WHOLE || self.tables.iter().any(Option::is_some)
+    }
+
+    /// The rows of a task's scores, block after block.
+    fn blocks(&self, task: Task) -> impl Iterator<Item = Block> {
         let length = task.length;
-        let (query, key) = (self.query.view(task), self.key.view(self.shared(task)));
-        let out = ViewMut::new(scores, [length; 2]);
-        let above = self.if_causal(Triangle::Product);
+        let step = if self.is_whole(task) { length } else { ROWS };
+        let seen = self.seen;
+        (0..length).step_by(step).map(move |first| {
+            let rows = first..length.min(first + step);
+            let start = seen.columns(rows.start, length).start;
+            let end = seen.columns(rows.end - 1, length).end;
+            Block {
+                rows,
+                columns: start..end,
+            }
+        })
+    }
+
+    /// A block of `P`, row-major, in `scores`.
+    fn probabilities(&self, task: Task, block: &Block, scores: &mut [f32], band: &mut Vec<f32>) {
+        let query = self.query.view(task).rows(block.rows.clone());
+        let key = self.key.view(self.shared(task)).rows(block.columns.clone());
+        let out = ViewMut::new(scores, block.sides());
+        let above = self.if_causal(Triangle::Product, block);
         self.product(out, query, key.t(), self.scale, above);
         if let Some(head) = self.relative(task) {
             relative_bands::add_scores(scores, head, band, |out, a, b| {
                 self.product(out, a, b, self.scale, Triangle::None);
             });
         }
-        softmax_rows(scores, length, self.seen);
+        softmax_rows(scores, block, task.length, self.seen);
     }
 
     /// What the scores of relative positions are made of, if there are any.
@@ -178,7 +231,7 @@ impl PackedInputs<'_> {
     }
 }
 
-/// Memory of two score matrices, and of some rows' scores of relative positions, which a thread uses for one task after the
+/// Memory of two blocks of scores, and of some rows' scores of relative positions, which a thread uses for one task after the
 /// other.
 #[derive(Default)]
 struct ScoreBuffers {
@@ -196,9 +249,9 @@ pub(super) struct BackwardBuffers {
 }
 
 impl ScoreBuffers {
-    /// Both of `[length, length]`, with whatever they held last, and the memory for relative positions.
-    fn of(&mut self, length: usize) -> ([&mut [f32]; 2], &mut Vec<f32>) {
-        let size = length * length;
+    /// Both as large as the block, with whatever they held last, and the memory for relative positions.
+    fn of(&mut self, block: &Block) -> ([&mut [f32]; 2], &mut Vec<f32>) {
+        let size = block.rows.len() * block.columns.len();
         let matrices = self.scores.each_mut().map(|scores| {
             if scores.len() < size {
                 scores.resize(size, 0.0);
@@ -224,13 +277,20 @@ impl Seen {
         let start = self.window.map_or(0, |window| end.saturating_sub(window));
         start..end
     }
+
+    /// The same of a block's row, counted from the block's first row and column.
+    #[inline(always)]
+    fn in_block(self, row: usize, block: &Block, length: usize) -> Range<usize> {
+        let columns = self.columns(block.rows.start + row, length);
+        columns.start - block.columns.start..columns.end - block.columns.start
+    }
 }
 
 vectorized! {
-    /// The rows of scores, `[length, length]`, become probabilities: zeros where nothing is seen.
-    fn softmax_rows(scores: &mut [f32], length: usize, seen: Seen) {
-        for (index, row) in scores.chunks_exact_mut(length).enumerate() {
-            let columns = seen.columns(index, length);
+    /// The rows of a block of `length` rows of scores become probabilities: zeros where nothing is seen.
+    fn softmax_rows(scores: &mut [f32], block: &Block, length: usize, seen: Seen) {
+        for (index, row) in scores.chunks_exact_mut(block.columns.len()).enumerate() {
+            let columns = seen.in_block(index, block, length);
             let (row, later) = row.split_at_mut(columns.end);
             let (earlier, row) = row.split_at_mut(columns.start);
             let largest = largest(row);
@@ -248,11 +308,12 @@ vectorized! {
 }
 
 vectorized! {
-    /// The gradients of probabilities `p` become those of the scores; both `[length, length]`.
-    fn softmax_gradients(d: &mut [f32], p: &[f32], length: usize, seen: Seen) {
-        let rows = d.chunks_exact_mut(length).zip(p.chunks_exact(length));
+    /// The gradients of probabilities `p` become those of the scores; both a block of `length` rows.
+    fn softmax_gradients(d: &mut [f32], p: &[f32], block: &Block, length: usize, seen: Seen) {
+        let width = block.columns.len();
+        let rows = d.chunks_exact_mut(width).zip(p.chunks_exact(width));
         for (index, (d, p)) in rows.enumerate() {
-            let columns = seen.columns(index, length);
+            let columns = seen.in_block(index, block, length);
             let p = &p[columns.clone()];
             let (d, later) = d.split_at_mut(columns.end);
             let (earlier, seen) = d.split_at_mut(columns.start);
@@ -390,15 +451,18 @@ pub(crate) fn segment_attention(
     tasks
         .par_iter()
         .for_each_init(ScoreBuffers::default, |scores, task| {
-            let ([p, _], band) = scores.of(task.length);
-            packed.probabilities(*task, p, band);
-            packed.drop(*task, p);
-            let p = View::new(p, [task.length; 2], task.length);
-            let above = packed.if_causal(Triangle::AboveLeft);
             // SAFETY: this is the one call for this task.
-            let out = unsafe { output.of(*task) };
+            let mut out = unsafe { output.of(*task) };
             let value = packed.value.view(packed.shared(*task));
-            packed.product(out, p, value, 1.0, above);
+            for block in packed.blocks(*task) {
+                let ([p, _], band) = scores.of(&block);
+                packed.probabilities(*task, &block, p, band);
+                packed.drop(*task, &block, p);
+                let p = View::new(p, block.sides(), block.columns.len());
+                let above = packed.if_causal(Triangle::AboveLeft, &block);
+                let out = out.part(block.rows, 0..packed.head_dim);
+                packed.product(out, p, value.rows(block.columns), 1.0, above);
+            }
         });
     // SAFETY: the tasks have all heads of all tokens, and each has written its part.
     unsafe { out.set_len(size) };
@@ -421,8 +485,9 @@ unsafe fn write_or_add(
         return packed.product(out, a, b, factor, triangle);
     };
     let sides = out.sides();
-    part.clear();
-    part.resize(sides[0] * sides[1], 0.0);
+    let size = sides[0] * sides[1];
+    part.resize(part.len().max(size), 0.0);
+    let part = &mut part[..size];
     packed.product(ViewMut::new(part, sides), a, b, factor, triangle);
     // SAFETY: the caller has written all of it.
     unsafe { out.add(part) };
@@ -444,57 +509,65 @@ pub(super) unsafe fn backward_task(
         part,
         bands,
     }: &mut BackwardBuffers,
-    [mut dq, mut dk, dv]: [ViewMut<'_>; 3],
+    [mut dq, mut dk, mut dv]: [ViewMut<'_>; 3],
     d_tables: [Option<&mut [f32]>; 2],
 ) {
-    let length = task.length;
-    let ([p, d], band) = scores.of(length);
-    let mut part = is_further.then_some(part);
-    packed.probabilities(task, p, band);
-    let d_out = dy.view(task);
-    let kept: &[f32] = if packed.drops() {
-        d.copy_from_slice(p);
-        packed.drop(task, d);
-        d
-    } else {
-        p
-    };
-    // The transposes of what has zeros above the diagonal have them below it.
-    let below = packed.if_causal(Triangle::BelowLeft);
-    let kept = View::new(kept, [length; 2], length);
-    let factors = [kept.t(), d_out];
-    // SAFETY: there is a part for further tasks only, and the first has written `dv`.
-    unsafe { write_or_add(packed, dv, part.as_deref_mut(), factors, 1.0, below) };
-    // From here on dP, then dS.
-    let out = ViewMut::new(d, [length; 2]);
-    let value = packed.value.view(packed.shared(task));
-    packed.product(
-        out,
-        d_out,
-        value.t(),
-        1.0,
-        packed.if_causal(Triangle::Product),
-    );
-    packed.drop(task, d);
-    softmax_gradients(d, p, length, packed.seen);
-    let ds = View::new(d, [length; 2], length);
-    let (query, key) = (
+    let (length, head_dim) = (task.length, packed.head_dim);
+    let (query, key, value) = (
         packed.query.view(task),
         packed.key.view(packed.shared(task)),
+        packed.value.view(packed.shared(task)),
     );
-    let above = packed.if_causal(Triangle::AboveLeft);
-    packed.product(dq.whole(), ds, key, packed.scale, above);
-    // SAFETY: as for `dv`.
-    unsafe {
-        write_or_add(
-            packed,
-            dk.whole(),
-            part,
-            [ds.t(), query],
-            packed.scale,
-            below,
-        )
-    };
+    let adds = is_further || !packed.is_whole(task);
+    if adds && !is_further {
+        dk.whole().fill(0.0);
+        dv.whole().fill(0.0);
+    }
+    let mut part = adds.then_some(part);
+    for block in packed.blocks(task) {
+        let ([p, d], band) = scores.of(&block);
+        packed.probabilities(task, &block, p, band);
+        let d_out = dy.view(task).rows(block.rows.clone());
+        let kept: &[f32] = if packed.drops() {
+            d.copy_from_slice(p);
+            packed.drop(task, &block, d);
+            d
+        } else {
+            p
+        };
+        // The transposes of what has zeros above the diagonal have them below it.
+        let below = packed.if_causal(Triangle::BelowLeft, &block);
+        let kept = View::new(kept, block.sides(), block.columns.len());
+        let factors = [kept.t(), d_out];
+        let out = dv.part(block.columns.clone(), 0..head_dim);
+        // SAFETY: where there is a part, zeros or the first task's gradients have been written.
+        unsafe { write_or_add(packed, out, part.as_deref_mut(), factors, 1.0, below) };
+        // From here on dP, then dS.
+        let out = ViewMut::new(d, block.sides());
+        let seen = value.rows(block.columns.clone());
+        let above = packed.if_causal(Triangle::Product, &block);
+        packed.product(out, d_out, seen.t(), 1.0, above);
+        packed.drop(task, &block, d);
+        softmax_gradients(d, p, &block, length, packed.seen);
+        let ds = View::new(d, block.sides(), block.columns.len());
+        let above = packed.if_causal(Triangle::AboveLeft, &block);
+        let out = dq.part(block.rows.clone(), 0..head_dim);
+        let seen = key.rows(block.columns.clone());
+        packed.product(out, ds, seen, packed.scale, above);
+        let factors = [ds.t(), query.rows(block.rows.clone())];
+        let out = dk.part(block.columns.clone(), 0..head_dim);
+        // SAFETY: as for `dv`.
+        unsafe {
+            write_or_add(
+                packed,
+                out,
+                part.as_deref_mut(),
+                factors,
+                packed.scale,
+                below,
+            )
+        };
+    }
     let Some(head) = packed.relative(task) else {
         return;
     };
@@ -504,6 +577,12 @@ pub(super) unsafe fn backward_task(
     let product = |out: ViewMut<'_>, a: View<'_>, b: View<'_>| {
         packed.product(out, a, b, packed.scale, Triangle::None);
     };
+    // With relative positions there is one block, whose dS is still there.
+    let whole = Block {
+        rows: 0..length,
+        columns: 0..length,
+    };
+    let ([_, d], _) = scores.of(&whole);
     // SAFETY: both have just been written.
     unsafe { relative_bands::add_gradients(d, head, [&mut dq, &mut dk], d_tables, bands, product) };
 }
@@ -605,6 +684,43 @@ mod tests {
     use super::*;
     use crate::SequenceOffsets;
     use crate::ops::flex::testing::random;
+
+    fn blocks(length: usize, causal: bool, window: Option<usize>) -> Vec<Block> {
+        let layout = AttentionLayout {
+            offsets: SequenceOffsets::from_lengths(&[length]).unwrap(),
+            heads: 1,
+            scale: 1.0,
+            causal,
+            window,
+            dropout: None,
+            saved: ActivationDtype::F32,
+        };
+        let query = random([length, 1], 1.0, 0);
+        let inputs = Inputs::new(query.clone(), query.clone(), query, None);
+        let tasks = tasks(&layout);
+        packed(&inputs, &layout).blocks(tasks[0]).collect()
+    }
+
+    /// What a thread keeps of the scores grows with the length, and with a window not even so.
+    #[test]
+    fn long_sequences_are_made_in_blocks() {
+        assert_eq!(blocks(WHOLE, true, None).len(), 1);
+        for causal in [false, true] {
+            let blocks = blocks(5000, causal, None);
+            assert!(blocks.iter().all(|block| block.rows.len() <= ROWS));
+            let rows: Vec<usize> = blocks.iter().flat_map(|block| block.rows.clone()).collect();
+            assert_eq!(rows, Vec::from_iter(0..5000));
+        }
+        let blocks = blocks(5000, true, Some(300));
+        assert!(blocks.iter().all(|block| block.columns.len() < ROWS + 300));
+        let seen = |row: usize| (row + 1).saturating_sub(300)..row + 1;
+        for block in &blocks {
+            for row in block.rows.clone() {
+                let seen = seen(row);
+                assert!(block.columns.start <= seen.start && seen.end <= block.columns.end);
+            }
+        }
+    }
 
     #[test]
     fn heads_of_no_width_attend_to_nothing() {

@@ -1,17 +1,18 @@
 #[cfg(target_arch = "x86_64")]
 use std::ops::Range;
 
-/// What of a product of matrices need not be multiplied, as under a causal mask.
+/// What of a product of matrices need not be multiplied, as under a causal mask. Where the rows are some of a square
+/// matrix's, their diagonal begins at a later column: its first one's place is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ops::flex) enum Triangle {
     /// Nothing.
     None,
     /// What lies above the product's diagonal: afterwards anything may be there.
-    Product,
+    Product(usize),
     /// What lies above the left matrix's diagonal: zeros.
-    AboveLeft,
-    /// What lies below the left matrix's diagonal: zeros.
-    BelowLeft,
+    AboveLeft(usize),
+    /// What lies below the diagonal of the left matrix, which begins at a later row: zeros.
+    BelowLeft(usize),
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -25,9 +26,11 @@ impl Triangle {
     ) -> (usize, Range<usize>) {
         match self {
             Triangle::None => (columns, 0..inner),
-            Triangle::Product => (columns.min(rows.end), 0..inner),
-            Triangle::AboveLeft => (columns, 0..inner.min(rows.end)),
-            Triangle::BelowLeft => (columns, inner.min(rows.start)..inner),
+            Triangle::Product(first) => (columns.min(first + rows.end), 0..inner),
+            Triangle::AboveLeft(first) => (columns, 0..inner.min(first + rows.end)),
+            Triangle::BelowLeft(first) => {
+                (columns, inner.min(rows.start.saturating_sub(first))..inner)
+            }
         }
     }
 }

@@ -128,6 +128,18 @@ impl<'a> ViewMut<'a> {
         self.first
     }
 
+    /// Writes one value to all its elements.
+    pub(in crate::ops::flex) fn fill(&mut self, value: f32) {
+        let [rows, columns] = self.sides;
+        for row in 0..rows {
+            let first = self.first.wrapping_add(row * self.stride);
+            for column in 0..columns {
+                // SAFETY: the matrix has this element, and only this view can reach it.
+                unsafe { first.wrapping_add(column).write(value) };
+            }
+        }
+    }
+
     /// Adds values, row after row, to its elements.
     ///
     /// # Safety

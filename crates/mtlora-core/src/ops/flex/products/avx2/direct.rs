@@ -216,7 +216,8 @@ mod tests {
             rows in 0usize..40, inner in 0usize..40, columns in 0usize..70, extra in 0usize..5,
             turn_a: bool, turn_b: bool,
             triangle in prop::sample::select(&[
-                Triangle::None, Triangle::Product, Triangle::AboveLeft, Triangle::BelowLeft,
+                Triangle::None, Triangle::Product(0), Triangle::AboveLeft(0), Triangle::BelowLeft(0),
+                Triangle::Product(19), Triangle::AboveLeft(19), Triangle::BelowLeft(19),
             ][..]),
         ) {
             check([rows, inner, columns], extra, turn_a, turn_b, triangle)?;
@@ -228,7 +229,7 @@ mod tests {
         let sides = [ROWS + 1, LANES + 1, COLUMNS + LANES + 1];
         for turn in [false, true] {
             check(sides, 1, turn, turn, Triangle::None)?;
-            check(sides, 0, !turn, turn, Triangle::Product)?;
+            check(sides, 0, !turn, turn, Triangle::Product(0))?;
         }
         Ok(())
     }
@@ -246,8 +247,8 @@ mod tests {
         let at =
             |row: usize, column: usize, step: usize| ((row * 7 + column * step) % 17) as f32 - 8.0;
         let a = |row: usize, column: usize| match triangle {
-            Triangle::AboveLeft if column > row => 0.0,
-            Triangle::BelowLeft if column < row => 0.0,
+            Triangle::AboveLeft(first) if column > row + first => 0.0,
+            Triangle::BelowLeft(first) if column + first < row => 0.0,
             _ => at(row, column, 5),
         };
         let b = |row: usize, column: usize| at(row, column, 3);
@@ -297,7 +298,7 @@ mod tests {
             }
             let (row, column) = (row - 1, column - 1);
             let sum: f32 = (0..inner).map(|at| a(row, at) * b(at, column)).sum();
-            if triangle != Triangle::Product || column <= row {
+            if !matches!(triangle, Triangle::Product(first) if column > row + first) {
                 prop_assert_eq!(*found, 0.5 * sum);
             }
         }
