@@ -13,6 +13,7 @@ use std::thread::LocalKey;
 use rayon::prelude::*;
 
 use super::WORTH_THREADS;
+use super::aligned::Aligned;
 use super::view::{Place, ViewMut};
 
 /// What sums begin with.
@@ -58,7 +59,7 @@ pub(super) unsafe trait Blocks: Copy + Sync {
     fn chain(self) -> usize;
 
     /// The rows of a left matrix in blocks: of each, unit after unit, and below the last row zeros.
-    fn pack(self, left: &[f32]) -> Vec<Self::Rows>;
+    fn pack(self, left: &[f32]) -> Aligned<Self::Rows>;
 
     /// Lays out some columns, the first of which begins a panel: in `lines` panel after panel, of each the `units`. Lanes
     /// after the last column stay as they are.
@@ -102,7 +103,7 @@ pub(super) fn product<B: Blocks>(left: &[f32], right: B, bias: Option<&[f32]>) -
 /// # Panics
 /// When the shapes do not fit.
 pub(super) fn packed_product<B: Blocks>(
-    packed: Vec<B::Rows>,
+    packed: Aligned<B::Rows>,
     rows: usize,
     right: B,
     bias: Option<&[f32]>,
@@ -166,7 +167,7 @@ struct Work<'a, B: Blocks> {
     bias: Option<&'a [f32]>,
     passes: Vec<Range<usize>>,
     /// Block after block, each of `units` units.
-    packed: Vec<B::Rows>,
+    packed: Aligned<B::Rows>,
     units: usize,
     place: Place<'a>,
     rows: usize,

@@ -4,6 +4,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::aligned::Aligned;
+
 /// Blocks that a task packs: it reads this many times `R` neighbours of each row.
 const TOGETHER: usize = 4;
 
@@ -16,15 +18,15 @@ pub(super) fn pack_columns<const R: usize, E: Copy + Default + Send>(
     values: &[f32],
     columns: usize,
     element: impl Fn(f32) -> E + Sync,
-) -> Vec<[E; R]> {
+) -> Aligned<[E; R]> {
     assert!(values.len().is_multiple_of(columns));
     let units = values.len() / columns;
     let size = units * columns.div_ceil(R);
-    let mut packed: Vec<[E; R]> = Vec::with_capacity(size);
+    let mut packed = Aligned::with_capacity(size);
     if size == 0 {
         return packed;
     }
-    packed.spare_capacity_mut()[..size]
+    packed.memory()[..size]
         .par_chunks_mut(units * TOGETHER)
         .enumerate()
         .for_each(|(index, packed)| {

@@ -2,6 +2,8 @@
 //! products and what attention multiplies.
 
 #[cfg(target_arch = "x86_64")]
+mod aligned;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;

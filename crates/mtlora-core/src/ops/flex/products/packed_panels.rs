@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
+use super::aligned::Aligned;
 use super::amx;
 use super::blocked::{self, Begin, Blocks};
 use super::packed::unpack;
@@ -138,7 +139,7 @@ unsafe impl<F: FloatProduct> Blocks for PackedRight<'_, F> {
         self.kernel.right(&[], [0, 0], false).chain()
     }
 
-    fn pack(self, left: &[f32]) -> Vec<F::Rows> {
+    fn pack(self, left: &[f32]) -> Aligned<F::Rows> {
         // The inner dimension is all that counts.
         let inner = self.sides()[0];
         self.kernel.right(&[], [inner, 0], false).pack(left)

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
+use super::super::aligned::Aligned;
 use super::super::avx512::transposed;
 use super::super::blocked::{self, Begin, Blocks};
 use super::super::packed_panels::FloatProduct;
@@ -268,7 +269,7 @@ where
         UNITS
     }
 
-    fn pack(self, left: &[f32]) -> Vec<[Rows; P]> {
+    fn pack(self, left: &[f32]) -> Aligned<[Rows; P]> {
         let inner = self.sides()[0];
         pack(self.amx, Source::Rows(left), [left.len() / inner, inner])
     }

@@ -27,6 +27,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::thread::LocalKey;
 
+use super::aligned::Aligned;
 use super::blocked::{self, Begin, Blocks};
 use super::view::ViewMut;
 use crate::ops::cpu::{Amx, Block, FETCHED, Lines, PAIRS, Rows, SIDE, Start, Tiles, WIDTH};
@@ -99,7 +100,7 @@ unsafe impl Blocks for Right<'_> {
         UNITS
     }
 
-    fn pack(self, left: &[f32]) -> Vec<[Rows; 1]> {
+    fn pack(self, left: &[f32]) -> Aligned<[Rows; 1]> {
         let inner = Right::sides(&self)[0];
         rows::pack(self.amx(), Source::Rows(left), [left.len() / inner, inner])
     }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::super::aligned::Aligned;
 use super::super::avx512::transposed;
 use super::super::padded::padded;
 use super::parts::{of_neighbours, of_pairs};
@@ -29,14 +30,14 @@ pub(super) fn pack<const P: usize>(
     amx: Amx,
     left: Source<'_>,
     [rows, inner]: [usize; 2],
-) -> Vec<[Rows; P]> {
+) -> Aligned<[Rows; P]> {
     let units = inner.div_ceil(DEPTH);
     let size = units * rows.div_ceil(WIDTH);
-    let mut packed: Vec<[Rows; P]> = Vec::with_capacity(size);
+    let mut packed = Aligned::with_capacity(size);
     if size == 0 {
         return packed;
     }
-    packed.spare_capacity_mut()[..size]
+    packed.memory()[..size]
         .par_chunks_mut(units)
         .enumerate()
         .for_each(|(block, packed)| {

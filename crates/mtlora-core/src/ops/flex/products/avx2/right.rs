@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
+use super::super::aligned::Aligned;
 use super::super::blocked::{Begin, Blocks};
 use super::super::view::ViewMut;
 use super::kernel::{CHAIN, COLUMNS, LANES, Line, PANELS, ROWS, Rows, UNITS};
@@ -131,7 +132,7 @@ unsafe impl<W: Weights> Blocks for Right<W> {
         CHAIN
     }
 
-    fn pack(self, left: &[f32]) -> Vec<Rows> {
+    fn pack(self, left: &[f32]) -> Aligned<Rows> {
         rows::pack(self.avx2, left, Right::sides(&self)[0], W::ROUNDS)
     }
 

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::super::aligned::Aligned;
 use super::kernel::{LANES, ROWS, Rows};
 use super::transpose::transposed;
 use super::weights::floats;
@@ -20,10 +21,10 @@ const TOGETHER: usize = 8;
 const AHEAD: usize = 128;
 
 /// The rows in blocks: of each, column after column, and below the last row zeros; rounded to bfloat16 if `rounds`.
-pub(super) fn pack(_avx2: Avx2, left: &[f32], inner: usize, rounds: bool) -> Vec<Rows> {
+pub(super) fn pack(_avx2: Avx2, left: &[f32], inner: usize, rounds: bool) -> Aligned<Rows> {
     let size = inner * left.len().div_ceil(inner * ROWS);
-    let mut packed: Vec<Rows> = Vec::with_capacity(size);
-    packed.spare_capacity_mut()[..size]
+    let mut packed = Aligned::with_capacity(size);
+    packed.memory()[..size]
         .par_chunks_mut(inner * TOGETHER)
         .zip(left.par_chunks(inner * ROWS * TOGETHER))
         .for_each(|(packed, left)| {

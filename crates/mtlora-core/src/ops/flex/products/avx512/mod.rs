@@ -17,6 +17,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
+use super::aligned::Aligned;
 use super::blocked::{self, Begin, Blocks};
 use super::columns::pack_columns;
 use super::packed_panels::FloatProduct;
@@ -110,7 +111,7 @@ unsafe impl Blocks for Right<'_> {
         self.kernel().chain()
     }
 
-    fn pack(self, left: &[f32]) -> Vec<Rows> {
+    fn pack(self, left: &[f32]) -> Aligned<Rows> {
         rows::pack(left, Right::sides(&self)[0], self.kernel(), self.rounds())
     }
 

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::super::aligned::Aligned;
 use super::super::padded::padded;
 use super::kernel::{Kernel, LANES, ROWS, Rows, Unit};
 use super::right::floats;
@@ -22,11 +23,11 @@ const AHEAD: usize = 128;
 
 /// The rows in blocks: of each, unit after unit, and below the last row zeros. A tile reads them as they lie. They are
 /// rounded to bfloat16 if `rounds`, which is no question for pairs of it.
-pub(super) fn pack(left: &[f32], inner: usize, kernel: Kernel, rounds: bool) -> Vec<Rows> {
+pub(super) fn pack(left: &[f32], inner: usize, kernel: Kernel, rounds: bool) -> Aligned<Rows> {
     let units = inner.div_ceil(kernel.depth());
     let size = units * left.len().div_ceil(inner * ROWS);
-    let mut packed: Vec<Rows> = Vec::with_capacity(size);
-    packed.spare_capacity_mut()[..size]
+    let mut packed = Aligned::with_capacity(size);
+    packed.memory()[..size]
         .par_chunks_mut(units * TOGETHER)
         .zip(left.par_chunks(inner * ROWS * TOGETHER))
         .for_each(|(packed, left)| {
