@@ -76,6 +76,10 @@
 //! | keep the frozen weights in 16 or 8 bits | [`BaseDtype`] |
 //! | choose a device, and make runs repeatable | [`device`](fn@device), [`devices`], [`seed`] |
 //! | build a model on batches without padding | [`SequenceOffsets`], [`fused_segment_attention`], [`layer_norm`], [`gelu`] |
+//!
+//! The repository's book has chapters on this crate, whose programs are tested: `docs/rust/adapters.md` (adapters on a module
+//! of your own), `docs/rust/method.md` (methods that act while a model trains) and `docs/rust/kernels.md` (operations on batches
+//! without padding, and their kernels).
 
 mod adapter;
 mod analysis;

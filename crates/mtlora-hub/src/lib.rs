@@ -48,6 +48,8 @@
 //! A repository's files cannot make this crate write elsewhere: every name that comes from a server or from a file of a
 //! repository is checked before it becomes a path, links that lead out of the cache are not followed, and the user's
 //! token goes to no server but the Hub.
+//!
+//! In the repository's book, `docs/task/hub.md` lists the environment variables and shows the program's use of names.
 
 mod cache;
 mod client;

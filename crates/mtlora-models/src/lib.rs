@@ -66,6 +66,9 @@
 //! | read a model from a GGUF file | [`convert_gguf`] |
 //! | write an adapter for vLLM, llama.cpp, Ollama or MLX | [`export_adapter`] |
 //! | find out which models there are and which one a folder has, or add a family | [`ModelFamilies`], [`ModelFamily`], [`Attention`] |
+//!
+//! In the repository's book, `docs/MODEL_FILES.md` says what is read from a model's folder, `docs/task/sharing.md` how adapters
+//! and models get to other programs, and `docs/rust/family.md` how a family is added.
 
 mod adapter;
 mod chat;

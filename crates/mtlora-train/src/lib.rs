@@ -111,6 +111,9 @@
 //! | watch and compare runs | [`Dashboard`], [`EventWriter`], [`report`] |
 //! | compare methods over seeds | [`comparison`] |
 //! | measure speed | [`mod@bench`] |
+//!
+//! In the repository's book, `docs/rust/task.md` has a task and a loss of your own, `docs/reference/files.md` the files of a run,
+//! and `docs/compare/statistics.md` what a comparison computes.
 
 pub mod bench;
 pub mod comparison;
