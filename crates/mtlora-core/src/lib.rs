@@ -68,7 +68,7 @@
 //! |---|---|
 //! | choose what is adapted, and how | [`MtLoraConfig`], [`Targets`], [`Structure`] |
 //! | train with AdaLoRA, or with DoRA | [`AdaLora`], [`AdaLoraHooks`], and `fit_with_hooks` in `mtlora-train`; [`Dora`] |
-//! | define an adapter method of your own | [`AdapterMethod`], [`Factor`], [`TrainingHooks`] |
+//! | see what a method declares, or act while a model trains | [`AdapterMethod`], [`Factor`], [`TrainingHooks`] |
 //! | compute with an adapted layer | [`adapted_linear`], [`adapted_embedding`] |
 //! | save and load what was trained | [`state`], [`load_state`]; [`adapters`] and [`AdapterValues`] for the factors; in PEFT's form, `PeftAdapter` in `mtlora-models` |
 //! | see what an adapter has learned, or add two of them up | [`inspect`], [`Spectrum`], [`combine`], [`LowRank`] |

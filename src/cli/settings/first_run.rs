@@ -102,7 +102,7 @@ impl Settings {
         } else if !assets::are_in(assets, &folders) {
             return Err(
                 "--model, --task and --data are needed. Without them mtlora trains the first run, whose model and data \
-                 are not in this folder yet: `mtlora train` writes them, and --dry-run writes nothing"
+                 are not in this folder yet: --dry-run writes nothing, and the same command without it writes them"
                     .into(),
             );
         }

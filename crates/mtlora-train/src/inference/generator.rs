@@ -44,7 +44,7 @@ pub enum WriteError {
     /// The prompt leaves no room for a text.
     #[error(
         "input {number} is {tokens} tokens long, and with {new} new ones more than the {most} that \
-         the model reads; shorten it, or pass --cut-input to cut inputs from the left"
+         the model reads; {}", too_long_advice(*.new, *.most)
     )]
     TooLong {
         /// The number of the input, counted from 1.
@@ -56,6 +56,15 @@ pub enum WriteError {
         /// The number of positions that the model has.
         most: usize,
     },
+}
+
+/// What to do about a prompt that leaves no room for `new` tokens of at most `most`.
+fn too_long_advice(new: usize, most: usize) -> String {
+    if new > most {
+        format!("ask for fewer new ones than {most} with --max-new-tokens")
+    } else {
+        "shorten it, ask for fewer new ones with --max-new-tokens, or pass --cut-input to cut inputs from the left".into()
+    }
 }
 
 impl WriteError {

@@ -59,8 +59,15 @@ impl TaskData for ChatTask {
             return Err(unknown_split(self, split));
         }
         let path = self.file_of(data, split);
-        let examples = read_chats(&path)?;
         let (is_dev, is_train) = (split == self.dev_split(), split == self.train_split());
+        if data.is_file() && !(is_dev || is_train) {
+            let message = format!(
+                "is one file, whose conversations are trained on and held back; for the split {split}, put its conversations \
+                 into a folder as {split}.jsonl and give that folder as --data"
+            );
+            return Err(DataError::Format { path, message });
+        }
+        let examples = read_chats(&path)?;
         if !(is_dev || is_train) || !self.holds_back(data) {
             return Ok(examples);
         }
@@ -157,6 +164,9 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("only one example"), "{error}");
+        // What was trained on is not a test.
+        let error = ChatTask.read(&path, "test").unwrap_err().to_string();
+        assert!(error.contains("test.jsonl"), "{error}");
         fs::write(folder.path().join("dev.jsonl"), lines(3)).unwrap();
         assert_eq!(ChatTask.read(folder.path(), "train").unwrap().len(), 1);
         assert_eq!(ChatTask.read(folder.path(), "dev").unwrap().len(), 3);
