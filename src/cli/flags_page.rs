@@ -14,7 +14,7 @@ const BEGINNING: &str = "\
 # Every flag
 
 <!-- Written by a test from the program's definitions; `MTLORA_BLESS=1 cargo test --release --workspace --bin mtlora
-     the_page_of_flags` writes it anew. -->
+     the_page_of_flags` regenerates it. -->
 
 `mtlora help COMMAND` prints the same. Exit statuses are on the page about [errors](errors.md), environment variables on that about
 [devices](devices.md#environment-variables).
@@ -147,7 +147,7 @@ fn the_page_of_flags_is_that_of_the_program() {
         .find(|(wanted, found)| wanted != found);
     assert!(
         page == found,
-        "{} is not what the program has: {differs:?}; write it anew with\n    \
+        "{} is not what the program has: {differs:?}; regenerate it with\n    \
          MTLORA_BLESS=1 cargo test --release --workspace --bin mtlora the_page_of_flags",
         path.display()
     );

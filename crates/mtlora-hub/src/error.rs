@@ -103,7 +103,7 @@ pub enum HubError {
         gated: bool,
         /// Whether a token was sent.
         with_token: bool,
-        /// The server's message; empty if there is none.
+        /// The server's message, which may be empty.
         message: String,
     },
     /// Nothing can be sent without a token.
@@ -125,7 +125,7 @@ pub enum HubError {
         endpoint: String,
         /// The HTTP status: 401 for a token that is not valid, 403 for one that may not write there.
         status: u16,
-        /// The server's message; empty if there is none.
+        /// The server's message, which may be empty.
         message: String,
     },
     /// A repository of that name exists, and has other contents than those that were to be sent.
@@ -153,7 +153,7 @@ pub enum HubError {
     ChangedThere {
         /// The repository.
         what: String,
-        /// The server's message; empty if there is none.
+        /// The server's message, which may be empty.
         message: String,
     },
     /// A file was changed after it was listed. No commit was made.
@@ -174,7 +174,7 @@ pub enum HubError {
         url: String,
         /// The HTTP status.
         status: u16,
-        /// The server's message; empty if there is none.
+        /// The server's message, which may be empty.
         message: String,
     },
     /// An answer that does not follow the Hub's protocol.

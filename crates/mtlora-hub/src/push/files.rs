@@ -23,7 +23,7 @@ impl Upload {
     /// Lists and hashes the files in `folder` and the folders in it, ordered by name. Hidden files and links are left out.
     ///
     /// # Errors
-    /// A file cannot be read, or its name cannot be one on the Hub, or there is none.
+    /// A file cannot be read, a file's name is not allowed on the Hub, or the folder has no files.
     pub fn of_folder(folder: &Path) -> Result<Self, HubError> {
         let mut files = Vec::new();
         let mut folders = vec![(folder.to_path_buf(), String::new())];

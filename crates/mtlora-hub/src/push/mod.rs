@@ -127,8 +127,9 @@ impl Hub {
     ///
     /// # Errors
     /// Those of [`Self::check_push`]; the user may not write there; the repository exists with other contents and
-    /// [`PushOptions::overwrite`] is not set, or is public although [`PushOptions::private`] is set; the connection breaks off again and again; somebody else changes the repository
-    /// at the same time; or a file changes after it was listed. No commit is made then.
+    /// [`PushOptions::overwrite`] is not set, or is public although [`PushOptions::private`] is set; the connection breaks
+    /// off again and again; somebody else changes the repository at the same time; or a file changes after it was listed.
+    /// No commit is made then.
     pub fn push(
         &self,
         id: &RepoId,

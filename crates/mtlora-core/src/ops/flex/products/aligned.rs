@@ -6,9 +6,9 @@ use std::ops::Deref;
 
 /// Elements whose alignment is larger than an allocator's usual one, as those of whole cache lines are.
 ///
-/// A `Vec` of them asks the allocator for that alignment, and glibc before 2.38 does not find what it has freed of such memory
-/// when the same is asked for again: a training step's packed rows took new memory for each product. This asks for bytes, a few
-/// more of them, and begins at the first that is aligned.
+/// A `Vec` of them asks the allocator for that alignment, and glibc (2.36, where this was measured) rarely reuses freed memory
+/// for such a request: a training step's packed rows took new memory for each product. This allocates bytes, a few more than
+/// needed, and begins at the first that is aligned.
 pub(in crate::ops::flex) struct Aligned<T> {
     bytes: Vec<MaybeUninit<u8>>,
     /// The first element's place in the bytes.
@@ -56,7 +56,7 @@ impl<T: Copy> Aligned<T> {
     /// They have been.
     ///
     /// # Panics
-    /// When there is no room for so many.
+    /// When `len` is larger than the capacity.
     pub(super) unsafe fn set_len(&mut self, len: usize) {
         assert!(len <= self.memory().len());
         self.len = len;
