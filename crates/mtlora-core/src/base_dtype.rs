@@ -28,8 +28,8 @@ pub enum BaseDtype {
     /// inputs are a multiple of 32; embeddings, and other weights, as bfloat16. An eighth of the memory of what is in NF4.
     /// What is multiplied with the weights keeps its precision.
     Nf4,
-    /// As a GGUF file has them: its linear weights stay packed in their own types. Embeddings are 32-bit floats, and so are
-    /// all weights of other files.
+    /// As a GGUF file has them: its linear weights and embeddings stay packed in their own types. All weights of other files
+    /// are 32-bit floats.
     Packed,
 }
 
@@ -156,7 +156,10 @@ fn nf4<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
     let turned = weight.clone().reshape([input, output]).transpose();
     let values: Vec<f32> = turned.into_data().iter::<f32>().collect();
     match PackedMatrix::nf4(&values, [output, input]) {
-        Ok(matrix) => Tensor::from_dispatch(to_tensor(&matrix, &device).into_dispatch()),
+        Ok(matrix) => {
+            let tensor = to_tensor(matrix, Container::Linear, &device);
+            Tensor::from_dispatch(tensor.into_dispatch())
+        }
         Err(_) => weight.cast(FloatDType::BF16),
     }
 }

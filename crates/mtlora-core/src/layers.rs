@@ -64,7 +64,7 @@ pub fn adapted_embedding(embedding: &Embedding, ids: Tensor<1, Int>) -> Tensor<2
         None => embedding.weight.val(),
     };
     let base = Tensor::<2>::from_dispatch(<Dispatch as MtLoraBackend>::select_rows(
-        weight.into_dispatch(),
+        weight.into(),
         ids.clone().into_dispatch(),
     ));
     let base = match base.dtype() {
@@ -389,7 +389,7 @@ pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>, saved: ActivationD
 }
 
 /// Logits over the vocabulary, `hidden Eᵀ`, where the output map is the token embeddings: for decoding. On
-/// an autodiff device they are Burn's own operations; [`tied_cross_entropy`] is what trains.
+/// an autodiff device they are Burn's own operations, unless the embeddings are packed; [`tied_cross_entropy`] is what trains.
 ///
 /// # Shapes
 /// - `hidden`: `[rows, hidden]`
@@ -422,7 +422,7 @@ pub fn tied_cross_entropy(
 ) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as MtLoraBackend>::tied_cross_entropy(
         hidden.into_dispatch(),
-        embedding.into_dispatch(),
+        embedding.into(),
         targets.into_dispatch(),
         smoothing,
     ))

@@ -63,19 +63,17 @@ pub fn load_state<M: Module>(module: M, mut state: State) -> Result<M, StateErro
 pub enum LoadedValue {
     /// All values, and the precision in which a linear layer's or an embedding's weight is kept.
     Dense(TensorData, BaseDtype),
-    /// A linear layer's weight that is packed already, `[out, in]`, where Burn has `[in, out]`.
+    /// A weight that is packed already: a linear layer's, `[out, in]`, where Burn has `[in, out]`, or an embedding's,
+    /// `[vocabulary, width]`.
     Packed(PackedMatrix),
 }
 
 impl LoadedValue {
-    /// The parameter's shape.
-    fn shape(&self) -> Vec<usize> {
+    /// The shape of the parameter of such a module.
+    fn shape(&self, container: Container) -> Vec<usize> {
         match self {
             LoadedValue::Dense(data, _) => data.shape().to_vec(),
-            LoadedValue::Packed(matrix) => {
-                let [rows, columns] = matrix.sides();
-                vec![columns, rows]
-            }
+            LoadedValue::Packed(matrix) => packed::sides_of_parameter(matrix, container).to_vec(),
         }
     }
 }
@@ -136,12 +134,13 @@ where
                 return param;
             }
         };
-        let expected = param.lazy_shape();
-        if value.shape() != expected.to_vec() {
+        let container = self.path.last().map_or(Container::Other, |(_, kind)| *kind);
+        let (expected, found) = (param.lazy_shape(), value.shape(container));
+        if found != expected.to_vec() {
             let error = StateError::Shape {
                 path,
                 expected: expected.to_vec(),
-                found: value.shape(),
+                found,
             };
             self.error = Some(error.into());
             return param;
@@ -152,16 +151,14 @@ where
             LoadedValue::Dense(data, dtype) => (Tensor::from_data(data, &device), dtype),
             LoadedValue::Packed(matrix) => {
                 // The number of dimensions was checked with the shape.
-                let tensor = packed::to_tensor(&matrix, &device).into_dispatch();
+                let tensor = packed::to_tensor(matrix, container, &device).into_dispatch();
                 return Param::initialized(id, Tensor::from_dispatch(tensor));
             }
         };
-        match self.path.last() {
-            Some((_, container)) if dtype != BaseDtype::F32 && container.is_kept(D) => {
-                Param::initialized(id, dtype.convert(value, *container))
-            }
-            _ => param.transform_for_load(value, id),
+        if dtype != BaseDtype::F32 && container.is_kept(D) {
+            return Param::initialized(id, dtype.convert(value, container));
         }
+        param.transform_for_load(value, id)
     }
 }
 

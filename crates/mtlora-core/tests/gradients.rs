@@ -6,16 +6,17 @@ mod common;
 use std::cell::RefCell;
 
 use burn::module::Param;
-use burn::nn::{DropoutConfig, Linear, LinearConfig};
+use burn::nn::{DropoutConfig, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::every_path::{devices, run_on_other_paths};
 use common::relative_error;
 use mtlora_core::{
-    ActivationDtype, Adapter, AttentionForm, Gelu, Init, MtLoraConfig, RelativePositions,
-    SequenceOffsets, State, Structure, adapted_linear, capabilities, fused_segment_attention, gelu,
+    ActivationDtype, Adapter, AttentionForm, Gelu, Init, LoadedValue, MtLoraConfig, PackedFormat,
+    PackedMatrix, RelativePositions, SequenceOffsets, State, StateError, Structure,
+    adapted_embedding, adapted_linear, capabilities, fused_segment_attention, gelu, load_each,
     load_state, relative_segment_attention, rms_norm, rotate_heads, segment_attention, state,
-    swiglu, tied_cross_entropy,
+    swiglu, tied_cross_entropy, tied_logits,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -524,4 +525,63 @@ fn dropout_acts_on_the_adapters_input_only() {
     let dx: Vec<f32> = x.grad(&grads).unwrap().into_data().try_to_vec().unwrap();
     let reached = dx.iter().filter(|v| **v != 0.0).count();
     assert_eq!(reached as f64, kept.round());
+}
+
+/// An embedding that its file has packed looks up, multiplies and trains what it does with all its values.
+#[test]
+fn a_packed_embedding_computes_what_it_is_unpacked() {
+    const SIDES: [usize; 2] = [130, 256];
+    let [vocabulary, width] = SIDES;
+    for named in devices() {
+        let device = named.device.autodiff();
+        for (at, format) in PackedFormat::ALL.iter().enumerate() {
+            let what = format!("{} {}", named.name, format.name());
+            // 16-bit scales of up to 0.5, whatever their place is.
+            let count = format.bytes(vocabulary * width).unwrap();
+            let bytes = (0..count).map(|at| (at * 89 % 251) as u8 & 0x37).collect();
+            let matrix = PackedMatrix::new(*format, SIDES, bytes).unwrap();
+            let values = TensorData::new(matrix.values(), SIDES);
+            let dense = Tensor::<2>::from_data(values, &device);
+            let empty = EmbeddingConfig::new(vocabulary, width).init(&device);
+            let packed = load_each(empty, |_| {
+                Ok::<_, StateError>(Some(LoadedValue::Packed(matrix.clone())))
+            });
+            let packed = packed.unwrap();
+            assert!(!packed.weight.val().is_require_grad());
+
+            let ids = |ids: &[i32]| {
+                Tensor::<1, Int>::from_data(TensorData::new(ids.to_vec(), [ids.len()]), &device)
+            };
+            let tokens = ids(&[3, 129, 0, 3]);
+            let found = adapted_embedding(&packed, tokens.clone()).into_data();
+            let wanted = dense.clone().select(0, tokens).into_data();
+            found.assert_eq(&wanted, true);
+
+            // With few rows as with many, products have kernels of their own.
+            for rows in [1, 2, 40] {
+                seed_values(at as u64);
+                let hidden = random([rows, width], &device).mul_scalar(0.1);
+                let targets: Vec<i32> = (0..rows as i32).map(|row| row * 37 % 130 - 1).collect();
+                let targets = ids(&targets);
+                let weight = random([rows, vocabulary], &device);
+                let pass = |embedding: Tensor<2>| {
+                    let x = hidden.clone().require_grad();
+                    let targets = targets.clone();
+                    let loss = tied_cross_entropy(x.clone(), embedding.clone(), targets, 0.1);
+                    let gradient = x.grad(&loss.clone().backward()).unwrap();
+                    let y = hidden.clone().require_grad();
+                    let logits = tied_logits(y.clone(), embedding);
+                    let outer = (logits.clone() * weight.clone()).sum().backward();
+                    let of_logits = Tensor::from_inner(y.grad(&outer).unwrap());
+                    let loss = loss.reshape([1, 1]);
+                    [loss, Tensor::from_inner(gradient), logits, of_logits]
+                };
+                let found = pass(packed.weight.val());
+                for (found, wanted) in found.into_iter().zip(pass(dense.clone())) {
+                    let error = relative_error(&found.into_data(), &wanted.into_data());
+                    assert!(error < 2e-5, "{what}, {rows} rows: {error}");
+                }
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param, Reparameterizer};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::adapter::action::matrix;
 use crate::adapter::config::MtLoraConfig;
@@ -11,6 +11,7 @@ use crate::adapter::module::Adapter;
 use crate::adapter::survey::{Adaptable, Weight, parameter_of, sides, survey};
 use crate::adapter::targets::ends_with_name;
 use crate::adapter::values::AdapterValues;
+use crate::packed::unquantized;
 use crate::visit::each_parameter;
 
 impl MtLoraConfig {
@@ -202,7 +203,7 @@ impl<T, F: Fn(Adaptable<'_>, T) -> Adapter> Reparameterizer for Attach<'_, T, F>
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Adapter>) {
         if is_kept(path, self.modules_to_save) {
-            return (param, None);
+            return (trainable(param), None);
         }
         let param = param.set_require_grad(false);
         let adapter = self.plan.remove(path).map(|from| {
@@ -215,6 +216,14 @@ impl<T, F: Fn(Adaptable<'_>, T) -> Adapter> Reparameterizer for Attach<'_, T, F>
         });
         (param, adapter)
     }
+}
+
+/// The parameter as it trains: with all its values where it is quantized, which cannot train.
+fn trainable<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    if !param.is_initialized() || !matches!(param.base().dtype(), DType::QFloat(_)) {
+        return param;
+    }
+    param.map(unquantized).set_require_grad(true)
 }
 
 /// The number of values that training changes.
@@ -290,6 +299,42 @@ mod tests {
             assert!(net.conv.weight.reparameterization::<Adapter>().is_some());
             net.conv.weight.val().into_data().assert_eq(&before, true);
         }
+    }
+
+    /// The embedding, which its file has packed, with all its values.
+    #[test]
+    fn a_packed_weight_can_be_adapted_and_trained() {
+        let values: Vec<f32> = (0..10 * 32).map(|at| (at % 7) as f32 - 3.0).collect();
+        let matrix = crate::PackedMatrix::nf4(&values, [10, 32]).unwrap();
+        let all = matrix.values();
+        let net = || Net {
+            embed: EmbeddingConfig::new(10, 32).init(&net().embed.weight.device()),
+            ..net()
+        };
+        let packed = || {
+            let value = |path: &str| {
+                let matrix = (path == "embed.weight").then(|| matrix.clone());
+                Ok::<_, crate::StateError>(matrix.map(crate::LoadedValue::Packed))
+            };
+            crate::load_each(net(), value).unwrap()
+        };
+        let targets = Targets::names(["embed"]);
+        let adapted = config().with_target_modules(targets).attach(packed());
+        let weight = &adapted.unwrap().embed.weight;
+        assert!(weight.reparameterization::<Adapter>().is_some());
+        let found = weight.val();
+        assert_eq!(found.dtype(), DType::F32);
+        assert_eq!(found.into_data().try_to_vec::<f32>().unwrap(), all);
+
+        let targets = Targets::names(["query"]);
+        let kept = config()
+            .with_target_modules(targets)
+            .with_modules_to_save(vec!["embed".into()])
+            .attach(packed())
+            .unwrap();
+        assert!(kept.embed.weight.base().is_require_grad());
+        let found = kept.embed.weight.val().into_data();
+        assert_eq!(found.try_to_vec::<f32>().unwrap(), all);
     }
 
     #[test]

@@ -110,15 +110,18 @@ pub trait MtLoraBackend: BackendCapabilities {
         linear::sum_rows::<Self>(x)
     }
 
-    /// Rows of an embedding table.
+    /// Rows of an embedding table, in its precision, or in 32-bit floats where it is quantized.
     ///
     /// # Shapes
     /// - `table`: `[rows, width]`
     /// - `ids`: `[tokens]`
     /// - output: `[tokens, width]`
     #[fusion(default)]
-    fn select_rows(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
-        Self::float_select(table, 0, ids)
+    fn select_rows(
+        #[extension_type] table: Weight<Self>,
+        ids: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        embedding::forward::<Self>(table, ids)
     }
 
     /// The gradient of [`select_rows`](Self::select_rows)'s table, `[rows, width]`: each row of `dy` is added to the row that
@@ -506,16 +509,16 @@ pub trait MtLoraBackend: BackendCapabilities {
     #[fusion(default)]
     fn tied_cross_entropy(
         hidden: FloatTensor<Self>,
-        embedding: FloatTensor<Self>,
+        #[extension_type] embedding: Weight<Self>,
         targets: IntTensor<Self>,
         smoothing: f64,
     ) -> FloatTensor<Self> {
-        let [rows, vocabulary] = [hidden.shape()[0], embedding.shape()[0]];
+        let [rows, vocabulary] = [hidden.shape()[0], embedding.sides()[0]];
         let capabilities = Self::capabilities(&hidden.device());
         let losses = cross_entropy::chunks(rows, vocabulary, capabilities).map(|range| {
             // The embedding is a linear map from tokens to hidden states, taken backward.
             let rows = cross_entropy::rows_of::<Self>(&hidden, &range);
-            let logits = Self::mixed_linear_backward(rows, Weight::Float(embedding.clone()));
+            let logits = Self::mixed_linear_backward(rows, embedding.clone());
             let targets = Self::int_slice(targets.clone(), &[Slice::from(range)]);
             Self::float_sum(Self::cross_entropy_rows(logits, targets, smoothing))
         });

@@ -94,8 +94,8 @@ impl PackedMatrix {
         })
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// The matrix with its rows in another order: row `r` is row `from(r)` of this one. `None` for a format whose blocks may
@@ -123,6 +123,7 @@ impl PackedMatrix {
 pub(crate) struct PackedView<'a> {
     pub(super) format: PackedFormat,
     pub(super) sides: [usize; 2],
+    pub(super) turned: bool,
     pub(super) bytes: &'a [u8],
 }
 
@@ -130,6 +131,11 @@ impl PackedView<'_> {
     /// Rows and columns.
     pub(crate) fn sides(&self) -> [usize; 2] {
         self.sides
+    }
+
+    /// Whether the tensor is the transpose of the matrix, as a linear layer's is.
+    pub(crate) fn is_turned(&self) -> bool {
+        self.turned
     }
 
     /// Unpacks whole groups of a row; `columns` begin and end with a group.

@@ -17,6 +17,8 @@ mod tensor;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use matrix::{PackedError, PackedMatrix};
 
+use crate::visit::Container;
+
 #[cfg(feature = "flex")]
 pub(crate) use matrix::PackedView;
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
@@ -112,14 +114,34 @@ pub(crate) fn unquantized<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// The weight with all its values, on a device that keeps nothing packed: `[in, out]`.
-fn with_all_values(matrix: &PackedMatrix, device: &Device) -> Tensor<2> {
+/// The sides of a parameter with this matrix: a linear layer's is its transpose, `[in, out]`, and an embedding's is the matrix,
+/// `[vocabulary, width]`.
+pub(crate) fn sides_of_parameter(matrix: &PackedMatrix, container: Container) -> [usize; 2] {
     let [rows, columns] = matrix.sides();
-    let data = TensorData::new(matrix.values(), [rows, columns]);
-    Tensor::<2>::from_data(data, device).transpose()
+    if is_turned(container) {
+        [columns, rows]
+    } else {
+        [rows, columns]
+    }
 }
 
-/// The weight's tensor on a device that keeps it packed.
+/// Whether such a module has the transpose of its packed matrix.
+fn is_turned(container: Container) -> bool {
+    container != Container::Embedding
+}
+
+/// The parameter with all its values, on a device that keeps nothing packed.
+fn with_all_values(matrix: &PackedMatrix, container: Container, device: &Device) -> Tensor<2> {
+    let data = TensorData::new(matrix.values(), matrix.sides());
+    let tensor = Tensor::<2>::from_data(data, device);
+    if is_turned(container) {
+        tensor.transpose()
+    } else {
+        tensor
+    }
+}
+
+/// The parameter's tensor on a device that keeps it packed.
 #[cfg(feature = "flex")]
 mod tensor_or_dense {
     pub(crate) use super::tensor::{dense, to_tensor};
@@ -128,8 +150,18 @@ mod tensor_or_dense {
 /// No device of this build keeps matrices packed.
 #[cfg(not(feature = "flex"))]
 mod tensor_or_dense {
-    pub(crate) use super::with_all_values as to_tensor;
-    use burn::tensor::Tensor;
+    use burn::tensor::{Device, Tensor};
+
+    use super::PackedMatrix;
+    use crate::visit::Container;
+
+    pub(crate) fn to_tensor(
+        matrix: PackedMatrix,
+        container: Container,
+        device: &Device,
+    ) -> Tensor<2> {
+        super::with_all_values(&matrix, container, device)
+    }
 
     pub(crate) fn dense<const D: usize>(_tensor: &Tensor<D>) -> Option<Tensor<D>> {
         None

@@ -235,7 +235,7 @@ mod tests {
                 .fold(0.0f32, |most, value| most.max(value.abs()));
             assert!(apart(&packed.values(), &wanted) < 1e-6 * size, "{name}");
             // 4.127 bits a value, the mean, and what does not fill a block.
-            let bits = 8 * packed.bytes().len();
+            let bits = 8 * packed.into_bytes().len();
             let rounded_up = 8 + 32 + 32;
             assert!(
                 bits as f64 <= 4.127 * weight.len() as f64 + f64::from(rounded_up),

@@ -1,10 +1,11 @@
 //! Packed matrices as tensors of burn-flex, which has no type for them.
 //!
-//! A linear weight is a `Tensor<2>` of `[in, out]`, and a quantized one has 8-bit integers and scales. A packed one has the
-//! packed bytes in place of the integers, with a footer that names the format. So that no operation of Burn's reads beyond them,
-//! the strides are 0 and 1; so that none computes with them as if they were integers, the scale is not a number. What
-//! multiplies weights ([`flex`](crate::ops)) asks for the [`view`] first, and whatever wants values asks for them with
-//! [`dense`].
+//! A linear weight is a `Tensor<2>` of `[in, out]`, an embedding one of `[vocabulary, width]`, and a quantized tensor has 8-bit
+//! integers and scales. A packed one has the packed bytes in place of the integers, with a footer that names the format. So that
+//! no operation of Burn's reads beyond them, the strides are 1 for the packed matrix' rows and 0 for its columns, which also
+//! tells a linear weight, the matrix' transpose, from an embedding; so that none computes with them as if they were integers,
+//! the scale is not a number. What multiplies weights or looks rows up ([`flex`](crate::ops)) asks for the [`view`] first, and
+//! whatever wants values asks for them with [`dense`].
 
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::flex::{FlexQTensor, FlexTensor, Layout};
@@ -14,24 +15,36 @@ use burn::backend::{
 use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue};
 use burn::tensor::{Bytes, Device, Shape, Tensor, TensorData};
 
-use super::{GROUP, PackedFormat, PackedMatrix, PackedView};
+use super::{GROUP, PackedFormat, PackedMatrix, PackedView, is_turned, sides_of_parameter};
+use crate::visit::Container;
+
+/// The strides of a matrix' transpose.
+const TURNED: [isize; 2] = [0, 1];
+/// The strides of a matrix.
+const AS_IT_IS: [isize; 2] = [1, 0];
 
 /// What the footer begins with; the format's number follows.
 const FOOTER: &[u8; 15] = b"mtlora packed \n";
 
-/// The weight of a linear layer with this matrix, `[out, in]`: a tensor of `[in, out]`. Where the device does not keep matrices
-/// packed, it has all values.
-pub(crate) fn to_tensor(matrix: &PackedMatrix, device: &Device) -> Tensor<2> {
-    let [rows, columns] = matrix.sides();
+/// A parameter of such a module with this matrix: a linear layer's, `[in, out]`, with one of `[out, in]`, or an embedding's,
+/// `[vocabulary, width]`, with one of the same sides. Where the device does not keep matrices packed, it has all values.
+pub(crate) fn to_tensor(matrix: PackedMatrix, container: Container, device: &Device) -> Tensor<2> {
     if !crate::ops::capabilities(device).stores_packed {
-        return super::with_all_values(matrix, device);
+        return super::with_all_values(&matrix, container, device);
     }
     let format = matrix.format();
     let number = PackedFormat::ALL.iter().position(|other| *other == format);
-    let mut bytes: Vec<i8> = pulp::bytemuck::allocation::cast_vec(matrix.bytes().to_vec());
+    let shape = Shape::from(sides_of_parameter(&matrix, container));
+    let strides = match is_turned(container) {
+        true => TURNED,
+        false => AS_IT_IS,
+    };
+    // The matrix' own memory.
+    let mut bytes: Vec<i8> = pulp::bytemuck::allocation::cast_vec(matrix.into_bytes());
+    bytes.reserve_exact(FOOTER.len() + 1);
     bytes.extend(FOOTER.iter().map(|byte| *byte as i8));
     bytes.push(number.unwrap_or_default() as i8);
-    let layout = Layout::new(Shape::from([columns, rows]), vec![0, 1], 0);
+    let layout = Layout::new(shape, strides.to_vec(), 0);
     let tensor = FlexTensor::new(Bytes::from_elems(bytes), layout, DType::I8);
     let scheme = QuantScheme::default()
         .with_value(QuantValue::Q8S)
@@ -49,29 +62,34 @@ pub(crate) fn to_tensor(matrix: &PackedMatrix, device: &Device) -> Tensor<2> {
     Tensor::from_dispatch(dispatch)
 }
 
-/// The packed matrix, `[out, in]`, in a tensor's memory, if it has one.
+/// The packed matrix in a tensor's memory, if it has one.
 pub(crate) fn view(tensor: &FlexQTensor) -> Option<PackedView<'_>> {
-    let layout = tensor.tensor().layout();
-    if layout.strides() != [0, 1] {
+    let strides = tensor.tensor().layout().strides();
+    if ![TURNED, AS_IT_IS].iter().any(|known| strides == known) {
         return None;
     }
+    let turned = strides == TURNED;
     let bytes: &[u8] = pulp::bytemuck::cast_slice(tensor.tensor().storage::<i8>());
     let (number, bytes) = bytes.split_last()?;
     let (bytes, footer) = bytes.split_last_chunk::<15>()?;
     let format = *PackedFormat::ALL.get(usize::from(*number))?;
     let shape = tensor.shape();
-    let sides = [shape[1], shape[0]];
+    let sides = match turned {
+        true => [shape[1], shape[0]],
+        false => [shape[0], shape[1]],
+    };
     let is_whole = footer == FOOTER
         && sides[1].is_multiple_of(GROUP)
         && format.bytes(sides[0] * sides[1]) == Some(bytes.len());
     is_whole.then_some(PackedView {
         format,
         sides,
+        turned,
         bytes,
     })
 }
 
-/// All values of a packed matrix, `[in, out]`, as a tensor; `None` for any other tensor.
+/// All values of a packed parameter as a tensor; `None` for any other tensor.
 pub(crate) fn dense<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
     if !matches!(tensor.dtype(), DType::QFloat(_)) {
         return None;
@@ -97,8 +115,12 @@ pub(crate) fn dense<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
     let mut values = vec![0.0; rows * columns];
     view.unpack_rows(0..rows, &mut values);
     let data = TensorData::new(values, [rows, columns]);
-    let turned = Tensor::<2>::from_data(data, &device).transpose();
-    Some(turned.reshape(tensor.shape()))
+    let values = Tensor::<2>::from_data(data, &device);
+    let values = match view.is_turned() {
+        true => values.transpose(),
+        false => values,
+    };
+    Some(values.reshape(tensor.shape()))
 }
 
 #[cfg(test)]
@@ -110,16 +132,27 @@ mod tests {
     fn values_come_back_and_nothing_else_reads_them() {
         let values: Vec<f32> = (0..64 * 3).map(|at| (at % 7) as f32 / 8.0 - 0.25).collect();
         let matrix = PackedMatrix::nf4(&values, [3, 64]).unwrap();
+        let kinds = [Container::Linear, Container::Embedding];
         for device in [Device::flex(), Device::flex().autodiff()] {
-            let tensor = to_tensor(&matrix, &device);
-            assert_eq!(tensor.dims(), [64, 3]);
-            let found = dense(&tensor).unwrap().transpose().into_data();
-            assert_eq!(found.try_to_vec::<f32>().unwrap(), matrix.values());
-            // Burn's own way would take bytes for integers.
-            let wrong: Vec<f32> = tensor.dequantize().into_data().try_to_vec().unwrap();
-            assert!(wrong.iter().all(|value| value.is_nan()));
+            for kind in kinds {
+                let tensor = to_tensor(matrix.clone(), kind, &device);
+                let found = dense(&tensor).unwrap();
+                let found = match kind {
+                    Container::Linear => found.transpose(),
+                    _ => found,
+                };
+                assert_eq!(found.dims(), [3, 64]);
+                let found = found.into_data().try_to_vec::<f32>().unwrap();
+                assert_eq!(found, matrix.values());
+                // Burn's own way would take bytes for integers.
+                let wrong: Vec<f32> = tensor.dequantize().into_data().try_to_vec().unwrap();
+                assert!(wrong.iter().all(|value| value.is_nan()));
+            }
             assert!(dense(&Tensor::<2>::zeros([2, 2], &device)).is_none());
         }
+        let [linear, embedding] =
+            kinds.map(|kind| to_tensor(matrix.clone(), kind, &Device::flex()).dims());
+        assert_eq!((linear, embedding), ([64, 3], [3, 64]));
     }
 
     #[test]

@@ -208,8 +208,12 @@ pub(crate) fn read<M: Module>(
             return Ok(Some(LoadedValue::Dense(value, BaseDtype::F32)));
         }
         let name = name_of(slot);
-        let is_linear = slot.kind == Container::Linear && slot.transposed;
-        if is_linear
+        let is_as_packed = match slot.kind {
+            Container::Linear => slot.transposed,
+            Container::Embedding => true,
+            Container::Other => false,
+        };
+        if is_as_packed
             && dtype(path) == BaseDtype::Packed
             && checkpoint.shape(&name) == Some(&slot.stored_shape())
             && let Some(matrix) = checkpoint.packed(&name)?

@@ -8,7 +8,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
-use super::tracked::is_tracked;
+use super::inner;
+use super::tracked::{is_tracked, node_or_constant};
 use crate::ops::definitions::cross_entropy::{chunks, rows_of, total};
 use crate::ops::{MtLoraBackend, Optional, Weight};
 
@@ -23,25 +24,24 @@ struct Pass<B: Backend> {
 
 fn forward_and_gradients<B: MtLoraBackend>(
     hidden: FloatTensor<B>,
-    embedding: FloatTensor<B>,
+    embedding: Weight<B>,
     targets: IntTensor<B>,
     smoothing: f64,
     [wants_hidden, wants_embedding]: [bool; 2],
 ) -> Pass<B> {
-    let vocabulary = embedding.shape()[0];
+    let sides = embedding.sides();
     let (mut losses, mut d_hidden, mut d_embedding) = (Vec::new(), Vec::new(), None);
     let capabilities = B::capabilities(&hidden.device());
-    for range in chunks(hidden.shape()[0], vocabulary, capabilities) {
+    for range in chunks(hidden.shape()[0], sides[0], capabilities) {
         let rows = rows_of::<B>(&hidden, &range);
-        let logits = B::mixed_linear_backward(rows.clone(), Weight::Float(embedding.clone()));
+        let logits = B::mixed_linear_backward(rows.clone(), embedding.clone());
         let targets = B::int_slice(targets.clone(), &[Slice::from(range)]);
         let (loss, gradient) = B::cross_entropy_rows_and_gradients(logits, targets, smoothing);
         losses.push(B::float_sum(loss));
         if wants_hidden {
-            let embedding = Weight::Float(embedding.clone());
             d_hidden.push(B::mixed_linear(
                 gradient.clone(),
-                embedding,
+                embedding.clone(),
                 Optional::Absent,
             ));
         }
@@ -54,10 +54,10 @@ fn forward_and_gradients<B: MtLoraBackend>(
     }
     // Without rows there are gradients, too.
     if wants_embedding && d_embedding.is_none() {
-        d_embedding = Some(zeros_like::<B>(&embedding));
+        d_embedding = Some(zeros_like::<B>(&hidden, sides));
     }
     let joined = match d_hidden.len() {
-        0 => wants_hidden.then(|| zeros_like::<B>(&hidden)),
+        0 => wants_hidden.then(|| zeros_like::<B>(&hidden, [0, sides[1]])),
         1 => d_hidden.pop(),
         _ => Some(B::float_cat(d_hidden, 0)),
     };
@@ -68,14 +68,15 @@ fn forward_and_gradients<B: MtLoraBackend>(
     }
 }
 
-fn zeros_like<B: Backend>(tensor: &FloatTensor<B>) -> FloatTensor<B> {
-    B::float_zeros(tensor.shape(), &tensor.device(), tensor.dtype().into())
+/// Zeros on the tensor's device, in its precision.
+fn zeros_like<B: Backend>(tensor: &FloatTensor<B>, sides: [usize; 2]) -> FloatTensor<B> {
+    B::float_zeros(Shape::from(sides), &tensor.device(), tensor.dtype().into())
 }
 
 #[derive(Debug)]
 struct TiedCrossEntropy;
 
-/// Parents: `hidden`, `embedding`. The state is their gradients for an upstream gradient of 1.
+/// Parents: `hidden`, `embedding` (never where it is quantized). The state is their gradients for an upstream gradient of 1.
 impl<B: Backend> Backward<B, 2> for TiedCrossEntropy {
     type State = [Option<FloatTensor<B>>; 2];
 
@@ -93,15 +94,20 @@ impl<B: Backend> Backward<B, 2> for TiedCrossEntropy {
 /// The operation on an autodiff backend.
 pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
     hidden: FloatTensor<Autodiff<B, C>>,
-    embedding: FloatTensor<Autodiff<B, C>>,
+    embedding: Weight<Autodiff<B, C>>,
     targets: IntTensor<B>,
     smoothing: f64,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let wanted = [&hidden, &embedding].map(|tensor| is_tracked::<B, C>(tensor.node()));
-    let (hidden, hidden_node) = hidden.into_parts();
-    let (embedding, embedding_node) = embedding.into_parts();
+    let may_train = match &embedding {
+        Weight::Float(embedding) => Some(embedding),
+        Weight::Quantized(_) => None,
+    };
+    let wanted = [Some(&hidden), may_train]
+        .map(|tensor| tensor.is_some_and(|tensor| is_tracked::<B, C>(tensor.node())));
+    let nodes = [hidden.node(), node_or_constant::<B, C>(may_train, &hidden)];
+    let (hidden, embedding) = (hidden.into_primitive(), inner(embedding));
     match TiedCrossEntropy
-        .prepare::<C>([hidden_node, embedding_node])
+        .prepare::<C>(nodes)
         .compute_bound()
         .stateful()
     {

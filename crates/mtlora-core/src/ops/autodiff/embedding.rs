@@ -7,7 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 
-use crate::ops::MtLoraBackend;
+use crate::ops::{MtLoraBackend, Weight};
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
@@ -46,9 +46,9 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
     {
         OpsKind::Tracked(prep) => {
             let rows = table.shape()[0];
-            let y = B::select_rows(table, ids.clone());
+            let y = B::select_rows(Weight::Float(table), ids.clone());
             prep.finish(LookedUp { ids, rows }, y)
         }
-        OpsKind::UnTracked(prep) => prep.finish(B::select_rows(table, ids)),
+        OpsKind::UnTracked(prep) => prep.finish(B::select_rows(Weight::Float(table), ids)),
     }
 }

@@ -4,12 +4,12 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::backend::{Autodiff, Backend};
 
 use super::inner;
 use super::tracked::{is_tracked, node_or_constant};
-use crate::ops::{MtLoraBackend, Weight};
+use crate::ops::{MtLoraBackend, Optional, Weight};
 
 /// What the backward pass needs; each shared with its owner.
 #[derive(Clone, Debug)]
@@ -68,6 +68,40 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
     let y = B::mixed_linear(x, weight, bias.into());
     match Linear.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(saved, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+/// Parent: `dy`. The state is the weight.
+impl<B: MtLoraBackend> Backward<B, 1> for LinearBackward {
+    type State = QuantizedTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        if let [Some(dy)] = ops.parents {
+            let weight = Weight::Quantized(ops.state);
+            let gradient = B::mixed_linear(gradient, weight, Optional::Absent);
+            grads.register::<B>(dy.id, gradient);
+        }
+    }
+}
+
+/// [`MtLoraBackend::mixed_linear_backward`] on an autodiff backend, with a weight that does not train.
+pub(super) fn track_backward<B: MtLoraBackend, C: CheckpointStrategy>(
+    dy: FloatTensor<Autodiff<B, C>>,
+    weight: QuantizedTensor<B>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = [dy.node()];
+    let y = B::mixed_linear_backward(dy.into_primitive(), Weight::Quantized(weight.clone()));
+    match LinearBackward
+        .prepare::<C>(nodes)
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish(weight, y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     }
 }

@@ -15,10 +15,11 @@ mod rotary;
 mod swiglu;
 mod tracked;
 
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, AutodiffBackend};
 
+use super::definitions::linear as definition;
 use super::{
     ActivationDtype, AttentionConstants, AttentionLayout, Gelu, MtLoraBackend, Optional,
     RelativeTables, SeededDropout, Weight,
@@ -55,8 +56,22 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
         linear::track::<B, C>(x, weight, bias.into_option())
     }
 
-    fn select_rows(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
-        embedding::track::<B, C>(table, ids)
+    /// Burn's own operations where the weight may train.
+    fn mixed_linear_backward(dy: FloatTensor<Self>, weight: Weight<Self>) -> FloatTensor<Self> {
+        match weight {
+            Weight::Quantized(weight) => linear::track_backward::<B, C>(dy, weight),
+            Weight::Float(_) => definition::backward::<Self>(dy, weight),
+        }
+    }
+
+    fn select_rows(table: Weight<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        match table {
+            Weight::Float(table) => embedding::track::<B, C>(table, ids),
+            // It does not train.
+            Weight::Quantized(table) => {
+                Self::from_inner(B::select_rows(Weight::Quantized(table), ids))
+            }
+        }
     }
 
     fn segment_attention(
@@ -143,7 +158,7 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
 
     fn tied_cross_entropy(
         hidden: FloatTensor<Self>,
-        embedding: FloatTensor<Self>,
+        embedding: Weight<Self>,
         targets: IntTensor<Self>,
         smoothing: f64,
     ) -> FloatTensor<Self> {

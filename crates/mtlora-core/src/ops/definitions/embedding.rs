@@ -6,7 +6,18 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{IndexingUpdateOp, Shape};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Shape};
+
+use crate::ops::Weight;
+
+/// The rows that are looked up.
+pub(in crate::ops) fn forward<B: Backend>(table: Weight<B>, ids: IntTensor<B>) -> FloatTensor<B> {
+    let table = match table {
+        Weight::Float(table) => table,
+        Weight::Quantized(table) => B::dequantize(table, FloatDType::F32),
+    };
+    B::float_select(table, 0, ids)
+}
 
 /// The gradient of a table of `rows` rows.
 pub(in crate::ops) fn backward<B: Backend>(

@@ -50,6 +50,15 @@ impl From<Tensor<2>> for Weight<Dispatch> {
 }
 
 impl<B: Backend> Weight<B> {
+    /// Rows and columns.
+    pub(in crate::ops) fn sides(&self) -> [usize; 2] {
+        let shape = match self {
+            Weight::Float(weight) => weight.shape(),
+            Weight::Quantized(weight) => weight.shape(),
+        };
+        [shape[0], shape[1]]
+    }
+
     /// `x`, rounded to the weight's precision where that is less, and the weight in `x`'s.
     pub(in crate::ops) fn matched(self, x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
         let own = x.dtype();

@@ -5,7 +5,10 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::instructions::vectorized;
-use super::{contiguous, tensor, values};
+use super::{contiguous, made, tensor, values};
+use crate::ops::Weight;
+use crate::ops::definitions::embedding;
+use crate::packed::{self, PackedView};
 
 /// Parts of a table that threads share.
 const PARTS: usize = 64;
@@ -17,6 +20,32 @@ vectorized! {
             *sum += x;
         }
     }
+}
+
+vectorized! {
+    /// A row of a packed matrix.
+    fn unpack_row(matrix: PackedView<'_>, row: usize, out: &mut [f32]) {
+        matrix.unpack_rows(row..row + 1, out);
+    }
+}
+
+/// [`crate::ops::MtLoraBackend::select_rows`]. Of a packed table, the rows that are looked up are unpacked, and no others.
+///
+/// # Panics
+/// When an id is not one of the table's rows.
+pub(crate) fn select_rows(table: Weight<Flex>, ids: IntTensor<Flex>) -> FlexTensor {
+    let Weight::Quantized(weight) = &table else {
+        return embedding::forward::<Flex>(table, ids);
+    };
+    let Some(matrix) = packed::view(weight).filter(|matrix| !matrix.is_turned()) else {
+        return embedding::forward::<Flex>(table, ids);
+    };
+    let [rows, width] = matrix.sides();
+    let looked_up = looked_up(ids, rows);
+    let out = made(looked_up.len() * width, width, |token, out| {
+        unpack_row(matrix, looked_up[token], out);
+    });
+    tensor(out, Shape::from([looked_up.len(), width]))
 }
 
 /// [`crate::ops::MtLoraBackend::select_rows_backward`]. Only the rows that occur are written: the others are memory that comes
@@ -51,16 +80,22 @@ pub(crate) fn select_rows_backward(
     tensor(table, Shape::from([rows, width]))
 }
 
-/// The row of each token and the token, by rows, and by tokens where these are the same.
-fn tokens_by_row(ids: IntTensor<Flex>, rows: usize) -> Vec<(usize, usize)> {
+/// The row of each token.
+fn looked_up(ids: IntTensor<Flex>, rows: usize) -> Vec<usize> {
     let data = ids.into_data().convert::<i64>();
     let ids = data.try_to_vec::<i64>().unwrap_or_default();
-    let places = ids.into_iter().enumerate().map(|(token, id)| {
+    let places = ids.into_iter().map(|id| {
         let row = usize::try_from(id).unwrap_or(usize::MAX);
         assert!(row < rows, "id {id} of a table of {rows} rows");
-        (row, token)
+        row
     });
-    let mut tokens: Vec<_> = places.collect();
+    places.collect()
+}
+
+/// The row of each token and the token, by rows, and by tokens where these are the same.
+fn tokens_by_row(ids: IntTensor<Flex>, rows: usize) -> Vec<(usize, usize)> {
+    let looked_up = looked_up(ids, rows).into_iter();
+    let mut tokens: Vec<_> = looked_up.zip(0..).collect();
     tokens.sort_unstable();
     tokens
 }
@@ -68,10 +103,11 @@ fn tokens_by_row(ids: IntTensor<Flex>, rows: usize) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::definitions::embedding;
     use crate::ops::flex::testing::random;
+    use crate::{Container, PackedFormat, PackedMatrix};
     use burn::backend::ops::IntTensorOps;
-    use burn::tensor::TensorData;
+    use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor};
+    use burn::tensor::{Device, TensorData, f16};
 
     fn ids(values: &[i32]) -> IntTensor<Flex> {
         let data = TensorData::new(values.to_vec(), [values.len()]);
@@ -101,6 +137,35 @@ mod tests {
                 values(&expected),
                 "{tokens} tokens, {rows} rows"
             );
+        }
+    }
+
+    /// A row begins within a block of NF4, whose rows here are a block and a half.
+    #[test]
+    fn rows_of_a_packed_table_are_those_of_the_unpacked_one() {
+        let (rows, width) = (11, 96);
+        let numbers = random([rows, width], 1.0, 3);
+        let as_bytes = values(&numbers).iter();
+        let bytes = as_bytes.flat_map(|value| f16::from_f32(*value).to_le_bytes());
+        let half = PackedMatrix::new(PackedFormat::F16, [rows, width], bytes.collect()).unwrap();
+        let nf4 = PackedMatrix::nf4(values(&numbers), [rows, width]).unwrap();
+        for matrix in [half, nf4] {
+            let all = matrix.values();
+            let table = packed::to_tensor(matrix, Container::Embedding, &Device::flex());
+            let table = match Weight::from(table) {
+                Weight::Quantized(table) => table,
+                Weight::Float(_) => panic!("it is packed"),
+            };
+            let table = <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(table);
+            let table = Weight::Quantized(table.map(BackendTensor::quantized).unwrap());
+            for tokens in [&[][..], &[10], &[3, 0, 10, 3]] {
+                let found = select_rows(table.clone(), ids(tokens));
+                let wanted = tokens
+                    .iter()
+                    .flat_map(|row| &all[*row as usize * width..][..width]);
+                assert_eq!(found.shape(), Shape::from([tokens.len(), width]));
+                assert_eq!(values(&found), wanted.copied().collect::<Vec<f32>>());
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use super::instructions::vectorized;
 #[cfg(target_arch = "x86_64")]
 use super::instructions::{self, Avx2};
 use super::products::matmul;
-use super::products::packed::add_portably;
+use super::products::packed::{FEW, add_portably, few_rows};
 use super::products::view::View;
 #[cfg(target_arch = "x86_64")]
 use super::products::{amx, avx2, avx512, packed_panels};
@@ -144,7 +144,7 @@ enum Matrix {
         weight: FlexQTensor,
         block: usize,
     },
-    /// Packed as files have it: `[out, in]`.
+    /// Packed as files have it: a linear layer's `[out, in]`, or an embedding's, whose weight it is.
     Packed(FlexQTensor),
 }
 
@@ -201,12 +201,17 @@ impl Matrix {
 
     /// `left W + bias`, or `left Wᵀ + bias`.
     fn product(&self, left: &[f32], transposed: bool, bias: Option<&[f32]>) -> Vec<f32> {
-        #[cfg(target_arch = "x86_64")]
         if let Matrix::Packed(weight) = self
             && let Some(matrix) = packed::view(weight)
-            && let Some(out) = packed_panels::product(left, matrix, !transposed, bias)
         {
-            return out;
+            let turned = matrix.is_turned() != transposed;
+            if turned && left.len() <= FEW * matrix.sides()[1] {
+                return few_rows(left, matrix, bias);
+            }
+            #[cfg(target_arch = "x86_64")]
+            if let Some(out) = packed_panels::product(left, matrix, turned, bias) {
+                return out;
+            }
         }
         #[cfg(target_arch = "x86_64")]
         if let Some(right) = self.tiles(left, transposed) {
@@ -366,7 +371,7 @@ impl Matrix {
         match self {
             Matrix::Packed(weight) => {
                 if let Some(matrix) = packed::view(weight) {
-                    add_portably(&mut out, left, matrix, !transposed);
+                    add_portably(&mut out, left, matrix, matrix.is_turned() != transposed);
                 }
             }
             Matrix::F32(weight) => add(left, weight.view()),
@@ -433,7 +438,7 @@ mod tests {
     use burn::tensor::{Bytes, FloatDType};
     use proptest::prelude::*;
 
-    use crate::{PackedFormat, PackedMatrix};
+    use crate::{Container, PackedFormat, PackedMatrix};
 
     fn bias(columns: usize, given: bool) -> Option<FlexTensor> {
         given.then(|| random([columns], 1.0, 3))
@@ -582,22 +587,28 @@ mod tests {
             check(rows, [inner, columns], Weight::Quantized(weight), biased)?;
         }
 
-        /// In every format, with the values that the matrix has when it is unpacked as a whole.
+        /// In every format, with the values that the matrix has when it is unpacked as a whole, as a linear layer's weight and as
+        /// an embedding's.
         #[test]
         fn packed_weights_are_as_unpacked(
-            tokens in 1usize..40, blocks in 1usize..4, long: bool, outputs in 1usize..80, biased: bool,
-            format in prop::sample::select(PackedFormat::ALL), seed: u8,
+            tokens in 1usize..40, blocks in 1usize..4, long: bool, rows in 1usize..80, biased: bool,
+            format in prop::sample::select(PackedFormat::ALL), is_embedding: bool, seed: u8,
         ) {
             // Whole blocks of any format; with more than one pass of the kernels.
-            let inputs = 256 * (blocks + if long { 6 } else { 0 });
-            let count = format.bytes(inputs * outputs).unwrap();
+            let columns = 256 * (blocks + if long { 6 } else { 0 });
+            let count = format.bytes(columns * rows).unwrap();
             // 16-bit scales of up to 0.5, whatever their place is.
             let bytes = (0..count).map(|at| (at * 89 + usize::from(seed)) as u8 & 0x37).collect();
-            let matrix = PackedMatrix::new(format, [outputs, inputs], bytes).unwrap();
-            let weight = packed::to_tensor(&matrix, &burn::tensor::Device::flex());
+            let matrix = PackedMatrix::new(format, [rows, columns], bytes).unwrap();
+            let dense = tensor(matrix.values(), Shape::from([rows, columns]));
+            let (container, dense) = match is_embedding {
+                true => (Container::Embedding, dense),
+                false => (Container::Linear, dense.transpose(0, 1)),
+            };
+            let weight = packed::to_tensor(matrix, container, &burn::tensor::Device::flex());
             let backend = <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(weight.into_dispatch());
             let weight = backend.map(BackendTensor::quantized).unwrap();
-            let dense = tensor(matrix.values(), Shape::from([outputs, inputs])).transpose(0, 1);
+            let [inputs, outputs] = [dense.shape()[0], dense.shape()[1]];
             let bias = bias(outputs, biased);
             let x = random([tokens, inputs], 1.0, 1);
             let expected = linear::forward::<Flex>(x.clone(), Weight::Float(dense.clone()), bias.clone());

@@ -7,7 +7,7 @@ use super::instructions::vectorized;
 
 /// `length` values, made chunk after chunk by all threads. `make` gets a chunk's index and its memory,
 /// which holds default values: written where and when they are written over, not before by one thread.
-pub(super) fn made<E: Copy + Default + Send>(
+pub(in crate::ops::flex) fn made<E: Copy + Default + Send>(
     length: usize,
     chunk: usize,
     make: impl Fn(usize, &mut [E]) + Sync,

@@ -133,6 +133,10 @@ impl MtLoraBackend for Flex {
         }
     }
 
+    fn select_rows(table: Weight<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        embedding::select_rows(table, ids)
+    }
+
     fn select_rows_backward(
         dy: FloatTensor<Self>,
         ids: IntTensor<Self>,

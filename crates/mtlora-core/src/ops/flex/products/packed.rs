@@ -1,11 +1,13 @@
-//! Products with packed matrices on any processor: some rows are unpacked at a time, and the matrix is never there as a whole.
+//! Products with packed matrices on any processor, and those of few rows: some rows are unpacked at a time, and the matrix is never
+//! there as a whole.
 
 use std::ops::Range;
 
 use super::matmul;
 use super::view::View;
 use crate::ops::flex::instructions::vectorized;
-use crate::packed::PackedView;
+use crate::ops::flex::made;
+use crate::packed::{GROUP, PackedView};
 
 vectorized! {
     /// Some columns of some rows, one row after the other; the columns begin and end with a group.
@@ -15,6 +17,66 @@ vectorized! {
             matrix.unpack(row, columns.clone(), out);
         }
     }
+}
+
+/// The most rows of [`few_rows`]: with more, it pays to lay out what is unpacked.
+pub(in crate::ops::flex) const FEW: usize = 4;
+/// Rows of the packed matrix that a task of such a product unpacks, one after the other.
+const TASK: usize = 64;
+
+/// `left Mᵀ + bias` for few rows, as decoding makes them: a row of the packed matrix is unpacked into the first cache,
+/// multiplied there with each of them, and laid out nowhere. `left`: `[rows, columns]`; `bias`: as many as `M` has rows.
+pub(in crate::ops::flex) fn few_rows(
+    left: &[f32],
+    matrix: PackedView<'_>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let [rows, columns] = matrix.sides();
+    let few = left.len() / columns;
+    let products: Vec<f32> = made(rows * few, TASK * few, |index, out| {
+        let mut values = vec![0.0; columns];
+        dots(matrix, index * TASK, left, &mut values, out);
+    });
+    if few == 1 && bias.is_none() {
+        return products;
+    }
+    let product = |at: usize| {
+        let (left, row) = (at / rows, at % rows);
+        products[row * few + left] + bias.map_or(0.0, |bias| bias[row])
+    };
+    (0..rows * few).map(product).collect()
+}
+
+vectorized! {
+    /// Some rows of the packed matrix, from `first` on, times each row of `left`. `values` is memory for one of them.
+    fn dots(matrix: PackedView<'_>, first: usize, left: &[f32], values: &mut [f32], out: &mut [f32]) {
+        let few = left.len() / values.len();
+        for (row, out) in (first..).zip(out.chunks_exact_mut(few)) {
+            matrix.unpack_rows(row..row + 1, values);
+            for (out, left) in out.iter_mut().zip(left.chunks_exact(values.len())) {
+                *out = dot(values, left);
+            }
+        }
+    }
+}
+
+/// The sum of the products, in an order that vectorises.
+#[inline(always)]
+fn dot(x: &[f32], y: &[f32]) -> f32 {
+    const LANES: usize = GROUP;
+    let mut lanes = [0.0; LANES];
+    // A row is whole groups.
+    for (x, y) in x
+        .as_chunks::<LANES>()
+        .0
+        .iter()
+        .zip(y.as_chunks::<LANES>().0)
+    {
+        for lane in 0..LANES {
+            lanes[lane] += x[lane] * y[lane];
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// Adds the product to `out`, on any processor: some rows of the packed matrix at a time.
