@@ -57,6 +57,12 @@ impl VisitedParameter<'_> {
         self.parameter.data()
     }
 
+    /// Calls `then` with the number of bytes of [`data`](Self::data) and with a part of them, in their order: an embedding
+    /// that is kept packed is unpacked a few rows at a time.
+    pub fn each_part(&self, then: &mut dyn FnMut(usize, &[u8])) {
+        self.parameter.each_part(then);
+    }
+
     /// Its own value, flat and in 32-bit floats, on its device.
     pub fn flat(&self) -> Tensor<1> {
         self.parameter.flat()
@@ -99,6 +105,7 @@ trait Parameter {
     fn shape(&self) -> Shape;
     fn trains(&self) -> bool;
     fn data(&self) -> TensorData;
+    fn each_part(&self, then: &mut dyn FnMut(usize, &[u8]));
     fn flat(&self) -> Tensor<1>;
     fn device(&self) -> Device;
 }
@@ -119,6 +126,13 @@ impl<const D: usize> Parameter for Param<Tensor<D>> {
     fn data(&self) -> TensorData {
         let value = self.base();
         packed::dense(&value).unwrap_or(value).into_data()
+    }
+
+    fn each_part(&self, then: &mut dyn FnMut(usize, &[u8])) {
+        if !packed::each_part(&self.base(), then) {
+            let data = self.data();
+            then(data.as_bytes().len(), data.as_bytes());
+        }
     }
 
     fn flat(&self) -> Tensor<1> {

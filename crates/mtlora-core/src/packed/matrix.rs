@@ -138,17 +138,18 @@ impl PackedView<'_> {
         self.turned
     }
 
-    /// Unpacks whole groups of a row; `columns` begin and end with a group.
-    #[inline(always)]
-    pub(crate) fn unpack(&self, row: usize, columns: Range<usize>, out: &mut [f32]) {
-        let first = (row * self.sides[1] + columns.start) / GROUP;
+    /// How its values are kept.
+    pub(crate) fn format(&self) -> PackedFormat {
         self.format
-            .unpack_groups(self.bytes, first, &mut out[..columns.len()]);
+    }
+
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes
     }
 
     /// Unpacks whole rows.
-    #[inline(always)]
-    pub(crate) fn unpack_rows(&self, rows: Range<usize>, out: &mut [f32]) {
+    pub(super) fn unpack_rows(&self, rows: Range<usize>, out: &mut [f32]) {
         let columns = self.sides[1];
         let out = &mut out[..rows.len() * columns];
         self.format

@@ -25,7 +25,7 @@ pub(crate) use matrix::PackedView;
 pub(crate) use matrix::whole_groups;
 #[cfg(feature = "flex")]
 pub(crate) use tensor::view;
-pub(crate) use tensor_or_dense::{dense, to_tensor};
+pub(crate) use tensor_or_dense::{dense, each_part, to_tensor};
 
 /// How many neighbours are unpacked at a time. The width of a packed matrix is a multiple of it.
 pub const GROUP: usize = 32;
@@ -38,6 +38,12 @@ pub(crate) trait Packing {
     /// The values of some groups, of which `first` is the first one's number in the matrix. `bytes` are the whole matrix'.
     /// `out` has room for whole groups.
     fn unpack(bytes: &[u8], first: usize, out: &mut [f32]);
+}
+
+/// Work on a packed matrix, which is compiled for each format.
+#[cfg(feature = "flex")]
+pub(crate) trait WithPacking {
+    fn with<P: Packing>(self);
 }
 
 macro_rules! formats {
@@ -60,6 +66,12 @@ macro_rules! formats {
             /// The bytes of a matrix with that many values; `None` where these are not whole blocks.
             pub fn bytes(self, values: usize) -> Option<usize> {
                 match self { $(PackedFormat::$name => <$packing>::bytes(values),)* }
+            }
+
+            /// Does the work with this format.
+            #[cfg(feature = "flex")]
+            pub(crate) fn work(self, work: impl WithPacking) {
+                match self { $(PackedFormat::$name => work.with::<$packing>(),)* }
             }
 
             #[inline(always)]
@@ -144,7 +156,7 @@ fn with_all_values(matrix: &PackedMatrix, container: Container, device: &Device)
 /// The parameter's tensor on a device that keeps it packed.
 #[cfg(feature = "flex")]
 mod tensor_or_dense {
-    pub(crate) use super::tensor::{dense, to_tensor};
+    pub(crate) use super::tensor::{dense, each_part, to_tensor};
 }
 
 /// No device of this build keeps matrices packed.
@@ -165,5 +177,12 @@ mod tensor_or_dense {
 
     pub(crate) fn dense<const D: usize>(_tensor: &Tensor<D>) -> Option<Tensor<D>> {
         None
+    }
+
+    pub(crate) fn each_part<const D: usize>(
+        _tensor: &Tensor<D>,
+        _then: &mut dyn FnMut(usize, &[u8]),
+    ) -> bool {
+        false
     }
 }

@@ -89,27 +89,60 @@ pub(crate) fn view(tensor: &FlexQTensor) -> Option<PackedView<'_>> {
     })
 }
 
-/// All values of a packed parameter as a tensor; `None` for any other tensor.
-pub(crate) fn dense<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
+/// The tensor as burn-flex has it, if it is quantized and there.
+fn quantized<const D: usize>(tensor: &Tensor<D>) -> Option<FlexQTensor> {
     if !matches!(tensor.dtype(), DType::QFloat(_)) {
         return None;
     }
-    let device = tensor.device();
     let dispatch = tensor.clone().into_dispatch();
-    let backend = if device.is_autodiff() {
+    if tensor.device().is_autodiff() {
         let converted = <DispatchTensor as DispatchKindConversion<
             Autodiff<Flex, NoCheckpointing>,
         >>::try_into_backend(dispatch);
         match converted.ok()? {
-            BackendTensor::Quantized(packed) => packed,
-            _ => return None,
+            BackendTensor::Quantized(packed) => Some(packed),
+            _ => None,
         }
     } else {
         match <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(dispatch).ok()? {
-            BackendTensor::Quantized(packed) => packed,
-            _ => return None,
+            BackendTensor::Quantized(packed) => Some(packed),
+            _ => None,
         }
+    }
+}
+
+/// Calls `then` with the number of bytes of a packed parameter's values, and with those of a part of them, in their order.
+/// `false` where no part can be made without all others: for a matrix' transpose, and for any other tensor.
+pub(crate) fn each_part<const D: usize>(
+    tensor: &Tensor<D>,
+    then: &mut dyn FnMut(usize, &[u8]),
+) -> bool {
+    /// Values of a part.
+    const VALUES: usize = 1 << 16;
+    let backend = quantized(tensor);
+    let Some(view) = backend.as_ref().and_then(view) else {
+        return false;
     };
+    if view.is_turned() {
+        return false;
+    }
+    let [rows, columns] = view.sides();
+    let step = (VALUES / columns).max(1);
+    let mut values = vec![0.0; step.min(rows) * columns];
+    for first in (0..rows).step_by(step) {
+        let part = first..rows.min(first + step);
+        let values = &mut values[..part.len() * columns];
+        view.unpack_rows(part, values);
+        let all = rows * columns * size_of::<f32>();
+        then(all, pulp::bytemuck::cast_slice(values));
+    }
+    true
+}
+
+/// All values of a packed parameter as a tensor; `None` for any other tensor.
+pub(crate) fn dense<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
+    let backend = quantized(tensor)?;
+    let device = tensor.device();
     let view = view(&backend)?;
     let [rows, columns] = view.sides();
     let mut values = vec![0.0; rows * columns];
@@ -144,6 +177,14 @@ mod tests {
                 assert_eq!(found.dims(), [3, 64]);
                 let found = found.into_data().try_to_vec::<f32>().unwrap();
                 assert_eq!(found, matrix.values());
+                let mut parts: Vec<u8> = Vec::new();
+                let is_in_order = each_part(&tensor, &mut |all, part| {
+                    assert_eq!(all, 3 * 64 * 4);
+                    parts.extend(part);
+                });
+                assert_eq!(is_in_order, kind == Container::Embedding);
+                let whole: Vec<u8> = found.iter().flat_map(|value| value.to_ne_bytes()).collect();
+                assert!(!is_in_order || parts == whole);
                 // Burn's own way would take bytes for integers.
                 let wrong: Vec<f32> = tensor.dequantize().into_data().try_to_vec().unwrap();
                 assert!(wrong.iter().all(|value| value.is_nan()));

@@ -42,10 +42,16 @@ impl Fingerprint {
                 return;
             }
             fingerprint.bytes(parameter.path.as_bytes());
-            let data = parameter.data();
-            let shape = data.shape().to_vec();
+            let shape = parameter.shape().to_vec();
             fingerprint.numbers(shape.iter().map(|size| *size as u64));
-            fingerprint.bytes(data.as_bytes());
+            let mut is_first = true;
+            parameter.each_part(&mut |all, part| {
+                if is_first {
+                    fingerprint.number(all as u64);
+                }
+                is_first = false;
+                fingerprint.0.update(part);
+            });
         });
         fingerprint
     }
@@ -53,8 +59,12 @@ impl Fingerprint {
 
 #[cfg(test)]
 mod tests {
-    use burn::nn::{Linear, LinearConfig};
-    use mtlora_core::{MtLoraConfig, Structure, load_state, state};
+    use burn::nn::{EmbeddingConfig, Linear, LinearConfig};
+    use burn::tensor::TensorData;
+    use mtlora_core::{
+        BaseDtype, LoadedValue, MtLoraConfig, PackedMatrix, StateError, Structure, load_each,
+        load_state, state,
+    };
 
     use super::*;
 
@@ -70,6 +80,27 @@ mod tests {
         assert_eq!(of([&[1], &[2, 3]]), of([&[1], &[2, 3]]));
         assert_ne!(of([&[1], &[2, 3]]), of([&[1, 2], &[3]]));
         assert_eq!(of([&[], &[]]).len(), 32);
+    }
+
+    /// More rows than are unpacked at a time.
+    #[test]
+    fn a_packed_embedding_counts_as_its_values() {
+        const SIDES: [usize; 2] = [3000, 32];
+        let device = mtlora_core::devices()[0].device.clone();
+        let values: Vec<f32> = (0..SIDES[0] * SIDES[1])
+            .map(|at| (at % 13) as f32)
+            .collect();
+        let matrix = PackedMatrix::nf4(&values, SIDES).unwrap();
+        let dense = TensorData::new(matrix.values(), SIDES);
+        let of = |value: LoadedValue| {
+            let empty = EmbeddingConfig::new(SIDES[0], SIDES[1]).init(&device);
+            let model = load_each(empty, |_| Ok::<_, StateError>(Some(value.clone())));
+            Fingerprint::of_frozen(&model.unwrap().no_grad()).digest()
+        };
+        let packed = of(LoadedValue::Packed(matrix));
+        assert_eq!(packed, of(LoadedValue::Dense(dense, BaseDtype::F32)));
+        let other = TensorData::new(values, SIDES);
+        assert_ne!(packed, of(LoadedValue::Dense(other, BaseDtype::F32)));
     }
 
     #[test]

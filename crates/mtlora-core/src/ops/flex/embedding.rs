@@ -5,10 +5,11 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::instructions::vectorized;
+use super::products::packed::unpack;
 use super::{contiguous, made, tensor, values};
 use crate::ops::Weight;
 use crate::ops::definitions::embedding;
-use crate::packed::{self, PackedView};
+use crate::packed;
 
 /// Parts of a table that threads share.
 const PARTS: usize = 64;
@@ -19,13 +20,6 @@ vectorized! {
         for (sum, x) in sum.iter_mut().zip(row) {
             *sum += x;
         }
-    }
-}
-
-vectorized! {
-    /// A row of a packed matrix.
-    fn unpack_row(matrix: PackedView<'_>, row: usize, out: &mut [f32]) {
-        matrix.unpack_rows(row..row + 1, out);
     }
 }
 
@@ -43,7 +37,8 @@ pub(crate) fn select_rows(table: Weight<Flex>, ids: IntTensor<Flex>) -> FlexTens
     let [rows, width] = matrix.sides();
     let looked_up = looked_up(ids, rows);
     let out = made(looked_up.len() * width, width, |token, out| {
-        unpack_row(matrix, looked_up[token], out);
+        let row = looked_up[token];
+        unpack(matrix, row..row + 1, 0..width, out);
     });
     tensor(out, Shape::from([looked_up.len(), width]))
 }

@@ -1,20 +1,42 @@
 //! Products with packed matrices on any processor, and those of few rows: some rows are unpacked at a time, and the matrix is never
 //! there as a whole.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::matmul;
 use super::view::View;
 use crate::ops::flex::instructions::vectorized;
 use crate::ops::flex::made;
-use crate::packed::{GROUP, PackedView};
+use crate::packed::{GROUP, PackedView, Packing, WithPacking};
+
+/// Unpacks some columns of some rows, one row after the other; the columns begin and end with a group.
+pub(in crate::ops::flex) fn unpack(
+    matrix: PackedView<'_>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    out: &mut [f32],
+) {
+    struct Unpack<'a>(PackedView<'a>, Range<usize>, Range<usize>, &'a mut [f32]);
+    impl WithPacking for Unpack<'_> {
+        fn with<P: Packing>(self) {
+            let Unpack(matrix, rows, columns, out) = self;
+            let width = matrix.sides()[1];
+            unpack_part(PhantomData::<P>, matrix.bytes(), width, rows, columns, out);
+        }
+    }
+    matrix.format().work(Unpack(matrix, rows, columns, out));
+}
 
 vectorized! {
-    /// Some columns of some rows, one row after the other; the columns begin and end with a group.
-    pub(super) fn unpack(matrix: PackedView<'_>, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
-        let width = columns.len();
-        for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
-            matrix.unpack(row, columns.clone(), out);
+    /// [`unpack`] of a matrix of `width` columns in one format. In one function for all formats, the compiler does not
+    /// vectorise them.
+    fn unpack_part[P: Packing](
+        format: PhantomData<P>, bytes: &[u8], width: usize, rows: Range<usize>, columns: Range<usize>, out: &mut [f32],
+    ) {
+        let _ = format;
+        for (row, out) in rows.zip(out.chunks_exact_mut(columns.len())) {
+            P::unpack(bytes, (row * width + columns.start) / GROUP, out);
         }
     }
 }
@@ -35,7 +57,10 @@ pub(in crate::ops::flex) fn few_rows(
     let few = left.len() / columns;
     let products: Vec<f32> = made(rows * few, TASK * few, |index, out| {
         let mut values = vec![0.0; columns];
-        dots(matrix, index * TASK, left, &mut values, out);
+        for (row, out) in (index * TASK..).zip(out.chunks_exact_mut(few)) {
+            unpack(matrix, row..row + 1, 0..columns, &mut values);
+            dots(&values, left, out);
+        }
     });
     if few == 1 && bias.is_none() {
         return products;
@@ -48,14 +73,10 @@ pub(in crate::ops::flex) fn few_rows(
 }
 
 vectorized! {
-    /// Some rows of the packed matrix, from `first` on, times each row of `left`. `values` is memory for one of them.
-    fn dots(matrix: PackedView<'_>, first: usize, left: &[f32], values: &mut [f32], out: &mut [f32]) {
-        let few = left.len() / values.len();
-        for (row, out) in (first..).zip(out.chunks_exact_mut(few)) {
-            matrix.unpack_rows(row..row + 1, values);
-            for (out, left) in out.iter_mut().zip(left.chunks_exact(values.len())) {
-                *out = dot(values, left);
-            }
+    /// A row times each row of `left`.
+    fn dots(row: &[f32], left: &[f32], out: &mut [f32]) {
+        for (out, left) in out.iter_mut().zip(left.chunks_exact(row.len())) {
+            *out = dot(row, left);
         }
     }
 }
