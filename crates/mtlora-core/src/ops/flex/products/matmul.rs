@@ -1,5 +1,5 @@
 //! Matrix products on strided views of slices. They are the `gemm` crate's, which burn-flex uses too, except for
-//! small ones with AVX2 or AVX-512.
+//! small ones and an adapter's with AVX2 or AVX-512.
 
 use gemm::{Parallelism, gemm};
 
@@ -7,7 +7,7 @@ use super::WORTH_THREADS;
 use super::triangle::Triangle;
 use super::view::{View, ViewMut};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx2, avx512};
+use super::{amx, avx2, avx512, thin};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::flex::instructions;
 use crate::ops::flex::made;
@@ -72,6 +72,10 @@ pub(in crate::ops::flex) fn rounded_matmul(
 /// # Panics
 /// When the shapes do not fit.
 pub(in crate::ops::flex) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
+    #[cfg(target_arch = "x86_64")]
+    if thin::add(out, a, b, factor) {
+        return;
+    }
     let parallelism = if a.sides()[0] * a.sides()[1] * b.sides()[1] >= WORTH_THREADS {
         Parallelism::Rayon(0)
     } else {
@@ -87,6 +91,10 @@ pub(in crate::ops::flex) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>
 /// # Panics
 /// When the shapes do not fit.
 pub(in crate::ops::flex) fn in_parts(a: View<'_>, b: View<'_>) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(out) = thin::product(a, b) {
+        return out;
+    }
     let ([rows, inner], columns) = (a.sides(), b.sides()[1]);
     if rows >= columns {
         let step = step(inner * columns);

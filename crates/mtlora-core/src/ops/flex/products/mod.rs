@@ -21,6 +21,8 @@ pub(super) mod packed_panels;
 mod padded;
 #[cfg(target_arch = "x86_64")]
 mod pieces;
+#[cfg(target_arch = "x86_64")]
+mod thin;
 pub(super) mod triangle;
 pub(super) mod view;
 
