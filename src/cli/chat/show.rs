@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use mtlora::models::{CausalConfig, CausalText, LossOn, TextConfig};
-use mtlora::train::chat::{ChatExample, ChatSequence, ChatTask, TooLongChat};
+use mtlora::train::chat::{ChatExample, ChatSequence, ChatTask, HELD_BACK, TooLongChat};
 use mtlora::train::{TaskData, TypedConfig};
 use serde_json::json;
 
@@ -193,6 +193,12 @@ fn show(args: ShowArgs, json: bool) -> Result<(), Box<dyn Error>> {
         writeln!(out, "{}\n", shown.trim_end_matches('\n'))?;
     }
     let encoded = split.encode(encoder, max_length, source.too_long)?;
+    if name == ChatTask.train_split() && ChatTask.holds_back(&source.data) {
+        note!(
+            "one example of {HELD_BACK} in this file is held back for evaluation (--split {}), so these are not all",
+            ChatTask.dev_split()
+        );
+    }
     let tokens: usize = encoded.sequences.iter().map(|one| one.ids.len()).sum();
     let learned: usize = encoded
         .sequences

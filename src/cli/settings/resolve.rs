@@ -150,6 +150,7 @@ impl Settings {
         let model = ClassifierConfig::from_folder(&place.model)?;
         let defaults = Defaults::classification().on(model.model_type());
         let adapter = self.adapter(defaults.adapter, defaults.adalora_targets)?;
+        note_length(self.max_length, model.max_tokens());
         let max_length = match self.max_length {
             Some(length) => length,
             None => encoding::default_length(&place.model, defaults.max_length)?,
@@ -192,6 +193,7 @@ impl Settings {
             Some(length) => length,
             None => encoding::default_length(&place.model, defaults.max_length)?,
         };
+        note_length(self.max_length, model.max_tokens());
         let max_length = max_length.min(model.max_tokens());
         let decoding = defaults::decoding(task.scorer());
         let decoding = GenerationConfig {
@@ -245,6 +247,7 @@ impl Settings {
             Some(length) => length,
             None => encoding::default_length(&place.model, defaults.max_length)?,
         };
+        note_length(self.max_length, model.max_tokens());
         let mut decoding = chat::decoding(&place.model, &model, &text)?;
         if let Some(ends) = &self.eos_token_ids {
             decoding.eos_token_ids.clone_from(ends);
@@ -357,6 +360,15 @@ impl Settings {
             adalora: Some(defaults.adalora.unwrap_or_default()),
             ..defaults
         })
+    }
+}
+
+/// Says that a maximum length is longer than what the model reads.
+fn note_length(asked: Option<usize>, most: usize) {
+    if let Some(length) = asked.filter(|length| *length > most) {
+        note!(
+            "--max-length {length} is more than the {most} tokens that the model reads: it is taken as {most}"
+        );
     }
 }
 

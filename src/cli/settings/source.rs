@@ -106,7 +106,7 @@ impl Source {
 
     fn of_toml(&self, error: &toml::de::Error, otherwise: usize) -> String {
         let at = error.span().map_or(otherwise, |span| span.start);
-        self.error(at, error.message())
+        self.error(at, shortened(error.message()))
     }
 }
 
@@ -189,13 +189,41 @@ impl<'a> Entries<'a> {
     pub(crate) fn finish(self, known: &[&str]) -> Result<(), String> {
         let source = self.source;
         match self.rest().into_iter().next() {
-            Some((key, at, _)) => Err(source.error(
-                at,
-                format!("unknown key `{key}`: one of {}", known.join(", ")),
-            )),
+            Some((key, at, _)) => {
+                let meant = match most_similar(&key, known.iter().copied()) {
+                    Some(name) => format!("did you mean `{name}`? There are"),
+                    None => "one of".to_string(),
+                };
+                let known = known.join(", ");
+                Err(source.error(at, format!("unknown key `{key}`: {meant} {known}")))
+            }
             None => Ok(()),
         }
     }
+}
+
+/// A message about an unknown setting, without the long list of all settings: the one that was probably meant instead.
+pub(crate) fn shortened(message: &str) -> String {
+    let parts = message
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split_once("`, expected one of "));
+    let Some((name, known)) = parts else {
+        return message.to_string();
+    };
+    let known = known.split(", ").map(|one| one.trim_matches('`'));
+    match most_similar(name, known) {
+        Some(meant) => format!("unknown field `{name}`: did you mean `{meant}`?"),
+        None => format!(
+            "unknown field `{name}`: the fields are the options of `mtlora train --help`, with _ for -"
+        ),
+    }
+}
+
+/// The name that a mistyped one is likely to stand for.
+fn most_similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let close = known.map(|one| (strsim::jaro_winkler(name, one), one));
+    let best = close.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (best.0 > 0.8).then_some(best.1)
 }
 
 /// The last of the places that these keys have.

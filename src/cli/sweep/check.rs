@@ -22,7 +22,7 @@ use crate::cli::train::Bases;
 /// # Errors
 /// Everything that is missing or does not fit, one line each.
 pub(super) fn check(plan: &Plan) -> Result<(), Box<dyn Error>> {
-    let mut problems: Vec<String> = Vec::new();
+    let mut problems = Problems::default();
     let mut bases = Bases::default();
     let mut unreachable: BTreeSet<Option<PathBuf>> = BTreeSet::new();
     for task in 0..plan.file.tasks.len() {
@@ -44,19 +44,51 @@ pub(super) fn check(plan: &Plan) -> Result<(), Box<dyn Error>> {
                         if hub::is_unreachable(error.as_ref()) {
                             unreachable.insert(model);
                         }
-                        let problem = plan.file.error(task, arm, error);
-                        if !problems.contains(&problem) {
-                            problems.push(problem);
-                        }
+                        problems.add(error.to_string(), |text| plan.file.error(task, arm, text));
                     }
                 }
             }
         }
     }
-    if problems.is_empty() {
-        return Ok(());
+    problems.into_result()
+}
+
+/// What is missing or does not fit. Many arms and tasks can have the same problem, such as a folder that is not there.
+#[derive(Default)]
+struct Problems {
+    /// What is wrong, the line about the first arm and task that it concerns, and those of the others.
+    found: Vec<(String, String, Vec<String>)>,
+}
+
+impl Problems {
+    /// Adds a problem of an arm on a task, which `line` puts in front of it.
+    fn add(&mut self, text: String, line: impl FnOnce(&str) -> String) {
+        let line = line(&text);
+        let known = self.found.iter_mut().find(|(known, ..)| *known == text);
+        match known {
+            Some((_, first, others)) if *first != line && !others.contains(&line) => {
+                others.push(line);
+            }
+            Some(_) => {}
+            None => self.found.push((text, line, Vec::new())),
+        }
     }
-    Err(problems.join("\n").into())
+
+    /// An error with one line for each problem, if there are any.
+    fn into_result(self) -> Result<(), Box<dyn Error>> {
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        let lines = self
+            .found
+            .into_iter()
+            .map(|(_, line, others)| match others.len() {
+                0 => line,
+                1 => format!("{line} (and the same in one other place)"),
+                count => format!("{line} (and the same in {count} other places)"),
+            });
+        Err(lines.collect::<Vec<_>>().join("\n").into())
+    }
 }
 
 fn of_point(
@@ -131,4 +163,27 @@ fn splits<'a, T: TaskData + ?Sized>(
     }
     splits.extend(data.score_split.as_deref());
     splits
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_problem_of_many_arms_is_reported_once() {
+        let mut problems = Problems::default();
+        for arm in ["lora", "shim", "full", "lora"] {
+            problems.add("no such folder".to_string(), |text| {
+                format!("arm {arm}: {text}")
+            });
+        }
+        problems.add("no labels".to_string(), |text| format!("arm head: {text}"));
+        let error = problems.into_result().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "arm lora: no such folder (and the same in 2 other places)\narm head: no labels"
+        );
+        assert!(Problems::default().into_result().is_ok());
+    }
 }

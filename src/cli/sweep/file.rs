@@ -13,7 +13,7 @@ use toml::de::DeValue;
 
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::recipe::Recipe;
-use crate::cli::settings::source::{Entries, Source};
+use crate::cli::settings::source::{Entries, Source, shortened};
 use crate::cli::sweep::cell::NO_CHAT;
 
 /// The share of the train split that is held back if the file does not say it.
@@ -348,7 +348,7 @@ fn grid_value(
     match table.try_into::<Settings>() {
         Ok(_) => Ok(GridValue { written, value }),
         Err(error) if error.message().starts_with("unknown field") => {
-            Err(source.error(key_at, error.message()))
+            Err(source.error(key_at, shortened(error.message())))
         }
         Err(error) => Err(source.error(at, error.message())),
     }
@@ -715,7 +715,7 @@ tasks.rte.batch_tokens = 99
             (
                 "epochs = 3",
                 "epcohs = 3",
-                "s.toml:9:1: unknown field `epcohs`",
+                "s.toml:9:1: unknown field `epcohs`: did you mean `epochs`?",
             ),
             ("epochs = 3", "epochs = \"x\"", "s.toml:9:10: invalid type"),
             (
@@ -726,7 +726,7 @@ tasks.rte.batch_tokens = 99
             (
                 "lr = [1e-3, 4e-3]",
                 "lt = [1e-3]",
-                "s.toml:13:1: unknown field `lt`",
+                "s.toml:13:1: unknown field `lt`: ",
             ),
             (
                 "lr = [1e-3, 4e-3]",
@@ -751,7 +751,7 @@ tasks.rte.batch_tokens = 99
             (
                 "baseline = \"lora\"",
                 "base = \"dora\"",
-                "s.toml:4:1: unknown key `base`",
+                "s.toml:4:1: unknown key `base`: did you mean `baseline`? There are ",
             ),
             (
                 "structure = \"shim\"",

@@ -9,6 +9,28 @@ use crate::tasks::task::{TaskData, unknown_split};
 /// The part of the training file that is held back for evaluation where there is no dev file: one example of this many.
 pub const HELD_BACK: usize = 10;
 
+/// The roles that chat templates know.
+const USUAL_ROLES: [&str; 6] = [
+    "system",
+    "developer",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+];
+
+/// The first message with another role: its line and role, and how many there are.
+fn unusual_role(examples: &[ChatExample]) -> Option<(usize, &str, usize)> {
+    let roles = examples.iter().flat_map(|example| {
+        let messages = example.conversation().map_or(0, |one| one.messages.len());
+        let role = move |index| example.conversation().and_then(|one| one.role(index));
+        (0..messages).filter_map(move |index| Some((example.line, role(index)?)))
+    });
+    let mut unusual = roles.filter(|(_, role)| !USUAL_ROLES.contains(role));
+    let (line, role) = unusual.next()?;
+    Some((line, role, 1 + unusual.count()))
+}
+
 /// Conversations in a folder's `train.jsonl`, with `dev.jsonl` and `test.jsonl` if they are there, or in one JSONL file.
 /// Where there is no dev file, every tenth example is held back from training and evaluated, and at least one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,11 +117,20 @@ impl TaskData for ChatTask {
         note: &mut dyn FnMut(&str),
     ) -> Result<Vec<ChatExample>, DataError> {
         let examples = self.read(data, split)?;
+        let file = self.file_of(data, split);
         if split == self.dev_split() && self.holds_back(data) {
             note(&format!(
                 "there is no dev.jsonl, so one example of {HELD_BACK} is held back from {} for evaluation: {}",
-                self.file_of(data, split).display(),
+                file.display(),
                 examples.len()
+            ));
+        }
+        if let Some((line, role, count)) = unusual_role(&examples) {
+            note(&format!(
+                "{}:{line}: the role `{role}` is none of {}, which is the case for {count} messages of the split {split}: the \
+                 chat template decides what they become, and they are not learned as the assistant's",
+                file.display(),
+                USUAL_ROLES.join(", ")
             ));
         }
         Ok(examples)
@@ -130,6 +161,33 @@ mod tests {
             ChatContent::Conversation(_) => panic!("a text"),
         };
         examples.iter().map(content).collect()
+    }
+
+    #[test]
+    fn a_mistyped_role_is_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("train.jsonl");
+        let line = |role: &str| {
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"q\"}}, {{\"role\": \"{role}\", \"content\": \"a\"}}]}}\n"
+            )
+        };
+        let noted = |roles: [&str; 3]| {
+            fs::write(&path, roles.map(line).concat()).unwrap();
+            fs::write(folder.path().join("dev.jsonl"), line("assistant")).unwrap();
+            let mut notes = Vec::new();
+            ChatTask
+                .read_noting(folder.path(), "train", &mut |text| {
+                    notes.push(text.to_string())
+                })
+                .unwrap();
+            notes
+        };
+        let found = noted(["assistant", "assitant", "bot"]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("train.jsonl:2: the role `assitant` is none of system, "));
+        assert!(found[0].contains("is the case for 2 messages of the split train"));
+        assert_eq!(noted(["assistant", "tool", "system"]), [""; 0]);
     }
 
     #[test]
