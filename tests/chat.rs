@@ -134,7 +134,18 @@ fn a_model_learns_conversations_and_answers_them() {
         .lines()
         .map(|row| serde_json::from_str(row).unwrap())
         .collect();
-    assert_eq!(rows, [line.clone(), line.clone()]);
+    // Products of more rows may be made by other kernels, which add in another order.
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        for key in ["input", "text", "ended"] {
+            assert_eq!(row[key], line[key]);
+        }
+        let (one, other) = (
+            row["score"].as_f64().unwrap(),
+            line["score"].as_f64().unwrap(),
+        );
+        assert!((one - other).abs() < 1e-5, "{one} {other}");
+    }
     let dev = text_reading(
         &[
             "generate",

@@ -21,7 +21,8 @@ use kernels::{RANKS, Sizes, avx2, avx512};
 
 /// The largest rank that any of these is used for.
 const MOST: usize = 64;
-/// The least width and the fewest tokens: with less, there is nothing to gain.
+/// The least width, and the fewest tokens of a sum over them: with less, there is nothing to gain. Products whose rows are
+/// tokens are made here for any number of them, so that a row does not depend on how many there are.
 const LEAST: usize = 32;
 
 /// The kernels of an instruction set.
@@ -56,16 +57,16 @@ pub(super) fn product(a: View<'_>, b: View<'_>) -> Option<Vec<f32>> {
     let kernels = Kernels::chosen()?;
     let is_rank = |side: usize| (1..=kernels.sizes().most).contains(&side);
     let are_wide = |sides: [usize; 2]| sides.iter().all(|side| *side >= LEAST);
+    if is_rank(columns) && inner >= LEAST && a.strides()[1] == 1 {
+        return Some(onto(kernels, a, b));
+    }
     if is_rank(columns) && are_wide([rows, inner]) {
-        return Some(match a.strides() {
-            [_, 1] => onto(kernels, a, b),
-            _ => Sums::of(kernels, a.t(), b).by_column(columns),
-        });
+        return Some(Sums::of(kernels, a.t(), b).by_column(columns));
     }
     if is_rank(rows) && are_wide([inner, columns]) && b.strides()[1] == 1 {
         return Some(Sums::of(kernels, b, a.t()).by_rank(rows));
     }
-    if is_rank(inner) && are_wide([rows, columns]) {
+    if is_rank(inner) && columns >= LEAST {
         let panels = Panels::scaled(kernels, b, 1.0);
         let step = rows_of_a_task(inner * columns);
         return Some(made(rows * columns, step * columns, |index, out| {
@@ -82,8 +83,7 @@ pub(super) fn product(a: View<'_>, b: View<'_>) -> Option<Vec<f32>> {
 pub(super) fn add(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) -> bool {
     let ([rows, inner], [depth, columns]) = (a.sides(), b.sides());
     assert!(inner == depth && out.len() == rows * columns, "the shapes");
-    let is_wide = rows >= LEAST && columns >= LEAST;
-    let suits = |kernels: &Kernels| is_wide && (1..=kernels.sizes().most).contains(&inner);
+    let suits = |kernels: &Kernels| columns >= LEAST && (1..=kernels.sizes().most).contains(&inner);
     let Some(kernels) = Kernels::chosen().filter(suits) else {
         return false;
     };
