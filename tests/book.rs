@@ -77,6 +77,7 @@ impl Page {
                     }
                 }
                 Event::Start(Tag::CodeBlock(kind)) => {
+                    let comment = std::mem::take(&mut comment);
                     let instead = comment.trim().strip_prefix("<!-- run instead\n");
                     block = Some(Block {
                         info: match kind {

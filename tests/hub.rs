@@ -572,11 +572,11 @@ fn a_push_that_is_stopped_leaves_nothing_behind_and_says_how_to_go_on() {
     setup.json(&train(NAME, &run), &[]);
     let temporary = setup.home.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
-    // The first attempt to store the weights is refused, and the next one is asked for in two seconds.
-    let later = vec![("Retry-After", "2".to_string())];
+    // The first attempt to store the weights is refused, and the next one is asked for in five seconds.
+    let later = vec![("Retry-After", "5".to_string())];
     setup.server.fault("PUT ", Fault::Status(503, later), 1);
     setup.asked();
-    let child = Command::new(env!("CARGO_BIN_EXE_mtlora"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mtlora"))
         .args(["push", &run, "org/cola"])
         .env("HF_ENDPOINT", setup.server.endpoint())
         .env("HF_HOME", setup.home.path())
@@ -589,6 +589,10 @@ fn a_push_that_is_stopped_leaves_nothing_behind_and_says_how_to_go_on() {
         .unwrap();
     let mut asked = Vec::new();
     while !asked.iter().any(|path: &String| path.contains("Signature")) {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it sent the weights"
+        );
         std::thread::sleep(std::time::Duration::from_millis(10));
         asked.extend(setup.asked());
     }

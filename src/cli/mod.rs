@@ -105,8 +105,17 @@ enum Command {
     /// Merge a run's adapter into its model and write a plain Hugging Face folder.
     Merge(merge::Args),
     /// Write a run's adapter as plain LoRA, for PEFT and other programs that read its format.
+    ///
+    /// The update of a weight is scale * B T A, but PEFT supports only scale * B A. T is therefore folded into A and B,
+    /// which does not change the model's outputs. An adapter of rank r on g projections that are fused in one weight
+    /// becomes one LoRA of rank g r with g times the alpha. With --for, the scale is folded into B as well, so that no program
+    /// can read it wrongly.
     Export(export::Args),
     /// Send a run's adapter, or its merged model, to the Hugging Face Hub, with a model card.
+    ///
+    /// The files are those that export writes, or merge with --merged: they are made in a temporary folder, listed, and sent in
+    /// one commit, and nothing else is sent. If the connection breaks off, the same command sends what is missing. The token is
+    /// the one that downloads use (HF_TOKEN, or the file that Python's `hf auth login` writes), and must be allowed to write.
     #[cfg(feature = "hub")]
     Push(Box<push::Args>),
     /// Make a run from an adapter that PEFT or another run saved.

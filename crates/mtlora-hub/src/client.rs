@@ -265,7 +265,7 @@ impl<'a> Client<'a> {
             .map_err(|error| self.unanswered(at, error))
     }
 
-    /// What a request stands for that got no answer.
+    /// The failure for a request that got no answer.
     fn unanswered(&self, at: &Uri, error: ureq::Error) -> Failure {
         match error {
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {

@@ -64,7 +64,7 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    /// Hashes `size` bytes, with which the contents must end.
+    /// Hashes contents that must be exactly `size` bytes long.
     pub(crate) fn of(mut contents: impl Read, size: u64) -> io::Result<Self> {
         let mut sha256 = sha2::Sha256::new();
         let mut git_sha1 = sha1::Sha1::new();

@@ -16,7 +16,9 @@ pub trait Progress {
     /// The file has arrived, and its size and hash are right.
     fn finished(&mut self) {}
 
-    /// Whether to stop. What is sent stops soon then, with [`HubError::Stopped`](crate::HubError::Stopped); downloads do not ask.
+    /// Whether to stop. An upload asks between the parts of a file and before the commit, and ends with
+    /// [`HubError::Stopped`](crate::HubError::Stopped). Waits between attempts (up to a minute) and the commit itself are not
+    /// interrupted, and downloads do not ask.
     fn is_stopped(&mut self) -> bool {
         false
     }

@@ -301,8 +301,13 @@ fn who_may_not_write_is_told_so_and_sends_nothing() {
         let error = push(Some(WRITER), name).to_string();
         assert!(error.contains(says), "{error}");
     }
-    let offline = setup.hub(Some(WRITER)).check_push(&id(NAME));
-    assert!(offline.is_ok());
+    assert!(setup.hub(Some(WRITER)).check_push(&id(NAME)).is_ok());
+    let config = HubConfig::new(setup.folder.path().join("no/cache"))
+        .with_token(WRITER)
+        .unwrap()
+        .with_offline(true);
+    let error = Hub::new(config).check_push(&id(NAME)).unwrap_err();
+    assert!(error.to_string().contains("HF_HUB_OFFLINE"), "{error}");
     assert_eq!(setup.asked(), [""; 0]);
 
     for (token, name, status, says) in [

@@ -16,10 +16,6 @@ use crate::cli::console::output;
 use crate::cli::model::adapted;
 use crate::cli::model::finished::CheckpointArgs;
 
-/// The update of a weight is scale * B T A, but PEFT supports only scale * B A. T is therefore folded into A and B,
-/// which does not change the model's outputs. An adapter of rank r on g projections that are fused in one weight
-/// becomes one LoRA of rank g r with g times the alpha. With --for, the scale is folded into B as well, so that no program
-/// can read it wrongly.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run, or another folder with an adapter of MTLoRA.

@@ -18,9 +18,6 @@ use crate::cli::model::finished::CheckpointArgs;
 /// The name of a model card in a repository.
 const CARD: &str = "README.md";
 
-/// The files are those that export writes, or merge with --merged: they are made in a temporary folder, listed, and sent in
-/// one commit, and nothing else is sent. If the connection breaks off, the same command sends what is missing. The token is
-/// the one that downloads use (HF_TOKEN, or the file that Python's `hf auth login` writes), and must be allowed to write.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run, or another folder with an adapter of MTLoRA.
@@ -83,13 +80,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     } else {
         adapter(&args, made.path())?;
     }
+    go_on(&signals)?;
     if !made.path().join(CARD).exists() {
-        note!(
-            "{}: there is no model card, because this is no complete run",
-            args.run.display()
-        );
+        note!("{}: the files have no model card", args.run.display());
     }
     let upload = Upload::of_folder(made.path())?;
+    go_on(&signals)?;
     list(&args.name, &hub, &upload)?;
     let files: Vec<Value> = upload
         .files()
@@ -113,13 +109,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let pushed = match hub.push(&args.name, &upload, &options, &mut sending) {
         Err(HubError::Stopped) => {
-            return Err(match signals.heard() {
-                Some(signal) => Box::new(StoppedBy {
-                    signal,
-                    advice: "the same command sends what is missing",
-                }),
-                None => HubError::Stopped.into(),
-            });
+            go_on(&signals)?;
+            return Err(HubError::Stopped.into());
         }
         result => result?,
     };
@@ -143,6 +134,15 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }))?;
     }
     Ok(())
+}
+
+/// An error if a signal came.
+fn go_on(signals: &Signals) -> Result<(), StoppedBy> {
+    let stopped = signals.heard().map(|signal| StoppedBy {
+        signal,
+        advice: "the same command sends what is missing",
+    });
+    stopped.map_or(Ok(()), Err)
 }
 
 /// Writes the run's adapter and its card into `out`.
@@ -202,7 +202,13 @@ fn base_name(run: &Path, adapter: &PeftAdapter) -> Result<Option<String>, Box<dy
     if hub::is_name(text) {
         return Ok(Some(text.to_string()));
     }
-    let name = Path::new(text).file_name().unwrap_or_default();
+    // Names such as roberta-base have no owner, and a folder that is not there is no folder.
+    if !text.contains(['/', '\\']) && !Path::new(text).exists() {
+        return Ok(Some(text.to_string()));
+    }
+    let Some(name) = Path::new(text).file_name() else {
+        return Ok(None);
+    };
     let name = name.to_string_lossy().into_owned();
     note!(
         "the base model {text} is not from the Hub, and the files call it {name}: if it is there, pass --base-model-name \

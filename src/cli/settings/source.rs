@@ -202,22 +202,28 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// A message about an unknown setting, without the long list of all settings: the one that was probably meant instead.
+/// A message about an unknown field, with the one that was probably meant, and without the list of all fields where it is as
+/// long as that of the settings of `train`.
 pub(crate) fn shortened(message: &str) -> String {
     let parts = message
         .strip_prefix("unknown field `")
         .and_then(|rest| rest.split_once("`, expected one of "));
-    let Some((name, known)) = parts else {
+    let Some((name, list)) = parts else {
         return message.to_string();
     };
-    let known = known.split(", ").map(|one| one.trim_matches('`'));
-    match most_similar(name, known) {
-        Some(meant) => format!("unknown field `{name}`: did you mean `{meant}`?"),
-        None => format!(
+    let known: Vec<&str> = list.split(", ").map(|one| one.trim_matches('`')).collect();
+    let meant = most_similar(name, known.iter().copied());
+    match (meant, known.len() <= LISTED) {
+        (Some(meant), _) => format!("unknown field `{name}`: did you mean `{meant}`?"),
+        (None, true) => message.to_string(),
+        (None, false) => format!(
             "unknown field `{name}`: the fields are the options of `mtlora train --help`, with _ for -"
         ),
     }
 }
+
+/// The longest list of fields that a message repeats.
+const LISTED: usize = 12;
 
 /// The name that a mistyped one is likely to stand for.
 fn most_similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {

@@ -525,14 +525,20 @@ fn attention_agrees_at_the_edges_of_tiles() -> Result<(), TestCaseError> {
 /// that end before a block's first row and after it.
 #[test]
 fn attention_of_long_sequences_agrees() -> Result<(), TestCaseError> {
+    let long: &[usize] = &[700, 3];
+    // One row more than are made at once, as many, and whole blocks.
+    let edges: &[usize] = &[257, 256, 384, 1];
     let cases = [
-        (false, None, true),
-        (true, None, true),
-        (true, Some(100), false),
-        (true, Some(600), true),
+        (long, false, None, true),
+        (long, true, None, true),
+        (long, true, Some(100), false),
+        (long, true, Some(600), true),
+        (edges, false, None, false),
+        (edges, true, None, true),
+        (edges, true, Some(1), true),
     ];
-    for (seed, (causal, window, drops)) in (3000..).zip(cases) {
-        let mut case = attention_case(&[700, 3], [1, 2, 5], causal, ActivationDtype::F32, seed)?;
+    for (seed, (lengths, causal, window, drops)) in (3000..).zip(cases) {
+        let mut case = attention_case(lengths, [1, 2, 5], causal, ActivationDtype::F32, seed)?;
         case.layout.window = window;
         if drops {
             case.layout.dropout = Some(SeededDropout { prob: 0.2, seed });
@@ -1147,7 +1153,7 @@ proptest! {
 
     #[test]
     fn products_agree(
-        rows in 1usize..40, inner in 1usize..20, columns in 1usize..40,
+        rows in 1usize..80, inner in 1usize..80, columns in 1usize..80,
         turn_a: bool, turn_b: bool, seed: u64,
     ) {
         let (a, b) = (random([rows, inner], 1.0, seed ^ 1), random([inner, columns], 1.0, seed ^ 2));

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::push::files::UploadFile;
 use crate::push::request::{JSON, LFS_JSON};
 
-/// How often the storage may refuse a file before its refusal counts. Its addresses are signed for a while only, so that a
+/// How many times a file is tried before the storage's refusal is reported. Its addresses are signed for a while only, so that a
 /// file which was held up may need new ones.
 const ROUNDS: usize = 3;
 /// The most parts that a file can be sent in, as on S3.

@@ -149,7 +149,11 @@ impl Hub {
                 found => found,
             },
         };
-        if options.private && before.as_ref().and_then(|found| found.private) == Some(false) {
+        if options.private
+            && before
+                .as_ref()
+                .is_some_and(|found| found.private != Some(true))
+        {
             return Err(HubError::Public {
                 what: client.what(),
                 page: self.page(id),

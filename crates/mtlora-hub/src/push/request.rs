@@ -169,8 +169,9 @@ impl Client<'_> {
         let uri: Option<Uri> = url.parse().ok();
         let fits = |uri: &Uri| {
             let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
-            let is_safe =
-                uri.scheme_str() == Some("https") || !self.config.endpoint.starts_with("https:");
+            let endpoint: Option<Uri> = self.config.endpoint.parse().ok();
+            let is_open = endpoint.is_some_and(|endpoint| endpoint.scheme_str() == Some("http"));
+            let is_safe = uri.scheme_str() == Some("https") || is_open;
             is_known && is_safe && uri.host().is_some_and(|host| !host.is_empty())
         };
         uri.filter(fits).ok_or_else(|| {

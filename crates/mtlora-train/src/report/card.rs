@@ -121,7 +121,7 @@ fn hub_name(model: &Path) -> Option<String> {
 /// machine is like, and they do not have these folders.
 fn without_places(settings: &str) -> String {
     let Ok(mut table) = settings.parse::<toml::Table>() else {
-        return settings.to_string();
+        return String::new();
     };
     let mut is_changed = false;
     for (_, value) in &mut table {

@@ -1,6 +1,6 @@
 //! Attention of one head of one sequence at a time, read from and written to the packed batch where it
 //! lies. No score matrix outlives its task, and that of a long sequence is made a block of rows at a time, so that memory
-//! grows with the length and not with its square. The backward pass computes the probabilities again. Where heads of the
+//! grows with the length and not with its square (except with relative positions). The backward pass computes the probabilities again. Where heads of the
 //! query share a head of key and value, one task has them all in the backward pass and adds up their gradients.
 
 use std::ops::Range;
@@ -41,7 +41,7 @@ pub(super) struct Task {
     entry: usize,
 }
 
-/// Some rows of a task's scores, with the columns that one of them sees at least.
+/// Some rows of a task's scores, and the columns that at least one of them sees.
 #[derive(Clone, Debug, PartialEq)]
 struct Block {
     rows: Range<usize>,
@@ -701,7 +701,7 @@ mod tests {
         packed(&inputs, &layout).blocks(tasks[0]).collect()
     }
 
-    /// What a thread keeps of the scores grows with the length, and with a window not even so.
+    /// What a thread keeps of the scores grows with the length; with a window, not even that.
     #[test]
     fn long_sequences_are_made_in_blocks() {
         assert_eq!(blocks(WHOLE, true, None).len(), 1);

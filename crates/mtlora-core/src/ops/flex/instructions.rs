@@ -5,7 +5,7 @@
 //! - **A loop in plain Rust** is written within [`vectorized!`], which compiles it several times and picks one while
 //!   the program runs. The compiler makes its loops as wide as the registers. A loop outside of it is compiled for the
 //!   oldest x86-64, four floats wide.
-//! - **A kernel of intrinsics** (`products/avx2`, `products/avx512`, `products/amx`) is a function with `#[target_feature]`,
+//! - **A kernel of intrinsics** (`products/avx2`, `products/avx512`, `products/amx`, `products/thin`) is a function with `#[target_feature]`,
 //!   which is unsafe to call. Its callers have an [`Avx2`], an [`Avx512`], an [`Avx512Bf16`] or an [`Amx`], values that only a
 //!   processor with the instructions can make: so the safety of the call is that there is such a value, and nothing has to
 //!   be asserted.

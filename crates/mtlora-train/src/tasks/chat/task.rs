@@ -84,7 +84,7 @@ impl TaskData for ChatTask {
         let (is_dev, is_train) = (split == self.dev_split(), split == self.train_split());
         if data.is_file() && !(is_dev || is_train) {
             let message = format!(
-                "is one file, whose conversations are trained on and held back; for the split {split}, put its conversations \
+                "is a single file, which is split into training and held-back conversations; for the split {split}, put its conversations \
                  into a folder as {split}.jsonl and give that folder as --data"
             );
             return Err(DataError::Format { path, message });
@@ -127,8 +127,8 @@ impl TaskData for ChatTask {
         }
         if let Some((line, role, count)) = unusual_role(&examples) {
             note(&format!(
-                "{}:{line}: the role `{role}` is none of {}, which is the case for {count} messages of the split {split}: the \
-                 chat template decides what they become, and they are not learned as the assistant's",
+                "{}:{line}: the role `{role}` is not one of {}; {count} messages of the split {split} have such roles. The chat \
+                 template decides how they appear, and they are not learned as the assistant's",
                 file.display(),
                 USUAL_ROLES.join(", ")
             ));
@@ -185,8 +185,8 @@ mod tests {
         };
         let found = noted(["assistant", "assitant", "bot"]);
         assert_eq!(found.len(), 1);
-        assert!(found[0].contains("train.jsonl:2: the role `assitant` is none of system, "));
-        assert!(found[0].contains("is the case for 2 messages of the split train"));
+        assert!(found[0].contains("train.jsonl:2: the role `assitant` is not one of system, "));
+        assert!(found[0].contains("2 messages of the split train have such roles"));
         assert_eq!(noted(["assistant", "tool", "system"]), [""; 0]);
     }
 

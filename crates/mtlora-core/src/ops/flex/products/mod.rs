@@ -1,5 +1,5 @@
-//! Products of matrices: [`matmul`] of small and strided ones, and in a folder for each instruction set linear layers'
-//! products and what attention multiplies.
+//! Products of matrices: [`matmul`] of small and strided ones, in a folder for each instruction set linear layers'
+//! products and what attention multiplies, and in `thin` an adapter's.
 
 #[cfg(target_arch = "x86_64")]
 mod aligned;

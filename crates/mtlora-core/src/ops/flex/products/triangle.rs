@@ -1,8 +1,8 @@
 #[cfg(target_arch = "x86_64")]
 use std::ops::Range;
 
-/// What of a product of matrices need not be multiplied, as under a causal mask. Where the rows are some of a square
-/// matrix's, their diagonal begins at a later column: its first one's place is given.
+/// What of a product of matrices need not be multiplied, as under a causal mask. For a block of rows
+/// of a square matrix, the diagonal begins at a later column: the number is that column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ops::flex) enum Triangle {
     /// Nothing.

@@ -20,7 +20,7 @@ pub(super) struct Sizes {
     pub(super) from: usize,
     /// Of a panel of sums over tokens.
     pub(super) sums: usize,
-    /// The largest rank for which these are faster than general products.
+    /// The largest rank that these are used for: the largest for which they were measured to be faster than general products.
     pub(super) most: usize,
 }
 
@@ -298,10 +298,11 @@ fn sum<L: Registers, const V: usize, const W: usize>(
         for (panel, out) in out.chunks_exact_mut(W * RANKS * blocks).enumerate() {
             let first = column + panel * W;
             let columns = W.min(width - first);
-            let mut copy = [[0.0; W]; TOKENS];
+            let mut copy;
             let (rows, stride) = if columns == W {
                 (&values[start * stride + first..], stride)
             } else {
+                copy = [[0.0; W]; TOKENS];
                 for (row, copy) in copy[..count].iter_mut().enumerate() {
                     let place = (start + row) * stride + first;
                     copy[..columns].copy_from_slice(&values[place..place + columns]);
