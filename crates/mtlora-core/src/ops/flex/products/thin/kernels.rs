@@ -1,5 +1,8 @@
 //! The loops, for any instruction set, and their entries for each.
 
+// Loops over indices, which have the same form for sums, factors and places.
+#![allow(clippy::needless_range_loop)]
+
 use super::registers::Registers;
 use super::{MOST, View};
 
