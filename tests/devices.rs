@@ -12,14 +12,14 @@ use common::{json, text_reading};
 fn devices_are_listed_with_what_they_can_do() {
     let lines = text_reading(&["devices"], "");
     assert!(
-        lines.starts_with("flex: a base in f32, bf16, int8, nf4, packed; kernels for "),
+        lines.starts_with("flex: a base in f32, bf16, f16, int8, nf4, packed; kernels for "),
         "{lines}"
     );
     let listed = &json(&["devices"])["devices"];
     assert_eq!(listed[0]["name"], "flex");
     assert_eq!(
         listed[0]["base_dtypes"],
-        serde_json::json!(["f32", "bf16", "int8", "nf4", "packed"])
+        serde_json::json!(["f32", "bf16", "f16", "int8", "nf4", "packed"])
     );
     assert!(listed[0].get("check").is_none());
 }
@@ -38,7 +38,7 @@ fn the_instructions_can_be_restricted() {
         )
     };
     let (passed, lines, _) = devices("portable");
-    let expected = "flex: a base in f32, bf16, int8, nf4, packed; kernels for portable, which MTLORA_CPU names";
+    let expected = "flex: a base in f32, bf16, f16, int8, nf4, packed; kernels for portable, which MTLORA_CPU names";
     assert!(passed && lines.starts_with(expected), "{lines}");
     // On a processor with tiles, `amx` names a path; elsewhere the message says what is in the way.
     let (passed, lines, error) = devices("amx");

@@ -3,11 +3,11 @@ use std::str::FromStr;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor, f16};
 use serde::{Deserialize, Serialize};
 
 use crate::ops::capabilities;
-use crate::packed::{GROUP, PackedMatrix, to_tensor};
+use crate::packed::{GROUP, PackedFormat, PackedMatrix, to_tensor};
 use crate::visit::Container;
 
 /// The precision that frozen matrices are kept in. Trained parameters, and all sums, stay 32-bit floats.
@@ -20,6 +20,9 @@ pub enum BaseDtype {
     /// bfloat16: half the memory. What is multiplied with them is rounded to bfloat16 too, as
     /// PyTorch's autocast does it.
     Bf16,
+    /// 16-bit floats of IEEE 754, where rows are a multiple of 32 values and none is beyond their range; other weights stay 32-bit
+    /// floats. Half the memory. What is multiplied with the weights keeps its precision.
+    F16,
     /// Linear weights as 8-bit integers, with a scale for each output and at most 255 inputs;
     /// embeddings as bfloat16. A quarter of the memory. What is multiplied with the integers keeps
     /// its precision.
@@ -42,9 +45,10 @@ pub struct BaseDtypeError {
 
 impl BaseDtype {
     /// All of them, in the order in which flags list them.
-    pub const ALL: [BaseDtype; 5] = [
+    pub const ALL: [BaseDtype; 6] = [
         BaseDtype::F32,
         BaseDtype::Bf16,
+        BaseDtype::F16,
         BaseDtype::Int8,
         BaseDtype::Nf4,
         BaseDtype::Packed,
@@ -59,6 +63,7 @@ impl BaseDtype {
         let stores = match self {
             BaseDtype::F32 => true,
             BaseDtype::Bf16 => can.stores_bf16,
+            BaseDtype::F16 => can.stores_packed,
             // The embeddings beside the integers are kept in bfloat16.
             BaseDtype::Int8 => can.stores_int8 && can.stores_bf16,
             BaseDtype::Nf4 => can.stores_packed && can.stores_bf16,
@@ -113,8 +118,10 @@ impl BaseDtype {
     ) -> Tensor<D> {
         match (self, weight.dtype()) {
             (BaseDtype::F32 | BaseDtype::Packed, _) | (_, DType::QFloat(_)) => weight,
-            (BaseDtype::Nf4, _) if container == Container::Linear && suits_nf4(&weight) => {
-                nf4(weight)
+            (BaseDtype::F16, _) => packed(&weight, container, half).unwrap_or(weight),
+            (BaseDtype::Nf4, _) if container == Container::Linear => {
+                let nf4 = |values: &[f32], sides| PackedMatrix::nf4(values, sides).ok();
+                packed(&weight, container, nf4).unwrap_or_else(|| weight.cast(FloatDType::BF16))
             }
             (BaseDtype::Int8, _) if container == Container::Linear => {
                 let scheme = int8(weight.dims()[0]);
@@ -144,24 +151,36 @@ impl ModuleMapper for Keep {
     }
 }
 
-/// Whether rows of the weight's transpose are whole groups.
-fn suits_nf4<const D: usize>(weight: &Tensor<D>) -> bool {
-    D == 2 && weight.dims()[0] > 0 && weight.dims()[0].is_multiple_of(GROUP) && weight.dims()[1] > 0
+/// The weight as `pack` packs it, if that can be done, and if rows of the packed matrix are whole groups. A linear weight is packed
+/// as PyTorch has it, `[out, in]`.
+fn packed<const D: usize>(
+    weight: &Tensor<D>,
+    container: Container,
+    pack: impl FnOnce(&[f32], [usize; 2]) -> Option<PackedMatrix>,
+) -> Option<Tensor<D>> {
+    let (device, dims) = (weight.device(), weight.dims());
+    let sides = [*dims.first()?, *dims.get(1)?];
+    let matrix = weight.clone().reshape(sides);
+    let (matrix, [rows, columns]) = match container {
+        Container::Linear => (matrix.transpose(), [sides[1], sides[0]]),
+        Container::Embedding | Container::Other => (matrix, sides),
+    };
+    if rows * columns == 0 || !columns.is_multiple_of(GROUP) {
+        return None;
+    }
+    let values: Vec<f32> = matrix.into_data().iter::<f32>().collect();
+    let tensor = to_tensor(pack(&values, [rows, columns])?, container, &device);
+    Some(Tensor::from_dispatch(tensor.into_dispatch()))
 }
 
-/// The weight in NF4. It is packed as PyTorch has it, `[out, in]`.
-fn nf4<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
-    let device = weight.device();
-    let (input, output) = (weight.dims()[0], weight.dims()[1]);
-    let turned = weight.clone().reshape([input, output]).transpose();
-    let values: Vec<f32> = turned.into_data().iter::<f32>().collect();
-    match PackedMatrix::nf4(&values, [output, input]) {
-        Ok(matrix) => {
-            let tensor = to_tensor(matrix, Container::Linear, &device);
-            Tensor::from_dispatch(tensor.into_dispatch())
-        }
-        Err(_) => weight.cast(FloatDType::BF16),
+/// The values as 16-bit floats, if none is beyond their range.
+fn half(values: &[f32], sides: [usize; 2]) -> Option<PackedMatrix> {
+    let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(*value)).collect();
+    if halves.iter().any(|value| !value.is_finite()) {
+        return None;
     }
+    let bytes = halves.iter().flat_map(|value| value.to_le_bytes());
+    PackedMatrix::new(PackedFormat::F16, sides, bytes.collect()).ok()
 }
 
 /// 8-bit integers with a scale for each column and `block` rows, the largest divisor of `rows` that
@@ -181,6 +200,7 @@ impl fmt::Display for BaseDtype {
         f.write_str(match self {
             BaseDtype::F32 => "f32",
             BaseDtype::Bf16 => "bf16",
+            BaseDtype::F16 => "f16",
             BaseDtype::Int8 => "int8",
             BaseDtype::Nf4 => "nf4",
             BaseDtype::Packed => "packed",
@@ -252,15 +272,21 @@ mod tests {
         let size = expected.clone().abs().max().into_scalar::<f32>();
         for (dtype, bound) in [
             (BaseDtype::Bf16, 0.02),
+            (BaseDtype::F16, 0.002),
             (BaseDtype::Int8, 0.03),
             (BaseDtype::Nf4, 0.3),
         ] {
             let kept = dtype.keep(full.clone()).unwrap();
-            assert_eq!(kept.embedding.weight.base().dtype(), DType::BF16);
+            let of_embedding = kept.embedding.weight.base().dtype();
+            match dtype {
+                BaseDtype::F16 => assert!(matches!(of_embedding, DType::QFloat(_))),
+                _ => assert_eq!(of_embedding, DType::BF16),
+            }
             assert_eq!(kept.head.weight.base().dtype(), DType::F32);
             let weights = [&kept.adapted, &kept.plain].map(|layer| layer.weight.base().dtype());
             assert!(weights.iter().all(|found| match dtype {
-                BaseDtype::Int8 | BaseDtype::Nf4 => matches!(found, DType::QFloat(_)),
+                BaseDtype::F16 | BaseDtype::Int8 | BaseDtype::Nf4 =>
+                    matches!(found, DType::QFloat(_)),
                 _ => *found == DType::BF16,
             }));
             let found = forward(&kept, ids.clone());
@@ -293,6 +319,19 @@ mod tests {
         }
     }
 
+    /// Beyond the range of 16-bit floats, and in rows that are no whole groups, weights stay as they are.
+    #[test]
+    fn what_does_not_fit_in_16_bits_stays_as_it_is() {
+        let device = Device::flex();
+        let large = Tensor::<2>::full([32, 2], 70_000.0, &device);
+        let odd = Tensor::<2>::full([31, 2], 0.5, &device);
+        for weight in [large, odd] {
+            let kept = BaseDtype::F16.convert(weight.clone(), Container::Linear);
+            assert_eq!(kept.dtype(), DType::F32);
+            assert_eq!(kept.into_data(), weight.into_data());
+        }
+    }
+
     #[test]
     fn the_largest_block_that_divides() {
         for (rows, block) in [(768, 192), (3072, 192), (1024, 128), (251, 251), (257, 1)] {
@@ -306,6 +345,6 @@ mod tests {
         for dtype in BaseDtype::ALL {
             assert_eq!(dtype.to_string().parse(), Ok(dtype));
         }
-        assert!("f16".parse::<BaseDtype>().unwrap_err().contains("bf16"));
+        assert!("f8".parse::<BaseDtype>().unwrap_err().contains("bf16"));
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct AdapterArgs {
     /// qkv.
     #[arg(long)]
     projections: Option<String>,
-    /// Precision of the frozen weights: f32, bf16, int8, nf4, packed (as a GGUF file has them).
+    /// Precision of the frozen weights: f32, bf16, f16, int8, nf4, packed (as a GGUF file has them).
     #[arg(long, default_value_t = AdapterSettings::default().base_dtype)]
     pub(super) base_dtype: BaseDtype,
 }

@@ -118,8 +118,8 @@ pub(crate) struct Settings {
     #[arg(long)]
     pub(crate) targets: Option<String>,
     /// Precision of the frozen weights: f32, bf16 (half the memory, and faster on processors with bfloat16 products),
-    /// int8 (a quarter of the memory), nf4 (an eighth, as in QLoRA), packed (as a GGUF file has them, which is the default
-    /// for one).
+    /// f16 (half the memory), int8 (a quarter of the memory), nf4 (an eighth, as in QLoRA), packed (as a GGUF file has them,
+    /// which is the default for one).
     #[arg(long)]
     #[schemars(schema_with = "names::of::<BaseDtype>")]
     pub(crate) base_dtype: Option<BaseDtype>,

@@ -158,7 +158,11 @@ impl AdapterSettings {
     pub fn folded<M: Module>(&self, model: M) -> M {
         match self.base_dtype {
             BaseDtype::F32 => model.materialize(),
-            BaseDtype::Bf16 | BaseDtype::Int8 | BaseDtype::Nf4 | BaseDtype::Packed => model,
+            BaseDtype::Bf16
+            | BaseDtype::F16
+            | BaseDtype::Int8
+            | BaseDtype::Nf4
+            | BaseDtype::Packed => model,
         }
     }
 
