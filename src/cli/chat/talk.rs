@@ -5,6 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use mtlora::core::BaseDtype;
 use mtlora::models::{
     CachedDecoder, CausalConfig, CausalLm, CausalText, ChatTemplate, GenerationConfig, TextConfig,
 };
@@ -72,7 +73,7 @@ impl Args {
             })?;
             let config = CausalConfig::from_folder(&folder)?;
             let parts = LoadedGenerator {
-                model: CausalLm::from_folder(&folder, &config, &device)?,
+                model: CausalLm::from_folder_in(BaseDtype::Packed, &folder, &config, &device)?,
                 text: CausalText::from_folder(&folder, &config)?,
                 config,
             };

@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use mtlora::core::BaseDtype;
 use mtlora::models::{
     CausalConfig, ClassifierConfig, ClassifierModelConfig, GenerationConfig, ModelConfig,
-    ModelFamilies, PeftAdapter, TextConfig,
+    ModelFamilies, PeftAdapter, TextConfig, is_gguf,
 };
 use mtlora::train::{
     BaseSpec, ClassificationRun, ClassifierSpec, DataSpec, GenerationRun, GeneratorSpec, HeadSpec,
@@ -320,13 +321,17 @@ fn generator(
     model: PathBuf,
     config: &CausalConfig,
 ) -> Result<Generator, Box<dyn Error>> {
+    let mut settings = settings_of(&adapter.config);
+    if is_gguf(&model) {
+        settings.base_dtype = BaseDtype::Packed;
+    }
     Ok(Generator {
         decoding: GenerationConfig::from_folder(&model, config.vocab_size())?,
         spec: GeneratorSpec {
             base: BaseSpec {
                 model,
                 max_length: config.max_tokens(),
-                adapter: settings_of(&adapter.config),
+                adapter: settings,
             },
             seed: SEED,
         },

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use mtlora::core::BaseDtype;
 use mtlora::models::{
     CausalConfig, CausalLm, CausalText, ChatTemplate, Conversation, GenerationConfig, TextConfig,
 };
@@ -140,7 +141,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
             })?;
             let config = CausalConfig::from_folder(folder)?;
             let parts = LoadedGenerator {
-                model: CausalLm::from_folder(folder, &config, &device)?,
+                model: CausalLm::from_folder_in(BaseDtype::Packed, folder, &config, &device)?,
                 text: CausalText::from_folder(folder, &config)?,
                 config,
             };
