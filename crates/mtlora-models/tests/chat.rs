@@ -204,6 +204,29 @@ fn answers_with_the_weight_0_are_not_learned() {
     }
 }
 
+/// ShareGPT's conversations often begin with the assistant.
+#[test]
+fn an_answer_before_any_question_is_learned_too() {
+    let expected = expected();
+    let mut chat = conversation(&expected, "two turns");
+    let greeting = Conversation::message("assistant", "Good morning!");
+    chat.messages.insert(0, greeting);
+    let learned = parts(
+        &template(&expected, "chatml.jinja"),
+        &chat,
+        LossOn::Assistant,
+    );
+    assert_eq!(learned.len(), 3, "{learned:?}");
+    assert_eq!(learned[0], "Good morning!<|im_end|>");
+    // A template that writes something else for another content does not show where it begins.
+    let source = "{% if messages[0].content == 'Hi.' %}x{% endif %}{{ messages[0].content }}";
+    let chat = Conversation {
+        messages: vec![Conversation::message("assistant", "Hi.")],
+        ..chat
+    };
+    assert!(refusal(source, &chat).contains("message 1"));
+}
+
 fn refusal(source: &str, conversation: &Conversation) -> String {
     let template = ChatTemplate::new("t.jinja", source, [("bos_token", "<s>")]);
     let learned = template.and_then(|template| template.learned(conversation, LossOn::Assistant));
@@ -248,7 +271,8 @@ fn what_cannot_be_rendered_or_learned_is_explained() {
         messages: vec![Conversation::message("assistant", "b")],
         ..Conversation::default()
     };
-    assert!(refusal(simple, &first).contains("message 1"));
+    let changed = "{% for m in messages %}{{ m.content | upper }};{% endfor %}";
+    assert!(refusal(changed, &first).contains("message 1"));
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn show(args: ShowArgs, json: bool) -> Result<(), Box<dyn Error>> {
     let config = CausalConfig::from_folder(&source.model)?;
     let text = CausalText::from_folder(&source.model, &config)?;
     let max_length = match source.max_length {
-        Some(length) => length,
+        Some(length) => length.min(config.max_tokens()),
         None => {
             let usual = Defaults::chat("llama").max_length;
             encoding::default_length(&source.model, usual)?.min(config.max_tokens())

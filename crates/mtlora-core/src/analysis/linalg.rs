@@ -29,7 +29,7 @@ pub enum MatrixError {
     },
     /// The update does not follow from the factors alone.
     #[error(
-        "an update of method {method} depends on the frozen weight: merge the adapter into the model instead"
+        "an update of method {method} depends on the frozen weight: merge the adapter into the model instead; PEFT reads the adapter's folder as it is"
     )]
     NotLowRank {
         /// The adapter's method.

@@ -168,8 +168,16 @@ impl ChatTemplate {
         }
         let no_span = ChatError::NoSpan { message: index + 1 };
         if index == 0 {
-            // There is no conversation before it that could be rendered.
-            return Err(no_span);
+            // There is no conversation before it that could be rendered: its content begins where the text changes with it.
+            let other = self.render(&with_stand_in(conversation, 0), false)?;
+            let content = conversation.messages[0].get("content");
+            let content = content.and_then(Value::as_str).unwrap_or_default();
+            let start = other.find(STAND_IN).filter(|start| {
+                let (before, rest) = (text.get(..*start), text.get(*start..));
+                before == other.get(..*start)
+                    && rest.is_some_and(|rest| rest.starts_with(content.trim_start()))
+            });
+            return start.ok_or(no_span);
         }
         let prompt = self.render(&conversation.beginning(index), true)?;
         text.starts_with(&prompt)
@@ -187,10 +195,7 @@ impl ChatTemplate {
         text: &str,
         until_here: &str,
     ) -> Result<usize, ChatError> {
-        let mut other = conversation.clone();
-        if let Some(message) = other.messages.get_mut(index) {
-            message.insert("content".to_string(), Value::from(STAND_IN.to_string()));
-        }
+        let other = with_stand_in(conversation, index);
         let closing = common_end(
             until_here,
             &self.render(&other.beginning(index + 1), false)?,
@@ -203,6 +208,15 @@ impl ChatTemplate {
         }
         Ok(end)
     }
+}
+
+/// The conversation with another content of the message with this index.
+fn with_stand_in(conversation: &Conversation, index: usize) -> Conversation {
+    let mut other = conversation.clone();
+    if let Some(message) = other.messages.get_mut(index) {
+        message.insert("content".to_string(), Value::from(STAND_IN.to_string()));
+    }
+    other
 }
 
 /// The longest end that both texts have.

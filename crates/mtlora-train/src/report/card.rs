@@ -427,6 +427,11 @@ impl ModelCard<'_> {
             RunKind::Classification(_) => "predict",
             RunKind::Generation(_) | RunKind::Chat(_) => "generate",
         };
+        // Without the run's configuration, the conversations' template has to be asked for.
+        let form = match self.config.kind {
+            RunKind::Chat(_) => "--chat ",
+            RunKind::Classification(_) | RunKind::Generation(_) => "",
+        };
         text.push_str("\n## Use\n\n");
         match self.of {
             CardOf::Run => {}
@@ -446,7 +451,7 @@ impl ModelCard<'_> {
         let base = self.base.as_deref().unwrap_or("MODEL");
         let _ = writeln!(
             text,
-            "```sh\nmtlora {command} --adapter FOLDER --model {base} --input texts.txt\nmtlora merge --adapter FOLDER --model \
+            "```sh\nmtlora {command} --adapter FOLDER --model {base} {form}--input texts.txt\nmtlora merge --adapter FOLDER --model \
              {base} --out merged    # a plain Hugging Face folder\n```\n\nHere `FOLDER` is this folder{}.",
             match &self.base {
                 Some(_) => ", or its name on the Hub",

@@ -28,8 +28,9 @@ pub enum ChatDataError {
     },
     /// No example has a token that is learned.
     #[error(
-        "{}: nothing is left to learn: no example has an assistant's turn within {max_length} tokens; raise --max-length, \
-         or learn all tokens (--loss-on all)", .path.display()
+        "{}: nothing is left to learn: no example has an assistant's turn within {max_length} tokens, which is a message with the \
+         role `assistant` or the `completion` of a `prompt`. See what is learned with `mtlora data show`, raise --max-length, or \
+         learn all tokens (--loss-on all)", .path.display()
     )]
     NothingToLearn {
         /// The file.

@@ -24,6 +24,8 @@ const ROLES: [(&str, &str); 10] = [
     ("observation", "tool"),
     ("function_response", "tool"),
 ];
+/// Other names of answers to a `prompt`, which would be left out.
+const ANSWERS: [&str; 6] = ["response", "answer", "chosen", "output", "target", "reply"];
 /// ShareGPT's name for a message in which the assistant calls a tool.
 const CALL: &str = "function_call";
 
@@ -67,8 +69,7 @@ impl Form {
 
     /// The form of an object.
     pub(super) fn of(object: &Object) -> Result<Self, String> {
-        let there = |key: &str| object.get(key).is_some_and(|value| !value.is_null());
-        let found = Self::ALL.into_iter().find(|form| there(form.key()));
+        let found = Self::ALL.into_iter().find(|form| there(object, form.key()));
         found.ok_or_else(|| {
             let keys: Vec<&str> = object.keys().map(String::as_str).collect();
             format!(
@@ -95,12 +96,14 @@ impl Form {
             Self::Instruction => instruction(object)?,
             Self::Completion => {
                 let mut messages = turns(object, "prompt", "user")?;
-                if object
-                    .get("completion")
-                    .is_some_and(|value| !value.is_null())
-                {
+                if there(object, "completion") {
                     completion_from = Some(messages.len());
                     messages.extend(turns(object, "completion", "assistant")?);
+                } else if let Some(other) = ANSWERS.into_iter().find(|key| there(object, key)) {
+                    return Err(format!(
+                        "there is no `completion` beside `prompt`, but `{other}`: call it `completion` if it is the answer, \
+                         or remove it"
+                    ));
                 }
                 messages
             }
@@ -121,6 +124,11 @@ impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.key())
     }
+}
+
+/// Whether an object has something under a key.
+fn there(object: &Object, key: &str) -> bool {
+    object.get(key).is_some_and(|value| !value.is_null())
 }
 
 fn wrong(key: impl fmt::Display, value: Option<&Value>, wanted: &str) -> String {
@@ -184,7 +192,7 @@ fn message(value: &Value, place: &str) -> Result<Object, String> {
         None | Some(Value::Null) if message.get("tool_calls").is_some_and(Value::is_array) => {}
         content => return Err(wrong(format!("{place}.content"), content, "a text")),
     }
-    if let Some(weight) = message.get("weight")
+    if let Some(weight) = message.get("weight").filter(|weight| !weight.is_null())
         && !matches!(weight.as_f64(), Some(0.0 | 1.0))
     {
         return Err(wrong(format!("{place}.weight"), Some(weight), "0 or 1"));

@@ -100,7 +100,7 @@ mod tests {
     /// An example of each form, and of variants of it.
     fn samples() -> Vec<Value> {
         vec![
-            json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "q"}]},
+            json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "q"}], "weight": null},
                 {"role": "assistant", "content": "a", "weight": 1}]}),
             json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null, "tool_calls":
                 [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]},
@@ -227,6 +227,8 @@ mod tests {
             (json!({"conversations": [{"from": "human"}]}).to_string(), "`conversations[0].value` is missing"),
             (json!({"instruction": 1, "output": "x"}).to_string(), "`instruction` is `1`"),
             (json!({"prompt": {}, "completion": "x"}).to_string(), "`prompt` is `{}`"),
+            (json!({"prompt": "q", "response": "x"}).to_string(), "there is no `completion` beside `prompt`, but `response`"),
+            (json!({"prompt": "q", "chosen": "x", "rejected": "y"}).to_string(), "but `chosen`: call it `completion`"),
             (json!({"text": ""}).to_string(), "`text` is empty"),
         ] {
             let good = json!({"text": "a"});
