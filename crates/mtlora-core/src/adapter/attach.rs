@@ -218,7 +218,7 @@ impl<T, F: Fn(Adaptable<'_>, T) -> Adapter> Reparameterizer for Attach<'_, T, F>
     }
 }
 
-/// The parameter as it trains: with all its values where it is quantized, which cannot train.
+/// The parameter in a form that can train: a quantized one is unpacked.
 fn trainable<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
     if !param.is_initialized() || !matches!(param.base().dtype(), DType::QFloat(_)) {
         return param;
@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    /// The embedding, which its file has packed, with all its values.
+    /// A packed embedding is unpacked where it is adapted or trained in full.
     #[test]
     fn a_packed_weight_can_be_adapted_and_trained() {
         let values: Vec<f32> = (0..10 * 32).map(|at| (at % 7) as f32 - 3.0).collect();

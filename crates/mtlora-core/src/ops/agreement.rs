@@ -526,7 +526,7 @@ fn attention_agrees_at_the_edges_of_tiles() -> Result<(), TestCaseError> {
 #[test]
 fn attention_of_long_sequences_agrees() -> Result<(), TestCaseError> {
     let long: &[usize] = &[700, 3];
-    // One row more than are made at once, as many, and whole blocks.
+    // Around the length from which on the scores are made in blocks, and whole blocks.
     let edges: &[usize] = &[257, 256, 384, 1];
     let cases = [
         (long, false, None, true),

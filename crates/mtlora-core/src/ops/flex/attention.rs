@@ -1,7 +1,7 @@
 //! Attention of one head of one sequence at a time, read from and written to the packed batch where it
 //! lies. No score matrix outlives its task, and that of a long sequence is made a block of rows at a time, so that memory
-//! grows with the length and not with its square (except with relative positions). The backward pass computes the probabilities again. Where heads of the
-//! query share a head of key and value, one task has them all in the backward pass and adds up their gradients.
+//! grows with the length and not with its square (except with relative positions). The backward pass computes the probabilities
+//! again. Where heads of the query share a head of key and value, one task has them all in the backward pass and adds up their gradients.
 
 use std::ops::Range;
 

@@ -123,8 +123,8 @@ entries!(
 );
 entries!(avx2, Avx2, "avx2,fma", 2, 1, 1, 16);
 
-/// `x` by a matrix to `out`: `[tokens, rank]`. The matrix is laid out in blocks of [`RANKS`] ranks, of each in blocks of a
-/// register of the width: rank after rank.
+/// Writes `x` times a matrix to `out`: `[tokens, rank]`. The matrix is laid out in blocks of [`RANKS`] ranks, and each block in
+/// parts of one register of the width, in which the ranks follow one another.
 #[inline(always)]
 fn project<L: Registers, const R: usize>(
     l: L,
@@ -142,7 +142,7 @@ fn project<L: Registers, const R: usize>(
     let whole = width / L::LANES * L::LANES;
     for (at, out) in out.chunks_mut(R * rank).enumerate() {
         let count = out.len() / rank;
-        // What is below the last row is that row once more.
+        // Past the last row, the last row is repeated.
         let mut rows = [values; R];
         for (row, place) in rows.iter_mut().enumerate() {
             *place = &values[(at * R + row.min(count - 1)) * stride..][..width];
@@ -194,8 +194,8 @@ fn part<L: Registers>(l: L, values: &[f32]) -> L::Register {
     unsafe { l.load(lanes.as_ptr()) }
 }
 
-/// Adds `v` by a matrix to `out`: `[tokens, width]`. The matrix is laid out in panels of `V` registers, `W` columns, of
-/// each rank after rank.
+/// Adds `v` by a matrix to `out`: `[tokens, width]`. The matrix is laid out in panels of `V` registers (`W` columns),
+/// in which the ranks follow one another.
 #[inline(always)]
 fn expand<L: Registers, const V: usize, const W: usize>(
     l: L,
