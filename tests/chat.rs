@@ -120,7 +120,7 @@ fn a_model_learns_conversations_and_answers_them() {
         value!({"messages": [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."}]}),
         value!({"prompt": "Hello!"}),
     ];
-    fs::write(&file, both.map(|one| one.to_string()).join("\n")).unwrap();
+    fs::write(&file, both.each_ref().map(|one| one.to_string()).join("\n")).unwrap();
     let arguments = [
         "generate",
         "--run",
@@ -134,7 +134,23 @@ fn a_model_learns_conversations_and_answers_them() {
         .lines()
         .map(|row| serde_json::from_str(row).unwrap())
         .collect();
-    // Products of more rows may be made by other kernels, which add in another order.
+    // Alone, both are exactly what the line is.
+    for one in &both {
+        let alone = folder.path().join("alone.jsonl");
+        fs::write(&alone, one.to_string()).unwrap();
+        let arguments = [
+            "generate",
+            "--run",
+            text(&out),
+            "--max-new-tokens",
+            "5",
+            "--input",
+            text(&alone),
+        ];
+        let row: Value = serde_json::from_str(text_reading(&arguments, "").trim()).unwrap();
+        assert_eq!(row, line);
+    }
+    // In a batch, products of more rows may be made by other kernels, which add in another order.
     assert_eq!(rows.len(), 2);
     for row in &rows {
         for key in ["input", "text", "ended"] {

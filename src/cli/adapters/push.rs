@@ -80,12 +80,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     } else {
         adapter(&args, made.path())?;
     }
-    go_on(&signals)?;
+    check_signal(&signals)?;
     if !made.path().join(CARD).exists() {
         note!("{}: the files have no model card", args.run.display());
     }
     let upload = Upload::of_folder(made.path())?;
-    go_on(&signals)?;
+    check_signal(&signals)?;
     list(&args.name, &hub, &upload)?;
     let files: Vec<Value> = upload
         .files()
@@ -109,7 +109,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let pushed = match hub.push(&args.name, &upload, &options, &mut sending) {
         Err(HubError::Stopped) => {
-            go_on(&signals)?;
+            check_signal(&signals)?;
             return Err(HubError::Stopped.into());
         }
         result => result?,
@@ -137,7 +137,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 }
 
 /// An error if a signal came.
-fn go_on(signals: &Signals) -> Result<(), StoppedBy> {
+fn check_signal(signals: &Signals) -> Result<(), StoppedBy> {
     let stopped = signals.heard().map(|signal| StoppedBy {
         signal,
         advice: "the same command sends what is missing",

@@ -367,7 +367,7 @@ impl Settings {
 fn note_length(asked: Option<usize>, most: usize) {
     if let Some(length) = asked.filter(|length| *length > most) {
         note!(
-            "--max-length {length} is more than the {most} tokens that the model reads: it is taken as {most}"
+            "--max-length {length} is more than the {most} tokens that the model reads, so {most} is used"
         );
     }
 }

@@ -69,7 +69,9 @@ impl Form {
 
     /// The form of an object.
     pub(super) fn of(object: &Object) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|form| there(object, form.key()));
+        let found = Self::ALL
+            .into_iter()
+            .find(|form| has_value(object, form.key()));
         found.ok_or_else(|| {
             let keys: Vec<&str> = object.keys().map(String::as_str).collect();
             format!(
@@ -96,10 +98,10 @@ impl Form {
             Self::Instruction => instruction(object)?,
             Self::Completion => {
                 let mut messages = turns(object, "prompt", "user")?;
-                if there(object, "completion") {
+                if has_value(object, "completion") {
                     completion_from = Some(messages.len());
                     messages.extend(turns(object, "completion", "assistant")?);
-                } else if let Some(other) = ANSWERS.into_iter().find(|key| there(object, key)) {
+                } else if let Some(other) = ANSWERS.into_iter().find(|key| has_value(object, key)) {
                     return Err(format!(
                         "there is no `completion` beside `prompt`, but `{other}`: call it `completion` if it is the answer, \
                          or remove it"
@@ -127,7 +129,7 @@ impl fmt::Display for Form {
 }
 
 /// Whether an object has something under a key.
-fn there(object: &Object, key: &str) -> bool {
+fn has_value(object: &Object, key: &str) -> bool {
     object.get(key).is_some_and(|value| !value.is_null())
 }
 

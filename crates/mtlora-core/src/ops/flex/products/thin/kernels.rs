@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::registers::Registers;
-use super::{MOST, View};
+use super::{MAX_RANK, View};
 
 /// Ranks that are computed at once.
 pub(super) const RANKS: usize = 8;
@@ -12,7 +12,7 @@ pub(super) const RANKS: usize = 8;
 /// stay in the second cache while the panels pass.
 const TOKENS: usize = 64;
 /// Tokens whose sums are in registers where a rank is the inner dimension.
-const TOGETHER: usize = 4;
+const ROWS: usize = 4;
 
 /// How an instruction set lays matrices out, in columns.
 #[derive(Clone, Copy)]
@@ -119,7 +119,7 @@ entries!(
     4,
     3,
     3,
-    MOST
+    MAX_RANK
 );
 entries!(avx2, Avx2, "avx2,fma", 2, 1, 1, 16);
 
@@ -207,25 +207,25 @@ fn expand<L: Registers, const V: usize, const W: usize>(
     const { assert!(V * L::LANES == W) };
     let [tokens, rank] = v.sides();
     let (values, [down, right]) = (v.values(), v.strides());
-    assert!(rank <= MOST && out.len() == tokens * width);
+    assert!(rank <= MAX_RANK && out.len() == tokens * width);
     assert_eq!(lines.len(), width.div_ceil(W) * W * rank);
-    let mut factors = [[0.0; TOGETHER]; MOST];
-    for (at, out) in out.chunks_mut(TOGETHER * width).enumerate() {
+    let mut factors = [[0.0; ROWS]; MAX_RANK];
+    for (at, out) in out.chunks_mut(ROWS * width).enumerate() {
         let rows = out.len() / width;
         for (j, factors) in factors[..rank].iter_mut().enumerate() {
             for (row, factor) in factors[..rows].iter_mut().enumerate() {
-                *factor = values[(at * TOGETHER + row) * down + j * right];
+                *factor = values[(at * ROWS + row) * down + j * right];
             }
         }
         for (panel, lines) in lines.chunks_exact(W * rank).enumerate() {
             let first = panel * W;
-            if rows == TOGETHER && first + W <= width {
+            if rows == ROWS && first + W <= width {
                 // SAFETY: `out` has four rows, and these columns of each.
                 unsafe { add_tile::<L, V>(l, &mut out[first..], width, &factors[..rank], lines) };
                 continue;
             }
             let count = W.min(width - first);
-            let mut tile = [[0.0; W]; TOGETHER];
+            let mut tile = [[0.0; W]; ROWS];
             for (tile, out) in tile.iter_mut().zip(out.chunks_exact(width)) {
                 tile[..count].copy_from_slice(&out[first..first + count]);
             }
@@ -247,12 +247,12 @@ unsafe fn add_tile<L: Registers, const V: usize>(
     l: L,
     out: &mut [f32],
     stride: usize,
-    factors: &[[f32; TOGETHER]],
+    factors: &[[f32; ROWS]],
     lines: &[f32],
 ) {
     let place = |row: usize, column: usize| row * stride + column * L::LANES;
-    let mut sums = [[l.zero(); V]; TOGETHER];
-    for row in 0..TOGETHER {
+    let mut sums = [[l.zero(); V]; ROWS];
+    for row in 0..ROWS {
         for column in 0..V {
             // SAFETY: as the caller promises.
             sums[row][column] = unsafe { l.load(out.as_ptr().add(place(row, column))) };
@@ -264,14 +264,14 @@ unsafe fn add_tile<L: Registers, const V: usize>(
             // SAFETY: as the caller promises.
             *line = unsafe { l.load(lines.as_ptr().add((j * V + column) * L::LANES)) };
         }
-        for row in 0..TOGETHER {
+        for row in 0..ROWS {
             let factor = l.broadcast(factors[row]);
             for column in 0..V {
                 sums[row][column] = l.multiply_add(factor, line[column], sums[row][column]);
             }
         }
     }
-    for row in 0..TOGETHER {
+    for row in 0..ROWS {
         for column in 0..V {
             // SAFETY: as the caller promises.
             unsafe { l.store(out.as_mut_ptr().add(place(row, column)), sums[row][column]) };

@@ -20,10 +20,10 @@ use crate::ops::flex::made;
 use kernels::{RANKS, Sizes, avx2, avx512};
 
 /// The largest rank that any of these is used for.
-const MOST: usize = 64;
+const MAX_RANK: usize = 64;
 /// The least width, and the fewest tokens of a sum over them: with less, there is nothing to gain. Products whose rows are
 /// tokens are made here for any number of them, so that a row does not depend on how many there are.
-const LEAST: usize = 32;
+const MIN_SIDE: usize = 32;
 
 /// The kernels of an instruction set.
 #[derive(Clone, Copy)]
@@ -56,8 +56,8 @@ pub(super) fn product(a: View<'_>, b: View<'_>) -> Option<Vec<f32>> {
     assert_eq!(inner, depth, "the inner dimension");
     let kernels = Kernels::chosen()?;
     let is_rank = |side: usize| (1..=kernels.sizes().most).contains(&side);
-    let are_wide = |sides: [usize; 2]| sides.iter().all(|side| *side >= LEAST);
-    if is_rank(columns) && inner >= LEAST && a.strides()[1] == 1 {
+    let are_wide = |sides: [usize; 2]| sides.iter().all(|side| *side >= MIN_SIDE);
+    if is_rank(columns) && inner >= MIN_SIDE && a.strides()[1] == 1 {
         return Some(onto(kernels, a, b));
     }
     if is_rank(columns) && are_wide([rows, inner]) {
@@ -66,7 +66,7 @@ pub(super) fn product(a: View<'_>, b: View<'_>) -> Option<Vec<f32>> {
     if is_rank(rows) && are_wide([inner, columns]) && b.strides()[1] == 1 {
         return Some(Sums::of(kernels, b, a.t()).by_rank(rows));
     }
-    if is_rank(inner) && columns >= LEAST {
+    if is_rank(inner) && columns >= MIN_SIDE {
         let panels = Panels::scaled(kernels, b, 1.0);
         let step = rows_of_a_task(inner * columns);
         return Some(made(rows * columns, step * columns, |index, out| {
@@ -83,7 +83,8 @@ pub(super) fn product(a: View<'_>, b: View<'_>) -> Option<Vec<f32>> {
 pub(super) fn add(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) -> bool {
     let ([rows, inner], [depth, columns]) = (a.sides(), b.sides());
     assert!(inner == depth && out.len() == rows * columns, "the shapes");
-    let suits = |kernels: &Kernels| columns >= LEAST && (1..=kernels.sizes().most).contains(&inner);
+    let suits =
+        |kernels: &Kernels| columns >= MIN_SIDE && (1..=kernels.sizes().most).contains(&inner);
     let Some(kernels) = Kernels::chosen().filter(suits) else {
         return false;
     };
@@ -293,7 +294,7 @@ mod tests {
     proptest! {
         #[test]
         fn are_the_sums_of_products(
-            tokens in 1usize..140, width in 1usize..140, rank in 1usize..=MOST,
+            tokens in 1usize..140, width in 1usize..140, rank in 1usize..=MAX_RANK,
             extra in 0usize..3, turned: bool,
         ) {
             let x = Whole::new([tokens, width], extra, false, 5);
