@@ -107,6 +107,16 @@ fn a_model_learns_conversations_and_answers_them() {
     );
     let of_train = json(&["eval", "--run", text(&out), "--split", "train"]);
     assert_eq!(of_train["examples"], 19);
+    // Of another file nothing was learned, so nothing is left out; of the training file, the held-back part is scored.
+    let other = folder.path().join("other.jsonl");
+    fs::copy(data.join("train.jsonl"), &other).unwrap();
+    let of_other = json(&["eval", "--run", text(&out), "--data", text(&other)]);
+    assert_eq!(
+        (&of_other["examples"], &of_other["split"]),
+        (&21.into(), &text(&other).into())
+    );
+    let again = json(&["eval", "--run", text(&out), "--data", text(&data)]);
+    assert_eq!(again["metrics"], scores["metrics"]);
 
     // A line is what a user says, and a file has conversations, whose last answer is written anew.
     let line = text_reading(

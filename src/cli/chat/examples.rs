@@ -3,13 +3,16 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use mtlora::models::{CausalModelConfig, CausalText, ChatError, ChatTemplate, LossOn};
+use mtlora::models::{
+    CausalModelConfig, CausalText, ChatError, ChatTemplate, Conversation, LossOn,
+};
 use mtlora::train::TaskData;
 use mtlora::train::chat::{
     ChatEncoder, ChatExample, ChatTask, EncodedChats, TooLongChat, encode_chats,
 };
 
-/// The chat template of a model, unless it has none and none is needed: plain texts are not rendered.
+/// The chat template of a model, unless it has none and none is needed: plain texts are not rendered. A note says so where it
+/// leaves tools or their calls out.
 ///
 /// # Errors
 /// When the template is missing, or not valid.
@@ -18,12 +21,61 @@ pub(crate) fn template(
     text: &CausalText,
     examples: &[&[ChatExample]],
 ) -> Result<Option<ChatTemplate>, ChatError> {
-    let all = examples.iter().copied().flatten();
-    let is_needed = all.into_iter().any(|one| one.conversation().is_some());
+    let all = || examples.iter().copied().flatten();
+    let is_needed = all().any(|one| one.conversation().is_some());
     match ChatTemplate::from_folder(folder, text) {
         Err(ChatError::NoTemplate { .. }) if !is_needed => Ok(None),
-        found => found.map(Some),
+        found => {
+            let template = found?;
+            for (part, what) in [
+                (without_tools as Without, "descriptions of tools"),
+                (without_calls, "calls of tools"),
+            ] {
+                if let Some(line) = first_left_out(&template, all(), part) {
+                    note!(
+                        "line {line}: the model's chat template leaves the {what} out, so they are neither read nor learned"
+                    );
+                }
+            }
+            Ok(Some(template))
+        }
     }
+}
+
+/// A conversation without a part of it, if it has this part.
+type Without = fn(&Conversation) -> Option<Conversation>;
+
+fn without_tools(conversation: &Conversation) -> Option<Conversation> {
+    conversation.tools.as_ref()?;
+    let mut without = conversation.clone();
+    without.tools = None;
+    Some(without)
+}
+
+fn without_calls(conversation: &Conversation) -> Option<Conversation> {
+    let mut without = conversation.clone();
+    let removed = without
+        .messages
+        .iter_mut()
+        .filter_map(|message| message.remove("tool_calls"))
+        .filter(|calls| !calls.is_null());
+    (removed.count() > 0).then_some(without)
+}
+
+/// The line of the first example that has a part, if the template makes the same text of it without the part.
+fn first_left_out<'a>(
+    template: &ChatTemplate,
+    examples: impl Iterator<Item = &'a ChatExample>,
+    without: Without,
+) -> Option<usize> {
+    let conversations =
+        examples.filter_map(|example| Some((example.line, example.conversation()?)));
+    let (line, whole, rest) = conversations
+        .filter_map(|(line, whole)| Some((line, whole, without(whole)?)))
+        .next()?;
+    // What cannot be rendered is reported when the example is encoded.
+    let is_same = template.render(whole, false).ok()? == template.render(&rest, false).ok()?;
+    is_same.then_some(line)
 }
 
 /// The examples of a split, and the file that they are in.
@@ -40,6 +92,15 @@ impl Split {
             name: name.to_string(),
             file: ChatTask.file_of(data, name),
             examples: ChatTask.read_noting(data, name, &mut |text| note!("{text}"))?,
+        })
+    }
+
+    /// Reads all conversations of a file, and prints notes about them.
+    pub(crate) fn read_whole(file: &Path) -> Result<Self, Box<dyn Error>> {
+        Ok(Self {
+            name: file.display().to_string(),
+            file: file.to_path_buf(),
+            examples: ChatTask.read_whole(file, &mut |text| note!("{text}"))?,
         })
     }
 
@@ -78,5 +139,42 @@ pub(crate) fn encoder<'a>(
         template,
         end_of_text: config.end_of_text(),
         loss_on,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mtlora::train::chat::read_chats;
+
+    use super::*;
+
+    #[test]
+    fn what_a_template_leaves_out_is_found() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = [
+            r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#,
+            r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null,
+                "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}], "tools": [{"name": "f"}]}"#,
+        ];
+        std::fs::write(
+            file.path(),
+            lines.map(|line| line.replace('\n', "")).join("\n"),
+        )
+        .unwrap();
+        let examples = read_chats(file.path()).unwrap();
+        let found = |source: &str| {
+            let template = ChatTemplate::new("a test", source, []).unwrap();
+            let parts: [Without; 2] = [without_tools, without_calls];
+            parts.map(|part| first_left_out(&template, examples.iter(), part))
+        };
+        let calls = "{% for m in messages %}{{ m.content or '' }}{{ m.tool_calls | tojson if m.tool_calls }}{% endfor %}";
+        assert_eq!(
+            found("{% for m in messages %}{{ m.content or '' }}{% endfor %}"),
+            [Some(2); 2]
+        );
+        assert_eq!(found(calls), [Some(2), None]);
+        assert_eq!(found("{{ tools | tojson if tools }}"), [None, Some(2)]);
+        assert_eq!(found(&format!("{{{{ tools }}}}{calls}")), [None; 2]);
     }
 }

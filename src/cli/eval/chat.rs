@@ -27,9 +27,17 @@ pub(crate) fn run(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     let device = device::open(wanted.device.as_ref().unwrap_or(&config.device))?;
-    let data = wanted.data.as_ref().unwrap_or(&config.data.folder);
-    let name = wanted.split.as_deref().unwrap_or(ChatTask.dev_split());
-    let split = Split::read(data, name)?;
+    let split = match (&wanted.data, wanted.split.as_deref()) {
+        // The run has learned from another file, so there is nothing in this one that would have to be left out.
+        (Some(file), None) if file.is_file() && !is_same(file, &config.data.folder) => {
+            Split::read_whole(file)?
+        }
+        (data, split) => {
+            let data = data.as_ref().unwrap_or(&config.data.folder);
+            Split::read(data, split.unwrap_or(ChatTask.dev_split()))?
+        }
+    };
+    let name = &split.name;
     let trainable = trained_parameters(folder)?;
     let parts = config.model().load(folder, &device)?;
     let kind = &config.kind;
@@ -51,4 +59,9 @@ pub(crate) fn run(
         }))?;
     }
     Ok(())
+}
+
+/// Whether two paths lead to the same file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }

@@ -336,14 +336,14 @@ impl GgufFile {
     pub(crate) fn number_if_there(&self, field: &str) -> Result<Option<f64>, GgufError> {
         match self.metadata.get(field) {
             None => Ok(None),
-            Some(MetaValue::Number(number)) => Ok(Some(*number)),
-            Some(_) => Err(self.wrong(field, "a number")),
+            Some(MetaValue::Number(number)) if number.is_finite() => Ok(Some(*number)),
+            Some(_) => Err(self.wrong(field, "a finite number")),
         }
     }
 
     pub(crate) fn number(&self, field: &str) -> Result<f64, GgufError> {
         let found = self.number_if_there(field)?;
-        found.ok_or_else(|| self.wrong(field, "a number"))
+        found.ok_or_else(|| self.wrong(field, "a finite number"))
     }
 
     /// A whole number that is not negative.
@@ -463,6 +463,7 @@ mod tests {
             ("e", 9, &texts),
             ("f", 7, &[1]),
             ("g", 1, &(-3i8).to_le_bytes()),
+            ("h", 6, &f32::NAN.to_le_bytes()),
         ]))
         .unwrap();
         assert_eq!(file.size("a").unwrap(), 70_000);
@@ -474,6 +475,7 @@ mod tests {
             (file.size("b").map(|_| ()), "b"),
             (file.size("g").map(|_| ()), "g"),
             (file.number("f").map(|_| ()), "f"),
+            (file.number_if_there("h").map(|_| ()), "h"),
             (file.text("missing").map(|_| ()), "missing"),
             (file.texts("d").map(|_| ()), "d"),
         ] {

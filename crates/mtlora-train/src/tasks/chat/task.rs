@@ -31,6 +31,18 @@ fn unusual_role(examples: &[ChatExample]) -> Option<(usize, &str, usize)> {
     Some((line, role, 1 + unusual.count()))
 }
 
+/// Notes roles of a file's examples that chat templates may not know.
+fn note_unusual_roles(examples: &[ChatExample], file: &Path, note: &mut dyn FnMut(&str)) {
+    if let Some((line, role, count)) = unusual_role(examples) {
+        note(&format!(
+            "{}:{line}: the role `{role}` is not one of {}; {count} messages that are read from there have such roles. The chat \
+             template decides how they appear, and they are not learned as the assistant's",
+            file.display(),
+            USUAL_ROLES.join(", ")
+        ));
+    }
+}
+
 /// Conversations in a folder's `train.jsonl`, with `dev.jsonl` and `test.jsonl` if they are there, or in one JSONL file.
 /// Where there is no dev file, every tenth example is held back from training and evaluated, and at least one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +69,20 @@ impl ChatTask {
         } else {
             file
         }
+    }
+
+    /// All examples of one file, none of which is held back, and notes about them.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a line is no example.
+    pub fn read_whole(
+        &self,
+        file: &Path,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Vec<ChatExample>, DataError> {
+        let examples = read_chats(file)?;
+        note_unusual_roles(&examples, file, note);
+        Ok(examples)
     }
 
     /// Whether the dev split is a part of the training file.
@@ -125,14 +151,7 @@ impl TaskData for ChatTask {
                 examples.len()
             ));
         }
-        if let Some((line, role, count)) = unusual_role(&examples) {
-            note(&format!(
-                "{}:{line}: the role `{role}` is not one of {}; {count} messages of the split {split} have such roles. The chat \
-                 template decides how they appear, and they are not learned as the assistant's",
-                file.display(),
-                USUAL_ROLES.join(", ")
-            ));
-        }
+        note_unusual_roles(&examples, &file, note);
         Ok(examples)
     }
 
@@ -186,7 +205,7 @@ mod tests {
         let found = noted(["assistant", "assitant", "bot"]);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("train.jsonl:2: the role `assitant` is not one of system, "));
-        assert!(found[0].contains("2 messages of the split train have such roles"));
+        assert!(found[0].contains("2 messages that are read from there have such roles"));
         assert_eq!(noted(["assistant", "tool", "system"]), [""; 0]);
     }
 
