@@ -1,6 +1,7 @@
 //! HTTP with the Hub: redirects, the token, and new attempts.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ureq::Agent;
@@ -37,6 +38,8 @@ pub(crate) struct Client<'a> {
     pub(crate) id: &'a RepoId,
     /// Whether a refusal means that the user may not write.
     is_writing: bool,
+    /// Whether any server has answered a request.
+    was_answered: AtomicBool,
 }
 
 /// What the Hub announces of a file before it is downloaded.
@@ -100,6 +103,7 @@ impl<'a> Client<'a> {
             kind,
             id,
             is_writing: false,
+            was_answered: AtomicBool::new(false),
         }
     }
 
@@ -237,7 +241,7 @@ impl<'a> Client<'a> {
         if let Some(token) = self.token_for(at) {
             request = request.header(AUTHORIZATION, token);
         }
-        request.call().map_err(|error| self.unanswered(at, error))
+        self.answered(at, request.call())
     }
 
     /// Sends `body` to `at`, which is an address of the Hub or of its storage, with these headers, and gives the answer
@@ -260,14 +264,32 @@ impl<'a> Client<'a> {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request
-            .send(body)
-            .map_err(|error| self.unanswered(at, error))
+        self.answered(at, request.send(body))
+    }
+
+    /// The answer to a request to `at`, or the failure of one that got none.
+    fn answered(
+        &self,
+        at: &Uri,
+        answer: Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Response<ureq::Body>, Failure> {
+        match answer {
+            Ok(answer) => {
+                self.was_answered.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Err(error) => Err(self.unanswered(at, error)),
+        }
     }
 
     /// The failure for a request that got no answer.
     fn unanswered(&self, at: &Uri, error: ureq::Error) -> Failure {
         match error {
+            // Without a network, or with a misspelt HF_ENDPOINT, waiting does not help. Once a server has answered, the network
+            // is there, and is more likely to come back.
+            error if is_unknown_host(&error) && !self.was_answered.load(Ordering::Relaxed) => {
+                Failure::Final(self.unreachable(&without_query(at), 1, error.to_string()))
+            }
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 // A certificate that rustls rejects, which another attempt would not change.
                 let hint = "if your network has certificates of its own, set SSL_CERT_FILE to a PEM file with them";
@@ -473,6 +495,21 @@ impl Waits {
     }
 }
 
+/// Whether a server's name was not found. The standard library has no kind of error for it: on Unix its text says so, and on
+/// Windows the number of the system's error does (WSAHOST_NOT_FOUND and the three after it).
+fn is_unknown_host(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => match error.raw_os_error() {
+            Some(code) => cfg!(windows) && (11001..=11004).contains(&code),
+            None => error
+                .to_string()
+                .starts_with("failed to lookup address information"),
+        },
+        _ => false,
+    }
+}
+
 pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
@@ -579,6 +616,25 @@ mod tests {
         ] {
             assert!(!is_hub(other), "{other}");
         }
+    }
+
+    /// Names that end in `.invalid` belong to nobody (RFC 2606).
+    #[test]
+    fn a_name_that_nobody_has_is_asked_for_once() {
+        let config = HubConfig::new("c")
+            .with_endpoint("http://hub.invalid")
+            .unwrap()
+            .with_retry_wait(Duration::from_secs(600));
+        let id: RepoId = "a/b".parse().unwrap();
+        let error = Client::new(&config, RepoKind::Model, &id).listing();
+        let Err(HubError::Unreachable { attempts, url, .. }) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(attempts, 1);
+        assert!(
+            url.starts_with("http://hub.invalid/api/models/a/b"),
+            "{url}"
+        );
     }
 
     #[test]
