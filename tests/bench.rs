@@ -80,6 +80,11 @@ fn a_step_of_either_model_is_measured() {
         let trained = |report: &Value| report["trainable_parameters"].as_u64();
         assert!(trained(&higher) > trained(&report));
         assert_eq!(higher["threads"], 1);
+        for structure in ["adalora", "dora"] {
+            let of_method = run(&["--structure", structure]);
+            assert_eq!(of_method["structure"], structure);
+            check(&of_method, "step", 3);
+        }
         // The peak is higher in bf16, if the processor multiplies pairs of bfloat16.
         check(&run(&["--base-dtype", "bf16"]), "step", 3);
     }

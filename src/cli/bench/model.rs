@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use mtlora::core::{BaseDtype, Structure, capabilities, trainable_parameters};
+use mtlora::core::{AdapterMethod, BaseDtype, capabilities, trainable_parameters};
 use mtlora::models::{
     CausalConfig, CausalLm, ClassifierConfig, ClassifierOptions, ModelConfig, ModelError,
     ModelFamilies, SequenceClassifier, is_gguf,
@@ -14,6 +14,7 @@ use mtlora::train::{AdapterSettings, MethodName, TrainOptions};
 use super::card::Card;
 use super::report::Place;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
+use crate::cli::settings::resolve::adapts_whole_weights;
 
 /// The flags that choose the model.
 #[derive(clap::Args)]
@@ -43,9 +44,9 @@ pub(super) struct AdapterArgs {
     /// Which parameters are trained: mtlora (an adapter), full (all), head, bitfit (the biases and the head).
     #[arg(long, default_value_t = AdapterSettings::default().method)]
     pub(super) method: MethodName,
-    /// How T is made: lora, shim, icfm, ctcm, dtsm.
+    /// How T is made: lora, shim, icfm, ctcm, dtsm; adalora (without what it does between steps); or dora.
     #[arg(long, default_value = AdapterSettings::default().structure.name())]
-    pub(super) structure: Structure,
+    pub(super) structure: AdapterMethod,
     /// Rank of the update.
     #[arg(long)]
     rank: Option<usize>,
@@ -212,15 +213,18 @@ impl ModelArgs {
 
 impl AdapterArgs {
     fn settings(&self, defaults: AdapterSettings) -> AdapterSettings {
+        let usual_projections = defaults
+            .projections
+            .filter(|_| !adapts_whole_weights(self.structure));
         AdapterSettings {
             method: self.method,
-            structure: self.structure.into(),
+            structure: self.structure,
             rank: self.rank.unwrap_or(defaults.rank),
             alpha: self.alpha.unwrap_or(defaults.alpha),
             use_rslora: self.use_rslora,
             dropout: self.adapter_dropout.unwrap_or(defaults.dropout),
             targets: self.targets.clone().or(defaults.targets),
-            projections: self.projections.clone().or(defaults.projections),
+            projections: self.projections.clone().or(usual_projections),
             base_dtype: self.base_dtype,
             init: defaults.init,
             init_from: defaults.init_from,

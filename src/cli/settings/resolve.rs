@@ -374,7 +374,7 @@ fn note_length(asked: Option<usize>, most: usize) {
 
 /// Whether adapters of this method are on whole weights, also where a weight is of fused projections: PEFT's format, which
 /// they are written in, knows no others.
-fn adapts_whole_weights(structure: AdapterMethod) -> bool {
+pub(crate) fn adapts_whole_weights(structure: AdapterMethod) -> bool {
     [AdaLora.into(), Dora.into()].contains(&structure)
 }
 
