@@ -539,3 +539,65 @@ fn chat_reads_lines_and_remembers_until_it_is_reset() {
     let message = common::refused_reading(&beams, "Hello!\n");
     assert!(message.contains("`num_beams` is 2"), "{message}");
 }
+
+/// Settings are chosen by the loss of a held-back part of train, and the dev split is scored: what `eval` says of it.
+#[test]
+fn a_sweep_compares_methods_on_conversations() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = (model(folder.path()), data(folder.path(), 40));
+    let file = folder.path().join("sweep.toml");
+    let sweep = format!(
+        r#"
+        seeds = [1, 2]
+        tuning_seeds = [9]
+        threads = 1
+
+        [settings]
+        model = '{}'
+        rank = 2
+        batch = 8
+        epochs = 1
+
+        [grid]
+        lr = [1e-9, 5e-3]
+
+        [tasks.chat]
+        data = '{}'
+
+        [arms.lora]
+        structure = "lora"
+
+        [arms.full]
+        method = "full"
+        "#,
+        model.display(),
+        data.display()
+    );
+    fs::write(&file, sweep).unwrap();
+    let out = folder.path().join("out");
+    let made = json(&["sweep", "run", text(&file), "--out", text(&out)]);
+    assert_eq!(made["done"], 8);
+    let table = json(&["table", text(&out)]);
+    let task = &table["comparison"]["tasks"][0];
+    assert_eq!(
+        (&task["metric"], &task["split"], &task["higher_is_better"]),
+        (&"loss".into(), &"dev".into(), &false.into())
+    );
+    let mut scores = Vec::new();
+    for (arm, name) in ["lora", "full"].into_iter().enumerate() {
+        assert_eq!(task["arms"][arm]["chosen"], "lr=5e-3");
+        for (at, seed) in [1, 2].into_iter().enumerate() {
+            let run = out.join(format!("runs/chat/{name}/final/seed-{seed}"));
+            let scored = task["arms"][arm]["scores"][at].as_f64().unwrap();
+            let again = json(&["eval", "--run", text(&run)]);
+            assert_eq!(again["examples"], 4);
+            let again = again["metrics"]["loss"].as_f64().unwrap();
+            assert!((scored / again - 1.0).abs() < 1e-4, "{scored} {again}");
+            scores.push(scored);
+        }
+    }
+    // No two of the runs are the same.
+    scores.sort_by(f64::total_cmp);
+    scores.dedup();
+    assert_eq!(scores.len(), 4);
+}

@@ -190,6 +190,7 @@ fn chat(args: &Args, config: &CausalConfig, json: bool) -> Result<(), Box<dyn Er
     let template = examples::template(&folder, &text, &[&split.examples])?;
     let encoder = examples::encoder(&text, template.as_ref(), config, LossOn::default());
     let encoded = split.encode(encoder, max_length, TooLongChat::Cut)?;
+    split.note_cut(&encoded, max_length);
     let learning = Learning {
         sequences: &encoded.sequences,
         defaults,

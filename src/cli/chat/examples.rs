@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use mtlora::models::{
     CausalModelConfig, CausalText, ChatError, ChatTemplate, Conversation, LossOn,
 };
-use mtlora::train::TaskData;
 use mtlora::train::chat::{
     ChatEncoder, ChatExample, ChatTask, EncodedChats, TooLongChat, encode_chats,
 };
+use mtlora::train::{TaskData, hold_back};
 
-/// The chat template of a model, unless it has none and none is needed: plain texts are not rendered. A note says so where it
-/// leaves tools or their calls out.
+/// The chat template of a model, unless it has none and none is needed: plain texts are not rendered.
 ///
 /// # Errors
 /// When the template is missing, or not valid.
@@ -21,23 +20,25 @@ pub(crate) fn template(
     text: &CausalText,
     examples: &[&[ChatExample]],
 ) -> Result<Option<ChatTemplate>, ChatError> {
-    let all = || examples.iter().copied().flatten();
-    let is_needed = all().any(|one| one.conversation().is_some());
+    let mut all = examples.iter().copied().flatten();
+    let is_needed = all.any(|one| one.conversation().is_some());
     match ChatTemplate::from_folder(folder, text) {
         Err(ChatError::NoTemplate { .. }) if !is_needed => Ok(None),
-        found => {
-            let template = found?;
-            for (part, what) in [
-                (without_tools as Without, "descriptions of tools"),
-                (without_calls, "calls of tools"),
-            ] {
-                if let Some(line) = first_left_out(&template, all(), part) {
-                    note!(
-                        "line {line}: the model's chat template leaves the {what} out, so they are neither read nor learned"
-                    );
-                }
-            }
-            Ok(Some(template))
+        found => found.map(Some),
+    }
+}
+
+/// Notes the parts of conversations that a template leaves out.
+pub(crate) fn note_left_out(template: &ChatTemplate, examples: &[&[ChatExample]]) {
+    for (part, what) in [
+        (without_tools as Without, "descriptions of tools"),
+        (without_calls, "calls of tools"),
+    ] {
+        let all = examples.iter().copied().flatten();
+        if let Some(line) = first_left_out(template, all, part) {
+            note!(
+                "line {line}: the model's chat template leaves the {what} out, so they are neither read nor learned"
+            );
         }
     }
 }
@@ -88,11 +89,31 @@ pub(crate) struct Split {
 impl Split {
     /// Reads a split, and prints notes about the data.
     pub(crate) fn read(data: &Path, name: &str) -> Result<Self, Box<dyn Error>> {
+        Self::read_noting(data, name, &mut |text| note!("{text}"))
+    }
+
+    /// Reads a split, and gives notes about the data to `note`.
+    pub(crate) fn read_noting(
+        data: &Path,
+        name: &str,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Self, Box<dyn Error>> {
         Ok(Self {
             name: name.to_string(),
             file: ChatTask.file_of(data, name),
-            examples: ChatTask.read_noting(data, name, &mut |text| note!("{text}"))?,
+            examples: ChatTask.read_noting(data, name, note)?,
         })
+    }
+
+    /// What is left of a split after about this share of it is held back, and what is held back.
+    pub(crate) fn hold_back(self, fraction: f64) -> Result<[Self; 2], Box<dyn Error>> {
+        let (rest, held_back) = hold_back(self.examples, fraction, |_| None)?;
+        let part = |name: &str, examples| Self {
+            name: name.to_string(),
+            file: self.file.clone(),
+            examples,
+        };
+        Ok([part(&self.name, rest), part("held-back", held_back)])
     }
 
     /// Reads all conversations of a file, and prints notes about them.
@@ -104,14 +125,24 @@ impl Split {
         })
     }
 
-    /// Encodes the examples, and prints how many were cut or left out.
+    /// Encodes the examples.
     pub(crate) fn encode(
         &self,
         encoder: ChatEncoder<'_>,
         max_length: usize,
         too_long: TooLongChat,
     ) -> Result<EncodedChats, Box<dyn Error>> {
-        let encoded = encode_chats(encoder, &self.file, &self.examples, max_length, too_long)?;
+        Ok(encode_chats(
+            encoder,
+            &self.file,
+            &self.examples,
+            max_length,
+            too_long,
+        )?)
+    }
+
+    /// Prints how many of the examples were cut to `max_length` tokens or left out, if there are such.
+    pub(crate) fn note_cut(&self, encoded: &EncodedChats, max_length: usize) {
         let whole = encoded.sequences.len() - encoded.cut;
         if encoded.cut + encoded.dropped + encoded.without_answer > 0 {
             note!(
@@ -123,7 +154,6 @@ impl Split {
                 encoded.without_answer
             );
         }
-        Ok(encoded)
     }
 }
 

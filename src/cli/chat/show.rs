@@ -146,6 +146,9 @@ fn show(args: ShowArgs, json: bool) -> Result<(), Box<dyn Error>> {
         }
     };
     let template = examples::template(&source.model, &text, &[&split.examples])?;
+    if let Some(template) = &template {
+        examples::note_left_out(template, &[&split.examples]);
+    }
     let encoder = examples::encoder(&text, template.as_ref(), &config, source.loss_on);
     let chosen: Vec<&ChatExample> = match args.line {
         Some(line) => split
@@ -193,6 +196,7 @@ fn show(args: ShowArgs, json: bool) -> Result<(), Box<dyn Error>> {
         writeln!(out, "{}\n", shown.trim_end_matches('\n'))?;
     }
     let encoded = split.encode(encoder, max_length, source.too_long)?;
+    split.note_cut(&encoded, max_length);
     if name == ChatTask.train_split() && ChatTask.holds_back(&source.data) {
         note!(
             "one example of {HELD_BACK} in this file is held back for evaluation (--split {}), so these are not all",

@@ -42,9 +42,13 @@ pub(crate) fn run(
     let parts = config.model().load(folder, &device)?;
     let kind = &config.kind;
     let template = examples::template(&config.base.model, &parts.text, &[&split.examples])?;
+    if let Some(template) = &template {
+        examples::note_left_out(template, &[&split.examples]);
+    }
     let encoder = examples::encoder(&parts.text, template.as_ref(), &parts.config, kind.loss_on);
     let max_length = wanted.max_length.unwrap_or(config.base.max_length);
     let encoded = split.encode(encoder, max_length, kind.too_long)?;
+    split.note_cut(&encoded, max_length);
     let scores = chat_scores(&parts.model, &encoded.sequences, &device)?;
     let task = ChatTask::NAME;
     say!("{task} {name}: {}", output::describe(&scores))?;

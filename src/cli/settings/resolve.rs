@@ -101,12 +101,6 @@ impl Settings {
         let is_chat = registry::find(name)?.is_chat();
         if is_chat {
             self.refuse_for_chat(name)?;
-            if self.validation_fraction.is_some() || self.score_split.is_some() {
-                return Err(
-                    "--task chat has neither --validation-fraction nor --score-split: leave them out"
-                        .into(),
-                );
-            }
         } else {
             self.refuse_chat(name)?;
         }
@@ -263,7 +257,11 @@ impl Settings {
                 max_length: max_length.min(model.max_tokens()),
                 adapter,
             },
-            data: DataSpec::new(ChatTask::NAME, place.data),
+            data: DataSpec {
+                validation_fraction: self.validation_fraction,
+                score_split: self.score_split.clone(),
+                ..DataSpec::new(ChatTask::NAME, place.data)
+            },
             training: self.training(defaults.training),
             checkpoints: self.checkpoints(SaveOptions::default()),
             kind: ChatRun {

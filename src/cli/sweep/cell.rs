@@ -10,11 +10,8 @@ use crate::cli::model::head::HeadOf;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::resolve::Resolved;
 use crate::cli::sweep::store::Outcome;
-use crate::cli::train::{Bases, Begin, classification, different, generation};
+use crate::cli::train::{Bases, Begin, chat, classification, different, generation};
 
-/// What is said of the task chat.
-pub(super) const NO_CHAT: &str = "a sweep cannot have the task chat, whose runs hold back no part of train and score no split: make its \
-                                  runs with `mtlora train`, and compare them with `mtlora report`";
 const QUIET: Output = Output {
     plain: true,
     json: false,
@@ -42,7 +39,10 @@ pub(super) fn run(
             let begin = begin(folder, (*config).clone().into(), file)?;
             generation::run(&config, task.as_ref(), begin, QUIET, Some(bases), None)
         }
-        Resolved::Chat(_) => return Err(NO_CHAT.into()),
+        Resolved::Chat(config) => {
+            let begin = begin(folder, (*config).clone().into(), file)?;
+            chat::run(&config, begin, QUIET, Some(bases), None)
+        }
     };
     let outcome = ended(trained)?;
     let (run, _) = Run::open(folder)?;

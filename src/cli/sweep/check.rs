@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::PathBuf;
 
+use mtlora::train::chat::ChatTask;
 use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::{DataSpec, Task, TaskData};
 
@@ -11,7 +12,6 @@ use crate::cli::hub;
 use crate::cli::model::device;
 use crate::cli::model::head::HeadOf;
 use crate::cli::settings::resolve::Resolved;
-use crate::cli::sweep::cell::NO_CHAT;
 use crate::cli::sweep::plan::{Cell, Phase, Plan};
 use crate::cli::train::Bases;
 
@@ -124,7 +124,19 @@ fn of_point(
                 of_texts(task.as_ref(), &config.kind.train_split, &config.data)?;
             }
         }
-        Resolved::Chat(_) => return Err(NO_CHAT.into()),
+        Resolved::Chat(config) => {
+            config.training.validate()?;
+            config.base.adapter.check_training(&config.training)?;
+            if point == 0 {
+                let device = device::open(&config.device)?.autodiff();
+                bases.generator(&config.model(), &config.device, &device)?;
+            }
+            if read {
+                for split in splits(&ChatTask, ChatTask.train_split(), &config.data) {
+                    ChatTask.read(&config.data.folder, split)?;
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -14,7 +14,6 @@ use toml::de::DeValue;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::recipe::Recipe;
 use crate::cli::settings::source::{Entries, Source, shortened};
-use crate::cli::sweep::cell::NO_CHAT;
 
 /// The share of the train split that is held back if the file does not say it.
 const HELD_BACK: f64 = 0.1;
@@ -414,7 +413,7 @@ impl Splits {
         }
         let failed = |error: DataError| error.to_string();
         if task == ChatTask::NAME {
-            return Err(NO_CHAT.to_string());
+            return Ok(named(&ChatTask, false));
         }
         if task == TableTask::NAME {
             // The classes of a table are read from its data, but its splits are always called the same.
@@ -798,11 +797,6 @@ tasks.rte.batch_tokens = 99
                 "[arms.lora]",
                 "[arms.SHIM]\nstructure = \"shim\"\n[arms.lora]",
                 "s.toml:26:7: `SHIM` and `shim` become names of folders, which are the same where case does not count",
-            ),
-            (
-                "[tasks.rte]",
-                "[tasks.chat]\ndata = \"d\"\n[tasks.rte]",
-                "s.toml:19:8: a sweep cannot have the task chat",
             ),
             (
                 "[tasks.rte]",

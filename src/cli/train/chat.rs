@@ -7,10 +7,11 @@ use burn::tensor::Device;
 use mtlora::core::TrainingHooks;
 use mtlora::models::ChatTemplate;
 use mtlora::train::bench::Subject;
-use mtlora::train::chat::{ChatSequence, ChatTask};
+use mtlora::train::chat::{ChatExample, ChatSequence, ChatTask};
 use mtlora::train::{
     CausalData, ChatRun, Extras, LoadedGenerator, MetricName, ModelSpec, ProcessGroup, PromptForm,
-    RunConfig, RunResults, TaskData, WriteOptions, serve_chat, train_chat,
+    RunConfig, RunResults, ScoredSplit, TaskData, WriteOptions, chat_scores, serve_chat,
+    train_chat,
 };
 
 use crate::cli::chat::examples::{self, Split};
@@ -18,6 +19,7 @@ use crate::cli::console::output::{self, Output};
 use crate::cli::console::progress::Progress;
 use crate::cli::model::device;
 use crate::cli::ranks;
+use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
@@ -34,12 +36,15 @@ const SHOWN: usize = 3;
 /// The most tokens of such an answer.
 const SHOWN_TOKENS: usize = 96;
 
-pub(super) fn run(
+/// Trains, on all ranks of the group if there is one, and returns the results; `None` after a dry run, and on the ranks after
+/// rank 0.
+pub(crate) fn run(
     config: &RunConfig<ChatRun>,
     begin: Begin<'_>,
     show: Output,
+    bases: Option<&mut Bases>,
     group: Option<&ProcessGroup<'_>>,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<Option<RunResults>, Box<dyn Error>> {
     config.training.validate()?;
     config.training.check_metric(&METRICS)?;
     config.base.adapter.check_training(&config.training)?;
@@ -47,19 +52,52 @@ pub(super) fn run(
     refuse_untrainable(&config.base.adapter)?;
     ranks::begin(group, &config.training)?;
     let device = device::open(&config.device)?.autodiff();
-    let read = |split: &str| Split::read(&config.data.folder, split);
-    let (train, dev) = (read(ChatTask.train_split())?, read(ChatTask.dev_split())?);
+    let mut note = |text: &str| {
+        if !show.quiet {
+            note!("{text}");
+        }
+    };
+    let mut read = |split: &str| Split::read_noting(&config.data.folder, split, &mut note);
+    let train = read(ChatTask.train_split())?;
+    let [train, dev] = match config.data.validation_fraction {
+        Some(fraction) => train.hold_back(fraction)?,
+        None => [train, read(ChatTask.dev_split())?],
+    };
+    let score_split = config
+        .data
+        .score_split
+        .as_deref()
+        .map(&mut read)
+        .transpose()?;
     let spec = config.model();
-    let parts = spec.start(&device)?.loaded;
-    let all = [train.examples.as_slice(), dev.examples.as_slice()];
+    let started = match bases {
+        Some(bases) => bases.generator(&spec, &config.device, &device)?,
+        None => spec.start(&device)?,
+    };
+    let parts = started.loaded;
+    let all: Vec<&[ChatExample]> = [Some(&train), Some(&dev), score_split.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|split| split.examples.as_slice())
+        .collect();
     let template = examples::template(&config.base.model, &parts.text, &all)?;
+    if let Some(template) = template.as_ref().filter(|_| !show.quiet) {
+        examples::note_left_out(template, &all);
+    }
     let kind = &config.kind;
     let encoder = examples::encoder(&parts.text, template.as_ref(), &parts.config, kind.loss_on);
     let encode = |split: &Split| {
         let encoded = split.encode(encoder, config.base.max_length, kind.too_long)?;
+        if !show.quiet {
+            split.note_cut(&encoded, config.base.max_length);
+        }
         Ok::<Vec<ChatSequence>, Box<dyn Error>>(encoded.sequences)
     };
     let (items, dev_items) = (encode(&train)?, encode(&dev)?);
+    let to_score = match &score_split {
+        Some(split) => Some((split.name.as_str(), encode(split)?)),
+        None => None,
+    };
     let data = CausalData {
         items: &items,
         dev: &dev_items,
@@ -67,7 +105,7 @@ pub(super) fn run(
     };
     if let Some(group) = group.filter(|group| group.rank() > 0) {
         serve_chat(parts.model, data, &config.training, &device, group)?;
-        return Ok(());
+        return Ok(None);
     }
     let lengths: Vec<usize> = items.iter().map(|item| item.ids.len()).collect();
     let method = Scheduled::new(config, &lengths, spec.format(&parts)?)?;
@@ -75,26 +113,33 @@ pub(super) fn run(
     let opened = begin.open(config.clone(), &format)?;
 
     let sizes = Sizes::of(&items, &dev_items, &config.data, &parts.model);
-    sizes.print(ChatTask::NAME, &config.device);
-    let learned: usize = items.iter().map(ChatSequence::learned_tokens).sum();
-    note!(
-        "{learned} of {} training tokens are learned (--loss-on {})",
-        lengths.iter().sum::<usize>(),
-        kind.loss_on
-    );
-    note_lengths(ChatTask.train_split(), &lengths, config.base.max_length);
-    let dev_lengths: Vec<usize> = dev_items.iter().map(|item| item.ids.len()).collect();
-    note_lengths(
-        chosen_on(sizes.held_back),
-        &dev_lengths,
-        config.base.max_length,
-    );
+    if !show.quiet {
+        sizes.print(ChatTask::NAME, &config.device);
+        let learned: usize = items.iter().map(ChatSequence::learned_tokens).sum();
+        note!(
+            "{learned} of {} training tokens are learned (--loss-on {})",
+            lengths.iter().sum::<usize>(),
+            kind.loss_on
+        );
+        note_lengths(ChatTask.train_split(), &lengths, config.base.max_length);
+        let dev_lengths: Vec<usize> = dev_items.iter().map(|item| item.ids.len()).collect();
+        note_lengths(
+            chosen_on(sizes.held_back),
+            &dev_lengths,
+            config.base.max_length,
+        );
+    }
     let Some((run, from)) = opened else {
         let (options, smoothing) = (&config.training, kind.label_smoothing);
         let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
-        return measure(subject, &lengths, options, group, show.json);
+        measure(subject, &lengths, options, group, show.json)?;
+        return Ok(None);
     };
-    let shown = Samples::of(template.as_ref(), &dev)?;
+    let shown = if show.quiet {
+        Samples::default()
+    } else {
+        Samples::of(template.as_ref(), &dev)?
+    };
     let plain_device = device.clone().inner();
     let before = shown.answers(config, &parts, &plain_device)?;
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
@@ -113,18 +158,32 @@ pub(super) fn run(
     );
     let trained = progress.close(trained)?;
 
-    let results = RunResults::of_training(
+    let scored = match to_score {
+        Some((split, items)) => {
+            let model = trained.model.clone().valid();
+            Some((split, chat_scores(&model, &items, &plain_device)?))
+        }
+        None => None,
+    };
+    let mut results = RunResults::of_training(
         ChatTask::NAME,
         &trained,
         sizes.parameters,
         output::peak_rss_mb(),
     );
+    results.scored = scored.as_ref().map(|(split, scores)| ScoredSplit {
+        split: split.to_string(),
+        metrics: scores.into(),
+    });
     let parts = LoadedGenerator {
         model: trained.model,
         ..parts
     };
     // This comes before any output: the run is complete even if nobody reads the output.
     outcome::save(&run, &results)?;
+    if show.quiet {
+        return Ok(Some(results));
+    }
     let after = shown.answers(config, &parts, &plain_device)?;
     for ((question, before), after) in shown.questions.iter().zip(before).zip(after) {
         say!("asked:  {}", output::printable(question))?;
@@ -133,16 +192,18 @@ pub(super) fn run(
     }
     let outcome = Outcome {
         chosen_on: chosen_on(sizes.held_back),
-        scored: None,
+        scored: scored.as_ref().map(|(split, scores)| (*split, scores)),
         before: &trained.before,
         best: &trained.best,
         texts: None,
         results: &results,
     };
-    outcome.print(&run, show.json)
+    outcome.print(&run, show.json)?;
+    Ok(Some(results))
 }
 
 /// Conversations of the dev split whose last answers are shown.
+#[derive(Default)]
 struct Samples {
     /// The last message before the answer.
     questions: Vec<String>,

@@ -131,7 +131,9 @@ fn train(
             Resolved::Generation(config, task) => {
                 generation::run(&config, task.as_ref(), Begin::NoRun, output, None, group).map(drop)
             }
-            Resolved::Chat(config) => chat::run(&config, Begin::NoRun, output, group),
+            Resolved::Chat(config) => {
+                chat::run(&config, Begin::NoRun, output, None, group).map(drop)
+            }
         };
     }
     let Some(out) = args.out else {
@@ -161,7 +163,7 @@ fn train(
         }
         Resolved::Chat(config) => {
             adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
-            chat::run(&config, begin, output, group)
+            chat::run(&config, begin, output, None, group).map(drop)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod bases;
 mod begin;
-mod chat;
+pub(crate) mod chat;
 pub(crate) mod classification;
 mod command;
 pub(crate) mod generation;

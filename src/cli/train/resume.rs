@@ -101,6 +101,6 @@ fn train(
                 registry::open_generation(name, config.kind.pairs.clone())?.ok_or_else(unknown)?;
             generation::run(&config, task.as_ref(), begin, output, None, group).map(drop)
         }
-        TypedConfig::Chat(config) => chat::run(&config, begin, output, group),
+        TypedConfig::Chat(config) => chat::run(&config, begin, output, None, group).map(drop),
     }
 }
