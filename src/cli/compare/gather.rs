@@ -70,9 +70,8 @@ fn first_metric(plan: &Plan, outcomes: &Outcomes, task: usize) -> Option<String>
 
 /// Shares and correlations are shown in percent, as in publications; so are the shares among the scores of E2E's script.
 fn scale(metric: &str, is_e2e: bool) -> f64 {
-    let is_share = match metric.parse() {
-        Ok(MetricName::Loss | MetricName::Perplexity) => false,
-        Ok(_) => true,
+    let is_share = match metric.parse::<MetricName>() {
+        Ok(metric) => !metric.is_error(),
         Err(_) => is_e2e && ["bleu", "meteor", "meteor_exact_stem", "rouge_l"].contains(&metric),
     };
     if is_share { 100.0 } else { 1.0 }

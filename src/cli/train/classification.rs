@@ -1,6 +1,7 @@
 //! `mtlora train` for a classification or a regression.
 
 use std::error::Error;
+use std::fmt;
 
 use burn::module::Module;
 use mtlora::core::TrainingHooks;
@@ -23,8 +24,12 @@ use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
 use crate::cli::train::preview::{measure, note_lengths};
 
-/// Prints the number of examples of each class, and warnings about the classes of the user's own table.
+/// Prints the number of examples of each class, and warnings about the classes of the user's own table. Of numbers, it prints what
+/// errors are to be compared with.
 fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, examples: &[Example]) {
+    if let Some(numbers) = Numbers::of(examples) {
+        note!("{numbers}");
+    }
     let counts = class_counts(task.objective(), examples);
     if let Some(classes) = output::classes(&counts) {
         note!("{classes}");
@@ -33,6 +38,53 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
         for warning in class_warnings(&counts) {
             note!("{} {}: {warning}", task.name(), task.train_split());
         }
+    }
+}
+
+/// The values of a regression's examples.
+struct Numbers {
+    least: f64,
+    largest: f64,
+    mean: f64,
+    variance: f64,
+}
+
+impl Numbers {
+    /// `None` if there are no values.
+    fn of(examples: &[Example]) -> Option<Self> {
+        let values: Vec<f64> = examples
+            .iter()
+            .filter_map(|example| match example.target {
+                Some(Target::Value(value)) => Some(f64::from(value)),
+                Some(Target::Class(_)) | None => None,
+            })
+            .collect();
+        let mean_of =
+            |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / examples.len() as f64;
+        if values.len() != examples.len() || values.is_empty() {
+            return None;
+        }
+        let mean = mean_of(&mut values.iter().copied());
+        Some(Self {
+            least: values.iter().copied().fold(f64::INFINITY, f64::min),
+            largest: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            mean,
+            variance: mean_of(&mut values.iter().map(|value| (value - mean).powi(2))),
+        })
+    }
+}
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "numbers from {} to {}; always answering with their mean, {:.4}, has an rmse of {:.4} and a loss of {:.4}",
+            self.least,
+            self.largest,
+            self.mean,
+            self.variance.sqrt(),
+            self.variance
+        )
     }
 }
 
@@ -190,4 +242,27 @@ pub(crate) fn run(
     };
     outcome.print(&run, show.json)?;
     Ok(Some(results))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn numbers_are_described_by_what_their_mean_would_miss() {
+        let example = |target| Example {
+            text: "t".to_string(),
+            pair: None,
+            target,
+        };
+        let values = [1.0, 2.0, 6.0].map(|value| example(Some(Target::Value(value))));
+        let shown = Numbers::of(&values).unwrap().to_string();
+        assert_eq!(
+            shown,
+            "numbers from 1 to 6; always answering with their mean, 3.0000, has an rmse of 2.1602 and a loss of 4.6667"
+        );
+        assert!(Numbers::of(&[example(Some(Target::Class(1)))]).is_none());
+        assert!(Numbers::of(&[]).is_none());
+    }
 }

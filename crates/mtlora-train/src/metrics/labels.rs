@@ -24,6 +24,8 @@ pub enum MetricName {
     Pearson,
     /// Spearman's correlation, which is Pearson's correlation of the ranks of the values, from -1 to 1.
     Spearman,
+    /// The root of the mean squared error of a regression, in the unit of its values.
+    Rmse,
     /// The mean cross entropy in nats or, in a regression, the mean squared error.
     Loss,
     /// The exponential of the mean cross entropy of a language model's tokens.
@@ -35,12 +37,13 @@ pub enum MetricName {
 
 impl MetricName {
     /// All metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Accuracy,
         Self::F1,
         Self::Matthews,
         Self::Pearson,
         Self::Spearman,
+        Self::Rmse,
         Self::Loss,
         Self::Perplexity,
         Self::TokenAccuracy,
@@ -54,15 +57,22 @@ impl MetricName {
             Self::Matthews => "matthews",
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
+            Self::Rmse => "rmse",
             Self::Loss => "loss",
             Self::Perplexity => "perplexity",
             Self::TokenAccuracy => "token_accuracy",
         }
     }
 
-    /// Whether a higher value is better, which holds for all metrics but loss and perplexity.
+    /// Whether a higher value is better, which holds for all metrics but those of errors.
     pub fn higher_is_better(self) -> bool {
-        !matches!(self, Self::Loss | Self::Perplexity)
+        !self.is_error()
+    }
+
+    /// Whether it measures an error, whose size depends on the task and its unit: loss, perplexity and RMSE. All others are
+    /// shares or correlations.
+    pub fn is_error(self) -> bool {
+        matches!(self, Self::Rmse | Self::Loss | Self::Perplexity)
     }
 }
 
@@ -152,7 +162,7 @@ fn suitable(task: &str) -> &'static str {
     match task {
         TWO_CLASSES => "accuracy, f1, matthews, loss",
         MORE_CLASSES => "accuracy, matthews, loss",
-        _ => "pearson, spearman, loss",
+        _ => "rmse, pearson, spearman, loss",
     }
 }
 
@@ -166,7 +176,10 @@ pub fn check(metric: MetricName, num_labels: Option<usize>) -> Result<(), Metric
             TWO_CLASSES,
             !matches!(
                 metric,
-                MetricName::Pearson | MetricName::Spearman | MetricName::Perplexity
+                MetricName::Pearson
+                    | MetricName::Spearman
+                    | MetricName::Rmse
+                    | MetricName::Perplexity
             ),
         ),
         Some(_) => (
@@ -180,7 +193,7 @@ pub fn check(metric: MetricName, num_labels: Option<usize>) -> Result<(), Metric
             REGRESSION,
             matches!(
                 metric,
-                MetricName::Pearson | MetricName::Spearman | MetricName::Loss
+                MetricName::Rmse | MetricName::Pearson | MetricName::Spearman | MetricName::Loss
             ),
         ),
     };
@@ -325,10 +338,12 @@ pub fn score(names: &[MetricName], predictions: &Predictions) -> Result<Scores, 
         }
         Target::Value(_) => {
             let (x, y) = values(logits, targets)?;
+            let squared_error = || mean(x.iter().zip(&y).map(|(x, y)| (x - y).powi(2)), x.len());
             scores(names, None, |name| match name {
                 MetricName::Pearson => pearson(&x, &y),
                 MetricName::Spearman => pearson(&ranks(&x), &ranks(&y)),
-                _ => mean(x.iter().zip(&y).map(|(x, y)| (x - y).powi(2)), x.len()),
+                MetricName::Rmse => squared_error().sqrt(),
+                _ => squared_error(),
             })
         }
     }
@@ -610,6 +625,7 @@ mod tests {
         near(one(Pearson, &predictions), 0.9088588431920434);
         near(one(Spearman, &predictions), 0.8835852486128687);
         near(one(Loss, &predictions), 0.595703125);
+        near(one(Rmse, &predictions), 0.595703125_f64.sqrt());
         let far = values(&[1_000_001.0, 1_000_002.0, 1_000_004.0], &[1.0, 2.0, 3.0]);
         near(one(Pearson, &far), 0.9819805060619655);
         assert_eq!(ranks(&[3.0, 1.0, 3.0, 2.0, 3.0]), [4.0, 1.0, 4.0, 2.0, 4.0]);

@@ -126,7 +126,8 @@ impl TableTask {
             None => match num_labels {
                 Some(2) => vec![MetricName::Accuracy, MetricName::F1, MetricName::Matthews],
                 Some(_) => vec![MetricName::Accuracy, MetricName::Matthews],
-                None => vec![MetricName::Pearson, MetricName::Spearman],
+                // Correlations do not see whether predictions have the labels' size, so they do not choose the best state.
+                None => vec![MetricName::Rmse, MetricName::Pearson, MetricName::Spearman],
             },
         };
         if metrics.is_empty() {
