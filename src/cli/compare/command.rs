@@ -72,7 +72,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     if !args.costs {
         for arm in comparison.tasks.iter_mut().flat_map(|task| &mut task.arms) {
             if let Some(costs) = &mut arm.costs {
-                costs.train_seconds = 0.0;
+                costs.train_seconds = None;
                 costs.peak_rss_mb = None;
             }
         }

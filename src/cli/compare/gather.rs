@@ -127,7 +127,7 @@ fn costs(results: &[&RunResults]) -> Option<Costs> {
     Some(Costs {
         trainable_parameters: first.trainable_parameters,
         total_parameters: first.total_parameters,
-        train_seconds: seconds / results.len() as f64,
+        train_seconds: Some(seconds / results.len() as f64),
         peak_rss_mb: peaks.reduce(f64::max),
     })
 }

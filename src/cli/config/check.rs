@@ -54,6 +54,9 @@ fn check(file: &Path) -> Result<(Kind, String), String> {
         Kind::Sweep => {
             let plan = Plan::new(SweepFile::of(source)?);
             of_sweep(&plan.file)?;
+            if let Some(note) = plan.file.too_few_seeds() {
+                note!("{}: {note}", file.display());
+            }
             format!("a sweep of {} runs", plan.cells.len())
         }
     };

@@ -132,6 +132,9 @@ fn run_sweep(
         jobs::stop_with_parent();
     } else {
         check::check(&plan)?;
+        if let Some(note) = plan.file.too_few_seeds() {
+            note!("{note}");
+        }
     }
     let store = Store::create(out, &plan)?;
     make(&plan, &store, &args.place, &args.share, threads, cells)?;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use mtlora::train::chat::ChatTask;
-use mtlora::train::comparison::Published;
+use mtlora::train::comparison::{Published, Reach};
 use mtlora::train::data_to_text::Scorer;
 use mtlora::train::{DataError, TableTask, TaskData, check_fraction, registry};
 use serde::Deserialize;
@@ -395,6 +395,29 @@ fn tasks_of(
     Ok(tasks)
 }
 
+impl SweepFile {
+    /// Says so if no difference from the baseline can be told apart with this number of seeds, however large it is.
+    pub(crate) fn too_few_seeds(&self) -> Option<String> {
+        let (others, tasks, seeds) = (self.arms.len() - 1, self.tasks.len(), self.seeds.len());
+        if others == 0 {
+            return None;
+        }
+        let (of_tasks, of_all) = (Reach::new(others * tasks, seeds), Reach::new(others, seeds));
+        if of_tasks.is_enough() {
+            return None;
+        }
+        let over_all = match tasks {
+            1 => String::new(),
+            _ => format!(" ({} for the mean over all tasks)", of_all.seeds_needed),
+        };
+        Some(format!(
+            "{seeds} seeds are too few for a conclusion about a task: with {} comparisons with {}, at least {} are needed{over_all}. \
+             Seeds can be added at the end of the list, also when the runs are made",
+            of_tasks.comparisons, self.arms[self.baseline].name, of_tasks.seeds_needed
+        ))
+    }
+}
+
 /// The splits of a task that a sweep uses.
 struct Splits {
     dev: String,
@@ -658,6 +681,19 @@ tasks.rte.batch_tokens = 99
 
     fn read(text: &str) -> Result<SweepFile, String> {
         SweepFile::of(Source::new("s.toml", text))
+    }
+
+    #[test]
+    fn too_few_seeds_for_a_conclusion_are_noted() {
+        let file = read(WHOLE).unwrap();
+        let note = file.too_few_seeds().unwrap();
+        assert!(
+            note.starts_with("2 seeds are too few for a conclusion about a task: with 2 comparisons with lora, at least 7 are needed (6 for the mean"),
+            "{note}"
+        );
+        let seeds = (11..18).map(|seed| seed.to_string()).collect::<Vec<_>>();
+        let enough = WHOLE.replace("11, 12", &seeds.join(", "));
+        assert_eq!(read(&enough).unwrap().too_few_seeds(), None);
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub(crate) fn run(
     }
     let plan = read(name, text)?;
     check::check(&plan)?;
+    if let Some(note) = plan.file.too_few_seeds() {
+        note!("{note}");
+    }
     if args.check {
         say!(
             "the models and the data of all {} runs are there",

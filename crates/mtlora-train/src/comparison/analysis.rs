@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use super::statistics::{
     Interval, bootstrap_interval, holm, interval_of_mean, mean, mean_deviation, sign_flip_test,
-    smallest_p_value, spread_test, standard_deviation,
+    smallest_p_value, smallest_spread_p_value, spread_test, standard_deviation,
 };
 use super::{ArmScores, Comparison, TaskScores};
+use crate::metrics::labels::MetricName;
 
 /// The scale of shares and correlations.
 const PERCENT: f64 = 100.0;
@@ -21,10 +22,43 @@ pub struct Analysis {
     pub tasks: Vec<Vec<Summary>>,
     /// For each arm, of the mean over all tasks; empty if there is one task, or if their scores have no common unit.
     pub all_tasks: Vec<Summary>,
-    /// The smallest adjusted p-value that a difference on one task can have with this number of seeds.
+    /// What the differences on single tasks can show.
+    pub reach: Reach,
+    /// What the differences of the mean over all tasks can show, whose p-values are adjusted among themselves.
+    pub reach_of_all_tasks: Option<Reach>,
+}
+
+/// What a number of comparisons can show with a number of seeds, however large the differences are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Reach {
+    /// The number of comparisons that p-values are adjusted for.
+    pub comparisons: usize,
+    /// The smallest p-value that a difference can have.
+    pub smallest: f64,
+    /// The smallest one after the adjustment.
     pub smallest_adjusted: f64,
-    /// The number of seeds from which a difference on one task can be told apart.
+    /// The number of seeds from which a difference can be told apart.
     pub seeds_needed: usize,
+}
+
+impl Reach {
+    /// That of some comparisons of arms with this number of seeds each.
+    pub fn new(comparisons: usize, seeds: usize) -> Self {
+        let adjusted = |seeds| (smallest_p_value(seeds) * comparisons.max(1) as f64).min(1.0);
+        Self {
+            comparisons,
+            smallest: smallest_p_value(seeds),
+            smallest_adjusted: adjusted(seeds),
+            seeds_needed: (1..=16)
+                .find(|seeds| adjusted(*seeds) <= LEVEL)
+                .unwrap_or(17),
+        }
+    }
+
+    /// Whether a difference can be told apart at all.
+    pub fn is_enough(&self) -> bool {
+        self.smallest_adjusted <= LEVEL
+    }
 }
 
 /// The statistics of an arm on a task.
@@ -54,14 +88,28 @@ pub enum Conclusion {
     Worse,
     /// The two cannot be told apart.
     CannotBeToldApart,
+    /// There are too few seeds for any conclusion: no difference, however large, could have a small enough p-value.
+    TooFewSeeds,
 }
 
 impl Conclusion {
-    fn of(adjusted: f64, is_better: bool) -> Self {
+    /// That of one of `count` comparisons, whose p-value can be as small as `smallest`.
+    fn of(adjusted: f64, is_better: bool, smallest: f64, count: usize) -> Self {
         match (adjusted <= LEVEL, is_better) {
-            (false, _) => Self::CannotBeToldApart,
             (true, true) => Self::Better,
             (true, false) => Self::Worse,
+            (false, _) if smallest * count as f64 > LEVEL => Self::TooFewSeeds,
+            (false, _) => Self::CannotBeToldApart,
+        }
+    }
+
+    /// In words, with those for a better and a worse arm.
+    pub(crate) fn told(self, better: &'static str, worse: &'static str) -> &'static str {
+        match self {
+            Self::Better => better,
+            Self::Worse => worse,
+            Self::CannotBeToldApart => "cannot be told apart",
+            Self::TooFewSeeds => "too few seeds",
         }
     }
 }
@@ -73,10 +121,14 @@ pub struct Difference {
     pub pairs: usize,
     /// The mean difference; positive if the arm's scores are higher.
     pub mean: f64,
-    /// The bootstrap's interval of the mean difference, at 95 %.
+    /// The interval of the mean difference by Student's distribution, at 95 %.
     pub interval: Option<[f64; 2]>,
+    /// That of the percentile bootstrap, which is too narrow for few seeds.
+    pub bootstrap: Option<[f64; 2]>,
     /// The p-value of the sign-flip test.
     pub p_value: f64,
+    /// The smallest p-value that this number of pairs can have.
+    pub smallest: f64,
     /// The p-value after Holm's adjustment for all differences.
     pub adjusted: f64,
     /// Whether the arm is better or worse.
@@ -93,6 +145,8 @@ pub struct Spread {
     pub is_smaller: bool,
     /// The p-value of the permutation test of the absolute deviations from the medians.
     pub p_value: f64,
+    /// The smallest p-value that these numbers of scores can have.
+    pub smallest: f64,
     /// The p-value after Holm's adjustment for all spreads.
     pub adjusted: f64,
     /// Whether the spread is smaller (better) or larger (worse).
@@ -123,31 +177,34 @@ pub(super) fn analyse(comparison: &Comparison) -> Analysis {
         None => Vec::new(),
     };
     adjust([(higher(0), &mut all_tasks)]);
-    let comparisons = tasks
-        .iter()
-        .flatten()
-        .filter(|one| one.difference.is_some())
-        .count();
-    let smallest = |seeds| (smallest_p_value(seeds) * comparisons.max(1) as f64).min(1.0);
+    let reach = |summaries: &mut dyn Iterator<Item = &Summary>| {
+        let compared = summaries.filter(|one| one.difference.is_some());
+        Reach::new(compared.count(), comparison.seeds.len())
+    };
+    let (of_tasks, of_all) = (
+        reach(&mut tasks.iter().flatten()),
+        reach(&mut all_tasks.iter()),
+    );
     Analysis {
         tasks,
+        reach: of_tasks,
+        reach_of_all_tasks: (!all_tasks.is_empty()).then_some(of_all),
         all_tasks,
-        smallest_adjusted: smallest(comparison.seeds.len()),
-        seeds_needed: (1..=16)
-            .find(|seeds| smallest(*seeds) <= LEVEL)
-            .unwrap_or(17),
     }
 }
 
 /// The scores of the mean over all tasks, which needs every seed's score on each task. As in GLUE's average, metrics may differ
-/// from task to task if all are shares and correlations in percent; others have no common unit.
+/// from task to task if all are shares and correlations in percent; others have no common unit, and errors have none in any case: one
+/// task's loss can be a cross-entropy and another's a squared error.
 fn of_all_tasks(comparison: &Comparison) -> Option<TaskScores> {
     let [first, rest @ ..] = comparison.tasks.as_slice() else {
         return None;
     };
     let fits = |task: &TaskScores| {
         let unit = |task: &TaskScores| (task.scale, task.higher_is_better);
-        unit(task) == unit(first) && (task.scale == PERCENT || task.metric == first.metric)
+        let is_error = |metric: &str| metric.parse().is_ok_and(MetricName::is_error);
+        unit(task) == unit(first)
+            && (task.scale == PERCENT || task.metric == first.metric && !is_error(&task.metric))
     };
     if rest.is_empty() || !rest.iter().all(fits) {
         return None;
@@ -204,8 +261,10 @@ fn summary(arm: &ArmScores, baseline: Option<&ArmScores>) -> Summary {
     summary.difference = sign_flip_test(&differences).map(|p_value| Difference {
         pairs: differences.len(),
         mean: mean(&differences),
-        interval: bootstrap_interval(&differences).map(ends),
+        interval: interval_of_mean(&differences).map(ends),
+        bootstrap: bootstrap_interval(&differences).map(ends),
         p_value,
+        smallest: smallest_p_value(differences.len()),
         adjusted: p_value,
         conclusion: Conclusion::CannotBeToldApart,
     });
@@ -214,6 +273,7 @@ fn summary(arm: &ArmScores, baseline: Option<&ArmScores>) -> Summary {
         ratio: ratio(deviation, standard_deviation(&others)),
         is_smaller: mean_deviation(&scores) < mean_deviation(&others),
         p_value,
+        smallest: smallest_spread_p_value(scores.len(), others.len()),
         adjusted: p_value,
         conclusion: Conclusion::CannotBeToldApart,
     });
@@ -244,12 +304,13 @@ fn adjust<'a>(tasks: impl IntoIterator<Item = (bool, &'a mut Vec<Summary>)>) {
     let p_values: Vec<f64> = differences.iter().map(|(_, one)| one.p_value).collect();
     for ((higher, one), adjusted) in differences.into_iter().zip(holm(&p_values)) {
         one.adjusted = adjusted;
-        one.conclusion = Conclusion::of(adjusted, (one.mean > 0.0) == higher);
+        let is_better = (one.mean > 0.0) == higher;
+        one.conclusion = Conclusion::of(adjusted, is_better, one.smallest, p_values.len());
     }
     let p_values: Vec<f64> = spreads.iter().map(|one| one.p_value).collect();
     for (one, adjusted) in spreads.into_iter().zip(holm(&p_values)) {
         one.adjusted = adjusted;
-        one.conclusion = Conclusion::of(adjusted, one.is_smaller);
+        one.conclusion = Conclusion::of(adjusted, one.is_smaller, one.smallest, p_values.len());
     }
 }
 
@@ -273,7 +334,7 @@ pub(super) mod tests {
             costs: Some(Costs {
                 trainable_parameters: 1200,
                 total_parameters: 4800,
-                train_seconds: 12.5,
+                train_seconds: Some(12.5),
                 peak_rss_mb: Some(100.0),
             }),
             ..ArmScores::default()
@@ -324,7 +385,10 @@ pub(super) mod tests {
             Conclusion::Better
         );
         assert_eq!(
-            (analysis.smallest_adjusted, analysis.seeds_needed),
+            (
+                analysis.reach.smallest_adjusted,
+                analysis.reach.seeds_needed
+            ),
             (4.0 * 2.0 / 256.0, 8)
         );
     }
@@ -375,10 +439,26 @@ pub(super) mod tests {
         let up = analysis.tasks[0][1].difference.unwrap();
         assert_eq!(
             (up.p_value, up.conclusion),
-            (0.0625, Conclusion::CannotBeToldApart)
+            (0.0625, Conclusion::TooFewSeeds)
         );
+        // Student's interval of differences is that of their mean, and wider than the bootstrap's.
+        let wide = up.interval.unwrap();
+        let narrow = up.bootstrap.unwrap();
+        assert!(wide[0] < narrow[0] && narrow[1] < wide[1], "{up:?}");
+        // Two of the 70 ways to share eight deviations are as extreme as can be.
+        let spread = analysis.tasks[0][1].spread.unwrap();
         assert_eq!(
-            (analysis.smallest_adjusted, analysis.seeds_needed),
+            (spread.smallest, spread.conclusion),
+            (2.0 / 70.0, Conclusion::TooFewSeeds)
+        );
+        let of_all = analysis.reach_of_all_tasks.unwrap();
+        assert_eq!((of_all.comparisons, of_all.smallest_adjusted), (2, 0.125));
+        assert!(!of_all.is_enough() && Reach::new(2, of_all.seeds_needed).is_enough());
+        assert_eq!(
+            (
+                analysis.reach.smallest_adjusted,
+                analysis.reach.seeds_needed
+            ),
             (0.25, 8)
         );
     }

@@ -1,11 +1,11 @@
-//! A comparison as CSV, with one line for each task and arm.
+//! A comparison as CSV, with one line for each task and arm, and one for each arm's mean over all tasks.
 
 use std::io;
 
-use super::analysis::{Analysis, Conclusion};
-use super::{ArmScores, Comparison};
+use super::analysis::{Analysis, Conclusion, Summary};
+use super::{ALL_TASKS, ArmScores, Comparison};
 
-const COLUMNS: [&str; 24] = [
+const COLUMNS: [&str; 26] = [
     "task",
     "arm",
     "metric",
@@ -30,6 +30,8 @@ const COLUMNS: [&str; 24] = [
     "spread_conclusion",
     "chosen",
     "nan",
+    "bootstrap_low",
+    "bootstrap_high",
 ];
 const COSTS: [&str; 4] = [
     "trainable_parameters",
@@ -48,43 +50,68 @@ pub(super) fn write(
     writer.write_record(COLUMNS.iter().chain(extra))?;
     for (task, summaries) in comparison.tasks.iter().zip(&analysis.tasks) {
         for ((name, arm), summary) in comparison.arms.iter().zip(&task.arms).zip(summaries) {
-            let difference = summary.difference.as_ref();
-            let spread = summary.spread.as_ref();
-            let end = |of: Option<[f64; 2]>, at: usize| number(of.map(|ends| ends[at]));
-            let mut record = vec![
-                task.name.clone(),
-                name.clone(),
-                task.metric.clone(),
-                task.split.clone(),
-                task.scale.to_string(),
-                comparison.seeds.len().to_string(),
-                summary.count.to_string(),
-                arm.diverged.to_string(),
-                number(summary.mean),
-                number(summary.standard_deviation),
-                end(summary.interval, 0),
-                end(summary.interval, 1),
-                number(difference.map(|one| one.mean)),
-                end(difference.and_then(|one| one.interval), 0),
-                end(difference.and_then(|one| one.interval), 1),
-                number(difference.map(|one| one.p_value)),
-                number(difference.map(|one| one.adjusted)),
-                conclusion(difference.map(|one| one.conclusion)).to_string(),
-                number(spread.and_then(|one| one.ratio)),
-                number(spread.map(|one| one.p_value)),
-                number(spread.map(|one| one.adjusted)),
-                conclusion(spread.map(|one| one.conclusion)).to_string(),
-                arm.chosen.clone().unwrap_or_default(),
-                arm.nan.to_string(),
-            ];
+            let place = [&task.name, name, &task.metric, &task.split].map(String::clone);
+            let mut record = row(comparison, place, task.scale, arm, summary);
             if costs {
                 record.extend(of_costs(arm));
             }
             writer.write_record(&record)?;
         }
     }
+    // The mean over all tasks, which has neither runs nor settings of its own.
+    let scale = comparison.tasks.first().map_or(1.0, |task| task.scale);
+    for (name, summary) in comparison.arms.iter().zip(&analysis.all_tasks) {
+        let place = [ALL_TASKS, name, &comparison.of_all_tasks(), ""].map(str::to_string);
+        let mut record = row(comparison, place, scale, &ArmScores::default(), summary);
+        if costs {
+            record.extend(of_costs(&ArmScores::default()));
+        }
+        writer.write_record(&record)?;
+    }
     let bytes = writer.into_inner().map_err(|error| error.into_error())?;
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// The columns of an arm, of which `place` is the task, the arm, the metric and the split.
+fn row(
+    comparison: &Comparison,
+    place: [String; 4],
+    scale: f64,
+    arm: &ArmScores,
+    summary: &Summary,
+) -> Vec<String> {
+    let difference = summary.difference.as_ref();
+    let spread = summary.spread.as_ref();
+    let end = |of: Option<[f64; 2]>, at: usize| number(of.map(|ends| ends[at]));
+    let told = |conclusion: Option<Conclusion>| {
+        conclusion.map_or(String::new(), |one| one.told("better", "worse").to_string())
+    };
+    let mut record = Vec::from(place);
+    record.extend([
+        scale.to_string(),
+        comparison.seeds.len().to_string(),
+        summary.count.to_string(),
+        arm.diverged.to_string(),
+        number(summary.mean),
+        number(summary.standard_deviation),
+        end(summary.interval, 0),
+        end(summary.interval, 1),
+        number(difference.map(|one| one.mean)),
+        end(difference.and_then(|one| one.interval), 0),
+        end(difference.and_then(|one| one.interval), 1),
+        number(difference.map(|one| one.p_value)),
+        number(difference.map(|one| one.adjusted)),
+        told(difference.map(|one| one.conclusion)),
+        number(spread.and_then(|one| one.ratio)),
+        number(spread.map(|one| one.p_value)),
+        number(spread.map(|one| one.adjusted)),
+        told(spread.map(|one| one.conclusion)),
+        arm.chosen.clone().unwrap_or_default(),
+        arm.nan.to_string(),
+        end(difference.and_then(|one| one.bootstrap), 0),
+        end(difference.and_then(|one| one.bootstrap), 1),
+    ]);
+    record
 }
 
 fn of_costs(arm: &ArmScores) -> [String; 4] {
@@ -94,7 +121,7 @@ fn of_costs(arm: &ArmScores) -> [String; 4] {
     [
         costs.trainable_parameters.to_string(),
         costs.total_parameters.to_string(),
-        number(Some(costs.train_seconds)),
+        number(costs.train_seconds),
         number(costs.peak_rss_mb),
     ]
 }
@@ -102,15 +129,6 @@ fn of_costs(arm: &ArmScores) -> [String; 4] {
 /// A number with its full precision, or nothing.
 fn number(value: Option<f64>) -> String {
     value.map_or(String::new(), |value| value.to_string())
-}
-
-fn conclusion(conclusion: Option<Conclusion>) -> &'static str {
-    match conclusion {
-        Some(Conclusion::Better) => "better",
-        Some(Conclusion::Worse) => "worse",
-        Some(Conclusion::CannotBeToldApart) => "cannot be told apart",
-        None => "",
-    }
 }
 
 #[cfg(test)]
@@ -122,15 +140,18 @@ mod tests {
     fn numbers_are_read_back_as_they_were() {
         let comparison = example();
         let analysis = comparison.analysis();
-        for (costs, columns) in [(false, 24), (true, 28)] {
+        for (costs, columns) in [(false, 26), (true, 30)] {
             let text = comparison.to_csv(costs).unwrap();
             let mut reader = csv::Reader::from_reader(text.as_bytes());
             let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-            assert_eq!(rows.len(), 6);
+            assert_eq!(rows.len(), 9);
             assert!(rows.iter().all(|row| row.len() == columns));
             let mean: f64 = rows[1][8].parse().unwrap();
             assert_eq!(Some(mean), analysis.tasks[0][1].mean);
             assert_eq!((&rows[1][17], &rows[0][17]), ("better", ""));
+            let mean: f64 = rows[7][8].parse().unwrap();
+            assert_eq!(Some(mean), analysis.all_tasks[1].mean);
+            assert_eq!((&rows[7][0], &rows[7][1]), ("all tasks", "up"));
         }
     }
 }

@@ -4,17 +4,23 @@ use std::fmt::Write;
 
 use super::analysis::{Analysis, Conclusion, Summary};
 use super::markdown::number;
-use super::{Comparison, seed_count};
+use super::{ALL_TASKS, Comparison, seed_count};
 
 pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
     let mut columns: Vec<(String, &[Summary])> = comparison
         .tasks
         .iter()
         .zip(&analysis.tasks)
-        .map(|(task, arms)| (escape(&task.name), arms.as_slice()))
+        .map(|(task, arms)| {
+            let metric = escape(&task.metric);
+            (
+                format!("{} ({metric})", escape(&task.name)),
+                arms.as_slice(),
+            )
+        })
         .collect();
     if !analysis.all_tasks.is_empty() {
-        columns.push(("mean".to_string(), &analysis.all_tasks));
+        columns.push((ALL_TASKS.to_string(), &analysis.all_tasks));
     }
     let mut text = String::from("% Needs \\usepackage{booktabs}.\n");
     let _ = writeln!(
@@ -51,18 +57,41 @@ pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
     let _ = writeln!(
         text,
         "% Mean and standard deviation over {}. $^{{+}}$ and $^{{-}}$: better and worse than {} (exact sign-flip test,\n\
-         % paired by seed, Holm's adjustment, 5 \\%). All others cannot be told apart from it.",
+         % paired by seed, Holm's adjustment, 5 \\%). {}",
         seed_count(comparison.seeds.len()),
-        escape(baseline)
+        escape(baseline),
+        if analysis.reach.is_enough() {
+            "All others cannot be told apart from it."
+        } else {
+            "There are too few seeds for that."
+        }
     );
+    for (task, arm, why) in without_score(comparison, analysis) {
+        let _ = writeln!(text, "% {}, {}: {why}.", escape(task), escape(arm));
+    }
     if !analysis.all_tasks.is_empty() {
         let _ = writeln!(
             text,
-            "% The column mean: for each seed, the mean of its scores on the tasks ({}).",
+            "% {ALL_TASKS}: for each seed, the mean of its scores on the tasks ({}).",
             escape(&comparison.of_all_tasks())
         );
     }
     text
+}
+
+/// The arms with runs that have no score, with what became of these.
+fn without_score<'a>(
+    comparison: &'a Comparison,
+    analysis: &'a Analysis,
+) -> impl Iterator<Item = (&'a str, &'a str, String)> {
+    let tasks = comparison.tasks.iter().zip(&analysis.tasks);
+    tasks.flat_map(move |(task, summaries)| {
+        let arms = comparison.arms.iter().zip(&task.arms).zip(summaries);
+        arms.filter_map(move |((name, arm), summary)| {
+            let why = arm.without_score(summary.count, comparison.seeds.len())?;
+            Some((task.name.as_str(), name.as_str(), why))
+        })
+    })
 }
 
 fn cell(summary: &Summary) -> String {
@@ -72,7 +101,7 @@ fn cell(summary: &Summary) -> String {
     let mark = match summary.difference.map(|one| one.conclusion) {
         Some(Conclusion::Better) => "^{+}",
         Some(Conclusion::Worse) => "^{-}",
-        Some(Conclusion::CannotBeToldApart) | None => "",
+        Some(Conclusion::CannotBeToldApart | Conclusion::TooFewSeeds) | None => "",
     };
     match summary.standard_deviation {
         Some(deviation) => format!("${}{mark}_{{\\pm {}}}$", number(mean), number(deviation)),

@@ -2,11 +2,8 @@
 
 use std::fmt::Write;
 
-use super::analysis::{Analysis, Conclusion, LEVEL, Summary};
-use super::{ArmScores, Comparison, Costs, seed_count};
-
-/// The name of the mean over all tasks.
-const ALL: &str = "all tasks";
+use super::analysis::{Analysis, Reach, Summary};
+use super::{ALL_TASKS, ArmScores, Comparison, Costs, seed_count};
 
 pub(super) fn write(comparison: &Comparison, analysis: &Analysis, costs: bool) -> String {
     let mut text = String::new();
@@ -47,13 +44,14 @@ fn scores(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
             1.0 => String::new(),
             scale => format!("{scale} x "),
         };
-        names.push(cell(&format!(
-            "{} ({scale}{}, {})",
-            task.name, task.metric, task.split
-        )));
+        let what = match task.metric.as_str() {
+            "" => "no scores yet".to_string(),
+            metric => format!("{scale}{metric}, {}", task.split),
+        };
+        names.push(cell(&format!("{} ({what})", task.name)));
     }
     if !analysis.all_tasks.is_empty() {
-        names.push(ALL.to_string());
+        names.push(ALL_TASKS.to_string());
     }
     head(text, &names, 1);
     for (arm, name) in comparison.arms.iter().enumerate() {
@@ -75,13 +73,14 @@ fn scores(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
     }
     let _ = writeln!(
         text,
-        "\nMean ± standard deviation over {}, and the 95 % interval of the mean (Student's t).\n",
+        "\nMean ± standard deviation over {}, and the 95 % interval of the mean (Student's t): how much other seeds could change \
+         it. What other examples in the scored split would change is not in it.\n",
         seed_count(comparison.seeds.len())
     );
     if !analysis.all_tasks.is_empty() {
         let _ = writeln!(
             text,
-            "The score of {ALL} is, for each seed, the mean of its scores on the tasks, each with the same weight ({}).\n",
+            "The score of {ALL_TASKS} is, for each seed, the mean of its scores on the tasks, each with the same weight ({}).\n",
             cell(&comparison.of_all_tasks())
         );
     }
@@ -134,7 +133,7 @@ fn with_all<'a>(
         .zip(analysis.tasks.iter().map(Vec::as_slice))
         .collect();
     if !analysis.all_tasks.is_empty() {
-        all.push((ALL, &analysis.all_tasks));
+        all.push((ALL_TASKS, &analysis.all_tasks));
     }
     all
 }
@@ -179,34 +178,44 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
                     interval,
                     p_value(difference.p_value),
                     p_value(difference.adjusted),
-                    conclusion(difference.conclusion, "better", "worse").to_string(),
+                    difference.conclusion.told("better", "worse").to_string(),
                 ],
             );
         }
     }
     let _ = writeln!(
         text,
-        "\nPaired by seed. The interval is the percentile bootstrap's, which is too narrow for few seeds; p is that of the exact \
-         sign-flip test, adjusted for the number of comparisons (Holm).\n"
+        "\nPaired by seed. The interval is Student's, of the mean difference, for one comparison at a time; p is that of the exact \
+         sign-flip test, adjusted for the number of comparisons (Holm){}.\n",
+        match analysis.reach_of_all_tasks {
+            Some(_) => ": those on tasks among themselves, and those of all tasks among themselves",
+            None => "",
+        }
     );
-    if analysis.smallest_adjusted > LEVEL {
-        let _ = writeln!(
-            text,
-            "With {} and this many comparisons, no adjusted p-value can be below {}, so no difference on a single task can be told \
-             apart from chance. At least {} seeds are needed.\n",
-            seed_count(comparison.seeds.len()),
-            p_value(analysis.smallest_adjusted),
-            analysis.seeds_needed
-        );
+    for (reach, what) in [
+        (Some(analysis.reach), "on a task"),
+        (analysis.reach_of_all_tasks, "of all tasks"),
+    ] {
+        if let Some(reach) = reach.filter(|reach| !reach.is_enough()) {
+            let _ = writeln!(text, "{}\n", too_few(comparison, reach, what));
+        }
     }
 }
 
-fn conclusion(conclusion: Conclusion, better: &'static str, worse: &'static str) -> &'static str {
-    match conclusion {
-        Conclusion::Better => better,
-        Conclusion::Worse => worse,
-        Conclusion::CannotBeToldApart => "cannot be told apart",
-    }
+/// Why nothing can be concluded from differences, and what is needed.
+pub(crate) fn too_few(comparison: &Comparison, reach: Reach, what: &str) -> String {
+    let seeds = seed_count(comparison.seeds.len());
+    let comparisons = match reach.comparisons {
+        1 => "its only comparison".to_string(),
+        count => format!("{count} comparisons"),
+    };
+    format!(
+        "Too few seeds for a conclusion about a difference {what}: with {seeds}, p is {} or more, and {} or more after the adjustment \
+         for {comparisons}. At least {} seeds are needed.",
+        p_value(reach.smallest),
+        p_value(reach.smallest_adjusted),
+        reach.seeds_needed
+    )
 }
 
 fn spreads(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
@@ -223,7 +232,7 @@ fn spreads(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
     let names = [
         "task",
         "arm",
-        "ratio of standard deviations",
+        "standard deviation, arm / baseline",
         "p",
         "p, adjusted",
         "conclusion",
@@ -242,15 +251,15 @@ fn spreads(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
                     spread.ratio.map_or("-".to_string(), number),
                     p_value(spread.p_value),
                     p_value(spread.adjusted),
-                    conclusion(spread.conclusion, "smaller", "larger").to_string(),
+                    spread.conclusion.told("smaller", "larger").to_string(),
                 ],
             );
         }
     }
     let _ = writeln!(
         text,
-        "\np is that of a permutation test of the absolute deviations from the medians (Brown and Forsythe's, without the deviation \
-         that is always zero), adjusted for the number of comparisons (Holm).\n"
+        "\np is that of a permutation test of the absolute deviations from the medians (Brown and Forsythe's; where the number of seeds is \
+         odd, one of the scores is the median, and its deviation of zero is left out), adjusted for the number of comparisons (Holm).\n"
     );
 }
 
@@ -299,7 +308,9 @@ fn of_costs(text: &mut String, comparison: &Comparison) {
                     cell(name),
                     costs.trainable_parameters.to_string(),
                     format!("{:.2} %", share(costs)),
-                    format!("{:.1}", costs.train_seconds),
+                    costs
+                        .train_seconds
+                        .map_or("-".to_string(), |seconds| format!("{seconds:.1}")),
                     costs
                         .peak_rss_mb
                         .map_or("-".to_string(), |mib| format!("{mib:.0}")),

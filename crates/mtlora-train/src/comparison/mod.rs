@@ -3,12 +3,15 @@
 mod analysis;
 mod csv;
 mod latex;
-mod markdown;
+pub(crate) mod markdown;
 pub(crate) mod statistics;
 
 use serde::{Deserialize, Serialize};
 
-pub use analysis::{Analysis, Conclusion, Difference, Spread, Summary};
+pub use analysis::{Analysis, Conclusion, Difference, Reach, Spread, Summary};
+
+/// What tables call the mean over all tasks.
+pub(crate) const ALL_TASKS: &str = "all tasks";
 
 /// A comparison of methods ("arms") on tasks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -66,9 +69,10 @@ pub struct Costs {
     pub trainable_parameters: usize,
     /// The number of all parameters.
     pub total_parameters: usize,
-    /// The mean time of the steps of a run in seconds. It depends on the machine and on what else it did.
-    pub train_seconds: f64,
-    /// The largest peak memory of a run in MiB, if the system reports it.
+    /// The mean time of the steps of a run in seconds, unless it is left out. It depends on the machine and on what else it
+    /// did.
+    pub train_seconds: Option<f64>,
+    /// The largest peak memory of a run in MiB, if the system reports it and it is not left out.
     pub peak_rss_mb: Option<f64>,
 }
 
@@ -146,7 +150,7 @@ impl Comparison {
         latex::write(self, &self.analysis())
     }
 
-    /// One line for each task and arm, as CSV. `costs` adds times and memory, which differ each time.
+    /// One line for each task and arm, and for each arm's mean over all tasks, as CSV. `costs` adds times and memory, which differ each time.
     ///
     /// # Errors
     /// Never: it is written into memory.

@@ -4,9 +4,8 @@ use std::fmt::Write;
 
 use super::chart::{label, span, ticks};
 use super::page::{STYLE, count, duration, escape};
-use crate::comparison::{
-    Analysis, ArmScores, Comparison, Conclusion, Summary, TaskScores, seed_count,
-};
+use crate::comparison::markdown::too_few;
+use crate::comparison::{Analysis, ArmScores, Comparison, Summary, TaskScores};
 
 /// The size of the drawing in a row of a table.
 const WIDTH: f64 = 320.0;
@@ -30,18 +29,19 @@ pub fn comparison_page(comparison: &Comparison) -> String {
     let _ = writeln!(
         page,
         "<p class=\"note\">A point is the score of a run with one seed, the bar the 95 % interval of the mean (Student's t), and its \
-         tick the mean. Differences from {} are paired by seed; p is that of the exact sign-flip test and, for the spread, of a \
+         tick the mean. Differences from {} are paired by seed, with their 95 % interval (Student's t); p is that of the exact sign-flip test and, for the spread, of a \
          permutation test, each adjusted for the number of comparisons (Holm).</p>",
         escape(baseline)
     );
-    if analysis.smallest_adjusted > 0.05 && comparison.arms.len() > 1 {
-        let _ = writeln!(
-            page,
-            "<p class=\"note\">With {} and this many comparisons, no difference on a single task can be told apart from chance; \
-             from {} seeds on it can.</p>",
-            seed_count(comparison.seeds.len()),
-            analysis.seeds_needed
-        );
+    for (reach, what) in [
+        (Some(analysis.reach), "on a task"),
+        (analysis.reach_of_all_tasks, "of all tasks"),
+    ] {
+        let reach = reach.filter(|reach| !reach.is_enough() && comparison.arms.len() > 1);
+        if let Some(reach) = reach {
+            let text = too_few(comparison, reach, what);
+            let _ = writeln!(page, "<p class=\"note\">{}</p>", escape(&text));
+        }
     }
     for (task, summaries) in comparison.tasks.iter().zip(&analysis.tasks) {
         section(&mut page, comparison, task, summaries);
@@ -207,7 +207,9 @@ fn numbers(comparison: &Comparison, arm: &ArmScores, summary: &Summary) -> [Stri
             count(one.trainable_parameters as f64)
                 + &small(format!("of {}", count(one.total_parameters as f64)))
         }),
-        costs.map_or(none(), |one| duration(one.train_seconds)),
+        costs
+            .and_then(|one| one.train_seconds)
+            .map_or(none(), duration),
         costs
             .and_then(|one| one.peak_rss_mb)
             .map_or(none(), |mib| format!("{mib:.0} MiB")),
@@ -217,8 +219,13 @@ fn numbers(comparison: &Comparison, arm: &ArmScores, summary: &Summary) -> [Stri
 fn difference(summary: &Summary, small: &impl Fn(String) -> String) -> String {
     match &summary.difference {
         Some(one) => {
-            let conclusion = told(one.conclusion, "better", "worse");
-            format!("{:+.2}", one.mean) + &small(format!("p {:.3}: {conclusion}", one.adjusted))
+            let conclusion = one.conclusion.told("better", "worse");
+            let interval = one.interval.map_or(String::new(), |[low, high]| {
+                small(format!("[{low:+.2}, {high:+.2}]"))
+            });
+            format!("{:+.2}", one.mean)
+                + &interval
+                + &small(format!("p {:.3}: {conclusion}", one.adjusted))
         }
         None => "–".to_string(),
     }
@@ -230,18 +237,10 @@ fn spread(summary: &Summary, small: &impl Fn(String) -> String) -> String {
             let ratio = one
                 .ratio
                 .map_or("–".to_string(), |ratio| format!("× {ratio:.2}"));
-            let conclusion = told(one.conclusion, "smaller", "larger");
+            let conclusion = one.conclusion.told("smaller", "larger");
             ratio + &small(format!("p {:.3}: {conclusion}", one.adjusted))
         }
         None => "–".to_string(),
-    }
-}
-
-fn told(conclusion: Conclusion, better: &'static str, worse: &'static str) -> &'static str {
-    match conclusion {
-        Conclusion::Better => better,
-        Conclusion::Worse => worse,
-        Conclusion::CannotBeToldApart => "cannot be told apart",
     }
 }
 
