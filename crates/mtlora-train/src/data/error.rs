@@ -55,7 +55,7 @@ pub enum DataError {
         hint: String,
     },
     /// A column that the header lacks.
-    #[error("{}:{line}: no column {}; the columns are {}", .path.display(), shown(.column), listed(.header))]
+    #[error("{}:{line}: no column {}; the columns are {}{}", .path.display(), shown(.column), listed(.header), other_separator(.path, .header))]
     UnknownColumn {
         /// The file.
         path: PathBuf,
@@ -159,6 +159,28 @@ impl DataError {
     }
 }
 
+/// What to do about a table with one column in whose name there is a separator of another format; else nothing.
+fn other_separator(path: &Path, header: &[String]) -> &'static str {
+    let [only] = header else {
+        return "";
+    };
+    let is_tsv = path
+        .extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("tsv"));
+    let is_csv = path
+        .extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
+    if (is_csv || is_tsv) && only.contains(';') {
+        "; it looks separated by semicolons: save it with commas as .csv, or with tabs as .tsv"
+    } else if is_csv && only.contains('\t') {
+        "; it looks separated by tabs: name it .tsv, or save it with commas"
+    } else if is_tsv && only.contains(',') {
+        "; it looks separated by commas: name it .csv, or save it with tabs"
+    } else {
+        ""
+    }
+}
+
 /// Names, separated by commas; a long list is truncated.
 pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     listed_up_to(names, LISTED)
@@ -168,6 +190,53 @@ pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_table_with_other_separators_is_recognized() {
+        let said = |name: &str, header: &[&str]| {
+            let error = DataError::UnknownColumn {
+                path: PathBuf::from(name),
+                line: 1,
+                column: "text".into(),
+                header: header.iter().map(ToString::to_string).collect(),
+            };
+            error.to_string()
+        };
+        for (name, header, advice) in [
+            (
+                "a.csv",
+                "x;label",
+                "semicolons: save it with commas as .csv",
+            ),
+            (
+                "a.tsv",
+                "x;label",
+                "semicolons: save it with commas as .csv",
+            ),
+            (
+                "a.CSV",
+                "x\tlabel",
+                "tabs: name it .tsv, or save it with commas",
+            ),
+            (
+                "a.tsv",
+                "x,label",
+                "commas: name it .csv, or save it with tabs",
+            ),
+        ] {
+            let text = said(name, &[header]);
+            let advice = format!("; it looks separated by {advice}");
+            assert!(text.contains(&advice), "{text}");
+        }
+        for (name, header) in [
+            ("a.csv", &["x"][..]),
+            ("a.csv", &["x;y", "label"]),
+            ("a.tsv", &["x y"]),
+            ("a.jsonl", &["x;y"]),
+        ] {
+            assert!(!said(name, header).contains("it looks"), "{name}");
+        }
+    }
 
     #[test]
     fn messages_say_where_and_what_to_do() {
