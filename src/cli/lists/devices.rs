@@ -2,7 +2,8 @@ use std::error::Error;
 
 use clap::Args as ClapArgs;
 use mtlora::core::{
-    BaseDtype, CpuChoice, NamedDevice, capabilities, device_description, kernel_cache, self_test,
+    BaseDtype, CpuChoice, CpuPath, NamedDevice, capabilities, device_description, kernel_cache,
+    self_test,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -40,6 +41,9 @@ struct Cpu {
     path: &'static str,
     /// Why this one, and which others there are.
     reason: String,
+    /// What is printed of it, line by line.
+    #[serde(skip)]
+    lines: Vec<String>,
 }
 
 impl Cpu {
@@ -47,7 +51,31 @@ impl Cpu {
         Self {
             path: choice.path.name(),
             reason: choice.reason(),
+            lines: Self::lines(choice),
         }
+    }
+
+    fn lines(choice: CpuChoice) -> Vec<String> {
+        let (path, variable) = (choice.path, CpuChoice::VARIABLE);
+        let others: Vec<&str> = CpuPath::available()
+            .filter(|other| *other != path)
+            .map(CpuPath::name)
+            .collect();
+        if choice.is_requested {
+            return vec![
+                format!("kernels: {path}, which {variable} names"),
+                format!("to choose others: leave {variable} out"),
+            ];
+        }
+        let mut lines = match others.is_empty() {
+            true => vec![format!("kernels: {path}, which every processor can use")],
+            false => vec![
+                format!("kernels: {path}, the fastest that can be used here"),
+                format!("to choose others: {variable}={}", others.join("|")),
+            ],
+        };
+        lines.extend(CpuPath::unused());
+        lines
     }
 }
 
@@ -61,11 +89,9 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<(), Box<dyn Error>> {
     let mut listed = Vec::new();
     for (index, named) in device::all().into_iter().enumerate() {
         let one = look_at(named, args.check);
-        say!(
-            "{}{}",
-            one.line(),
-            if index == 0 { " (default)" } else { "" }
-        )?;
+        for line in one.lines(index == 0) {
+            say!("{line}")?;
+        }
         listed.push(one);
     }
     let cache = kernel_cache();
@@ -112,23 +138,23 @@ impl Listed {
         self.check.as_ref().is_some_and(|check| !check.passed)
     }
 
-    fn line(&self) -> String {
-        let dtypes: Vec<String> = self.base_dtypes.iter().map(BaseDtype::to_string).collect();
-        let mut line = self.name.clone();
+    /// The name and what the device can do, a line for each.
+    fn lines(&self, is_default: bool) -> Vec<String> {
+        let mut name = self.name.clone();
         if let Some(description) = &self.description {
-            line += &format!(", {description}");
+            name += &format!(", {description}");
         }
-        line += &format!(": a base in {}", dtypes.join(", "));
-        if let Some(Cpu { path, reason }) = &self.cpu {
-            line += &format!("; kernels for {path}, {reason}");
+        if is_default {
+            name += " (default)";
         }
-        match &self.check {
-            Some(Check {
-                error: Some(error), ..
-            }) => line += &format!("; does not compute as it should: {error}"),
-            Some(_) => line += "; computes as it should",
-            None => {}
-        }
-        line
+        let dtypes: Vec<String> = self.base_dtypes.iter().map(BaseDtype::to_string).collect();
+        let mut about = vec![format!("precisions: {}", dtypes.join(", "))];
+        about.extend(self.cpu.iter().flat_map(|cpu| cpu.lines.clone()));
+        about.extend(self.check.as_ref().map(|check| match &check.error {
+            Some(error) => format!("does not compute as it should: {error}"),
+            None => "computes as it should".to_string(),
+        }));
+        let about = about.into_iter().map(|line| format!("  {line}"));
+        [name].into_iter().chain(about).collect()
     }
 }
