@@ -53,9 +53,97 @@ pub fn listed_up_to<S: AsRef<str>>(names: &[S], most: usize) -> String {
     text
 }
 
+/// What serde says about a value of the wrong kind, in plain words: what the value must be, and what it is. `None` if the
+/// message is about something else.
+///
+/// ```
+/// use mtlora_models::messages::needed_and_found;
+/// let (needed, found) = needed_and_found("invalid value: integer `-4`, expected usize").unwrap();
+/// assert_eq!(needed, "a whole number, 0 or more");
+/// assert_eq!(found, "-4");
+/// ```
+pub fn needed_and_found(message: &str) -> Option<(String, String)> {
+    let kinds = ["invalid type: ", "invalid value: "];
+    let rest = kinds.iter().find_map(|kind| message.strip_prefix(kind))?;
+    let (found, needed) = rest.rsplit_once(", expected ")?;
+    Some((plainly_needed(needed), plainly_found(found)))
+}
+
+fn plainly_needed(expected: &str) -> String {
+    let plain = match expected {
+        "usize" | "u64" | "u128" => "a whole number, 0 or more",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "string" | "path string" => "a text in quotes",
+        "a sequence" => "a list in [ ]",
+        "a map" => "a table",
+        other if other.starts_with("a nonzero u") => "a whole number, 1 or more",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    plain.to_string()
+}
+
+fn plainly_found(found: &str) -> String {
+    let in_backticks = found
+        .split_once('`')
+        .and_then(|(_, rest)| rest.strip_suffix('`'));
+    match (found, in_backticks) {
+        ("sequence", _) => "a list".to_string(),
+        ("map", _) => "a table".to_string(),
+        ("null" | "unit value" | "Option value", _) => "null".to_string(),
+        (_, Some(value)) => value.to_string(),
+        (text, None) => match text.strip_prefix("string ") {
+            Some(text) => format!("the text {text}"),
+            None => text.to_string(),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serdes_messages_are_said_in_plain_words() {
+        let said = |message: &str| {
+            let found = needed_and_found(message);
+            found.map(|(needed, found)| format!("{needed}, not {found}"))
+        };
+        for (message, plain) in [
+            (
+                "invalid type: string \"2e-3, expected \", expected f64",
+                "a number, not the text \"2e-3, expected \"",
+            ),
+            (
+                "invalid type: floating point `1.5`, expected usize",
+                "a whole number, 0 or more, not 1.5",
+            ),
+            (
+                "invalid type: sequence, expected a map",
+                "a table, not a list",
+            ),
+            (
+                "invalid value: integer `0`, expected a nonzero usize",
+                "a whole number, 1 or more, not 0",
+            ),
+            (
+                "invalid type: integer `3`, expected path string",
+                "a text in quotes, not 3",
+            ),
+            (
+                "invalid type: boolean `true`, expected a sequence",
+                "a list in [ ], not true",
+            ),
+        ] {
+            assert_eq!(said(message).as_deref(), Some(plain), "{message}");
+        }
+        assert_eq!(said("missing field `name`"), None);
+    }
 
     #[test]
     fn hostile_names_cannot_flood_or_break_a_message() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mtlora_models::messages::shown;
+use mtlora_models::messages::{needed_and_found, shown};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -15,10 +15,15 @@ use super::rows::json_reason;
 /// What is wrong with the line: it is not an object, or the object has a key twice.
 pub(crate) fn json_row(json: &str) -> Result<Map<String, Value>, String> {
     let object: Object = serde_json::from_str(json).map_err(|error| {
+        let reason = json_reason(&error);
+        if let Some((_, found)) = needed_and_found(&reason) {
+            return format!(
+                "not a JSON object but {found}; each row must be one object on one line"
+            );
+        }
         format!(
-            "not a JSON object, at column {}: {}; each row must be one object on one line",
-            error.column(),
-            json_reason(&error)
+            "not a JSON object, at column {}: {reason}; each row must be one object on one line",
+            error.column()
         )
     })?;
     match object.repeated {
@@ -61,5 +66,24 @@ impl<'de> Deserialize<'de> for Object {
             }
         }
         deserializer.deserialize_map(Entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_is_no_object_is_called_what_it_is() {
+        for (row, reason) in [
+            ("[1, 2]", "not a JSON object but a list; each row"),
+            ("3", "not a JSON object but 3; each row"),
+            ("\"a\"", "not a JSON object but the text \"a\"; each row"),
+            ("null", "not a JSON object but null; each row"),
+            ("{\"a\": }", "not a JSON object, at column 7: "),
+        ] {
+            let said = json_row(row).err().unwrap_or_default();
+            assert!(said.starts_with(reason), "{row}: {said}");
+        }
     }
 }
