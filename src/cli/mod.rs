@@ -98,7 +98,7 @@ enum Command {
     Report(report::Args),
     /// Compare methods on tasks: a run for each arm, task, seed and choice of settings, made by any number of processes.
     Sweep(sweep::Args),
-    /// Show what the runs of a sweep show: means, intervals, differences from a baseline, and what can be concluded.
+    /// Print a sweep's results as a table: means, intervals, differences from a baseline, and what can be concluded.
     Table(compare::Args),
     /// Make the runs of the paper's tables, as sweeps.
     Reproduce(sweep::ReproduceArgs),

@@ -235,7 +235,7 @@ pub(crate) fn of_settings() -> HelpDefaults {
         (
             "max_length",
             format!(
-                "{}; or the length that the tokenizer is for, if that is less",
+                "{}, or the tokenizer's own limit if that is lower",
                 both(|of| of.max_length.to_string())
             ),
         ),

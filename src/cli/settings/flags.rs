@@ -235,10 +235,10 @@ pub(crate) struct Settings {
     #[arg(long, alias = "deltaT", help_heading = ADALORA, value_name = "STEPS")]
     #[serde(alias = "deltaT")]
     pub(crate) delta_t: Option<usize>,
-    /// How much of the average sensitivity of a value a step keeps.
+    /// Smoothing factor of the average of sensitivities (AdaLoRA).
     #[arg(long, help_heading = ADALORA)]
     pub(crate) beta1: Option<f64>,
-    /// How much of the average uncertainty of a value a step keeps.
+    /// Smoothing factor of the average of uncertainties (AdaLoRA).
     #[arg(long, help_heading = ADALORA)]
     pub(crate) beta2: Option<f64>,
     /// The weight of the term of the loss that keeps A and B orthogonal.

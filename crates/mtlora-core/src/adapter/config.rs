@@ -191,7 +191,7 @@ impl MtLoraConfig {
             (0.0..1.0).contains(&self.dropout),
             "dropout",
             self.dropout,
-            "from 0 up to, but not 1",
+            "at least 0 and below 1",
         )?;
         let (method, init) = (self.method, self.init);
         if let Some(reason) = method.refuses(init) {

@@ -49,7 +49,7 @@ pub enum AttachError {
         adapted: usize,
     },
     /// A number is out of its range.
-    #[error("{name} = {value} is out of range: {wanted}")]
+    #[error("{name} is {value}, but must be {wanted}")]
     Range {
         /// The field.
         name: &'static str,
