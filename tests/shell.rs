@@ -44,14 +44,33 @@ fn bash_completes_a_flag() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("mtlora.bash");
     fs::write(&script, mtlora(&["completions", "bash"]).stdout).unwrap();
-    let ask = format!(
-        "source {}; COMP_WORDS=(mtlora train --gradient-a); COMP_CWORD=2; _mtlora mtlora --gradient-a train; echo ${{COMPREPLY[@]}}",
-        text(&script)
-    );
-    let output = bash(&ask).unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let found = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(found.trim(), "--gradient-accumulation", "{errors}");
+    for (words, begun, before, expected) in [
+        (
+            "train --gradient-a",
+            "--gradient-a",
+            "train",
+            "--gradient-accumulation",
+        ),
+        ("train --structure sh", "sh", "--structure", "shim"),
+        ("train --task acc", "acc", "--task", "acceptability"),
+        (
+            "train --lr-scheduler-type cosi",
+            "cosi",
+            "--lr-scheduler-type",
+            "cosine",
+        ),
+        ("reproduce nlg", "nlg", "reproduce", "nlg-gpt2-medium"),
+    ] {
+        let at = words.split(' ').count();
+        let ask = format!(
+            "source {}; COMP_WORDS=(mtlora {words}); COMP_CWORD={at}; _mtlora mtlora {begun} {before}; echo ${{COMPREPLY[@]}}",
+            text(&script)
+        );
+        let output = bash(&ask).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let found = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(found.trim(), expected, "{words}: {errors}");
+    }
 }
 
 #[test]

@@ -91,14 +91,19 @@ fn flags(page: &mut String, arguments: Vec<&Arg>) {
     for argument in arguments {
         let help = argument.get_long_help().or(argument.get_help());
         let mut meaning = cell(&help.unwrap_or_default().to_string());
-        for value in argument.get_possible_values() {
+        // The help names them itself.
+        let values = if argument.is_hide_possible_values_set() {
+            Vec::new()
+        } else {
+            argument.get_possible_values()
+        };
+        for value in &values {
             if let Some(help) = value.get_help() {
                 let help = cell(&help.to_string());
                 write!(meaning, "; `{}`: {help}", value.get_name()).unwrap();
             }
         }
         if !meaning.contains("[possible values") && argument.get_action().takes_values() {
-            let values = argument.get_possible_values();
             let plain = values.iter().filter(|value| value.get_help().is_none());
             let names: Vec<String> = plain
                 .map(|value| format!("`{}`", value.get_name()))

@@ -14,6 +14,7 @@ use mtlora::train::{AdapterSettings, MethodName, TrainOptions};
 use super::card::Card;
 use super::report::Place;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
+use crate::cli::settings::names;
 use crate::cli::settings::resolve::adapts_whole_weights;
 
 /// The flags that choose the model.
@@ -42,10 +43,10 @@ pub(super) struct ModelArgs {
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(super) struct AdapterArgs {
     /// Which parameters are trained: mtlora (an adapter), full (all), head, bitfit (the biases and the head).
-    #[arg(long, default_value_t = AdapterSettings::default().method)]
+    #[arg(long, value_parser = names::one_of::<MethodName>(), hide_possible_values = true, default_value_t = AdapterSettings::default().method)]
     pub(super) method: MethodName,
     /// How T is made: lora, shim, icfm, ctcm, dtsm; adalora (without what it does between steps); or dora.
-    #[arg(long, default_value = AdapterSettings::default().structure.name())]
+    #[arg(long, value_parser = names::one_of::<AdapterMethod>(), hide_possible_values = true, default_value = AdapterSettings::default().structure.name())]
     pub(super) structure: AdapterMethod,
     /// Rank of the update.
     #[arg(long)]
@@ -67,7 +68,7 @@ pub(super) struct AdapterArgs {
     #[arg(long)]
     projections: Option<String>,
     /// Precision of the frozen weights: f32, bf16, f16, int8, nf4, packed (as a GGUF file has them).
-    #[arg(long, default_value_t = AdapterSettings::default().base_dtype)]
+    #[arg(long, value_parser = names::one_of::<BaseDtype>(), hide_possible_values = true, default_value_t = AdapterSettings::default().base_dtype)]
     pub(super) base_dtype: BaseDtype,
 }
 

@@ -3,11 +3,13 @@ use std::error::Error;
 use serde_json::json;
 
 use crate::cli::console::output;
-use crate::cli::settings::recipe::Recipe;
+use crate::cli::settings::names;
+use crate::cli::settings::recipe::{self, Recipe};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Print the settings of this recipe, as a file that `mtlora train --config` reads.
+    #[arg(value_parser = names::known(recipe::names), hide_possible_values = true)]
     name: Option<String>,
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Settings {
     #[arg(long)]
     pub(crate) revision: Option<String>,
     /// The task (see `mtlora tasks`).
-    #[arg(long)]
+    #[arg(long, value_parser = names::task(), hide_possible_values = true)]
     pub(crate) task: Option<String>,
     /// The folder with the data [needed, except for GLUE's tasks, which are on the Hub].
     #[arg(long)]
@@ -84,12 +84,12 @@ pub(crate) struct Settings {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) regression: Option<bool>,
     /// Which parameters are trained: mtlora (an adapter), full (all), head, bitfit (the biases and the head).
-    #[arg(long)]
+    #[arg(long, value_parser = names::one_of::<MethodName>(), hide_possible_values = true)]
     #[schemars(schema_with = "names::of::<MethodName>")]
     pub(crate) method: Option<MethodName>,
     /// How T is made: lora, shim, icfm, ctcm, dtsm; adalora (T = diag(e), whose ranks are pruned
     /// while it trains); or dora (LoRA that trains the lengths of the weight's rows separately).
-    #[arg(long)]
+    #[arg(long, value_parser = names::one_of::<AdapterMethod>(), hide_possible_values = true)]
     #[schemars(schema_with = "names::of::<AdapterMethod>")]
     pub(crate) structure: Option<AdapterMethod>,
     /// Rank of the update; for adalora, the rank before pruning.
@@ -106,7 +106,7 @@ pub(crate) struct Settings {
     #[arg(long)]
     pub(crate) adapter_dropout: Option<f64>,
     /// The initialization of the adapter: kaiming, identity, zero.
-    #[arg(long)]
+    #[arg(long, value_parser = names::one_of::<Init>(), hide_possible_values = true)]
     #[schemars(schema_with = "names::of::<Init>")]
     pub(crate) init: Option<Init>,
     /// Start with the adapter (not the head) in this folder, which is that of a run or was saved by PEFT, or with a
@@ -120,7 +120,7 @@ pub(crate) struct Settings {
     /// Precision of the frozen weights: f32, bf16 (half the memory, and faster on processors with bfloat16 products),
     /// f16 (half the memory), int8 (a quarter of the memory), nf4 (an eighth, as in QLoRA), packed (as a GGUF file has them,
     /// which is the default for one).
-    #[arg(long)]
+    #[arg(long, value_parser = names::one_of::<BaseDtype>(), hide_possible_values = true)]
     #[schemars(schema_with = "names::of::<BaseDtype>")]
     pub(crate) base_dtype: Option<BaseDtype>,
     /// Hold back this share of the train split (the same examples for every seed), and let it decide which state is the
@@ -135,7 +135,7 @@ pub(crate) struct Settings {
     pub(crate) lr: Option<f64>,
     /// How the learning rate changes, with transformers' names: linear (falls to zero), cosine (falls along half a wave),
     /// constant (without warm-up), constant_with_warmup, warmup_stable_decay (falls at the end, see --decay-ratio).
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_parser = names::one_of::<LrScheduler>(), hide_possible_values = true, value_name = "NAME")]
     #[schemars(schema_with = "names::of::<LrScheduler>")]
     pub(crate) lr_scheduler_type: Option<LrScheduler>,
     /// For --lr-scheduler-type warmup_stable_decay: the fraction of all steps, at the end, over which the learning rate
@@ -161,7 +161,7 @@ pub(crate) struct Settings {
     /// How the losses of a step with several batches are averaged. step: their sum is divided by the number of tokens
     /// (or examples) in all batches. batch: each batch's sum is divided by its own number, and the mean over the
     /// batches is taken, as in the published GPT-2 code.
-    #[arg(long)]
+    #[arg(long, value_parser = names::one_of::<LossNormalization>(), hide_possible_values = true)]
     #[schemars(schema_with = "names::of::<LossNormalization>")]
     pub(crate) loss_normalization: Option<LossNormalization>,
     /// Passes over the training data.
@@ -192,7 +192,7 @@ pub(crate) struct Settings {
     #[arg(long)]
     pub(crate) eval_steps: Option<usize>,
     /// The metric that decides which state is kept and whether a score is better, such as accuracy or loss.
-    #[arg(long, value_name = "METRIC")]
+    #[arg(long, value_parser = names::one_of::<MetricName>(), hide_possible_values = true, value_name = "METRIC")]
     #[schemars(schema_with = "names::of::<MetricName>")]
     pub(crate) metric_for_best_model: Option<MetricName>,
     /// Evaluations without a better score after which training stops.
@@ -208,7 +208,7 @@ pub(crate) struct Settings {
     #[arg(long)]
     pub(crate) save_total_limit: Option<usize>,
     /// Where the curves are reported, beside the run's own metrics.jsonl: tensorboard (event files in the run's folder), none.
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, value_parser = names::one_of::<ReportTo>(), hide_possible_values = true, value_name = "WHERE")]
     #[schemars(schema_with = "names::of::<ReportTo>")]
     pub(crate) report_to: Option<ReportTo>,
     /// Maximum number of tokens of an example. Longer examples are truncated on the side that the model's tokenizer
@@ -246,16 +246,16 @@ pub(crate) struct Settings {
     pub(crate) orth_reg_weight: Option<f64>,
     /// What happens in the last steps (--tfinal): fixed-pattern (the first of them prunes, and the pattern stays, as in
     /// PEFT), frozen-scores (each prunes by the scores as they were before, as in the authors' code).
-    #[arg(long, help_heading = ADALORA)]
+    #[arg(long, value_parser = names::one_of::<FinalPhase>(), hide_possible_values = true, help_heading = ADALORA)]
     #[schemars(schema_with = "names::of::<FinalPhase>")]
     pub(crate) final_phase: Option<FinalPhase>,
     /// Which tokens are learned: assistant (what the assistant writes in all of its turns), completion (what it writes in the
     /// last one, or in what the data call completion), all.
-    #[arg(long, help_heading = CHAT)]
+    #[arg(long, value_parser = names::one_of::<LossOn>(), hide_possible_values = true, help_heading = CHAT)]
     #[schemars(schema_with = "names::of::<LossOn>")]
     pub(crate) loss_on: Option<LossOn>,
     /// What becomes of examples with more than --max-length tokens: cut (at the end), drop.
-    #[arg(long, help_heading = CHAT)]
+    #[arg(long, value_parser = names::one_of::<TooLongChat>(), hide_possible_values = true, help_heading = CHAT)]
     #[schemars(schema_with = "names::of::<TooLongChat>")]
     pub(crate) too_long: Option<TooLongChat>,
     /// The split to train on.

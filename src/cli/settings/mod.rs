@@ -5,7 +5,7 @@ pub(crate) mod defaults;
 pub(crate) mod first_run;
 pub(crate) mod flags;
 pub(crate) mod layers;
-mod names;
+pub(crate) mod names;
 pub(crate) mod needed;
 pub(crate) mod recipe;
 pub(crate) mod resolve;

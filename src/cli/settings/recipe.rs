@@ -107,6 +107,11 @@ impl Recipe {
     }
 }
 
+/// The names of all recipes.
+pub(crate) fn names() -> Vec<&'static str> {
+    RECIPES.into_iter().map(|(name, _)| name).collect()
+}
+
 /// The file of the recipe of that name.
 fn text(name: &str) -> Result<&'static str, String> {
     let known = RECIPES.into_iter().find(|(known, _)| *known == name);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::cli::console::output;
+use crate::cli::settings::names;
 use crate::cli::settings::source::Source;
 use crate::cli::sweep::command::{FileArgs, ShareArgs, make};
 use crate::cli::sweep::file::SweepFile;
@@ -30,9 +31,15 @@ const SWEEPS: [(&str, &str); 3] = [
     sweep!("nlg-gpt2-medium"),
 ];
 
+/// The names of all sweeps.
+fn tables() -> Vec<&'static str> {
+    SWEEPS.into_iter().map(|(name, _)| name).collect()
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The table; without it, the tables are listed.
+    #[arg(value_parser = names::known(tables), hide_possible_values = true)]
     name: Option<String>,
     /// The folder of the sweep [default: runs/NAME].
     #[arg(long, value_name = "DIR")]
