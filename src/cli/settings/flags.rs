@@ -15,7 +15,7 @@ use mtlora::train::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::settings::{defaults, names};
+use crate::cli::settings::{defaults, names, numbers};
 
 /// The heading in the help for flags of data-to-text tasks only.
 const DATA_TO_TEXT: &str = "Data-to-text";
@@ -41,11 +41,17 @@ const LABELS_ONLY: [&str; 6] = [
     "fresh_head",
 ];
 
+/// Adds the defaults to the help of the flags, and lets those with numbers say plainly what they need.
+fn with_defaults_and_numbers() -> impl FnMut(clap::Arg) -> clap::Arg {
+    let mut with_default = defaults::add_to_help(defaults::of_settings());
+    move |flag| with_default(numbers::in_plain_words(flag))
+}
+
 /// The settings that can be given by flags, a settings file or a recipe. The help adds the defaults from
 /// [`defaults`].
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[command(mut_args(defaults::add_to_help(defaults::of_settings())))]
+#[command(mut_args(with_defaults_and_numbers()))]
 pub(crate) struct Settings {
     /// The number of threads. The flag is one of all commands.
     #[arg(skip)]

@@ -7,6 +7,7 @@ pub(crate) mod flags;
 pub(crate) mod layers;
 pub(crate) mod names;
 pub(crate) mod needed;
+mod numbers;
 pub(crate) mod recipe;
 pub(crate) mod resolve;
 mod resume;
