@@ -8,9 +8,10 @@ use mtlora::core::{AdaLoraSchedule, AdapterMethod, BaseDtype, FinalPhase, Init};
 use mtlora::models::LossOn;
 use mtlora::train::chat::{ChatTask, TooLongChat};
 use mtlora::train::data_to_text::PairsConfig;
+use mtlora::train::registry::{self, TaskEntry};
 use mtlora::train::{
-    AdamSettings, BatchSize, LoraPlus, LossNormalization, LrScheduler, MethodName, MetricName,
-    ReportTo, SaveOptions, TableConfig, TrainOptions,
+    AdamSettings, BatchSize, LoraPlus, LossNormalization, LrScheduler, MethodName, MetricError,
+    MetricName, ReportTo, SaveOptions, TableConfig, TableTask, TrainOptions,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -421,6 +422,51 @@ impl Settings {
             )),
             None => Ok(()),
         }
+    }
+
+    /// Refuses settings that name the columns of the user's own data, because the data of `task` are others.
+    pub(super) fn refuse_columns(&self, task: &TaskEntry) -> Result<(), String> {
+        let given = self.given()?;
+        for other in registry::all() {
+            if other.name() == task.name() {
+                continue;
+            }
+            let mut columns = other.column_settings().to_vec();
+            if other.name() == TableTask::NAME {
+                columns.push("regression");
+            }
+            columns.retain(|name| given.contains_key(*name));
+            if !columns.is_empty() {
+                return Err(format!(
+                    "only the task {} has {}; the task is {}: leave them out",
+                    other.name(),
+                    columns.join(", "),
+                    task.name()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to choose the best state by a metric that `task` does not have. The metrics of a table are those of its data,
+    /// which are not read here.
+    pub(super) fn refuse_metric(&self, task: &TaskEntry) -> Result<(), MetricError> {
+        let computed = if task.is_generation() || task.is_chat() {
+            vec![
+                MetricName::Loss,
+                MetricName::Perplexity,
+                MetricName::TokenAccuracy,
+            ]
+        } else if task.name() == TableTask::NAME {
+            return Ok(());
+        } else {
+            let names = task.metric_names().into_iter();
+            let mut metrics: Vec<MetricName> = names.filter_map(|name| name.parse().ok()).collect();
+            metrics.push(MetricName::Loss);
+            metrics
+        };
+        self.training(TrainOptions::default())
+            .check_metric(&computed)
     }
 
     /// The columns of a table.

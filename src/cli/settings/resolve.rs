@@ -98,7 +98,8 @@ impl Settings {
     /// # Errors
     /// If not.
     pub(crate) fn check_for_task(&self, name: &str) -> Result<(), Box<dyn Error>> {
-        let is_chat = registry::find(name)?.is_chat();
+        let task = registry::find(name)?;
+        let is_chat = task.is_chat();
         if is_chat {
             self.refuse_for_chat(name)?;
         } else {
@@ -112,6 +113,8 @@ impl Settings {
         } else {
             self.refuse_data_to_text(name)?;
         }
+        self.refuse_columns(&task)?;
+        self.refuse_metric(&task)?;
         Ok(())
     }
 
