@@ -192,7 +192,11 @@ fn mistakes_are_named_with_line_and_column() {
     let file = folder.path().join("wrong.toml");
     for (content, place, message) in [
         ("lr = 1e-3\nepcohs = 3\n", "2:1", "unknown field `epcohs`"),
-        ("lr = 1e-3\n  rank = \"8\"\n", "2:10", "invalid type"),
+        (
+            "lr = 1e-3\n  rank = \"8\"\n",
+            "2:10",
+            "`rank` must be a whole number, 0 or more, not the text \"8\"",
+        ),
         ("lr = 1e-3\nrank = \n", "2:8", ""),
         (
             "epochs = 3\nlr = 0.0\n",
@@ -202,7 +206,7 @@ fn mistakes_are_named_with_line_and_column() {
         (
             "batch_tokens = 0\n",
             "1:1",
-            "batch or batch_tokens must be at least 1",
+            "batch_tokens must be at least 1",
         ),
         ("rank = 1\ntask = \"cula\"\n", "2:1", "cula"),
         (
@@ -234,6 +238,39 @@ fn mistakes_are_named_with_line_and_column() {
         );
         assert!(said.contains(message), "{content}: {said}");
     }
+    // All mistakes of a file are named at once, by `train` too.
+    let text_of_all = "task = \"cula\"\nlr = \"2e-3\"\nepochs = 1.5\nbatch_size = 8\nout = \"x\"\n";
+    fs::write(&file, text_of_all).unwrap();
+    for command in [&["config", "check"][..], &["train", "--config"]] {
+        let said = refused(&[command, &[text(&file)]].concat());
+        for (place, message) in [
+            ("1:1", "unknown task `cula`"),
+            ("2:6", "`lr` must be a number"),
+            ("3:10", "`epochs` must be a whole number"),
+            ("4:1", "unknown field `batch_size`: did you mean `batch`?"),
+            (
+                "5:1",
+                "`out` is given on the command line (--out), not in a file",
+            ),
+        ] {
+            let expected = format!("wrong.toml:{place}: {message}");
+            assert!(said.contains(&expected), "{expected}: {said}");
+        }
+    }
+    // What a recipe, a settings file and a sweep need.
+    fs::write(&file, "[settings]\nlr = 1e-3\n").unwrap();
+    let said = refused(&["config", "check", text(&file)]);
+    assert!(
+        said.contains("a file with the table [settings] is a recipe"),
+        "{said}"
+    );
+    // What has no effect is noted.
+    fs::write(&file, "method = \"full\"\nlr = 1e-3\nrank = 8\n").unwrap();
+    let output = common::mtlora(&["config", "check", text(&file)]);
+    assert!(output.status.success());
+    let note = String::from_utf8(output.stderr).unwrap();
+    let expected = "wrong.toml:3:1: method full has no adapter, so rank has no effect";
+    assert!(note.contains(expected), "{note}");
     // All files are checked, and `train` names the place too.
     let right = folder.path().join("right.toml");
     fs::write(&right, "lr = 1e-3\n").unwrap();

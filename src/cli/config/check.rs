@@ -3,14 +3,13 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use mtlora::train::TrainOptions;
 use serde_json::{Value, json};
 
 use crate::cli::config::kind::Kind;
 use crate::cli::console::output;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::recipe::Recipe;
-use crate::cli::settings::source::Source;
+use crate::cli::settings::source::{Mistakes, Source};
 use crate::cli::sweep::file::SweepFile;
 use crate::cli::sweep::plan::Plan;
 
@@ -41,14 +40,19 @@ fn check(file: &Path) -> Result<(Kind, String), String> {
     let kind = Kind::of(&source)?;
     let what = match kind {
         Kind::Settings => {
-            let settings = Settings::of(&source)?;
-            of_training(&settings).map_err(|problem| problem.at(&source, None))?;
+            let settings = Settings::checked(&source)?;
+            if let Some(idle) = settings.without_effect() {
+                note!("{}", idle.note(&source));
+            }
             "a settings file".to_string()
         }
         Kind::Recipe => {
             let recipe = Recipe::of(&source)?;
-            let problem = of_training(&recipe.settings);
-            problem.map_err(|problem| problem.at(&source, Some("settings")))?;
+            let mut mistakes = Mistakes::default();
+            for wrong in recipe.settings.wrong() {
+                wrong.add_to(&mut mistakes, &source, Some("settings"));
+            }
+            mistakes.into_result()?;
             "a recipe".to_string()
         }
         Kind::Sweep => {
@@ -63,69 +67,25 @@ fn check(file: &Path) -> Result<(Kind, String), String> {
     Ok((kind, what))
 }
 
-/// What is wrong with a setting.
-struct Problem {
-    keys: Vec<String>,
-    message: String,
-}
-
-impl Problem {
-    /// The message with the place of the setting in the table of this name, or in the whole file.
-    fn at(&self, source: &Source, table: Option<&str>) -> String {
-        let place = source.entries().and_then(|mut root| {
-            let entries = match table {
-                Some(name) => root.take_table(name)?,
-                None => root,
-            };
-            let mut keys = self.keys.iter();
-            Ok(keys.find_map(|key| entries.place_of(key)))
-        });
-        source.error(place.ok().flatten().unwrap_or(0), &self.message)
-    }
-}
-
-/// Checks that the numbers are in range, and that the task, if one is named, is known and has these settings.
-fn of_training(settings: &Settings) -> Result<(), Problem> {
-    if let Some(task) = &settings.task {
-        settings.check_for_task(task).map_err(|error| Problem {
-            keys: vec!["task".to_string()],
-            message: error.to_string(),
-        })?;
-    }
-    let options = settings.training(TrainOptions::default());
-    options.validate().map_err(|error| {
-        let keys = keys_of(error.option);
-        let given: Vec<&str> = keys.split(' ').collect();
-        Problem {
-            message: format!("{} must {}", given.join(" or "), error.requirement),
-            keys: given.into_iter().map(str::to_string).collect(),
-        }
-    })
-}
-
-/// The settings that decide an option of run.toml.
-fn keys_of(option: &str) -> &str {
-    match option {
-        "batch" => "batch batch_tokens",
-        "learning_rate" => "lr",
-        "adam.beta1" => "adam_beta1",
-        "adam.beta2" => "adam_beta2",
-        "adam.epsilon" => "adam_epsilon",
-        "lora_plus.lr_ratio" => "loraplus_lr_ratio",
-        "lora_plus.lr_ratio_t" => "loraplus_lr_ratio_t",
-        same => same,
-    }
-}
-
 /// Checks the settings of each arm on each task, at each point of its grid.
 fn of_sweep(file: &SweepFile) -> Result<(), String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut lines = Vec::new();
     for task in 0..file.tasks.len() {
         for arm in 0..file.arms.len() {
             for point in file.points(task, arm) {
-                let checked = of_training(&point.settings);
-                checked.map_err(|problem| file.error(task, arm, problem.message))?;
+                // What is wrong in several places is said once.
+                for wrong in point.settings.wrong() {
+                    if !found.contains(&wrong.message) {
+                        lines.push(file.error(task, arm, &wrong.message));
+                        found.push(wrong.message);
+                    }
+                }
             }
         }
     }
-    Ok(())
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Err(lines.join("\n"))
 }

@@ -23,13 +23,18 @@ impl Kind {
     pub(super) fn of(source: &Source) -> Result<Self, String> {
         let root = source.entries()?;
         let has = |key: &&str| root.place_of(key).is_some();
-        Ok(if ["seeds", "arms", "tasks"].iter().any(has) {
-            Kind::Sweep
-        } else if has(&"settings") {
-            Kind::Recipe
-        } else {
-            Kind::Settings
-        })
+        Ok(
+            if ["seeds", "tuning_seeds", "arms", "tasks", "grid"]
+                .iter()
+                .any(has)
+            {
+                Kind::Sweep
+            } else if has(&"settings") {
+                Kind::Recipe
+            } else {
+                Kind::Settings
+            },
+        )
     }
 }
 

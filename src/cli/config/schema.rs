@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::config::kind::Kind;
 use crate::cli::console::output;
-use crate::cli::settings::flags::Settings;
-use crate::cli::settings::layers::EXCLUSIVE;
+use crate::cli::settings::flags::{EXCLUSIVE, Settings};
 use crate::cli::sweep::file::DECIDED;
 
 /// Further names of settings, and the settings.

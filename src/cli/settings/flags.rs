@@ -42,6 +42,25 @@ const LABELS_ONLY: [&str; 6] = [
     "fresh_head",
 ];
 
+/// The settings that only an adapter has.
+const ADAPTER: [&str; 8] = [
+    "structure",
+    "rank",
+    "alpha",
+    "use_rslora",
+    "adapter_dropout",
+    "init",
+    "targets",
+    "projections",
+];
+
+/// Groups of settings that exclude one another. If a layer has a setting of a group, the lower layers' settings of
+/// the group are ignored.
+pub(crate) const EXCLUSIVE: [&[&str]; 2] = [
+    &["batch", "batch_tokens"],
+    &["warmup_ratio", "warmup_steps"],
+];
+
 /// Adds the defaults to the help of the flags, and lets those with numbers say plainly what they need.
 fn with_defaults_and_numbers() -> impl FnMut(clap::Arg) -> clap::Arg {
     let mut with_default = defaults::add_to_help(defaults::of_settings());
@@ -469,6 +488,18 @@ impl Settings {
             .check_metric(&computed)
     }
 
+    /// The given settings of an adapter that have no effect, because the method trains none.
+    pub(super) fn idle(&self) -> Result<Option<(MethodName, Vec<&'static str>)>, String> {
+        let method = self.method.unwrap_or(MethodName::MtLora);
+        if method == MethodName::MtLora {
+            return Ok(None);
+        }
+        let given = self.given()?;
+        let idle = ADAPTER.into_iter().filter(|name| given.contains_key(*name));
+        let idle: Vec<&'static str> = idle.collect();
+        Ok((!idle.is_empty()).then_some((method, idle)))
+    }
+
     /// The columns of a table.
     pub(crate) fn table(&self) -> TableConfig {
         let defaults = TableConfig::default();
@@ -586,7 +617,7 @@ mod tests {
     fn the_settings_of_one_kind_of_task_are_flags() {
         let command = Settings::augment_args(clap::Command::new("settings"));
         let is_flag = |name: &str| command.get_arguments().any(|flag| flag.get_id() == name);
-        for name in LABELS_ONLY {
+        for name in LABELS_ONLY.into_iter().chain(ADAPTER) {
             assert!(is_flag(name), "{name}");
         }
     }

@@ -1,7 +1,7 @@
 //! The recipes: settings for a model and a task by name, those of the authors and those of this project for chat models.
 
 use crate::cli::settings::flags::Settings;
-use crate::cli::settings::source::Source;
+use crate::cli::settings::source::{Mistakes, Source};
 
 /// The name of a recipe and the text of its file.
 macro_rules! recipe {
@@ -53,16 +53,39 @@ impl Recipe {
     /// Reads the text of a recipe.
     ///
     /// # Errors
-    /// If it is none; the message names the line and the column.
+    /// If it is none; the message has a line for each mistake, with its place.
     pub(crate) fn of(source: &Source) -> Result<Self, String> {
         let mut root = source.entries()?;
-        let about: Option<String> = root.take_as("about")?;
-        let starts_from = root.take_as("starts_from")?;
-        let settings = root.take_table("settings")?.settings()?;
-        root.finish(&KEYS)?;
-        let about = about.ok_or_else(|| source.error(0, "`about` is needed, a line of text"))?;
+        let mut mistakes = Mistakes::default();
+        let place = |key: Option<usize>| key.unwrap_or(0);
+        let about_at = root.place_of("about");
+        let about: Option<String> = mistakes.keep(place(about_at), root.take_as("about"));
+        let at = place(root.place_of("starts_from"));
+        let starts_from = mistakes.keep(at, root.take_as("starts_from"));
+        let at = place(root.place_of("settings"));
+        let settings = match root.take_table("settings") {
+            Ok(table) => {
+                let (settings, wrong) = table.settings_with_mistakes();
+                mistakes.extend(wrong);
+                settings
+            }
+            Err(line) => {
+                mistakes.add(at, line);
+                Settings::default()
+            }
+        };
+        mistakes.keep(0, root.finish(&KEYS));
+        if about_at.is_none() {
+            let line = source.error(
+                0,
+                "a file with the table [settings] is a recipe, and needs a line of text `about` at its top. The settings of \
+                 a settings file stand at its top, without a table; a sweep has also `seeds`, [tasks.NAME] and [arms.NAME]",
+            );
+            mistakes.add(0, line);
+        }
+        mistakes.into_result()?;
         Ok(Self {
-            about,
+            about: about.unwrap_or_default(),
             starts_from,
             settings,
         })

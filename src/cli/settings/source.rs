@@ -8,7 +8,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
 
-use crate::cli::settings::flags::Settings;
+use crate::cli::settings::flags::{EXCLUSIVE, Settings};
+use crate::cli::settings::message;
 
 /// The text of a file with its name.
 pub(crate) struct Source {
@@ -104,13 +105,78 @@ impl Source {
         }
     }
 
+    /// What is wrong with a value that a key cannot have.
+    pub(crate) fn of_value(&self, key: &str, error: &toml::de::Error, otherwise: usize) -> String {
+        self.of_toml_at(error, otherwise, |message| message::of_value(key, message))
+    }
+
     fn of_toml(&self, error: &toml::de::Error, otherwise: usize) -> String {
+        self.of_toml_at(error, otherwise, message::plain)
+    }
+
+    fn of_toml_at(
+        &self,
+        error: &toml::de::Error,
+        otherwise: usize,
+        said: impl FnOnce(&str) -> String,
+    ) -> String {
         let at = error.span().map_or(otherwise, |span| span.start);
-        self.error(at, shortened(error.message()))
+        self.error(at, said(error.message()))
+    }
+}
+
+/// What is wrong with a file: the place and the message of each mistake.
+#[derive(Default)]
+pub(crate) struct Mistakes(Vec<(usize, String)>);
+
+impl Mistakes {
+    /// Adds one; `line` is its whole message, with the place.
+    pub(crate) fn add(&mut self, at: usize, line: String) {
+        self.0.push((at, line));
+    }
+
+    /// Adds those of a part of the file.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// Keeps what was read, or adds the mistake in it and returns the default.
+    pub(crate) fn keep<T: Default>(&mut self, at: usize, read: Result<T, String>) -> T {
+        read.unwrap_or_else(|line| {
+            self.add(at, line);
+            T::default()
+        })
+    }
+
+    /// Whether nothing is wrong.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them in the order of the file, one line each.
+    ///
+    /// # Errors
+    /// If there are any.
+    pub(crate) fn into_result(mut self) -> Result<(), String> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        self.0.sort();
+        let lines: Vec<String> = self.0.into_iter().map(|(_, line)| line).collect();
+        Err(lines.join("\n"))
     }
 }
 
 impl<'a> Entries<'a> {
+    /// A table without entries.
+    pub(crate) fn none(source: &'a Source) -> Self {
+        Self {
+            source,
+            at: 0..0,
+            table: DeTable::new(),
+        }
+    }
+
     /// Takes a value out.
     pub(crate) fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
         self.table.remove(key)
@@ -163,23 +229,57 @@ impl<'a> Entries<'a> {
     /// The remaining entries as settings of `mtlora train`.
     ///
     /// # Errors
-    /// If one is not a setting, or has a value that it cannot have.
+    /// If some are not settings, or have values that they cannot have; the message has a line for each.
     pub(crate) fn settings(self) -> Result<Settings, String> {
+        let (settings, mistakes) = self.settings_with_mistakes();
+        mistakes.into_result()?;
+        Ok(settings)
+    }
+
+    /// The remaining entries that are settings of `mtlora train`, and what is wrong with the others.
+    pub(crate) fn settings_with_mistakes(self) -> (Settings, Mistakes) {
         let Self { source, at, table } = self;
-        let places: Vec<(String, usize)> = table
-            .keys()
-            .map(|key| (key.get_ref().to_string(), key.span().start))
-            .collect();
-        let root = Spanned::new(at.clone(), table);
-        let settings = Settings::deserialize(Deserializer::from(root))
-            .map_err(|error| source.of_toml(&error, at.start))?;
-        match settings.excluding()? {
-            Some((one, other)) => Err(source.error(
-                place_of_last(&places, &[one, other]).unwrap_or(at.start),
-                format!("has both {one} and {other}, which exclude each other: remove one"),
-            )),
-            None => Ok(settings),
+        let mut mistakes = Mistakes::default();
+        let mut places: Vec<(String, usize)> = Vec::new();
+        let mut correct = DeTable::new();
+        let read =
+            |table| Settings::deserialize(Deserializer::from(Spanned::new(at.clone(), table)));
+        // Read at once, the first mistake would hide the others.
+        for (key, value) in table {
+            let name = key.get_ref().to_string();
+            let (place, value_at) = (key.span().start, value.span().start);
+            places.push((name.clone(), place));
+            let mut one = DeTable::new();
+            one.insert(key.clone(), value.clone());
+            match read(one) {
+                Ok(_) => {
+                    correct.insert(key, value);
+                }
+                Err(error) => {
+                    let is_unknown = message::is_of_unknown_field(error.message());
+                    let otherwise = if is_unknown { place } else { value_at };
+                    mistakes.add(place, source.of_value(&name, &error, otherwise));
+                }
+            }
         }
+        for group in EXCLUSIVE {
+            let given = places
+                .iter()
+                .filter(|(key, _)| group.contains(&key.as_str()));
+            let given: Vec<usize> = given.map(|(_, at)| *at).collect();
+            if let (true, [one, other, ..], Some(last)) =
+                (given.len() > 1, group, given.iter().max())
+            {
+                let message =
+                    format!("has both {one} and {other}, which exclude each other: remove one");
+                mistakes.add(*last, source.error(*last, message));
+            }
+        }
+        let settings = read(correct).unwrap_or_else(|error| {
+            mistakes.add(at.start, source.of_toml(&error, at.start));
+            Settings::default()
+        });
+        (settings, mistakes)
     }
 
     /// Refuses what was not taken out.
@@ -188,54 +288,16 @@ impl<'a> Entries<'a> {
     /// If there is something; the message lists the `known` keys.
     pub(crate) fn finish(self, known: &[&str]) -> Result<(), String> {
         let source = self.source;
-        match self.rest().into_iter().next() {
-            Some((key, at, _)) => {
-                let meant = match most_similar(&key, known.iter().copied()) {
-                    Some(name) => format!("did you mean `{name}`? There are"),
-                    None => "one of".to_string(),
-                };
-                let known = known.join(", ");
-                Err(source.error(at, format!("unknown key `{key}`: {meant} {known}")))
-            }
-            None => Ok(()),
+        let mut mistakes = Mistakes::default();
+        for (key, at, _) in self.rest() {
+            let meant = match message::most_similar(&key, known.iter().copied()) {
+                Some(name) => format!("did you mean `{name}`? There are"),
+                None => "one of".to_string(),
+            };
+            let known = known.join(", ");
+            let line = source.error(at, format!("unknown key `{key}`: {meant} {known}"));
+            mistakes.add(at, line);
         }
+        mistakes.into_result()
     }
-}
-
-/// A message about an unknown field, with the one that was probably meant, and without the list of all fields where it is as
-/// long as that of the settings of `train`.
-pub(crate) fn shortened(message: &str) -> String {
-    let parts = message
-        .strip_prefix("unknown field `")
-        .and_then(|rest| rest.split_once("`, expected one of "));
-    let Some((name, list)) = parts else {
-        return message.to_string();
-    };
-    let known: Vec<&str> = list.split(", ").map(|one| one.trim_matches('`')).collect();
-    let meant = most_similar(name, known.iter().copied());
-    match (meant, known.len() <= LISTED) {
-        (Some(meant), _) => format!("unknown field `{name}`: did you mean `{meant}`?"),
-        (None, true) => message.to_string(),
-        (None, false) => format!(
-            "unknown field `{name}`: the fields are the options of `mtlora train --help`, with _ for -"
-        ),
-    }
-}
-
-/// The longest list of fields that a message repeats.
-const LISTED: usize = 12;
-
-/// The name that a mistyped one is likely to stand for.
-fn most_similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let close = known.map(|one| (strsim::jaro_winkler(name, one), one));
-    let best = close.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
-    (best.0 > 0.8).then_some(best.1)
-}
-
-/// The last of the places that these keys have.
-fn place_of_last(places: &[(String, usize)], keys: &[&str]) -> Option<usize> {
-    let found = places
-        .iter()
-        .filter(|(key, _)| keys.contains(&key.as_str()));
-    found.map(|(_, at)| *at).max()
 }

@@ -12,8 +12,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::cli::settings::flags::Settings;
+use crate::cli::settings::message;
 use crate::cli::settings::recipe::Recipe;
-use crate::cli::settings::source::{Entries, Source, shortened};
+use crate::cli::settings::source::{Entries, Mistakes, Source};
 
 /// The share of the train split that is held back if the file does not say it.
 const HELD_BACK: f64 = 0.1;
@@ -187,20 +188,28 @@ impl SweepFile {
         let baseline_at = root.place_of("baseline");
         let seeds_at = root.place_of("seeds");
         let tuning_at = root.place_of("tuning_seeds");
-        let about = root.take_as("about")?;
-        let baseline: Option<String> = root.take_as("baseline")?;
-        let seeds: Option<Vec<u64>> = root.take_as("seeds")?;
-        let tuning_seeds: Vec<u64> = root.take_as("tuning_seeds")?.unwrap_or_default();
-        let select_on = root.take_as("select_on")?.unwrap_or(SelectOn::Train);
         let held_back_at = root.place_of("held_back").unwrap_or(0);
-        let held_back: Option<f64> = root.take_as("held_back")?;
-        let threads = root.take_as("threads")?;
-        let published: Vec<Published> = root.take_as("published")?.unwrap_or_default();
-        let common = settings_of(&source, root.take_table("settings")?)?;
-        let common_grid = grid_of(&source, root.take_table("grid")?)?;
-        let tasks = tasks_of(&source, root.take_table("tasks")?, select_on)?;
-        let arms = arms_of(&source, root.take_table("arms")?)?;
-        root.finish(&KEYS)?;
+        let mut mistakes = Mistakes::default();
+        let about = take(&mut root, "about", &mut mistakes);
+        let baseline: Option<String> = take(&mut root, "baseline", &mut mistakes);
+        let seeds: Option<Vec<u64>> = take(&mut root, "seeds", &mut mistakes);
+        let tuning_seeds: Option<Vec<u64>> = take(&mut root, "tuning_seeds", &mut mistakes);
+        let tuning_seeds = tuning_seeds.unwrap_or_default();
+        let select_on = take(&mut root, "select_on", &mut mistakes).unwrap_or(SelectOn::Train);
+        let held_back: Option<f64> = take(&mut root, "held_back", &mut mistakes);
+        let threads = take(&mut root, "threads", &mut mistakes);
+        let published: Option<Vec<Published>> = take(&mut root, "published", &mut mistakes);
+        let published = published.unwrap_or_default();
+        let (at, table) = take_table(&source, &mut root, "settings", &mut mistakes);
+        let common = mistakes.keep(at, settings_of(&source, table));
+        let (at, table) = take_table(&source, &mut root, "grid", &mut mistakes);
+        let common_grid = mistakes.keep(at, grid_of(&source, table));
+        let (_, table) = take_table(&source, &mut root, "tasks", &mut mistakes);
+        let tasks = tasks_of(&source, table, select_on, &mut mistakes);
+        let (_, table) = take_table(&source, &mut root, "arms", &mut mistakes);
+        let arms = arms_of(&source, table, &mut mistakes);
+        mistakes.keep(0, root.finish(&KEYS));
+        mistakes.into_result()?;
 
         let fail = |at: Option<usize>, message: String| Err(source.error(at.unwrap_or(0), message));
         if let Err(message) = check_fraction(held_back.unwrap_or(HELD_BACK)) {
@@ -294,6 +303,32 @@ fn first_repeated(seeds: &[u64]) -> Option<u64> {
     })
 }
 
+/// Takes out a value of the whole file.
+fn take<'a, T: Deserialize<'a>>(
+    root: &mut Entries<'a>,
+    key: &str,
+    mistakes: &mut Mistakes,
+) -> Option<T> {
+    let at = root.place_of(key).unwrap_or(0);
+    let value = root.take_as(key);
+    mistakes.keep(at, value)
+}
+
+/// Takes out a table of the whole file, with its place.
+fn take_table<'a>(
+    source: &'a Source,
+    root: &mut Entries<'a>,
+    key: &str,
+    mistakes: &mut Mistakes,
+) -> (usize, Entries<'a>) {
+    let at = root.place_of(key).unwrap_or(0);
+    let table = root.take_table(key).unwrap_or_else(|line| {
+        mistakes.add(at, line);
+        Entries::none(source)
+    });
+    (at, table)
+}
+
 /// The settings in a table, without those that a sweep decides. `recipe` may name one that completes them.
 fn settings_of(source: &Source, mut table: Entries<'_>) -> Result<Settings, String> {
     for (key, remedy) in DECIDED {
@@ -346,10 +381,12 @@ fn grid_value(
     let table: toml::Table = [(key.to_string(), value.clone())].into_iter().collect();
     match table.try_into::<Settings>() {
         Ok(_) => Ok(GridValue { written, value }),
-        Err(error) if error.message().starts_with("unknown field") => {
-            Err(source.error(key_at, shortened(error.message())))
+        Err(error) => {
+            let message = error.message();
+            let is_unknown = message::is_of_unknown_field(message);
+            let place = if is_unknown { key_at } else { at };
+            Err(source.error(place, message::of_value(key, message)))
         }
-        Err(error) => Err(source.error(at, error.message())),
     }
 }
 
@@ -357,42 +394,58 @@ fn tasks_of(
     source: &Source,
     table: Entries<'_>,
     select_on: SelectOn,
-) -> Result<Vec<SweepTask>, String> {
+    mistakes: &mut Mistakes,
+) -> Vec<SweepTask> {
+    let mut names: Vec<String> = Vec::new();
     let mut tasks = Vec::new();
     for (name, at, value) in table.rest() {
-        let before = tasks.iter().map(|task: &SweepTask| task.name.as_str());
-        check_name(&name, before).map_err(|error| source.error(at, error))?;
-        let mut table = source.table(value)?;
-        let starts_from = table.take_as("starts_from")?;
-        let metric = table.take_as("metric")?;
-        let score_split: Option<String> = table.take_as("score_split")?;
-        let grid = grid_of(source, table.take_table("grid")?)?;
-        let mut settings = settings_of(source, table)?;
-        let task = settings.task.get_or_insert_with(|| name.clone());
-        let splits = Splits::of(task).map_err(|error| source.error(at, error))?;
-        let known = match select_on {
-            SelectOn::Train => Some(splits.dev),
-            SelectOn::Dev => splits.test,
-        };
-        let score_split = score_split.or(known).ok_or_else(|| {
-            source.error(
-                at,
-                "dev chooses the settings, and the task has no test split to score: name another split with labels \
-                 (score_split = \"...\"), or remove `select_on`",
-            )
-        })?;
-        tasks.push(SweepTask {
-            name,
-            starts_from,
-            metric,
-            score_split,
-            is_generation: splits.is_generation,
-            settings,
-            grid,
-            at,
-        });
+        let before = names.iter().map(String::as_str);
+        let checked = check_name(&name, before).map_err(|error| source.error(at, error));
+        names.push(name.clone());
+        match checked.and_then(|()| task_of(source, name, at, value, select_on)) {
+            Ok(task) => tasks.push(task),
+            Err(line) => mistakes.add(at, line),
+        }
     }
-    Ok(tasks)
+    tasks
+}
+
+fn task_of(
+    source: &Source,
+    name: String,
+    at: usize,
+    value: Spanned<DeValue<'_>>,
+    select_on: SelectOn,
+) -> Result<SweepTask, String> {
+    let mut table = source.table(value)?;
+    let starts_from = table.take_as("starts_from")?;
+    let metric = table.take_as("metric")?;
+    let score_split: Option<String> = table.take_as("score_split")?;
+    let grid = grid_of(source, table.take_table("grid")?)?;
+    let mut settings = settings_of(source, table)?;
+    let task = settings.task.get_or_insert_with(|| name.clone());
+    let splits = Splits::of(task).map_err(|error| source.error(at, error))?;
+    let known = match select_on {
+        SelectOn::Train => Some(splits.dev),
+        SelectOn::Dev => splits.test,
+    };
+    let score_split = score_split.or(known).ok_or_else(|| {
+        source.error(
+            at,
+            "dev chooses the settings, and the task has no test split to score: name another split with labels \
+             (score_split = \"...\"), or remove `select_on`",
+        )
+    })?;
+    Ok(SweepTask {
+        name,
+        starts_from,
+        metric,
+        score_split,
+        is_generation: splits.is_generation,
+        settings,
+        grid,
+        at,
+    })
 }
 
 impl SweepFile {
@@ -456,33 +509,47 @@ impl Splits {
     }
 }
 
-fn arms_of(source: &Source, table: Entries<'_>) -> Result<Vec<Arm>, String> {
+fn arms_of(source: &Source, table: Entries<'_>, mistakes: &mut Mistakes) -> Vec<Arm> {
+    let mut names: Vec<String> = Vec::new();
     let mut arms = Vec::new();
     for (name, at, value) in table.rest() {
-        let before = arms.iter().map(|arm: &Arm| arm.name.as_str());
-        check_name(&name, before).map_err(|error| source.error(at, error))?;
-        let mut table = source.table(value)?;
-        let grid = grid_of(source, table.take_table("grid")?)?;
-        let mut tasks = Vec::new();
-        for (task, _, value) in table.take_table("tasks")?.rest() {
-            tasks.push((task, settings_of(source, source.table(value)?)?));
+        let before = names.iter().map(String::as_str);
+        let checked = check_name(&name, before).map_err(|error| source.error(at, error));
+        names.push(name.clone());
+        match checked.and_then(|()| arm_of(source, name, at, value)) {
+            Ok(arm) => arms.push(arm),
+            Err(line) => mistakes.add(at, line),
         }
-        if let Some(at) = table.place_of("task") {
-            return Err(source.error(
-                at,
-                "`task` cannot be set for an arm: it belongs into [tasks.NAME]",
-            ));
-        }
-        let settings = settings_of(source, table)?;
-        arms.push(Arm {
-            name,
-            settings,
-            grid,
-            tasks,
-            at,
-        });
     }
-    Ok(arms)
+    arms
+}
+
+fn arm_of(
+    source: &Source,
+    name: String,
+    at: usize,
+    value: Spanned<DeValue<'_>>,
+) -> Result<Arm, String> {
+    let mut table = source.table(value)?;
+    let grid = grid_of(source, table.take_table("grid")?)?;
+    let mut tasks = Vec::new();
+    for (task, _, value) in table.take_table("tasks")?.rest() {
+        tasks.push((task, settings_of(source, source.table(value)?)?));
+    }
+    if let Some(at) = table.place_of("task") {
+        return Err(source.error(
+            at,
+            "`task` cannot be set for an arm: it belongs into [tasks.NAME]",
+        ));
+    }
+    let settings = settings_of(source, table)?;
+    Ok(Arm {
+        name,
+        settings,
+        grid,
+        tasks,
+        at,
+    })
 }
 
 /// Names become those of folders, which some file systems compare without case.
@@ -735,6 +802,28 @@ tasks.rte.batch_tokens = 99
     }
 
     #[test]
+    fn mistakes_in_several_tables_are_named_at_once() {
+        let wrong = WHOLE
+            .replacen("threads = 1", "threads = 0", 1)
+            .replacen("epochs = 3", "learning_rate = 3", 1)
+            .replacen("data = \"d\"", "rank = 'x'\nlora_alpha = 2", 1)
+            .replacen("structure = \"shim\"", "structure = \"shin\"", 1);
+        let error = read(&wrong).err().unwrap();
+        let expected = [
+            "s.toml:5:11: a whole number, 1 or more is needed here, not 0",
+            "s.toml:9:1: unknown field `learning_rate`: did you mean `lr`?",
+            "s.toml:17:8: `rank` must be a whole number, 0 or more, not the text \"x\"",
+            "s.toml:18:1: unknown field `lora_alpha`: did you mean `alpha`?",
+            "s.toml:25:13: unknown structure `shin`: one of ",
+        ];
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{error}");
+        for (line, expected) in lines.into_iter().zip(expected) {
+            assert!(line.starts_with(expected), "{line}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_line_and_the_column() {
         let cases = [
             (
@@ -752,11 +841,15 @@ tasks.rte.batch_tokens = 99
                 "epcohs = 3",
                 "s.toml:9:1: unknown field `epcohs`: did you mean `epochs`?",
             ),
-            ("epochs = 3", "epochs = \"x\"", "s.toml:9:10: invalid type"),
+            (
+                "epochs = 3",
+                "epochs = \"x\"",
+                "s.toml:9:10: `epochs` must be a whole number, 0 or more, not the text \"x\"",
+            ),
             (
                 "lr = [1e-3, 4e-3]",
                 "lr = [1e-3, \"x\"]",
-                "s.toml:13:13: invalid type",
+                "s.toml:13:13: `lr` must be a number, not the text \"x\"",
             ),
             (
                 "lr = [1e-3, 4e-3]",
