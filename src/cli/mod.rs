@@ -28,6 +28,7 @@ mod train;
 use std::error::Error;
 use std::num::NonZeroUsize;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use mtlora::core::{Autotune, CpuChoice, MatmulPrecision};
 
@@ -40,6 +41,7 @@ use console::signals::StoppedBy;
 use console::{output, progress};
 use lists::{devices, recipes, tasks};
 use model::device;
+use settings::elsewhere;
 use shell::{completions, man};
 use text::{generate, predict, score};
 
@@ -150,6 +152,7 @@ enum Command {
 /// Parses the command line and runs the subcommand.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let mut cli = Cli::try_parse().unwrap_or_else(|error| {
+        let error = with_our_name(error, std::env::args_os());
         ranks::leave_it_to_first(error.exit_code());
         error.exit()
     });
@@ -199,6 +202,36 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Command::Completions(args) => completions::run(&args, Cli::command(), cli.json),
         Command::Man(args) => man::run(&args, Cli::command(), cli.json),
     }
+}
+
+/// The error about an unknown flag with a tip that names the flag which other programs call so.
+fn with_our_name(
+    mut error: clap::Error,
+    words: impl Iterator<Item = std::ffi::OsString>,
+) -> clap::Error {
+    let asked = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) if error.kind() == ErrorKind::UnknownArgument => flag,
+        _ => return error,
+    };
+    let name = asked.split('=').next().unwrap_or_default();
+    let Some(ours) = elsewhere::here(name.trim_start_matches('-')) else {
+        return error;
+    };
+    // The flag must be one of the subcommand.
+    let program = Cli::command();
+    let mut command = &program;
+    for word in words.skip(1) {
+        if let Some(inner) = command.find_subcommand(word) {
+            command = inner;
+        }
+    }
+    let ours = ours.replace('_', "-");
+    let mut flags = command.get_arguments();
+    if flags.any(|flag| flag.get_long() == Some(ours.as_str())) {
+        let tip = ContextValue::String(format!("--{ours}"));
+        error.insert(ContextKind::SuggestedArg, tip);
+    }
+    error
 }
 
 /// The exit code that shells use for a process that wrote to a closed pipe: 128 plus the number of SIGPIPE.
@@ -258,6 +291,54 @@ mod tests {
         );
         assert!(help(&["bench", "step"], "seq").ends_with("[default: 128; causal: 256]"));
         assert!(help(&["bench", "epoch"], "rank").ends_with("[default: 8; causal: 4]"));
+    }
+
+    #[test]
+    fn unknown_flags_of_other_programs_are_answered_with_ours() {
+        let said = |words: &[&str]| {
+            let words = ["mtlora"].iter().chain(words).map(Into::into);
+            let words: Vec<std::ffi::OsString> = words.collect();
+            let error = Cli::try_parse_from(&words).err().unwrap();
+            with_our_name(error, words.into_iter()).to_string()
+        };
+        for (theirs, ours) in [
+            ("--lora-alpha", "--alpha"),
+            ("--lora_alpha", "--alpha"),
+            ("--learning_rate", "--lr"),
+            ("--num-train-epochs", "--epochs"),
+            ("--per_device_train_batch_size", "--batch"),
+            ("--target-modules", "--targets"),
+            ("--output_dir", "--out"),
+            // One that only clap knows a similar one of.
+            ("--epoch", "--epochs"),
+        ] {
+            let text = said(&["train", theirs, "3"]);
+            let tip = format!("a similar argument exists: '{ours}'\n");
+            assert!(text.contains(&tip), "{theirs}: {text}");
+        }
+        // The subcommand has no such flag.
+        let text = said(&["merge", "--learning-rate", "3"]);
+        assert!(!text.contains("'--lr'"), "{text}");
+        let text = said(&["bench", "step", "--lora-r", "3"]);
+        assert!(text.contains("'--rank'"), "{text}");
+    }
+
+    #[test]
+    fn the_flags_that_a_file_cannot_set_are_known() {
+        let program = Cli::command();
+        let train = program.find_subcommand("train").unwrap();
+        let settings =
+            <settings::flags::Settings as clap::Args>::augment_args(clap::Command::new("settings"));
+        let is_setting = |name: &str| {
+            name == "threads" || settings.get_arguments().any(|flag| flag.get_id() == name)
+        };
+        let all = train.get_arguments().chain(program.get_arguments());
+        let mut others: Vec<&str> = all
+            .map(|flag| flag.get_id().as_str())
+            .filter(|name| !is_setting(name))
+            .collect();
+        others.sort_unstable();
+        assert_eq!(others, elsewhere::COMMAND_LINE);
     }
 
     #[test]
