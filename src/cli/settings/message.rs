@@ -21,6 +21,12 @@ pub(crate) fn plain(message: &str) -> String {
     if let Some((needed, found)) = needed_and_found(message) {
         return format!("{needed} is needed here, not {found}");
     }
+    if let Some(name) = message.strip_prefix("missing field ") {
+        return format!("{name} is needed here");
+    }
+    if let Some((name, known)) = unknown_name(message) {
+        return format!("`{name}` is not known here: one of {known}");
+    }
     if let Some(name) = message.strip_prefix("duplicate field ") {
         return format!("{name} is there twice, once under another name: remove one");
     }
@@ -39,12 +45,18 @@ pub(crate) fn of_value(key: &str, message: &str) -> String {
         };
         return format!("{subject} must be {needed}, not {found}");
     }
-    let unknown_name = message.strip_prefix("unknown variant `");
-    let unknown_name = unknown_name.and_then(|rest| rest.split_once("`, expected "));
-    match unknown_name.and_then(|(name, _)| of_flag(key, name)) {
+    match unknown_name(message).and_then(|(name, _)| of_flag(key, name)) {
         Some(said) => said,
         None => plain(message),
     }
+}
+
+/// The name in a message about one that is not among those of a type, and those that are.
+fn unknown_name(message: &str) -> Option<(&str, String)> {
+    let rest = message.strip_prefix("unknown variant `")?;
+    let (name, known) = rest.split_once("`, expected ")?;
+    let known = known.strip_prefix("one of ").unwrap_or(known);
+    Some((name, known.replace(" or ", ", ")))
 }
 
 /// What the command line says about a value of this setting, if it refuses it with a reason.

@@ -921,6 +921,16 @@ tasks.rte.batch_tokens = 99
                 "threads = 1\nheld_back = 1.5",
                 "s.toml:6:1: the validation fraction must be",
             ),
+            (
+                "threads = 1",
+                "threads = 1\nselect_on = \"x\"",
+                "s.toml:6:13: `x` is not known here: one of `train`, `dev`",
+            ),
+            (
+                "threads = 1",
+                "threads = 1\npublished = [{ name = \"x\" }]",
+                "s.toml:6:14: `source` is needed here",
+            ),
             ("threads = 1", "threads = [", "s.toml:"),
             (
                 "[arms.lora]",
