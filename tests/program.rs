@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use common::{DATA, MODEL, json, mtlora, refused, small_data, text_reading};
+use common::{DATA, MODEL, copy_folder, json, mtlora, refused, small_data, text, text_reading};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-gpt2");
 
@@ -99,7 +99,7 @@ fn a_run_is_scored_merged_and_repeated_to_the_bit() {
     let text = refused(&["predict", "--model", GPT2]);
     assert!(text.contains("use `mtlora generate`"), "{text}");
     let text = refused(&["predict", "--run", run, "--model", merged]);
-    assert!(text.contains("cannot be used with"), "{text}");
+    assert!(text.contains("so leave out --model"), "{text}");
 
     // The same seed makes the same run; another makes another.
     let again = folder.path().join("again");
@@ -258,7 +258,7 @@ fn a_report_shows_runs_side_by_side() {
     }
     assert_eq!(report["results"].as_array().unwrap().len(), 2);
     let page = std::fs::read_to_string(out).unwrap();
-    for text in [
+    for shown in [
         "run-shim",
         "run-lora",
         "dev matthews",
@@ -268,7 +268,7 @@ fn a_report_shows_runs_side_by_side() {
         "roberta.encoder.layer.0.attention.self.query",
         "Eigenvalues of T",
     ] {
-        assert!(page.contains(text), "{text}");
+        assert!(page.contains(shown), "{shown}");
     }
     // An unfinished run has no metrics yet.
     std::fs::remove_file(Path::new(&two).join("results.json")).unwrap();
@@ -279,4 +279,54 @@ fn a_report_shows_runs_side_by_side() {
     let nowhere = folder.path().to_str().unwrap();
     let text = refused(&["report", nowhere, "--out", out]);
     assert!(text.contains("is not a run folder"), "{text}");
+}
+
+#[test]
+fn a_run_is_used_with_its_base_model_in_another_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let data = small_data(folder.path(), 64, 32);
+    let (model, moved, run) = (place("model"), place("moved"), place("run"));
+    copy_folder(Path::new(MODEL), &model);
+    let trained = json(&[
+        "train",
+        "--model",
+        text(&model),
+        "--task",
+        "acceptability",
+        "--data",
+        text(&data),
+        "--out",
+        text(&run),
+        "--epochs",
+        "1",
+        "--device",
+        "flex",
+    ]);
+    std::fs::rename(&model, &moved).unwrap();
+    let (run, moved, merged) = (text(&run), text(&moved), place("merged"));
+    let merge = ["merge", "--run", run, "--out", text(&merged)];
+    for command in [
+        &["eval", "--run", run][..],
+        &["predict", "--run", run],
+        &merge,
+    ] {
+        let message = refused(command);
+        for part in [text(&model), "does not exist any more", "with --model"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    let scored = json(&["eval", "--run", run, "--model", moved]);
+    assert_eq!(scored["metrics"], trained["metrics"]);
+    json(&[&merge[..], &["--model", moved]].concat());
+    let predict = |model: &[&str]| {
+        let rows = text_reading(&[&["predict"], model].concat(), "The dogs sleep.\n");
+        rows.lines().count()
+    };
+    assert_eq!(predict(&["--run", run, "--model", moved]), 2);
+    assert_eq!(predict(&["--model", text(&merged)]), 2);
+    // A model of another kind cannot be the one.
+    let message = refused(&["predict", "--run", run, "--model", GPT2]);
+    assert!(message.contains("this model has another kind"), "{message}");
 }

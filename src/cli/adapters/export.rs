@@ -45,8 +45,8 @@ pub(crate) struct Form {
     #[arg(long = "for", value_name = "PROGRAM")]
     server: Option<Server>,
     /// The base model's folder, which llama.cpp's and Ollama's files need [default: the run's].
-    #[arg(long, value_name = "DIR", requires = "server")]
-    model: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
     /// The factor that T is folded into: a (A becomes T A), b (B becomes B T), or balanced. With the singular
     /// value decomposition T = U S V', balanced makes A into S^1/2 V' A and B into B U S^1/2, so that both get
     /// the same share of T's scale. This is better for further training and for half precision.
@@ -102,13 +102,26 @@ impl Form {
     /// Finds the base model, as far as the program that the adapter is written for needs it.
     pub(crate) fn base(&self, run: &Path, adapter: &PeftAdapter) -> Result<Base, Box<dyn Error>> {
         let Some(server) = self.server else {
+            if self.model.is_some() {
+                return Err(
+                    "--model is for an adapter that is written for a program (--for); plain LoRA needs no base model: \
+                     leave it out"
+                        .into(),
+                );
+            }
             return Ok(Base {
                 model: None,
                 config: None,
             });
         };
         let model = match &self.model {
-            None if Run::is_in(run) => Some(Run::open(run)?.1.base.model),
+            None if Run::is_in(run) => {
+                let model = Run::open(run)?.1.base.model;
+                if server.needs_base() {
+                    adapted::refuse_missing_base(run, &model)?;
+                }
+                Some(model)
+            }
             None => {
                 let named = adapter.config.base_model_name_or_path.as_ref();
                 named

@@ -26,8 +26,8 @@ pub(crate) struct Args {
     /// Instead of a run: an adapter (of a run, or LoRA saved by PEFT) ...
     #[arg(long, value_name = "DIR", requires = "model")]
     adapter: Option<PathBuf>,
-    /// ... and its base model.
-    #[arg(long, requires = "adapter")]
+    /// ... and its base model. With --run: the run's base model, if it is no longer where the run found it.
+    #[arg(long)]
     model: Option<PathBuf>,
     /// The folder to write, which must be new or empty; with --gguf, the file.
     #[arg(long)]

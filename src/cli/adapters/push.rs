@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long)]
     private: bool,
     /// Send the whole model, with the adapter merged into its weights.
-    #[arg(long, conflicts_with_all = ["server", "model", "fold"])]
+    #[arg(long, conflicts_with_all = ["server", "fold"])]
     merged: bool,
     /// With --merged: the precision of the weights: f32, bf16, f16.
     #[arg(
@@ -164,7 +164,7 @@ fn merged(args: &Args, out: &Path) -> Result<(), Box<dyn Error>> {
         run: Some(args.run.clone()),
         checkpoint: args.checkpoint,
         adapter: None,
-        model: None,
+        model: args.form.model.clone(),
     };
     let trained = adapted::source(source, None)?;
     let folder = trained.folder.clone();

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::cli::chat::examples::{self, Split};
 use crate::cli::console::{output, terminal};
 use crate::cli::hub;
+use crate::cli::model::adapted;
 use crate::cli::settings::defaults::{Defaults, HelpDefaults, add_to_help};
 use crate::cli::text::encoding;
 
@@ -40,10 +41,11 @@ enum Command {
 #[command(mut_args(add_to_help(help_defaults())))]
 struct ShowArgs {
     /// A run on conversations, whose model, data and settings are used.
-    #[arg(long, conflicts_with = "model", required_unless_present = "model")]
+    #[arg(long, required_unless_present = "model")]
     run: Option<PathBuf>,
-    /// The model whose tokenizer and chat template are used: a folder, or a name on the Hub.
-    #[arg(long, requires = "data")]
+    /// The model whose tokenizer and chat template are used: a folder, or a name on the Hub. With --run: the run's base
+    /// model, if it is no longer where the run found it.
+    #[arg(long)]
     model: Option<PathBuf>,
     /// The folder with train.jsonl and dev.jsonl, or a JSONL file [default: the run's].
     #[arg(long)]
@@ -94,7 +96,7 @@ struct Source {
 impl ShowArgs {
     fn source(&self) -> Result<Source, Box<dyn Error>> {
         let source = match (&self.run, &self.model, &self.data) {
-            (Some(run), ..) => match hub::open_run(run)?.1.typed() {
+            (Some(run), model, _) => match adapted::open_run(run, model.as_deref())?.typed() {
                 TypedConfig::Chat(config) => Source {
                     model: config.base.model,
                     data: config.data.folder,

@@ -29,11 +29,12 @@ const HELP: &str = "/reset forgets the conversation, /system TEXT begins anew wi
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run to talk with, which was trained on conversations, or on another task with a model that has a chat template.
-    #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present = "model")]
+    #[arg(long, conflicts_with = "adapter", required_unless_present = "model")]
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// A chat model: a folder or a name on the Hub.
+    /// A chat model: a folder or a name on the Hub. With --run: the run's base model, if it is no longer where the run found
+    /// it.
     #[arg(long)]
     model: Option<PathBuf>,
     /// An adapter for that model: of a run, or LoRA saved by PEFT.

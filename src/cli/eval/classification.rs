@@ -29,13 +29,13 @@ const ONLY_DATA_TO_TEXT: &str = "--meteor-jar and --texts are for runs of data-t
 #[command(mut_args(defaults::add_to_help(help_defaults())))]
 pub(crate) struct Args {
     /// The run to score.
-    #[arg(long, conflicts_with = "model", required_unless_present = "model")]
+    #[arg(long, conflicts_with = "adapter", required_unless_present = "model")]
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// A model to score without a run (labels and numbers only), or the base model of --adapter: a folder, or a
-    /// name on the Hub.
-    #[arg(long, requires = "task")]
+    /// A model to score without a run (labels and numbers only), or the base model of --adapter, or that of --run if it is
+    /// no longer where the run found it: a folder, or a name on the Hub.
+    #[arg(long)]
     model: Option<PathBuf>,
     /// An adapter for that model: of a run, or LoRA saved by PEFT.
     #[arg(long, value_name = "DIR", requires = "model")]
@@ -114,6 +114,9 @@ fn help_defaults() -> HelpDefaults {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    if args.run.is_none() && args.task.is_none() {
+        return Err("--model needs --task, which says what the model is scored on".into());
+    }
     let settings = Settings {
         model: args.model.clone(),
         task: args.task.clone(),
@@ -134,7 +137,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let trained = match (&args.run, &args.adapter) {
         (Some(run), _) => {
             args.checkpoint.check(run)?;
-            let (_, config) = hub::open_run(run)?;
+            let config = adapted::open_run(run, args.model.as_deref())?;
             adapted::check_head(run, &config)?;
             Some((run.clone(), config.typed()))
         }

@@ -86,7 +86,7 @@ pub(crate) fn check_head(folder: &Path, config: &RunConfig) -> Result<(), Box<dy
     .into())
 }
 
-/// The flags that name a run, or an adapter with a model.
+/// The flags that name a run, perhaps with the place of its base model, or an adapter with a model.
 pub(crate) struct Source {
     /// The folder of the run.
     pub(crate) run: Option<PathBuf>,
@@ -94,7 +94,7 @@ pub(crate) struct Source {
     pub(crate) checkpoint: CheckpointArgs,
     /// The folder of the adapter, or its name on the Hub.
     pub(crate) adapter: Option<PathBuf>,
-    /// The folder of the model, or its name on the Hub.
+    /// The folder of the model, or its name on the Hub. For a run it takes the place of the base model that the run found.
     pub(crate) model: Option<PathBuf>,
 }
 
@@ -193,12 +193,91 @@ impl TrainedModel {
     }
 }
 
+/// Opens the run in `folder`. Its base model is the one that `model` names (a folder, or a name on the Hub), and otherwise
+/// the one where the run found it.
+///
+/// # Errors
+/// If the base model is no longer where the run found it and `model` is `None`, if it is still there and `model` is another
+/// one, and if `model` is of another kind.
+pub(crate) fn open_run(folder: &Path, model: Option<&Path>) -> Result<RunConfig, Box<dyn Error>> {
+    let Some(given) = model else {
+        let (_, config) = hub::open_run(folder)?;
+        refuse_missing_base(folder, &config.base.model)?;
+        return Ok(config);
+    };
+    let (_, mut config) = Run::open(folder)?;
+    let model = hub::model(given, None, |_| Ok(()))?;
+    let known = &config.base.model;
+    let is_same = known.canonicalize().is_ok_and(|known| known == model);
+    if known.exists() && !is_same {
+        return Err(format!(
+            "{}: the base model of this run is in {}, so leave out --model: with --run it names the base model only if that \
+             is no longer there (for a model without the run, leave out --run)",
+            folder.display(),
+            known.display()
+        )
+        .into());
+    }
+    let is_generation = !matches!(config.kind, RunKind::Classification(_));
+    check_kind(
+        &model,
+        &ModelFamilies::builtin().open(&model)?,
+        folder,
+        is_generation,
+    )?;
+    if !is_same {
+        note!(
+            "{}: the base model is {}, in place of {}",
+            folder.display(),
+            model.display(),
+            config.base.model.display()
+        );
+    }
+    config.base.model = model;
+    Ok(config)
+}
+
+/// Says how to name the base model of the run in `folder` if it is no longer in `model`, where the run found it.
+pub(crate) fn refuse_missing_base(folder: &Path, model: &Path) -> Result<(), String> {
+    if model.exists() {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: the base model of this run was in {}, which does not exist any more: name the folder that it is in now with \
+         --model",
+        folder.display(),
+        model.display()
+    ))
+}
+
+/// Refuses a base model in `model` of another kind than that of the run in `folder`.
+fn check_kind(
+    model: &Path,
+    found: &ModelConfig,
+    folder: &Path,
+    is_generation: bool,
+) -> Result<(), String> {
+    if is_generation == matches!(found, ModelConfig::Causal(_)) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: this model has another kind than that of the run in {}, which was trained on {}",
+        model.display(),
+        folder.display(),
+        if is_generation {
+            "a causal model"
+        } else {
+            "an encoder"
+        }
+    ))
+}
+
 /// Finds the model that the flags name.
 pub(crate) fn source(source: Source, device: Option<&str>) -> Result<TrainedModel, Box<dyn Error>> {
     match (source.run, source.adapter, source.model) {
-        (Some(run), ..) => {
+        (Some(run), _, model) => {
             source.checkpoint.check(&run)?;
-            let (_, config) = hub::open_run(&run)?;
+            let config = open_run(&run, model.as_deref())?;
             check_head(&run, &config)?;
             Ok(TrainedModel::of_run(run, config))
         }
@@ -226,24 +305,13 @@ fn on_model(
         None
     };
     let config = ModelFamilies::builtin().open(&model)?;
-    let is_causal = matches!(config, ModelConfig::Causal(_));
     let chat = match &run {
         Some(TypedConfig::Chat(run)) => Some(run.data.clone()),
         _ => None,
     };
     let is_generation = chat.is_some() || matches!(run, Some(TypedConfig::Generation(_)));
-    if run.is_some() && is_generation != is_causal {
-        return Err(format!(
-            "{}: this model has another kind than that of the run in {}, which was trained on {}",
-            model.display(),
-            folder.display(),
-            if is_generation {
-                "a causal model"
-            } else {
-                "an encoder"
-            }
-        )
-        .into());
+    if run.is_some() {
+        check_kind(&model, &config, &folder, is_generation)?;
     }
     let found = match (run, config) {
         (Some(TypedConfig::Classification(run)), _) => {

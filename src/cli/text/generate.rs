@@ -40,12 +40,13 @@ const PROMPT: &str = "prompt";
 pub(crate) struct Args {
     /// The run to generate with. Its inputs, one on each line, must have the form of its task; for a run that was trained on
     /// conversations, a line is what a user says.
-    #[arg(long, conflicts_with_all = ["model", "adapter"], required_unless_present_any = ["model", "adapter"])]
+    #[arg(long, conflicts_with = "adapter", required_unless_present_any = ["model", "adapter"])]
     run: Option<PathBuf>,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
     /// A causal model: a folder or a name on the Hub. Each line is the beginning of a text, which the model
-    /// continues: `input` followed by `text` is the whole text.
+    /// continues: `input` followed by `text` is the whole text. With --run: the run's base model, if it is no longer where the
+    /// run found it.
     #[arg(long)]
     model: Option<PathBuf>,
     /// An adapter for that model: of a run, or LoRA saved by PEFT. With --adapter-column, repeat the flag for each
@@ -66,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// With --run: use the inputs of this split of the run's task.
-    #[arg(long, conflicts_with_all = ["input", "model"])]
+    #[arg(long, requires = "run", conflicts_with = "input")]
     split: Option<String>,
     #[command(flatten)]
     several: SeveralArgs,

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// The run to predict with.
     #[arg(
         long,
-        conflicts_with_all = ["adapter", "model"],
+        conflicts_with = "adapter",
         required_unless_present_any = ["adapter", "model"]
     )]
     run: Option<PathBuf>,
@@ -41,8 +41,9 @@ pub(crate) struct Args {
     /// for each adapter, with the name that the rows use.
     #[arg(long, value_name = "[NAME=]DIR")]
     adapter: Vec<String>,
-    /// Instead of a run: a model with a classification head, such as one that `mtlora merge` wrote, or the base model
-    /// of --adapter: a folder, or a name on the Hub. Its config.json names the labels.
+    /// Instead of a run: a model with a classification head, such as one that `mtlora merge` wrote: a folder, or a name on
+    /// the Hub. Its config.json names the labels. Or the base model of --adapter, or that of --run if it is no longer where
+    /// the run found it.
     #[arg(long)]
     model: Option<PathBuf>,
     /// The texts: a table (.csv, .tsv, .jsonl), or one example on each line, with a tab between the two texts of

@@ -119,7 +119,7 @@ fn source(
                 config.base.model = model.to_path_buf();
                 config
             }
-            None => hub::open_run(&folder)?.1,
+            None => adapted::open_run(&folder, None)?,
         };
         adapted::check_head(&folder, &config)?;
         return Ok(TrainedModel::of_run(folder, config));

@@ -81,6 +81,17 @@ fn train(
 ) -> Result<(), Box<dyn Error>> {
     // Data and models that are no longer in the Hub's cache are fetched again.
     let (_, mut config) = hub::open_run(folder)?;
+    let base = &config.base.model;
+    if !base.exists() {
+        return Err(format!(
+            "{}: the base model of this run was in {}, which does not exist any more: put it back there, or correct the \
+             line `model = ...` of {}",
+            folder.display(),
+            base.display(),
+            folder.join("run.toml").display()
+        )
+        .into());
+    }
     hub::run_origin(&mut config.base.adapter)?;
     config.change(settings.resume_changes(&config.checkpoints)?);
     match config.typed() {
