@@ -11,6 +11,8 @@ use mtlora::train::chat::{
 };
 use mtlora::train::{TaskData, hold_back};
 
+use crate::cli::text::held_back::HELD_BACK;
+
 /// The chat template of a model, unless it has none and none is needed: plain texts are not rendered.
 ///
 /// # Errors
@@ -113,7 +115,7 @@ impl Split {
             file: self.file.clone(),
             examples,
         };
-        Ok([part(&self.name, rest), part("held-back", held_back)])
+        Ok([part(&self.name, rest), part(HELD_BACK, held_back)])
     }
 
     /// Reads all conversations of a file, and prints notes about them.

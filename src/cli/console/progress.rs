@@ -34,12 +34,14 @@ pub(crate) struct Progress<'a> {
 impl<'a> Progress<'a> {
     /// Starts the progress of a run that starts or is resumed after `step` steps. It is shown on Burn's dashboard, or
     /// as plain lines if standard output or standard error cannot be drawn on; `show` can ask for lines or for nothing.
+    /// `chosen_on` is the name of the examples on which the best state is chosen.
     pub(crate) fn new(
         run: &'a Run,
         format: TrainedFormat,
         options: &SaveOptions,
         step: usize,
         metrics: &[MetricName],
+        chosen_on: &'static str,
         show: Output,
     ) -> Result<Self, Box<dyn Error>> {
         let saver = Saver::new(run, options.clone())?;
@@ -54,7 +56,10 @@ impl<'a> Progress<'a> {
         } else if drawable && !show.plain {
             Box::new(Dashboard::new(metrics))
         } else {
-            Box::new(Lines { printed: None })
+            Box::new(Lines {
+                chosen_on,
+                printed: None,
+            })
         };
         Ok(Self {
             run,
@@ -207,6 +212,8 @@ impl Observer for Nothing {
 
 /// Prints steps and evaluations as lines on standard error.
 struct Lines {
+    /// The name of the examples that are evaluated.
+    chosen_on: &'static str,
     printed: Option<Instant>,
 }
 
@@ -236,7 +243,11 @@ impl Observer for Lines {
         best: Option<&State>,
     ) -> Result<(), FitError> {
         let mark = if best.is_some() { " (best so far)" } else { "" };
-        note!("dev after step {step}: {}{mark}", output::describe(scores));
+        note!(
+            "{} after step {step}: {}{mark}",
+            self.chosen_on,
+            output::describe(scores)
+        );
         Ok(())
     }
 }

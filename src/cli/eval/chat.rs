@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::cli::chat::examples::{self, Split};
 use crate::cli::console::output;
 use crate::cli::model::device;
+use crate::cli::text::held_back::{HELD_BACK, Splits};
 
 /// The flags of `mtlora eval` that apply to runs on conversations.
 pub(crate) struct Wanted {
@@ -31,6 +32,17 @@ pub(crate) fn run(
         // The run has learned from another file, so there is nothing in this one that would have to be left out.
         (Some(file), None) if file.is_file() && !is_same(file, &config.data.folder) => {
             Split::read_whole(file)?
+        }
+        (data, Some(HELD_BACK)) => {
+            let splits = Splits {
+                train: ChatTask.train_split(),
+                dev: ChatTask.dev_split(),
+                fraction: config.data.validation_fraction,
+            };
+            let data = data.as_ref().unwrap_or(&config.data.folder);
+            let fraction = splits.share()?;
+            let [_, held_back] = Split::read(data, splits.train)?.hold_back(fraction)?;
+            held_back
         }
         (data, split) => {
             let data = data.as_ref().unwrap_or(&config.data.folder);

@@ -22,6 +22,7 @@ use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
+use crate::cli::text::held_back::{self, HELD_BACK, Splits};
 
 const ONLY_DATA_TO_TEXT: &str = "--meteor-jar and --texts are for runs of data-to-text tasks";
 
@@ -46,7 +47,8 @@ pub(crate) struct Args {
     /// The folder with the data [default: the run's; for GLUE's tasks the Hub's].
     #[arg(long)]
     data: Option<PathBuf>,
-    /// The split [default: the task's dev split].
+    /// The split, or held-back for the examples that a run with --validation-fraction held back [default: the task's dev
+    /// split, or held-back where such a run has none].
     #[arg(long)]
     split: Option<String>,
     /// For --model and --task table: the column with the text.
@@ -210,10 +212,19 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         )
         .into());
     }
+    // Another task has other examples than those that were held back.
+    let fraction = stored
+        .filter(|config| config.data.task == name)
+        .and_then(|config| config.data.validation_fraction);
     let data = match (args.data, stored, glue::task(&name)) {
         (Some(data), _, _) => data,
         (None, Some(config), _) => {
-            hub::run_data(&config.data.folder, &name, args.split.as_deref())?
+            // What was held back is in the file of the train split.
+            let split = args.split.as_deref().map(|split| match split {
+                HELD_BACK => "train",
+                other => other,
+            });
+            hub::run_data(&config.data.folder, &name, split)?
         }
         (None, None, Ok(task)) => {
             let split = args.split.as_deref().unwrap_or(task.dev_split());
@@ -247,8 +258,16 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
         (None, None) => return Err("--run or --model is needed".into()),
     };
-    let split = args.split.unwrap_or_else(|| task.dev_split().to_string());
-    let examples = task::read(task.as_ref(), &data, &split)?;
+    let splits = Splits {
+        train: task.train_split(),
+        dev: task.dev_split(),
+        fraction,
+    };
+    let (split, examples) = splits.choose(
+        args.split.as_deref(),
+        |split| task::read(task.as_ref(), &data, split),
+        |examples, fraction| held_back::by_class(examples, fraction, |example| example.target),
+    )?;
     let items = encoding::encoded(&parts.text, &examples, encoding::of_split(&data, &split))?;
     let scores = evaluate(&parts.model, &parts.config, &items, task.as_ref(), &device)?;
     say!("{name} {split}: {}", output::describe(&scores))?;

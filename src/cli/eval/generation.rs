@@ -8,7 +8,7 @@ use burn::module::Module;
 use mtlora::train::registry;
 use mtlora::train::text_metrics::MeteorJar;
 use mtlora::train::{
-    GenerationRun, MetricValues, ModelSpec, RunConfig, RunResults, trained_parameters,
+    GenerationRun, MetricValues, ModelSpec, RunConfig, RunResults, hold_back, trained_parameters,
 };
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use crate::cli::console::output;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
 use crate::cli::model::device;
 use crate::cli::settings::task;
+use crate::cli::text::held_back::Splits;
 
 /// The flags of `mtlora eval` that apply to data-to-text runs.
 pub(crate) struct Wanted {
@@ -38,20 +39,31 @@ pub(crate) fn run(
         format!("the run is of a data-to-text task, but {name} is not such a task")
     })?;
     let data = wanted.data.as_ref().unwrap_or(&config.data.folder);
-    let split = wanted.split.as_deref().unwrap_or(task.dev_split());
     let jar = wanted.meteor_jar.map(MeteorJar::new).transpose()?;
     if let Some(path) = &wanted.texts {
         check_writable(path)?;
     }
     let device = device::open(wanted.device.as_ref().unwrap_or(&config.device))?;
-    let records = task::read_records(task.as_ref(), data, split)?;
+    let splits = Splits {
+        train: &config.kind.train_split,
+        dev: task.dev_split(),
+        // Another task has other examples than those that were held back.
+        fraction: (*name == config.data.task)
+            .then_some(config.data.validation_fraction)
+            .flatten(),
+    };
+    let (split, records) = splits.choose(
+        wanted.split.as_deref(),
+        |split| task::read_records(task.as_ref(), data, split),
+        |records, fraction| hold_back(records, fraction, |_| None),
+    )?;
     let trainable = trained_parameters(folder)?;
     let parts = config.model().load(folder, &device)?;
 
     let split = Split {
         task: name,
         scorer: task.scorer(),
-        name: split,
+        name: &split,
         records: &records,
     };
     let keep = wanted.texts.as_deref();

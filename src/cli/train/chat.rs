@@ -143,7 +143,15 @@ pub(crate) fn run(
     let plain_device = device.clone().inner();
     let before = shown.answers(config, &parts, &plain_device)?;
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
-    let mut progress = Progress::new(&run, format, &config.checkpoints, step, &METRICS, show)?;
+    let mut progress = Progress::new(
+        &run,
+        format,
+        &config.checkpoints,
+        step,
+        &METRICS,
+        chosen_on(sizes.held_back),
+        show,
+    )?;
     let trained = train_chat(
         parts.model,
         data,

@@ -9,7 +9,7 @@ use mtlora::train::bench::Subject;
 use mtlora::train::{
     ClassificationData, ClassificationRun, Example, Extras, MetricName, ModelSpec, ProcessGroup,
     RunConfig, RunResults, ScoredSplit, Started, Target, Task, class_counts, class_warnings,
-    evaluate, hold_back, serve_classification, train_with,
+    evaluate, serve_classification, train_with,
 };
 
 use crate::cli::console::output::{self, Output};
@@ -17,7 +17,7 @@ use crate::cli::console::progress::Progress;
 use crate::cli::model::device;
 use crate::cli::ranks;
 use crate::cli::settings::task;
-use crate::cli::text::encoding;
+use crate::cli::text::{encoding, held_back};
 use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
@@ -110,7 +110,7 @@ pub(crate) fn run(
     let folder = &config.data.folder;
     let fraction = config.data.validation_fraction;
     let dev_split = match fraction {
-        None => Some(task::read(task, folder, task.dev_split())?),
+        None => Some(task::read(task, folder, task.dev_split()).map_err(held_back::or_hold_back)?),
         Some(_) => None,
     };
     let score_split = match &config.data.score_split {
@@ -128,10 +128,7 @@ pub(crate) fn run(
     let place = |split| encoding::of_split(folder, split);
     let items = encoding::encoded(&parts.text, &train_examples, place(task.train_split()))?;
     let (items, dev) = match (dev_split, fraction) {
-        (None, Some(fraction)) => hold_back(items, fraction, |item| match item.target {
-            Some(Target::Class(class)) => Some(class),
-            Some(Target::Value(_)) | None => None,
-        })?,
+        (None, Some(fraction)) => held_back::by_class(items, fraction, |item| item.target)?,
         (dev, _) => {
             let dev = dev.unwrap_or_default();
             let dev = encoding::encoded(&parts.text, &dev, place(task.dev_split()))?;
@@ -195,7 +192,15 @@ pub(crate) fn run(
     }
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
     let metrics = task.metric_names();
-    let mut progress = Progress::new(&run, format, &config.checkpoints, step, metrics, show)?;
+    let mut progress = Progress::new(
+        &run,
+        format,
+        &config.checkpoints,
+        step,
+        metrics,
+        chosen_on(sizes.held_back),
+        show,
+    )?;
     let trained = train_with(
         parts.model,
         data,

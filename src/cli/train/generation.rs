@@ -20,6 +20,7 @@ use crate::cli::model::device;
 use crate::cli::ranks;
 use crate::cli::settings::task;
 use crate::cli::text::encoding;
+use crate::cli::text::held_back::{self, Splits};
 use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
@@ -51,8 +52,30 @@ pub(crate) fn run(
     let records = task::read_records(task, &config.data.folder, &config.kind.train_split)?;
     // The split whose texts are scored at the end.
     let score_split = config.data.score_split.as_deref();
-    let score_split = score_split.unwrap_or(task.dev_split());
-    let final_records = task::read_records(task, &config.data.folder, score_split)?;
+    let splits = Splits {
+        train: &config.kind.train_split,
+        dev: task.dev_split(),
+        fraction: config.data.validation_fraction,
+    };
+    let (score_split, final_records) = match (score_split, splits.fraction) {
+        (None, Some(_)) => splits.choose(
+            None,
+            |split| match split == splits.train {
+                true => Ok(records.clone()),
+                false => task::read_records(task, &config.data.folder, split),
+            },
+            |records, fraction| hold_back(records, fraction, |_| None),
+        )?,
+        (None, None) => {
+            let records = task::read_records(task, &config.data.folder, splits.dev);
+            let records = records.map_err(held_back::or_hold_back)?;
+            (splits.dev.to_string(), records)
+        }
+        (Some(split), _) => {
+            let records = task::read_records(task, &config.data.folder, split)?;
+            (split.to_string(), records)
+        }
+    };
     let spec = config.model();
     let started = match bases {
         Some(bases) => bases.generator(&spec, &config.device, &device)?,
@@ -81,7 +104,8 @@ pub(crate) fn run(
             (items, counts, dev)
         }
         None => {
-            let dev_records = task::read_records(task, &config.data.folder, task.dev_split())?;
+            let dev_records = task::read_records(task, &config.data.folder, task.dev_split());
+            let dev_records = dev_records.map_err(held_back::or_hold_back)?;
             let (items, counts) = encode(&records, &all(&records), train_split)?;
             let (dev, _) = encode(&dev_records, &all(&dev_records), task.dev_split())?;
             (items, counts, dev)
@@ -130,7 +154,15 @@ pub(crate) fn run(
     let plain_device = device.clone().inner();
     let before = samples(config, &parts, shown, &plain_device)?;
     let step = from.as_ref().map_or(0, |snapshot| snapshot.step);
-    let mut progress = Progress::new(&run, format, &config.checkpoints, step, &METRICS, show)?;
+    let mut progress = Progress::new(
+        &run,
+        format,
+        &config.checkpoints,
+        step,
+        &METRICS,
+        chosen_on(sizes.held_back),
+        show,
+    )?;
     let trained = train_causal_with(
         parts.model,
         data,
@@ -172,7 +204,7 @@ pub(crate) fn run(
     let scored = config
         .kind
         .final_scores
-        .then(|| final_scores(config, task, (score_split, &final_records), &run));
+        .then(|| final_scores(config, task, (&score_split, &final_records), &run));
     let (scores, failure) = match scored.transpose() {
         Ok(scores) => (scores, None),
         Err(error) => (None, Some(error)),

@@ -9,6 +9,7 @@ use mtlora::train::{DataSpec, ParameterCounts, Run, RunError, RunResults, Scores
 
 use crate::cli::console::output;
 use crate::cli::eval::generation_scores::GenerationScores;
+use crate::cli::text::held_back::HELD_BACK;
 
 /// The sizes of the data and the model.
 #[derive(Clone, Copy)]
@@ -56,7 +57,7 @@ impl Sizes {
 
 /// The name of the examples on which the best state is chosen.
 pub(crate) fn chosen_on(held_back: bool) -> &'static str {
-    if held_back { "held-back" } else { "dev" }
+    if held_back { HELD_BACK } else { "dev" }
 }
 
 /// Writes the results, which marks the run as complete, and its model card.

@@ -281,7 +281,20 @@ fn curves(page: &mut String, runs: &[RunReport]) {
     );
 }
 
-/// The training loss, and each metric on the dev split.
+/// The name of the examples on which the best states were chosen.
+fn chosen_on(runs: &[RunReport]) -> &'static str {
+    let held_back = |run: &&RunReport| {
+        let data = run.settings.get("data");
+        data.is_some_and(|data| data.get("validation_fraction").is_some())
+    };
+    match runs.iter().filter(held_back).count() {
+        0 => "dev",
+        count if count == runs.len() => "held-back",
+        _ => "dev or held-back",
+    }
+}
+
+/// The training loss, and each metric on the dev split, or on the examples that were held back.
 pub(super) fn main_charts(runs: &[RunReport]) -> Vec<Chart> {
     let mut charts = vec![chart("training loss", runs, |run| {
         let steps = run.curves.steps.iter();
@@ -294,8 +307,9 @@ pub(super) fn main_charts(runs: &[RunReport]) -> Vec<Chart> {
             (thinned(&smooth, POINTS), thinned(behind, POINTS))
         }
     })];
+    let scored = chosen_on(runs);
     for metric in metrics(runs) {
-        let mut one = chart(&format!("dev {metric}"), runs, |run| {
+        let mut one = chart(&format!("{scored} {metric}"), runs, |run| {
             (run.curves.dev(metric), Vec::new())
         });
         for (series, run) in one.series.iter_mut().zip(runs) {
@@ -550,6 +564,22 @@ mod tests {
         assert!(page.contains("number top\">41.5") && !page.contains("number top\">40.5"));
         assert!(page.contains("number top\">30.2") && !page.contains("number top\">31.2"));
         assert!(!page.contains("dev bleu"));
+    }
+
+    #[test]
+    fn a_chart_names_the_examples_that_were_scored() {
+        let mut other = run("two", 100, true);
+        other.settings = "data.validation_fraction = 0.1".parse().unwrap();
+        let runs = [run("one", 100, true), other];
+        for (runs, title) in [
+            (&runs[..1], "dev accuracy"),
+            (&runs[1..], "held-back accuracy"),
+            (&runs[..], "dev or held-back accuracy"),
+        ] {
+            let charts = main_charts(runs);
+            let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
+            assert!(titles.contains(&title), "{titles:?}");
+        }
     }
 
     #[test]
