@@ -434,6 +434,44 @@ fn an_adapter_keeps_its_class_names_when_it_is_imported_and_scored() {
     ]);
     trained.assert_right(&json(&["eval", "--run", text(&imported)])["metrics"]);
 
+    // Without a train split, the classes are those that the model names, or the user.
+    let alone = trained.folder.path().join("alone");
+    fs::create_dir(&alone).unwrap();
+    fs::copy(data.join("dev.jsonl"), alone.join("dev.jsonl")).unwrap();
+    let of_adapter = [
+        "eval",
+        "--adapter",
+        text(&plain),
+        "--model",
+        text(&base),
+        "--task",
+        "table",
+        "--data",
+        text(&alone),
+    ];
+    assert_eq!(json(&of_adapter)["metrics"], scored["metrics"]);
+    let named = trained.renamed(&["z", "a"]);
+    let by_model = trained.eval(&named, &alone, &[]);
+    trained.assert_right(&by_model);
+    assert_eq!(by_model, trained.eval(&named, &data, &[]));
+    let unnamed = trained.renamed(&["LABEL_0", "LABEL_1"]);
+    trained.assert_right(&trained.eval(&unnamed, &alone, &["--labels", "z,a"]));
+    let refuse = |more: &[&str]| {
+        let usual = [
+            "eval",
+            "--model",
+            text(&unnamed),
+            "--task",
+            "table",
+            "--data",
+            text(&alone),
+        ];
+        refused(&[&usual, more].concat())
+    };
+    let message = refuse(&[]);
+    assert!(message.contains("train.csv: no such file"), "{message}");
+    assert!(message.contains("--labels"), "{message}");
+
     // Both answer alike, by name.
     let input = data.join("dev.jsonl");
     let answers = |arguments: &[&str]| {

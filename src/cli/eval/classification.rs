@@ -17,6 +17,7 @@ use crate::cli::model::adapted;
 use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
 use crate::cli::model::head::{Head, HeadOf};
+use crate::cli::model::known_classes;
 use crate::cli::model::plain;
 use crate::cli::settings::defaults::{self, Defaults, HelpDefaults};
 use crate::cli::settings::flags::Settings;
@@ -234,7 +235,16 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     };
     let task = match stored {
         Some(config) => task::for_run(&name, config, &data)?,
-        None => registry::open_classification(&name, Some(table), &data)?,
+        None => match (
+            registry::open_classification(&name, Some(table.clone()), &data),
+            &args.model,
+        ) {
+            (Err(error), Some(model)) if held_back::is_absent(&error) => {
+                let model = (model.as_path(), args.labels.as_deref());
+                known_classes::of_model(table, &data, model, error)?
+            }
+            (task, _) => task?,
+        },
     };
     let wanted = args.device.as_deref();
     let wanted = wanted.or_else(|| stored.map(|config| config.device.as_str()));

@@ -9,8 +9,8 @@ use mtlora::models::{
     ModelFamilies, PeftAdapter, TextConfig, is_gguf,
 };
 use mtlora::train::{
-    BaseSpec, ClassificationRun, ClassifierSpec, DataSpec, GenerationRun, GeneratorSpec, HeadSpec,
-    MethodName, Objective, Run, RunConfig, RunKind, TypedConfig, settings_of,
+    BaseSpec, ClassificationRun, ClassifierSpec, DataError, DataSpec, GenerationRun, GeneratorSpec,
+    HeadSpec, MethodName, Objective, Run, RunConfig, RunKind, TableTask, TypedConfig, settings_of,
 };
 
 use crate::cli::console::output;
@@ -18,6 +18,7 @@ use crate::cli::hub;
 use crate::cli::model::device;
 use crate::cli::model::finished::{self, CheckpointArgs};
 use crate::cli::model::head::{Head, HeadOf};
+use crate::cli::model::known_classes;
 use crate::cli::settings::defaults::Defaults;
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::resolve::Resolved;
@@ -416,7 +417,21 @@ pub(crate) fn config_for_task(
 ) -> Result<TypedConfig, Box<dyn Error>> {
     let adapter = read(folder)?;
     let of_adapter = settings_of(&adapter.config);
-    Ok(match settings.resolve(HeadOf::Adapter(folder, &adapter))? {
+    let resolved = settings.clone().resolve(HeadOf::Adapter(folder, &adapter));
+    let resolved = match resolved {
+        // The error is about the train split, which nothing else reads here.
+        Err(error) if settings.task.as_deref() == Some(TableTask::NAME) => {
+            match error.downcast_ref::<DataError>() {
+                Some(missing @ DataError::NotFound { .. }) => {
+                    let config = known_classes::of_adapter(folder, &adapter, &settings, missing)?;
+                    return Ok(TypedConfig::Classification(Box::new(config)));
+                }
+                _ => return Err(error),
+            }
+        }
+        resolved => resolved?,
+    };
+    Ok(match resolved {
         Resolved::Classification(mut config, _) => {
             config.base.adapter = of_adapter;
             TypedConfig::Classification(config)

@@ -4,5 +4,6 @@ pub(crate) mod adapted;
 pub(crate) mod device;
 pub(crate) mod finished;
 pub(crate) mod head;
+pub(crate) mod known_classes;
 pub(crate) mod notes;
 pub(crate) mod plain;
