@@ -470,6 +470,8 @@ fn the_first_run_is_pushed_and_used_from_the_hub() {
     let output = setup.run(&[&push[..], &["--dry-run"]].concat(), &[]);
     let listed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{listed}");
+    let noted = String::from_utf8(output.stderr).unwrap();
+    assert!(noted.ends_with("nothing was sent (--dry-run)\n"), "{noted}");
     let names = [
         "README.md",
         "adapter_config.json",
@@ -560,7 +562,9 @@ fn the_first_run_is_pushed_and_used_from_the_hub() {
     let replaced = setup.json(&replaced, &[("HF_TOKEN", WRITER)]);
     assert!(replaced["commit"].is_string());
     let text = setup.refused(&["push", "other", "org"], &[("HF_TOKEN", WRITER)]);
-    assert!(text.contains("its owner must be named"), "{text}");
+    assert!(text.contains("as ORG/NAME"), "{text}");
+    let text = setup.refused(&["push", "other", "mail", "--dry-run"], &[]);
+    assert!(text.contains("as ORG/NAME"), "{text}");
 }
 
 /// Ctrl-C in the middle of a transfer.

@@ -64,6 +64,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
+    if !args.name.name().contains('/') {
+        return Err(format!(
+            "{}: a repository to send files to is named with its owner, as ORG/NAME; ORG is your name on the Hub, or that of an \
+             organization",
+            args.name.name()
+        )
+        .into());
+    }
     let hub = Hub::from_env()?;
     if !args.dry_run {
         hub.check_push(&args.name)?;
@@ -96,6 +104,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         if json {
             output::json(&json!({ "repository": args.name.name(), "files": files }))?;
         }
+        note!("nothing was sent (--dry-run)");
         return Ok(());
     }
     let options = PushOptions {
