@@ -129,6 +129,8 @@ fn a_gguf_file_is_trained_on_scored_asked_exported_and_merged() {
         text(&file),
     ]);
     assert_eq!(report["gguf"], "F32");
+    let beside = ["md", "svg"].map(|end| file.with_extension(end));
+    assert_eq!(report["card"], serde_json::json!(beside));
     // The card lies beside the file, and nothing else in its folder is touched.
     assert!(!file.with_file_name("README.md").exists());
     let (body, matter) = card::read(&file.with_extension("md"));

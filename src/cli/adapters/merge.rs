@@ -16,6 +16,9 @@ use crate::cli::model::adapted::{AnyModel, Source, TrainedModel};
 use crate::cli::model::device;
 use crate::cli::model::finished::CheckpointArgs;
 
+/// The endings of a model card and its picture beside a GGUF file.
+const BESIDE: [&str; 2] = ["md", "svg"];
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The run whose adapter is merged.
@@ -41,7 +44,7 @@ pub(crate) struct Args {
     )]
     dtype: StoredDtype,
     /// Write a GGUF file for llama.cpp and Ollama, `--out`, instead of a folder, with matrices in this type: F16, BF16, Q8_0,
-    /// F32. A run's model card lies beside the file: NAME.md for NAME.gguf.
+    /// F32. A run's model card lies beside the file: NAME.md and NAME.svg for NAME.gguf.
     #[arg(long, value_name = "TYPE")]
     gguf: Option<GgufType>,
     /// Write into a folder that is not empty, or over a file.
@@ -82,7 +85,11 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         Form::Gguf(kind) => ("gguf", kind.to_string()),
         Form::Folder(dtype) => ("dtype", dtype.to_string()),
     };
-    finish(&args.out, form, json)
+    let card = match args.gguf {
+        Some(_) if card::is_for(&folder) => card_beside(&args.out),
+        _ => Vec::new(),
+    };
+    finish(&args.out, &card, form, json)
 }
 
 /// How a merged model is written.
@@ -136,12 +143,32 @@ pub(crate) fn write(
     }
 }
 
-/// Says where the model is, and what its weights are in.
-fn finish(out: &Path, form: (&str, String), json: bool) -> Result<(), Box<dyn Error>> {
+/// The model card beside a GGUF file and the picture in it, as far as they are there.
+fn card_beside(file: &Path) -> Vec<PathBuf> {
+    let mut beside = BESIDE.map(|end| file.with_extension(end)).to_vec();
+    beside.retain(|path| path.exists());
+    beside
+}
+
+/// Says where the model is, with its card beside it, and what its weights are in.
+fn finish(
+    out: &Path,
+    card: &[PathBuf],
+    form: (&str, String),
+    json: bool,
+) -> Result<(), Box<dyn Error>> {
     say!("the merged model is in {}", out.display())?;
+    if !card.is_empty() {
+        let names: Vec<String> = card.iter().map(|path| path.display().to_string()).collect();
+        say!("its model card is in {}", names.join(" and "))?;
+    }
     if json {
         let (name, value) = form;
-        output::json(&json!({ "out": out, name: value }))?;
+        let mut object = json!({ "out": out, name: value });
+        if !card.is_empty() {
+            object["card"] = json!(card);
+        }
+        output::json(&object)?;
     }
     Ok(())
 }
@@ -154,7 +181,7 @@ fn check_file(path: &Path, has_card: bool, overwrite: bool) -> Result<(), String
             "{shown}: with --gguf, --out is the file to write: let its name end in .gguf"
         ));
     }
-    let beside = ["md", "svg"].map(|end| path.with_extension(end));
+    let beside = BESIDE.map(|end| path.with_extension(end));
     let beside = beside.iter().filter(|_| has_card).map(PathBuf::as_path);
     for file in [path].into_iter().chain(beside) {
         if file.exists() && !overwrite {
