@@ -200,6 +200,22 @@ fn bitfit_is_trained_merged_and_predicts() {
     let wanted = logits(&["--run", run_text]);
     json(&["merge", "--run", run_text, "--out", merged_text]);
     assert_close(&logits(&["--model", merged_text]), &wanted);
+    // There is no adapter to write or to show.
+    let out = folder.path().join("exported");
+    let mut commands = vec![
+        vec!["export", "--run", run_text, "--out", out.to_str().unwrap()],
+        vec!["inspect", run_text],
+        vec!["predict", "--adapter", run_text, "--model", MODEL],
+    ];
+    if cfg!(feature = "hub") {
+        commands.push(vec!["push", run_text, "org/name", "--dry-run"]);
+    }
+    for command in commands {
+        let text = refused(&command);
+        for part in ["--method bitfit", "mtlora merge", "push --merged"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
     for (more, says) in [
         (&["--init-from", run_text][..], "adapter"),
         (&["--loraplus-lr-ratio", "4"], "loraplus_lr_ratio"),

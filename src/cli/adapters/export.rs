@@ -67,6 +67,7 @@ pub(crate) struct Written {
 pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     args.checkpoint.check(&args.run)?;
     adapted::refuse_source(&args.out, &args.run, "the adapter that is exported")?;
+    adapted::refuse_without_adapter(&args.run)?;
     let adapter = PeftAdapter::from_folder(&args.run)?;
     let base = args.form.base(&args.run, &adapter)?;
     if let Some(model) = base.model.as_ref().filter(|_| args.form.server.is_some()) {

@@ -156,6 +156,7 @@ fn check_signal(signals: &Signals) -> Result<(), StoppedBy> {
 
 /// Writes the run's adapter and its card into `out`.
 fn adapter(args: &Args, out: &Path) -> Result<(), Box<dyn Error>> {
+    adapted::refuse_without_adapter(&args.run)?;
     let adapter = PeftAdapter::from_folder(&args.run)?;
     let name = match &args.base_model_name {
         Some(name) => Some(name.clone()),

@@ -35,6 +35,7 @@ pub(crate) fn read(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
 
 /// Like [`read`], without a check whether the folder is that of an unfinished run.
 pub(crate) fn read_finished(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>> {
+    refuse_without_adapter(folder)?;
     let adapter = PeftAdapter::from_folder(folder)?;
     if !adapter.config.ignored.is_empty() {
         note!(
@@ -44,6 +45,23 @@ pub(crate) fn read_finished(folder: &Path) -> Result<PeftAdapter, Box<dyn Error>
         );
     }
     Ok(adapter)
+}
+
+/// Refuses the folder of a run that was trained without adapters, and says what can be done with it instead.
+pub(crate) fn refuse_without_adapter(folder: &Path) -> Result<(), String> {
+    let method = match Run::open(folder) {
+        Ok((_, config)) => config.base.adapter.method,
+        // What is wrong with a folder is said when the adapter is read.
+        Err(_) => return Ok(()),
+    };
+    if method == MethodName::MtLora {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: this run has no adapter, because it was trained with --method {method}: `mtlora merge --run` writes it as a whole \
+         model, `mtlora push --merged` sends that to the Hub, and --run names it in other commands",
+        folder.display()
+    ))
 }
 
 /// Refuses to write a new run into the folder of the adapter that it starts from: the adapter would be deleted before
