@@ -200,6 +200,10 @@ pub(crate) fn run(
     }
     let outcome = Outcome {
         chosen_on: chosen_on(sizes.held_back),
+        metric: config
+            .training
+            .metric_for_best_model
+            .unwrap_or(MetricName::Loss),
         scored: scored.as_ref().map(|(split, scores)| (*split, scores)),
         before: &trained.before,
         best: &trained.best,

@@ -224,6 +224,10 @@ pub(crate) fn run(
     }
     let outcome = Outcome {
         chosen_on: chosen_on(sizes.held_back),
+        metric: config
+            .training
+            .metric_for_best_model
+            .unwrap_or(MetricName::Loss),
         scored: None,
         before: &trained.before,
         best: &trained.best,

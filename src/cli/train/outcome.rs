@@ -5,7 +5,7 @@ use std::error::Error;
 use burn::module::Module;
 use mtlora::core::trainable_parameters;
 use mtlora::train::report::write_model_card;
-use mtlora::train::{DataSpec, ParameterCounts, Run, RunError, RunResults, Scores};
+use mtlora::train::{DataSpec, MetricName, ParameterCounts, Run, RunError, RunResults, Scores};
 
 use crate::cli::console::output;
 use crate::cli::eval::generation_scores::GenerationScores;
@@ -74,6 +74,8 @@ pub(crate) fn save(run: &Run, results: &RunResults) -> Result<(), RunError> {
 pub(crate) struct Outcome<'a> {
     /// What the best state was chosen on.
     pub(crate) chosen_on: &'static str,
+    /// The metric by which it was chosen.
+    pub(crate) metric: MetricName,
     /// The scores before the first step.
     pub(crate) before: &'a Scores,
     /// The scores of the best state.
@@ -87,6 +89,22 @@ pub(crate) struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
+    /// What to know if the kept state is worse than the model was before training.
+    fn worse(&self) -> Option<String> {
+        let (name, dev) = (self.metric.as_str(), self.chosen_on);
+        let (before, kept) = (self.before.get(self.metric)?, self.best.get(self.metric)?);
+        let is_worse = match self.metric.higher_is_better() {
+            true => kept < before,
+            false => kept > before,
+        };
+        is_worse.then(|| {
+            format!(
+                "the kept state scores worse than the model did before training: {dev} {name} {kept:.4}, and {before:.4} \
+                 before. Another learning rate (--lr) or more epochs may help"
+            )
+        })
+    }
+
     /// Prints the scores and the folder of the run.
     pub(crate) fn print(&self, run: &Run, json: bool) -> Result<(), Box<dyn Error>> {
         let dev = self.chosen_on;
@@ -96,6 +114,9 @@ impl Outcome<'_> {
             output::describe(self.best),
             self.results.best_step
         )?;
+        if let Some(worse) = self.worse() {
+            note!("{worse}");
+        }
         if let Some((split, scores)) = self.scored {
             say!("{split}: {}", output::describe(scores))?;
         }
@@ -107,5 +128,43 @@ impl Outcome<'_> {
             output::json(self.results)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_state_that_is_worse_than_the_beginning_is_noted() {
+        let scores = |accuracy, loss| {
+            let mut scores = Scores::default();
+            scores.set(MetricName::Accuracy, accuracy);
+            scores.set(MetricName::Loss, loss);
+            scores
+        };
+        let results = RunResults::default();
+        let (before, best) = (scores(0.75, 0.6), scores(0.5, 0.4));
+        let worse = |metric, before: &Scores, best: &Scores| {
+            let outcome = Outcome {
+                chosen_on: "held-back",
+                metric,
+                before,
+                best,
+                scored: None,
+                texts: None,
+                results: &results,
+            };
+            outcome.worse()
+        };
+        let said = worse(MetricName::Accuracy, &before, &best).unwrap_or_default();
+        assert!(
+            said.contains("held-back accuracy 0.5000, and 0.7500 before"),
+            "{said}"
+        );
+        assert_eq!(worse(MetricName::Accuracy, &best, &before), None);
+        assert_eq!(worse(MetricName::Accuracy, &best, &best), None);
+        assert_eq!(worse(MetricName::Loss, &before, &best), None);
+        assert!(worse(MetricName::Loss, &best, &before).is_some());
     }
 }
