@@ -477,12 +477,13 @@ fn the_first_run_is_pushed_and_used_from_the_hub() {
         "adapter_config.json",
         "adapter_model.safetensors",
         "curves.svg",
+        "labels.json",
     ];
     for name in names {
         assert!(listed.contains(&format!("  {name} ")), "{listed}");
     }
     assert!(
-        listed.contains("/org/first:\n") && listed.contains("\n4 files, "),
+        listed.contains("/org/first:\n") && listed.contains("\n5 files, "),
         "{listed}"
     );
     let text = setup.refused(&push, &[]);

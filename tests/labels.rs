@@ -393,6 +393,20 @@ fn an_adapter_keeps_its_class_names_when_it_is_imported_and_scored() {
     // The base model's own names are LABEL_0 and LABEL_1; the run's adapter brings the head.
     let plain = trained.folder.path().join("plain");
     json(&["export", "--run", text(&trained.run), "--out", text(&plain)]);
+    // The classes go along with the adapter, whatever the base model's outputs are called.
+    let of_plain = ["predict", "--adapter", text(&plain), "--model", MODEL];
+    let named = text_reading(&of_plain, "The dogs sleep.\n");
+    assert!(
+        named.starts_with("text,pair,prediction,p(unacceptable),p(acceptable)\n"),
+        "{named}"
+    );
+    // An adapter that PEFT has saved knows no classes.
+    fs::remove_file(plain.join("labels.json")).unwrap();
+    let named = text_reading(&of_plain, "The dogs sleep.\n");
+    assert!(
+        named.starts_with("text,pair,prediction,p(LABEL_0),p(LABEL_1)\n"),
+        "{named}"
+    );
     let base = trained.folder.path().join("base");
     fs::create_dir(&base).unwrap();
     for entry in fs::read_dir(MODEL).unwrap() {

@@ -202,6 +202,7 @@ fn exports_and_merged_models_have_a_card() {
         assert_eq!(strings(&matter["tags"]), tags);
         for part in [
             "| accuracy |",
+            "| output | class |\n|---|---|\n| 0 | unacceptable |\n| 1 | acceptable |\n",
             "written as plain LoRA here",
             "from_pretrained(\"some-org/tiny\", num_labels=2)",
             "PeftModel.from_pretrained(base, \"FOLDER\")",
@@ -216,6 +217,8 @@ fn exports_and_merged_models_have_a_card() {
     assert_eq!(strings(&matter["tags"]), tags);
     assert!(body.contains("AutoModelForSequenceClassification.from_pretrained(\"FOLDER\")"));
     assert!(!body.contains("PEFT"), "{body}");
+    assert!(body.contains("| 1 | acceptable |"), "{body}");
+    assert!(card(&run).0.contains("| 1 | acceptable |"));
 
     // An adapter that is no run has no scores to tell of.
     let bare = folder.path().join("bare");

@@ -31,6 +31,8 @@ const OPTIONAL: [&str; 7] = [
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 const ADAPTER_PICKLE: &str = "adapter_model.bin";
+/// The classes of an adapter's head.
+const ADAPTER_LABELS: &str = "labels.json";
 /// The largest index of a checkpoint's parts, in bytes.
 const MAX_INDEX: u64 = 64 << 20;
 
@@ -94,7 +96,7 @@ impl Hub {
     }
 
     /// The folder of an adapter in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`, or
-    /// `adapter_model.bin` if there are no safetensors.
+    /// `adapter_model.bin` if there are no safetensors; and `labels.json`, which `mtlora export` writes, if it is there.
     ///
     /// # Errors
     /// The same as [`Self::snapshot`] and [`Snapshot::fetch`]; or the repository lacks one of these files.
@@ -108,6 +110,9 @@ impl Hub {
         };
         for file in [ADAPTER_CONFIG, weights] {
             snapshot.need(file, &[CONFIG, WEIGHTS], progress)?;
+        }
+        if snapshot.has(ADAPTER_LABELS) {
+            snapshot.fetch(ADAPTER_LABELS, progress)?;
         }
         snapshot.remember()?;
         Ok(snapshot.folder())

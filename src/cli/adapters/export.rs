@@ -7,14 +7,15 @@ use mtlora::models::{
     CausalConfig, ExportOptions, ModelConfig, ModelFamilies, PeftAdapter, Server, export_adapter,
     is_gguf,
 };
-use mtlora::train::Run;
 use mtlora::train::report::CardOf;
+use mtlora::train::{Run, is_unnamed};
 use serde_json::{Value, json};
 
 use crate::cli::adapters::card;
 use crate::cli::console::output;
 use crate::cli::model::adapted;
 use crate::cli::model::finished::CheckpointArgs;
+use crate::cli::model::{head, label_file};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -77,6 +78,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let written = args
         .form
         .write(&adapter, base, args.base_model_name.clone(), &args.out)?;
+    write_labels(&args.run, &adapter, &args.out)?;
     let name = args.base_model_name.as_deref();
     card::write(written.of, &args.run, name, &args.out);
     match (&written.main, args.form.server) {
@@ -91,6 +93,22 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         output::json(&object)?;
     }
     Ok(())
+}
+
+/// Writes the classes of the head's outputs into the folder `out` of an adapter that was made from the one in `folder`, if that
+/// has a head and its classes have names.
+pub(crate) fn write_labels(
+    folder: &Path,
+    adapter: &PeftAdapter,
+    out: &Path,
+) -> Result<(), Box<dyn Error>> {
+    let Some(outputs) = adapter.num_labels() else {
+        return Ok(());
+    };
+    match head::adapter_labels(folder, outputs)? {
+        Some(names) if !names.is_empty() && !is_unnamed(&names) => label_file::write(out, &names),
+        _ => Ok(()),
+    }
 }
 
 /// The base model of an adapter that is written for a program.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use mtlora::models::{ClassifierConfig, ClassifierModelConfig, PeftAdapter, SequenceClassifier};
 use mtlora::train::{LabelError, Run, RunKind, Task, align_to_head, is_unnamed};
 
+use crate::cli::model::label_file;
+
 /// The source of the head that a run starts with.
 #[derive(Clone, Copy)]
 pub(crate) enum HeadOf<'a> {
@@ -41,9 +43,10 @@ impl Head {
             },
             HeadOf::Adapter(folder, adapter) if adapter.num_labels().is_some() => {
                 let outputs = adapter.num_labels().unwrap_or_default();
+                let names = adapter_labels(folder, outputs)?;
                 Self {
                     folder: folder.to_path_buf(),
-                    labels: Some(run_labels(folder, outputs).unwrap_or_else(|| named(outputs))),
+                    labels: Some(names.unwrap_or_else(|| named(outputs))),
                     // The adapter's head replaces the base model's.
                     fresh: own.is_some_and(|own| own != outputs),
                 }
@@ -109,6 +112,15 @@ fn output_names(model: &[String], outputs: usize) -> Vec<String> {
         model.to_vec()
     } else {
         (0..outputs).map(|index| format!("LABEL_{index}")).collect()
+    }
+}
+
+/// The names of the outputs of the head of the adapter in `folder`, which has as many: those of its run, or those that
+/// `export` wrote beside it; `None` if neither is there.
+pub(crate) fn adapter_labels(folder: &Path, outputs: usize) -> Result<Option<Vec<String>>, String> {
+    match run_labels(folder, outputs) {
+        None => label_file::read(folder, outputs),
+        names => Ok(names),
     }
 }
 

@@ -7,9 +7,11 @@ use std::path::Path;
 use mtlora_core::{AdaLora, AdapterMethod, Dora, Structure};
 use mtlora_models::{GgufType, Server, write_atomically};
 
+use super::card_text::{cell, quoted};
 use super::chart::{picture, significant};
 use super::page::main_charts;
 use super::{ReportError, RunReport};
+use crate::data::example::Objective;
 use crate::metrics::labels::MetricName;
 use crate::run::config::settings::{RunConfig, RunKind};
 use crate::run::error::RunError;
@@ -139,11 +141,6 @@ fn without_places(settings: &str) -> String {
     }
 }
 
-/// A string in YAML, which takes JSON's strings.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 /// What a card tells about a run.
 struct ModelCard<'a> {
     of: CardOf,
@@ -217,6 +214,7 @@ impl ModelCard<'_> {
         let mut text = self.front_matter();
         let _ = writeln!(text, "\n# {}\n", self.name);
         self.describe(&mut text);
+        self.classes(&mut text);
         self.scores(&mut text);
         if let Some(curves) = curves {
             // Angle brackets, since a file's name may have spaces.
@@ -372,6 +370,20 @@ impl ModelCard<'_> {
             }
         };
         let _ = writeln!(text, "\n{form}");
+    }
+
+    /// What each output of the head means, if it puts out classes.
+    fn classes(&self, text: &mut String) {
+        let RunKind::Classification(kind) = &self.config.kind else {
+            return;
+        };
+        let Objective::Classification { labels } = &kind.head.objective else {
+            return;
+        };
+        text.push_str("\n## Classes\n\n| output | class |\n|---|---|\n");
+        for (output, label) in labels.iter().enumerate() {
+            let _ = writeln!(text, "| {output} | {} |", cell(label));
+        }
     }
 
     fn scores(&self, text: &mut String) {

@@ -3,6 +3,7 @@
 //! or dark colour scheme.
 
 mod card;
+mod card_text;
 mod chart;
 mod comparison;
 mod curves;
