@@ -244,6 +244,10 @@ fn combine_adds_the_updates_that_merging_makes() {
     let sum = json(&[&with_head[..], &["--out", &out]].concat());
     assert_eq!(number(&sum["error"]), 0.0);
     assert_eq!(sum["layers"][0]["rank"], 7);
+    // The head keeps its classes.
+    let labels = fs::read(Path::new(&out).join("labels.json")).unwrap();
+    let labels: Value = serde_json::from_slice(&labels).unwrap();
+    assert_eq!(labels["id2label"]["1"], "acceptable");
 
     let on_model = |adapter: &str| ["--adapter", adapter, "--model", MODEL].map(str::to_string);
     let updates = |adapter: &str, out: &str| {

@@ -5,6 +5,7 @@ use mtlora::core::Truncation;
 use mtlora::models::{CombinedAdapter, PeftAdapter};
 use serde_json::{Value, json};
 
+use crate::cli::adapters::export;
 use crate::cli::console::output;
 use crate::cli::console::table;
 use crate::cli::hub;
@@ -55,10 +56,12 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         }
     };
     let mut parts: Vec<(f64, PeftAdapter)> = Vec::with_capacity(weights.len());
+    let mut folders: Vec<PathBuf> = Vec::with_capacity(weights.len());
     for (weight, folder) in weights.iter().zip(&args.adapters) {
         let folder = hub::adapter(folder)?;
         adapted::refuse_source(&args.out, &folder, "one of the adapters that are combined")?;
         parts.push((*weight, adapted::read(&folder)?));
+        folders.push(folder);
     }
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     let head = head(&args.adapters, &parts, args.head.as_deref())?;
@@ -67,6 +70,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let sum = PeftAdapter::combine(&parts, rank, head)?;
     output::make_folder(&args.out)?;
     sum.adapter.write(&args.out)?;
+    // The head has the classes of the adapter that it comes from.
+    let of_head = head.and_then(|head| folders.get(head));
+    export::write_labels(of_head.map(PathBuf::as_path), &sum.adapter, &args.out)?;
     let all = Truncation::of_all(sum.truncations.values().copied());
     output::print(&describe(&sum, all))?;
     say!("the combined adapter is in {}", args.out.display())?;

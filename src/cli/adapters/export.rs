@@ -78,7 +78,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let written = args
         .form
         .write(&adapter, base, args.base_model_name.clone(), &args.out)?;
-    write_labels(&args.run, &adapter, &args.out)?;
+    write_labels(Some(&args.run), &adapter, &args.out)?;
     let name = args.base_model_name.as_deref();
     card::write(written.of, &args.run, name, &args.out);
     match (&written.main, args.form.server) {
@@ -96,18 +96,19 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
 }
 
 /// Writes the classes of the head's outputs into the folder `out` of an adapter that was made from the one in `folder`, if that
-/// has a head and its classes have names.
+/// has a head and its classes have names. An older list of classes in `out` is removed otherwise.
 pub(crate) fn write_labels(
-    folder: &Path,
+    folder: Option<&Path>,
     adapter: &PeftAdapter,
     out: &Path,
 ) -> Result<(), Box<dyn Error>> {
-    let Some(outputs) = adapter.num_labels() else {
-        return Ok(());
+    let names = match (folder, adapter.num_labels()) {
+        (Some(folder), Some(outputs)) => head::adapter_labels(folder, outputs)?,
+        _ => None,
     };
-    match head::adapter_labels(folder, outputs)? {
+    match names {
         Some(names) if !names.is_empty() && !is_unnamed(&names) => label_file::write(out, &names),
-        _ => Ok(()),
+        _ => label_file::remove(out),
     }
 }
 

@@ -164,7 +164,7 @@ fn adapter(args: &Args, out: &Path) -> Result<(), Box<dyn Error>> {
     };
     let base = args.form.base(&args.run, &adapter)?;
     let written = args.form.write(&adapter, base, name.clone(), out)?;
-    export::write_labels(&args.run, &adapter, out)?;
+    export::write_labels(Some(&args.run), &adapter, out)?;
     card::write(written.of, &args.run, name.as_deref(), out);
     Ok(())
 }

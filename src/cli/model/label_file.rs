@@ -32,6 +32,15 @@ pub(crate) fn write(folder: &Path, names: &[String]) -> Result<(), Box<dyn Error
     Ok(write_atomically(&folder.join(FILE), text.as_bytes())?)
 }
 
+/// Removes the file from a folder whose adapter has no names of classes.
+pub(crate) fn remove(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let path = folder.join(FILE);
+    if path.exists() {
+        fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// The names of the outputs of an adapter's head, in their order; `None` if the folder does not have the file.
 ///
 /// # Errors
@@ -75,6 +84,14 @@ mod tests {
         let names: Vec<String> = (0..12).map(|at| format!("class {}", 12 - at)).collect();
         write(folder.path(), &names).unwrap();
         assert_eq!(read(folder.path(), 12), Ok(Some(names)));
+        remove(folder.path()).unwrap();
+        remove(folder.path()).unwrap();
+        assert_eq!(read(folder.path(), 12), Ok(None));
+        write(
+            folder.path(),
+            &["a".to_string(), "b".to_string(), "c".to_string()],
+        )
+        .unwrap();
         let message = read(folder.path(), 2).unwrap_err();
         assert!(
             message.contains("labels.json: `id2label` must name"),
