@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use mtlora_core::{TrainingHooks, load_state, random_state, seed, set_random_state, state};
 
 use crate::data::fingerprint::Fingerprint;
-use crate::metrics::labels::{MetricName, Scores};
+use crate::metrics::labels::{MetricError, MetricName, Scores};
 use crate::training::error::FitError;
 use crate::training::hooks::StepHooks;
 use crate::training::late_loss::{LossQueue, LossReading};
@@ -367,7 +367,16 @@ impl<'a, L: Learner> Fit<'a, L> {
 
     /// Evaluates the model. Returns true if its score is the best so far.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, FitError> {
-        self.last = scores(self.stepper.group, self.learner, &self.model, self.device)?;
+        self.last = match scores(self.stepper.group, self.learner, &self.model, self.device) {
+            // Before the first step, it is the model that is damaged.
+            Err(FitError::Metric(MetricError::NotFinite { .. })) if self.step > 0 => {
+                return Err(FitError::NotFinite {
+                    step: self.step,
+                    loss: f32::NAN,
+                });
+            }
+            found => found?,
+        };
         // A score that is not finite cannot be compared with others.
         let loss = self.last.get(MetricName::Loss);
         if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
