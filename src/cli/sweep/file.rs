@@ -11,10 +11,11 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::cli::settings::flags::Settings;
+use crate::cli::settings::flags::{EXCLUSIVE, Settings};
 use crate::cli::settings::message;
 use crate::cli::settings::recipe::Recipe;
 use crate::cli::settings::source::{Entries, Mistakes, Source};
+use crate::cli::sweep::store::FILE_LOCK;
 
 /// The share of the train split that is held back if the file does not say it.
 const HELD_BACK: f64 = 0.1;
@@ -353,13 +354,44 @@ fn grid_of(source: &Source, table: Entries<'_>) -> Result<Grid, String> {
         if let Some((_, remedy)) = DECIDED.iter().find(|(decided, _)| *decided == key) {
             return Err(source.error(at, format!("`{key}` cannot be in a grid: {remedy}")));
         }
+        if ["task", "data", "model"].contains(&key.as_str()) {
+            return Err(source.error(
+                at,
+                format!("`{key}` cannot be in a grid: arms are compared on the same; make another task of it"),
+            ));
+        }
+        for group in EXCLUSIVE
+            .iter()
+            .filter(|group| group.contains(&key.as_str()))
+        {
+            if let Some((other, _)) = grid
+                .iter()
+                .find(|(other, _)| group.contains(&other.as_str()))
+            {
+                return Err(source.error(
+                    at,
+                    format!("`{key}` and `{other}` cannot both be in a grid: a run uses only one of them"),
+                ));
+            }
+        }
         let place = value.span().start;
         let DeValue::Array(values) = value.into_inner() else {
             return Err(source.error(place, format!("a list of values for {key} is needed here")));
         };
         let mut found: Vec<GridValue> = Vec::new();
         for value in values {
-            found.push(grid_value(source, &key, at, value)?);
+            let value = grid_value(source, &key, at, value)?;
+            // 1e-3 and 0.001 would be two names of one value.
+            if let Some(same) = found.iter().find(|one| one.value == value.value) {
+                return Err(source.error(
+                    place,
+                    format!(
+                        "the values {} and {} of {key} are the same",
+                        same.written, value.written
+                    ),
+                ));
+            }
+            found.push(value);
         }
         if found.is_empty() {
             return Err(source.error(place, format!("the list of values for {key} is empty")));
@@ -555,6 +587,19 @@ fn arm_of(
 /// Names become those of folders, which some file systems compare without case.
 fn check_name<'a>(name: &str, mut before: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_+.".contains(c);
+    // The longest name of a folder is 255 bytes on most file systems, and this is only a part of some names.
+    const LONGEST: usize = 100;
+    if name.len() > LONGEST {
+        return Err(format!(
+            "`{}...` becomes the name of a folder: use at most {LONGEST} characters",
+            &name.chars().take(20).collect::<String>()
+        ));
+    }
+    if name.eq_ignore_ascii_case(FILE_LOCK) {
+        return Err(format!(
+            "`{name}` is the name of a file of the sweep: use another one"
+        ));
+    }
     if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
         return Err(format!(
             "`{name}` becomes the name of a folder: use letters, digits and -_+. only, and no point at the start"
@@ -945,7 +990,22 @@ tasks.rte.batch_tokens = 99
             (
                 "lr = [1e-3, 4e-3]",
                 "lr = [1e-3, 1E-3]",
-                "s.toml:23:7: the grid has lr=1E-3 twice",
+                "s.toml:13:6: the values 1e-3 and 1E-3 of lr are the same",
+            ),
+            (
+                "lr = [1e-3, 4e-3]",
+                "batch = [2, 4]\nbatch_tokens = [100, 200]",
+                "s.toml:14:1: `batch_tokens` and `batch` cannot both be in a grid",
+            ),
+            (
+                "lr = [1e-3, 4e-3]",
+                "data = [\"a\", \"b\"]",
+                "s.toml:13:1: `data` cannot be in a grid",
+            ),
+            (
+                "[tasks.second]",
+                "[tasks.\"sweep.lock\"]",
+                "s.toml:15:8: `sweep.lock` is the name of a file of the sweep",
             ),
         ];
         for (from, to, message) in cases {

@@ -20,7 +20,7 @@ pub(crate) const FILE: &str = "sweep.toml";
 const RUNS: &str = "runs";
 const CLAIMS: &str = "claims";
 /// The file in the folder of claims whose lock guards the sweep's file.
-const FILE_LOCK: &str = "sweep.lock";
+pub(super) const FILE_LOCK: &str = "sweep.lock";
 /// The pause before a lock is tried again while another process only looks at it.
 const LOOK: Duration = Duration::from_millis(1);
 /// The file that says in a run's folder that its training diverged.
