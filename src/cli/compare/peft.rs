@@ -49,7 +49,8 @@ pub(super) fn write(
             metric: task.map_or("", |task| task.metric.as_str()),
         };
         let text = serde_json::to_string_pretty(&entry(&ended)?)?;
-        let name = cell.name.replace('/', "--");
+        // No name of a task, an arm or a setting has this character, so no two runs get the same file.
+        let name = cell.name.replace('/', "~");
         write_atomically(
             &folder.join(format!("{name}.json")),
             format!("{text}\n").as_bytes(),
