@@ -150,12 +150,19 @@ tar -xzf "$work/$found" -C "$work/unpacked"
 inside=$work/unpacked/${found%.tar.gz}
 "$inside/bin/mtlora" --version >/dev/null || fail "the program in $found does not start on this machine; nothing was installed"
 
-remove_earlier
 (cd "$inside" && find . -type f | sed 's|^\./||' | sort) >"$work/files"
+# All files are copied before anything of an earlier installation is removed: the disk may be full.
 while IFS= read -r file; do
-    mkdir -p "$to/${file%/*}"
+    if ! { mkdir -p "$to/${file%/*}" && cp "$inside/$file" "$to/$file.new$$"; }; then
+        while IFS= read -r copied; do
+            rm -f "$to/$copied.new$$"
+        done <"$work/files"
+        fail "$to/$file could not be written; what was installed before is still there"
+    fi
+done <"$work/files"
+remove_earlier
+while IFS= read -r file; do
     # A program that is running cannot be written to, but another file can take its name.
-    cp "$inside/$file" "$to/$file.new$$"
     mv -f "$to/$file.new$$" "$to/$file"
 done <"$work/files"
 mkdir -p "${list%/*}"
