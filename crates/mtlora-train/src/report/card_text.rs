@@ -1,8 +1,19 @@
 //! Texts in the front matter and the tables of a model card.
 
-/// A string in YAML, which takes JSON's strings.
+use std::fmt::Write;
+
+/// A string in YAML, which takes JSON's strings, but not all characters that JSON has in them as they are.
 pub(super) fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut quoted = String::with_capacity(text.len() + 2);
+    for c in serde_json::Value::from(text).to_string().chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted
 }
 
 /// A text in a cell of a table: one line, in which nothing is markup.
@@ -24,6 +35,14 @@ pub(super) fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn characters_that_yaml_does_not_have_are_escaped() {
+        assert_eq!(
+            quoted("a\u{7f}\u{85}\u{ffff}\"ü😀"),
+            r#""a\u007f\u0085\uffff\"ü😀""#
+        );
+    }
 
     #[test]
     fn a_class_is_no_markup_in_its_cell() {
