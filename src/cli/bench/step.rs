@@ -30,6 +30,9 @@ const ENCODER: BatchShape = BatchShape {
     batch: 16,
     seq: 128,
 };
+/// The most tokens of a batch, which no memory holds the activations of.
+const MOST_TOKENS: usize = 1 << 24;
+
 /// The default batch for a causal model.
 const CAUSAL: BatchShape = BatchShape { batch: 4, seq: 256 };
 
@@ -150,11 +153,12 @@ impl Args {
         let batch = self.batch.unwrap_or(default.batch);
         let seq = self.seq.unwrap_or(default.seq.min(most));
         // A causal model predicts nothing in a sequence of one token.
-        if batch > 0 && (2..=most).contains(&seq) {
+        let tokens = batch.checked_mul(seq);
+        if batch > 0 && (2..=most).contains(&seq) && tokens.is_some_and(|one| one <= MOST_TOKENS) {
             Ok(BatchShape { batch, seq })
         } else {
             Err(format!(
-                "--batch must be at least 1, and --seq from 2 to the model's {most} tokens"
+                "--batch must be at least 1, --seq from 2 to the model's {most} tokens, and both together at most {MOST_TOKENS} tokens"
             ))
         }
     }
