@@ -49,7 +49,10 @@ pub(crate) fn note_left_out(template: &ChatTemplate, examples: &[&[ChatExample]]
 type Without = fn(&Conversation) -> Option<Conversation>;
 
 fn without_tools(conversation: &Conversation) -> Option<Conversation> {
-    conversation.tools.as_ref()?;
+    conversation
+        .tools
+        .as_ref()
+        .filter(|tools| !tools.is_empty())?;
     let mut without = conversation.clone();
     without.tools = None;
     Some(without)
@@ -61,7 +64,7 @@ fn without_calls(conversation: &Conversation) -> Option<Conversation> {
         .messages
         .iter_mut()
         .filter_map(|message| message.remove("tool_calls"))
-        .filter(|calls| !calls.is_null());
+        .filter(|calls| calls.as_array().is_some_and(|calls| !calls.is_empty()));
     (removed.count() > 0).then_some(without)
 }
 
@@ -185,7 +188,7 @@ mod tests {
     fn what_a_template_leaves_out_is_found() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let lines = [
-            r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#,
+            r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "tool_calls": []}], "tools": []}"#,
             r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null,
                 "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}], "tools": [{"name": "f"}]}"#,
         ];

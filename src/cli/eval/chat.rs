@@ -30,8 +30,13 @@ pub(crate) fn run(
     let device = device::open(wanted.device.as_ref().unwrap_or(&config.device))?;
     let split = match (&wanted.data, wanted.split.as_deref()) {
         // The run has learned from another file, so there is nothing in this one that would have to be left out.
+        (Some(file), None) if file.is_file() && !learned(config, file) => Split::read_whole(file)?,
         (Some(file), None) if file.is_file() && !is_same(file, &config.data.folder) => {
-            Split::read_whole(file)?
+            return Err(format!(
+                "{}: the run has learned conversations of this file; leave out --data, and choose a split with --split",
+                file.display()
+            )
+            .into());
         }
         (data, Some(HELD_BACK)) => {
             let splits = Splits {
@@ -75,6 +80,12 @@ pub(crate) fn run(
         }))?;
     }
     Ok(())
+}
+
+/// Whether a file is the one that a run has learned from.
+fn learned(config: &RunConfig<ChatRun>, file: &Path) -> bool {
+    let trained = ChatTask.file_of(&config.data.folder, ChatTask.train_split());
+    is_same(file, &trained)
 }
 
 /// Whether two paths lead to the same file.
