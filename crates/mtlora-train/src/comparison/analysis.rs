@@ -93,12 +93,12 @@ pub enum Conclusion {
 }
 
 impl Conclusion {
-    /// That of one of `count` comparisons, whose p-value can be as small as `smallest`.
-    fn of(adjusted: f64, is_better: bool, smallest: f64, count: usize) -> Self {
+    /// That of one of several comparisons; `is_enough` says whether any of them could have a small enough p-value.
+    fn of(adjusted: f64, is_better: bool, is_enough: bool) -> Self {
         match (adjusted <= LEVEL, is_better) {
             (true, true) => Self::Better,
             (true, false) => Self::Worse,
-            (false, _) if smallest * count as f64 > LEVEL => Self::TooFewSeeds,
+            (false, _) if !is_enough => Self::TooFewSeeds,
             (false, _) => Self::CannotBeToldApart,
         }
     }
@@ -302,15 +302,22 @@ fn adjust<'a>(tasks: impl IntoIterator<Item = (bool, &'a mut Vec<Summary>)>) {
         spreads.extend(spread.as_mut());
     }
     let p_values: Vec<f64> = differences.iter().map(|(_, one)| one.p_value).collect();
+    // Holm's first step multiplies the smallest p-value by the number of comparisons; if that fails, all fail.
+    let is_enough = |smallest: f64, count: usize| smallest * count as f64 <= LEVEL;
+    let count = differences.len();
+    let enough = differences
+        .iter()
+        .any(|(_, one)| is_enough(one.smallest, count));
     for ((higher, one), adjusted) in differences.into_iter().zip(holm(&p_values)) {
         one.adjusted = adjusted;
-        let is_better = (one.mean > 0.0) == higher;
-        one.conclusion = Conclusion::of(adjusted, is_better, one.smallest, p_values.len());
+        one.conclusion = Conclusion::of(adjusted, (one.mean > 0.0) == higher, enough);
     }
     let p_values: Vec<f64> = spreads.iter().map(|one| one.p_value).collect();
+    let count = spreads.len();
+    let enough = spreads.iter().any(|one| is_enough(one.smallest, count));
     for (one, adjusted) in spreads.into_iter().zip(holm(&p_values)) {
         one.adjusted = adjusted;
-        one.conclusion = Conclusion::of(adjusted, one.is_smaller, one.smallest, p_values.len());
+        one.conclusion = Conclusion::of(adjusted, one.is_smaller, enough);
     }
 }
 

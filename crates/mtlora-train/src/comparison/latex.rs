@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::analysis::{Analysis, Conclusion, Summary};
 use super::markdown::number;
+use super::statistics::sign_flip_name;
 use super::{ALL_TASKS, Comparison, seed_count};
 
 pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
@@ -56,10 +57,11 @@ pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
         .map_or("", String::as_str);
     let _ = writeln!(
         text,
-        "% Mean and standard deviation over {}. $^{{+}}$ and $^{{-}}$: better and worse than {} (exact sign-flip test,\n\
+        "% Mean and standard deviation over {}. $^{{+}}$ and $^{{-}}$: better and worse than {} ({},\n\
          % paired by seed, Holm's adjustment, 5 \\%). {}",
         seed_count(comparison.seeds.len()),
         escape(baseline),
+        sign_flip_name(comparison.seeds.len()),
         if analysis.reach.is_enough() {
             "All others cannot be told apart from it."
         } else {

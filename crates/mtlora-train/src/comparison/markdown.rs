@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::analysis::{Analysis, Reach, Summary};
+use super::statistics::sign_flip_name;
 use super::{ALL_TASKS, ArmScores, Comparison, Costs, seed_count};
 
 pub(super) fn write(comparison: &Comparison, analysis: &Analysis, costs: bool) -> String {
@@ -120,7 +121,10 @@ fn signed(value: f64) -> String {
 }
 
 fn p_value(value: f64) -> String {
-    format!("{value:.4}")
+    match value {
+        ..0.0001 => "< 0.0001".to_string(),
+        _ => format!("{value:.4}"),
+    }
 }
 
 /// The tasks with their summaries, the mean over all tasks last.
@@ -185,8 +189,9 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
     }
     let _ = writeln!(
         text,
-        "\nPaired by seed. The interval is Student's, of the mean difference, for one comparison at a time; p is that of the exact \
-         sign-flip test, adjusted for the number of comparisons (Holm){}.\n",
+        "\nPaired by seed. The interval is Student's, of the mean difference, for one comparison at a time; p is that of {}, \
+         adjusted for the number of comparisons (Holm){}.\n",
+        sign_flip_name(comparison.seeds.len()),
         match analysis.reach_of_all_tasks {
             Some(_) => ": those on tasks among themselves, and those of all tasks among themselves",
             None => "",

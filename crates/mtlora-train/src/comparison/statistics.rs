@@ -151,6 +151,14 @@ pub fn sign_flip_test(differences: &[f64]) -> Option<f64> {
     Some((extreme.count() as f64 + 1.0) / (SAMPLES as f64 + 1.0))
 }
 
+/// What [`sign_flip_test`] of `count` differences is called: exact, or with drawn flips.
+pub fn sign_flip_name(count: usize) -> String {
+    match 1_u64.checked_shl(count as u32) {
+        Some(all) if all <= ENUMERATED => "the exact sign-flip test".to_string(),
+        _ => format!("the sign-flip test with {SAMPLES} drawn flips"),
+    }
+}
+
 /// The smallest p-value that [`sign_flip_test`] can give for `count` differences.
 pub fn smallest_p_value(count: usize) -> f64 {
     let all = 1_u64

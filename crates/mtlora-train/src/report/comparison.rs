@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::chart::{label, span, ticks};
 use super::page::{STYLE, count, duration, escape};
 use crate::comparison::markdown::too_few;
+use crate::comparison::statistics::sign_flip_name;
 use crate::comparison::{Analysis, ArmScores, Comparison, Summary, TaskScores};
 
 /// The size of the drawing in a row of a table.
@@ -29,9 +30,10 @@ pub fn comparison_page(comparison: &Comparison) -> String {
     let _ = writeln!(
         page,
         "<p class=\"note\">A point is the score of a run with one seed, the bar the 95 % interval of the mean (Student's t), and its \
-         tick the mean. Differences from {} are paired by seed, with their 95 % interval (Student's t); p is that of the exact sign-flip test and, for the spread, of a \
+         tick the mean. Differences from {} are paired by seed, with their 95 % interval (Student's t); p is that of {} and, for the spread, of a \
          permutation test, each adjusted for the number of comparisons (Holm).</p>",
-        escape(baseline)
+        escape(baseline),
+        sign_flip_name(comparison.seeds.len())
     );
     for (reach, what) in [
         (Some(analysis.reach), "on a task"),
