@@ -69,7 +69,7 @@ mod tests {
         }
         // Their ranges are checked later.
         assert_eq!(settings(&["--lr", "-1"]).unwrap().lr, Some(-1.0));
-        assert_eq!(settings(&["--lr", "-1e-3"]).unwrap().lr, Some(-1e-3));
+        assert_eq!(settings(&["--lr", "-0.5"]).unwrap().lr, Some(-0.5));
         assert_eq!(settings(&["--seed", "7"]).unwrap().seed, Some(7));
     }
 }

@@ -496,9 +496,18 @@ impl SweepFile {
             _ => format!(" ({} for the mean over all tasks)", of_all.seeds_needed),
         };
         Some(format!(
-            "{seeds} seeds are too few for a conclusion about a task: with {} comparisons with {}, at least {} are needed{over_all}. \
-             Seeds can be added at the end of the list, also when the runs are made",
-            of_tasks.comparisons, self.arms[self.baseline].name, of_tasks.seeds_needed
+            "{} too few for a conclusion about a task: with {} with {}, at least {} are needed{over_all}. Seeds can be added at the \
+             end of the list, also to a sweep whose runs have ended",
+            match seeds {
+                1 => "1 seed is".to_string(),
+                _ => format!("{seeds} seeds are"),
+            },
+            match of_tasks.comparisons {
+                1 => "1 comparison".to_string(),
+                count => format!("{count} comparisons"),
+            },
+            self.arms[self.baseline].name,
+            of_tasks.seeds_needed
         ))
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn run(folder: &Path, json: bool) -> Result<(), Box<dyn Error>> {
     }
     output::print(&table::aligned(&rows))?;
     let (done, total) = (outcomes.len(), plan.cells.len());
-    say!("{done} of {total} runs are made, and {running} are being made")?;
+    say!("{done} of {total} runs have ended, and {running} are running")?;
     if done == total {
         say!("compare them with: mtlora table {}", folder.display())?;
     }

@@ -126,7 +126,7 @@ struct Progress {
 impl Progress {
     fn new(before: usize, total: usize) -> Self {
         if before > 0 {
-            note!("{before} of {total} runs are made already");
+            note!("{before} of {total} runs have ended already");
         }
         Self {
             started: Instant::now(),
