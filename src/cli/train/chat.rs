@@ -23,7 +23,7 @@ use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
-use crate::cli::train::preview::{measure, note_lengths};
+use crate::cli::train::preview::{longest, measure, note_lengths};
 
 /// What is computed on the dev split.
 const METRICS: [MetricName; 3] = [
@@ -130,6 +130,8 @@ pub(crate) fn run(
         );
     }
     let Some((run, from)) = opened else {
+        let largest = longest(&dev_items, |item| item.ids.len());
+        chat_scores(&parts.model.clone().valid(), &largest, &device.clone().inner())?;
         let (options, smoothing) = (&config.training, kind.label_smoothing);
         let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
         measure(subject, &lengths, options, group, show.json)?;

@@ -22,7 +22,7 @@ use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
-use crate::cli::train::preview::{measure, note_lengths};
+use crate::cli::train::preview::{longest, measure, note_lengths};
 
 /// Prints the number of examples of each class, and warnings about the classes of the user's own table. Of numbers, it prints what
 /// errors are to be compared with.
@@ -174,6 +174,9 @@ pub(crate) fn run(
         note_lengths(chosen_on(sizes.held_back), &dev, max_length);
     }
     let Some((run, from)) = opened else {
+        let largest = longest(&dev, |item| item.tokens.len());
+        let model = parts.model.clone().valid();
+        evaluate(&model, &parts.config, &largest, task, &device.clone().inner())?;
         let options = &config.training;
         let subject = Subject::classifier(parts.model, &parts.config, &items, options, &device);
         measure(subject, &lengths, options, group, show.json)?;

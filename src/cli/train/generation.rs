@@ -9,7 +9,7 @@ use mtlora::train::bench::Subject;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
     CausalData, Extras, GenerationRun, LoadedGenerator, MetricName, ModelSpec, ProcessGroup,
-    PromptForm, Run, RunConfig, RunResults, ScoredSplit, WriteOptions, encode_records, hold_back,
+    PromptForm, Run, RunConfig, RunResults, ScoredSplit, WriteOptions, causal_scores, encode_records, hold_back,
     serve_causal, train_causal_with,
 };
 
@@ -25,7 +25,7 @@ use crate::cli::train::bases::Bases;
 use crate::cli::train::begin::Begin;
 use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
-use crate::cli::train::preview::{measure, note_lengths};
+use crate::cli::train::preview::{longest, measure, note_lengths};
 
 /// What is computed on the dev split.
 const METRICS: [MetricName; 2] = [MetricName::Loss, MetricName::Perplexity];
@@ -141,6 +141,8 @@ pub(crate) fn run(
         );
     }
     let Some((run, from)) = opened else {
+        let largest = longest(&dev, |item| item.ids.len());
+        causal_scores(&parts.model.clone().valid(), &largest, &device.clone().inner())?;
         let (options, smoothing) = (&config.training, config.kind.label_smoothing);
         let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
         measure(subject, &lengths, options, group, show.json)?;

@@ -1,6 +1,7 @@
 //! What is known of a training before its first step: the lengths of its examples, and with `--dry-run` the time and memory
 //! that it takes.
 
+use std::cmp::Reverse;
 use std::error::Error;
 
 use burn::module::Module;
@@ -101,6 +102,21 @@ pub(super) fn measure<'a, M: Module>(
     Ok(())
 }
 
+/// The longest of the items, until they have as many tokens as an evaluation computes at once. Its memory, too, is what a
+/// training needs.
+pub(super) fn longest<T: Clone>(items: &[T], length: impl Fn(&T) -> usize) -> Vec<T> {
+    const EVALUATED: usize = 8192;
+    let mut order: Vec<&T> = items.iter().collect();
+    order.sort_by_key(|item| Reverse(length(item)));
+    let mut tokens = 0;
+    let is_room = |item: &&T| {
+        let before = tokens;
+        tokens += length(item);
+        before < EVALUATED
+    };
+    order.into_iter().take_while(is_room).cloned().collect()
+}
+
 impl Preview {
     fn print(&self, epochs: usize) -> std::io::Result<()> {
         let [examples, tokens] = self.largest_batch;
@@ -141,6 +157,14 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_items_that_fill_a_batch_are_found() {
+        let lengths = [5000, 10, 4000, 20, 3000];
+        assert_eq!(longest(&lengths, |one| *one), [5000, 4000]);
+        assert_eq!(longest(&[3, 9, 4], |one| *one), [9, 4, 3]);
+        assert_eq!(longest(&[], |one: &usize| *one), [0; 0]);
+    }
 
     #[test]
     fn times_have_the_unit_that_is_read_at_once() {
