@@ -131,7 +131,11 @@ pub(crate) fn run(
     }
     let Some((run, from)) = opened else {
         let largest = longest(&dev_items, |item| item.ids.len());
-        chat_scores(&parts.model.clone().valid(), &largest, &device.clone().inner())?;
+        chat_scores(
+            &parts.model.clone().valid(),
+            &largest,
+            &device.clone().inner(),
+        )?;
         let (options, smoothing) = (&config.training, kind.label_smoothing);
         let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
         measure(subject, &lengths, options, group, show.json)?;

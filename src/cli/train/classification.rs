@@ -176,7 +176,13 @@ pub(crate) fn run(
     let Some((run, from)) = opened else {
         let largest = longest(&dev, |item| item.tokens.len());
         let model = parts.model.clone().valid();
-        evaluate(&model, &parts.config, &largest, task, &device.clone().inner())?;
+        evaluate(
+            &model,
+            &parts.config,
+            &largest,
+            task,
+            &device.clone().inner(),
+        )?;
         let options = &config.training;
         let subject = Subject::classifier(parts.model, &parts.config, &items, options, &device);
         measure(subject, &lengths, options, group, show.json)?;

@@ -9,8 +9,8 @@ use mtlora::train::bench::Subject;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
     CausalData, Extras, GenerationRun, LoadedGenerator, MetricName, ModelSpec, ProcessGroup,
-    PromptForm, Run, RunConfig, RunResults, ScoredSplit, WriteOptions, causal_scores, encode_records, hold_back,
-    serve_causal, train_causal_with,
+    PromptForm, Run, RunConfig, RunResults, ScoredSplit, WriteOptions, causal_scores,
+    encode_records, hold_back, serve_causal, train_causal_with,
 };
 
 use crate::cli::console::output::{self, Output};
@@ -142,7 +142,11 @@ pub(crate) fn run(
     }
     let Some((run, from)) = opened else {
         let largest = longest(&dev, |item| item.ids.len());
-        causal_scores(&parts.model.clone().valid(), &largest, &device.clone().inner())?;
+        causal_scores(
+            &parts.model.clone().valid(),
+            &largest,
+            &device.clone().inner(),
+        )?;
         let (options, smoothing) = (&config.training, config.kind.label_smoothing);
         let subject = Subject::causal(parts.model, &items, smoothing, options, &device);
         measure(subject, &lengths, options, group, show.json)?;
