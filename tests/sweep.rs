@@ -549,3 +549,50 @@ fn the_papers_tables_are_listed_printed_and_looked_for_before_anything_runs() {
     assert_eq!(error.matches("cannot reach").count(), 1, "{error}");
     assert!(refused(&["reproduce", "x"]).contains("one of glue-roberta-base"));
 }
+
+#[test]
+fn what_the_runs_will_lack_is_said_before_they_are_made() {
+    let place = Place::new(
+        r#"
+        seeds = [1]
+        [settings]
+        epochs = 1
+        [arms.lora]
+        structure = "lora"
+        [arms.full]
+        method = "full"
+        [arms.adalora]
+        structure = "adalora"
+        rank = 4
+        target_r = 2
+        tinit = 1
+        tfinal = 1
+        delta_t = 1
+        "#,
+    );
+    let out = place.path("out");
+    let whole = fs::read_to_string(&place.file).unwrap();
+    fs::write(&place.file, format!("{whole}metric = \"acuracy\"\n")).unwrap();
+    let said = refused(&place.arguments(&out));
+    assert!(
+        said.contains("the runs have no metric acuracy: choose one of accuracy, "),
+        "{said}"
+    );
+    let data = place.path("data");
+    let second = format!(
+        "\n[tasks.second]\ntask = \"acceptability\"\nmodel = '{MODEL}'\ndata = '{}'\nstarts_from = \"acceptability\"\n",
+        data.display()
+    );
+    fs::write(&place.file, format!("{whole}{second}")).unwrap();
+    let said = refused(&place.arguments(&out));
+    for what in [
+        "arm full on second: method full",
+        "arm adalora on second: an adapter with structure adalora",
+    ] {
+        assert!(
+            said.contains(&format!("{what} cannot start from the run of another task")),
+            "{said}"
+        );
+    }
+    assert!(!said.contains("arm lora"), "{said}");
+}

@@ -16,7 +16,7 @@ pub(crate) const LABEL_SMOOTHING: f64 = 0.1;
 /// AdaLoRA's rank before pruning; PEFT's default of `init_r`.
 pub(super) const ADALORA_RANK: usize = 12;
 /// The value of `init_from` that means a new adapter.
-pub(super) const NONE: &str = "none";
+pub(crate) const NONE: &str = "none";
 
 /// The defaults that depend on the kind of task.
 pub(crate) struct Defaults {

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::PathBuf;
 
+use mtlora::core::{AdaLora, AdapterMethod};
 use mtlora::train::chat::ChatTask;
 use mtlora::train::data_to_text::GenerationTask;
-use mtlora::train::{DataSpec, Task, TaskData};
+use mtlora::train::{AdapterSettings, DataSpec, MethodName, MetricName, Task, TaskData};
 
 use crate::cli::hub;
 use crate::cli::model::device;
 use crate::cli::model::head::HeadOf;
+use crate::cli::settings::defaults::NONE;
 use crate::cli::settings::resolve::Resolved;
 use crate::cli::sweep::plan::{Cell, Phase, Plan};
-use crate::cli::train::Bases;
+use crate::cli::train::{Bases, chat};
 
 /// Resolves the settings of each arm on each task at each point of its grid, makes the model of each arm once for each task,
 /// and reads the data of each task once. Where the Hub cannot be reached, which shows only after a while, it is asked once for
@@ -109,6 +111,9 @@ fn of_point(
                 let device = device::open(&config.device)?.autodiff();
                 bases.classifier(&config.model(), &config.device, &device)?;
             }
+            let computed = [task.metric_names(), &[MetricName::Loss]].concat();
+            of_metric(plan, cell, &computed)?;
+            of_start(plan, cell, &config.base.adapter)?;
             if read {
                 of_labels(task.as_ref(), &config.data)?;
             }
@@ -120,6 +125,7 @@ fn of_point(
                 let device = device::open(&config.device)?.autodiff();
                 bases.generator(&config.model(), &config.device, &device)?;
             }
+            of_start(plan, cell, &config.base.adapter)?;
             if read {
                 of_texts(task.as_ref(), &config.kind.train_split, &config.data)?;
             }
@@ -131,6 +137,8 @@ fn of_point(
                 let device = device::open(&config.device)?.autodiff();
                 bases.generator(&config.model(), &config.device, &device)?;
             }
+            of_metric(plan, cell, &chat::METRICS)?;
+            of_start(plan, cell, &config.base.adapter)?;
             if read {
                 for split in splits(&ChatTask, ChatTask.train_split(), &config.data) {
                     ChatTask.read(&config.data.folder, split)?;
@@ -139,6 +147,39 @@ fn of_point(
         }
     }
     Ok(())
+}
+
+/// Refuses a metric of the sweep's file that the runs will not have.
+fn of_metric(plan: &Plan, cell: &Cell, computed: &[MetricName]) -> Result<(), String> {
+    let task = plan.file.tasks.get(cell.task);
+    let Some(metric) = task.and_then(|task| task.metric.as_deref()) else {
+        return Ok(());
+    };
+    if computed.iter().any(|one| one.as_str() == metric) {
+        return Ok(());
+    }
+    let names: Vec<&str> = computed.iter().map(|one| one.as_str()).collect();
+    Err(format!(
+        "the runs have no metric {metric}: choose one of {}",
+        names.join(", ")
+    ))
+}
+
+/// Refuses an arm that cannot start from its own adapter for another task, where the task says that it does.
+fn of_start(plan: &Plan, cell: &Cell, adapter: &AdapterSettings) -> Result<(), String> {
+    let is_lora = adapter.method == MethodName::MtLora;
+    if plan.origin(cell.task, cell.arm).is_none()
+        || is_lora && adapter.structure != AdapterMethod::from(AdaLora)
+    {
+        return Ok(());
+    }
+    let what = match is_lora {
+        true => format!("an adapter with structure {}", adapter.structure.name()),
+        false => format!("method {}", adapter.method),
+    };
+    Err(format!(
+        "{what} cannot start from the run of another task: give this arm init_from = \"{NONE}\" on this task"
+    ))
 }
 
 fn of_labels(task: &dyn Task, data: &DataSpec) -> Result<(), Box<dyn Error>> {

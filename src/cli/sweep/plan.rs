@@ -119,7 +119,7 @@ impl Plan {
     }
 
     /// The final run whose adapter the runs of an arm on a task start with.
-    fn origin(&self, task: usize, arm: usize) -> Option<usize> {
+    pub(crate) fn origin(&self, task: usize, arm: usize) -> Option<usize> {
         let name = self.file.tasks.get(task)?.starts_from.as_deref()?;
         let from = self.file.task(name)?;
         // An arm that names its own start, or `none`, keeps it.

@@ -26,7 +26,7 @@ use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
 use crate::cli::train::preview::{longest, measure, note_lengths};
 
 /// What is computed on the dev split.
-const METRICS: [MetricName; 3] = [
+pub(crate) const METRICS: [MetricName; 3] = [
     MetricName::Loss,
     MetricName::Perplexity,
     MetricName::TokenAccuracy,
