@@ -596,3 +596,29 @@ fn what_the_runs_will_lack_is_said_before_they_are_made() {
     }
     assert!(!said.contains("arm lora"), "{said}");
 }
+
+/// An evaluation after each step sees what has become of the weights before the next loss does.
+#[test]
+fn a_run_whose_evaluation_is_not_finite_has_diverged() {
+    let place = Place::new(
+        r#"
+        seeds = [1, 2]
+        [settings]
+        epochs = 1
+        batch = 8
+        eval_steps = 1
+        warmup_ratio = 0
+        [arms.lora]
+        structure = "lora"
+        [arms.wild]
+        method = "full"
+        lr = 1e30
+        "#,
+    );
+    let out = place.path("out");
+    let made = json(&place.arguments(&out));
+    assert_eq!(made["done"], 4, "{made}");
+    let arms = made["arms"].as_array().unwrap().iter();
+    let diverged: Vec<Option<u64>> = arms.map(|arm| arm["diverged"].as_u64()).collect();
+    assert_eq!(diverged, [Some(0), Some(2)], "{made}");
+}

@@ -38,9 +38,10 @@ pub(crate) struct Client<'a> {
     pub(crate) id: &'a RepoId,
     /// Whether a refusal means that the user may not write.
     is_writing: bool,
-    /// Whether any server has answered a request.
-    was_answered: AtomicBool,
 }
+
+/// Whether any server has answered a request of this process.
+static WAS_ANSWERED: AtomicBool = AtomicBool::new(false);
 
 /// What the Hub announces of a file before it is downloaded.
 pub(crate) struct FileHead {
@@ -103,7 +104,6 @@ impl<'a> Client<'a> {
             kind,
             id,
             is_writing: false,
-            was_answered: AtomicBool::new(false),
         }
     }
 
@@ -275,7 +275,7 @@ impl<'a> Client<'a> {
     ) -> Result<Response<ureq::Body>, Failure> {
         match answer {
             Ok(answer) => {
-                self.was_answered.store(true, Ordering::Relaxed);
+                WAS_ANSWERED.store(true, Ordering::Relaxed);
                 Ok(answer)
             }
             Err(error) => Err(self.unanswered(at, error)),
@@ -287,7 +287,7 @@ impl<'a> Client<'a> {
         match error {
             // Without a network, or with a misspelt HF_ENDPOINT, waiting does not help. Once a server has answered, the network
             // is there, and is more likely to come back.
-            error if is_unknown_host(&error) && !self.was_answered.load(Ordering::Relaxed) => {
+            error if is_unknown_host(&error) && !WAS_ANSWERED.load(Ordering::Relaxed) => {
                 Failure::Final(self.unreachable(&without_query(at), 1, error.to_string()))
             }
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -624,7 +624,7 @@ mod tests {
         let config = HubConfig::new("c")
             .with_endpoint("http://hub.invalid")
             .unwrap()
-            .with_retry_wait(Duration::from_secs(600));
+            .with_retry_wait(Duration::from_millis(1));
         let id: RepoId = "a/b".parse().unwrap();
         let error = Client::new(&config, RepoKind::Model, &id).listing();
         let Err(HubError::Unreachable { attempts, url, .. }) = error else {

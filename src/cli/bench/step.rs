@@ -30,7 +30,7 @@ const ENCODER: BatchShape = BatchShape {
     batch: 16,
     seq: 128,
 };
-/// The most tokens of a batch, which no memory holds the activations of.
+/// The largest batch in tokens. The activations of a larger one would not fit into any memory.
 const MOST_TOKENS: usize = 1 << 24;
 
 /// The default batch for a causal model.

@@ -19,7 +19,7 @@ enum Format {
     Markdown,
     /// The scores, for the package booktabs.
     Latex,
-    /// One line for each task and arm.
+    /// One line for each task and arm, and for each arm's mean over all tasks.
     Csv,
     /// Every number.
     Json,

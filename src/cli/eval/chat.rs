@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::chat::examples::{self, Split};
 use crate::cli::console::output;
 use crate::cli::model::device;
-use crate::cli::text::held_back::{HELD_BACK, Splits};
+use crate::cli::text::held_back::{self, HELD_BACK, Splits};
 
 /// The flags of `mtlora eval` that apply to runs on conversations.
 pub(crate) struct Wanted {
@@ -42,7 +42,9 @@ pub(crate) fn run(
             let splits = Splits {
                 train: ChatTask.train_split(),
                 dev: ChatTask.dev_split(),
-                fraction: config.data.validation_fraction,
+                fraction: held_back::are_its_data(&wanted.data, config)
+                    .then_some(config.data.validation_fraction)
+                    .flatten(),
             };
             let data = data.as_ref().unwrap_or(&config.data.folder);
             let fraction = splits.share()?;

@@ -213,9 +213,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         )
         .into());
     }
-    // Another task has other examples than those that were held back.
+    // Another task, and other data, have other examples than those that were held back.
     let fraction = stored
-        .filter(|config| config.data.task == name)
+        .filter(|config| config.data.task == name && held_back::are_its_data(&args.data, config))
         .and_then(|config| config.data.validation_fraction);
     let data = match (args.data, stored, glue::task(&name)) {
         (Some(data), _, _) => data,

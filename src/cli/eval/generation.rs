@@ -16,7 +16,7 @@ use crate::cli::console::output;
 use crate::cli::eval::generation_scores::{GenerationScores, Split};
 use crate::cli::model::device;
 use crate::cli::settings::task;
-use crate::cli::text::held_back::Splits;
+use crate::cli::text::held_back::{self, Splits};
 
 /// The flags of `mtlora eval` that apply to data-to-text runs.
 pub(crate) struct Wanted {
@@ -47,8 +47,8 @@ pub(crate) fn run(
     let splits = Splits {
         train: &config.kind.train_split,
         dev: task.dev_split(),
-        // Another task has other examples than those that were held back.
-        fraction: (*name == config.data.task)
+        // Another task, and other data, have other examples than those that were held back.
+        fraction: (*name == config.data.task && held_back::are_its_data(&wanted.data, config))
             .then_some(config.data.validation_fraction)
             .flatten(),
     };

@@ -64,7 +64,7 @@ impl Cpu {
         if choice.is_requested {
             return vec![
                 format!("kernels: {path}, which {variable} names"),
-                format!("to choose others: leave {variable} out"),
+                format!("to let the program choose: unset {variable}"),
             ];
         }
         let mut lines = match others.is_empty() {

@@ -59,7 +59,7 @@ pub(crate) fn refuse_without_adapter(folder: &Path) -> Result<(), String> {
     }
     Err(format!(
         "{}: this run has no adapter, because it was trained with --method {method}: `mtlora merge --run` writes it as a whole \
-         model, `mtlora push --merged` sends that to the Hub, and --run names it in other commands",
+         model, `mtlora push --merged` sends that to the Hub, and `eval` and `predict` use it with --run",
         folder.display()
     ))
 }

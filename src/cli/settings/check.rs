@@ -132,6 +132,7 @@ fn keys_of(option: &'static str) -> &'static [&'static str] {
         "save_steps" => &["save_steps"],
         "save_minutes" => &["save_minutes"],
         "save_total_limit" => &["save_total_limit"],
+        // A setting of the same name, or one that is not in a file.
         _ => &[],
     }
 }

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::settings::{defaults, names, numbers};
+use crate::cli::train;
 
 /// The heading in the help for flags of data-to-text tasks only.
 const DATA_TO_TEXT: &str = "Data-to-text";
@@ -470,12 +471,10 @@ impl Settings {
     /// Refuses to choose the best state by a metric that `task` does not have. The metrics of a table are those of its data,
     /// which are not read here.
     pub(super) fn refuse_metric(&self, task: &TaskEntry) -> Result<(), MetricError> {
-        let computed = if task.is_generation() || task.is_chat() {
-            vec![
-                MetricName::Loss,
-                MetricName::Perplexity,
-                MetricName::TokenAccuracy,
-            ]
+        let computed = if task.is_chat() {
+            train::chat::METRICS.to_vec()
+        } else if task.is_generation() {
+            train::generation::METRICS.to_vec()
         } else if task.name() == TableTask::NAME {
             return Ok(());
         } else {

@@ -15,7 +15,6 @@ use crate::cli::settings::flags::{EXCLUSIVE, Settings};
 use crate::cli::settings::message;
 use crate::cli::settings::recipe::Recipe;
 use crate::cli::settings::source::{Entries, Mistakes, Source};
-use crate::cli::sweep::store::FILE_LOCK;
 
 /// The share of the train split that is held back if the file does not say it.
 const HELD_BACK: f64 = 0.1;
@@ -57,6 +56,9 @@ pub(crate) const DECIDED: [(&str, &str); 5] = [
         "the final runs are scored, and the others are not",
     ),
 ];
+
+/// The file in the folder of claims whose lock guards the sweep's file. No task can have this name.
+pub(super) const FILE_LOCK: &str = "sweep.lock";
 
 /// Where settings are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -493,11 +495,11 @@ impl SweepFile {
         }
         let over_all = match tasks {
             1 => String::new(),
-            _ => format!(" ({} for the mean over all tasks)", of_all.seeds_needed),
+            _ => format!(" ({} for a mean over all tasks)", of_all.seeds_needed),
         };
         Some(format!(
-            "{} too few for a conclusion about a task: with {} with {}, at least {} are needed{over_all}. Seeds can be added at the \
-             end of the list, also to a sweep whose runs have ended",
+            "{} too few to show a difference on a single task: {} with {} need at least {} seeds{over_all}. Seeds can be added at the end of \
+             the list, also to a sweep whose runs have ended",
             match seeds {
                 1 => "1 seed is".to_string(),
                 _ => format!("{seeds} seeds are"),
@@ -809,7 +811,7 @@ tasks.rte.batch_tokens = 99
         let file = read(WHOLE).unwrap();
         let note = file.too_few_seeds().unwrap();
         assert!(
-            note.starts_with("2 seeds are too few for a conclusion about a task: with 2 comparisons with lora, at least 7 are needed (6 for the mean"),
+            note.starts_with("2 seeds are too few to show a difference on a single task: 2 comparisons with lora need at least 7 seeds (6 for a mean"),
             "{note}"
         );
         let seeds = (11..18).map(|seed| seed.to_string()).collect::<Vec<_>>();

@@ -12,15 +12,13 @@ use mtlora::models::write_atomically;
 use mtlora::train::{Run, RunResults};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::sweep::file::SweepFile;
+use crate::cli::sweep::file::{FILE_LOCK, SweepFile};
 use crate::cli::sweep::plan::{Cell, Plan};
 
 /// The copy of the sweep's file.
 pub(crate) const FILE: &str = "sweep.toml";
 const RUNS: &str = "runs";
 const CLAIMS: &str = "claims";
-/// The file in the folder of claims whose lock guards the sweep's file.
-pub(super) const FILE_LOCK: &str = "sweep.lock";
 /// The pause before a lock is tried again while another process only looks at it.
 const LOOK: Duration = Duration::from_millis(1);
 /// The file that says in a run's folder that its training diverged.

@@ -1,8 +1,9 @@
 //! The part of the train split that a run holds back from training (`--validation-fraction`).
 
 use std::error::Error;
+use std::path::PathBuf;
 
-use mtlora::train::{DataError, Target, hold_back};
+use mtlora::train::{DataError, RunConfig, Target, hold_back};
 
 /// The name of that part, where the name of a split is expected.
 pub(crate) const HELD_BACK: &str = "held-back";
@@ -35,6 +36,14 @@ pub(crate) fn or_hold_back(error: DataError) -> Box<dyn Error> {
     } else {
         error.into()
     }
+}
+
+/// Whether the data that a user names are those that a run was trained on, of which it held back a part; they are if none are named.
+pub(crate) fn are_its_data<K>(named: &Option<PathBuf>, config: &RunConfig<K>) -> bool {
+    named.as_ref().is_none_or(|named| {
+        let places = (named.canonicalize(), config.data.folder.canonicalize());
+        matches!(places, (Ok(named), Ok(own)) if named == own)
+    })
 }
 
 /// The splits that a run knows.
@@ -85,8 +94,8 @@ impl Splits<'_> {
     pub(crate) fn share(self) -> Result<f64, String> {
         self.fraction.ok_or_else(|| {
             format!(
-                "--split {HELD_BACK}: only runs that were trained with --validation-fraction have held examples back; name a \
-                 split, such as {}",
+                "--split {HELD_BACK}: only a run that was trained with --validation-fraction has held-back examples, and only on the \
+                 data that it was trained on; name a split, such as {}",
                 self.dev
             )
         })
@@ -96,8 +105,6 @@ impl Splits<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::path::PathBuf;
-
     use super::*;
 
     fn absent(split: &str) -> DataError {

@@ -24,8 +24,8 @@ use crate::cli::train::method::{Scheduled, refuse_untrainable};
 use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
 use crate::cli::train::preview::{longest, measure, note_lengths};
 
-/// Prints the number of examples of each class, and warnings about the classes of the user's own table. Of numbers, it prints what
-/// errors are to be compared with.
+/// Prints the number of examples of each class, and warnings about the classes of the user's own table. For a regression, it prints
+/// the error of always answering with the mean.
 fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, examples: &[Example]) {
     if let Some(numbers) = Numbers::of(examples) {
         note!("{numbers}");
@@ -43,8 +43,8 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
 
 /// The values of a regression's examples.
 struct Numbers {
-    least: f64,
-    largest: f64,
+    least: f32,
+    largest: f32,
     mean: f64,
     variance: f64,
 }
@@ -66,8 +66,12 @@ impl Numbers {
         }
         let mean = mean_of(&mut values.iter().copied());
         Some(Self {
-            least: values.iter().copied().fold(f64::INFINITY, f64::min),
-            largest: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            least: values
+                .iter()
+                .fold(f32::INFINITY, |least, one| least.min(*one as f32)),
+            largest: values
+                .iter()
+                .fold(f32::NEG_INFINITY, |largest, one| largest.max(*one as f32)),
             mean,
             variance: mean_of(&mut values.iter().map(|value| (value - mean).powi(2))),
         })
@@ -78,7 +82,7 @@ impl fmt::Display for Numbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "numbers from {} to {}; always answering with their mean, {:.4}, has an rmse of {:.4} and a loss of {:.4}",
+            "numbers to learn from {} to {}; always answering with their mean, {:.4}, would have an rmse of {:.4} and a loss of {:.4} on them",
             self.least,
             self.largest,
             self.mean,
@@ -274,11 +278,11 @@ mod tests {
             pair: None,
             target,
         };
-        let values = [1.0, 2.0, 6.0].map(|value| example(Some(Target::Value(value))));
+        let values = [0.1, 2.0, 6.0].map(|value| example(Some(Target::Value(value))));
         let shown = Numbers::of(&values).unwrap().to_string();
         assert_eq!(
             shown,
-            "numbers from 1 to 6; always answering with their mean, 3.0000, has an rmse of 2.1602 and a loss of 4.6667"
+            "numbers to learn from 0.1 to 6; always answering with their mean, 2.7000, would have an rmse of 2.4590 and a loss of 6.0467 on them"
         );
         assert!(Numbers::of(&[example(Some(Target::Class(1)))]).is_none());
         assert!(Numbers::of(&[]).is_none());

@@ -28,7 +28,7 @@ use crate::cli::train::outcome::{self, Outcome, Sizes, chosen_on};
 use crate::cli::train::preview::{longest, measure, note_lengths};
 
 /// What is computed on the dev split.
-const METRICS: [MetricName; 2] = [MetricName::Loss, MetricName::Perplexity];
+pub(crate) const METRICS: [MetricName; 2] = [MetricName::Loss, MetricName::Perplexity];
 /// The number of inputs whose texts are printed before and after training.
 const SHOWN: usize = 3;
 

@@ -102,8 +102,8 @@ pub(super) fn measure<'a, M: Module>(
     Ok(())
 }
 
-/// The longest of the items, until they have as many tokens as an evaluation computes at once. Its memory, too, is what a
-/// training needs.
+/// The longest of the items, until they have as many tokens as an evaluation computes at once. A training
+/// also needs the memory for that.
 pub(super) fn longest<T: Clone>(items: &[T], length: impl Fn(&T) -> usize) -> Vec<T> {
     const EVALUATED: usize = 8192;
     let mut order: Vec<&T> = items.iter().collect();

@@ -33,6 +33,8 @@ pub struct Analysis {
 pub struct Reach {
     /// The number of comparisons that p-values are adjusted for.
     pub comparisons: usize,
+    /// The largest number of seeds that both arms of a comparison have scores of.
+    pub seeds: usize,
     /// The smallest p-value that a difference can have.
     pub smallest: f64,
     /// The smallest one after the adjustment.
@@ -47,6 +49,7 @@ impl Reach {
         let adjusted = |seeds| (smallest_p_value(seeds) * comparisons.max(1) as f64).min(1.0);
         Self {
             comparisons,
+            seeds,
             smallest: smallest_p_value(seeds),
             smallest_adjusted: adjusted(seeds),
             seeds_needed: (1..=16)
@@ -178,8 +181,10 @@ pub(super) fn analyse(comparison: &Comparison) -> Analysis {
     };
     adjust([(higher(0), &mut all_tasks)]);
     let reach = |summaries: &mut dyn Iterator<Item = &Summary>| {
-        let compared = summaries.filter(|one| one.difference.is_some());
-        Reach::new(compared.count(), comparison.seeds.len())
+        let pairs: Vec<usize> = summaries
+            .filter_map(|one| one.difference.map(|difference| difference.pairs))
+            .collect();
+        Reach::new(pairs.len(), pairs.into_iter().max().unwrap_or(0))
     };
     let (of_tasks, of_all) = (
         reach(&mut tasks.iter().flatten()),

@@ -61,7 +61,7 @@ pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
          % paired by seed, Holm's adjustment, 5 \\%). {}",
         seed_count(comparison.seeds.len()),
         escape(baseline),
-        sign_flip_name(comparison.seeds.len()),
+        sign_flip_name(analysis.reach.seeds),
         if analysis.reach.is_enough() {
             "All others cannot be told apart from it."
         } else {

@@ -191,7 +191,7 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
         text,
         "\nPaired by seed. The interval is Student's, of the mean difference, for one comparison at a time; p is that of {}, \
          adjusted for the number of comparisons (Holm){}.\n",
-        sign_flip_name(comparison.seeds.len()),
+        sign_flip_name(analysis.reach.seeds),
         match analysis.reach_of_all_tasks {
             Some(_) => ": those on tasks among themselves, and those of all tasks among themselves",
             None => "",
@@ -202,23 +202,24 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
         (analysis.reach_of_all_tasks, "of all tasks"),
     ] {
         if let Some(reach) = reach.filter(|reach| !reach.is_enough()) {
-            let _ = writeln!(text, "{}\n", too_few(comparison, reach, what));
+            let _ = writeln!(text, "{}\n", too_few(reach, what));
         }
     }
 }
 
 /// Why nothing can be concluded from differences, and what is needed.
-pub(crate) fn too_few(comparison: &Comparison, reach: Reach, what: &str) -> String {
-    let seeds = seed_count(comparison.seeds.len());
-    let comparisons = match reach.comparisons {
-        1 => "its only comparison".to_string(),
-        count => format!("{count} comparisons"),
+pub(crate) fn too_few(reach: Reach, what: &str) -> String {
+    let adjusted = match reach.comparisons {
+        1 => String::new(),
+        count => format!(
+            ", and after the adjustment for {count} comparisons not below {}",
+            p_value(reach.smallest_adjusted)
+        ),
     };
     format!(
-        "Too few seeds for a conclusion about a difference {what}: with {seeds}, p is {} or more, and {} or more after the adjustment \
-         for {comparisons}. At least {} seeds are needed.",
+        "Too few seeds to show a difference {what}: with scores of {}, p cannot be below {}{adjusted}. At least {} seeds are needed.",
+        seed_count(reach.seeds),
         p_value(reach.smallest),
-        p_value(reach.smallest_adjusted),
         reach.seeds_needed
     )
 }

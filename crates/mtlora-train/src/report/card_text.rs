@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// A string in YAML, which takes JSON's strings, but not all characters that JSON has in them as they are.
+/// A string as JSON writes it, with escapes for the characters that YAML does not allow, so that YAML takes it, too.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     for c in serde_json::Value::from(text).to_string().chars() {

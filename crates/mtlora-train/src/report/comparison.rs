@@ -33,7 +33,7 @@ pub fn comparison_page(comparison: &Comparison) -> String {
          tick the mean. Differences from {} are paired by seed, with their 95 % interval (Student's t); p is that of {} and, for the spread, of a \
          permutation test, each adjusted for the number of comparisons (Holm).</p>",
         escape(baseline),
-        sign_flip_name(comparison.seeds.len())
+        sign_flip_name(analysis.reach.seeds)
     );
     for (reach, what) in [
         (Some(analysis.reach), "on a task"),
@@ -41,7 +41,7 @@ pub fn comparison_page(comparison: &Comparison) -> String {
     ] {
         let reach = reach.filter(|reach| !reach.is_enough() && comparison.arms.len() > 1);
         if let Some(reach) = reach {
-            let text = too_few(comparison, reach, what);
+            let text = too_few(reach, what);
             let _ = writeln!(page, "<p class=\"note\">{}</p>", escape(&text));
         }
     }

@@ -68,7 +68,7 @@ impl CpuPath {
         "this processor lacks the instructions for it".to_string()
     }
 
-    /// What keeps the program from instructions that the processor has, if anything does: a sentence without its point.
+    /// What keeps the program from instructions that the processor has, if anything does: a sentence without its full stop.
     pub fn unused() -> Option<String> {
         #[cfg(target_arch = "x86_64")]
         if let Some(error) = Amx::proven().err().filter(|error| error.has_instructions()) {

@@ -35,7 +35,7 @@ fn unusual_role(examples: &[ChatExample]) -> Option<(usize, &str, usize)> {
 fn note_unusual_roles(examples: &[ChatExample], file: &Path, note: &mut dyn FnMut(&str)) {
     if let Some((line, role, count)) = unusual_role(examples) {
         note(&format!(
-            "{}:{line}: the role `{role}` is not one of {}; {count} messages that are read from there have such roles. The chat \
+            "{}:{line}: the role `{role}` is not one of {}; {count} messages in this file have such roles. The chat \
              template decides how they appear, and they are not learned as the assistant's",
             file.display(),
             USUAL_ROLES.join(", ")
@@ -205,7 +205,7 @@ mod tests {
         let found = noted(["assistant", "assitant", "bot"]);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("train.jsonl:2: the role `assitant` is not one of system, "));
-        assert!(found[0].contains("2 messages that are read from there have such roles"));
+        assert!(found[0].contains("2 messages in this file have such roles"));
         assert_eq!(noted(["assistant", "tool", "system"]), [""; 0]);
     }
 
