@@ -403,7 +403,8 @@ mod tests {
         close(smallest_spread_p_value(5, 5), 2.0 / 70.0, 1e-12);
         let least = spread_test(&wide, &narrow[..4]).unwrap();
         assert!(least >= smallest_spread_p_value(5, 4));
-        let least = spread_test(&wide, &[-0.4, -0.2, 0.0]).unwrap();
+        let wider = [-43.0, -41.0, 0.0, 40.0, 42.0];
+        let least = spread_test(&wider, &[-0.4, -0.2, 0.0]).unwrap();
         close(least, smallest_spread_p_value(5, 3), 1e-12);
         close(least, 1.0 / 15.0, 1e-12);
         assert_eq!(spread_test(&[1.0, 2.0], &wide), None);
