@@ -280,7 +280,7 @@ fn check_kind(
         return Ok(());
     }
     Err(format!(
-        "{}: this model has another kind than that of the run in {}, which was trained on {}",
+        "{}: this model is of another kind than the base of the run in {}, which was trained on {}",
         model.display(),
         folder.display(),
         if is_generation {

@@ -98,7 +98,7 @@ fn named(outputs: Option<Vec<String>>) -> Option<Vec<String>> {
 /// The error that nothing names the classes.
 fn unnamed(missing: &DataError) -> String {
     format!(
-        "{missing}. The classes are read from there, because the model has no names for them; or name them in the order of \
+        "{missing}. The model does not name its classes, so they are read from that file. Add it, or name them in the order of \
          the model's outputs: --labels A,B,..."
     )
 }

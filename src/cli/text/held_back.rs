@@ -26,7 +26,8 @@ pub(crate) fn is_absent(error: &DataError) -> bool {
     matches!(error, DataError::NotFound { .. })
 }
 
-/// The error of reading the dev split for a training. If there is none, it says how to train without one.
+/// Adds advice to the error of reading the dev split before a training: if the split has no file, `--validation-fraction` can take its
+/// place.
 pub(crate) fn or_hold_back(error: DataError) -> Box<dyn Error> {
     if is_absent(&error) {
         format!(
@@ -38,7 +39,8 @@ pub(crate) fn or_hold_back(error: DataError) -> Box<dyn Error> {
     }
 }
 
-/// Whether the data that a user names are those that a run was trained on, of which it held back a part; they are if none are named.
+/// Whether the run was trained on the data that the user names, so that its held-back examples can be found there. If none are
+/// named, the run's own data are meant.
 pub(crate) fn are_its_data<K>(named: &Option<PathBuf>, config: &RunConfig<K>) -> bool {
     named.as_ref().is_none_or(|named| {
         let places = (named.canonicalize(), config.data.folder.canonicalize());

@@ -44,7 +44,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// That of some comparisons of arms with this number of seeds each.
+    /// The reach of a number of comparisons between arms that have this number of seeds each.
     pub fn new(comparisons: usize, seeds: usize) -> Self {
         let adjusted = |seeds| (smallest_p_value(seeds) * comparisons.max(1) as f64).min(1.0);
         Self {
@@ -106,7 +106,7 @@ impl Conclusion {
         }
     }
 
-    /// In words, with those for a better and a worse arm.
+    /// The conclusion in words; `better` and `worse` are the words for a better and a worse arm.
     pub(crate) fn told(self, better: &'static str, worse: &'static str) -> &'static str {
         match self {
             Self::Better => better,

@@ -177,7 +177,7 @@ pub fn smallest_spread_p_value(one: usize, other: usize) -> f64 {
     if one + other >= 64 || all > ENUMERATED {
         return 1.0 / (SAMPLES as f64 + 1.0);
     }
-    // With equal sizes, the samples can change their places.
+    // With equal sizes, exchanging the samples gives an outcome that is as extreme.
     let extreme = if one == other { 2.0 } else { 1.0 };
     (extreme / all as f64).min(1.0)
 }

@@ -368,7 +368,7 @@ impl<'a, L: Learner> Fit<'a, L> {
     /// Evaluates the model. Returns true if its score is the best so far.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, FitError> {
         self.last = match scores(self.stepper.group, self.learner, &self.model, self.device) {
-            // Before the first step, it is the model that is damaged.
+            // Before the first step, the model itself is damaged, and training has not diverged.
             Err(FitError::Metric(MetricError::NotFinite { .. })) if self.step > 0 => {
                 return Err(FitError::NotFinite {
                     step: self.step,
