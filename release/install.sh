@@ -90,7 +90,16 @@ fi
 from=${from%/}
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# Also removes what was copied but not yet put in its place.
+clean_up() {
+    if [ -f "$work/files" ]; then
+        while IFS= read -r file; do
+            rm -f "$to/$file.new$$"
+        done <"$work/files"
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
 # fetch NAME: brings a file of --from into the working folder.
@@ -153,12 +162,8 @@ inside=$work/unpacked/${found%.tar.gz}
 (cd "$inside" && find . -type f | sed 's|^\./||' | sort) >"$work/files"
 # All files are copied before anything of an earlier installation is removed: the disk may be full.
 while IFS= read -r file; do
-    if ! { mkdir -p "$to/${file%/*}" && cp "$inside/$file" "$to/$file.new$$"; }; then
-        while IFS= read -r copied; do
-            rm -f "$to/$copied.new$$"
-        done <"$work/files"
-        fail "$to/$file could not be written; what was installed before is still there"
-    fi
+    { mkdir -p "$to/${file%/*}" && cp "$inside/$file" "$to/$file.new$$"; } \
+        || fail "$to/$file could not be written; what was installed before is still there"
 done <"$work/files"
 remove_earlier
 while IFS= read -r file; do
