@@ -328,5 +328,8 @@ fn a_run_is_used_with_its_base_model_in_another_place() {
     assert_eq!(predict(&["--model", text(&merged)]), 2);
     // A model of another kind cannot be the one.
     let message = refused(&["predict", "--run", run, "--model", GPT2]);
-    assert!(message.contains("this model has another kind"), "{message}");
+    assert!(
+        message.contains("this model is of another kind than the base of the run"),
+        "{message}"
+    );
 }
