@@ -9,7 +9,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Dispatch, TensorMetadata};
 use burn::nn::DropoutConfig;
-use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Shape, Tensor, TensorData};
 use proptest::prelude::*;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -19,7 +19,7 @@ use super::cpu::{CpuChoice, CpuPath};
 use super::definitions::activation_dtype::restored;
 use super::definitions::{
     attention, cached, cross_entropy, dropout, embedding, gelu, linear, norm, optimizer, rms_norm,
-    rotary, swiglu,
+    rotary, scaled_columns, swiglu,
 };
 use super::{
     ActivationDtype, AdamWStep, AttentionConstants, AttentionForward, AttentionLayout, Gelu,
@@ -1148,6 +1148,74 @@ proptest! {
             close(found, expected)?;
             let found = Dispatch::mixed_linear_backward(put::<2>(&dy, device), weight(&w, dtype, device));
             close(found, linear::backward::<Dispatch>(put::<2>(&dy, &cpu), unpacked(weight(&w, dtype, &cpu))))?;
+        }
+    }
+
+    /// In every precision that a device keeps weights in, against the sum of the matrices.
+    #[test]
+    fn norms_of_adapted_weights_agree(
+        rank in 1usize..20, inner in 1usize..200, columns in 1usize..150, turns: bool, scale in -2.0f64..2.0,
+        dtype in prop::sample::select(&BaseDtype::ALL[..]), seed: u64,
+    ) {
+        let (a, b) = (random([rank, inner], 0.2, seed ^ 1), random([columns, rank], 1.0, seed ^ 2));
+        let w = random([inner, columns], 1.0, seed);
+        let cpu = reference();
+        prop_assume!(dtype.check(&cpu).is_ok());
+        let expected = {
+            let w = match unpacked(weight(&w, dtype, &cpu)) {
+                Weight::Quantized(w) => Tensor::<2>::from_dispatch(w).dequantize(),
+                Weight::Float(w) => Tensor::<2>::from_dispatch(w).cast(FloatDType::F32),
+            };
+            let [a, b] = [&a, &b].map(|data| Tensor::<2>::from_dispatch(put::<2>(data, &cpu)));
+            let sum = w.transpose() + b.matmul(a).mul_scalar(scale);
+            sum.square().sum_dim(1).flatten::<1>(0, 1).into_dispatch()
+        };
+        for device in devices_for(seed).iter().filter(|device| dtype.check(device).is_ok()) {
+            let norms = || {
+                let w = match dtype {
+                    BaseDtype::F32 if turns => Weight::Float(turned(&w, device)),
+                    _ => weight(&w, dtype, device),
+                };
+                let (a, b) = (put::<2>(&a, device), put::<2>(&b, device));
+                Dispatch::adapted_squared_norms(w, a, b, scale)
+            };
+            repeated(|| [norms()])?;
+            // A is rounded to bfloat16 where it is multiplied with that, by a 512th at most.
+            match dtype {
+                BaseDtype::F32 | BaseDtype::F16 | BaseDtype::Packed => close(norms(), expected.clone())?,
+                _ => within(norms(), expected.clone(), 1e-2, 1.0)?,
+            }
+        }
+    }
+
+    #[test]
+    fn scaled_columns_agree(
+        rows in 1usize..200, columns in 1usize..150, biased: bool, gaps: bool, seed: u64,
+    ) {
+        let (x, dy) = (random([rows, columns], 1.0, seed ^ 1), random([rows, columns], 1.0, seed ^ 2));
+        let [f, b] = [3, 4].map(|offset| random([columns], 2.0, seed ^ offset));
+        let bias = |device: &Device| Optional::from(biased.then(|| put::<1>(&b, device)));
+        let cpu = reference();
+        let [x_cpu, dy_cpu] = [&x, &dy].map(|data| put::<2>(data, &cpu));
+        let f_cpu = put::<1>(&f, &cpu);
+        let y = scaled_columns::forward::<Dispatch>(
+            x_cpu.clone(), f_cpu.clone(), bias(&cpu).into_option(),
+        );
+        let (dx, df) = scaled_columns::backward::<Dispatch>(x_cpu, f_cpu, dy_cpu);
+        for device in devices_for(seed) {
+            let f = || put::<1>(&f, &device);
+            let x = || put_rows(&x, gaps, &device);
+            let forward = || Dispatch::scale_columns(x(), f(), bias(&device));
+            close(forward(), y.clone())?;
+            repeated(|| [forward()])?;
+            let shared = put_rows(&dy, gaps, &device);
+            // Once with the gradient shared, once not.
+            let first = Dispatch::scale_columns_backward(x(), f(), shared.clone());
+            let second = Dispatch::scale_columns_backward(x(), f(), shared);
+            for (found_dx, found_df) in [first, second] {
+                close(found_dx, dx.clone())?;
+                close(found_df, df.clone())?;
+            }
         }
     }
 

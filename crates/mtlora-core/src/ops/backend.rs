@@ -6,8 +6,8 @@ use burn::tensor::{DType, Slice};
 
 use super::definitions::activation_dtype::restored;
 use super::definitions::{
-    attention, cached, cross_entropy, dropout, embedding, gelu, linear, norm, optimizer, rms_norm,
-    rotary, squares, swiglu,
+    adapted_norms, attention, cached, cross_entropy, dropout, embedding, gelu, linear, norm,
+    optimizer, rms_norm, rotary, scaled_columns, squares, swiglu,
 };
 use super::{
     ActivationDtype, AdamWStep, AttentionConstants, AttentionForward, AttentionLayout,
@@ -175,6 +175,47 @@ pub trait MtLoraBackend: BackendCapabilities {
         scale: f64,
     ) -> FloatTensor<Self> {
         linear::add::<Self>(sum.into_option(), Self::float_matmul(a, b), scale)
+    }
+
+    /// The square of the length of each row of `Wᵀ + scale B A`, the adapted weights of an output, for DoRA. It counts as a
+    /// constant: nothing gets a gradient. Rounding may leave a very small one below zero.
+    ///
+    /// # Shapes
+    /// - `weight`: `[in, out]`
+    /// - `a`: `[rank, in]`, `b`: `[out, rank]`
+    /// - output: `[out]`
+    #[fusion(default)]
+    fn adapted_squared_norms(
+        #[extension_type] weight: Weight<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        adapted_norms::squared::<Self>(weight, a, b, scale)
+    }
+
+    /// `x * factors + bias`, the same in each row.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[rows, columns]`
+    /// - `factors`, `bias`: `[columns]`
+    #[fusion(default)]
+    fn scale_columns(
+        x: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        #[extension_type] bias: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        scaled_columns::forward::<Self>(x, factors, bias.into_option())
+    }
+
+    /// The gradients of [`scale_columns`](Self::scale_columns)'s `x` and `factors`.
+    #[fusion(default)]
+    fn scale_columns_backward(
+        x: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        scaled_columns::backward::<Self>(x, factors, dy)
     }
 
     /// `softmax(scale Q Kᵀ) V` within each sequence and head; with `causal`, no token sees a later

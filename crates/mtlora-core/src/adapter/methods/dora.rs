@@ -48,8 +48,14 @@ static FACTORS: [Factor; 3] = {
     [a, b, m]
 };
 
+/// Norms as they are divided by. A row of zeros, such as a padded vocabulary has, stays one: its magnitude is 0, too.
+fn divisors<const D: usize>(squares: Tensor<D>) -> Tensor<D> {
+    // Rounding may leave a very small square below zero.
+    squares.clamp_min(0.0).sqrt().clamp_min(1e-30)
+}
+
 /// `m / ||W + s B A||`, `[out, 1]`, through which gradients reach `m` only; `base` is `W`, `[out, in]`.
-fn factor(update: &Update, base: Tensor<2>) -> Option<Tensor<2>> {
+fn dense_factor(update: &Update, base: Tensor<2>) -> Option<Tensor<2>> {
     let fixed = Update {
         a: update.a.clone().detach(),
         up: update.up.clone().detach(),
@@ -58,9 +64,20 @@ fn factor(update: &Update, base: Tensor<2>) -> Option<Tensor<2>> {
         scale: update.scale,
     };
     let sum = base.detach() + action::delta(&fixed);
-    // A row of zeros, such as a padded vocabulary has, stays one: its magnitude is 0, too.
-    let norm = sum.square().sum_dim(1).sqrt().clamp_min(1e-30);
+    let norm = divisors(sum.square().sum_dim(1));
     Some(update.further.get("m")?.clone() / norm)
+}
+
+/// The same, `[out]`, without the sum of the matrices. `weight`: `[in, out]`, in any precision.
+fn factors(update: &Update, weight: Tensor<2>) -> Option<Tensor<1>> {
+    let m = update.further.get("m")?.clone();
+    let squares = <Dispatch as MtLoraBackend>::adapted_squared_norms(
+        weight.into(),
+        update.a.clone().into_dispatch(),
+        update.up.clone().into_dispatch(),
+        update.scale,
+    );
+    Some(m.flatten(0, 1) / divisors(Tensor::<1>::from_dispatch(squares)))
 }
 
 impl MethodDefinition for Dora {
@@ -96,7 +113,7 @@ impl MethodDefinition for Dora {
 
     fn delta(&self, update: &Update, base: &dyn Fn() -> Tensor<2>) -> Tensor<2> {
         let base = base();
-        match factor(update, base.clone()) {
+        match dense_factor(update, base.clone()) {
             Some(factor) => factor * (base.clone() + action::delta(update)) - base,
             None => base.zeros_like(),
         }
@@ -109,7 +126,7 @@ impl MethodDefinition for Dora {
             weight,
             bias,
         } = input;
-        let factor = factor(&update, action::matrix(weight.clone()));
+        let factors = factors(&update, weight.clone());
         // Dropout must not change the frozen output, so what it took away from that is added back.
         let undropped = dropped.as_ref().map(|dropped| {
             let lost = (x.clone() - dropped.clone()).into_dispatch();
@@ -126,16 +143,18 @@ impl MethodDefinition for Dora {
                 bias: None,
             },
         );
-        let y = match factor {
-            Some(factor) => y * factor.transpose(),
-            None => y,
+        let y = match (factors, bias) {
+            (Some(factors), bias) => {
+                let (y, factors) = (y.into_dispatch(), factors.into_dispatch());
+                let bias = action::optional(bias);
+                let y = <Dispatch as MtLoraBackend>::scale_columns(y, factors, bias);
+                Tensor::<2>::from_dispatch(y)
+            }
+            (None, Some(bias)) => y + bias.unsqueeze(),
+            (None, None) => y,
         };
-        let y = match undropped {
+        match undropped {
             Some(undropped) => y + undropped,
-            None => y,
-        };
-        match bias {
-            Some(bias) => y + bias.unsqueeze(),
             None => y,
         }
     }

@@ -12,6 +12,7 @@ mod relative_attention;
 mod residual_norm;
 mod rms_norm;
 mod rotary;
+mod scaled_columns;
 mod swiglu;
 mod tracked;
 
@@ -72,6 +73,25 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
                 Self::from_inner(B::select_rows(Weight::Quantized(table), ids))
             }
         }
+    }
+
+    /// A constant.
+    fn adapted_squared_norms(
+        weight: Weight<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let (a, b) = (a.into_primitive(), b.into_primitive());
+        Self::from_inner(B::adapted_squared_norms(inner(weight), a, b, scale))
+    }
+
+    fn scale_columns(
+        x: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        bias: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        scaled_columns::track::<B, C>(x, factors, bias.into_option())
     }
 
     fn segment_attention(

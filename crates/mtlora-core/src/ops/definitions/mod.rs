@@ -2,6 +2,7 @@
 //! with, and what a backend without a kernel runs.
 
 pub(super) mod activation_dtype;
+pub(super) mod adapted_norms;
 pub(super) mod attention;
 pub(super) mod cached;
 pub(super) mod cross_entropy;
@@ -14,5 +15,6 @@ pub(super) mod optimizer;
 pub(super) mod relative_attention;
 pub(super) mod rms_norm;
 pub(super) mod rotary;
+pub(super) mod scaled_columns;
 pub(super) mod squares;
 pub(super) mod swiglu;

@@ -107,9 +107,9 @@ pub(crate) fn rank_matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {
 }
 
 /// A matrix whose rows, or whose columns, lie one after the other.
-struct Strided {
-    tensor: FlexTensor,
-    transposed: bool,
+pub(super) struct Strided {
+    pub(super) tensor: FlexTensor,
+    pub(super) transposed: bool,
 }
 
 impl Strided {
@@ -136,7 +136,7 @@ impl Strided {
 }
 
 /// A weight, `[in, out]`, in one of the precisions that there are kernels for, with at least one value.
-enum Matrix {
+pub(super) enum Matrix {
     F32(Strided),
     Bf16(FlexTensor),
     /// 8-bit integers, and a scale for each `block` rows of a column.
@@ -149,7 +149,7 @@ enum Matrix {
 }
 
 impl Matrix {
-    fn of(weight: &Weight<Flex>) -> Option<Self> {
+    pub(super) fn of(weight: &Weight<Flex>) -> Option<Self> {
         let shape = match weight {
             Weight::Float(weight) => weight.shape(),
             Weight::Quantized(weight) => weight.tensor().shape(),
@@ -186,7 +186,8 @@ impl Matrix {
         }
     }
 
-    fn sides(&self) -> [usize; 2] {
+    /// Inputs and outputs.
+    pub(super) fn sides(&self) -> [usize; 2] {
         let shape = match self {
             Matrix::F32(weight) if weight.transposed => {
                 let shape = weight.tensor.shape();
@@ -200,7 +201,7 @@ impl Matrix {
     }
 
     /// `left W + bias`, or `left Wᵀ + bias`.
-    fn product(&self, left: &[f32], transposed: bool, bias: Option<&[f32]>) -> Vec<f32> {
+    pub(super) fn product(&self, left: &[f32], transposed: bool, bias: Option<&[f32]>) -> Vec<f32> {
         if let Matrix::Packed(weight) = self
             && let Some(matrix) = packed::view(weight)
         {
@@ -392,7 +393,7 @@ impl Matrix {
 }
 
 /// The weight in 32-bit floats. It is made again for each product, which takes a few percent of the product's time.
-fn dequantized(weight: &FlexQTensor, columns: usize, block: usize) -> Vec<f32> {
+pub(super) fn dequantized(weight: &FlexQTensor, columns: usize, block: usize) -> Vec<f32> {
     let integers = slice::<i8>(weight.tensor());
     let rows = (CHUNK / columns).max(1);
     let mut dense = vec![0.0; integers.len()];
@@ -422,7 +423,7 @@ vectorized! {
 }
 
 /// The values of a contiguous tensor.
-fn slice<E: Element + pulp::bytemuck::Pod>(tensor: &FlexTensor) -> &[E] {
+pub(super) fn slice<E: Element + pulp::bytemuck::Pod>(tensor: &FlexTensor) -> &[E] {
     tensor.as_slice().unwrap_or_default()
 }
 

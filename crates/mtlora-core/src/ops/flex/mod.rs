@@ -5,6 +5,7 @@
 //! threads.
 
 mod activation_dtype;
+mod adapted_norms;
 mod attention;
 mod cached;
 mod cross_entropy;
@@ -27,7 +28,7 @@ use burn::backend::tensor::{Device, FloatTensor, IntTensor};
 use burn::backend::{DType, Flex, Scalar, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
-use elementwise::{dropout, gelu, rotary, swiglu};
+use elementwise::{dropout, gelu, rotary, scaled_columns, swiglu};
 use made::{made, mapped};
 
 use super::cpu::CpuChoice;
@@ -163,6 +164,41 @@ impl MtLoraBackend for Flex {
             linear::rank_matmul(a, b)
         } else {
             Self::float_matmul(a, b)
+        }
+    }
+
+    fn adapted_squared_norms(
+        weight: Weight<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        adapted_norms::adapted_squared_norms(weight, a, b, scale)
+    }
+
+    fn scale_columns(
+        x: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        bias: Optional<Self>,
+    ) -> FloatTensor<Self> {
+        let bias = bias.into_option();
+        let suits_bias = bias.as_ref().is_none_or(|bias| suits(&[bias]));
+        if suits_bias && suits(&[&x, &factors]) {
+            scaled_columns::scale_columns(x, factors, bias)
+        } else {
+            definitions::scaled_columns::forward::<Self>(x, factors, bias)
+        }
+    }
+
+    fn scale_columns_backward(
+        x: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if suits(&[&x, &factors, &dy]) {
+            scaled_columns::scale_columns_backward(x, factors, dy)
+        } else {
+            definitions::scaled_columns::backward::<Self>(x, factors, dy)
         }
     }
 

@@ -3,4 +3,5 @@
 pub(super) mod dropout;
 pub(super) mod gelu;
 pub(super) mod rotary;
+pub(super) mod scaled_columns;
 pub(super) mod swiglu;
