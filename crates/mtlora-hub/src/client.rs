@@ -11,7 +11,7 @@ use ureq::http::header::{
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::tls::TlsConfig;
 
-use crate::environment::HubConfig;
+use crate::environment::{HubConfig, RetryWait};
 use crate::error::{HubError, shown};
 use crate::name::{RepoId, RepoKind};
 
@@ -419,8 +419,9 @@ impl<'a> Client<'a> {
     }
 
     /// The waits between attempts, from the first one on.
-    pub(crate) fn waits(&self) -> Waits {
+    pub(crate) fn waits(&self) -> Waits<'_> {
         Waits {
+            config: self.config,
             failed: 0,
             wait: self.config.retry_wait,
         }
@@ -438,7 +439,7 @@ impl<'a> Client<'a> {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing { reason, wait }) => {
-                    if !waits.next(wait) {
+                    if !waits.next(&reason, wait) {
                         return Err(self.unreachable(url, waits.failed, reason));
                     }
                 }
@@ -476,20 +477,31 @@ pub(crate) fn what(kind: RepoKind, id: &RepoId) -> String {
 }
 
 /// Waits between attempts, each twice as long as the one before.
-pub(crate) struct Waits {
+pub(crate) struct Waits<'a> {
+    config: &'a HubConfig,
     /// How many attempts in a row have failed.
     pub(crate) failed: usize,
     wait: Duration,
 }
 
-impl Waits {
-    /// Waits after a failed attempt: as long as the server asked, if it did. False if there were too many of them.
-    pub(crate) fn next(&mut self, asked: Option<Duration>) -> bool {
+impl Waits<'_> {
+    /// Waits after an attempt that failed for this reason: as long as the server asked, if it did. False if there were too
+    /// many of them.
+    pub(crate) fn next(&mut self, reason: &str, asked: Option<Duration>) -> bool {
         self.failed += 1;
         if self.failed >= TRIES {
             return false;
         }
-        std::thread::sleep(asked.unwrap_or(self.wait).min(MAX_WAIT));
+        let time = asked.unwrap_or(self.wait).min(MAX_WAIT);
+        if let Some(on_retry) = self.config.on_retry {
+            let endpoint = self.config.endpoint.as_str();
+            on_retry(RetryWait {
+                endpoint,
+                reason,
+                time,
+            });
+        }
+        std::thread::sleep(time);
         self.wait *= 2;
         true
     }

@@ -44,7 +44,19 @@ pub struct HubConfig {
     pub(crate) token: Option<Token>,
     pub(crate) offline: bool,
     pub(crate) retry_wait: Duration,
+    pub(crate) on_retry: Option<fn(RetryWait<'_>)>,
     pub(crate) roots: RootCerts,
+}
+
+/// A wait before a failed request is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryWait<'a> {
+    /// The Hub's address.
+    pub endpoint: &'a str,
+    /// Why the request failed, as "status 429 Too Many Requests".
+    pub reason: &'a str,
+    /// How long the wait is: as long as the server asked, up to a minute.
+    pub time: Duration,
 }
 
 impl HubConfig {
@@ -56,6 +68,7 @@ impl HubConfig {
             token: None,
             offline: false,
             retry_wait: RETRY_WAIT,
+            on_retry: None,
             roots: RootCerts::WebPki,
         }
     }
@@ -139,6 +152,7 @@ impl HubConfig {
             token,
             offline: flag(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])?,
             retry_wait: RETRY_WAIT,
+            on_retry: None,
             roots: match folder(&["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]) {
                 Some(path) => roots_in(&path)?,
                 None => RootCerts::WebPki,
@@ -170,6 +184,13 @@ impl HubConfig {
     #[must_use]
     pub fn with_retry_wait(mut self, wait: Duration) -> Self {
         self.retry_wait = wait;
+        self
+    }
+
+    /// Sets what is called before each wait, to tell the user: a server that is overloaded may ask for long ones.
+    #[must_use]
+    pub fn with_on_retry(mut self, on_retry: fn(RetryWait<'_>)) -> Self {
+        self.on_retry = Some(on_retry);
         self
     }
 

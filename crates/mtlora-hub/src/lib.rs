@@ -63,7 +63,7 @@ mod push;
 mod snapshot;
 mod transfer;
 
-pub use environment::{DEFAULT_ENDPOINT, HubConfig};
+pub use environment::{DEFAULT_ENDPOINT, HubConfig, RetryWait};
 pub use error::HubError;
 pub use hub::Hub;
 pub use name::{RepoId, RepoKind};

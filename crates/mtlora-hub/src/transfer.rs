@@ -133,7 +133,7 @@ impl Wanted<'_> {
                     if have >= before.saturating_add(ENOUGH) {
                         waits = self.client.waits();
                     }
-                    if !waits.next(wait) {
+                    if !waits.next(&reason, wait) {
                         return Err(self.client.unreachable(self.url, waits.failed, reason));
                     }
                 }

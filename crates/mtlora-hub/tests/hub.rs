@@ -5,6 +5,7 @@ mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use mtlora_hub::{Hub, HubConfig, HubError, Progress, RepoId};
@@ -324,6 +325,21 @@ fn temporary_failures_are_retried() {
             assert_eq!(fs::read(folder.join(WEIGHTS)).unwrap(), weights());
         }
     }
+}
+
+#[test]
+fn a_wait_is_told_with_its_reason() {
+    static TOLD: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
+    let setup = Setup::new();
+    let later = vec![("Retry-After", "1".into())];
+    setup.server.fault("HEAD", Fault::Status(429, later), 1);
+    let config = setup.config().with_on_retry(|wait| {
+        let told = (wait.reason.to_string(), wait.time.as_secs());
+        TOLD.lock().unwrap().push(told);
+    });
+    let hub = Hub::new(config);
+    hub.model(&NAME.parse().unwrap(), &mut ()).unwrap();
+    assert_eq!(*TOLD.lock().unwrap(), [("status 429 Too Many Requests".to_string(), 1)]);
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         )
         .into());
     }
-    let hub = Hub::from_env()?;
+    let hub = hub::open()?;
     if !args.dry_run {
         hub.check_push(&args.name)?;
     }

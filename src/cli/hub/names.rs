@@ -5,13 +5,38 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use mtlora::hub::{Hub, HubError, Progress, RepoId, RepoKind};
+use mtlora::hub::{Hub, HubConfig, HubError, Progress, RepoId, RepoKind, RetryWait};
 use mtlora::train::glue::{self, GlueTask};
 use mtlora::train::{AdapterSettings, DataError, Run, RunConfig, TaskData};
 
+use crate::cli::console::output::printable;
 use crate::cli::hub::transfers::Transfers;
 use crate::cli::model::notes;
+
+/// Waits from this length on are told to the user.
+const LONG: Duration = Duration::from_secs(2);
+
+/// The Hub that the environment names.
+pub(crate) fn open() -> Result<Hub, HubError> {
+    Ok(Hub::new(HubConfig::from_env()?.with_on_retry(note_wait)))
+}
+
+fn note_wait(wait: RetryWait<'_>) {
+    let RetryWait {
+        endpoint,
+        reason,
+        time,
+    } = wait;
+    if time >= LONG {
+        let reason = printable(reason);
+        note!(
+            "{endpoint}: {reason}; the request is repeated in {} s",
+            time.as_secs()
+        );
+    }
+}
 
 /// The folder of a model: `given` itself, or the model with that name on the Hub at `revision`. `fits` checks the
 /// model's configuration before the weights are fetched. Notes for the user go to standard error.
@@ -24,7 +49,7 @@ pub(crate) fn model(
         None => absolute(given),
         Some(id) => {
             let mut transfers = Transfers::new();
-            let snapshot = Hub::from_env()?
+            let snapshot = open()?
                 .snapshot(RepoKind::Model, &id, &mut transfers)
                 .map_err(|error| no_folder(given, error))?;
             fits(&snapshot.model_description(&mut transfers)?)?;
@@ -40,7 +65,7 @@ pub(crate) fn adapter(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let Some(id) = name(given, None)? else {
         return Ok(absolute(given));
     };
-    let folder = Hub::from_env()?
+    let folder = open()?
         .adapter(&id, &mut Transfers::new())
         .map_err(|error| no_folder(given, error))?;
     Ok(absolute(&folder))
@@ -62,7 +87,7 @@ fn glue_files(id: &RepoId, task: &GlueTask, splits: &[&str]) -> Result<PathBuf, 
         splits.any(|split| glue::is_hub_file(file, task, split))
     };
     let folder = task.hub_folder();
-    let found = Hub::from_env()?.dataset(id, folder, &wanted, &mut Transfers::new())?;
+    let found = open()?.dataset(id, folder, &wanted, &mut Transfers::new())?;
     Ok(absolute(&found))
 }
 
@@ -87,7 +112,7 @@ fn fetch_again(
     fetch: impl FnOnce(&Hub, &RepoId, &mut dyn Progress) -> Result<PathBuf, HubError>,
 ) -> Result<(), Box<dyn Error>> {
     if let Some((RepoKind::Model, id)) = gone(folder) {
-        *folder = absolute(&fetch(&Hub::from_env()?, &id, &mut Transfers::new())?);
+        *folder = absolute(&fetch(&open()?, &id, &mut Transfers::new())?);
     }
     Ok(())
 }

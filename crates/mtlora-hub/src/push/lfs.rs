@@ -181,7 +181,7 @@ fn put(
             Ok(response) => return Ok(text(response.headers(), ETAG.as_str()).map(str::to_string)),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Passing { reason, wait }) => {
-                if !waits.next(wait) {
+                if !waits.next(&reason, wait) {
                     return Err(client.unreachable(&without_query(at), waits.failed, reason));
                 }
                 progress.started(file.name(), from, Some(file.size()));

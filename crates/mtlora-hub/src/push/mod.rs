@@ -368,7 +368,7 @@ fn commit(client: &Client<'_>, body: &[u8], upload: &Upload) -> Result<String, H
             }
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Passing { reason, wait }) => {
-                if !waits.next(wait) {
+                if !waits.next(&reason, wait) {
                     return Err(client.unreachable(&url, waits.failed, reason));
                 }
                 // Perhaps the commit was made, and only the answer was lost. Another one would be refused or empty.
