@@ -1,5 +1,5 @@
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use mtlora::core::BaseDtype;
@@ -11,8 +11,8 @@ use mtlora::train::data_to_text::GenerationTask;
 use mtlora::train::registry;
 use mtlora::train::{
     DataSpec, GenerationRun, InputColumns, LoadedGenerator, ModelSpec, Pairs, PromptForm,
-    RoutedColumns, Run, RunConfig, WriteError, WriteOptions, Written, load_generators,
-    read_input_lines, read_inputs, read_routed, write_routed,
+    RoutedColumns, Run, RunConfig, WriteError, WriteOptions, Written, load_generators, read_inputs,
+    read_routed, write_routed,
 };
 use serde_json::{Map, Value, json};
 
@@ -30,6 +30,7 @@ use crate::cli::settings::task;
 use crate::cli::text::decoding::DecodingArgs;
 use crate::cli::text::encoding;
 use crate::cli::text::several::{self, SeveralArgs};
+use crate::cli::text::standard_input::{self, STANDARD_INPUT};
 
 /// The default column of the inputs.
 const PROMPT: &str = "prompt";
@@ -382,7 +383,7 @@ impl Args {
         if self.prompt_column.is_some() {
             return Err("--prompt-column is not for conversations: a .jsonl file has them in one of the common forms".into());
         }
-        let stdin = PathBuf::from("standard input");
+        let stdin = PathBuf::from(STANDARD_INPUT);
         let name = self.input.as_ref().unwrap_or(&stdin);
         let examples = match (&self.split, &self.input, run) {
             (Some(split), _, Some(data)) => Split::read(&data.folder, split)?.examples,
@@ -439,11 +440,11 @@ impl Args {
             text: column,
             pairs: Pairs::Never,
         };
-        let stdin = PathBuf::from("standard input");
+        let stdin = PathBuf::from(STANDARD_INPUT);
         let name = self.input.as_ref().unwrap_or(&stdin);
         let inputs = match &self.input {
             Some(path) => read_inputs(path, &columns)?,
-            None => read_input_lines(name, io::stdin().lock(), columns.pairs)?,
+            None => standard_input::lines(columns.pairs)?,
         };
         if inputs.is_empty() {
             return Err(format!("{}: there are no lines", name.display()).into());

@@ -7,3 +7,4 @@ pub(crate) mod held_back;
 pub(crate) mod predict;
 pub(crate) mod score;
 pub(crate) mod several;
+pub(crate) mod standard_input;

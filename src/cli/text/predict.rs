@@ -1,12 +1,12 @@
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use mtlora::train::{
     DataError, Example, FitError, Input, InputColumns, LoadedClassifier, ModelSpec, Objective,
     Pairs, RoutedColumns, RoutedRow, RunError, is_table, load_classifiers, predict, predict_routed,
-    read_input_lines, read_inputs, read_routed,
+    read_inputs, read_routed,
 };
 use serde_json::{Map, Value, json};
 
@@ -21,6 +21,7 @@ use crate::cli::settings::task;
 use crate::cli::settings::task::OwnedColumns;
 use crate::cli::text::encoding;
 use crate::cli::text::several::{self, Named, SeveralArgs};
+use crate::cli::text::standard_input::{self, STANDARD_INPUT};
 
 /// The default column of the text.
 const TEXT: &str = "text";
@@ -87,9 +88,8 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let inputs = match &args.input {
         Some(path) => args.read(path, &trained)?,
         None => {
-            let name = Path::new("standard input");
             let columns = args.columns(trained.first())?;
-            read_input_lines(name, io::stdin().lock(), columns.pairs)?
+            standard_input::lines(columns.pairs)?
         }
     };
     let lines: Vec<usize> = inputs.iter().map(|input| input.line).collect();
@@ -104,7 +104,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let device = device::open(&model.device_name(args.device.as_deref())?)?;
     let parts = model.load(&device)?;
     let name = args.input.as_ref().map(|path| path.display().to_string());
-    let name = name.as_deref().unwrap_or("standard input");
+    let name = name.as_deref().unwrap_or(STANDARD_INPUT);
     let items = encoding::encoded(&parts.text, &examples, |number| {
         format!("{name}:{}", encoding::line_of(&lines, number))
     })?;
