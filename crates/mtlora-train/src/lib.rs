@@ -134,7 +134,7 @@ pub use data::held_back::{check_fraction, hold_back};
 pub use data::text_file::read_text_file;
 pub use tasks::class_check::{ClassCount, class_counts, class_warnings};
 pub use tasks::labels::{LabelError, align_to_head, is_unnamed, with_label_order};
-pub use tasks::table::{TableConfig, TableTask};
+pub use tasks::table::{TableConfig, TableTask, ordered_classes};
 pub use tasks::task::{Task, TaskData, TextColumns};
 pub use tasks::{acceptability, chat, data_to_text, facts, glue, registry};
 
@@ -145,8 +145,9 @@ pub use training::error::FitError;
 pub use training::fit::{Extras, Trained, fit, fit_with, fit_with_hooks};
 pub use training::learner::{BatchLoss, EvaluationParts, Learner, Recompute};
 pub use training::learners::causal::{
-    CausalData, CausalExample, Encoded, causal_scores, chat_scores, encode_records, serve_causal,
-    serve_chat, train_causal, train_causal_with, train_causal_with_hooks, train_chat,
+    CAUSAL_EVALUATION_TOKENS, CausalData, CausalExample, Encoded, causal_scores, chat_scores,
+    encode_records, serve_causal, serve_chat, train_causal, train_causal_with,
+    train_causal_with_hooks, train_chat,
 };
 pub use training::learners::classification::{
     ClassificationData, serve_classification, train, train_with, train_with_hooks,
@@ -176,7 +177,7 @@ pub use metrics::text as text_metrics;
 pub use metrics::text_scores::{TextScores, score_texts};
 
 // Applying a model.
-pub use inference::evaluation::{Item, encode, evaluate, predict};
+pub use inference::evaluation::{EVALUATION_TOKENS, Item, encode, evaluate, predict};
 pub use inference::generator::{PromptForm, WriteError, WriteOptions, Written};
 pub use inference::inputs::{Input, InputColumns, Pairs, is_table, read_input_lines, read_inputs};
 pub use inference::several::{

@@ -1,13 +1,12 @@
 //! The classes of a table without a train split. Where there is one, they are read from it; a trained model knows them, too.
 
-use std::cmp::Ordering;
 use std::error::Error;
 use std::path::Path;
 
 use mtlora::models::PeftAdapter;
 use mtlora::train::{
     BaseSpec, ClassificationRun, DataError, DataSpec, HeadSpec, RunConfig, SaveOptions,
-    TableConfig, TableTask, Task, is_unnamed, registry, settings_of,
+    TableConfig, TableTask, Task, is_unnamed, ordered_classes, registry, settings_of,
 };
 
 use crate::cli::hub;
@@ -86,7 +85,7 @@ pub(crate) fn of_adapter(
 
 /// Opens the table with these classes, in the order that they would have if they were read from a train split.
 fn open(table: TableConfig, data: &Path, classes: Vec<String>) -> Result<Box<dyn Task>, DataError> {
-    let labels = Some(in_usual_order(classes));
+    let labels = Some(ordered_classes(classes));
     registry::open_classification(TableTask::NAME, Some(TableConfig { labels, ..table }), data)
 }
 
@@ -103,19 +102,6 @@ fn unnamed(missing: &DataError) -> String {
     )
 }
 
-/// Numbers in their order, and other classes in alphabetical order.
-fn in_usual_order(mut classes: Vec<String>) -> Vec<String> {
-    let number = |class: &String| class.trim().parse::<f64>().ok();
-    classes.sort();
-    if classes.iter().all(|class| number(class).is_some()) {
-        classes.sort_by(|a, b| match (number(a), number(b)) {
-            (Some(a), Some(b)) => a.total_cmp(&b),
-            _ => Ordering::Equal,
-        });
-    }
-    classes
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -129,8 +115,6 @@ mod tests {
 
     #[test]
     fn classes_have_the_order_that_a_train_split_would_give_them() {
-        assert_eq!(in_usual_order(all(&["ok", "bad"])), all(&["bad", "ok"]));
-        assert_eq!(in_usual_order(all(&["10", "9"])), all(&["9", "10"]));
         let task = open(
             TableConfig::default(),
             Path::new("nowhere"),

@@ -9,9 +9,9 @@ use mtlora::models::ChatTemplate;
 use mtlora::train::bench::Subject;
 use mtlora::train::chat::{ChatExample, ChatSequence, ChatTask};
 use mtlora::train::{
-    CausalData, ChatRun, Extras, LoadedGenerator, MetricName, ModelSpec, ProcessGroup, PromptForm,
-    RunConfig, RunResults, ScoredSplit, TaskData, WriteOptions, chat_scores, serve_chat,
-    train_chat,
+    CAUSAL_EVALUATION_TOKENS, CausalData, ChatRun, Extras, LoadedGenerator, MetricName, ModelSpec,
+    ProcessGroup, PromptForm, RunConfig, RunResults, ScoredSplit, TaskData, WriteOptions,
+    chat_scores, serve_chat, train_chat,
 };
 
 use crate::cli::chat::examples::{self, Split};
@@ -130,7 +130,7 @@ pub(crate) fn run(
         );
     }
     let Some((run, from)) = opened else {
-        let largest = longest(&dev_items, |item| item.ids.len());
+        let largest = longest(&dev_items, CAUSAL_EVALUATION_TOKENS, |item| item.ids.len());
         chat_scores(
             &parts.model.clone().valid(),
             &largest,

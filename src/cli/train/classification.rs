@@ -7,9 +7,9 @@ use burn::module::Module;
 use mtlora::core::TrainingHooks;
 use mtlora::train::bench::Subject;
 use mtlora::train::{
-    ClassificationData, ClassificationRun, Example, Extras, MetricName, ModelSpec, ProcessGroup,
-    RunConfig, RunResults, ScoredSplit, Started, Target, Task, class_counts, class_warnings,
-    evaluate, serve_classification, train_with,
+    ClassificationData, ClassificationRun, EVALUATION_TOKENS, Example, Extras, MetricName,
+    ModelSpec, ProcessGroup, RunConfig, RunResults, ScoredSplit, Started, Target, Task,
+    class_counts, class_warnings, evaluate, serve_classification, train_with,
 };
 
 use crate::cli::console::output::{self, Output};
@@ -178,7 +178,7 @@ pub(crate) fn run(
         note_lengths(chosen_on(sizes.held_back), &dev, max_length);
     }
     let Some((run, from)) = opened else {
-        let largest = longest(&dev, |item| item.tokens.len());
+        let largest = longest(&dev, EVALUATION_TOKENS, |item| item.tokens.len());
         let model = parts.model.clone().valid();
         evaluate(
             &model,

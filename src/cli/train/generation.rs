@@ -8,9 +8,9 @@ use mtlora::core::TrainingHooks;
 use mtlora::train::bench::Subject;
 use mtlora::train::data_to_text::{GenerationTask, Record};
 use mtlora::train::{
-    CausalData, Extras, GenerationRun, LoadedGenerator, MetricName, ModelSpec, ProcessGroup,
-    PromptForm, Run, RunConfig, RunResults, ScoredSplit, WriteOptions, causal_scores,
-    encode_records, hold_back, serve_causal, train_causal_with,
+    CAUSAL_EVALUATION_TOKENS, CausalData, Extras, GenerationRun, LoadedGenerator, MetricName,
+    ModelSpec, ProcessGroup, PromptForm, Run, RunConfig, RunResults, ScoredSplit, WriteOptions,
+    causal_scores, encode_records, hold_back, serve_causal, train_causal_with,
 };
 
 use crate::cli::console::output::{self, Output};
@@ -141,7 +141,7 @@ pub(crate) fn run(
         );
     }
     let Some((run, from)) = opened else {
-        let largest = longest(&dev, |item| item.ids.len());
+        let largest = longest(&dev, CAUSAL_EVALUATION_TOKENS, |item| item.ids.len());
         causal_scores(
             &parts.model.clone().valid(),
             &largest,

@@ -102,17 +102,20 @@ pub(super) fn measure<'a, M: Module>(
     Ok(())
 }
 
-/// The longest of the items, until they have as many tokens as an evaluation computes at once. A training
+/// The longest of the items, until they have as many tokens as an evaluation computes at once, `together`. A training
 /// also needs the memory for that.
-pub(super) fn longest<T: Clone>(items: &[T], length: impl Fn(&T) -> usize) -> Vec<T> {
-    const EVALUATED: usize = 8192;
+pub(super) fn longest<T: Clone>(
+    items: &[T],
+    together: usize,
+    length: impl Fn(&T) -> usize,
+) -> Vec<T> {
     let mut order: Vec<&T> = items.iter().collect();
     order.sort_by_key(|item| Reverse(length(item)));
     let mut tokens = 0;
     let is_room = |item: &&T| {
         let before = tokens;
         tokens += length(item);
-        before < EVALUATED
+        before < together
     };
     order.into_iter().take_while(is_room).cloned().collect()
 }
@@ -161,9 +164,9 @@ mod tests {
     #[test]
     fn the_longest_items_that_fill_a_batch_are_found() {
         let lengths = [5000, 10, 4000, 20, 3000];
-        assert_eq!(longest(&lengths, |one| *one), [5000, 4000]);
-        assert_eq!(longest(&[3, 9, 4], |one| *one), [9, 4, 3]);
-        assert_eq!(longest(&[], |one: &usize| *one), [0; 0]);
+        assert_eq!(longest(&lengths, 8192, |one| *one), [5000, 4000]);
+        assert_eq!(longest(&[3, 9, 4], 8192, |one| *one), [9, 4, 3]);
+        assert_eq!(longest(&[], 8192, |one: &usize| *one), [0; 0]);
     }
 
     #[test]

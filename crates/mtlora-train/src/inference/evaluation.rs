@@ -7,6 +7,9 @@ use crate::tasks::task::Task;
 use crate::training::batches::{BatchSize, by_length};
 use crate::training::error::FitError;
 
+/// The tokens of a classification model's batches in an evaluation; a single longer text is one, too.
+pub const EVALUATION_TOKENS: usize = 8192;
+
 /// A tokenised example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
@@ -55,7 +58,7 @@ pub fn predict(
 /// The batches in which items are predicted, as indices.
 pub(crate) fn prediction_batches(items: &[Item]) -> Vec<Vec<usize>> {
     let lengths: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
-    by_length(&lengths, BatchSize::Tokens(8192))
+    by_length(&lengths, BatchSize::Tokens(EVALUATION_TOKENS))
 }
 
 /// The logits of the items with these indices, one after the other.

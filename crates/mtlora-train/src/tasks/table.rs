@@ -305,7 +305,7 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
         found.extend(row.label);
         Ok(())
     })?;
-    let mut labels: Vec<String> = found.into_iter().collect();
+    let labels = ordered_classes(found.into_iter().collect());
     if let [only] = labels.as_slice() {
         let message = format!(
             "every row of {} has the class {}; a classification needs at least two classes: add rows of another class",
@@ -314,20 +314,25 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
         );
         return Err(DataError::setting("label_column", message));
     }
-    let number = |label: &str| {
-        label
-            .parse::<f64>()
-            .ok()
-            .filter(|number| number.is_finite())
+    Ok(labels)
+}
+
+/// Classes in the order that they have as outputs, unless the user names another: numbers in theirs if all classes are finite
+/// numbers, else alphabetical.
+pub fn ordered_classes(mut classes: Vec<String>) -> Vec<String> {
+    let number = |class: &str| {
+        let number = class.trim().parse::<f64>().ok();
+        number.filter(|number| number.is_finite())
     };
-    if labels.iter().all(|label| number(label).is_some()) {
+    classes.sort();
+    if classes.iter().all(|class| number(class).is_some()) {
         // The sort is stable, so two spellings of one number stay in alphabetical order.
-        labels.sort_by(|a, b| match (number(a), number(b)) {
+        classes.sort_by(|a, b| match (number(a), number(b)) {
             (Some(a), Some(b)) => a.total_cmp(&b),
             _ => Ordering::Equal,
         });
     }
-    Ok(labels)
+    classes
 }
 
 /// The file of a split.

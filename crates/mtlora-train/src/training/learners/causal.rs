@@ -22,8 +22,8 @@ use crate::training::snapshot::Snapshot;
 /// avoid a division by zero for a batch without targets. It is added once per step, as if the step were a single
 /// batch.
 const NO_TARGETS: f64 = 1e-4;
-/// The number of tokens that are evaluated together.
-const EVALUATION_TOKENS: usize = 4096;
+/// The tokens of a causal model's batches in an evaluation; a single longer text is one, too.
+pub const CAUSAL_EVALUATION_TOKENS: usize = 4096;
 
 /// The numbers of texts that were shortened or left out when records were encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -208,7 +208,10 @@ impl Scoring {
 }
 
 fn evaluation_batches<S: CausalExample>(sequences: &[S]) -> Vec<Vec<usize>> {
-    by_length(&lengths(sequences), BatchSize::Tokens(EVALUATION_TOKENS))
+    by_length(
+        &lengths(sequences),
+        BatchSize::Tokens(CAUSAL_EVALUATION_TOKENS),
+    )
 }
 
 /// The mean cross-entropy of the target tokens in nats, and the perplexity, which is its exponential.
@@ -748,7 +751,7 @@ mod tests {
     fn the_loss_of_an_evaluation_is_the_mean_over_all_tokens() {
         let sizes: Vec<_> = (0..240).map(|at| (at % 7, at % 31 + 1)).collect();
         let items = of_lengths(&sizes);
-        assert!(lengths(&items).into_iter().sum::<usize>() > EVALUATION_TOKENS);
+        assert!(lengths(&items).into_iter().sum::<usize>() > CAUSAL_EVALUATION_TOKENS);
         let device = devices().remove(0).device;
         let model = model(&device.clone().autodiff()).valid();
         let loss = |items: &[Sequence]| {

@@ -261,7 +261,7 @@ mod tests {
     use crate::training::batches::{BatchSize, by_length, shuffled};
     use crate::training::normalization::LossNormalization;
     use crate::training::step::testing::made_by;
-    use crate::{Example, Predictions, predict, score};
+    use crate::{EVALUATION_TOKENS, Example, Predictions, predict, score};
     use burn::module::Module;
 
     struct Any(Objective);
@@ -397,7 +397,7 @@ mod tests {
             .map(|at| (0..at % 37 + 1).map(|one| (at * one) % 50).collect())
             .collect();
         let texts = [long.clone(), long].concat();
-        assert!(texts.iter().map(Vec::len).sum::<usize>() > 8192);
+        assert!(texts.iter().map(Vec::len).sum::<usize>() > EVALUATION_TOKENS);
         with_items(
             Objective::Regression,
             &items(&texts, value),
