@@ -105,6 +105,22 @@ impl Outcome<'_> {
         })
     }
 
+    /// When and why the training ended, if that was before its last step.
+    fn stopped_early(&self) -> Option<String> {
+        let (name, dev) = (self.metric.as_str(), self.chosen_on);
+        let RunResults {
+            steps,
+            planned_steps,
+            ..
+        } = self.results;
+        self.results.stopped_early().then(|| {
+            format!(
+                "the training stopped after {steps} of {planned_steps} steps, because the {dev} {name} no longer improved \
+                 (--patience)"
+            )
+        })
+    }
+
     /// Prints the scores and the folder of the run.
     pub(crate) fn print(&self, run: &Run, json: bool) -> Result<(), Box<dyn Error>> {
         let dev = self.chosen_on;
@@ -114,6 +130,9 @@ impl Outcome<'_> {
             output::describe(self.best),
             self.results.best_step
         )?;
+        if let Some(early) = self.stopped_early() {
+            say!("{early}")?;
+        }
         if let Some(worse) = self.worse() {
             note!("{worse}");
         }
@@ -134,6 +153,36 @@ impl Outcome<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_training_that_stopped_early_says_so() {
+        let scores = Scores::default();
+        let said = |steps, planned_steps| {
+            let results = RunResults {
+                steps,
+                planned_steps,
+                ..RunResults::default()
+            };
+            let outcome = Outcome {
+                chosen_on: "dev",
+                metric: MetricName::Accuracy,
+                before: &scores,
+                best: &scores,
+                scored: None,
+                texts: None,
+                results: &results,
+            };
+            outcome.stopped_early()
+        };
+        let early = said(40, 120).unwrap_or_default();
+        assert!(
+            early.contains("after 40 of 120 steps") && early.contains("dev accuracy"),
+            "{early}"
+        );
+        assert_eq!(said(120, 120), None);
+        // Results of a version that did not write the number of planned steps.
+        assert_eq!(said(120, 0), None);
+    }
 
     #[test]
     fn a_kept_state_that_is_worse_than_the_beginning_is_noted() {

@@ -409,13 +409,19 @@ impl ModelCard<'_> {
         let memory = results
             .peak_rss_mb
             .map_or(String::new(), |mib| format!(", and {mib:.0} MiB of memory"));
+        let steps = match results.stopped_early() {
+            true => format!(
+                "{} of {} steps (it stopped when the score no longer improved)",
+                results.steps, results.planned_steps
+            ),
+            false => format!("{} steps", results.steps),
+        };
         let _ = writeln!(
             text,
-            "\n## Training\n\n{} of {} parameters were trained in {} steps with the seed {}. On the device `{}` the steps \
+            "\n## Training\n\n{} of {} parameters were trained in {steps} with the seed {}. On the device `{}` the steps \
              took {:.0} s ({:.0} tokens/s{memory}).",
             results.trainable_parameters,
             results.total_parameters,
-            results.steps,
             options.seed,
             self.config.device,
             results.train_seconds,

@@ -124,6 +124,8 @@ pub struct RunResults {
     pub best_step: usize,
     /// The number of steps.
     pub steps: usize,
+    /// The number of steps that were planned, 0 in the results of versions that did not write it.
+    pub planned_steps: usize,
     /// The number of trained parameters.
     pub trainable_parameters: usize,
     /// The number of all parameters of the model.
@@ -162,6 +164,7 @@ impl RunResults {
             metrics_last: (&trained.last).into(),
             best_step: trained.best_step,
             steps: trained.steps,
+            planned_steps: trained.planned_steps,
             scored: None,
             trainable_parameters: parameters.trainable,
             total_parameters: parameters.total,
@@ -184,6 +187,11 @@ impl RunResults {
         };
         self.seen = category(&texts.seen);
         self.unseen = category(&texts.unseen);
+    }
+
+    /// Whether the training ended before its last step, because the score no longer improved.
+    pub fn stopped_early(&self) -> bool {
+        self.steps < self.planned_steps
     }
 
     /// Whether texts have been scored.

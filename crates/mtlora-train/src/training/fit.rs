@@ -40,6 +40,9 @@ pub struct Trained<M> {
     pub last: Scores,
     /// The number of steps.
     pub steps: usize,
+    /// The number of steps that were planned: more than `steps` if the training ended early
+    /// ([`TrainOptions::patience`](crate::TrainOptions::patience)).
+    pub planned_steps: usize,
     /// The number of tokens that the model read in these steps.
     pub tokens: usize,
     /// The time that the steps took, without evaluations.
@@ -192,7 +195,7 @@ fn fit_in_steps<'a, L: Learner>(
     while !fit.ended(&plan) {
         fit = fit.advance(&mut plan, observer)?;
     }
-    fit.finish()
+    fit.finish(plan.steps())
 }
 
 /// The state of a training between two steps.
@@ -457,7 +460,7 @@ impl<'a, L: Learner> Fit<'a, L> {
         })
     }
 
-    fn finish(self) -> Result<Trained<L::Model>, FitError> {
+    fn finish(self, planned_steps: usize) -> Result<Trained<L::Model>, FitError> {
         let best = self.best.ok_or(FitError::NoExamples)?;
         Ok(Trained {
             model: load_state(self.model, best.values)?.valid(),
@@ -466,6 +469,7 @@ impl<'a, L: Learner> Fit<'a, L> {
             best_step: best.step,
             last: self.last,
             steps: self.step,
+            planned_steps,
             tokens: self.tokens,
             time: self.time,
         })
@@ -788,6 +792,15 @@ mod tests {
         // follows two steps.
         assert_eq!((heard.best, trained.best_step), (vec![2], 2));
         assert_eq!(trained.steps, 8);
+        assert!(trained.planned_steps > 8);
+        let (trained, _) = learned(
+            &Double::new(true),
+            &TrainOptions {
+                patience: None,
+                ..options
+            },
+        );
+        assert_eq!(trained.steps, trained.planned_steps);
     }
 
     /// If NaN were accepted as the best score, no later score could be better.
