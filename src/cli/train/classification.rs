@@ -5,6 +5,7 @@ use std::fmt;
 
 use burn::module::Module;
 use mtlora::core::TrainingHooks;
+use mtlora::models::messages::shown;
 use mtlora::train::bench::Subject;
 use mtlora::train::{
     ClassificationData, ClassificationRun, EVALUATION_TOKENS, Example, Extras, MetricName,
@@ -35,6 +36,10 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
         note!("{classes}");
     }
     if config.kind.table.is_some() {
+        let positive = counts.get(task.positive_class());
+        if let Some(positive) = positive.filter(|_| task.metric_names().contains(&MetricName::F1)) {
+            note!("f1 is that of the class {}", shown(&positive.label));
+        }
         for warning in class_warnings(&counts) {
             note!("{} {}: {warning}", task.name(), task.train_split());
         }

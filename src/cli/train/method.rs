@@ -4,7 +4,7 @@ use std::error::Error;
 
 use mtlora::core::AdaLoraHooks;
 use mtlora::models::{AdapterConfig, TrainedFormat};
-use mtlora::train::{AdapterSettings, MethodName, RunConfig};
+use mtlora::train::{AdapterSettings, MethodName, RunConfig, TrainOptions};
 
 /// Refuses to start from an adapter whose method has changed it during training, such as AdaLoRA: its ranks differ.
 pub(super) fn refuse_untrainable(settings: &AdapterSettings) -> Result<(), Box<dyn Error>> {
@@ -23,6 +23,16 @@ pub(super) fn refuse_untrainable(settings: &AdapterSettings) -> Result<(), Box<d
          --init-from LORA"
     )
     .into())
+}
+
+/// What to know if no step has a learning rate above zero.
+fn learns_nothing(options: &TrainOptions, steps: usize) -> Option<&'static str> {
+    let schedule = options.schedule(steps);
+    let is_zero = steps > 0 && (0..steps).all(|step| schedule.rate(step) == 0.0);
+    is_zero.then_some(
+        "the training has a single step, which is the warm-up's, where the learning rate is 0: nothing will be learned. More \
+         epochs, smaller batches or --warmup-ratio 0 change that",
+    )
 }
 
 /// A training's adapter method with the number of steps, which only the data tells.
@@ -44,6 +54,9 @@ impl Scheduled {
         format: TrainedFormat,
     ) -> Result<Self, Box<dyn Error>> {
         let steps = config.training.steps(lengths);
+        if let Some(nothing) = learns_nothing(&config.training, steps) {
+            note!("{nothing}");
+        }
         let adapter = &config.base.adapter;
         Ok(Self {
             hooks: adapter.hooks(steps)?,
@@ -52,5 +65,22 @@ impl Scheduled {
                 None => format,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_single_step_of_warm_up_learns_nothing() {
+        let options = TrainOptions::default();
+        assert!(options.warmup_ratio > 0.0 && learns_nothing(&options, 1).is_some());
+        assert_eq!(learns_nothing(&options, 2), None);
+        let without = TrainOptions {
+            warmup_ratio: 0.0,
+            ..options
+        };
+        assert_eq!(learns_nothing(&without, 1), None);
     }
 }
