@@ -63,7 +63,8 @@ def table(args, folder):
     def step(model, title, batch, seq, adapter):
         size = ["--model", model, "--batch", str(batch), "--seq", str(seq)]
         ours = ["step", *size, "--structure", args.structure, *adapter, *timed]
-        return Row(title, ours, ["step", *size, *timed], step_seconds)
+        theirs = ["--method", "dora"] if args.structure == "dora" else []
+        return Row(title, ours, ["step", *size, *theirs, *timed], step_seconds)
 
     def full(model, title, batch, seq):
         # The fastest that PyTorch offers: its fused AdamW.
@@ -260,7 +261,7 @@ def main():
     add("--steps", type=int, default=5, help="timed steps, or generations, of each run [%(default)s]")
     add("--max-steps", type=int, help="batches of an epoch, with the same examples for both [the whole epoch]")
     add("--dtype", choices=["f32", "bf16"], default="f32", help="[%(default)s]")
-    add("--structure", default="lora", help="mtlora's; PEFT has lora [%(default)s]")
+    add("--structure", default="lora", help="mtlora's; PEFT has dora for steps, else lora [%(default)s]")
     add("--threads", type=int, help="[each program's own choice]")
     add("--cpu", choices=list(PEERS_CPU), help="the instructions that both sides keep to [all that the processor has]")
     add("--ascpu", help="a program that runs another as if on a smaller processor: ascpu LEVEL COMMAND")

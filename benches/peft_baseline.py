@@ -40,7 +40,8 @@ def roberta_base(method="lora"):
     model = transformers.RobertaForSequenceClassification(config)
     if method == "full":
         return model
-    lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=["query", "value"])
+    lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=["query", "value"],
+                      use_dora=method == "dora")
     return get_peft_model(model, lora)
 
 
@@ -54,7 +55,7 @@ def deberta_v3_base(method="lora"):
     if method == "full":
         return model
     lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=["query_proj", "value_proj"],
-                      modules_to_save=["pooler"])
+                      use_dora=method == "dora", modules_to_save=["pooler"])
     return get_peft_model(model, lora)
 
 
@@ -66,7 +67,7 @@ def gpt2(method="lora"):
     if method == "full":
         return transformers.GPT2LMHeadModel(transformers.GPT2Config())
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=32, lora_dropout=0.1, target_modules=["c_attn"],
-                      fan_in_fan_out=True)
+                      use_dora=method == "dora", fan_in_fan_out=True)
     return get_peft_model(transformers.GPT2LMHeadModel(transformers.GPT2Config()), lora)
 
 
@@ -78,7 +79,8 @@ def smollm2_135m(method="lora"):
     model = transformers.LlamaForCausalLM(config)
     if method == "full":
         return model
-    lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear")
+    lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear",
+                      use_dora=method == "dora")
     return get_peft_model(model, lora)
 
 
@@ -217,7 +219,7 @@ def main():
     commands = parser.add_subparsers(required=True)
     of_step = commands.add_parser("step", help="whole training steps, all of one length")
     of_step.add_argument("--model", choices=[*ENCODERS, *DECODERS], default="roberta-base")
-    of_step.add_argument("--method", choices=["lora", "full"], default="lora", help="what trains [%(default)s]")
+    of_step.add_argument("--method", choices=["lora", "dora", "full"], default="lora", help="what trains [%(default)s]")
     of_step.add_argument("--optimizer", choices=["default", "fused"], default="default",
                          help="PyTorch's AdamW as it comes, or its fused form [%(default)s]")
     of_step.add_argument("--seq", type=int, default=128, help="tokens of a sequence [%(default)s]")
