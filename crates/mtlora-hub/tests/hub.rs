@@ -339,7 +339,10 @@ fn a_wait_is_told_with_its_reason() {
     });
     let hub = Hub::new(config);
     hub.model(&NAME.parse().unwrap(), &mut ()).unwrap();
-    assert_eq!(*TOLD.lock().unwrap(), [("status 429 Too Many Requests".to_string(), 1)]);
+    assert_eq!(
+        *TOLD.lock().unwrap(),
+        [("status 429 Too Many Requests".to_string(), 1)]
+    );
 }
 
 #[test]
