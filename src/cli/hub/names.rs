@@ -15,7 +15,7 @@ use crate::cli::console::output::printable;
 use crate::cli::hub::transfers::Transfers;
 use crate::cli::model::notes;
 
-/// Waits from this length on are told to the user.
+/// The user is told of waits of this length or more.
 const LONG: Duration = Duration::from_secs(2);
 
 /// The Hub that the environment names.

@@ -102,8 +102,8 @@ pub(super) fn measure<'a, M: Module>(
     Ok(())
 }
 
-/// The longest of the items, until they have as many tokens as an evaluation computes at once, `together`. A training
-/// also needs the memory for that.
+/// The longest items, until they have `together` tokens, as many as an evaluation computes at once. A training also needs the
+/// memory for that.
 pub(super) fn longest<T: Clone>(
     items: &[T],
     together: usize,

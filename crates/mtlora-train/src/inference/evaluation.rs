@@ -7,7 +7,7 @@ use crate::tasks::task::Task;
 use crate::training::batches::{BatchSize, by_length};
 use crate::training::error::FitError;
 
-/// The tokens of a classification model's batches in an evaluation; a single longer text is one, too.
+/// The most tokens that a batch has when a classification model is evaluated. A longer text is a batch of its own.
 pub const EVALUATION_TOKENS: usize = 8192;
 
 /// A tokenised example.

@@ -317,8 +317,8 @@ fn collect_labels(config: &TableConfig, data: &Path) -> Result<Vec<String>, Data
     Ok(labels)
 }
 
-/// Classes in the order that they have as outputs, unless the user names another: numbers in theirs if all classes are finite
-/// numbers, else alphabetical.
+/// Classes in the order that they have as outputs, unless the user names another: numerical order if all of them are finite numbers, else
+/// alphabetical order.
 pub fn ordered_classes(mut classes: Vec<String>) -> Vec<String> {
     let number = |class: &str| {
         let number = class.trim().parse::<f64>().ok();

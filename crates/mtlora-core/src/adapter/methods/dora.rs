@@ -48,7 +48,7 @@ static FACTORS: [Factor; 3] = {
     [a, b, m]
 };
 
-/// Norms as they are divided by. A row of zeros, such as a padded vocabulary has, stays one: its magnitude is 0, too.
+/// The norms to divide by. A row of zeros, such as a padded vocabulary has, stays one: its magnitude is 0, too.
 fn divisors<const D: usize>(squares: Tensor<D>) -> Tensor<D> {
     // Rounding may leave a very small square below zero.
     squares.clamp_min(0.0).sqrt().clamp_min(1e-30)

@@ -20,11 +20,11 @@ pub(in crate::ops) fn squared<B: MtLoraBackend>(
     b: FloatTensor<B>,
     scale: f64,
 ) -> FloatTensor<B> {
-    let own = a.dtype();
+    let dtype = a.dtype();
     let weight = match weight {
-        Weight::Quantized(weight) => B::dequantize(weight, own.into()),
-        Weight::Float(weight) if weight.dtype() == own => weight,
-        Weight::Float(weight) => B::float_cast(weight, own.into()),
+        Weight::Quantized(weight) => B::dequantize(weight, dtype.into()),
+        Weight::Float(weight) if weight.dtype() == dtype => weight,
+        Weight::Float(weight) => B::float_cast(weight, dtype.into()),
     };
     let of_weight = sum_rows::<B>(B::float_mul(weight.clone(), weight.clone()));
     let across = B::float_transpose(product::<B>(a.clone(), weight));

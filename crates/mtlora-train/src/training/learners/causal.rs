@@ -22,7 +22,7 @@ use crate::training::snapshot::Snapshot;
 /// avoid a division by zero for a batch without targets. It is added once per step, as if the step were a single
 /// batch.
 const NO_TARGETS: f64 = 1e-4;
-/// The tokens of a causal model's batches in an evaluation; a single longer text is one, too.
+/// The most tokens that a batch has when a causal model is evaluated. A longer text is a batch of its own.
 pub const CAUSAL_EVALUATION_TOKENS: usize = 4096;
 
 /// The numbers of texts that were shortened or left out when records were encoded.
