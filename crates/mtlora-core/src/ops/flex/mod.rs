@@ -21,6 +21,7 @@ mod reduce;
 mod relative_attention;
 mod relative_bands;
 mod rms_norm;
+mod sum_rows;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::ops::FloatTensorOps;
@@ -128,7 +129,7 @@ impl MtLoraBackend for Flex {
 
     fn sum_rows(x: FloatTensor<Self>) -> FloatTensor<Self> {
         if suits(&[&x]) {
-            reduce::sum_rows(x)
+            sum_rows::sum_rows(x)
         } else {
             definitions::linear::sum_rows::<Self>(x)
         }

@@ -1,11 +1,7 @@
 //! Sums and maxima of slices, in an order that vectorises.
 
-use burn::backend::TensorMetadata;
-use burn::backend::flex::FlexTensor;
-use burn::tensor::Shape;
-
 use super::instructions::vectorized;
-use super::{contiguous, made, tensor, values};
+use super::made;
 
 /// Partial sums that are kept side by side, so that a sum vectorises: its order is part of the
 /// result.
@@ -40,30 +36,18 @@ pub(super) fn largest(x: &[f32]) -> f32 {
     all.fold(f32::NEG_INFINITY, |a, b| a.max(*b))
 }
 
-/// Columns that a task sums: enough that whole cache lines are read, and few enough that all threads have some.
-const COLUMNS: usize = 128;
 /// Rows that are summed before their sum is added to the others' where all threads share the rows.
 const ROWS: usize = 64;
 
 vectorized! {
     /// Adds rows, `width` apart, to `sums`, from their column `first` on.
-    fn add_rows(sums: &mut [f32], x: &[f32], width: usize, first: usize) {
+    pub(super) fn add_rows(sums: &mut [f32], x: &[f32], width: usize, first: usize) {
         for row in x.chunks_exact(width) {
             for (sum, x) in sums.iter_mut().zip(&row[first..]) {
                 *sum += x;
             }
         }
     }
-}
-
-/// [`crate::ops::MtLoraBackend::sum_rows`], each column from the first row to the last.
-pub(crate) fn sum_rows(x: FlexTensor) -> FlexTensor {
-    let (x, width) = (contiguous(x.clone()), x.shape()[1]);
-    let x = values(&x);
-    let sums = made(width, COLUMNS, |index, sums| {
-        add_rows(sums, x, width, index * COLUMNS)
-    });
-    tensor(sums, Shape::from([width]))
 }
 
 /// The sum of what `add` makes of the rows of two matrices, `width` wide, on all threads: it adds some rows' part to
@@ -88,24 +72,6 @@ pub(super) fn summed_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::definitions::linear;
-    use crate::ops::flex::testing::random;
-    use burn::backend::Flex;
-
-    /// In the order of Burn's own sum: biases train to the same bits as with it.
-    #[test]
-    fn columns_are_summed_from_the_first_row_to_the_last() {
-        for [rows, width] in [[0, 3], [1, 1], [5, 3], [70, 300], [3, 128], [9, 0]] {
-            let x = random([rows, width], 1.0, 1);
-            let expected = linear::sum_rows::<Flex>(x.clone());
-            // The memory that the output is likely to get.
-            drop(vec![f32::NAN; width]);
-            assert_eq!(values(&sum_rows(x.clone())), values(&expected));
-            // A view, whose rows are columns in memory.
-            let turned = contiguous(x.transpose(0, 1)).transpose(0, 1);
-            assert_eq!(values(&sum_rows(turned)), values(&expected));
-        }
-    }
 
     #[test]
     fn every_value_counts_once() {
