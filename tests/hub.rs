@@ -614,7 +614,7 @@ fn a_push_that_is_stopped_leaves_nothing_behind_and_says_how_to_go_on() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{text}");
     assert!(
-        text.contains("status 503 Service Unavailable; the request is repeated in 5 s"),
+        text.contains("status 503 Service Unavailable; trying again in 5 s"),
         "{text}"
     );
     assert!(

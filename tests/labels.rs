@@ -607,7 +607,7 @@ fn classes_are_counted_and_likely_mistakes_are_reported() {
     };
     let few = said("text,label\na,x\nb,y\nc,x\nd,y\ne,x\n", &[]);
     assert!(few.contains("2 classes: x (3), y (2)\n"), "{few}");
-    assert!(few.contains("f1 is that of the class `y`\n"), "{few}");
+    assert!(few.contains("f1 is computed for the class `y`\n"), "{few}");
     assert!(
         !few.contains("missing value") && !few.contains("differ only"),
         "{few}"

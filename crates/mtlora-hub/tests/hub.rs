@@ -328,7 +328,7 @@ fn temporary_failures_are_retried() {
 }
 
 #[test]
-fn a_wait_is_told_with_its_reason() {
+fn a_wait_is_reported_with_its_reason() {
     static TOLD: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
     let setup = Setup::new();
     let later = vec![("Retry-After", "1".into())];

@@ -15,7 +15,7 @@ use crate::cli::console::output::printable;
 use crate::cli::hub::transfers::Transfers;
 use crate::cli::model::notes;
 
-/// The user is told of waits of this length or more.
+/// Waits at least this long are reported to the user.
 const LONG: Duration = Duration::from_secs(2);
 
 /// The Hub that the environment names.
@@ -31,10 +31,7 @@ fn note_wait(wait: RetryWait<'_>) {
     } = wait;
     if time >= LONG {
         let reason = printable(reason);
-        note!(
-            "{endpoint}: {reason}; the request is repeated in {} s",
-            time.as_secs()
-        );
+        note!("{endpoint}: {reason}; trying again in {} s", time.as_secs());
     }
 }
 

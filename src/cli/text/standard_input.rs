@@ -5,11 +5,11 @@ use std::path::Path;
 
 use mtlora::train::{DataError, Input, Pairs, read_input_lines};
 
-/// What messages call it.
+/// The name of standard input in messages.
 pub(crate) const STANDARD_INPUT: &str = "standard input";
 
-/// Reads a text from each line of standard input. Someone at a keyboard is told that the texts are waited for, and how to
-/// end them.
+/// Reads a text from each line of standard input. If that is a terminal, a note says that the program is waiting, and how to end
+/// the input.
 ///
 /// # Errors
 /// When a line cannot be read.

@@ -38,7 +38,7 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
     if config.kind.table.is_some() {
         let positive = counts.get(task.positive_class());
         if let Some(positive) = positive.filter(|_| task.metric_names().contains(&MetricName::F1)) {
-            note!("f1 is that of the class {}", shown(&positive.label));
+            note!("f1 is computed for the class {}", shown(&positive.label));
         }
         for warning in class_warnings(&counts) {
             note!("{} {}: {warning}", task.name(), task.train_split());

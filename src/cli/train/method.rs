@@ -25,13 +25,13 @@ pub(super) fn refuse_untrainable(settings: &AdapterSettings) -> Result<(), Box<d
     .into())
 }
 
-/// What to know if no step has a learning rate above zero.
+/// A note for the user if no step has a learning rate above zero.
 fn learns_nothing(options: &TrainOptions, steps: usize) -> Option<&'static str> {
     let schedule = options.schedule(steps);
     let is_zero = steps > 0 && (0..steps).all(|step| schedule.rate(step) == 0.0);
     is_zero.then_some(
-        "the training has a single step, which is the warm-up's, where the learning rate is 0: nothing will be learned. More \
-         epochs, smaller batches or --warmup-ratio 0 change that",
+        "the only step belongs to the warm-up and has a learning rate of 0, so nothing will be learned: train for more epochs, \
+         use smaller batches, or set --warmup-ratio 0",
     )
 }
 

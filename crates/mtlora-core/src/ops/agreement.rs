@@ -1180,7 +1180,7 @@ proptest! {
                 Dispatch::adapted_squared_norms(w, a, b, scale)
             };
             repeated(|| [norms()])?;
-            // A is rounded to bfloat16 where it is multiplied with that, by a 512th at most.
+            // Where the weight is kept in fewer bits, A is rounded to bfloat16, by at most a 512th.
             match dtype {
                 BaseDtype::F32 | BaseDtype::F16 | BaseDtype::Packed => close(norms(), expected.clone())?,
                 _ => within(norms(), expected.clone(), 1e-2, 1.0)?,
