@@ -39,7 +39,7 @@ pub(crate) fn run(mut args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         );
     }
     let folder = hub::adapter(&args.adapter)?;
-    adapted::refuse_own(&args.out, Some(&folder))?;
+    adapted::refuse_source(&args.out, &folder, "the adapter that the run starts from")?;
     // An unfinished run has no usable values yet, or only a provisional best state.
     finished::check_usable(&folder)?;
     let adapter = adapted::read_finished(&folder)?;

@@ -64,13 +64,14 @@ pub(crate) fn refuse_without_adapter(folder: &Path) -> Result<(), String> {
     ))
 }
 
-/// Refuses to write a new run into the folder of the adapter that it starts from: the adapter would be deleted before
-/// the new run is complete.
-pub(crate) fn refuse_own(out: &Path, adapter: Option<&Path>) -> Result<(), String> {
-    match adapter {
-        Some(adapter) => refuse_source(out, adapter, "the adapter that the run starts from"),
-        None => Ok(()),
+/// Refuses to write a new run into a folder that it reads: the adapter that it starts from would be deleted before the new run
+/// is complete, and the files of the run do not belong beside those of the base model or the data.
+pub(crate) fn refuse_own<K>(out: &Path, config: &RunConfig<K>) -> Result<(), String> {
+    if let Some(adapter) = &config.base.adapter.init_from {
+        refuse_source(out, adapter, "the adapter that the run starts from")?;
     }
+    refuse_source(out, &config.base.model, "the base model")?;
+    refuse_source(out, &config.data.folder, "the data")
 }
 
 /// Refuses to write a result over one of the folders that it is made from. `purpose` says what the folder is for, as in

@@ -148,21 +148,21 @@ fn train(
     };
     match settings.resolve(HeadOf::Model)? {
         Resolved::Classification(config, task) => {
-            adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
+            adapted::refuse_own(&out, &config)?;
             if may_repeat {
                 refuse_other_run(&out, &(*config).clone().into())?;
             }
             classification::run(&config, task.as_ref(), begin, output, None, group).map(drop)
         }
         Resolved::Generation(config, task) => {
-            adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
+            adapted::refuse_own(&out, &config)?;
             if may_repeat {
                 refuse_other_run(&out, &(*config).clone().into())?;
             }
             generation::run(&config, task.as_ref(), begin, output, None, group).map(drop)
         }
         Resolved::Chat(config) => {
-            adapted::refuse_own(&out, config.base.adapter.init_from.as_deref())?;
+            adapted::refuse_own(&out, &config)?;
             chat::run(&config, begin, output, None, group).map(drop)
         }
     }

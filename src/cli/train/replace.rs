@@ -13,12 +13,21 @@ const REMEDY: &str =
     "name another folder for the new run with --out, or replace the old one with --overwrite";
 
 /// Refuses to replace a finished run in `folder`, unless its settings are those of `config`: then the new run has the
-/// same bytes.
+/// same bytes. That an unfinished run is replaced is said.
 pub(super) fn refuse_other_run(folder: &Path, config: &RunConfig) -> Result<(), Box<dyn Error>> {
-    if !Run::is_in(folder) || Unfinished::find(folder).is_some() {
+    if !Run::is_in(folder) {
         return Ok(());
     }
     let place = folder.display();
+    if let Some(Unfinished { step, .. }) = Unfinished::find(folder) {
+        if step > 0 {
+            note!(
+                "{place}: the unfinished run there (step {step}) is replaced; `mtlora train --resume {place}` would have \
+                 continued it"
+            );
+        }
+        return Ok(());
+    }
     let mut old = match Run::open(folder) {
         Ok((_, old)) => old,
         Err(error) => {

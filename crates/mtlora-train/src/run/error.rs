@@ -9,6 +9,7 @@ use mtlora_models::{AdapterError, ModelError};
 use crate::data::error::DataError;
 use crate::run::checkpoints::store::CheckpointError;
 use crate::run::model::init_from_error::InitFromError;
+use crate::run::unfinished::Unfinished;
 use crate::training::error::FitError;
 use crate::training::options::OptionError;
 use crate::training::snapshot::ResumeError;
@@ -58,6 +59,26 @@ pub enum RunError {
     NotEmpty {
         /// The folder.
         folder: PathBuf,
+    },
+    /// The folder of a new run has an unfinished one.
+    #[error(
+        "{place}: there is an unfinished run{}: continue it with `mtlora train --resume {place}`, name another folder, or \
+         replace it with --overwrite",
+        .0.progress(),
+        place = .0.folder.display()
+    )]
+    UnfinishedThere(Unfinished),
+    /// The folder of a new run has files of the same names, and they are not those of a run.
+    #[error(
+        "{}: this is not a run's folder, and a run would replace {file} in it; --overwrite replaces only runs, so name another \
+         folder",
+        .folder.display()
+    )]
+    OverwritesOthers {
+        /// The folder.
+        folder: PathBuf,
+        /// The name of a file that would be replaced.
+        file: &'static str,
     },
     /// The folder is not that of a run.
     #[error("{} is not a run folder: {reason}", .folder.display())]

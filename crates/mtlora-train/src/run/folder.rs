@@ -20,7 +20,7 @@ use crate::run::error::RunError;
 use crate::run::file_names::{CARD, CHECKPOINTS, CONFIG, CURVES, LOCK, LOG, RESULTS, SETTINGS};
 use crate::run::log::MetricsLog;
 use crate::run::results::RunResults;
-use crate::run::unfinished::{explain_not_a_run, run_of_checkpoint};
+use crate::run::unfinished::{Unfinished, explain_not_a_run, run_of_checkpoint};
 use crate::training::snapshot::{ResumeError, Snapshot, changed};
 
 /// The files with trained values.
@@ -69,13 +69,22 @@ impl Run {
     /// Creates a folder with the configuration of a new run, and locks it for training.
     ///
     /// # Errors
-    /// If the folder is not empty and `overwrite` is false, another process is training a run in it, or it cannot be
-    /// written.
+    /// If the folder is not empty and `overwrite` is false, if it has files that a run would replace and is not a run's, if
+    /// another process is training a run in it, or if it cannot be written.
     pub fn create(folder: &Path, overwrite: bool, config: &RunConfig) -> Result<Self, RunError> {
         let occupied = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
         if occupied && !overwrite {
-            return Err(RunError::NotEmpty {
+            let place = folder.to_path_buf();
+            return Err(match Unfinished::find(folder) {
+                Some(unfinished) => RunError::UnfinishedThere(unfinished),
+                None => RunError::NotEmpty { folder: place },
+            });
+        }
+        let replaced = FILES.into_iter().find(|file| folder.join(file).exists());
+        if let (false, Some(file)) = (Self::is_in(folder), replaced) {
+            return Err(RunError::OverwritesOthers {
                 folder: folder.to_path_buf(),
+                file,
             });
         }
         fs::create_dir_all(folder).map_err(|error| ModelError::write(folder, error))?;
@@ -376,6 +385,31 @@ mod tests {
         assert_eq!(Run::open(folder.path()).unwrap().1, config);
         let gone = [RESULTS, ADAPTER_WEIGHTS_FILE, LOG];
         assert!(gone.iter().all(|name| !folder.path().join(name).exists()));
+    }
+
+    #[test]
+    fn what_is_not_a_run_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join(CARD);
+        fs::write(&own, "mine").unwrap();
+        let refused = |overwrite| Run::create(folder.path(), overwrite, &example()).unwrap_err();
+        assert!(matches!(refused(false), RunError::NotEmpty { .. }));
+        let error = refused(true);
+        assert!(
+            matches!(error, RunError::OverwritesOthers { file: CARD, .. }),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(&own).unwrap(), "mine");
+        // A file that no run has does not matter.
+        fs::rename(&own, folder.path().join("output.txt")).unwrap();
+        drop(Run::create(folder.path(), true, &example()).unwrap());
+        let error = refused(false).to_string();
+        let resume = format!("mtlora train --resume {}", folder.path().display());
+        assert!(
+            error.contains("unfinished") && error.contains(&resume),
+            "{error}"
+        );
+        drop(Run::create(folder.path(), true, &example()).unwrap());
     }
 
     #[test]

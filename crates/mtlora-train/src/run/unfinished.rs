@@ -46,15 +46,21 @@ impl Unfinished {
     }
 }
 
+impl Unfinished {
+    /// How far the training came, as ` (step 5 of 400)`.
+    pub(crate) fn progress(&self) -> String {
+        match self.steps {
+            Some(steps) => format!(" (step {} of {steps})", self.step),
+            None => " (its log has no step)".to_string(),
+        }
+    }
+}
+
 /// `this run is unfinished (step 5 of 400): finish it with ...`
 impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let folder = self.folder.display();
-        write!(f, "{folder}: this run is unfinished (")?;
-        match self.steps {
-            Some(steps) => write!(f, "step {} of {steps})", self.step)?,
-            None => write!(f, "its log has no step)")?,
-        }
+        write!(f, "{folder}: this run is unfinished{}", self.progress())?;
         write!(f, ": finish it with `mtlora train --resume {folder}`")?;
         if self.is_training {
             write!(f, " (a process is training it now: wait until it ends)")?;
@@ -64,8 +70,8 @@ impl fmt::Display for Unfinished {
         } else {
             write!(
                 f,
-                "; it has no best state yet. If its training diverged, it diverges again: start a new run with a lower \
-                 learning rate"
+                "; it has no best state yet (a training that diverged would diverge again: in that case, start a new run with \
+                 a lower learning rate)"
             )
         }
     }
@@ -209,7 +215,7 @@ mod tests {
         assert_eq!(
             text,
             "RUN: this run is unfinished (step 5 of 400): finish it with `mtlora train --resume RUN`; it has \
-             no best state yet. If its training diverged, it diverges again: start a new run with a lower learning rate"
+             no best state yet (a training that diverged would diverge again: in that case, start a new run with a lower learning rate)"
         );
         let text = found(&[
             (CONFIG, ""),
