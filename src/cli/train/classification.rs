@@ -31,6 +31,19 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
     if let Some(numbers) = Numbers::of(examples) {
         note!("{numbers}");
     }
+    let is_empty = |example: &&Example| {
+        let pair = example.pair.as_deref();
+        example.text.trim().is_empty() && pair.is_none_or(|pair| pair.trim().is_empty())
+    };
+    let empty = examples.iter().filter(is_empty).count();
+    if empty > 0 {
+        note!(
+            "{} {}: {empty} of {} examples have no text: correct or delete these rows, unless they are meant so",
+            task.name(),
+            task.train_split(),
+            examples.len()
+        );
+    }
     let counts = class_counts(task.objective(), examples);
     if let Some(classes) = output::classes(&counts) {
         note!("{classes}");

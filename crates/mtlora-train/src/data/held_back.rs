@@ -30,6 +30,8 @@ pub fn hold_back<T>(
     }
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let count = items.len();
+    let classes = strata.len();
+    let largest = strata.values().map(Vec::len).max().unwrap_or(0);
     let mut is_held_back = vec![false; count];
     for mut members in strata.into_values() {
         members.shuffle(&mut rng);
@@ -40,6 +42,12 @@ pub fn hold_back<T>(
     }
     let numbered = items.into_iter().zip(is_held_back);
     let (held_back, rest): (Vec<_>, Vec<_>) = numbered.partition(|(_, is_held_back)| *is_held_back);
+    if held_back.is_empty() && classes > 1 {
+        return Err(DataError::other(format!(
+            "a validation fraction of {fraction} leaves none to hold back: the {count} training examples have {classes} classes, \
+             each with {largest} examples or fewer; choose a larger fraction, or pass --regression if the classes are numbers"
+        )));
+    }
     if held_back.is_empty() || rest.is_empty() {
         return Err(DataError::other(format!(
             "a validation fraction of {fraction} of the {count} training examples leaves none to {}: choose another",
@@ -88,6 +96,17 @@ mod tests {
         // The choice is the same each time, and spread over the file.
         assert_eq!(hold_back(items, 0.1, class).unwrap().1, held_back);
         assert!(held_back[0] < 100 && held_back[39] > 300, "{held_back:?}");
+    }
+
+    #[test]
+    fn classes_that_are_too_small_are_named_as_the_reason() {
+        let items: Vec<usize> = (0..200).collect();
+        let error = hold_back(items, 0.2, |item| Some(*item)).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.contains("200 classes") && said.contains("--regression"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -210,8 +210,7 @@ impl TableTask {
                         line,
                         label: label.to_string(),
                         known: labels.clone(),
-                        hint: "correct the row, or add rows of that class to the train split"
-                            .into(),
+                        hint: unknown_label_hint(label, labels).into(),
                     }),
                 }
             }
@@ -271,6 +270,22 @@ fn distinct_columns(config: &TableConfig) -> Result<(), DataError> {
         ("pair_column", config.pair.as_deref()),
     ];
     table_file::distinct_columns(&roles)
+}
+
+/// What to do about a label that is none of the classes.
+fn unknown_label_hint(label: &str, classes: &[String]) -> &'static str {
+    let numbers: Vec<f32> = classes
+        .iter()
+        .map(String::as_str)
+        .chain([label])
+        .filter_map(rows::number)
+        .collect();
+    let has_fractions = numbers.iter().any(|number| number.fract() != 0.0);
+    if numbers.len() > classes.len() && has_fractions {
+        "to predict numbers in place of classes, pass --regression"
+    } else {
+        "correct the row, or add rows of that class to the train split"
+    }
 }
 
 fn checked_classes(labels: &[String]) -> Result<Vec<String>, DataError> {
@@ -493,6 +508,18 @@ mod tests {
             text: text.into(),
             pair: pair.map(String::from),
             target: Some(target),
+        }
+    }
+
+    #[test]
+    fn a_label_with_a_fraction_leads_to_a_regression() {
+        let hint = |label: &str, classes: &[&str]| {
+            let classes: Vec<String> = classes.iter().map(ToString::to_string).collect();
+            unknown_label_hint(label, &classes)
+        };
+        assert!(hint("0.7", &["0.1", "2"]).contains("--regression"));
+        for (label, classes) in [("3", ["1", "2"]), ("x", ["0.1", "2"]), ("0.5", ["a", "2"])] {
+            assert!(hint(label, &classes).contains("correct the row"), "{label}");
         }
     }
 

@@ -43,7 +43,7 @@ impl TaskData for Acceptability {
             // CoLA's own hint names GLUE's folders, which this task does not have.
             DataError::NotFound { .. } => DataError::NotFound {
                 path: data.join(format!("{split}.tsv")),
-                hint: "name the folder that the example program `first_run_data` wrote".into(),
+                hint: "name the folder with the task's train.tsv and dev.tsv, such as assets/acceptability in the repository".into(),
             },
             other => other,
         })
