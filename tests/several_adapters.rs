@@ -226,6 +226,38 @@ fn names_in_somebody_elses_adapter_cannot_control_the_terminal() {
 }
 
 #[test]
+fn combine_refuses_adapters_for_models_of_different_families() {
+    let theirs = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/peft/roberta/lora"
+    );
+    let other = SETUP.path("of-bert");
+    fs::create_dir(&other).unwrap();
+    for name in ["adapter_model.safetensors", "adapter_config.json"] {
+        let bytes = fs::read(Path::new(theirs).join(name)).unwrap();
+        let bytes = match name {
+            "adapter_config.json" => bytes,
+            _ => renamed(&bytes, "model.roberta.", "model.bert."),
+        };
+        fs::write(Path::new(&other).join(name), bytes).unwrap();
+    }
+    let out = SETUP.path("of-two-families");
+    let said = refused(&[
+        "combine",
+        "--adapter",
+        &SETUP.path("wellformed"),
+        "--adapter",
+        &other,
+        "--out",
+        &out,
+    ]);
+    for part in ["different models", "`roberta`", "`bert`"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
 fn combine_adds_the_updates_that_merging_makes() {
     let [one, other] = ["wellformed", "number"].map(|name| SETUP.path(name));
     let out = SETUP.path("sum");

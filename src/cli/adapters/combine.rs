@@ -63,6 +63,7 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
         parts.push((*weight, adapted::read(&folder)?));
         folders.push(folder);
     }
+    refuse_different_models(&args.adapters, &parts)?;
     output::ensure_empty_dir(&args.out, args.overwrite)?;
     let head = head(&args.adapters, &parts, args.head.as_deref())?;
     note_different_bases(&parts);
@@ -131,6 +132,32 @@ fn head(
                 )),
             }
         }
+    }
+}
+
+/// Refuses adapters for models of different families, whose modules have no name in common: no model has the modules of both.
+fn refuse_different_models(
+    folders: &[PathBuf],
+    parts: &[(f64, PeftAdapter)],
+) -> Result<(), String> {
+    let root = |(_, part): &(f64, PeftAdapter)| {
+        let path = part.modules.keys().next()?;
+        path.split('.').next().map(str::to_string)
+    };
+    let roots: Vec<(&PathBuf, String)> = folders
+        .iter()
+        .zip(parts)
+        .filter_map(|(folder, part)| Some((folder, root(part)?)))
+        .collect();
+    let other = roots.iter().find(|(_, root)| *root != roots[0].1);
+    match (roots.first(), other) {
+        (Some((first, one)), Some((second, two))) => Err(format!(
+            "these adapters are for different models: {} adapts modules of `{one}`, and {} of `{two}`; combine adapters for the \
+             same model",
+            first.display(),
+            second.display()
+        )),
+        _ => Ok(()),
     }
 }
 
