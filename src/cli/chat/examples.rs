@@ -148,18 +148,32 @@ impl Split {
 
     /// Prints how many of the examples were cut to `max_length` tokens or left out, if there are such.
     pub(crate) fn note_cut(&self, encoded: &EncodedChats, max_length: usize) {
-        let whole = encoded.sequences.len() - encoded.cut;
         if encoded.cut + encoded.dropped + encoded.without_answer > 0 {
-            note!(
-                "{}: {whole} examples are whole, {} are cut to {max_length} tokens, {} are left out because they are longer, and \
-                 {} because nothing in them is learned",
-                self.name,
-                encoded.cut,
-                encoded.dropped,
-                encoded.without_answer
-            );
+            note!("{}: {}", self.name, what_is_used(encoded, max_length));
         }
     }
+}
+
+/// How many examples are used whole, and how many are cut or left out, and why.
+pub(crate) fn what_is_used(encoded: &EncodedChats, max_length: usize) -> String {
+    let whole = encoded.sequences.len() - encoded.cut;
+    let mut parts = vec![format!("{whole} examples are used whole")];
+    if encoded.cut > 0 {
+        parts.push(format!("{} are cut to {max_length} tokens", encoded.cut));
+    }
+    if encoded.dropped > 0 {
+        let count = encoded.dropped;
+        parts.push(format!(
+            "{count} are left out because they are longer than {max_length} tokens"
+        ));
+    }
+    if let Some(line) = encoded.first_without_answer {
+        let count = encoded.without_answer;
+        parts.push(format!(
+            "{count} are left out because they have no answer to learn (the first is on line {line})"
+        ));
+    }
+    parts.join(", ")
 }
 
 /// What conversations are encoded with.

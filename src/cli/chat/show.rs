@@ -198,7 +198,6 @@ fn show(args: ShowArgs, json: bool) -> Result<(), Box<dyn Error>> {
         writeln!(out, "{}\n", shown.trim_end_matches('\n'))?;
     }
     let encoded = split.encode(encoder, max_length, source.too_long)?;
-    split.note_cut(&encoded, max_length);
     if name == ChatTask.train_split() && ChatTask.holds_back(&source.data) {
         note!(
             "one example of {HELD_BACK} in this file is held back for evaluation (--split {}), so these are not all",
@@ -218,13 +217,10 @@ fn show(args: ShowArgs, json: bool) -> Result<(), Box<dyn Error>> {
         .max()
         .unwrap_or(0);
     say!(
-        "{name}: {} examples with {tokens} tokens, of which {learned} are learned (--loss-on {}); the longest has {longest}; \
-         {} are cut to {max_length} tokens, {} are left out because they are longer, {} because nothing in them is learned",
+        "{name}: {} examples with {tokens} tokens, of which {learned} are learned (--loss-on {}); the longest has {longest}; {}",
         encoded.sequences.len(),
         source.loss_on,
-        encoded.cut,
-        encoded.dropped,
-        encoded.without_answer
+        examples::what_is_used(&encoded, max_length)
     )?;
     if json {
         output::json(&json!({

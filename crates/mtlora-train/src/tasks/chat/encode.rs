@@ -102,6 +102,8 @@ pub struct EncodedChats {
     pub dropped: usize,
     /// How many examples were left out because nothing in them is learned.
     pub without_answer: usize,
+    /// The line of the first example that was left out because nothing in it is learned.
+    pub first_without_answer: Option<usize>,
 }
 
 /// What conversations are encoded with.
@@ -178,6 +180,7 @@ pub fn encode_chats(
                 })?;
         if sequence.learned.is_empty() {
             encoded.without_answer += 1;
+            encoded.first_without_answer.get_or_insert(example.line);
             continue;
         }
         if sequence.ids.len() > max_length {
@@ -308,6 +311,7 @@ mod tests {
             ),
             (3, 1, 1, 1)
         );
+        assert_eq!(cut.first_without_answer, Some(4));
         assert_eq!(cut.sequences[1].ids.len(), 60);
         assert_eq!(cut.sequences[1].learned.last().unwrap().end, 60);
         // All of a plain text but its first token is learned, and that it ends.

@@ -24,8 +24,16 @@ const ROLES: [(&str, &str); 10] = [
     ("observation", "tool"),
     ("function_response", "tool"),
 ];
-/// Other names of answers to a `prompt`, which would be left out.
-const ANSWERS: [&str; 6] = ["response", "answer", "chosen", "output", "target", "reply"];
+/// Names of answers, of which a form knows only its own: with another, the answer would be left out.
+const ANSWERS: [&str; 7] = [
+    "completion",
+    "response",
+    "answer",
+    "chosen",
+    "output",
+    "target",
+    "reply",
+];
 /// ShareGPT's name for a message in which the assistant calls a tool.
 const CALL: &str = "function_call";
 
@@ -101,11 +109,8 @@ impl Form {
                 if has_value(object, "completion") {
                     completion_from = Some(messages.len());
                     messages.extend(turns(object, "completion", "assistant")?);
-                } else if let Some(other) = ANSWERS.into_iter().find(|key| has_value(object, key)) {
-                    return Err(format!(
-                        "there is no `completion` beside `prompt`, but `{other}`: call it `completion` if it is the answer, \
-                         or remove it"
-                    ));
+                } else {
+                    refuse_other_answer(object, self, "completion")?;
                 }
                 messages
             }
@@ -131,6 +136,16 @@ impl fmt::Display for Form {
 /// Whether an object has something under a key.
 fn has_value(object: &Object, key: &str) -> bool {
     object.get(key).is_some_and(|value| !value.is_null())
+}
+
+/// Refuses an object without the form's own name of an answer, if it has one under another name.
+fn refuse_other_answer(object: &Object, form: Form, own: &str) -> Result<(), String> {
+    match ANSWERS.into_iter().find(|key| has_value(object, key)) {
+        Some(other) => Err(format!(
+            "there is no `{own}` beside `{form}`, but `{other}`: call it `{own}` if it is the answer, or remove it"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn wrong(key: impl fmt::Display, value: Option<&Value>, wanted: &str) -> String {
@@ -358,8 +373,9 @@ fn instruction(object: &Object) -> Result<Vec<Object>, String> {
         question = format!("{question}\n\n{input}");
     }
     messages.push(Conversation::message("user", &question));
-    if let Some(answer) = text_if_there(object, "output")? {
-        messages.push(Conversation::message("assistant", &answer));
+    match text_if_there(object, "output")? {
+        Some(answer) => messages.push(Conversation::message("assistant", &answer)),
+        None => refuse_other_answer(object, Form::Instruction, "output")?,
     }
     Ok(messages)
 }

@@ -228,6 +228,7 @@ mod tests {
             (json!({"instruction": 1, "output": "x"}).to_string(), "`instruction` is `1`"),
             (json!({"prompt": {}, "completion": "x"}).to_string(), "`prompt` is `{}`"),
             (json!({"prompt": "q", "response": "x"}).to_string(), "there is no `completion` beside `prompt`, but `response`"),
+            (json!({"instruction": "q", "response": "x"}).to_string(), "there is no `output` beside `instruction`, but `response`"),
             (json!({"prompt": "q", "chosen": "x", "rejected": "y"}).to_string(), "but `chosen`: call it `completion`"),
             (json!({"text": ""}).to_string(), "`text` is empty"),
         ] {
