@@ -41,7 +41,7 @@ use console::signals::StoppedBy;
 use console::{output, progress};
 use lists::{devices, recipes, tasks};
 use model::device;
-use settings::elsewhere;
+use settings::{check, elsewhere};
 use shell::{completions, man};
 use text::{generate, predict, score};
 
@@ -78,7 +78,7 @@ fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
             Err(format!("it must be at most {MOST_THREADS}"))
         }
         Ok(count) => Ok(count),
-        Err(error) => Err(error.to_string()),
+        Err(_) => Err("it must be a whole number, 1 or more".to_string()),
     }
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The error about an unknown flag with a tip that names the flag which other programs call so.
+/// The error about an unknown word with a tip that names the flag which other programs call so, or the one that takes a run.
 fn with_our_name(
     mut error: clap::Error,
     words: impl Iterator<Item = std::ffi::OsString>,
@@ -214,7 +214,17 @@ fn with_our_name(
         _ => return error,
     };
     let name = asked.split('=').next().unwrap_or_default();
-    let Some(ours) = elsewhere::here(name.trim_start_matches('-')) else {
+    let ours = if name.starts_with('-') {
+        elsewhere::here(name.trim_start_matches('-'))
+    } else {
+        Some("run")
+    };
+    // What clap shows is the usage with the flag that it takes the word for.
+    let suggested = error.get(ContextKind::SuggestedArg).is_some() || ours.is_some();
+    if suggested {
+        error.remove(ContextKind::Usage);
+    }
+    let Some(ours) = ours else {
         return error;
     };
     // The flag must be one of the subcommand.
@@ -242,7 +252,10 @@ pub(crate) fn fail(error: &(dyn Error + 'static)) -> u8 {
     if output::is_unread(error) {
         return UNREAD;
     }
-    note!("mtlora: {error}");
+    match check::in_flags(error) {
+        Some(said) => note!("mtlora: {said}"),
+        None => note!("mtlora: {error}"),
+    }
     #[cfg(feature = "hub")]
     if let Some(stopped) = error.downcast_ref::<StoppedBy>() {
         return stopped.signal.exit_code();
@@ -309,6 +322,10 @@ mod tests {
             ("--per_device_train_batch_size", "--batch"),
             ("--target-modules", "--targets"),
             ("--output_dir", "--out"),
+            ("--dropout", "--adapter-dropout"),
+            ("--bf16", "--base-dtype"),
+            ("--load_in_4bit", "--base-dtype"),
+            ("--max_steps", "--epochs"),
             // One that only clap knows a similar one of.
             ("--epoch", "--epochs"),
         ] {
@@ -316,6 +333,13 @@ mod tests {
             let tip = format!("a similar argument exists: '{ours}'\n");
             assert!(text.contains(&tip), "{theirs}: {text}");
         }
+        // A usage with another flag would contradict the tip.
+        assert!(!said(&["train", "--lora-r", "3"]).contains("Usage"));
+        let text = said(&["eval", "runs/first"]);
+        assert!(
+            text.contains("a similar argument exists: '--run'"),
+            "{text}"
+        );
         // The subcommand has no such flag.
         let text = said(&["merge", "--learning-rate", "3"]);
         assert!(!text.contains("'--lr'"), "{text}");

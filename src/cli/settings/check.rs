@@ -1,6 +1,8 @@
 //! Checks settings without looking for a model or data.
 
-use mtlora::train::{SaveOptions, TrainOptions};
+use std::error::Error;
+
+use mtlora::train::{OptionError, RunError, SaveOptions, TrainOptions};
 
 use crate::cli::settings::flags::Settings;
 use crate::cli::settings::source::{Mistakes, Source};
@@ -109,6 +111,16 @@ impl Settings {
         }
         mistakes.into_result()
     }
+}
+
+/// What is wrong with an option of `train`, by the name of its flag.
+pub(crate) fn in_flags(error: &(dyn Error + 'static)) -> Option<String> {
+    let option = match error.downcast_ref::<RunError>() {
+        Some(RunError::Option(option)) => option,
+        _ => error.downcast_ref::<OptionError>()?,
+    };
+    let flag = Settings::flag_of(&format!("training.{}", option.option))?;
+    Some(format!("{flag} must {}", option.requirement))
 }
 
 /// The settings that decide an option of run.toml.

@@ -6,11 +6,12 @@ use std::num::IntErrorKind;
 use clap::Arg;
 
 /// The flag as it is, or, if it takes a number, with a parser that says plainly what is needed. A negative number is read, so
-/// that the message about its range appears.
+/// that the message about its range appears. What clap recognizes as a negative number has no negative exponent, so a flag
+/// with a fraction takes any word that begins with a hyphen.
 pub(super) fn in_plain_words(flag: Arg) -> Arg {
     let kind = flag.get_value_parser().type_id();
     if kind == TypeId::of::<f64>() {
-        flag.allow_negative_numbers(true).value_parser(number)
+        flag.allow_hyphen_values(true).value_parser(number)
     } else if kind == TypeId::of::<usize>() {
         flag.allow_negative_numbers(true)
             .value_parser(whole::<usize>)
@@ -64,12 +65,13 @@ mod tests {
             ("--seed", "-7", whole),
             ("--seed", "99999999999999999999", "it is too large"),
             ("--lr", "x", "it must be a number, such as 1e-3"),
+            ("--lr", "--rank", "it must be a number, such as 1e-3"),
         ] {
             assert_eq!(settings(&[flag, value]).unwrap_err(), message, "{flag}");
         }
         // Their ranges are checked later.
         assert_eq!(settings(&["--lr", "-1"]).unwrap().lr, Some(-1.0));
-        assert_eq!(settings(&["--lr", "-0.5"]).unwrap().lr, Some(-0.5));
+        assert_eq!(settings(&["--lr", "-1e-3"]).unwrap().lr, Some(-1e-3));
         assert_eq!(settings(&["--seed", "7"]).unwrap().seed, Some(7));
     }
 }
