@@ -174,10 +174,13 @@ fn a_text_task_has_its_scores_in_the_card() {
     );
     assert!(!metrics.contains(&"loss"));
     check_model_index(&matter);
-    assert!(
-        body.contains("AutoModelForCausalLM") && body.contains("| bleu |"),
-        "{body}"
-    );
+    for part in [
+        "AutoModelForCausalLM",
+        "| bleu |",
+        "prompt + tokenizer.eos_token",
+    ] {
+        assert!(body.contains(part), "{part}\n{body}");
+    }
 }
 
 /// What is made from a run tells of the run, and says how it is opened.

@@ -441,6 +441,17 @@ impl ModelCard<'_> {
     }
 
     fn use_it(&self, text: &mut String) {
+        self.programs(text);
+        if let RunKind::Generation(_) = self.config.kind {
+            text.push_str(
+                "\nThe model was trained on an input, the end-of-text token, and the text for it. `mtlora` puts the token there; in other \
+                 programs, it has to be at the end of each prompt: in Python, `prompt + tokenizer.eos_token`.\n",
+            );
+        }
+    }
+
+    /// How programs open what the folder has.
+    fn programs(&self, text: &mut String) {
         let command = match self.config.kind {
             RunKind::Classification(_) => "predict",
             RunKind::Generation(_) | RunKind::Chat(_) => "generate",
