@@ -281,43 +281,43 @@ fn schedules_and_states_that_do_not_fit_are_refused() {
         error.unwrap_err().to_string()
     };
     let text = refused(good, 7);
-    assert!(text.contains("initial_steps = 2"), "{text}");
-    assert!(refused(good, 6).contains("final_steps = 5"));
+    assert!(text.contains("tinit = 2"), "{text}");
+    assert!(refused(good, 6).contains("tfinal = 5"));
     for (schedule, name) in [
         (
             AdaLoraSchedule {
                 target_rank: 0,
                 ..good
             },
-            "target_rank",
+            "target_r",
         ),
         (
             AdaLoraSchedule {
                 interval: 0,
                 ..good
             },
-            "interval",
+            "deltaT",
         ),
         (
             AdaLoraSchedule {
                 penalty: f64::NAN,
                 ..good
             },
-            "penalty",
+            "orth_reg_weight",
         ),
         (
             AdaLoraSchedule {
                 sensitivity_decay: 1.0,
                 ..good
             },
-            "sensitivity_decay",
+            "beta1",
         ),
         (
             AdaLoraSchedule {
                 uncertainty_decay: 0.0,
                 ..good
             },
-            "uncertainty_decay",
+            "beta2",
         ),
     ] {
         assert!(refused(schedule, 20).contains(name), "{name}");

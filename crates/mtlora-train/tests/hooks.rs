@@ -229,5 +229,5 @@ fn adalora_is_refused_without_its_hooks_and_other_methods_save_no_hooks() {
         &mut keep,
         hooks,
     );
-    assert!(refused.err().unwrap().to_string().contains("final_steps"));
+    assert!(refused.err().unwrap().to_string().contains("tfinal"));
 }

@@ -102,7 +102,7 @@ impl AdaLoraSchedule {
     /// Checks the range of each number, for a training of `steps` steps.
     ///
     /// # Errors
-    /// When a number is out of range; the error names the first.
+    /// When a number is out of range; the error names the first, as files do.
     pub fn check(&self, steps: usize) -> Result<(), HookError> {
         let fraction = |value: f64| value > 0.0 && value < 1.0;
         let pruned = steps.saturating_sub(self.final_steps);
@@ -110,45 +110,45 @@ impl AdaLoraSchedule {
         let checks = [
             (
                 self.target_rank > 0,
-                "target_rank",
+                "target_r",
                 count(self.target_rank),
-                "it must be at least 1 (target_r)",
+                "it must be at least 1",
             ),
             (
                 pruned > 1,
-                "final_steps",
+                "tfinal",
                 count(self.final_steps),
-                "two steps at least must come before them (tfinal)",
+                "at least two steps must come before the final ones",
             ),
             (
                 self.initial_steps < pruned,
-                "initial_steps",
+                "tinit",
                 count(self.initial_steps),
-                "initial and final steps (tinit and tfinal) together must be fewer than all",
+                "tinit and tfinal together must be less than the number of steps",
             ),
             (
                 self.interval > 0,
-                "interval",
+                "deltaT",
                 count(self.interval),
-                "it must be at least 1 (deltaT)",
+                "it must be at least 1",
             ),
             (
                 fraction(self.sensitivity_decay),
-                "sensitivity_decay",
+                "beta1",
                 self.sensitivity_decay,
-                "it must be between 0 and 1 (beta1)",
+                "it must be between 0 and 1",
             ),
             (
                 fraction(self.uncertainty_decay),
-                "uncertainty_decay",
+                "beta2",
                 self.uncertainty_decay,
-                "it must be between 0 and 1 (beta2)",
+                "it must be between 0 and 1",
             ),
             (
                 self.penalty.is_finite() && self.penalty >= 0.0,
-                "penalty",
+                "orth_reg_weight",
                 self.penalty,
-                "it must not be negative (orth_reg_weight)",
+                "it must not be negative",
             ),
         ];
         match checks.into_iter().find(|(holds, ..)| !holds) {
@@ -173,10 +173,10 @@ impl AdaLoraSchedule {
         }
         Err(HookError::Setting {
             method: AdaLora.into(),
-            setting: "target_rank",
+            setting: "target_r",
             value: self.target_rank as f64,
             steps,
-            wanted: "the target (target_r) must be at most the rank that the adapters start with (init_r)",
+            wanted: "it must be at most the rank that the adapters start with (init_r)",
         })
     }
 
