@@ -65,8 +65,9 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let missing = plan.cells.len() - outcomes.len();
     if missing > 0 {
         note!(
-            "{missing} of {} runs are missing: the table shows what is there",
-            plan.cells.len()
+            "{missing} of {} runs {} missing: the table shows what is there",
+            plan.cells.len(),
+            if missing == 1 { "is" } else { "are" }
         );
     }
     if !args.costs {

@@ -1,6 +1,6 @@
 //! Gathers the scores of a sweep's runs.
 
-use mtlora::train::comparison::{ArmScores, Comparison, Costs, TaskScores};
+use mtlora::train::comparison::{ArmScores, Comparison, Costs, TaskScores, TriedSettings};
 use mtlora::train::{MetricName, MetricValues, RunResults};
 
 use crate::cli::sweep::plan::{Phase, Plan, higher_is_better};
@@ -23,10 +23,13 @@ pub(crate) fn comparison(
             Some(metric) => metric.to_string(),
             None => first_metric(plan, outcomes, task).unwrap_or_default(),
         };
-        let scale = scale(&metric, of_task.is_e2e());
+        let is_e2e = of_task.is_e2e();
+        let scale = scale(&metric, is_e2e);
         let mut arms = Vec::new();
         for arm in 0..file.arms.len() {
-            arms.push(scores(plan, outcomes, (task, arm), &metric, scale)?);
+            let mut of_arm = scores(plan, outcomes, (task, arm), &metric, scale)?;
+            of_arm.tried = tried(plan, outcomes, (task, arm), is_e2e);
+            arms.push(of_arm);
         }
         tasks.push(TaskScores {
             name: of_task.name.clone(),
@@ -118,6 +121,41 @@ fn scores(
         .and_then(|point| plan.file.points(task, arm).get(point))
         .map(|point| point.name.clone());
     Ok(found)
+}
+
+/// The points of an arm's grid on a task, with the scores by which one of them is chosen.
+fn tried(
+    plan: &Plan,
+    outcomes: &Outcomes,
+    (task, arm): (usize, usize),
+    is_e2e: bool,
+) -> Vec<TriedSettings> {
+    let points = plan.file.points(task, arm);
+    if points.len() < 2 {
+        return Vec::new();
+    }
+    let mut all: Vec<TriedSettings> = points
+        .iter()
+        .map(|point| TriedSettings {
+            settings: point.name.clone(),
+            scores: Vec::new(),
+        })
+        .collect();
+    for (index, cell) in plan.cells_of(task, arm) {
+        let Phase::Tune(at) = cell.phase else {
+            continue;
+        };
+        let score = match outcomes.get(index) {
+            Some(Outcome::Done(results)) => plan
+                .chooses_by(cell, results)
+                .map(|(name, value)| value * scale(name, is_e2e)),
+            Some(Outcome::Diverged { .. }) | None => None,
+        };
+        if let Some(point) = all.get_mut(at) {
+            point.scores.push(score);
+        }
+    }
+    all
 }
 
 fn costs(results: &[&RunResults]) -> Option<Costs> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mtlora::train::{MetricName, MetricValues, text_metrics};
+use mtlora::train::{MetricName, RunResults, text_metrics};
 
 use crate::cli::settings::flags::Settings;
 use crate::cli::sweep::file::{SelectOn, SweepFile};
@@ -101,10 +101,8 @@ impl Plan {
         let mut sums = vec![0.0; points];
         for (index, cell) in self.cells_of(task, arm) {
             if let Phase::Tune(point) = cell.phase {
-                let settings = &self.file.points(task, arm).get(point)?.settings;
-                let metric = settings.metric_for_best_model.map(MetricName::as_str);
                 *sums.get_mut(point)? += match outcomes.get(index)? {
-                    Outcome::Done(results) => goodness(&results.metrics, metric),
+                    Outcome::Done(results) => goodness(self.chooses_by(cell, results)),
                     Outcome::Diverged { .. } => f64::NEG_INFINITY,
                 };
             }
@@ -116,6 +114,24 @@ impl Plan {
             }
         }
         Some(best)
+    }
+
+    /// The metric by which a tuning run's settings are chosen, with its value: the one that the settings name, or else the first.
+    pub(crate) fn chooses_by<'a>(
+        &self,
+        cell: &Cell,
+        results: &'a RunResults,
+    ) -> Option<(&'a str, f64)> {
+        let Phase::Tune(point) = cell.phase else {
+            return None;
+        };
+        let point = self.file.points(cell.task, cell.arm).get(point)?;
+        let wanted = point.settings.metric_for_best_model.map(MetricName::as_str);
+        let mut all = results.metrics.iter();
+        match wanted {
+            Some(wanted) => all.find(|(name, _)| *name == wanted),
+            None => all.next(),
+        }
     }
 
     /// The final run whose adapter the runs of an arm on a task start with.
@@ -204,6 +220,7 @@ impl Plan {
         let points = self.file.points(cell.task, cell.arm);
         let mut settings = points.get(point)?.settings.clone();
         settings.seed = Some(cell.seed);
+        settings.threads = self.file.threads;
         let task = self.file.tasks.get(cell.task)?;
         if self.file.select_on == SelectOn::Train {
             settings.validation_fraction = Some(self.file.held_back);
@@ -217,14 +234,9 @@ impl Plan {
     }
 }
 
-/// A metric of results (by default the main one) with its sign changed if lower is better; the worst number if there is none.
-fn goodness(metrics: &MetricValues, metric: Option<&str>) -> f64 {
-    let mut all = metrics.iter();
-    let found = match metric {
-        Some(metric) => all.find(|(name, _)| *name == metric),
-        None => all.next(),
-    };
-    match found {
+/// The value of a metric with its sign changed if lower is better; the worst number if there is none.
+fn goodness(metric: Option<(&str, f64)>) -> f64 {
+    match metric {
         Some((name, value)) if !value.is_nan() && higher_is_better(name) => value,
         Some((_, value)) if !value.is_nan() => -value,
         _ => f64::NEG_INFINITY,
@@ -242,8 +254,6 @@ pub(crate) fn higher_is_better(metric: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use mtlora::train::RunResults;
-
     use super::*;
     use crate::cli::settings::source::Source;
 

@@ -8,7 +8,7 @@ use super::statistics::sign_flip_name;
 use super::{ALL_TASKS, Comparison, seed_count};
 
 pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
-    let mut columns: Vec<(String, &[Summary])> = comparison
+    let mut columns: Vec<(String, usize, &[Summary])> = comparison
         .tasks
         .iter()
         .zip(&analysis.tasks)
@@ -16,12 +16,14 @@ pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
             let metric = escape(&task.metric);
             (
                 format!("{} ({metric})", escape(&task.name)),
+                task.decimals(),
                 arms.as_slice(),
             )
         })
         .collect();
     if !analysis.all_tasks.is_empty() {
-        columns.push((ALL_TASKS.to_string(), &analysis.all_tasks));
+        let decimals = comparison.decimals();
+        columns.push((ALL_TASKS.to_string(), decimals, &analysis.all_tasks));
     }
     let mut text = String::from("% Needs \\usepackage{booktabs}.\n");
     let _ = writeln!(
@@ -29,12 +31,13 @@ pub(super) fn write(comparison: &Comparison, analysis: &Analysis) -> String {
         "\\begin{{tabular}}{{l{}}}\n\\toprule",
         "r".repeat(columns.len())
     );
-    let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = columns.iter().map(|(name, ..)| name.as_str()).collect();
     let _ = writeln!(text, "& {} \\\\\n\\midrule", names.join(" & "));
     for (arm, name) in comparison.arms.iter().enumerate() {
-        let cells = columns
-            .iter()
-            .map(|(_, arms)| arms.get(arm).map_or(String::new(), cell));
+        let cells = columns.iter().map(|(_, decimals, arms)| {
+            let summary = arms.get(arm);
+            summary.map_or(String::new(), |summary| cell(summary, *decimals))
+        });
         let cells: Vec<String> = cells.collect();
         let _ = writeln!(text, "{} & {} \\\\", escape(name), cells.join(" & "));
     }
@@ -96,7 +99,7 @@ fn without_score<'a>(
     })
 }
 
-fn cell(summary: &Summary) -> String {
+fn cell(summary: &Summary, decimals: usize) -> String {
     let Some(mean) = summary.mean else {
         return "--".to_string();
     };
@@ -105,6 +108,7 @@ fn cell(summary: &Summary) -> String {
         Some(Conclusion::Worse) => "^{-}",
         Some(Conclusion::CannotBeToldApart | Conclusion::TooFewSeeds) | None => "",
     };
+    let number = |value| number(value, decimals);
     match summary.standard_deviation {
         Some(deviation) => format!("${}{mark}_{{\\pm {}}}$", number(mean), number(deviation)),
         None => format!("${}{mark}$", number(mean)),

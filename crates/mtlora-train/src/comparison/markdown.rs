@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::analysis::{Analysis, Reach, Summary};
 use super::statistics::sign_flip_name;
-use super::{ALL_TASKS, ArmScores, Comparison, Costs, seed_count};
+use super::{ALL_TASKS, ArmScores, Comparison, Costs, DECIMALS, seed_count};
 
 pub(super) fn write(comparison: &Comparison, analysis: &Analysis, costs: bool) -> String {
     let mut text = String::new();
@@ -61,13 +61,19 @@ fn scores(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
             let (Some(scores), Some(summary)) = (task.arms.get(arm), summaries.get(arm)) else {
                 continue;
             };
-            cells.push(score(summary, scores, comparison.seeds.len()));
+            cells.push(score(
+                summary,
+                scores,
+                comparison.seeds.len(),
+                task.decimals(),
+            ));
         }
         if let Some(summary) = analysis.all_tasks.get(arm) {
             cells.push(score(
                 summary,
                 &ArmScores::default(),
                 comparison.seeds.len(),
+                comparison.decimals(),
             ));
         }
         row(text, &cells);
@@ -75,7 +81,7 @@ fn scores(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
     let _ = writeln!(
         text,
         "\nMean ± standard deviation over {}, and the 95 % interval of the mean (Student's t): how much other seeds could change \
-         it. What other examples in the scored split would change is not in it.\n",
+         it. It does not say how much other examples in the scored split could change it.\n",
         seed_count(comparison.seeds.len())
     );
     if !analysis.all_tasks.is_empty() {
@@ -88,12 +94,13 @@ fn scores(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
 }
 
 /// `87.3 ± 0.4 [86.8, 87.8]`, with the number of runs if some are missing.
-fn score(summary: &Summary, scores: &ArmScores, seeds: usize) -> String {
+fn score(summary: &Summary, scores: &ArmScores, seeds: usize, decimals: usize) -> String {
     let Some(mean) = summary.mean else {
         let is_missing = scores.diverged + scores.nan == 0;
         let why = scores.without_score(0, seeds).filter(|_| !is_missing);
         return why.unwrap_or("-".to_string());
     };
+    let number = |value| number(value, decimals);
     let mut text = number(mean);
     if let Some(deviation) = summary.standard_deviation {
         let _ = write!(text, " ± {}", number(deviation));
@@ -107,16 +114,24 @@ fn score(summary: &Summary, scores: &ArmScores, seeds: usize) -> String {
     text
 }
 
-/// A score with two decimals.
-pub(super) fn number(value: f64) -> String {
+/// A number with this many decimals.
+pub(super) fn number(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
     // A zero has no sign.
-    format!("{:.2}", if value.abs() < 0.005 { 0.0 } else { value })
+    let is_zero = text.bytes().all(|c| matches!(c, b'-' | b'0' | b'.'));
+    match text.strip_prefix('-') {
+        Some(zero) if is_zero => zero.to_string(),
+        _ => text,
+    }
 }
 
-fn signed(value: f64) -> String {
-    match number(value) {
-        text if value >= 0.005 => format!("+{text}"),
-        text => text,
+fn signed(value: f64, decimals: usize) -> String {
+    let text = number(value, decimals);
+    let is_positive = !text.starts_with('-') && text.contains(|c: char| ('1'..='9').contains(&c));
+    if is_positive {
+        format!("+{text}")
+    } else {
+        text
     }
 }
 
@@ -127,17 +142,29 @@ fn p_value(value: f64) -> String {
     }
 }
 
+/// A task, or the mean over all tasks, as a table shows it.
+struct Shown<'a> {
+    name: &'a str,
+    decimals: usize,
+    summaries: &'a [Summary],
+}
+
 /// The tasks with their summaries, the mean over all tasks last.
-fn with_all<'a>(
-    comparison: &'a Comparison,
-    analysis: &'a Analysis,
-) -> Vec<(&'a str, &'a [Summary])> {
-    let names = comparison.tasks.iter().map(|task| task.name.as_str());
-    let mut all: Vec<(&str, &[Summary])> = names
-        .zip(analysis.tasks.iter().map(Vec::as_slice))
+fn with_all<'a>(comparison: &'a Comparison, analysis: &'a Analysis) -> Vec<Shown<'a>> {
+    let tasks = comparison.tasks.iter().zip(&analysis.tasks);
+    let mut all: Vec<Shown<'_>> = tasks
+        .map(|(task, summaries)| Shown {
+            name: &task.name,
+            decimals: task.decimals(),
+            summaries,
+        })
         .collect();
     if !analysis.all_tasks.is_empty() {
-        all.push((ALL_TASKS, &analysis.all_tasks));
+        all.push(Shown {
+            name: ALL_TASKS,
+            decimals: comparison.decimals(),
+            summaries: &analysis.all_tasks,
+        });
     }
     all
 }
@@ -165,8 +192,9 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
         "conclusion",
     ];
     head(text, &names.map(str::to_string), 2);
-    for (task, summaries) in with_all(comparison, analysis) {
-        for (arm, summary) in comparison.arms.iter().zip(summaries) {
+    for task in with_all(comparison, analysis) {
+        let signed = |value| signed(value, task.decimals);
+        for (arm, summary) in comparison.arms.iter().zip(task.summaries) {
             let Some(difference) = &summary.difference else {
                 continue;
             };
@@ -176,7 +204,7 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
             row(
                 text,
                 &[
-                    cell(task),
+                    cell(task.name),
                     cell(arm),
                     signed(difference.mean),
                     interval,
@@ -199,7 +227,7 @@ fn differences(text: &mut String, comparison: &Comparison, analysis: &Analysis) 
     );
     for (reach, what) in [
         (Some(analysis.reach), "on a task"),
-        (analysis.reach_of_all_tasks, "of all tasks"),
+        (analysis.reach_of_all_tasks, "in the mean over all tasks"),
     ] {
         if let Some(reach) = reach.filter(|reach| !reach.is_enough()) {
             let _ = writeln!(text, "{}\n", too_few(reach, what));
@@ -228,7 +256,7 @@ fn spreads(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
     let all = with_all(comparison, analysis);
     if all
         .iter()
-        .flat_map(|(_, arms)| *arms)
+        .flat_map(|task| task.summaries)
         .all(|one| one.spread.is_none())
     {
         return;
@@ -244,17 +272,19 @@ fn spreads(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
         "conclusion",
     ];
     head(text, &names.map(str::to_string), 2);
-    for (task, summaries) in all {
-        for (arm, summary) in comparison.arms.iter().zip(summaries) {
+    for task in all {
+        for (arm, summary) in comparison.arms.iter().zip(task.summaries) {
             let Some(spread) = &summary.spread else {
                 continue;
             };
             row(
                 text,
                 &[
-                    cell(task),
+                    cell(task.name),
                     cell(arm),
-                    spread.ratio.map_or("-".to_string(), number),
+                    spread
+                        .ratio
+                        .map_or("-".to_string(), |ratio| number(ratio, DECIMALS)),
                     p_value(spread.p_value),
                     p_value(spread.adjusted),
                     spread.conclusion.told("smaller", "larger").to_string(),
@@ -271,12 +301,22 @@ fn spreads(text: &mut String, comparison: &Comparison, analysis: &Analysis) {
 
 fn settings(text: &mut String, comparison: &Comparison) {
     let tasks = comparison.tasks.iter();
-    let chosen: Vec<[String; 3]> = tasks
+    let chosen: Vec<[String; 4]> = tasks
         .flat_map(|task| {
             let arms = comparison.arms.iter().zip(&task.arms);
             arms.filter_map(|(name, arm)| {
                 let chosen = arm.chosen.as_ref()?;
-                Some([cell(&task.name), cell(name), cell(chosen)])
+                let tried: Vec<String> = arm
+                    .tried
+                    .iter()
+                    .map(|one| {
+                        let mean = one.mean();
+                        let mean =
+                            mean.map_or("-".to_string(), |mean| number(mean, task.decimals()));
+                        format!("{}: {mean}", cell(&one.settings))
+                    })
+                    .collect();
+                Some([cell(&task.name), cell(name), cell(chosen), tried.join(", ")])
             })
         })
         .collect();
@@ -284,11 +324,15 @@ fn settings(text: &mut String, comparison: &Comparison) {
         return;
     }
     text.push_str("## Settings that were chosen\n\n");
-    head(text, &["task", "arm", "settings"].map(str::to_string), 3);
+    let names = ["task", "arm", "settings", "tried, with the mean score"];
+    head(text, &names.map(str::to_string), 4);
     for line in chosen {
         row(text, &line);
     }
-    text.push('\n');
+    text.push_str(
+        "\nThe settings with the best mean over the tuning seeds, on the examples that choose them. Where the first or the last of \
+         several values was chosen, a better one may lie outside of the grid.\n\n",
+    );
 }
 
 fn of_costs(text: &mut String, comparison: &Comparison) {
@@ -356,12 +400,20 @@ fn published(text: &mut String, comparison: &Comparison) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comparison::Published;
     use crate::comparison::analysis::tests::example;
+    use crate::comparison::{Published, TriedSettings};
 
     #[test]
     fn a_table_says_what_can_be_concluded() {
         let mut comparison = example();
+        let tried = |settings: &str, scores: &[Option<f64>]| TriedSettings {
+            settings: settings.to_string(),
+            scores: scores.to_vec(),
+        };
+        comparison.tasks[0].arms[1].tried = vec![
+            tried("lr=1e-3", &[Some(80.0), Some(81.0)]),
+            tried("lr=1e-2", &[Some(99.0), None]),
+        ];
         comparison.published.push(Published {
             name: "LoRA | others".to_string(),
             source: "a paper".to_string(),
@@ -375,7 +427,7 @@ mod tests {
             "| arm | one (100 x accuracy, dev) | two (100 x accuracy, dev) | all tasks |",
             "## Differences from base",
             "## Spread over seeds, compared with base",
-            "| one | up | lr=1e-3 |",
+            "| one | up | lr=1e-3 | lr=1e-3: 80.50, lr=1e-2: - |",
             "| one | base | 1200 | 25.00 % | 12.5 | 100 |",
             "| LoRA \\| others | 81.0 ± .2 | - | a paper |",
         ] {
@@ -400,10 +452,30 @@ mod tests {
         let mut one = example();
         one.seeds.truncate(1);
         assert!(one.to_markdown(false).contains("over 1 seed, and the"));
-        assert_eq!(number(-0.001), "0.00");
+        assert_eq!(number(-0.001, 2), "0.00");
         assert_eq!(
-            (signed(0.5), signed(-0.5), signed(0.0)),
-            ("+0.50".into(), "-0.50".into(), "0.00".into())
+            [0.5, -0.5, 0.0, 0.004].map(|value| signed(value, 2)),
+            ["+0.50", "-0.50", "0.00", "0.00"]
         );
+    }
+
+    #[test]
+    fn small_scores_have_more_decimals() {
+        let mut comparison = example();
+        for task in &mut comparison.tasks {
+            task.scale = 1.0;
+            task.metric = "loss".to_string();
+            for score in task.arms.iter_mut().flat_map(|arm| &mut arm.scores) {
+                *score = score.map(|score| score / 100.0);
+            }
+        }
+        let text = comparison.to_markdown(false);
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("| base |"))
+            .unwrap_or_default();
+        let cell = line.split('|').nth(2).unwrap_or_default().trim();
+        let (mean, _) = cell.split_once(' ').unwrap_or_default();
+        assert_eq!(mean.len(), "0.8000".len(), "{text}");
     }
 }

@@ -12,6 +12,10 @@ pub use analysis::{Analysis, Conclusion, Difference, Reach, Spread, Summary};
 
 /// What tables call the mean over all tasks.
 pub(crate) const ALL_TASKS: &str = "all tasks";
+/// Decimals of scores in tables.
+const DECIMALS: usize = 2;
+/// Decimals of scores that are small numbers.
+const SMALL_DECIMALS: usize = 4;
 
 /// A comparison of methods ("arms") on tasks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -58,8 +62,29 @@ pub struct ArmScores {
     pub nan: usize,
     /// The settings that were chosen, such as `lr=1e-3`.
     pub chosen: Option<String>,
+    /// The settings that were tried, in the order of the grid; empty if nothing was tuned.
+    pub tried: Vec<TriedSettings>,
     /// What the runs needed, if one is complete.
     pub costs: Option<Costs>,
+}
+
+/// A point of an arm's grid.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TriedSettings {
+    /// The settings, such as `lr=1e-3`.
+    pub settings: String,
+    /// The score of each tuning seed on the examples that choose the settings, multiplied as scores are; `None` if the run is not
+    /// complete or diverged.
+    pub scores: Vec<Option<f64>>,
+}
+
+impl TriedSettings {
+    /// The mean of the scores, by which settings are chosen; `None` if one is missing.
+    pub fn mean(&self) -> Option<f64> {
+        let scores: Option<Vec<f64>> = self.scores.iter().copied().collect();
+        let scores = scores.filter(|scores| !scores.is_empty())?;
+        Some(scores.iter().sum::<f64>() / scores.len() as f64)
+    }
 }
 
 /// What the runs of an arm needed.
@@ -74,6 +99,15 @@ pub struct Costs {
     pub train_seconds: Option<f64>,
     /// The largest peak memory of a run in MiB, if the system reports it and it is not left out.
     pub peak_rss_mb: Option<f64>,
+}
+
+impl TaskScores {
+    /// How many decimals of a score tables show: two of percentages, and four where scores are small numbers, such as losses.
+    pub(crate) fn decimals(&self) -> usize {
+        let scores = self.arms.iter().flat_map(|arm| &arm.scores).flatten();
+        let is_small = self.scale == 1.0 && scores.into_iter().all(|score| score.abs() < 10.0);
+        if is_small { SMALL_DECIMALS } else { DECIMALS }
+    }
 }
 
 /// Published results of a method.
@@ -124,6 +158,12 @@ impl Comparison {
     /// The statistics of the scores.
     pub fn analysis(&self) -> Analysis {
         analysis::analyse(self)
+    }
+
+    /// As [`TaskScores::decimals`], of the mean over all tasks.
+    pub(crate) fn decimals(&self) -> usize {
+        let of_tasks = self.tasks.iter().map(TaskScores::decimals);
+        of_tasks.min().unwrap_or(DECIMALS)
     }
 
     /// What the mean over all tasks is a mean of: the metric, or that of each task if they differ.

@@ -37,7 +37,7 @@ pub fn comparison_page(comparison: &Comparison) -> String {
     );
     for (reach, what) in [
         (Some(analysis.reach), "on a task"),
-        (analysis.reach_of_all_tasks, "of all tasks"),
+        (analysis.reach_of_all_tasks, "in the mean over all tasks"),
     ] {
         let reach = reach.filter(|reach| !reach.is_enough() && comparison.arms.len() > 1);
         if let Some(reach) = reach {
@@ -104,9 +104,16 @@ fn section(page: &mut String, comparison: &Comparison, task: &TaskScores, summar
             format!("<span class=\"before\">{}</span>", escape(chosen))
         });
         let _ = write!(page, "<tr><th scope=\"row\">{}{chosen}</th>", escape(name));
-        let drawing = range.map(|range| points_of(index, &comparison.seeds, arm, summary, range));
+        let drawing = range.map(|range| {
+            let points = Points {
+                index,
+                seeds: &comparison.seeds,
+                decimals: task.decimals(),
+            };
+            points.drawing(arm, summary, range)
+        });
         let _ = write!(page, "<td>{}</td>", drawing.unwrap_or_default());
-        for cell in numbers(comparison, arm, summary) {
+        for cell in numbers(comparison, arm, summary, task.decimals()) {
             let _ = write!(page, "<td class=\"number\">{cell}</td>");
         }
         page.push_str("</tr>\n");
@@ -126,48 +133,58 @@ fn x(value: f64, (low, high): (f64, f64)) -> f64 {
     MARGIN + (value - low) / (high - low) * (WIDTH - 2.0 * MARGIN)
 }
 
-/// The scores of an arm as points above the interval of their mean.
-fn points_of(
+/// How the scores of an arm are drawn.
+struct Points<'a> {
+    /// The index of the arm, which decides the colour.
     index: usize,
-    seeds: &[u64],
-    arm: &ArmScores,
-    summary: &Summary,
-    range: (f64, f64),
-) -> String {
-    let class = format!("r{}", index % 8);
-    let mut svg = format!(
-        "<svg class=\"points\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" \
+    seeds: &'a [u64],
+    /// Decimals of a score.
+    decimals: usize,
+}
+
+impl Points<'_> {
+    /// The scores of an arm as points above the interval of their mean.
+    fn drawing(&self, arm: &ArmScores, summary: &Summary, range: (f64, f64)) -> String {
+        let Self {
+            index,
+            seeds,
+            decimals,
+        } = *self;
+        let class = format!("r{}", index % 8);
+        let mut svg = format!(
+            "<svg class=\"points\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" \
          aria-label=\"the score of each seed\">"
-    );
-    if let Some([low, high]) = summary.interval {
-        let _ = write!(
-            svg,
-            "<path class=\"line behind interval {class}\" d=\"M{:.1} 17H{:.1}\"/>",
-            x(low, range),
-            x(high, range)
         );
+        if let Some([low, high]) = summary.interval {
+            let _ = write!(
+                svg,
+                "<path class=\"line behind interval {class}\" d=\"M{:.1} 17H{:.1}\"/>",
+                x(low, range),
+                x(high, range)
+            );
+        }
+        if let Some(mean) = summary.mean {
+            let _ = write!(
+                svg,
+                "<path class=\"line {class}\" d=\"M{:.1} 7V27\"/>",
+                x(mean, range)
+            );
+        }
+        for (at, (seed, score)) in seeds.iter().zip(&arm.scores).enumerate() {
+            let Some(score) = score else {
+                continue;
+            };
+            // Seeds are at different heights, so that equal scores do not hide each other.
+            let y = 9.0 + 16.0 * (at as f64 + 0.5) / seeds.len() as f64;
+            let _ = write!(
+                svg,
+                "<circle class=\"dot {class}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"3\"><title>seed {seed}: {score:.decimals$}</title></circle>",
+                x(*score, range)
+            );
+        }
+        svg.push_str("</svg>");
+        svg
     }
-    if let Some(mean) = summary.mean {
-        let _ = write!(
-            svg,
-            "<path class=\"line {class}\" d=\"M{:.1} 7V27\"/>",
-            x(mean, range)
-        );
-    }
-    for (at, (seed, score)) in seeds.iter().zip(&arm.scores).enumerate() {
-        let Some(score) = score else {
-            continue;
-        };
-        // Seeds are at different heights, so that equal scores do not hide each other.
-        let y = 9.0 + 16.0 * (at as f64 + 0.5) / seeds.len() as f64;
-        let _ = write!(
-            svg,
-            "<circle class=\"dot {class}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"3\"><title>seed {seed}: {score:.2}</title></circle>",
-            x(*score, range)
-        );
-    }
-    svg.push_str("</svg>");
-    svg
 }
 
 fn axis(range: (f64, f64)) -> String {
@@ -190,12 +207,17 @@ fn axis(range: (f64, f64)) -> String {
 }
 
 /// The cells beside the points.
-fn numbers(comparison: &Comparison, arm: &ArmScores, summary: &Summary) -> [String; 6] {
+fn numbers(
+    comparison: &Comparison,
+    arm: &ArmScores,
+    summary: &Summary,
+    decimals: usize,
+) -> [String; 6] {
     let none = || "–".to_string();
     let small = |text: String| format!("<span class=\"before\">{text}</span>");
     let mean = match (summary.mean, summary.standard_deviation) {
-        (Some(mean), Some(deviation)) => format!("{mean:.2} ± {deviation:.2}"),
-        (Some(mean), None) => format!("{mean:.2}"),
+        (Some(mean), Some(deviation)) => format!("{mean:.decimals$} ± {deviation:.decimals$}"),
+        (Some(mean), None) => format!("{mean:.decimals$}"),
         (None, _) => none(),
     };
     let runs = arm.without_score(summary.count, comparison.seeds.len());
@@ -203,7 +225,7 @@ fn numbers(comparison: &Comparison, arm: &ArmScores, summary: &Summary) -> [Stri
     let costs = arm.costs.as_ref();
     [
         mean + &runs,
-        difference(summary, &small),
+        difference(summary, decimals, &small),
         spread(summary, &small),
         costs.map_or(none(), |one| {
             count(one.trainable_parameters as f64)
@@ -218,14 +240,14 @@ fn numbers(comparison: &Comparison, arm: &ArmScores, summary: &Summary) -> [Stri
     ]
 }
 
-fn difference(summary: &Summary, small: &impl Fn(String) -> String) -> String {
+fn difference(summary: &Summary, decimals: usize, small: &impl Fn(String) -> String) -> String {
     match &summary.difference {
         Some(one) => {
             let conclusion = one.conclusion.told("better", "worse");
             let interval = one.interval.map_or(String::new(), |[low, high]| {
-                small(format!("[{low:+.2}, {high:+.2}]"))
+                small(format!("[{low:+.decimals$}, {high:+.decimals$}]"))
             });
-            format!("{:+.2}", one.mean)
+            format!("{:+.decimals$}", one.mean)
                 + &interval
                 + &small(format!("p {:.3}: {conclusion}", one.adjusted))
         }
@@ -267,12 +289,13 @@ fn over_all(page: &mut String, comparison: &Comparison, analysis: &Analysis) {
     );
     let small = |text: String| format!("<span class=\"before\">{text}</span>");
     for (name, summary) in comparison.arms.iter().zip(&analysis.all_tasks) {
-        let [mean, ..] = numbers(comparison, &ArmScores::default(), summary);
+        let decimals = comparison.decimals();
+        let [mean, ..] = numbers(comparison, &ArmScores::default(), summary, decimals);
         let _ = writeln!(
             page,
             "<tr><th scope=\"row\">{}</th><td class=\"number\">{mean}</td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
             escape(name),
-            difference(summary, &small),
+            difference(summary, decimals, &small),
             spread(summary, &small)
         );
     }
