@@ -297,7 +297,16 @@ fn single_runs_can_be_started_by_other_programs() {
     )
     .unwrap();
     let error = refused(&place.arguments(&out));
-    assert!(error.contains("would change or go"), "{error}");
+    assert!(error.contains("would be changed or removed"), "{error}");
+    // An arm none of whose runs has begun may change.
+    let other = more.replace("structure = \"lora\"", "structure = \"lora\"\nalpha = 3");
+    fs::write(&place.file, other).unwrap();
+    let status = json(&[&place.arguments(&out)[..], &["--cell", names[final_run]]].concat());
+    assert_eq!(status["done"], 3);
+    let kept = fs::read_to_string(out.join("sweep.toml")).unwrap();
+    assert!(kept.contains("alpha = 3"));
+    let error = refused(&[&place.arguments(&out)[..], &["--threads", "2"]].concat());
+    assert!(error.contains("threads = 1"), "{error}");
 }
 
 #[test]
@@ -314,6 +323,11 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
             "structure = \"shim\"",
             "structure = \"shim\"\nnum_beams = 3",
             ":19:7: arm shim on acceptability: only data-to-text",
+        ),
+        (
+            "structure = \"shim\"",
+            "structure = \"adalora\"\ntinit = 5000",
+            "tinit = 5000 does not suit a training of 16 steps",
         ),
         (
             "epochs = 2",
@@ -354,7 +368,10 @@ fn a_sweep_can_grow_but_what_is_there_stays() {
     ] {
         change(from, to);
         let error = refused(&place.arguments(&out));
-        assert!(error.contains("would change or go"), "{to}: {error}");
+        assert!(
+            error.contains("would be changed or removed"),
+            "{to}: {error}"
+        );
     }
     change("[5]", "[5, 6]");
     assert_eq!(json(&place.arguments(&out))["total"], 4);

@@ -10,7 +10,9 @@
 # saved, and a later job goes on with it.
 #SBATCH --signal=B:TERM@120
 set -eu
+# Each run has as many threads as the sweep's file says (`threads`), or else as many as the task has cores: make --cpus-per-task the
+# same number.
 # Each task begins with its part of the runs (SLURM_ARRAY_TASK_ID), and then helps with the others. At the end it waits
 # for the runs of other tasks, and takes over those of a task that dies. With --no-wait it would end instead, even if final runs
 # are only waiting for the last tuning runs.
-exec mtlora sweep run "$1" --out "$2" --threads "${SLURM_CPUS_PER_TASK:-1}"
+exec mtlora sweep run "$1" --out "$2"

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use mtlora::core::{AdaLora, AdapterMethod};
 use mtlora::train::chat::ChatTask;
 use mtlora::train::data_to_text::GenerationTask;
-use mtlora::train::{AdapterSettings, DataSpec, MethodName, MetricName, Task, TaskData};
+use mtlora::train::{AdapterSettings, BatchSize, DataSpec, MethodName, MetricName, Task, TaskData};
 
 use crate::cli::hub;
 use crate::cli::model::device;
@@ -15,6 +15,7 @@ use crate::cli::model::head::HeadOf;
 use crate::cli::settings::defaults::NONE;
 use crate::cli::settings::resolve::Resolved;
 use crate::cli::sweep::plan::{Cell, Phase, Plan};
+use crate::cli::text::held_back;
 use crate::cli::train::{Bases, chat};
 
 /// Resolves the settings of each arm on each task at each point of its grid, makes the model of each arm once for each task,
@@ -28,7 +29,8 @@ pub(super) fn check(plan: &Plan) -> Result<(), Box<dyn Error>> {
     let mut bases = Bases::default();
     let mut unreachable: BTreeSet<Option<PathBuf>> = BTreeSet::new();
     for task in 0..plan.file.tasks.len() {
-        let mut is_read = false;
+        // The number of examples of a task with classes or numbers that a run trains on.
+        let mut data = Examples::NotRead;
         for arm in 0..plan.file.arms.len() {
             let cells = plan.cells_of(task, arm);
             let finals = cells.filter(|(_, cell)| cell.phase == Phase::Final);
@@ -36,23 +38,48 @@ pub(super) fn check(plan: &Plan) -> Result<(), Box<dyn Error>> {
                 continue;
             };
             for point in 0..plan.file.points(task, arm).len() {
-                let model = plan.settings(&cell, point).and_then(|one| one.model);
+                let settings = plan.settings(&cell, point);
+                let (model, folder) =
+                    settings.map_or((None, None), |settings| (settings.model, settings.data));
+                // Without a model, the data are not read.
+                let no_data = folder.filter(|folder| !folder.exists());
+                let no_data = no_data.map(|folder| folder.display().to_string());
+                let add_data = |problems: &mut Problems| {
+                    if let Some(folder) = &no_data {
+                        let text = format!("{folder}: there is no such folder, which `data` names");
+                        problems.add(text, |text| plan.file.error(task, arm, text));
+                    }
+                };
                 if unreachable.contains(&model) {
+                    add_data(&mut problems);
                     continue;
                 }
-                match of_point(plan, &cell, point, &mut bases, !is_read) {
-                    Ok(()) => is_read = true,
+                match of_point(plan, &cell, point, &mut bases, &mut data) {
+                    Ok(()) => {}
                     Err(error) => {
                         if hub::is_unreachable(error.as_ref()) {
                             unreachable.insert(model);
                         }
-                        problems.add(error.to_string(), |text| plan.file.error(task, arm, text));
+                        let said = error.to_string();
+                        if !no_data.as_ref().is_some_and(|folder| said.contains(folder)) {
+                            add_data(&mut problems);
+                        }
+                        problems.add(said, |text| plan.file.error(task, arm, text));
                     }
                 }
             }
         }
     }
     problems.into_result()
+}
+
+/// What is known of the examples of a task.
+#[derive(Clone, Copy, Debug)]
+enum Examples {
+    /// They have not been read.
+    NotRead,
+    /// They can be read. A run trains on this many, where that is known.
+    Read(Option<usize>),
 }
 
 /// What is missing or does not fit. Many arms and tasks can have the same problem, such as a folder that is not there.
@@ -98,8 +125,9 @@ fn of_point(
     cell: &Cell,
     point: usize,
     bases: &mut Bases,
-    read: bool,
+    data: &mut Examples,
 ) -> Result<(), Box<dyn Error>> {
+    let is_new = matches!(data, Examples::NotRead);
     let Some(settings) = plan.settings(cell, point) else {
         return Ok(());
     };
@@ -114,8 +142,15 @@ fn of_point(
             let computed = [task.metric_names(), &[MetricName::Loss]].concat();
             of_metric(plan, cell, &computed)?;
             of_start(plan, cell, &config.base.adapter)?;
-            if read {
-                of_labels(task.as_ref(), &config.data)?;
+            if is_new {
+                *data = Examples::Read(Some(of_labels(task.as_ref(), &config.data)?));
+            }
+            if let (Examples::Read(Some(count)), BatchSize::Sequences(_)) =
+                (*data, config.training.batch)
+            {
+                // With batches of a number of sequences, their lengths do not matter for the number of steps.
+                let steps = config.training.steps(&vec![1; count]);
+                config.base.adapter.hooks(steps)?;
             }
         }
         Resolved::Generation(config, task) => {
@@ -126,8 +161,9 @@ fn of_point(
                 bases.generator(&config.model(), &config.device, &device)?;
             }
             of_start(plan, cell, &config.base.adapter)?;
-            if read {
+            if is_new {
                 of_texts(task.as_ref(), &config.kind.train_split, &config.data)?;
+                *data = Examples::Read(None);
             }
         }
         Resolved::Chat(config) => {
@@ -139,10 +175,11 @@ fn of_point(
             }
             of_metric(plan, cell, &chat::METRICS)?;
             of_start(plan, cell, &config.base.adapter)?;
-            if read {
+            if is_new {
                 for split in splits(&ChatTask, ChatTask.train_split(), &config.data) {
                     ChatTask.read(&config.data.folder, split)?;
                 }
+                *data = Examples::Read(None);
             }
         }
     }
@@ -182,7 +219,9 @@ fn of_start(plan: &Plan, cell: &Cell, adapter: &AdapterSettings) -> Result<(), S
     ))
 }
 
-fn of_labels(task: &dyn Task, data: &DataSpec) -> Result<(), Box<dyn Error>> {
+/// Checks the splits of a task, and returns how many examples a run trains on.
+fn of_labels(task: &dyn Task, data: &DataSpec) -> Result<usize, Box<dyn Error>> {
+    let mut learned = 0;
     for split in splits(task, task.train_split(), data) {
         let examples = task.read(&data.folder, split)?;
         if let Some(at) = examples.iter().position(|one| one.target.is_none()) {
@@ -193,8 +232,16 @@ fn of_labels(task: &dyn Task, data: &DataSpec) -> Result<(), Box<dyn Error>> {
             )
             .into());
         }
+        if split == task.train_split() {
+            learned = match data.validation_fraction {
+                Some(fraction) => held_back::by_class(examples, fraction, |one| one.target)?
+                    .0
+                    .len(),
+                None => examples.len(),
+            };
+        }
     }
-    Ok(())
+    Ok(learned)
 }
 
 fn of_texts(task: &dyn GenerationTask, train: &str, data: &DataSpec) -> Result<(), Box<dyn Error>> {

@@ -14,6 +14,7 @@ use crate::cli::sweep::shard::Shard;
 use crate::cli::sweep::store::Store;
 use crate::cli::sweep::work::{self, Work};
 use crate::cli::sweep::{check, jobs, status};
+use crate::cli::thread_count;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -58,9 +59,9 @@ struct RunArgs {
 /// How processes share the runs of a sweep.
 #[derive(clap::Args)]
 pub(super) struct ShareArgs {
-    /// Number of runs at a time, each in a process of its own. Without --threads, and without threads in the file, the
+    /// Number of runs at a time, each in a process of its own. Without threads in the file, and without --threads, the
     /// cores are divided among them.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = thread_count)]
     jobs: NonZeroUsize,
     /// Begin with part I of N, counted from 0, and then help with the others; with --jobs, the processes divide this part
     /// [default: what SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX says, or the beginning].
@@ -82,16 +83,23 @@ impl Args {
     /// The number of threads of this process. `asked` is what the user asked for.
     ///
     /// # Errors
-    /// If the sweep's file cannot be read.
+    /// If the sweep's file cannot be read, or asks for another number.
     pub(crate) fn threads(
         &self,
         asked: Option<NonZeroUsize>,
     ) -> Result<Option<NonZeroUsize>, String> {
-        match &self.command {
-            SweepCommand::Run(args) if asked.is_none() => {
-                Ok(SweepFile::read(&args.place.file)?.threads)
-            }
-            _ => Ok(asked),
+        let SweepCommand::Run(args) = &self.command else {
+            return Ok(asked);
+        };
+        let path = &args.place.file;
+        match (SweepFile::read(path)?.threads, asked) {
+            // The results of runs with other numbers of threads differ in the last digits.
+            (Some(own), Some(asked)) if own != asked => Err(format!(
+                "{}: each run of this sweep has threads = {own}, so it cannot have --threads {asked}: leave the flag out, or \
+                 change the file",
+                path.display()
+            )),
+            (own, asked) => Ok(asked.or(own)),
         }
     }
 }
@@ -132,7 +140,7 @@ fn run_sweep(
         jobs::stop_with_parent();
     } else {
         check::check(&plan)?;
-        if let Some(note) = plan.file.too_few_seeds() {
+        for note in plan.file.notes() {
             note!("{note}");
         }
     }

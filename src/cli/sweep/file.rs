@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::cli::settings::defaults::NONE;
 use crate::cli::settings::flags::{EXCLUSIVE, Settings};
 use crate::cli::settings::message;
 use crate::cli::settings::recipe::Recipe;
@@ -192,6 +193,7 @@ impl SweepFile {
         let seeds_at = root.place_of("seeds");
         let tuning_at = root.place_of("tuning_seeds");
         let held_back_at = root.place_of("held_back").unwrap_or(0);
+        let published_at = root.place_of("published");
         let mut mistakes = Mistakes::default();
         let about = take(&mut root, "about", &mut mistakes);
         let baseline: Option<String> = take(&mut root, "baseline", &mut mistakes);
@@ -255,10 +257,24 @@ impl SweepFile {
             None => 0,
             Some(name) => match arms.iter().position(|arm| arm.name == name) {
                 Some(index) => index,
-                None => return fail(baseline_at, format!("there is no arm `{name}`")),
+                None => {
+                    let known: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+                    let message = format!("there is no arm `{name}`: one of {}", known.join(", "));
+                    return fail(baseline_at, message);
+                }
             },
         };
         check_starts(&source, &tasks)?;
+        let is_task = |name: &String| tasks.iter().any(|task| task.name == *name);
+        for one in &published {
+            if let Some(unknown) = one.scores.keys().find(|name| !is_task(name)) {
+                let message = format!(
+                    "the published results of `{}` have a score for `{unknown}`, but there is no task `{unknown}`",
+                    one.name
+                );
+                return fail(published_at, message);
+            }
+        }
         for arm in &arms {
             if let Some((name, _)) = arm
                 .tasks
@@ -483,8 +499,30 @@ fn task_of(
 }
 
 impl SweepFile {
+    /// What may be a mistake, although the sweep can be run: two arms with the same settings, and too few seeds.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let same = |one: usize, other: usize| {
+            (0..self.tasks.len()).all(|task| {
+                let points = |arm| self.points(task, arm).iter().map(|point| &point.settings);
+                points(one).eq(points(other))
+            })
+        };
+        let pairs = (0..self.arms.len()).flat_map(|other| (0..other).map(move |one| (one, other)));
+        let mut notes: Vec<String> = pairs
+            .filter(|(one, other)| same(*one, *other))
+            .map(|(one, other)| {
+                format!(
+                    "the arms {} and {} have the same settings, so their runs will be the same",
+                    self.arms[one].name, self.arms[other].name
+                )
+            })
+            .collect();
+        notes.extend(self.too_few_seeds());
+        notes
+    }
+
     /// Says so if no difference from the baseline can be told apart with this number of seeds, however large it is.
-    pub(crate) fn too_few_seeds(&self) -> Option<String> {
+    fn too_few_seeds(&self) -> Option<String> {
         let (others, tasks, seeds) = (self.arms.len() - 1, self.tasks.len(), self.seeds.len());
         if others == 0 {
             return None;
@@ -498,7 +536,7 @@ impl SweepFile {
             _ => format!(" ({} for a mean over all tasks)", of_all.seeds_needed),
         };
         Some(format!(
-            "{} too few to show a difference on a single task: {} with {} need at least {} seeds{over_all}. Seeds can be added at the end of \
+            "{} too few to show a difference on a single task: {} with {} at least {} seeds{over_all}. Seeds can be added at the end of \
              the list, also to a sweep whose runs have ended",
             match seeds {
                 1 => "1 seed is".to_string(),
@@ -508,7 +546,10 @@ impl SweepFile {
                 1 => "1 comparison".to_string(),
                 count => format!("{count} comparisons"),
             },
-            self.arms[self.baseline].name,
+            match of_tasks.comparisons {
+                1 => format!("{} needs", self.arms[self.baseline].name),
+                _ => format!("{} need", self.arms[self.baseline].name),
+            },
             of_tasks.seeds_needed
         ))
     }
@@ -699,6 +740,17 @@ fn points_of(
                     .over(lower.clone())
                     .map_err(|error| source.error(arm.at, error))?;
             }
+            let from = settings.init_from.as_deref();
+            let has_start = from.is_some_and(|from| from.as_os_str() != NONE);
+            if settings.structure.is_none() && settings.method.is_none() && !has_start {
+                return Err(source.error(
+                    arm.at,
+                    format!(
+                        "arm {}: its structure or its method is needed, such as structure = \"lora\"",
+                        arm.name
+                    ),
+                ));
+            }
             let points = product(&grid, &settings).map_err(|error| source.error(arm.at, error))?;
             of_task.push(points);
         }
@@ -817,6 +869,14 @@ tasks.rte.batch_tokens = 99
         let seeds = (11..18).map(|seed| seed.to_string()).collect::<Vec<_>>();
         let enough = WHOLE.replace("11, 12", &seeds.join(", "));
         assert_eq!(read(&enough).unwrap().too_few_seeds(), None);
+        assert!(read(&enough).unwrap().notes().is_empty());
+        let again = "[arms.again]\nstructure = \"lora\"\ngrid.lr = [1e-2, 2e-2]\ntasks.rte.batch_tokens = 99\n";
+        let notes = read(&format!("{WHOLE}{again}")).unwrap().notes();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(
+            notes[0].contains("lora and again have the same settings"),
+            "{notes:?}"
+        );
     }
 
     #[test]
@@ -930,7 +990,7 @@ tasks.rte.batch_tokens = 99
             (
                 "baseline = \"lora\"",
                 "baseline = \"dora\"",
-                "s.toml:4:1: there is no arm `dora`",
+                "s.toml:4:1: there is no arm `dora`: one of shim, lora",
             ),
             (
                 "baseline = \"lora\"",
@@ -956,6 +1016,16 @@ tasks.rte.batch_tokens = 99
                 "roberta-base/rte",
                 "roberta-base/x",
                 "s.toml:20:1: unknown recipe",
+            ),
+            (
+                "structure = \"shim\"",
+                "rank = 4",
+                "s.toml:23:7: arm shim: its structure or its method is needed",
+            ),
+            (
+                "threads = 1",
+                "threads = 1\npublished = [{ name = \"x\", source = \"y\", scores = { rtf = 1 } }]",
+                "s.toml:6:1: the published results of `x` have a score for `rtf`, but there is no task `rtf`",
             ),
             (
                 "tasks.rte.batch",

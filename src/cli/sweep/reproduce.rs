@@ -73,7 +73,7 @@ pub(crate) fn run(
     }
     let plan = read(name, text)?;
     check::check(&plan)?;
-    if let Some(note) = plan.file.too_few_seeds() {
+    for note in plan.file.notes() {
         note!("{note}");
     }
     if args.check {

@@ -77,7 +77,11 @@ pub(super) fn run(folder: &Path, json: bool) -> Result<(), Box<dyn Error>> {
     }
     output::print(&table::aligned(&rows))?;
     let (done, total) = (outcomes.len(), plan.cells.len());
-    say!("{done} of {total} runs have ended, and {running} are running")?;
+    let running_now = match running {
+        1 => "1 is running".to_string(),
+        count => format!("{count} are running"),
+    };
+    say!("{done} of {total} runs have ended, and {running_now}")?;
     if done == total {
         say!("compare them with: mtlora table {}", folder.display())?;
     }

@@ -125,7 +125,7 @@ impl Store {
         Ok((store, Plan::new(SweepFile::read(&path)?)))
     }
 
-    /// Replaces the copy of the file by a longer one. The runs that the old one asks for must stay as they are.
+    /// Replaces the copy of the file by another one. The runs that were begun with the old one must stay as they are.
     fn extend(&self, path: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
         let old = Plan::new(SweepFile::read(path)?);
         let settings = |plan: &Plan, cell: &Cell| -> Vec<_> {
@@ -142,7 +142,10 @@ impl Store {
                 .filter_map(|index| Some(plan.cells.get(index)?.name.clone()))
                 .collect()
         };
-        let changed = old.cells.iter().enumerate().find(|(index, cell)| {
+        let is_begun = |cell: &Cell| Run::is_in(&self.run_folder(cell)) || self.is_claimed(cell);
+        let begun = old.cells.iter().enumerate();
+        let mut begun = begun.filter(|(_, cell)| is_begun(cell));
+        let changed = begun.find(|(index, cell)| {
             let same = plan
                 .find(&cell.name)
                 .and_then(|index| Some((index, plan.cells.get(index)?)));
@@ -153,11 +156,11 @@ impl Store {
         });
         if let Some((_, cell)) = changed {
             return Err(format!(
-                "{}: it has the runs of another sweep, and {} would change or go: name a new folder (arms, tasks and \
-                 seeds may be added at the end of a sweep, but what is there must stay, with what it starts from and \
-                 the runs that chose its settings)",
+                "{}: the run {name} is there, and with this file it would be changed or removed: name a new folder (arms, tasks \
+                 and seeds may be added, and runs that have not begun may change, but a run that has begun must keep its \
+                 settings, what it starts from, and the runs that chose its settings)",
                 self.folder.display(),
-                cell.name
+                name = cell.name
             )
             .into());
         }

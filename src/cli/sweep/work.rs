@@ -109,7 +109,7 @@ pub(super) fn work(plan: &Plan, store: &Store, work: &Work) -> Result<Outcomes, 
     match failures.len() {
         0 => Ok(outcomes),
         count => Err(format!(
-            "{count} of {} runs failed (see above); mend the cause, and start the sweep again to make them",
+            "{count} of {} runs failed (see above); fix the cause and start the sweep again: only the missing runs are made",
             work.order.len()
         )
         .into()),
