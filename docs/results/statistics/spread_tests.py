@@ -1,4 +1,4 @@
-"""How often tests of the spread reject, for two samples of n values: the numbers in docs/SWEEPS.md.
+"""How often tests of the spread reject, for two samples of n values: the numbers in docs/compare/statistics.md.
 
 Run with Python 3, numpy and scipy (a few minutes): python spread_tests.py
 """

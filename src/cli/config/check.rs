@@ -19,7 +19,7 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<(), Box<dyn Error>> {
     for file in files {
         match check(file) {
             Ok((kind, what)) => {
-                say!("{}: {what}, without a mistake", file.display())?;
+                say!("{} is valid: {what}", file.display())?;
                 correct.push(json!({ "file": file, "kind": kind.to_string() }));
             }
             Err(problem) => problems.push(problem),
@@ -58,7 +58,7 @@ fn check(file: &Path) -> Result<(Kind, String), String> {
         Kind::Sweep => {
             let plan = Plan::new(SweepFile::of(source)?);
             of_sweep(&plan.file)?;
-            if let Some(note) = plan.file.too_few_seeds() {
+            for note in plan.file.notes() {
                 note!("{}: {note}", file.display());
             }
             format!("a sweep of {} runs", plan.cells.len())
