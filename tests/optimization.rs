@@ -49,6 +49,53 @@ fn rates(run: &Path) -> Vec<f64> {
         .collect()
 }
 
+/// An epoch of these data has ten steps of eight sequences.
+#[test]
+fn a_training_can_have_a_number_of_steps_in_place_of_epochs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = small_data(folder.path(), 80, 40);
+    let run = |name: &str, settings: &[&str]| -> (Value, Vec<f64>) {
+        let out = folder.path().join(name);
+        let fixed = [
+            "train",
+            "--task",
+            "acceptability",
+            "--model",
+            MODEL,
+            "--data",
+        ];
+        let rest = [
+            text(&data),
+            "--batch",
+            "8",
+            "--lr",
+            "1e-3",
+            "--out",
+            text(&out),
+        ];
+        let result = json(&[&fixed[..], &rest, settings].concat());
+        (result, rates(&out))
+    };
+    for (name, steps) in [("short", 3), ("long", 12)] {
+        let wanted = steps.to_string();
+        let (result, rates) = run(name, &["--max-steps", &wanted, "--warmup-ratio", "0"]);
+        assert_eq!(result["steps"], steps, "{result}");
+        // The schedule ends with the training.
+        assert_eq!(rates.len(), steps);
+        assert!(
+            (rates[steps - 1] - 1e-3 / steps as f64).abs() < 1e-9,
+            "{rates:?}"
+        );
+    }
+    // Flags win over a file, also where these are of one group.
+    let file = folder.path().join("settings.toml");
+    fs::write(&file, "epochs = 4\n").unwrap();
+    let config = ["--config", text(&file), "--max-steps", "2"];
+    assert_eq!(run("file", &config).0["steps"], 2);
+    let both = ["train", "--max-steps", "2", "--epochs", "2"];
+    assert!(refused(&both).contains("cannot be used with"));
+}
+
 #[test]
 fn the_log_has_the_rates_of_the_chosen_scheduler() {
     let folder = tempfile::tempdir().unwrap();

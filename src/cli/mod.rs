@@ -325,7 +325,6 @@ mod tests {
             ("--dropout", "--adapter-dropout"),
             ("--bf16", "--base-dtype"),
             ("--load_in_4bit", "--base-dtype"),
-            ("--max_steps", "--epochs"),
             // One that only clap knows a similar one of.
             ("--epoch", "--epochs"),
         ] {

@@ -130,6 +130,7 @@ fn keys_of(option: &'static str) -> &'static [&'static str] {
         "learning_rate" => &["lr"],
         "gradient_accumulation" => &["gradient_accumulation"],
         "epochs" => &["epochs"],
+        "max_steps" => &["max_steps"],
         "warmup_ratio" => &["warmup_ratio"],
         "decay_ratio" => &["decay_ratio"],
         "adam.beta1" => &["adam_beta1"],

@@ -49,7 +49,6 @@ const NAMES: &[(&str, &str)] = &[
     ("lr_scheduler", "lr_scheduler_type"),
     ("max_seq_len", "max_length"),
     ("max_seq_length", "max_length"),
-    ("max_steps", "epochs"),
     ("micro_batch_size", "batch"),
     ("model_max_length", "max_length"),
     ("model_name", "model"),

@@ -57,8 +57,9 @@ const ADAPTER: [&str; 8] = [
 
 /// Groups of settings that exclude one another. If a layer has a setting of a group, the lower layers' settings of
 /// the group are ignored.
-pub(crate) const EXCLUSIVE: [&[&str]; 2] = [
+pub(crate) const EXCLUSIVE: [&[&str]; 3] = [
     &["batch", "batch_tokens"],
+    &["epochs", "max_steps"],
     &["warmup_ratio", "warmup_steps"],
 ];
 
@@ -194,6 +195,9 @@ pub(crate) struct Settings {
     /// Passes over the training data.
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
+    /// Steps of the training, instead of --epochs: the last pass over the data may end early.
+    #[arg(long, value_name = "STEPS", conflicts_with = "epochs")]
+    pub(crate) max_steps: Option<usize>,
     /// The fraction of all steps over which the learning rate rises.
     #[arg(long)]
     pub(crate) warmup_ratio: Option<f64>,
@@ -567,6 +571,7 @@ impl Settings {
             lr_scheduler_type: self.lr_scheduler_type.unwrap_or(defaults.lr_scheduler_type),
             decay_ratio: self.decay_ratio.or(defaults.decay_ratio),
             epochs: self.epochs.unwrap_or(defaults.epochs),
+            max_steps: self.max_steps,
             warmup_ratio: self.warmup_ratio.unwrap_or(defaults.warmup_ratio),
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),

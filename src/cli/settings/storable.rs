@@ -17,6 +17,7 @@ impl Settings {
             ("batch_tokens", wide(self.batch_tokens)),
             ("gradient_accumulation", wide(self.gradient_accumulation)),
             ("epochs", wide(self.epochs)),
+            ("max_steps", wide(self.max_steps)),
             ("warmup_steps", wide(self.warmup_steps)),
             ("eval_steps", wide(self.eval_steps)),
             ("patience", wide(self.patience)),

@@ -83,19 +83,28 @@ pub(super) fn measure<'a, M: Module>(
     // A step has a batch for each rank.
     let tokens_per_step = ranks * tokens(usual).max(1);
     let epoch_s = usual_step_s * tokens_per_epoch as f64 / tokens_per_step as f64;
+    let steps = options.steps(lengths);
+    let steps_per_epoch = batches.len().div_ceil(options.gradient_accumulation);
     let preview = Preview {
         what: "dry run",
         ranks,
         examples: lengths.len(),
         tokens_per_epoch,
-        steps: options.steps(lengths),
+        steps,
         largest_batch: [largest.len(), tokens(largest)],
         largest_step_s,
         epoch_s,
-        training_s: epoch_s * options.epochs as f64,
+        training_s: epoch_s * (steps as f64 / steps_per_epoch as f64),
         peak_rss_mb: output::peak_rss_mb(),
     };
-    preview.print(options.epochs)?;
+    let epochs = match options {
+        TrainOptions {
+            max_steps: Some(_), ..
+        } => String::new(),
+        TrainOptions { epochs: 1, .. } => " of 1 epoch".to_string(),
+        TrainOptions { epochs, .. } => format!(" of {epochs} epochs"),
+    };
+    preview.print(&epochs)?;
     if json {
         output::json(&preview)?;
     }
@@ -121,7 +130,8 @@ pub(super) fn longest<T: Clone>(
 }
 
 impl Preview {
-    fn print(&self, epochs: usize) -> std::io::Result<()> {
+    /// Prints it; `epochs` says of how many epochs the steps are, if that is known.
+    fn print(&self, epochs: &str) -> std::io::Result<()> {
         let [examples, tokens] = self.largest_batch;
         say!(
             "a step on the largest batch ({examples} examples, {tokens} tokens{}) takes {:.3} s",
@@ -132,7 +142,7 @@ impl Preview {
             self.largest_step_s
         )?;
         say!(
-            "an epoch takes about {}, and all {} steps of {epochs} epochs about {}, without the evaluations",
+            "an epoch takes about {}, and all {} steps{epochs} about {}, without the evaluations",
             duration(self.epoch_s),
             self.steps,
             duration(self.training_s)

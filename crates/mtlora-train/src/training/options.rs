@@ -33,6 +33,10 @@ pub struct TrainOptions {
     pub decay_ratio: Option<f64>,
     /// The number of passes over the training data.
     pub epochs: usize,
+    /// The number of steps, which overrides `epochs`: the data are passed over as often as needed, and the last pass may end
+    /// early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<usize>,
     /// The share of all steps that are warm-up steps, rounded up to whole steps.
     pub warmup_ratio: f64,
     /// The number of warm-up steps, which overrides `warmup_ratio`. If it is larger than the number of all steps, the
@@ -73,6 +77,7 @@ impl Default for TrainOptions {
             lr_scheduler_type: LrScheduler::Linear,
             decay_ratio: None,
             epochs: 3,
+            max_steps: None,
             warmup_ratio: 0.06,
             warmup_steps: None,
             weight_decay: 0.1,
@@ -121,6 +126,7 @@ impl TrainOptions {
                 "be a positive number",
             ),
             (self.epochs > 0, "epochs", "be at least 1"),
+            (self.max_steps != Some(0), "max_steps", "be at least 1"),
             (
                 (0.0..=1.0).contains(&self.warmup_ratio),
                 "warmup_ratio",

@@ -10,6 +10,7 @@ pub(crate) struct Plan<'a> {
     options: &'a TrainOptions,
     /// The same in every epoch, because shuffling does not change the number of batches.
     steps_per_epoch: usize,
+    steps: usize,
     schedule: LrSchedule,
     epoch: usize,
     /// The batches of `epoch`.
@@ -24,6 +25,7 @@ pub(crate) struct PlannedStep<'a> {
     pub(crate) learning_rate: f64,
     /// The number of epochs that are complete after the step, including fractions.
     pub(crate) epoch: f64,
+    /// Whether it is the last step of an epoch, or of the training.
     pub(crate) ends_epoch: bool,
 }
 
@@ -32,11 +34,16 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(lengths: &'a [usize], options: &'a TrainOptions) -> Self {
         let batches = shuffled(lengths, options.batch, options.seed, 0);
         let steps_per_epoch = batches.len().div_ceil(options.gradient_accumulation);
-        let steps = options.epochs.saturating_mul(steps_per_epoch);
+        let steps = match options.max_steps {
+            // Without examples, there is no step.
+            Some(steps) => steps * usize::from(steps_per_epoch > 0),
+            None => options.epochs.saturating_mul(steps_per_epoch),
+        };
         Self {
             lengths,
             options,
             steps_per_epoch,
+            steps,
             schedule: options.schedule(steps),
             epoch: 0,
             batches,
@@ -45,7 +52,7 @@ impl<'a> Plan<'a> {
 
     /// The number of steps.
     pub(crate) fn steps(&self) -> usize {
-        self.options.epochs.saturating_mul(self.steps_per_epoch)
+        self.steps
     }
 
     /// The step with this number, counted from 0.
@@ -63,7 +70,7 @@ impl<'a> Plan<'a> {
             batches: &self.batches[first..end],
             learning_rate: self.schedule.rate(step),
             epoch: epoch as f64 + (index + 1) as f64 / self.steps_per_epoch as f64,
-            ends_epoch: index + 1 == self.steps_per_epoch,
+            ends_epoch: index + 1 == self.steps_per_epoch || step + 1 == self.steps,
         }
     }
 }
@@ -103,6 +110,17 @@ mod tests {
                 }
                 seen.sort_unstable();
                 prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
+            }
+            // A number of steps cuts the last epoch short, or goes on with others.
+            for steps in [1, first.len() - 1, first.len() + 1] {
+                let options = TrainOptions { max_steps: Some(steps), ..options.clone() };
+                let mut plan = Plan::new(&lengths, &options);
+                prop_assert_eq!(plan.steps(), steps);
+                for at in (0..steps).filter(|at| *at < first.len()) {
+                    let step = plan.step(at);
+                    prop_assert_eq!(step.batches, &first[at]);
+                    prop_assert!(step.ends_epoch || at + 1 < steps);
+                }
             }
             let from = from.index(first.len());
             let mut resumed = Plan::new(&lengths, &options);
