@@ -32,7 +32,8 @@ pub enum StateError {
 }
 
 /// The values of all parameters that `wanted` accepts. It is called with each parameter's path and whether the
-/// parameter is trainable.
+/// parameter is trainable. After [`Module::valid`](burn::module::Module::valid), and so in the model that a training returns, those
+/// that were trainable still count as such.
 pub fn state<M: Module>(module: &M, wanted: impl Fn(&str, bool) -> bool) -> State {
     let mut state = State::new();
     each_parameter(module, |parameter| {
@@ -43,7 +44,8 @@ pub fn state<M: Module>(module: &M, wanted: impl Fn(&str, bool) -> bool) -> Stat
     state
 }
 
-/// `module` with the values of `state` in place of its own; every one must find its parameter.
+/// `module` with the values of `state` in place of its own. Each of them must find its parameter; a parameter without a value in
+/// `state` keeps its own.
 ///
 /// # Errors
 /// When a path is not there or a shape differs. `module` is dropped then.
@@ -189,6 +191,20 @@ mod tests {
         assert_eq!(state(&other, |_, trains| trains), values);
         assert!(!other.weight.base().is_require_grad());
         assert!(other.weight.reparameterization::<Adapter>().is_some());
+    }
+
+    #[test]
+    fn what_trained_is_known_after_valid() {
+        let layer = layer(1);
+        let trained = state(&layer, |_, trains| trains);
+        assert_eq!(trained.len(), 4);
+        assert_eq!(state(&layer.valid(), |_, trains| trains), trained);
+        let counted = crate::trainable_parameters(&layer.valid());
+        assert_eq!(counted, crate::trainable_parameters(&layer));
+        let frozen = LinearConfig::new(4, 6)
+            .init(&crate::devices()[0].device)
+            .no_grad();
+        assert!(state(&frozen, |_, trains| trains).is_empty());
     }
 
     #[test]

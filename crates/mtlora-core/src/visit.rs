@@ -1,7 +1,7 @@
 //! Visits the parameters of a module by their paths.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Device, FloatDType, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Shape, Tensor, TensorData};
 
 use crate::packed;
 
@@ -47,7 +47,7 @@ impl VisitedParameter<'_> {
         self.parameter.shape()
     }
 
-    /// Whether it trains.
+    /// Whether it trains. A parameter that trained also does after [`Module::valid`](burn::module::Module::valid).
     pub fn trains(&self) -> bool {
         self.parameter.trains()
     }
@@ -120,7 +120,16 @@ impl<const D: usize> Parameter for Param<Tensor<D>> {
     }
 
     fn trains(&self) -> bool {
-        self.base().is_require_grad()
+        let value = self.base();
+        if value.is_require_grad() {
+            return true;
+        }
+        if value.device().is_autodiff() || matches!(value.dtype(), DType::QFloat(_)) {
+            return false;
+        }
+        // On a device without gradients, as after `valid`, Burn keeps the setting, and only shows it where there are gradients
+        // again.
+        self.clone().train().base().is_require_grad()
     }
 
     fn data(&self) -> TensorData {

@@ -254,11 +254,17 @@ fn an_adapter_of_every_method_comes_back_from_its_folder() {
                 None => Targets::names(["query", "word_embeddings"]),
                 Some(_) => Targets::names(["query"]),
             })
+            .with_modules_to_save(vec!["classifier".to_string()])
             .attach(model)
             .unwrap();
         let out = tempfile::tempdir().unwrap();
         let back = through_state(&model, &config, false, out.path());
         let taken = PeftAdapter::of(&model, &config, "base", false).unwrap();
+        assert!(!taken.saved.is_empty());
+        // A training returns the model as `valid` makes it.
+        let valid = PeftAdapter::of(&model.valid(), &config, "base", false).unwrap();
+        assert_eq!(valid.saved, taken.saved, "{method}");
+        assert_eq!(valid.config, taken.config, "{method}");
         assert_eq!(back.modules, taken.modules, "{method}");
         assert_eq!(back.config.method, method);
         let file = Checkpoint::open_file(&out.path().join("adapter_model.safetensors")).unwrap();

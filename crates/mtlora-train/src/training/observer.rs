@@ -62,8 +62,8 @@ pub trait Observer {
     /// `best` has the values of the trained parameters. It is `None` while the adapter method has not settled
     /// ([`TrainingHooks::is_settled`](mtlora_core::TrainingHooks::is_settled)).
     ///
+    /// # Errors
     /// An error ends the training.
-    /// Ends the training.
     fn evaluated(
         &mut self,
         step: usize,
