@@ -218,7 +218,9 @@ fn an_interrupted_download_resumes_where_it_stopped() {
         "{error}"
     );
     assert!(
-        error.to_string().contains("what has arrived is kept"),
+        error
+            .to_string()
+            .contains("nothing that was transferred is lost"),
         "{error}"
     );
     assert_eq!(fs::read(setup.partial()).unwrap(), weights()[..15_000]);

@@ -222,7 +222,10 @@ fn what_broke_off_is_continued() {
     let error = setup.push().unwrap_err();
     assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("what has arrived is kept"), "{text}");
+    assert!(
+        text.contains("nothing that was transferred is lost"),
+        "{text}"
+    );
     assert!(!text.contains("Signature"), "{text}");
     assert!(setup.server.file(NAME, WEIGHTS).is_none());
     assert_eq!(count(&setup.asked(), "/part/"), 3);

@@ -108,6 +108,15 @@ pub(crate) fn run(args: Args, json: bool) -> Result<(), Box<dyn Error>> {
     let items = encoding::encoded(&parts.text, &examples, |number| {
         format!("{name}:{}", encoding::line_of(&lines, number))
     })?;
+    let most = parts.text.max_length();
+    let full = items.iter().filter(|item| item.tokens.len() >= most);
+    match full.count() {
+        0 => {}
+        1 => note!("{name}: 1 text has the maximum of {most} tokens and may have been cut"),
+        count => {
+            note!("{name}: {count} texts have the maximum of {most} tokens and may have been cut")
+        }
+    }
     let logits = predict(&parts.model, &parts.config, &items, &device)?;
     let count = logits.len();
     match args.format {

@@ -117,12 +117,41 @@ pub enum AttachError {
     },
 }
 
-/// The first names, and how many more there are.
+/// The names, where those that differ only in numbers are one with `*` in their place; of many, the first, and how many more there
+/// are.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 40;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    let mut kinds: Vec<String> = Vec::new();
+    for name in names {
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
+        let parts = name.split('.');
+        let parts = parts.map(|part| if is_number(part) { "*" } else { part });
+        let kind = parts.collect::<Vec<_>>().join(".");
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    let mut text = kinds[..kinds.len().min(SHOWN)].join(", ");
+    if kinds.len() > SHOWN {
+        text.push_str(&format!(" and {} more", kinds.len() - SHOWN));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layers_of_a_model_are_listed_once() {
+        let layers = (0..12).flat_map(|n| ["query", "value"].map(|of| format!("layer.{n}.{of}")));
+        let error = AttachError::NoMatch {
+            target: "q".to_string(),
+            available: layers.chain(["head".to_string()]).collect(),
+        };
+        assert_eq!(
+            error.to_string(),
+            "no weight matches the target `q`; the model has: layer.*.query, layer.*.value, head"
+        );
+    }
 }
