@@ -304,10 +304,16 @@ fn an_adapter_from_before_safetensors_is_read_as_any_other() {
     let task = [&TASK[..], &["--data", data.to_str().unwrap()]].concat();
     json(&[&["eval", "--adapter", old], &task[..]].concat());
     let imported_text = imported.to_str().unwrap();
-    // A file that was in the folder before is not taken for the run's own.
+    // Files that are not those of a run are left alone.
     fs::create_dir(&imported).unwrap();
     fs::write(imported.join("adapter_model.bin"), "old").unwrap();
     let import = ["import", "--adapter", old, "--out", imported_text];
+    let said = refused(&[&import, &task[..], &["--overwrite"]].concat());
+    assert!(said.contains("adapter_model.bin"), "{said}");
+    fs::remove_file(imported.join("adapter_model.bin")).unwrap();
+    json(&[&import[..], &task].concat());
+    // A file that was in the run's folder before is not taken for the new run's own.
+    fs::write(imported.join("adapter_model.bin"), "old").unwrap();
     json(&[&import, &task[..], &["--overwrite"]].concat());
     assert!(close(&logits(&["--run", imported_text]), &wanted));
     assert!(imported.join("adapter_model.safetensors").exists());

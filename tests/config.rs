@@ -220,7 +220,7 @@ fn mistakes_are_named_with_line_and_column() {
             "patience must be at least 1",
         ),
         (
-            "seeds = [1]\n[tasks.cola]\n[arms.a]\nrank = 2\nepochs = 0\n",
+            "seeds = [1]\n[tasks.cola]\n[arms.a]\nstructure = \"lora\"\nepochs = 0\n",
             "3:7",
             "epochs must be at least 1",
         ),

@@ -637,7 +637,10 @@ fn a_run_of_a_model_from_the_hub_is_pushed_as_an_adapter_and_merged() {
     let push = ["push", &run, "org/cola"];
     setup.server.fault("PUT ", Fault::CutRequest(1000), 5);
     let text = setup.refused(&push, &token);
-    assert!(text.contains("what has arrived is kept"), "{text}");
+    assert!(
+        text.contains("nothing that was transferred is lost"),
+        "{text}"
+    );
     let pushed = setup.json(&push, &token);
     assert!(pushed["commit"].is_string());
     let there = setup.home.path().join("there");

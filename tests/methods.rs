@@ -149,7 +149,7 @@ fn a_schedule_that_does_not_fit_is_refused_before_the_run_begins() {
     for (more, says) in [
         (&["--tinit", "16"][..], "a training of 16 steps"),
         (&["--tfinal", "15"], "tfinal"),
-        (&["--beta1", "1"], "sensitivity_decay"),
+        (&["--beta1", "1"], "beta1 = 1"),
         (&["--init", "zero"], "--init is not for"),
         (&["--loraplus-lr-ratio", "4"], "LoRA+ is not for adalora"),
         (&["--use-rslora"], "use_rslora"),

@@ -182,7 +182,7 @@ fn bad_input_is_refused_with_a_reason_and_leaves_nothing() {
     assert!(train(&["--rank", "4096"]).contains("choose 1 to 128"));
     assert!(train(&["--targets", "qeury"]).contains("qeury"));
     assert!(train(&["--device", "abacus"]).contains("there is: "));
-    assert!(train(&["--lr", "nan"]).contains("learning_rate"));
+    assert!(train(&["--lr", "nan"]).contains("--lr must be a positive number"));
     let text = refused(&["train", "--task", "table", "--data", "reviews"]);
     assert!(
         text.contains("--model (the base model) and --out (the run's folder) are needed"),

@@ -178,11 +178,11 @@ fn numbers_of_pre_training_are_checked_before_anything_is_written() {
         ])
     };
     for (flag, message) in [
-        ("--lr=-1", "lr must be a positive number"),
+        ("--lr=-1", "--lr must be a positive number"),
         ("--lr=nan", "lr must be a positive number"),
         ("--lr=inf", "lr must be a positive number"),
-        ("--warmup-ratio=5", "warmup_ratio must be from 0 to 1"),
-        ("--weight-decay=nan", "weight_decay must not be negative"),
+        ("--warmup-ratio=5", "--warmup-ratio must be from 0 to 1"),
+        ("--weight-decay=nan", "--weight-decay must not be negative"),
     ] {
         for architecture in ["roberta", "gpt2"] {
             let said = pretrain(flag, architecture);

@@ -551,7 +551,7 @@ fn what_may_not_change_is_refused() {
     assert!(with(&["--lr", "1e-3"]).contains("--lr cannot be used with --resume"));
     assert!(with(&["--eval-steps", "9"]).contains("--eval-steps cannot be used"));
     assert!(with(&["--out", "elsewhere"]).contains("--out"));
-    assert!(with(&["--save-steps", "0"]).contains("save_steps"));
+    assert!(with(&["--save-steps", "0"]).contains("--save-steps must"));
 
     // The refusal while `path` is changed; then the file is restored.
     let changed = |path: &Path, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {

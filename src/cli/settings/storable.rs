@@ -96,7 +96,7 @@ mod tests {
                 assert!(settings.given().is_ok(), "{flag}");
             }
         }
-        assert_eq!(refused, 2 * 19);
+        assert_eq!(refused, 2 * 20);
     }
 
     #[cfg(unix)]

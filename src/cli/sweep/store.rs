@@ -13,7 +13,7 @@ use mtlora::train::{Run, RunResults};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::sweep::file::{FILE_LOCK, SweepFile};
-use crate::cli::sweep::plan::{Cell, Plan};
+use crate::cli::sweep::plan::{Cell, Phase, Plan};
 
 /// The copy of the sweep's file.
 pub(crate) const FILE: &str = "sweep.toml";
@@ -143,22 +143,29 @@ impl Store {
                 .collect()
         };
         let is_begun = |cell: &Cell| Run::is_in(&self.run_folder(cell)) || self.is_claimed(cell);
-        let begun = old.cells.iter().enumerate();
-        let mut begun = begun.filter(|(_, cell)| is_begun(cell));
-        let changed = begun.find(|(index, cell)| {
+        let changed = old.cells.iter().enumerate().find(|(index, cell)| {
             let same = plan
                 .find(&cell.name)
                 .and_then(|index| Some((index, plan.cells.get(index)?)));
-            same.is_none_or(|(now, same)| {
-                settings(&old, cell) != settings(plan, same)
-                    || needed(&old, *index) != needed(plan, now)
-            })
+            match same {
+                Some((now, same)) => {
+                    is_begun(cell)
+                        && (settings(&old, cell) != settings(plan, same)
+                            || needed(&old, *index) != needed(plan, now))
+                }
+                // The grid of an arm may change. A scored run may not go: another process may have added it just now.
+                None => {
+                    let mut of_arm = old.cells_of(cell.task, cell.arm);
+                    cell.phase == Phase::Final || of_arm.any(|(_, cell)| is_begun(cell))
+                }
+            }
         });
         if let Some((_, cell)) = changed {
             return Err(format!(
-                "{}: the run {name} is there, and with this file it would be changed or removed: name a new folder (arms, tasks \
-                 and seeds may be added, and runs that have not begun may change, but a run that has begun must keep its \
-                 settings, what it starts from, and the runs that chose its settings)",
+                "{}: with this file, the run {name} would be changed or removed: name a new folder (arms, tasks and seeds may \
+                 be added, and the settings and the grid of an arm may change before its first run on a task has begun, but \
+                 no run may go, and one that has begun must keep its settings, what it starts from, and the runs that chose \
+                 its settings)",
                 self.folder.display(),
                 name = cell.name
             )

@@ -141,7 +141,7 @@ mod tests {
         let modules = modules();
         let error = Targets::parse("query, valeu").select(&modules).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("valeu") && text.contains("layer.0.prequery"));
+        assert!(text.contains("valeu") && text.contains("layer.*.prequery"));
     }
 
     #[test]
