@@ -638,7 +638,7 @@ fn a_run_of_a_model_from_the_hub_is_pushed_as_an_adapter_and_merged() {
     setup.server.fault("PUT ", Fault::CutRequest(1000), 5);
     let text = setup.refused(&push, &token);
     assert!(
-        text.contains("nothing that was transferred is lost"),
+        text.contains("the transfer continues where it stopped"),
         "{text}"
     );
     let pushed = setup.json(&push, &token);

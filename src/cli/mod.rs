@@ -209,37 +209,40 @@ fn with_our_name(
     mut error: clap::Error,
     words: impl Iterator<Item = std::ffi::OsString>,
 ) -> clap::Error {
+    let words: Vec<std::ffi::OsString> = words.collect();
     let asked = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(flag)) if error.kind() == ErrorKind::UnknownArgument => flag,
         _ => return error,
     };
     let name = asked.split('=').next().unwrap_or_default();
-    let ours = if name.starts_with('-') {
-        elsewhere::here(name.trim_start_matches('-'))
-    } else {
-        Some("run")
-    };
-    // What clap shows is the usage with the flag that it takes the word for.
-    let suggested = error.get(ContextKind::SuggestedArg).is_some() || ours.is_some();
-    if suggested {
-        error.remove(ContextKind::Usage);
-    }
-    let Some(ours) = ours else {
-        return error;
+    let has_run = words
+        .iter()
+        .any(|word| word.to_string_lossy().starts_with("--run"));
+    let ours = match name.strip_prefix("--") {
+        Some(theirs) => elsewhere::here(theirs),
+        None if !name.starts_with('-') && !has_run => Some("run"),
+        None => None,
     };
     // The flag must be one of the subcommand.
     let program = Cli::command();
     let mut command = &program;
-    for word in words.skip(1) {
+    for word in words.iter().skip(1) {
         if let Some(inner) = command.find_subcommand(word) {
             command = inner;
         }
     }
-    let ours = ours.replace('_', "-");
-    let mut flags = command.get_arguments();
-    if flags.any(|flag| flag.get_long() == Some(ours.as_str())) {
+    let ours = ours.map(|ours| ours.replace('_', "-"));
+    let is_flag = |ours: &String| {
+        let mut flags = command.get_arguments();
+        flags.any(|flag| flag.get_long() == Some(ours.as_str()))
+    };
+    if let Some(ours) = ours.filter(is_flag) {
         let tip = ContextValue::String(format!("--{ours}"));
         error.insert(ContextKind::SuggestedArg, tip);
+    }
+    // The usage has the flag that clap takes the word for, which is not always that of the tip.
+    if error.get(ContextKind::SuggestedArg).is_some() {
+        error.remove(ContextKind::Usage);
     }
     error
 }
@@ -339,9 +342,14 @@ mod tests {
             text.contains("a similar argument exists: '--run'"),
             "{text}"
         );
+        let text = said(&["predict", "--run", "runs/first", "A fine film."]);
+        assert!(
+            !text.contains("'--run'") && text.contains("Usage"),
+            "{text}"
+        );
         // The subcommand has no such flag.
         let text = said(&["merge", "--learning-rate", "3"]);
-        assert!(!text.contains("'--lr'"), "{text}");
+        assert!(!text.contains("'--lr'") && text.contains("Usage"), "{text}");
         let text = said(&["bench", "step", "--lora-r", "3"]);
         assert!(text.contains("'--rank'"), "{text}");
     }

@@ -47,7 +47,8 @@ impl VisitedParameter<'_> {
         self.parameter.shape()
     }
 
-    /// Whether it trains. A parameter that trained also does after [`Module::valid`](burn::module::Module::valid).
+    /// Whether it trains. On a device without gradients, and so after [`Module::valid`](burn::module::Module::valid): whether it would
+    /// train after [`Module::train`](burn::module::Module::train).
     pub fn trains(&self) -> bool {
         self.parameter.trains()
     }

@@ -60,7 +60,7 @@ pub enum HubError {
     },
     /// The server did not answer, broke off, or reported trouble at every attempt.
     #[error(
-        "{what}: cannot reach {url} (attempts: {attempts}): {reason}; try again later (nothing that was transferred is lost), or check HF_ENDPOINT and the network"
+        "{what}: cannot reach {url} (attempts: {attempts}): {reason}; try again later (the transfer continues where it stopped), or check HF_ENDPOINT and the network"
     )]
     Unreachable {
         /// The model, adapter or data set.

@@ -220,7 +220,7 @@ fn an_interrupted_download_resumes_where_it_stopped() {
     assert!(
         error
             .to_string()
-            .contains("nothing that was transferred is lost"),
+            .contains("the transfer continues where it stopped"),
         "{error}"
     );
     assert_eq!(fs::read(setup.partial()).unwrap(), weights()[..15_000]);

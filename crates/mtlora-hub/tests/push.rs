@@ -223,7 +223,7 @@ fn what_broke_off_is_continued() {
     assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("nothing that was transferred is lost"),
+        text.contains("the transfer continues where it stopped"),
         "{text}"
     );
     assert!(!text.contains("Signature"), "{text}");

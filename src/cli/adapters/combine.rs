@@ -135,13 +135,15 @@ fn head(
     }
 }
 
-/// Refuses adapters for models of different families, whose modules have no name in common: no model has the modules of both.
+/// Refuses adapters for models whose layers have different names, such as RoBERTa's and BERT's: no model has both.
 fn refuse_different_models(
     folders: &[PathBuf],
     parts: &[(f64, PeftAdapter)],
 ) -> Result<(), String> {
+    // Only layers have numbers in their names; a head's module may have a name of its own beside theirs.
+    let is_layer = |path: &&String| path.split('.').any(|part| part.parse::<usize>().is_ok());
     let root = |(_, part): &(f64, PeftAdapter)| {
-        let path = part.modules.keys().next()?;
+        let path = part.modules.keys().find(is_layer)?;
         path.split('.').next().map(str::to_string)
     };
     let roots: Vec<(&PathBuf, String)> = folders

@@ -156,22 +156,33 @@ impl Split {
 
 /// How many examples are used whole, and how many are cut or left out, and why.
 pub(crate) fn what_is_used(encoded: &EncodedChats, max_length: usize) -> String {
-    let whole = encoded.sequences.len() - encoded.cut;
-    let mut parts = vec![format!("{whole} examples are used whole")];
-    if encoded.cut > 0 {
-        parts.push(format!("{} are cut to {max_length} tokens", encoded.cut));
+    let whole = match encoded.sequences.len() - encoded.cut {
+        1 => "1 example is used whole".to_string(),
+        count => format!("{count} examples are used whole"),
+    };
+    let mut parts = vec![whole];
+    match encoded.cut {
+        0 => {}
+        1 => parts.push(format!("1 is cut to {max_length} tokens")),
+        count => parts.push(format!("{count} are cut to {max_length} tokens")),
     }
-    if encoded.dropped > 0 {
-        let count = encoded.dropped;
-        parts.push(format!(
+    match encoded.dropped {
+        0 => {}
+        1 => parts.push(format!(
+            "1 is left out because it is longer than {max_length} tokens"
+        )),
+        count => parts.push(format!(
             "{count} are left out because they are longer than {max_length} tokens"
-        ));
+        )),
     }
-    if let Some(line) = encoded.first_without_answer {
-        let count = encoded.without_answer;
-        parts.push(format!(
+    match (encoded.without_answer, encoded.first_without_answer) {
+        (1, Some(line)) => parts.push(format!(
+            "1 is left out because it has no answer to learn (line {line})"
+        )),
+        (count, Some(line)) => parts.push(format!(
             "{count} are left out because they have no answer to learn (the first is on line {line})"
-        ));
+        )),
+        (_, None) => {}
     }
     parts.join(", ")
 }
@@ -194,9 +205,25 @@ pub(crate) fn encoder<'a>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use mtlora::train::chat::read_chats;
+    use mtlora::train::chat::{ChatSequence, read_chats};
 
     use super::*;
+
+    #[test]
+    fn one_is_said_of_one_example_and_all_of_many() {
+        let encoded = EncodedChats {
+            sequences: vec![ChatSequence::default(); 2],
+            cut: 1,
+            dropped: 2,
+            without_answer: 1,
+            first_without_answer: Some(7),
+        };
+        assert_eq!(
+            what_is_used(&encoded, 60),
+            "1 example is used whole, 1 is cut to 60 tokens, 2 are left out because they are longer than 60 tokens, 1 is left \
+             out because it has no answer to learn (line 7)"
+        );
+    }
 
     #[test]
     fn what_a_template_leaves_out_is_found() {

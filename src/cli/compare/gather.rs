@@ -138,21 +138,23 @@ fn tried(
         .iter()
         .map(|point| TriedSettings {
             settings: point.name.clone(),
-            scores: Vec::new(),
+            ..TriedSettings::default()
         })
         .collect();
     for (index, cell) in plan.cells_of(task, arm) {
         let Phase::Tune(at) = cell.phase else {
             continue;
         };
-        let score = match outcomes.get(index) {
-            Some(Outcome::Done(results)) => plan
-                .chooses_by(cell, results)
-                .map(|(name, value)| value * scale(name, is_e2e)),
+        let chosen_by = match outcomes.get(index) {
+            Some(Outcome::Done(results)) => plan.chooses_by(cell, results),
             Some(Outcome::Diverged { .. }) | None => None,
         };
         if let Some(point) = all.get_mut(at) {
+            let score = chosen_by.map(|(name, value)| value * scale(name, is_e2e));
             point.scores.push(score);
+            if let Some((name, _)) = chosen_by {
+                point.metric = name.to_string();
+            }
         }
     }
     all

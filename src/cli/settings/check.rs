@@ -126,7 +126,8 @@ pub(crate) fn in_flags(error: &(dyn Error + 'static)) -> Option<String> {
 /// The settings that decide an option of run.toml.
 fn keys_of(option: &'static str) -> &'static [&'static str] {
     match option {
-        "batch" => &["batch", "batch_tokens"],
+        "batch.sequences" => &["batch"],
+        "batch.tokens" => &["batch_tokens"],
         "learning_rate" => &["lr"],
         "gradient_accumulation" => &["gradient_accumulation"],
         "epochs" => &["epochs"],

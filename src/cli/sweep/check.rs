@@ -29,7 +29,6 @@ pub(super) fn check(plan: &Plan) -> Result<(), Box<dyn Error>> {
     let mut bases = Bases::default();
     let mut unreachable: BTreeSet<Option<PathBuf>> = BTreeSet::new();
     for task in 0..plan.file.tasks.len() {
-        // The number of examples of a task with classes or numbers that a run trains on.
         let mut data = Examples::NotRead;
         for arm in 0..plan.file.arms.len() {
             let cells = plan.cells_of(task, arm);

@@ -259,7 +259,10 @@ impl SweepFile {
                 Some(index) => index,
                 None => {
                     let known: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
-                    let message = format!("there is no arm `{name}`: one of {}", known.join(", "));
+                    let message = format!(
+                        "there is no arm `{name}`; the arms are {}",
+                        known.join(", ")
+                    );
                     return fail(baseline_at, message);
                 }
             },
@@ -268,9 +271,11 @@ impl SweepFile {
         let is_task = |name: &String| tasks.iter().any(|task| task.name == *name);
         for one in &published {
             if let Some(unknown) = one.scores.keys().find(|name| !is_task(name)) {
+                let known: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
                 let message = format!(
-                    "the published results of `{}` have a score for `{unknown}`, but there is no task `{unknown}`",
-                    one.name
+                    "the published results of `{}` have a score for `{unknown}`, which is no task; the tasks are {}",
+                    one.name,
+                    known.join(", ")
                 );
                 return fail(published_at, message);
             }
@@ -990,7 +995,7 @@ tasks.rte.batch_tokens = 99
             (
                 "baseline = \"lora\"",
                 "baseline = \"dora\"",
-                "s.toml:4:1: there is no arm `dora`: one of shim, lora",
+                "s.toml:4:1: there is no arm `dora`; the arms are shim, lora",
             ),
             (
                 "baseline = \"lora\"",
@@ -1025,7 +1030,7 @@ tasks.rte.batch_tokens = 99
             (
                 "threads = 1",
                 "threads = 1\npublished = [{ name = \"x\", source = \"y\", scores = { rtf = 1 } }]",
-                "s.toml:6:1: the published results of `x` have a score for `rtf`, but there is no task `rtf`",
+                "s.toml:6:1: the published results of `x` have a score for `rtf`, which is no task; the tasks are second, rte",
             ),
             (
                 "tasks.rte.batch",

@@ -90,6 +90,31 @@ impl Plan {
         self.cells.iter().position(|cell| cell.name == name)
     }
 
+    /// Whether `other` asks for the same run as this plan's cell: with the same settings at each point, from the same start, and with
+    /// the same runs that choose its settings.
+    pub(crate) fn asks_for_the_same(&self, index: usize, other: &Plan) -> bool {
+        let settings = |plan: &Plan, cell: &Cell| -> Vec<_> {
+            let points = 0..plan.file.points(cell.task, cell.arm).len();
+            points
+                .filter_map(|point| plan.settings(cell, point))
+                .collect()
+        };
+        let needed = |plan: &Plan, index: usize| -> Vec<String> {
+            let needed = plan.needed(index).into_iter();
+            needed
+                .filter_map(|index| Some(plan.cells.get(index)?.name.clone()))
+                .collect()
+        };
+        let Some(cell) = self.cells.get(index) else {
+            return false;
+        };
+        let same = other.find(&cell.name);
+        same.is_some_and(|at| {
+            settings(self, cell) == settings(other, &other.cells[at])
+                && needed(self, index) == needed(other, at)
+        })
+    }
+
     /// The point of the grid that was chosen for an arm on a task: the one with the best mean score over the tuning
     /// seeds, and the first of several such. A point with a run that diverged comes after all others. `None` while a
     /// tuning run is missing.

@@ -81,7 +81,8 @@ pub(super) fn run(folder: &Path, json: bool) -> Result<(), Box<dyn Error>> {
         1 => "1 is running".to_string(),
         count => format!("{count} are running"),
     };
-    say!("{done} of {total} runs have ended, and {running_now}")?;
+    let have = if done == 1 { "has" } else { "have" };
+    say!("{done} of {total} runs {have} ended, and {running_now}")?;
     if done == total {
         say!("compare them with: mtlora table {}", folder.display())?;
     }

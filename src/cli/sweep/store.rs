@@ -128,50 +128,44 @@ impl Store {
     /// Replaces the copy of the file by another one. The runs that were begun with the old one must stay as they are.
     fn extend(&self, path: &Path, plan: &Plan) -> Result<(), Box<dyn Error>> {
         let old = Plan::new(SweepFile::read(path)?);
-        let settings = |plan: &Plan, cell: &Cell| -> Vec<_> {
-            let points = plan.file.points(cell.task, cell.arm);
-            let indices = 0..points.len();
-            indices
-                .filter_map(|point| plan.settings(cell, point))
-                .collect()
-        };
-        // What a run starts from, and the runs by which its settings are chosen.
-        let needed = |plan: &Plan, index: usize| -> Vec<String> {
-            let needed = plan.needed(index).into_iter();
-            needed
-                .filter_map(|index| Some(plan.cells.get(index)?.name.clone()))
-                .collect()
-        };
         let is_begun = |cell: &Cell| Run::is_in(&self.run_folder(cell)) || self.is_claimed(cell);
         let changed = old.cells.iter().enumerate().find(|(index, cell)| {
-            let same = plan
-                .find(&cell.name)
-                .and_then(|index| Some((index, plan.cells.get(index)?)));
-            match same {
-                Some((now, same)) => {
-                    is_begun(cell)
-                        && (settings(&old, cell) != settings(plan, same)
-                            || needed(&old, *index) != needed(plan, now))
-                }
-                // The grid of an arm may change. A scored run may not go: another process may have added it just now.
-                None => {
-                    let mut of_arm = old.cells_of(cell.task, cell.arm);
-                    cell.phase == Phase::Final || of_arm.any(|(_, cell)| is_begun(cell))
-                }
+            if plan.find(&cell.name).is_some() {
+                return is_begun(cell) && !old.asks_for_the_same(*index, plan);
             }
+            // The grid of an arm may change. A scored run may not go: another process may have added it just now.
+            let mut of_arm = old.cells_of(cell.task, cell.arm);
+            cell.phase == Phase::Final || of_arm.any(|(_, cell)| is_begun(cell))
         });
         if let Some((_, cell)) = changed {
             return Err(format!(
-                "{}: with this file, the run {name} would be changed or removed: name a new folder (arms, tasks and seeds may \
-                 be added, and the settings and the grid of an arm may change before its first run on a task has begun, but \
-                 no run may go, and one that has begun must keep its settings, what it starts from, and the runs that chose \
-                 its settings)",
+                "{}: with this file, the run {name} would be changed or removed: name a new folder. Arms, tasks and seeds may be \
+                 added. The settings and the grid of an arm may change on a task while none of its runs there has begun. No \
+                 scored run may be removed",
                 self.folder.display(),
                 name = cell.name
             )
             .into());
         }
         Ok(write_atomically(path, plan.file.text().as_bytes())?)
+    }
+
+    /// Refuses to make a run that is claimed, if the sweep's file now asks for another one: another process has changed it since
+    /// this one read it.
+    ///
+    /// # Errors
+    /// If it was changed, or cannot be read.
+    pub(crate) fn check_unchanged(&self, plan: &Plan, index: usize) -> Result<(), String> {
+        let _lock = self.lock_file()?;
+        let path = self.folder.join(FILE);
+        let now = SweepFile::read(&path)?;
+        if now.text() == plan.file.text() || plan.asks_for_the_same(index, &Plan::new(now)) {
+            return Ok(());
+        }
+        Err(format!(
+            "{}: another process has changed it; start this one again",
+            path.display()
+        ))
     }
 
     /// Waits for the lock of the sweep's file, under which the file is compared and replaced, so that of two processes with
@@ -387,6 +381,32 @@ mod tests {
             let (_, kept) = Store::open(&folder).unwrap();
             assert_eq!(kept.file.seeds, if both[0] { [1, 2] } else { [1, 3] });
         }
+    }
+
+    #[test]
+    fn a_process_does_not_make_a_run_of_an_older_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("sweep");
+        let old = plan("[1]");
+        let store = Store::create(&folder, &old).unwrap();
+        let text = old
+            .file
+            .text()
+            .replace("structure = 'lora'", "structure = 'shim'");
+        let new = Plan::new(SweepFile::of(Source::new("sweep.toml", &text)).unwrap());
+        Store::create(&folder, &new).unwrap();
+        let claim = store.claim(&old.cells[0]).unwrap();
+        assert!(claim.is_some());
+        let error = store.check_unchanged(&old, 0).unwrap_err();
+        assert!(error.contains("start this one again"), "{error}");
+        assert_eq!(store.check_unchanged(&new, 0), Ok(()));
+        // A claimed run keeps its settings.
+        assert!(Store::create(&folder, &old).is_err());
+        drop(claim);
+        let more = plan("[1, 2]");
+        Store::create(&folder, &old).unwrap();
+        Store::create(&folder, &more).unwrap();
+        assert_eq!(store.check_unchanged(&old, 0), Ok(()));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(super) fn work(plan: &Plan, store: &Store, work: &Work) -> Result<Outcomes, 
                 continue;
             };
             advanced = true;
+            store.check_unchanged(plan, index)?;
             // Another process may have ended it since it was looked up.
             match store.outcome(cell) {
                 Ok(None) => {}

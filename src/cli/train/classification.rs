@@ -38,7 +38,7 @@ fn print_classes(config: &RunConfig<ClassificationRun>, task: &dyn Task, example
     let empty = examples.iter().filter(is_empty).count();
     if empty > 0 {
         note!(
-            "{} {}: {empty} of {} examples have no text: correct or delete these rows, unless they are meant so",
+            "{} {}: {empty} of {} examples without a text: correct or delete such rows, unless they are empty on purpose",
             task.name(),
             task.train_split(),
             examples.len()

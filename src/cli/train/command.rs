@@ -33,7 +33,8 @@ pub(crate) struct Args {
     /// or one with the same settings].
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Write into a folder that is not empty; a run in it is replaced.
+    /// Write into a folder that is not empty; a run in it is replaced. Files of the same names that are not those of a run are
+    /// refused.
     #[arg(long)]
     overwrite: bool,
     /// Resume the run in this folder from its newest checkpoint; the result is as if it had never been stopped. Only

@@ -141,10 +141,13 @@ impl Preview {
             },
             self.largest_step_s
         )?;
+        let steps = match self.steps {
+            1 => "the only step".to_string(),
+            count => format!("all {count} steps"),
+        };
         say!(
-            "an epoch takes about {}, and all {} steps{epochs} about {}, without the evaluations",
+            "an epoch takes about {}, and {steps}{epochs} about {}, without the evaluations",
             duration(self.epoch_s),
-            self.steps,
             duration(self.training_s)
         )?;
         if let Some(peak) = self.peak_rss_mb {

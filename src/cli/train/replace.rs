@@ -19,8 +19,12 @@ pub(super) fn refuse_other_run(folder: &Path, config: &RunConfig) -> Result<(), 
         return Ok(());
     }
     let place = folder.display();
-    if let Some(Unfinished { step, .. }) = Unfinished::find(folder) {
-        if step > 0 {
+    if let Some(unfinished) = Unfinished::find(folder) {
+        let Unfinished {
+            step, is_training, ..
+        } = unfinished;
+        // One that is being trained is refused later.
+        if step > 0 && !is_training {
             note!(
                 "{place}: the unfinished run there (step {step}) is replaced; `mtlora train --resume {place}` would have \
                  continued it"

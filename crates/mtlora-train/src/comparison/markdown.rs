@@ -310,10 +310,14 @@ fn settings(text: &mut String, comparison: &Comparison) {
                     .tried
                     .iter()
                     .map(|one| {
-                        let mean = one.mean();
-                        let mean =
-                            mean.map_or("-".to_string(), |mean| number(mean, task.decimals()));
-                        format!("{}: {mean}", cell(&one.settings))
+                        let decimals = task.decimals_of_tried(one);
+                        let mean = one.mean().filter(|mean| !mean.is_nan());
+                        let mean = mean.map_or("-".to_string(), |mean| number(mean, decimals));
+                        let metric = match one.metric == task.metric || one.metric.is_empty() {
+                            true => String::new(),
+                            false => format!(" ({})", cell(&one.metric)),
+                        };
+                        format!("{}: {mean}{metric}", cell(&one.settings))
                     })
                     .collect();
                 Some([cell(&task.name), cell(name), cell(chosen), tried.join(", ")])
@@ -406,13 +410,15 @@ mod tests {
     #[test]
     fn a_table_says_what_can_be_concluded() {
         let mut comparison = example();
-        let tried = |settings: &str, scores: &[Option<f64>]| TriedSettings {
+        let tried = |settings: &str, metric: &str, scores: &[Option<f64>]| TriedSettings {
             settings: settings.to_string(),
+            metric: metric.to_string(),
             scores: scores.to_vec(),
         };
         comparison.tasks[0].arms[1].tried = vec![
-            tried("lr=1e-3", &[Some(80.0), Some(81.0)]),
-            tried("lr=1e-2", &[Some(99.0), None]),
+            tried("lr=1e-3", "accuracy", &[Some(80.0), Some(81.0)]),
+            tried("lr=1e-2", "accuracy", &[Some(99.0), None]),
+            tried("lr=1e-1", "loss", &[Some(2.51341)]),
         ];
         comparison.published.push(Published {
             name: "LoRA | others".to_string(),
@@ -427,7 +433,7 @@ mod tests {
             "| arm | one (100 x accuracy, dev) | two (100 x accuracy, dev) | all tasks |",
             "## Differences from base",
             "## Spread over seeds, compared with base",
-            "| one | up | lr=1e-3 | lr=1e-3: 80.50, lr=1e-2: - |",
+            "| one | up | lr=1e-3 | lr=1e-3: 80.50, lr=1e-2: -, lr=1e-1: 2.5134 (loss) |",
             "| one | base | 1200 | 25.00 % | 12.5 | 100 |",
             "| LoRA \\| others | 81.0 ± .2 | - | a paper |",
         ] {

@@ -8,6 +8,8 @@ pub(crate) mod statistics;
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::labels::MetricName;
+
 pub use analysis::{Analysis, Conclusion, Difference, Reach, Spread, Summary};
 
 /// What tables call the mean over all tasks.
@@ -54,7 +56,7 @@ pub struct TaskScores {
 /// The scores of an arm on a task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ArmScores {
-    /// The score of each seed; `None` if the run is not complete or diverged, or its score is NaN.
+    /// The score of each seed; `None` if the run diverged or is not complete, or its score is NaN.
     pub scores: Vec<Option<f64>>,
     /// The number of runs that diverged.
     pub diverged: usize,
@@ -73,8 +75,10 @@ pub struct ArmScores {
 pub struct TriedSettings {
     /// The settings, such as `lr=1e-3`.
     pub settings: String,
-    /// The score of each tuning seed on the examples that choose the settings, multiplied as scores are; `None` if the run is not
-    /// complete or diverged.
+    /// The metric by which settings are chosen, which may be another one than that of the scores; empty while no run is complete.
+    pub metric: String,
+    /// The score of each tuning seed on the examples that choose the settings, multiplied by 100 where it is a share; `None` if the
+    /// run diverged or is not complete.
     pub scores: Vec<Option<f64>>,
 }
 
@@ -107,6 +111,17 @@ impl TaskScores {
         let scores = self.arms.iter().flat_map(|arm| &arm.scores).flatten();
         let is_small = self.scale == 1.0 && scores.into_iter().all(|score| score.abs() < 10.0);
         if is_small { SMALL_DECIMALS } else { DECIMALS }
+    }
+
+    /// As [`decimals`](Self::decimals), of the scores by which settings were chosen.
+    pub(crate) fn decimals_of_tried(&self, tried: &TriedSettings) -> usize {
+        if tried.metric == self.metric {
+            return self.decimals();
+        }
+        match tried.metric.parse::<MetricName>() {
+            Ok(metric) if metric.is_error() => SMALL_DECIMALS,
+            _ => DECIMALS,
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub fn hold_back<T>(
     if held_back.is_empty() && classes > 1 {
         return Err(DataError::other(format!(
             "a validation fraction of {fraction} leaves none to hold back: the {count} training examples have {classes} classes, \
-             each with {largest} examples or fewer; choose a larger fraction, or pass --regression if the classes are numbers"
+             the largest of which has {largest}; choose a larger fraction, or pass --regression if the classes are numbers"
         )));
     }
     if held_back.is_empty() || rest.is_empty() {

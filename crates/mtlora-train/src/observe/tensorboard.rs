@@ -122,6 +122,11 @@ pub(crate) fn remove_event_files(folder: &Path) -> Result<(), FitError> {
     Ok(())
 }
 
+/// Whether the folder has event files.
+pub(crate) fn has_event_files(folder: &Path) -> bool {
+    event_files(folder).is_ok_and(|files| !files.is_empty())
+}
+
 fn event_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let at = |error| ModelError::write(folder, error);
     let mut found = Vec::new();

@@ -444,8 +444,8 @@ impl ModelCard<'_> {
         self.programs(text);
         if let RunKind::Generation(_) = self.config.kind {
             text.push_str(
-                "\nThe model was trained on an input, the end-of-text token, and the text for it. `mtlora` puts the token there; in other \
-                 programs, it has to be at the end of each prompt: in Python, `prompt + tokenizer.eos_token`.\n",
+                "\nIn training, the end-of-text token stood between each input and its text. `mtlora` adds it to a prompt; with other programs, \
+                 end each prompt with it: in Python, `prompt + tokenizer.eos_token`.\n",
             );
         }
     }

@@ -62,22 +62,25 @@ pub enum RunError {
     },
     /// The folder of a new run has an unfinished one.
     #[error(
-        "{place}: there is an unfinished run{}: continue it with `mtlora train --resume {place}`, name another folder, or \
-         replace it with --overwrite",
+        "{place}: there is an unfinished run{}: {}, or name another folder",
         .0.progress(),
+        match .0.is_training {
+            true => "a process is training it now, so wait until it ends".to_string(),
+            false => format!("continue it with `mtlora train --resume {}`, replace it with --overwrite", .0.folder.display()),
+        },
         place = .0.folder.display()
     )]
     UnfinishedThere(Unfinished),
     /// The folder of a new run has files of the same names, and they are not those of a run.
     #[error(
-        "{}: this is not a run's folder, and a run would replace {file} in it; --overwrite replaces only runs, so name another \
-         folder",
+        "{}: this is not a run's folder, and the run would replace {file} in it: name another folder with --out (--overwrite \
+         replaces only runs)",
         .folder.display()
     )]
     OverwritesOthers {
         /// The folder.
         folder: PathBuf,
-        /// The name of a file that would be replaced.
+        /// What would be replaced.
         file: &'static str,
     },
     /// The folder is not that of a run.

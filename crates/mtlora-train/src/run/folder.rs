@@ -12,7 +12,7 @@ use mtlora_models::{
     TrainedFormat, write_atomically,
 };
 
-use crate::observe::tensorboard::remove_event_files;
+use crate::observe::tensorboard::{has_event_files, remove_event_files};
 use crate::run::checkpoints::store::Checkpoints;
 use crate::run::config::file;
 use crate::run::config::settings::RunConfig;
@@ -80,8 +80,9 @@ impl Run {
                 None => RunError::NotEmpty { folder: place },
             });
         }
-        let replaced = FILES.into_iter().find(|file| folder.join(file).exists());
-        if let (false, Some(file)) = (Self::is_in(folder), replaced) {
+        if !Self::is_in(folder)
+            && let Some(file) = replaced_in(folder)
+        {
             return Err(RunError::OverwritesOthers {
                 folder: folder.to_path_buf(),
                 file,
@@ -357,6 +358,16 @@ impl Run {
     }
 }
 
+/// What is in a folder that a new run would replace or remove.
+fn replaced_in(folder: &Path) -> Option<&'static str> {
+    let all = FILES.into_iter().chain([CHECKPOINTS]);
+    let mut there = all.filter(|file| folder.join(file).exists());
+    there.next().or_else(|| {
+        let has_events = has_event_files(folder);
+        has_events.then_some("the event files")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -400,6 +411,15 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::read_to_string(&own).unwrap(), "mine");
+        for name in [CHECKPOINTS, "events.out.tfevents.1"] {
+            fs::rename(&own, folder.path().join(name)).unwrap();
+            let error = refused(true);
+            assert!(
+                matches!(error, RunError::OverwritesOthers { .. }),
+                "{error}"
+            );
+            fs::rename(folder.path().join(name), &own).unwrap();
+        }
         // A file that no run has does not matter.
         fs::rename(&own, folder.path().join("output.txt")).unwrap();
         drop(Run::create(folder.path(), true, &example()).unwrap());

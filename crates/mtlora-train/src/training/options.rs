@@ -110,11 +110,12 @@ impl TrainOptions {
     /// When a number is out of range; the error names the first.
     pub fn validate(&self) -> Result<(), OptionError> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        let batch = match self.batch {
-            BatchSize::Sequences(count) | BatchSize::Tokens(count) => count,
+        let (batch, of_batch) = match self.batch {
+            BatchSize::Sequences(count) => (count, "batch.sequences"),
+            BatchSize::Tokens(count) => (count, "batch.tokens"),
         };
         let checks = [
-            (batch > 0, "batch", "be at least 1"),
+            (batch > 0, of_batch, "be at least 1"),
             (
                 self.gradient_accumulation > 0,
                 "gradient_accumulation",

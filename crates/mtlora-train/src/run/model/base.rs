@@ -140,7 +140,7 @@ pub trait ModelSpec: Sized {
     /// # Errors
     /// If the base model or the trained values cannot be read or do not match each other.
     fn load(&self, folder: &Path, device: &Device) -> Result<LoadedFor<Self>, RunError> {
-        // Only an autodiff device shows which parameters require gradients.
+        // On an autodiff device, parameters that are made from tensors show that they require gradients, too.
         let base = self.read_base(&device.clone().autodiff())?.loaded;
         base.try_map(|model, config| {
             let model = load(model, config, &self.base().adapter, folder)?;

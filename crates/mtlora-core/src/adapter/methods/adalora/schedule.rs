@@ -102,7 +102,7 @@ impl AdaLoraSchedule {
     /// Checks the range of each number, for a training of `steps` steps.
     ///
     /// # Errors
-    /// When a number is out of range; the error names the first, as files do.
+    /// When a number is out of range; the error gives the first by its name in PEFT's files.
     pub fn check(&self, steps: usize) -> Result<(), HookError> {
         let fraction = |value: f64| value > 0.0 && value < 1.0;
         let pruned = steps.saturating_sub(self.final_steps);
