@@ -164,6 +164,27 @@ fn a_text_task_has_its_scores_in_the_card() {
         "--max-new-tokens",
         "4",
     ];
+    // Texts are those of dev, whatever chose the state.
+    let held_back = folder.path().join("held-back");
+    let mut other = more;
+    other[1] = text(&held_back);
+    json(&[&fixed[..], &other, &["--validation-fraction", "0.25"]].concat());
+    let (body, matter) = card(&held_back);
+    assert_eq!(
+        matter["model-index"][0]["results"][0]["dataset"]["split"].as_str(),
+        Some("dev")
+    );
+    assert!(body.contains("On the dev examples;"), "{body}");
+    assert!(
+        body.contains("It was chosen on the held-back examples."),
+        "{body}"
+    );
+    let loss = body
+        .lines()
+        .find(|line| line.starts_with("| loss |"))
+        .unwrap();
+    assert!(loss.contains("| – |"), "{loss}");
+
     json(&[&fixed[..], &more].concat());
     let (body, matter) = card(&run);
     assert_eq!(matter["pipeline_tag"].as_str(), Some("text-generation"));

@@ -8,7 +8,7 @@ use std::io::{self, StdoutLock, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mtlora::train::{ClassCount, Scores};
+use mtlora::train::{ClassCount, Run, Scores};
 use serde::Serialize;
 
 /// What a training prints.
@@ -240,6 +240,12 @@ pub(crate) fn ensure_empty_dir(folder: &Path, overwrite: bool) -> Result<(), Str
         ));
     }
     let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if overwrite && Run::is_in(folder) {
+        return Err(format!(
+            "{}: this is the folder of a run, which would be damaged; name another folder with --out",
+            folder.display()
+        ));
+    }
     if occupied && !overwrite {
         Err(format!(
             "{}: exists and is not empty; name another folder, or pass --overwrite",

@@ -64,6 +64,7 @@ const NAMES: &[(&str, &str)] = &[
     ("resume_from_checkpoint", "resume"),
     ("rslora", "use_rslora"),
     ("sequence_len", "max_length"),
+    ("steps", "max_steps"),
     ("target_modules", "targets"),
     ("task_name", "task"),
     ("train_batch_size", "batch"),

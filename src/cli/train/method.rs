@@ -30,8 +30,8 @@ fn learns_nothing(options: &TrainOptions, steps: usize) -> Option<&'static str> 
     let schedule = options.schedule(steps);
     let is_zero = steps > 0 && (0..steps).all(|step| schedule.rate(step) == 0.0);
     is_zero.then_some(
-        "the only step belongs to the warm-up and has a learning rate of 0, so nothing will be learned: train for more epochs, \
-         use smaller batches, or set --warmup-ratio 0",
+        "the only step belongs to the warm-up and has a learning rate of 0, so nothing will be learned: train for more steps, \
+         or set --warmup-ratio 0",
     )
 }
 

@@ -100,7 +100,7 @@ impl Outcome<'_> {
         is_worse.then(|| {
             format!(
                 "the kept state scores worse than the model did before training: {dev} {name} {kept:.4}, and {before:.4} \
-                 before. Another learning rate (--lr) or more epochs may help"
+                 before. Another learning rate (--lr) or more steps may help"
             )
         })
     }

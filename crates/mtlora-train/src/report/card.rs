@@ -166,11 +166,27 @@ impl ModelCard<'_> {
         self.adapter().method == MethodName::MtLora
     }
 
-    /// What the scores were computed on.
-    fn split(&self) -> &'static str {
+    /// The examples on which the best state was chosen.
+    fn chosen_on(&self) -> &'static str {
         match self.config.data.validation_fraction {
             Some(_) => "held-back",
             None => "dev",
+        }
+    }
+
+    /// Whether the metrics are those of texts that were generated after training.
+    fn has_texts(&self) -> bool {
+        let mut names = self.results.metrics.iter();
+        matches!(self.config.kind, RunKind::Generation(_))
+            && names.any(|(name, _)| name.parse::<MetricName>().is_err())
+    }
+
+    /// The examples of which the results have the metrics.
+    fn split(&self) -> &str {
+        match &self.results.scored {
+            Some(scored) if self.has_texts() => &scored.split,
+            _ if self.has_texts() => "dev",
+            _ => self.chosen_on(),
         }
     }
 
@@ -388,18 +404,33 @@ impl ModelCard<'_> {
 
     fn scores(&self, text: &mut String) {
         let results = self.results;
+        let (split, chosen_on) = (self.split(), self.chosen_on());
+        let by = match split == chosen_on {
+            true => String::new(),
+            false => format!(" It was chosen on the {chosen_on} examples."),
+        };
         let _ = writeln!(
             text,
-            "\n## Scores\n\nOn the {} examples; the state after step {} of {} is the one that is kept.\n\n\
+            "\n## Scores\n\nOn the {split} examples; the state after step {} of {} is the one that is kept.{by}\n\n\
              | metric | before | kept |\n|---|---|---|",
-            self.split(),
-            results.best_step,
-            results.steps
+            results.best_step, results.steps
         );
         for (name, value) in results.metrics.iter() {
+            // What was before training was scored where the state was chosen.
             let before = results.metrics_before.get(name);
+            let before = before.filter(|_| split == chosen_on);
             let before = before.map_or("–".to_string(), significant);
             let _ = writeln!(text, "| {name} | {before} | {} |", significant(value));
+        }
+        if let Some(scored) = results.scored.as_ref().filter(|_| !self.has_texts()) {
+            let _ = writeln!(
+                text,
+                "\nOn the {} examples, which were scored once, with the kept state:\n\n| metric | kept |\n|---|---|",
+                scored.split
+            );
+            for (name, value) in scored.metrics.iter() {
+                let _ = writeln!(text, "| {name} | {} |", significant(value));
+            }
         }
     }
 
