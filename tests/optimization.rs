@@ -11,8 +11,13 @@ use serde_json::Value;
 
 use common::{MODEL, json, mtlora, refused, small_data, text};
 
-/// Trains 10 steps of 8 sequences into `run`, with these further settings, and returns the result.
+/// Trains an epoch, 10 steps of 8 sequences, into `run`, with these further settings, and returns the result.
 fn train(folder: &Path, run: &str, settings: &[&str]) -> Value {
+    train_for(folder, run, &[&["--epochs", "1"], settings].concat())
+}
+
+/// The same, for as long as the settings say.
+fn train_for(folder: &Path, run: &str, settings: &[&str]) -> Value {
     let data = folder.join("data");
     if !data.exists() {
         small_data(folder, 80, 40);
@@ -26,15 +31,7 @@ fn train(folder: &Path, run: &str, settings: &[&str]) -> Value {
         MODEL,
         "--data",
     ];
-    let run = [
-        text(&data),
-        "--out",
-        text(&out),
-        "--batch",
-        "8",
-        "--epochs",
-        "1",
-    ];
+    let run = [text(&data), "--out", text(&out), "--batch", "8"];
     json(&[&fixed[..], &run, settings].concat())
 }
 
@@ -53,28 +50,10 @@ fn rates(run: &Path) -> Vec<f64> {
 #[test]
 fn a_training_can_have_a_number_of_steps_in_place_of_epochs() {
     let folder = tempfile::tempdir().unwrap();
-    let data = small_data(folder.path(), 80, 40);
     let run = |name: &str, settings: &[&str]| -> (Value, Vec<f64>) {
-        let out = folder.path().join(name);
-        let fixed = [
-            "train",
-            "--task",
-            "acceptability",
-            "--model",
-            MODEL,
-            "--data",
-        ];
-        let rest = [
-            text(&data),
-            "--batch",
-            "8",
-            "--lr",
-            "1e-3",
-            "--out",
-            text(&out),
-        ];
-        let result = json(&[&fixed[..], &rest, settings].concat());
-        (result, rates(&out))
+        let settings = [&["--lr", "1e-3"], settings].concat();
+        let result = train_for(folder.path(), name, &settings);
+        (result, rates(&folder.path().join(name)))
     };
     for (name, steps) in [("short", 3), ("long", 12)] {
         let wanted = steps.to_string();
