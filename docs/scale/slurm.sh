@@ -12,9 +12,9 @@
 set -eu
 # Each run has as many threads as the sweep's file says (`threads`): make --cpus-per-task the same number. Without it in the file, a
 # run has as many threads as its task has cores.
-threads=(--threads "${SLURM_CPUS_PER_TASK:-1}")
-if grep -q '^threads' "$1"; then threads=(); fi
+threads="--threads ${SLURM_CPUS_PER_TASK:-1}"
+if grep -q '^threads' "$1"; then threads=; fi
 # Each task begins with its part of the runs (SLURM_ARRAY_TASK_ID), and then helps with the others. At the end it waits
 # for the runs of other tasks, and takes over those of a task that dies. With --no-wait it would end instead, even if final runs
 # are only waiting for the last tuning runs.
-exec mtlora sweep run "$1" --out "$2" "${threads[@]}"
+exec mtlora sweep run "$1" --out "$2" $threads

@@ -128,8 +128,8 @@ impl<const D: usize> Parameter for Param<Tensor<D>> {
         if value.device().is_autodiff() || matches!(value.dtype(), DType::QFloat(_)) {
             return false;
         }
-        // On a device without gradients, as after `valid`, Burn keeps the setting, and only shows it where there are gradients
-        // again.
+        // On a device without gradients, `is_require_grad` is always false. Burn keeps the parameter's setting, and `train`
+        // applies it.
         self.clone().train().base().is_require_grad()
     }
 

@@ -145,14 +145,14 @@ fn tried(
         let Phase::Tune(at) = cell.phase else {
             continue;
         };
-        let chosen_by = match outcomes.get(index) {
-            Some(Outcome::Done(results)) => plan.chooses_by(cell, results),
+        let tuned = match outcomes.get(index) {
+            Some(Outcome::Done(results)) => plan.tuning_score(cell, results),
             Some(Outcome::Diverged { .. }) | None => None,
         };
         if let Some(point) = all.get_mut(at) {
-            let score = chosen_by.map(|(name, value)| value * scale(name, is_e2e));
+            let score = tuned.map(|(name, value)| value * scale(name, is_e2e));
             point.scores.push(score);
-            if let Some((name, _)) = chosen_by {
+            if let Some((name, _)) = tuned {
                 point.metric = name.to_string();
             }
         }

@@ -127,7 +127,7 @@ impl Plan {
         for (index, cell) in self.cells_of(task, arm) {
             if let Phase::Tune(point) = cell.phase {
                 *sums.get_mut(point)? += match outcomes.get(index)? {
-                    Outcome::Done(results) => goodness(self.chooses_by(cell, results)),
+                    Outcome::Done(results) => goodness(self.tuning_score(cell, results)),
                     Outcome::Diverged { .. } => f64::NEG_INFINITY,
                 };
             }
@@ -141,8 +141,8 @@ impl Plan {
         Some(best)
     }
 
-    /// The metric by which a tuning run's settings are chosen, with its value: the one that the settings name, or else the first.
-    pub(crate) fn chooses_by<'a>(
+    /// The name and the value of the metric by which a tuning run is judged: the one that its settings name, or else the task's first.
+    pub(crate) fn tuning_score<'a>(
         &self,
         cell: &Cell,
         results: &'a RunResults,
@@ -259,7 +259,7 @@ impl Plan {
     }
 }
 
-/// The value of a metric with its sign changed if lower is better; the worst number if there is none.
+/// A score of which higher is better: the value of a metric, negated for losses and other errors; negative infinity without a value.
 fn goodness(metric: Option<(&str, f64)>) -> f64 {
     match metric {
         Some((name, value)) if !value.is_nan() && higher_is_better(name) => value,

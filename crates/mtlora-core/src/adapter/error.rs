@@ -117,8 +117,8 @@ pub enum AttachError {
     },
 }
 
-/// The names, where those that differ only in numbers are one with `*` in their place; of many, the first, and how many more there
-/// are.
+/// The names of the modules with `*` in place of numbers, each once, so that the layers of a model do not repeat; of many, the first,
+/// and how many more there are.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 40;
     let mut kinds: Vec<String> = Vec::new();

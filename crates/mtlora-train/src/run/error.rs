@@ -71,7 +71,7 @@ pub enum RunError {
         place = .0.folder.display()
     )]
     UnfinishedThere(Unfinished),
-    /// The folder of a new run has files of the same names, and they are not those of a run.
+    /// The folder for a new run is not that of a run, and has something that the run would replace.
     #[error(
         "{}: this is not a run's folder, and the run would replace {file} in it: name another folder with --out (--overwrite \
          replaces only runs)",

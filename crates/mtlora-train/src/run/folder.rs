@@ -420,7 +420,7 @@ mod tests {
             );
             fs::rename(folder.path().join(name), &own).unwrap();
         }
-        // A file that no run has does not matter.
+        // Other files do not matter.
         fs::rename(&own, folder.path().join("output.txt")).unwrap();
         drop(Run::create(folder.path(), true, &example()).unwrap());
         let error = refused(false).to_string();

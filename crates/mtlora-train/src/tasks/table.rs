@@ -272,7 +272,7 @@ fn distinct_columns(config: &TableConfig) -> Result<(), DataError> {
     table_file::distinct_columns(&roles)
 }
 
-/// What to do about a label that is none of the classes.
+/// What to do about a label that is not one of the classes.
 fn unknown_label_hint(label: &str, classes: &[String]) -> &'static str {
     let numbers: Vec<f32> = classes
         .iter()

@@ -24,7 +24,7 @@ const ROLES: [(&str, &str); 10] = [
     ("observation", "tool"),
     ("function_response", "tool"),
 ];
-/// Names of answers, of which a form knows only its own: with another, the answer would be left out.
+/// The keys under which data sets have answers. A form reads only its own key, so an answer under another one would be left out.
 const ANSWERS: [&str; 7] = [
     "completion",
     "response",
