@@ -57,7 +57,8 @@ fn the_instructions_can_be_restricted() {
         assert!(error.contains("; there is portable"), "{error}");
     }
     let (passed, _, error) = devices("sse9");
-    let expected = "mtlora: MTLORA_CPU is `sse9`, but must be one of portable, avx2, avx512, avx512bf16, amx\n";
+    let expected = "mtlora: MTLORA_CPU is `sse9`, but must be one of portable, avx2, avx512, avx512bf16, amx, neon, \
+                    neonbf16\n";
     assert!(!passed && error == expected, "{error}");
 }
 

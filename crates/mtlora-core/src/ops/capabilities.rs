@@ -111,11 +111,12 @@ pub fn capabilities(device: &burn::tensor::Device) -> Capabilities {
     Dispatch::capabilities(device.as_dispatch())
 }
 
-/// Whether the kernels for the CPU multiply pairs of bfloat16 values with instructions of their own.
+/// Whether the kernels for the CPU multiply bfloat16 values with instructions of their own.
 ///
-/// True only on an x86-64 processor with AVX-512 and its bfloat16 instructions (`avx512f` and `avx512bf16`); unsafe code
-/// may rely on that. False where these are slower than the instructions for 32-bit floats and nothing asks for them, if [`CpuChoice::VARIABLE`] names a slower path, and without the feature `flex`, which has the
-/// kernels.
+/// On x86-64 it is true only on a processor with AVX-512 and its bfloat16 instructions (`avx512f` and `avx512bf16`); unsafe code
+/// may rely on that. On 64-bit ARM it is true only on one with `bf16`. It is false where these are slower than the instructions
+/// for 32-bit floats and nothing asks for them, if [`CpuChoice::VARIABLE`] names a slower path, and without the feature `flex`,
+/// which has the kernels.
 pub fn cpu_multiplies_bf16() -> bool {
     #[cfg(feature = "flex")]
     {
@@ -127,9 +128,9 @@ pub fn cpu_multiplies_bf16() -> bool {
     }
 }
 
-/// Multiplies tiles of bfloat16 on this thread, `times` times six of them, as fast as the processor can, to measure how fast
-/// that is. Returns the number of multiply-adds, or nothing where the path of the kernels ([`CpuChoice`]) is not
-/// [`CpuPath::Amx`](super::CpuPath::Amx).
+/// Multiplies tiles of bfloat16 on this thread, `times` times as many as the processor can at once, to measure how fast it is.
+/// Returns the number of multiply-adds, or nothing where the path of the kernels ([`CpuChoice`]) is neither
+/// [`CpuPath::Amx`](super::CpuPath::Amx) nor [`CpuPath::NeonBf16`](super::CpuPath::NeonBf16).
 ///
 /// # Panics
 /// When `times` is 0.
@@ -139,7 +140,12 @@ pub fn cpu_multiply_tiles(times: usize) -> Option<usize> {
         let amx = super::flex::instructions::amx()?;
         Some(super::cpu::multiply_repeatedly(amx, times))
     }
-    #[cfg(not(all(feature = "flex", target_arch = "x86_64")))]
+    #[cfg(all(feature = "flex", target_arch = "aarch64"))]
+    {
+        let bf16 = super::flex::instructions::neon_bf16()?;
+        Some(bf16.multiply_repeatedly(times))
+    }
+    #[cfg(not(all(feature = "flex", any(target_arch = "x86_64", target_arch = "aarch64"))))]
     {
         let _ = times;
         None

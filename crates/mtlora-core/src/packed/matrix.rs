@@ -158,7 +158,7 @@ impl PackedView<'_> {
 }
 
 /// The columns of all groups that some columns lie in.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) fn whole_groups(columns: &Range<usize>) -> Range<usize> {
     columns.start / GROUP * GROUP..columns.end.next_multiple_of(GROUP)
 }

@@ -26,7 +26,7 @@ pub(crate) use formats::WithPacking;
 use formats::{blocks, half_at};
 #[cfg(feature = "flex")]
 pub(crate) use matrix::PackedView;
-#[cfg(all(feature = "flex", target_arch = "x86_64"))]
+#[cfg(all(feature = "flex", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use matrix::whole_groups;
 #[cfg(feature = "flex")]
 pub(crate) use tensor::view;

@@ -8,13 +8,17 @@ use mtlora_core::{
 };
 use pulp::{Arch, Simd, WithSimd};
 
-/// The number of independent sums: enough to hide the latency of two units, and few enough for the registers of every
-/// processor.
-const SUMS: usize = 12;
+/// The number of independent sums: enough to hide the latency of two units, or of the four that 64-bit ARM's fastest have, and
+/// few enough for the registers of every processor.
+const SUMS: usize = if cfg!(target_arch = "aarch64") {
+    24
+} else {
+    12
+};
 /// The number of multiply-adds of each sum between two readings of the clock.
 const LENGTH: usize = 1 << 22;
-/// The number of times that each thread multiplies tiles between two readings of the clock: six products of 16 cycles each
-/// time, so about a fiftieth of a second.
+/// The number of times that each thread multiplies tiles between two readings of the clock: with AMX, six products of 16 cycles
+/// each time, so about a fiftieth of a second.
 const TILE_LENGTH: usize = 1 << 19;
 /// The number of measurements, of which the fastest counts, because other programs can only slow it down.
 const TRIES: usize = 8;
@@ -22,7 +26,7 @@ const TRIES: usize = 8;
 /// The peak rate of multiply-adds of all threads in rayon's pool, in billions of operations per second (a multiply-add
 /// is two operations). It is measured with a loop of multiply-adds on registers, of the kind that the kernels use for the
 /// base model ([`CpuChoice`]): with AMX, those of tiles, of which 32-bit floats take several ([`MatmulPrecision`]); for one in
-/// bfloat16, those of pairs of bfloat16 values where there are instructions for them ([`cpu_multiplies_bf16`]); and otherwise
+/// bfloat16, those of bfloat16 values where there are instructions for them ([`cpu_multiplies_bf16`]); and otherwise
 /// those of 32-bit floats, with AVX2 if the kernels are restricted to it.
 pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
     let has_tiles = CpuChoice::read().is_ok_and(|choice| choice.path == CpuPath::Amx);
@@ -32,6 +36,8 @@ pub fn peak_gflops(base_dtype: BaseDtype) -> f64 {
     if base_dtype == BaseDtype::Bf16 && cpu_multiplies_bf16() {
         #[cfg(target_arch = "x86_64")]
         return best_of(pairs::multiply_add);
+        #[cfg(target_arch = "aarch64")]
+        return best_of(multiply_tiles);
     }
     best_of(multiply_add)
 }

@@ -12,6 +12,10 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neonbf16;
 mod path;
 
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
@@ -24,4 +28,8 @@ pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
 pub(super) use avx512bf16::Avx512Bf16;
+#[cfg(all(feature = "flex", target_arch = "aarch64"))]
+pub(super) use neon::Neon;
+#[cfg(all(feature = "flex", target_arch = "aarch64"))]
+pub(super) use neonbf16::NeonBf16;
 pub use path::{CpuChoice, CpuPath, CpuPathError};

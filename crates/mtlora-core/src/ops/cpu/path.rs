@@ -6,8 +6,11 @@ use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 use super::{amx::Amx, avx2::Avx2, avx512::Avx512, avx512bf16::Avx512Bf16};
+#[cfg(target_arch = "aarch64")]
+use super::{neon::Neon, neonbf16::NeonBf16};
 
-/// A way to compute on the processor. Each uses the instructions of those before it as well.
+/// A way to compute on the processor. Each uses the instructions of those before it as well that are of the same kind of
+/// processor: the first is every processor's, `Neon` and `NeonBf16` are 64-bit ARM's, and the others x86-64's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CpuPath {
     /// What every processor has. Matrix products are those of the `gemm` crate, which chooses instructions for itself.
@@ -20,16 +23,22 @@ pub enum CpuPath {
     Avx512Bf16,
     /// The same with AMX's products of tiles of bfloat16. 32-bit floats are split into parts of it.
     Amx,
+    /// 64-bit ARM's NEON.
+    Neon,
+    /// NEON with products of small matrices of bfloat16 (`FEAT_BF16`).
+    NeonBf16,
 }
 
 impl CpuPath {
-    /// All of them, from the slowest to the fastest.
-    pub const ALL: [Self; 5] = [
+    /// All of them, each kind of processor's from the slowest to the fastest.
+    pub const ALL: [Self; 7] = [
         Self::Portable,
         Self::Avx2,
         Self::Avx512,
         Self::Avx512Bf16,
         Self::Amx,
+        Self::Neon,
+        Self::NeonBf16,
     ];
 
     /// The name that the environment variable and listings use.
@@ -40,6 +49,8 @@ impl CpuPath {
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512bf16",
             Self::Amx => "amx",
+            Self::Neon => "neon",
+            Self::NeonBf16 => "neonbf16",
         }
     }
 
@@ -52,8 +63,16 @@ impl CpuPath {
             Self::Avx512 => Avx512::detect().is_some(),
             Self::Avx512Bf16 => Avx512Bf16::detect().is_some(),
             Self::Amx => Amx::detect().is_some(),
+            Self::Neon | Self::NeonBf16 => false,
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        match self {
+            Self::Portable => true,
+            Self::Neon => Neon::detect().is_some(),
+            Self::NeonBf16 => NeonBf16::detect().is_some(),
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 | Self::Amx => false,
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             self == Self::Portable
         }
@@ -250,7 +269,7 @@ mod tests {
         let error = CpuChoice::of("AVX2").unwrap_err().to_string();
         assert_eq!(
             error,
-            "MTLORA_CPU is `AVX2`, but must be one of portable, avx2, avx512, avx512bf16, amx"
+            "MTLORA_CPU is `AVX2`, but must be one of portable, avx2, avx512, avx512bf16, amx, neon, neonbf16"
         );
     }
 

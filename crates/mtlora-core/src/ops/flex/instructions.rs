@@ -5,10 +5,10 @@
 //! - **A loop in plain Rust** is written within [`vectorized!`], which compiles it several times and picks one while
 //!   the program runs. The compiler makes its loops as wide as the registers. A loop outside of it is compiled for the
 //!   oldest x86-64, four floats wide.
-//! - **A kernel of intrinsics** (`products/avx2`, `products/avx512`, `products/amx`, `products/thin`) is a function with `#[target_feature]`,
-//!   which is unsafe to call. Its callers have an [`Avx2`], an [`Avx512`], an [`Avx512Bf16`] or an [`Amx`], values that only a
-//!   processor with the instructions can make: so the safety of the call is that there is such a value, and nothing has to
-//!   be asserted.
+//! - **A kernel of intrinsics** (`products/avx2`, `products/avx512`, `products/amx`, `products/neon`, `products/thin`) is a function
+//!   with `#[target_feature]`, which is unsafe to call. Its callers have an `Avx2`, an `Avx512`, an `Avx512Bf16`, an `Amx` or a
+//!   `NeonBf16`, values that only a processor with the instructions can make: so the safety of the call is that there is such a
+//!   value, and nothing has to be asserted. (NEON itself is part of 64-bit ARM, and so of every function.)
 //!
 //! The functions here give these values where the path that was chosen ([`CpuChoice`]) has the instructions. Another
 //! instruction set needs a type in `ops/cpu`, a function here, and an arm in the macro or a module beside
@@ -16,8 +16,12 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use crate::ops::cpu::{Amx, Avx2, Avx512, Avx512Bf16};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::ops::cpu::{CpuChoice, CpuPath};
+#[cfg(target_arch = "aarch64")]
+pub(super) use crate::ops::cpu::{Neon, NeonBf16};
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn allows(path: CpuPath) -> bool {
     CpuChoice::followed().path >= path
 }
@@ -55,15 +59,33 @@ pub(in crate::ops) fn amx() -> Option<Amx> {
     allows(CpuPath::Amx).then(Amx::detect).flatten()
 }
 
+/// The proof that kernels may use NEON.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+pub(super) fn neon() -> Option<Neon> {
+    allows(CpuPath::Neon).then(Neon::detect).flatten()
+}
+
+/// The proof that kernels may use NEON's products of bfloat16.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+pub(in crate::ops) fn neon_bf16() -> Option<NeonBf16> {
+    allows(CpuPath::NeonBf16).then(NeonBf16::detect).flatten()
+}
+
 /// Whether products of bfloat16 have instructions of their own here, which are faster than those of 32-bit floats.
 pub(in crate::ops) fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         avx512_bf16().is_some() || amx().is_some()
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
     {
-        allows(CpuPath::Avx512Bf16)
+        neon_bf16().is_some()
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        false
     }
 }
 

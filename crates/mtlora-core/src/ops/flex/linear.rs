@@ -5,14 +5,20 @@ use burn::backend::{DType, TensorMetadata};
 use burn::tensor::{Element, Shape, bf16};
 use rayon::prelude::*;
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::instructions;
 use super::instructions::vectorized;
-#[cfg(target_arch = "x86_64")]
-use super::instructions::{self, Avx2};
 use super::products::matmul;
+#[cfg(target_arch = "aarch64")]
+use super::products::neon;
 use super::products::packed::{FEW, add_portably, few_rows};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::products::packed_panels;
 use super::products::view::View;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::products::weights::{AnyWeights, Bf16, Floats, Int8, Stored};
 #[cfg(target_arch = "x86_64")]
-use super::products::{amx, avx2, avx512, packed_panels};
+use super::products::{amx, avx2, avx512};
 use super::{CHUNK, contiguous, exclusive, suits, tensor, values};
 use crate::ops::Weight;
 use crate::ops::definitions::linear;
@@ -77,6 +83,10 @@ fn turned_product(left: &[f32], right: &[f32], sides: [usize; 2]) -> Option<Vec<
         if let Some(avx2) = instructions::avx2() {
             return Some(avx2::turned_product(avx2, left, right, sides));
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(neon) = instructions::neon() {
+        return Some(neon::turned_product(neon, left, right, sides));
     }
     let _ = (left, right, sides);
     None
@@ -209,7 +219,7 @@ impl Matrix {
             if turned && left.len() <= FEW * matrix.sides()[1] {
                 return few_rows(left, matrix, bias);
             }
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             if let Some(out) = packed_panels::product(left, matrix, turned, bias) {
                 return out;
             }
@@ -229,10 +239,12 @@ impl Matrix {
             return avx512::product(left, right, bias);
         }
         #[cfg(target_arch = "x86_64")]
-        if let Some(avx2) = instructions::avx2()
-            && !matches!(self, Matrix::Packed(_))
-        {
-            return self.avx2_product(avx2, left, transposed, bias);
+        if let (Some(avx2), Some(right)) = (instructions::avx2(), self.stored(transposed)) {
+            return avx2::product(avx2, left, right, bias);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let (Some(neon), Some(right)) = (instructions::neon(), self.stored(transposed)) {
+            return neon::product(neon, instructions::neon_bf16(), left, right, bias);
         }
         self.portable_product(left, transposed, bias)
     }
@@ -314,37 +326,32 @@ impl Matrix {
         }
     }
 
-    /// The same with AVX2.
-    #[cfg(target_arch = "x86_64")]
-    fn avx2_product(
-        &self,
-        avx2: Avx2,
-        left: &[f32],
-        transposed: bool,
-        bias: Option<&[f32]>,
-    ) -> Vec<f32> {
+    /// The matrix, or its transpose, as the kernels for AVX2 and NEON read it; none if it is packed.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn stored(&self, transposed: bool) -> Option<Stored<'_>> {
         let sides = self.sides();
-        match self {
+        let (weights, sides, turned) = match self {
             Matrix::F32(weight) => {
                 let shape = weight.tensor.shape();
-                let (weights, turned) = (avx2::Floats(values(&weight.tensor)), weight.transposed);
-                let stored = [shape[0], shape[1]];
-                avx2::product(avx2, left, weights, stored, turned != transposed, bias)
+                let weights = AnyWeights::Floats(Floats(values(&weight.tensor)));
+                (weights, [shape[0], shape[1]], weight.transposed)
             }
-            Matrix::Bf16(weight) => {
-                let weights = avx2::Bf16(slice(weight));
-                avx2::product(avx2, left, weights, sides, transposed, bias)
-            }
+            Matrix::Bf16(weight) => (AnyWeights::Bf16(Bf16(slice(weight))), sides, false),
             Matrix::Int8 { weight, block } => {
-                let weights = avx2::Int8 {
+                let weights = AnyWeights::Int8(Int8 {
                     integers: slice(weight.tensor()),
                     scales: weight.scales(),
                     block: *block,
-                };
-                avx2::product(avx2, left, weights, sides, transposed, bias)
+                });
+                (weights, sides, false)
             }
-            Matrix::Packed(_) => self.portable_product(left, transposed, bias),
-        }
+            Matrix::Packed(_) => return None,
+        };
+        Some(Stored {
+            weights,
+            sides,
+            turned: turned != transposed,
+        })
     }
 
     /// The same on any processor: rounded as a reduced precision says, then by 32-bit products.

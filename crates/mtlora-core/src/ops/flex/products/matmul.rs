@@ -1,14 +1,18 @@
 //! Matrix products on strided views of slices. They are the `gemm` crate's, which burn-flex uses too, except for
-//! small ones and an adapter's with AVX2 or AVX-512.
+//! small ones and an adapter's with AVX2, AVX-512 or NEON.
 
 use gemm::{Parallelism, gemm};
 
 use super::WORTH_THREADS;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::thin;
 use super::triangle::Triangle;
 use super::view::{View, ViewMut};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx2, avx512, thin};
-#[cfg(target_arch = "x86_64")]
+use super::{amx, avx2, avx512};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::ops::flex::instructions;
 use crate::ops::flex::made;
 
@@ -38,6 +42,10 @@ pub(in crate::ops::flex) fn small_matmul(
     #[cfg(target_arch = "x86_64")]
     if let Some(avx2) = instructions::avx2() {
         return avx2::direct::product(avx2, out, a, b, factor, triangle);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(neon) = instructions::neon() {
+        return neon::direct::product(neon, out, a, b, factor, triangle);
     }
     // With what need not be multiplied.
     let _ = triangle;
@@ -72,7 +80,7 @@ pub(in crate::ops::flex) fn rounded_matmul(
 /// # Panics
 /// When the shapes do not fit.
 pub(in crate::ops::flex) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>, factor: f32) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if thin::add(out, a, b, factor) {
         return;
     }
@@ -91,7 +99,7 @@ pub(in crate::ops::flex) fn add_matmul(out: &mut [f32], a: View<'_>, b: View<'_>
 /// # Panics
 /// When the shapes do not fit.
 pub(in crate::ops::flex) fn in_parts(a: View<'_>, b: View<'_>) -> Vec<f32> {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if let Some(out) = thin::product(a, b) {
         return out;
     }

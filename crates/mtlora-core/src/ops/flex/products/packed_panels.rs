@@ -6,10 +6,12 @@ use std::ops::Range;
 use std::thread::LocalKey;
 
 use super::aligned::Aligned;
+#[cfg(target_arch = "x86_64")]
 use super::amx;
 use super::blocked::{self, Begin, Blocks};
 use super::packed::unpack;
 use super::view::ViewMut;
+#[cfg(target_arch = "x86_64")]
 use crate::ops::MatmulPrecision;
 use crate::ops::flex::instructions;
 use crate::packed::{GROUP, PackedView, whole_groups};
@@ -51,25 +53,35 @@ pub(in crate::ops::flex) fn product(
     turned: bool,
     bias: Option<&[f32]>,
 ) -> Option<Vec<f32>> {
-    let inner = matrix.sides()[usize::from(turned)];
-    if let Some(amx) = instructions::amx().filter(|_| left.len() / inner >= amx::LEAST_FLOAT_ROWS) {
-        return Some(match MatmulPrecision::chosen() {
-            MatmulPrecision::Highest => {
-                product_with(amx::InParts::<3>(amx), left, matrix, turned, bias)
-            }
-            MatmulPrecision::High => {
-                product_with(amx::InParts::<2>(amx), left, matrix, turned, bias)
-            }
-            MatmulPrecision::Medium => {
-                product_with(amx::InParts::<1>(amx), left, matrix, turned, bias)
-            }
-        });
+    #[cfg(target_arch = "x86_64")]
+    {
+        let inner = matrix.sides()[usize::from(turned)];
+        if let Some(amx) =
+            instructions::amx().filter(|_| left.len() / inner >= amx::LEAST_FLOAT_ROWS)
+        {
+            return Some(match MatmulPrecision::chosen() {
+                MatmulPrecision::Highest => {
+                    product_with(amx::InParts::<3>(amx), left, matrix, turned, bias)
+                }
+                MatmulPrecision::High => {
+                    product_with(amx::InParts::<2>(amx), left, matrix, turned, bias)
+                }
+                MatmulPrecision::Medium => {
+                    product_with(amx::InParts::<1>(amx), left, matrix, turned, bias)
+                }
+            });
+        }
+        if let Some(avx512) = instructions::avx512() {
+            return Some(product_with(avx512, left, matrix, turned, bias));
+        }
+        let avx2 = instructions::avx2()?;
+        Some(product_with(avx2, left, matrix, turned, bias))
     }
-    if let Some(avx512) = instructions::avx512() {
-        return Some(product_with(avx512, left, matrix, turned, bias));
+    #[cfg(target_arch = "aarch64")]
+    {
+        let neon = instructions::neon()?;
+        Some(product_with(neon, left, matrix, turned, bias))
     }
-    let avx2 = instructions::avx2()?;
-    Some(product_with(avx2, left, matrix, turned, bias))
 }
 
 fn product_with(

@@ -1,4 +1,4 @@
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use std::ops::Range;
 
 /// What of a product of matrices need not be multiplied, as under a causal mask. For a block of rows
@@ -15,7 +15,7 @@ pub(in crate::ops::flex) enum Triangle {
     BelowLeft(usize),
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl Triangle {
     /// How many columns the product of some rows has, and over what its sums run.
     pub(in crate::ops::flex) fn needed(

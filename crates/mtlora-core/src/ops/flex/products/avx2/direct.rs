@@ -205,102 +205,49 @@ fn mask(columns: usize) -> __m256i {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::testing::{SmallCase, TRIANGLES};
     use super::*;
     use proptest::prelude::*;
 
+    /// Where the processor has the instructions.
+    fn check(case: SmallCase) -> Result<(), TestCaseError> {
+        let Some(avx2) = Avx2::detect() else {
+            return Ok(());
+        };
+        case.check(|out, a, b, factor, triangle| product(avx2, out, a, b, factor, triangle))
+    }
+
     proptest! {
-        /// Of small whole numbers, which are exact in any order, into the middle of something larger.
         #[test]
         #[cfg_attr(miri, ignore = "it would take hours")]
         fn is_the_sum_of_products(
             rows in 0usize..40, inner in 0usize..40, columns in 0usize..70, extra in 0usize..5,
-            turn_a: bool, turn_b: bool,
-            triangle in prop::sample::select(&[
-                Triangle::None, Triangle::Product(0), Triangle::AboveLeft(0), Triangle::BelowLeft(0),
-                Triangle::Product(19), Triangle::AboveLeft(19), Triangle::BelowLeft(19),
-            ][..]),
+            turn_a: bool, turn_b: bool, triangle in prop::sample::select(&TRIANGLES[..]),
         ) {
-            check([rows, inner, columns], extra, turn_a, turn_b, triangle)?;
+            check(SmallCase { rows, inner, columns, extra, turn_a, turn_b, triangle })?;
         }
     }
 
     #[test]
     fn edges_of_the_tiles_are_right() -> Result<(), TestCaseError> {
-        let sides = [ROWS + 1, LANES + 1, COLUMNS + LANES + 1];
+        let [rows, inner, columns] = [ROWS + 1, LANES + 1, COLUMNS + LANES + 1];
         for turn in [false, true] {
-            check(sides, 1, turn, turn, Triangle::None)?;
-            check(sides, 0, !turn, turn, Triangle::Product(0))?;
-        }
-        Ok(())
-    }
-
-    fn check(
-        [rows, inner, columns]: [usize; 3],
-        extra: usize,
-        turn_a: bool,
-        turn_b: bool,
-        triangle: Triangle,
-    ) -> Result<(), TestCaseError> {
-        let Some(avx2) = Avx2::detect() else {
-            return Ok(());
-        };
-        let at =
-            |row: usize, column: usize, step: usize| ((row * 7 + column * step) % 17) as f32 - 8.0;
-        let a = |row: usize, column: usize| match triangle {
-            Triangle::AboveLeft(first) if column > row + first => 0.0,
-            Triangle::BelowLeft(first) if column + first < row => 0.0,
-            _ => at(row, column, 5),
-        };
-        let b = |row: usize, column: usize| at(row, column, 3);
-        // Each row is followed by values that must not count.
-        let stored =
-            |[rows, columns]: [usize; 2], turned: bool, at: &dyn Fn(usize, usize) -> f32| {
-                let sides = if turned {
-                    [columns, rows]
-                } else {
-                    [rows, columns]
-                };
-                let mut values = Vec::new();
-                for row in 0..sides[0] {
-                    for column in 0..sides[1] {
-                        values.push(if turned {
-                            at(column, row)
-                        } else {
-                            at(row, column)
-                        });
-                    }
-                    values.extend(vec![f32::NAN; extra]);
-                }
-                values
+            let case = SmallCase {
+                rows,
+                inner,
+                columns,
+                extra: 1,
+                turn_a: turn,
+                turn_b: turn,
+                triangle: Triangle::None,
             };
-        let left = stored([rows, inner], turn_a, &a);
-        let right = stored([inner, columns], turn_b, &b);
-        let view = |values, [rows, columns]: [usize; 2], turned: bool| {
-            if turned {
-                View::new(values, [columns, rows], rows + extra).t()
-            } else {
-                View::new(values, [rows, columns], columns + extra)
-            }
-        };
-        let (left, right) = (
-            view(&left, [rows, inner], turn_a),
-            view(&right, [inner, columns], turn_b),
-        );
-        let mut out = vec![f32::NAN; (rows + 2) * (columns + 2)];
-        let mut whole = ViewMut::new(&mut out, [rows + 2, columns + 2]);
-        let part = whole.part(1..rows + 1, 1..columns + 1);
-        product(avx2, part, left, right, 0.5, triangle);
-        for (at, found) in out.iter().enumerate() {
-            let (row, column) = (at / (columns + 2), at % (columns + 2));
-            if row == 0 || column == 0 || row > rows || column > columns {
-                prop_assert!(found.is_nan());
-                continue;
-            }
-            let (row, column) = (row - 1, column - 1);
-            let sum: f32 = (0..inner).map(|at| a(row, at) * b(at, column)).sum();
-            if !matches!(triangle, Triangle::Product(first) if column > row + first) {
-                prop_assert_eq!(*found, 0.5 * sum);
-            }
+            check(case)?;
+            check(SmallCase {
+                extra: 0,
+                turn_a: !turn,
+                triangle: Triangle::Product(0),
+                ..case
+            })?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::super::pieces::assembled;
 use super::kernel::{COLUMNS, LANES, ROWS};
 use super::right::Right;
 use super::rows::rounded;
-use super::weights::{Weights, floats};
+use super::weights::{Lanes, floats};
 
 /// The most rows of such a product: two groups, each with sums that fit in the registers.
 pub(super) const MOST: usize = 2 * ROWS;
@@ -67,7 +67,7 @@ macro_rules! with_all_rows {
 }
 
 /// `left right + bias` of at most [`MOST`] rows.
-pub(super) fn product<W: Weights>(right: Right<W>, left: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn product<W: Lanes>(right: Right<W>, left: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let [inner, columns] = right.sides();
     let rows = left.len() / inner;
     let rounded: Vec<f32>;
@@ -139,7 +139,7 @@ fn all_rounded(values: &[f32]) -> Vec<f32> {
 
 /// The products over some of the inner dimension, for some columns: `[rows, columns]`. The rows are in groups of `R`.
 #[target_feature(enable = "avx2,fma")]
-fn sums<W: Weights, const R: usize>(
+fn sums<W: Lanes, const R: usize>(
     work: &Work<'_, W>,
     rows: usize,
     inner_of: Range<usize>,
@@ -195,7 +195,7 @@ fn sums<W: Weights, const R: usize>(
 #[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add<W: Weights, const R: usize>(
+fn add<W: Lanes, const R: usize>(
     sums: &mut [[f32; COLUMNS]; R],
     factors: &[[f32; R]; DEPTH],
     lines: &[W::Row],
@@ -237,7 +237,7 @@ fn add<W: Weights, const R: usize>(
 
 /// The dot products of the `R` rows with some rows of a transpose, `T` at a time: `[R, columns]`.
 #[target_feature(enable = "avx2,fma")]
-fn dots<W: Weights, const R: usize, const T: usize>(
+fn dots<W: Lanes, const R: usize, const T: usize>(
     work: &Work<'_, W>,
     columns: Range<usize>,
 ) -> Vec<f32> {
@@ -264,7 +264,7 @@ fn dots<W: Weights, const R: usize, const T: usize>(
 #[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn few_dots<W: Weights, const R: usize, const T: usize>(
+fn few_dots<W: Lanes, const R: usize, const T: usize>(
     lefts: [&[f32]; R],
     rights: [W::Row; T],
     inner: usize,

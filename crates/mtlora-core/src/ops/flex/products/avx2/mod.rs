@@ -15,25 +15,39 @@ mod weights;
 use super::blocked;
 use super::columns::pack_columns;
 use super::packed_panels::FloatProduct;
+use super::weights::{AnyWeights, Floats, Stored};
 use kernel::{Line, Rows};
 use right::Right;
-pub(in crate::ops::flex) use weights::{Bf16, Floats, Int8, Weights};
+use weights::Lanes;
 
 use crate::ops::flex::instructions::Avx2;
-/// `left W + bias`, or `left Wᵀ + bias` if `turned`: `[rows, columns]`. `left`: `[rows, inner]`, rounded to bfloat16 where
-/// the weights are of it; `stored` are the rows and columns of the weights as they lie; `bias`: `[columns]`.
+
+/// `left right + bias`: `[rows, columns]`. `left`: `[rows, inner]`, rounded to bfloat16 where the weights are of it;
+/// `bias`: `[columns]`.
 ///
 /// # Panics
 /// When the shapes do not fit.
 pub(in crate::ops::flex) fn product(
     avx2: Avx2,
     left: &[f32],
-    weights: impl Weights,
-    stored: [usize; 2],
-    turned: bool,
+    right: Stored<'_>,
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
-    let right = Right::new(avx2, weights, stored, turned);
+    let Stored { sides, turned, .. } = right;
+    match right.weights {
+        AnyWeights::Floats(weights) => {
+            product_with(Right::new(avx2, weights, sides, turned), left, bias)
+        }
+        AnyWeights::Bf16(weights) => {
+            product_with(Right::new(avx2, weights, sides, turned), left, bias)
+        }
+        AnyWeights::Int8(weights) => {
+            product_with(Right::new(avx2, weights, sides, turned), left, bias)
+        }
+    }
+}
+
+fn product_with<W: Lanes>(right: Right<W>, left: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let [inner, columns] = right.sides();
     assert!(inner > 0 && left.len().is_multiple_of(inner));
     assert!(bias.is_none_or(|bias| bias.len() == columns));
@@ -76,101 +90,17 @@ impl FloatProduct for Avx2 {
 #[cfg(test)]
 mod tests {
     use super::super::WORTH_THREADS;
+    use super::super::testing::{Case, FORMS, check_long_sums};
     use super::kernel::{COLUMNS, LANES, PANELS, ROWS, UNITS};
     use super::*;
-    use burn::tensor::bf16;
     use proptest::prelude::*;
-    use rand::RngExt;
-    use rand_chacha::ChaCha8Rng;
-    use rand_chacha::rand_core::SeedableRng;
 
-    /// Small whole numbers: exact in any order, and as bfloat16.
-    fn whole(count: usize, step: usize) -> impl Iterator<Item = i8> {
-        (0..count).map(move |at| (at * step % 17) as i8 - 8)
-    }
-
-    /// How the weights are kept.
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    enum Form {
-        F32,
-        Bf16,
-        Int8,
-    }
-
-    const FORMS: [Form; 3] = [Form::F32, Form::Bf16, Form::Int8];
-
-    /// A product of whole numbers against the sums, where the processor has the instructions.
-    fn check(
-        [rows, inner, columns]: [usize; 3],
-        form: Form,
-        turned: bool,
-        biased: bool,
-        threads: usize,
-    ) -> Result<(), TestCaseError> {
+    /// Where the processor has the instructions.
+    fn check(case: Case) -> Result<(), TestCaseError> {
         let Some(avx2) = Avx2::detect() else {
             return Ok(());
         };
-        let floats = |count, step| -> Vec<f32> { whole(count, step).map(f32::from).collect() };
-        let left = floats(rows * inner, 5);
-        let bias = floats(columns, 3);
-        let bias = biased.then_some(bias.as_slice());
-        let stored = if turned {
-            [columns, inner]
-        } else {
-            [inner, columns]
-        };
-        let block = 3;
-        let integers: Vec<i8> = whole(inner * columns, 7).collect();
-        let scales: Vec<f32> = (0..stored[0].div_ceil(block) * stored[1])
-            .map(|at| 0.5 * (at % 3) as f32)
-            .collect();
-        let dense: Vec<f32> = integers
-            .iter()
-            .enumerate()
-            .map(|(at, integer)| {
-                let (row, column) = (at / stored[1], at % stored[1]);
-                let scale = match form {
-                    Form::Int8 => scales[row / block * stored[1] + column],
-                    Form::F32 | Form::Bf16 => 1.0,
-                };
-                f32::from(*integer) * scale
-            })
-            .collect();
-        let halves: Vec<bf16> = dense.iter().map(|x| bf16::from_f32(*x)).collect();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|error| TestCaseError::fail(error.to_string()))?;
-        // The memory that the output is likely to get.
-        drop(vec![f32::NAN; rows * columns]);
-        let out = pool.install(|| match form {
-            Form::F32 => product(avx2, &left, Floats(&dense), stored, turned, bias),
-            Form::Bf16 => product(avx2, &left, Bf16(&halves), stored, turned, bias),
-            Form::Int8 => {
-                let weights = Int8 {
-                    integers: &integers,
-                    scales: &scales,
-                    block,
-                };
-                product(avx2, &left, weights, stored, turned, bias)
-            }
-        });
-        prop_assert_eq!(out.len(), rows * columns);
-        for (at, found) in out.iter().enumerate() {
-            let (row, column) = (at / columns, at % columns);
-            let sum: f32 = (0..inner)
-                .map(|k| {
-                    let right = if turned {
-                        column * inner + k
-                    } else {
-                        k * columns + column
-                    };
-                    left[row * inner + k] * dense[right]
-                })
-                .sum();
-            prop_assert_eq!(*found, sum + bias.map_or(0.0, |bias| bias[column]));
-        }
-        Ok(())
+        case.check(|left, right, bias| product(avx2, left, right, bias))
     }
 
     proptest! {
@@ -185,7 +115,7 @@ mod tests {
             let inner = if long { inner + 2 * UNITS } else { inner };
             let rows = if tall { rows + 8 * ROWS } else { rows };
             let columns = if wide { columns + gemv::WIDTH } else { columns };
-            check([rows, inner, columns], form, turned, biased, threads)?;
+            check(Case { rows, inner, columns, form, turned, biased, threads })?;
         }
 
         #[test]
@@ -196,7 +126,7 @@ mod tests {
             form in prop::sample::select(&FORMS[..]), threads in 1usize..4,
         ) {
             let columns = if wide { columns + gemv::WIDTH } else { columns };
-            check([rows, inner, columns], form, turned, biased, threads)?;
+            check(Case { rows, inner, columns, form, turned, biased, threads })?;
         }
     }
 
@@ -217,10 +147,19 @@ mod tests {
         ];
         // Miri takes a minute for the first four, and hours for all.
         let count = if cfg!(miri) { 4 } else { shapes.len() };
-        for (index, shape) in shapes.into_iter().take(count).enumerate() {
+        for (index, [rows, inner, columns]) in shapes.into_iter().take(count).enumerate() {
+            let (biased, threads) = (index % 2 == 0, 1);
             for form in FORMS {
                 for turned in [false, true] {
-                    check(shape, form, turned, index % 2 == 0, 1)?;
+                    check(Case {
+                        rows,
+                        inner,
+                        columns,
+                        form,
+                        turned,
+                        biased,
+                        threads,
+                    })?;
                 }
             }
         }
@@ -230,57 +169,36 @@ mod tests {
     /// Enough work for threads, which share the output.
     #[test]
     fn tasks_write_beside_each_other() -> Result<(), TestCaseError> {
-        let shape = if cfg!(miri) {
+        let [rows, inner, columns] = if cfg!(miri) {
             [gemv::MOST + 1, 2, 3 * COLUMNS + 1]
         } else {
             [20 * ROWS + 1, 2 * LANES + 1, 9 * COLUMNS + 1]
         };
-        assert!(shape.iter().product::<usize>() >= WORTH_THREADS);
+        assert!(rows * inner * columns >= WORTH_THREADS);
+        let (biased, threads) = (true, 2);
         for (form, turned) in FORMS.into_iter().zip([false, true, true]) {
-            check(shape, form, turned, true, 2)?;
+            check(Case {
+                rows,
+                inner,
+                columns,
+                form,
+                turned,
+                biased,
+                threads,
+            })?;
         }
         Ok(())
     }
 
-    /// The number of threads changes nothing, with values whose sums depend on their order, and the error of a sum is that
-    /// of short chains.
     #[test]
     #[cfg_attr(miri, ignore = "it would take hours")]
-    fn sums_are_close_and_the_same_for_every_number_of_threads() {
-        const INNER: usize = 768;
+    fn sums_are_close_and_the_same_for_every_number_of_threads() -> Result<(), TestCaseError> {
         let Some(avx2) = Avx2::detect() else {
-            return;
+            return Ok(());
         };
-        let columns = 5 * COLUMNS + 3;
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut random = |count| -> Vec<f32> {
-            (0..count)
-                .map(|_| 2.0 * rng.random::<f32>() - 1.0)
-                .collect()
-        };
-        let right = random(INNER * columns);
-        for rows in [1, gemv::MOST, 9 * ROWS + 1] {
-            let left = random(rows * INNER);
-            let outs = [1, 2, 3].map(|threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-                let work = || product(avx2, &left, Floats(&right), [INNER, columns], false, None);
-                pool.build().unwrap().install(work)
-            });
-            assert!(outs[0] == outs[1] && outs[0] == outs[2], "{rows} rows");
-            let (mut errors, mut squares) = (0.0, 0.0);
-            for (at, found) in outs[0].iter().enumerate() {
-                let (row, column) = (at / columns, at % columns);
-                let exact: f64 = (0..INNER)
-                    .map(|k| {
-                        let right = right[k * columns + column];
-                        f64::from(left[row * INNER + k]) * f64::from(right)
-                    })
-                    .sum();
-                errors += (f64::from(*found) - exact).powi(2);
-                squares += exact.powi(2);
-            }
-            let error = (errors / squares).sqrt();
-            assert!(error < 5.2e-7, "{rows} rows: {error}");
-        }
+        let rows = [1, gemv::MOST, 9 * ROWS + 1];
+        check_long_sums(&rows, 5 * COLUMNS + 3, |left, right, bias| {
+            product(avx2, left, right, bias)
+        })
     }
 }

@@ -10,7 +10,7 @@ use super::super::blocked::{Begin, Blocks};
 use super::super::view::ViewMut;
 use super::kernel::{CHAIN, COLUMNS, LANES, Line, PANELS, ROWS, Rows, UNITS};
 use super::transpose::transposed;
-use super::weights::Weights;
+use super::weights::Lanes;
 use super::{rows, tile};
 use crate::ops::flex::instructions::Avx2;
 
@@ -35,7 +35,7 @@ pub(in crate::ops::flex::products) struct Right<W> {
     pub(super) turned: bool,
 }
 
-impl<W: Weights> Right<W> {
+impl<W: Lanes> Right<W> {
     /// The matrix whose weights lie row after row, or the transpose of that.
     ///
     /// # Panics
@@ -110,7 +110,7 @@ impl<W: Weights> Right<W> {
 }
 
 // SAFETY: `add` writes all rows and columns of the tile.
-unsafe impl<W: Weights> Blocks for Right<W> {
+unsafe impl<W: Lanes> Blocks for Right<W> {
     type Rows = Rows;
     type Line = Line;
     type Held = ();

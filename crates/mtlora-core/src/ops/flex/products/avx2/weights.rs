@@ -1,4 +1,4 @@
-//! In which precision weights are kept, and how they are widened.
+//! How weights are widened to 32-bit floats.
 
 use std::arch::x86_64::{
     __m128i, __m256, _mm_loadl_epi64, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
@@ -9,21 +9,11 @@ use std::ops::Range;
 use burn::tensor::bf16;
 
 use super::super::padded::padded;
+use super::super::weights::{Bf16, Floats, Int8, IntegerRow, Weights};
 use super::kernel::LANES;
 
-/// The values of a matrix that lies row after row.
-pub(in crate::ops::flex) trait Weights: Copy + Sync {
-    /// What is read of a row.
-    type Row: Copy;
-    /// Whether the factors that they are multiplied with are rounded to bfloat16.
-    const ROUNDS: bool;
-
-    /// Whether there are as many values as a matrix with these rows and columns has.
-    fn fill(self, sides: [usize; 2]) -> bool;
-
-    /// The row with this index, of `width` values.
-    fn row(self, index: usize, width: usize) -> Self::Row;
-
+/// Weights that these kernels read.
+pub(in crate::ops::flex) trait Lanes: Weights {
     /// At most [`LANES`] values of a row, and zeros after them.
     ///
     /// # Safety
@@ -34,23 +24,7 @@ pub(in crate::ops::flex) trait Weights: Copy + Sync {
     fn place(self, at: usize) -> *const i8;
 }
 
-/// 32-bit floats.
-#[derive(Clone, Copy)]
-pub(in crate::ops::flex) struct Floats<'a>(pub(in crate::ops::flex) &'a [f32]);
-
-impl<'a> Weights for Floats<'a> {
-    type Row = &'a [f32];
-    const ROUNDS: bool = false;
-
-    fn fill(self, [rows, columns]: [usize; 2]) -> bool {
-        self.0.len() == rows * columns
-    }
-
-    #[inline(always)]
-    fn row(self, index: usize, width: usize) -> &'a [f32] {
-        &self.0[index * width..][..width]
-    }
-
+impl<'a> Lanes for Floats<'a> {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn lanes(row: &'a [f32], columns: Range<usize>) -> __m256 {
@@ -63,23 +37,7 @@ impl<'a> Weights for Floats<'a> {
     }
 }
 
-/// Upper halves of 32-bit floats.
-#[derive(Clone, Copy)]
-pub(in crate::ops::flex) struct Bf16<'a>(pub(in crate::ops::flex) &'a [bf16]);
-
-impl<'a> Weights for Bf16<'a> {
-    type Row = &'a [bf16];
-    const ROUNDS: bool = true;
-
-    fn fill(self, [rows, columns]: [usize; 2]) -> bool {
-        self.0.len() == rows * columns
-    }
-
-    #[inline(always)]
-    fn row(self, index: usize, width: usize) -> &'a [bf16] {
-        &self.0[index * width..][..width]
-    }
-
+impl<'a> Lanes for Bf16<'a> {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn lanes(row: &'a [bf16], columns: Range<usize>) -> __m256 {
@@ -93,33 +51,10 @@ impl<'a> Weights for Bf16<'a> {
     }
 }
 
-/// Integers, each of which stands for itself times a scale: that of its column, and of its `block` rows.
-#[derive(Clone, Copy)]
-pub(in crate::ops::flex) struct Int8<'a> {
-    pub(in crate::ops::flex) integers: &'a [i8],
-    pub(in crate::ops::flex) scales: &'a [f32],
-    pub(in crate::ops::flex) block: usize,
-}
-
-impl<'a> Weights for Int8<'a> {
-    type Row = (&'a [i8], &'a [f32]);
-    const ROUNDS: bool = false;
-
-    fn fill(self, [rows, columns]: [usize; 2]) -> bool {
-        self.integers.len() == rows * columns
-            && self.scales.len() >= rows.div_ceil(self.block) * columns
-    }
-
-    #[inline(always)]
-    fn row(self, index: usize, width: usize) -> Self::Row {
-        let integers = &self.integers[index * width..][..width];
-        let scales = &self.scales[index / self.block * width..][..width];
-        (integers, scales)
-    }
-
+impl<'a> Lanes for Int8<'a> {
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn lanes((integers, scales): Self::Row, columns: Range<usize>) -> __m256 {
+    unsafe fn lanes((integers, scales): IntegerRow<'a>, columns: Range<usize>) -> __m256 {
         let bytes = padded::<_, LANES>(&integers[columns.clone()]);
         // SAFETY: the instruction reads the eight bytes of the array.
         let bytes = unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) };

@@ -112,6 +112,7 @@ macro_rules! entries {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 entries!(
     avx512,
     Avx512,
@@ -121,7 +122,10 @@ entries!(
     3,
     MAX_RANK
 );
+#[cfg(target_arch = "x86_64")]
 entries!(avx2, Avx2, "avx2,fma", 2, 1, 1, 16);
+#[cfg(target_arch = "aarch64")]
+entries!(neon, Neon, "neon", 4, 2, 2, 16);
 
 /// Writes `x` times a matrix to `out`: `[tokens, rank]`. The matrix is laid out in blocks of [`RANKS`] ranks, and each block in
 /// parts of one register of the width, in which the ranks follow one another.

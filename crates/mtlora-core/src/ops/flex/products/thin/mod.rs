@@ -17,7 +17,11 @@ use super::WORTH_THREADS;
 use super::view::View;
 use crate::ops::flex::instructions;
 use crate::ops::flex::made;
-use kernels::{RANKS, Sizes, avx2, avx512};
+#[cfg(target_arch = "aarch64")]
+use kernels::neon;
+use kernels::{RANKS, Sizes};
+#[cfg(target_arch = "x86_64")]
+use kernels::{avx2, avx512};
 
 /// The largest rank that any of these is used for.
 const MAX_RANK: usize = 64;
@@ -28,21 +32,70 @@ const MIN_SIDE: usize = 32;
 /// The kernels of an instruction set.
 #[derive(Clone, Copy)]
 enum Kernels {
+    #[cfg(target_arch = "x86_64")]
     Avx512(instructions::Avx512),
+    #[cfg(target_arch = "x86_64")]
     Avx2(instructions::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(instructions::Neon),
 }
 
 impl Kernels {
     /// Those of the chosen path, if it has some.
     fn chosen() -> Option<Self> {
-        let avx512 = instructions::avx512().map(Kernels::Avx512);
-        avx512.or_else(|| instructions::avx2().map(Kernels::Avx2))
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx512 = instructions::avx512().map(Kernels::Avx512);
+            avx512.or_else(|| instructions::avx2().map(Kernels::Avx2))
+        }
+        #[cfg(target_arch = "aarch64")]
+        instructions::neon().map(Kernels::Neon)
     }
 
     fn sizes(self) -> Sizes {
         match self {
+            #[cfg(target_arch = "x86_64")]
             Kernels::Avx512(_) => avx512::SIZES,
+            #[cfg(target_arch = "x86_64")]
             Kernels::Avx2(_) => avx2::SIZES,
+            #[cfg(target_arch = "aarch64")]
+            Kernels::Neon(_) => neon::SIZES,
+        }
+    }
+
+    /// See [`kernels::project`].
+    fn project(self, out: &mut [f32], x: View<'_>, lines: &[f32], rank: usize) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx512(proof) => avx512::project(proof, out, x, lines, rank),
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx2(proof) => avx2::project(proof, out, x, lines, rank),
+            #[cfg(target_arch = "aarch64")]
+            Kernels::Neon(proof) => neon::project(proof, out, x, lines, rank),
+        }
+    }
+
+    /// See [`kernels::expand`].
+    fn expand(self, out: &mut [f32], v: View<'_>, lines: &[f32], width: usize) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx512(proof) => avx512::expand(proof, out, v, lines, width),
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx2(proof) => avx2::expand(proof, out, v, lines, width),
+            #[cfg(target_arch = "aarch64")]
+            Kernels::Neon(proof) => neon::expand(proof, out, v, lines, width),
+        }
+    }
+
+    /// See [`kernels::sum`].
+    fn sum(self, out: &mut [f32], wide: View<'_>, lines: &[f32], column: usize) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx512(proof) => avx512::sum(proof, out, wide, lines, column),
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx2(proof) => avx2::sum(proof, out, wide, lines, column),
+            #[cfg(target_arch = "aarch64")]
+            Kernels::Neon(proof) => neon::sum(proof, out, wide, lines, column),
         }
     }
 }
@@ -109,10 +162,7 @@ fn onto(kernels: Kernels, x: View<'_>, m: View<'_>) -> Vec<f32> {
     made(tokens * rank, step * rank, |index, out| {
         let first = index * step;
         let x = x.rows(first..first + out.len() / rank);
-        match kernels {
-            Kernels::Avx512(proof) => avx512::project(proof, out, x, &lines, rank),
-            Kernels::Avx2(proof) => avx2::project(proof, out, x, &lines, rank),
-        }
+        kernels.project(out, x, &lines, rank);
     })
 }
 
@@ -160,10 +210,7 @@ impl Panels {
     /// Adds the rows of `v`, from `first` on, times this matrix to `out`, which has as many rows as are wanted.
     fn add(&self, out: &mut [f32], v: View<'_>, first: usize) {
         let v = v.rows(first..first + out.len() / self.width);
-        match self.kernels {
-            Kernels::Avx512(proof) => avx512::expand(proof, out, v, &self.lines, self.width),
-            Kernels::Avx2(proof) => avx2::expand(proof, out, v, &self.lines, self.width),
-        }
+        self.kernels.expand(out, v, &self.lines, self.width);
     }
 }
 
@@ -195,10 +242,7 @@ impl Sums {
         let size = panel * ranks;
         let values = made(panels * size, per_task * size, |index, out| {
             let first = index * per_task * panel;
-            match kernels {
-                Kernels::Avx512(proof) => avx512::sum(proof, out, wide, &lines, first),
-                Kernels::Avx2(proof) => avx2::sum(proof, out, wide, &lines, first),
-            }
+            kernels.sum(out, wide, &lines, first);
         });
         Self {
             values,
@@ -286,9 +330,17 @@ mod tests {
     }
 
     fn all() -> Vec<Kernels> {
-        let avx2 = instructions::Avx2::detect().map(Kernels::Avx2);
-        let avx512 = instructions::Avx512::detect().map(Kernels::Avx512);
-        avx2.into_iter().chain(avx512).collect()
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = instructions::Avx2::detect().map(Kernels::Avx2);
+            let avx512 = instructions::Avx512::detect().map(Kernels::Avx512);
+            avx2.into_iter().chain(avx512).collect()
+        }
+        #[cfg(target_arch = "aarch64")]
+        instructions::Neon::detect()
+            .map(Kernels::Neon)
+            .into_iter()
+            .collect()
     }
 
     proptest! {

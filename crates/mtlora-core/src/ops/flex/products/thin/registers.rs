@@ -1,5 +1,8 @@
 //! What the kernels need of an instruction set.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32, vpaddq_f32, vst1q_f32};
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps,
     _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
@@ -8,6 +11,9 @@ use std::arch::x86_64::{
 };
 
 use super::kernels::RANKS;
+#[cfg(target_arch = "aarch64")]
+use crate::ops::flex::instructions::Neon;
+#[cfg(target_arch = "x86_64")]
 use crate::ops::flex::instructions::{Avx2, Avx512};
 
 /// Registers of floats. A value proves that the processor has the instructions.
@@ -43,6 +49,7 @@ pub(super) trait Registers: Copy {
     fn sums(self, registers: [Self::Register; RANKS]) -> [f32; RANKS];
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Registers for Avx512 {
     const LANES: usize = 16;
     type Register = __m512;
@@ -94,6 +101,7 @@ impl Registers for Avx512 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Registers for Avx2 {
     const LANES: usize = 8;
     type Register = __m256;
@@ -135,10 +143,59 @@ impl Registers for Avx2 {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+impl Registers for Neon {
+    const LANES: usize = 4;
+    type Register = float32x4_t;
+
+    #[inline(always)]
+    fn zero(self) -> float32x4_t {
+        self.broadcast(0.0)
+    }
+
+    #[inline(always)]
+    fn broadcast(self, value: f32) -> float32x4_t {
+        // SAFETY: every processor that this is compiled for has NEON, here and below.
+        unsafe { vdupq_n_f32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> float32x4_t {
+        // SAFETY: as above, and as the caller promises.
+        unsafe { vld1q_f32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, register: float32x4_t) {
+        // SAFETY: as above, and as the caller promises.
+        unsafe { vst1q_f32(to, register) }
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: as above.
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn sums(self, [a, b, c, d, e, f, g, h]: [float32x4_t; RANKS]) -> [f32; RANKS] {
+        let mut sums = [0.0; RANKS];
+        // SAFETY: as above; the array has room for both registers.
+        unsafe {
+            let first = vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
+            let second = vpaddq_f32(vpaddq_f32(e, f), vpaddq_f32(g, h));
+            vst1q_f32(sums.as_mut_ptr(), first);
+            vst1q_f32(sums.as_mut_ptr().wrapping_add(4), second);
+        }
+        sums
+    }
+}
+
 /// The sum of the lanes of each.
 ///
 /// # Safety
 /// The processor has AVX2.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn sums([a, b, c, d, e, f, g, h]: [__m256; RANKS]) -> [f32; RANKS] {
     // SAFETY: as the caller promises; the array has room for the register.
