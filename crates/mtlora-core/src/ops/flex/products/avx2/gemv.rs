@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::super::padded::padded;
 use super::super::pieces::assembled;
 use super::kernel::{COLUMNS, LANES, ROWS};
 use super::right::Right;
@@ -26,12 +27,14 @@ const TASKS: usize = 8;
 const DEPTH: usize = 8;
 /// Columns of a task of a transpose.
 const TURNED_WIDTH: usize = 64;
+/// Rows of a transpose that are multiplied at a time: with a group of rows, their sums fit in the registers.
+const TOGETHER: usize = 2;
 /// How far ahead of what is multiplied the rows of a transpose are fetched, in values.
 const AHEAD: usize = 2048;
 /// Floats of a cache line.
 const CACHE_LINE: usize = 16;
 
-/// Calls [`sums`] with the number of rows of a group as a constant.
+/// Calls a function with the number of rows of a group as a constant.
 macro_rules! with_rows {
     ($rows:expr, $function:ident::<$weights:ident> $arguments:tt) => {
         match $rows {
@@ -41,27 +44,6 @@ macro_rules! with_rows {
             4 => $function::<$weights, 4> $arguments,
             5 => $function::<$weights, 5> $arguments,
             _ => $function::<$weights, ROWS> $arguments,
-        }
-    };
-}
-
-/// Calls [`dots`] with the number of rows as a constant, and with as many rows of the transpose at a time as keep all
-/// multipliers busy and leave their sums in the registers.
-macro_rules! with_all_rows {
-    ($rows:expr, dots::<$weights:ident> $arguments:tt) => {
-        match $rows {
-            1 => dots::<$weights, 1, 4> $arguments,
-            2 => dots::<$weights, 2, 4> $arguments,
-            3 => dots::<$weights, 3, 2> $arguments,
-            4 => dots::<$weights, 4, 2> $arguments,
-            5 => dots::<$weights, 5, 2> $arguments,
-            6 => dots::<$weights, 6, 2> $arguments,
-            7 => dots::<$weights, 7, 1> $arguments,
-            8 => dots::<$weights, 8, 1> $arguments,
-            9 => dots::<$weights, 9, 1> $arguments,
-            10 => dots::<$weights, 10, 1> $arguments,
-            11 => dots::<$weights, 11, 1> $arguments,
-            _ => dots::<$weights, MOST, 1> $arguments,
         }
     };
 }
@@ -79,13 +61,12 @@ pub(super) fn product<W: Lanes>(right: Right<W>, left: &[f32], bias: Option<&[f3
         left
     };
     if right.turned {
-        let work = Work { right, left, inner };
+        let groups = groups(left, inner);
         let pieces: Vec<Vec<f32>> = (0..columns.div_ceil(TURNED_WIDTH))
             .into_par_iter()
             .map(|index| {
                 let columns = index * TURNED_WIDTH..columns.min((index + 1) * TURNED_WIDTH);
-                // SAFETY: `right.avx2` proves that the processor has the instructions.
-                unsafe { with_all_rows!(rows, dots::<W>(&work, columns)) }
+                dots(right, &groups, rows, columns)
             })
             .collect();
         return assembled([rows, columns], TURNED_WIDTH, pieces.chunks(1), bias);
@@ -209,14 +190,10 @@ fn add<W: Lanes, const R: usize>(
         totals[r] = pulp::cast(sums[r]);
     }
     for (factors, line) in factors.iter().zip(lines) {
-        // SAFETY: this function has the instructions.
+        // SAFETY: this function has the instructions, and the row has the panel's columns.
         let lanes = unsafe {
             if whole {
-                let second = start + LANES;
-                [
-                    W::lanes(*line, start..start + LANES),
-                    W::lanes(*line, second..second + LANES),
-                ]
+                [W::whole(*line, start), W::whole(*line, start + LANES)]
             } else {
                 [
                     W::lanes(*line, start..middle),
@@ -235,84 +212,101 @@ fn add<W: Lanes, const R: usize>(
     }
 }
 
-/// The dot products of the `R` rows with some rows of a transpose, `T` at a time: `[R, columns]`.
-#[target_feature(enable = "avx2,fma")]
-fn dots<W: Lanes, const R: usize, const T: usize>(
-    work: &Work<'_, W>,
+/// The rows in groups of at most [`ROWS`], each as [`group_dots`] reads it: the first values of all rows, then the next ones, and
+/// zeros after the last.
+fn groups(left: &[f32], inner: usize) -> Vec<Vec<[f32; LANES]>> {
+    let rows = left.len() / inner;
+    left.chunks(rows.div_ceil(rows.div_ceil(ROWS)) * inner)
+        .map(|left| {
+            let starts = (0..inner).step_by(LANES);
+            let rows = |at| {
+                left.chunks_exact(inner)
+                    .map(move |row| padded(&row[at..inner.min(at + LANES)]))
+            };
+            starts.flat_map(rows).collect()
+        })
+        .collect()
+}
+
+/// The dot products of all rows with some rows of a transpose: `[rows, columns]`.
+fn dots<W: Lanes>(
+    right: Right<W>,
+    groups: &[Vec<[f32; LANES]>],
+    rows: usize,
     columns: Range<usize>,
 ) -> Vec<f32> {
-    let (width, inner) = (columns.len(), work.inner);
-    let weights = work.right.weights;
-    let lefts: [&[f32]; R] = std::array::from_fn(|r| &work.left[r * inner..][..inner]);
-    let mut out = vec![0.0; R * width];
-    for first in columns.clone().step_by(T) {
+    let (width, inner) = (columns.len(), right.stored[1]);
+    let weights = right.weights;
+    let mut out = vec![0.0; rows * width];
+    for (index, first) in columns.clone().step_by(TOGETHER).enumerate() {
+        let count = TOGETHER.min(columns.end - first);
         // Where there are fewer, the last is multiplied more than once.
-        let column = |at: usize| (first + at).min(columns.end - 1);
-        let rights: [W::Row; T] = std::array::from_fn(|at| weights.row(column(at), inner));
+        let rights: [W::Row; TOGETHER] =
+            std::array::from_fn(|at| weights.row(first + at.min(count - 1), inner));
         let ahead = weights.place(first * inner + AHEAD);
-        let found = few_dots::<W, R, T>(lefts, rights, inner, ahead);
-        for (r, dots) in found.iter().enumerate() {
-            let out = &mut out[r * width..][first - columns.start..width];
-            out.iter_mut().zip(dots).for_each(|(out, dot)| *out = *dot);
+        let outs = out.chunks_mut(rows.div_ceil(groups.len()) * width);
+        for (left, out) in groups.iter().zip(outs) {
+            let rows = out.len() / width;
+            let mut put = |r: usize, at: usize, sum: f32| {
+                if at < count {
+                    out[r * width + index * TOGETHER + at] = sum;
+                }
+            };
+            // SAFETY: the value in `right` proves that the processor has the instructions.
+            unsafe { with_rows!(rows, group_dots::<W>(left, rights, inner, ahead, &mut put)) }
         }
     }
     out
 }
 
-/// The dot products of `R` rows with `T`, each `inner` long. What follows `ahead`, as long as these, is fetched.
+/// The dot products of `R` rows with [`TOGETHER`], each `inner` long. What follows `ahead`, as long as these, is fetched.
 // Loops over indices: closures would not be compiled for AVX2.
 #[allow(clippy::needless_range_loop)]
-#[inline]
 #[target_feature(enable = "avx2,fma")]
-fn few_dots<W: Lanes, const R: usize, const T: usize>(
-    lefts: [&[f32]; R],
-    rights: [W::Row; T],
+fn group_dots<W: Lanes, const R: usize>(
+    left: &[[f32; LANES]],
+    rights: [W::Row; TOGETHER],
     inner: usize,
     ahead: *const i8,
-) -> [[f32; T]; R] {
-    let whole = inner / LANES;
-    // As long as the loop, so that it need not ask each time whether they are.
-    let chunks: [&[[f32; LANES]]; R] =
-        std::array::from_fn(|r| &lefts[r].as_chunks::<LANES>().0[..whole]);
-    let mut sums = [[_mm256_setzero_ps(); T]; R];
-    for at in 0..whole {
-        let start = at * LANES;
-        if start.is_multiple_of(CACHE_LINE) {
-            for row in 0..T {
-                let distance = size_of::<f32>() * (row * inner + start);
-                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(distance));
-            }
+    put: &mut impl FnMut(usize, usize, f32),
+) {
+    let (left, _) = left.as_chunks::<R>();
+    let (whole, last) = left.split_at(inner / LANES);
+    let mut sums = [[_mm256_setzero_ps(); TOGETHER]; R];
+    let mut start = 0;
+    for left in whole {
+        for row in 0..TOGETHER {
+            // Every second time it is a cache line of its own.
+            let distance = size_of::<f32>() * (row * inner + start);
+            _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(distance));
         }
-        let mut lanes = [_mm256_setzero_ps(); T];
-        for row in 0..T {
-            // SAFETY: this function has the instructions.
-            lanes[row] = unsafe { W::lanes(rights[row], start..start + LANES) };
+        let mut lanes = [_mm256_setzero_ps(); TOGETHER];
+        for row in 0..TOGETHER {
+            // SAFETY: this function has the instructions, and there are as many whole registers.
+            lanes[row] = unsafe { W::whole(rights[row], start) };
         }
         for r in 0..R {
-            let left: __m256 = pulp::cast(chunks[r][at]);
-            for row in 0..T {
+            let left: __m256 = pulp::cast(left[r]);
+            for row in 0..TOGETHER {
                 sums[r][row] = _mm256_fmadd_ps(left, lanes[row], sums[r][row]);
             }
         }
+        start += LANES;
     }
-    let rest = whole * LANES..inner;
-    if !rest.is_empty() {
-        for row in 0..T {
+    if let [left] = last {
+        for row in 0..TOGETHER {
             // SAFETY: this function has the instructions.
-            let lanes = unsafe { W::lanes(rights[row], rest.clone()) };
+            let lanes = unsafe { W::lanes(rights[row], start..inner) };
             for r in 0..R {
-                let left = floats(&lefts[r][rest.clone()]);
-                sums[r][row] = _mm256_fmadd_ps(left, lanes, sums[r][row]);
+                sums[r][row] = _mm256_fmadd_ps(pulp::cast(left[r]), lanes, sums[r][row]);
             }
         }
     }
-    let mut out = [[0.0; T]; R];
     for r in 0..R {
-        for row in 0..T {
-            out[r][row] = total(sums[r][row]);
+        for row in 0..TOGETHER {
+            put(r, row, total(sums[r][row]));
         }
     }
-    out
 }
 
 /// The sum of a register's floats, by halves.

@@ -1,8 +1,8 @@
 //! How weights are widened to 32-bit floats.
 
 use std::arch::x86_64::{
-    __m128i, __m256, _mm_loadl_epi64, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
-    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_mul_ps, _mm256_slli_epi32,
+    __m128i, __m256, _mm_loadl_epi64, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_loadu_ps, _mm256_mul_ps, _mm256_slli_epi32,
 };
 use std::ops::Range;
 
@@ -20,6 +20,12 @@ pub(in crate::ops::flex) trait Lanes: Weights {
     /// The processor has AVX2.
     unsafe fn lanes(row: Self::Row, columns: Range<usize>) -> __m256;
 
+    /// [`LANES`] values of a row.
+    ///
+    /// # Safety
+    /// The processor has AVX2, and the row has the values.
+    unsafe fn whole(row: Self::Row, first: usize) -> __m256;
+
     /// Where a value lies, or would lie if the matrix were larger.
     fn place(self, at: usize) -> *const i8;
 }
@@ -29,6 +35,13 @@ impl<'a> Lanes for Floats<'a> {
     #[target_feature(enable = "avx2")]
     unsafe fn lanes(row: &'a [f32], columns: Range<usize>) -> __m256 {
         floats(&row[columns])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn whole(row: &'a [f32], first: usize) -> __m256 {
+        // SAFETY: as the caller promises.
+        unsafe { _mm256_loadu_ps(row.as_ptr().add(first)) }
     }
 
     #[inline(always)]
@@ -42,6 +55,14 @@ impl<'a> Lanes for Bf16<'a> {
     #[target_feature(enable = "avx2")]
     unsafe fn lanes(row: &'a [bf16], columns: Range<usize>) -> __m256 {
         let halves: __m128i = pulp::cast(padded::<_, LANES>(&row[columns]));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn whole(row: &'a [bf16], first: usize) -> __m256 {
+        // SAFETY: as the caller promises.
+        let halves = unsafe { _mm_loadu_si128(row.as_ptr().add(first).cast()) };
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
     }
 
@@ -60,6 +81,17 @@ impl<'a> Lanes for Int8<'a> {
         let bytes = unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) };
         let integers = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
         _mm256_mul_ps(integers, floats(&scales[columns]))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn whole((integers, scales): IntegerRow<'a>, first: usize) -> __m256 {
+        // SAFETY: as the caller promises; a row has as many scales as integers.
+        let (bytes, scales) = unsafe {
+            let bytes = _mm_loadl_epi64(integers.as_ptr().add(first).cast());
+            (bytes, _mm256_loadu_ps(scales.as_ptr().add(first)))
+        };
+        _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), scales)
     }
 
     #[inline(always)]
