@@ -9,14 +9,14 @@ use super::neon::Neon;
 
 /// The processor multiplies small matrices of bfloat16 (ARMv8.6's `FEAT_BF16`), beside all that [`Neon`] proves.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::ops) struct NeonBf16(Neon);
+pub(in crate::ops) struct NeonBf16(());
 
 impl NeonBf16 {
     /// The proof, if the processor has the instructions.
     #[inline]
     pub(in crate::ops) fn detect() -> Option<Self> {
-        let neon = Neon::detect()?;
-        std::arch::is_aarch64_feature_detected!("bf16").then_some(Self(neon))
+        let has = std::arch::is_aarch64_feature_detected!("bf16");
+        (has && Neon::detect().is_some()).then_some(Self(()))
     }
 }
 

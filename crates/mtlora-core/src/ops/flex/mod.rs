@@ -99,7 +99,8 @@ impl BackendCapabilities for Flex {
         Capabilities {
             stores_packed: true,
             multiplies_bf16,
-            rounds_attention: multiplies_bf16,
+            // On 64-bit ARM, only linear layers have kernels for it.
+            rounds_attention: multiplies_bf16 && cfg!(target_arch = "x86_64"),
             cpu: Some(CpuChoice::followed()),
             ..Capabilities::of_host::<Self>(device)
         }

@@ -31,8 +31,6 @@ const TURNED_WIDTH: usize = 64;
 const TOGETHER: usize = 2;
 /// How far ahead of what is multiplied the rows of a transpose are fetched, in values.
 const AHEAD: usize = 2048;
-/// Floats of a cache line.
-const CACHE_LINE: usize = 16;
 
 /// Calls a function with the number of rows of a group as a constant.
 macro_rules! with_rows {
