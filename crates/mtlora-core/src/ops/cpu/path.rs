@@ -9,8 +9,8 @@ use super::{amx::Amx, avx2::Avx2, avx512::Avx512, avx512bf16::Avx512Bf16};
 #[cfg(target_arch = "aarch64")]
 use super::{neon::Neon, neonbf16::NeonBf16};
 
-/// A way to compute on the processor. Each uses the instructions of those before it as well that are of the same kind of
-/// processor: the first is every processor's, `Neon` and `NeonBf16` are 64-bit ARM's, and the others x86-64's.
+/// A way to compute on the processor. The first is for every processor, `Neon` and `NeonBf16` are for 64-bit ARM, and the others
+/// for x86-64. Each also uses the instructions of those before it for the same kind of processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CpuPath {
     /// What every processor has. Matrix products are those of the `gemm` crate, which chooses instructions for itself.
