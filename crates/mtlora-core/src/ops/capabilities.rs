@@ -128,7 +128,7 @@ pub fn cpu_multiplies_bf16() -> bool {
     }
 }
 
-/// Multiplies tiles of bfloat16 that stay in registers, on this thread and over and over, to measure how fast the processor is.
+/// Multiplies the tiles of bfloat16 that fit in registers, on this thread and `times` times over, to measure how fast that is.
 /// Returns the number of multiply-adds, or nothing where the path of the kernels ([`CpuChoice`]) is neither
 /// [`CpuPath::Amx`](super::CpuPath::Amx) nor [`CpuPath::NeonBf16`](super::CpuPath::NeonBf16).
 ///
