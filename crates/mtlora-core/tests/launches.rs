@@ -9,7 +9,8 @@ use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use mtlora_core::{
     ActivationDtype, AttentionForm, Contexts, DeviceCounts, Gelu, SequenceOffsets, SquaredNorm,
     cached_attention, capabilities, count_device_work, devices, dropout, fused_segment_attention,
-    gelu, layer_norm, residual_layer_norm, segment_attention, tied_cross_entropy,
+    gelu, layer_norm, residual_layer_norm, rms_norm, rotate_heads, segment_attention,
+    tied_cross_entropy,
 };
 
 /// Counts are those of the whole process, so that one test at a time may use the device.
@@ -195,21 +196,72 @@ fn attention_is_three_launches() {
     }
 }
 
+/// Also where the query's heads share those of key and value, and where a token sees only the last ones.
+#[test]
+fn attention_with_shared_heads_and_a_window_is_three_launches() {
+    let _alone = alone();
+    let device = device();
+    let module: Dropout = DropoutConfig::new(0.1).init();
+    let offsets = SequenceOffsets::from_lengths(&[5, 1, 40]).unwrap();
+    let (query, dy) = (tracked([46, 24], &device), random([46, 24], &device));
+    let [key, value] = [(); 2].map(|()| tracked([46, 8], &device));
+    let form = AttentionForm {
+        window: Some(7),
+        ..AttentionForm::causal(6)
+    };
+    let launches = counts(&device, || {
+        let inputs = [query.clone(), key.clone(), value.clone()];
+        let y = segment_attention(inputs, &offsets, form, &module, ActivationDtype::F32);
+        differentiate(y, dy.clone(), &query);
+    });
+    for kernel in ["AttentionForward", "AttentionRowSums", "AttentionGradients"] {
+        assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
+    }
+}
+
 #[test]
 fn attention_over_a_cache_is_one_launch() {
     let _alone = alone();
     let device = device().inner();
     let contexts = Contexts::new([&[0u32, 3][..], &[1], &[2, 3, 4, 5]]);
     let query = random([3, 8], &device);
-    let cache = [(); 2].map(|()| random([6, 8], &device));
+    for width in [8, 4] {
+        let cache = [(); 2].map(|()| random([6, width], &device));
+        let launches = counts(&device, || {
+            cached_attention(query.clone(), cache.clone(), &contexts, 2).into_data();
+        });
+        assert_eq!(
+            launches.launches_of("CachedAttentionKernel"),
+            1,
+            "{launches:?}"
+        );
+    }
+}
+
+#[test]
+fn rms_normalisation_is_one_launch_in_each_pass() {
+    let _alone = alone();
+    let device = device();
+    let (x, dy) = (tracked([6, 64], &device), random([6, 64], &device));
+    let gamma = Tensor::<1>::random([64], Distribution::Default, &device);
     let launches = counts(&device, || {
-        cached_attention(query.clone(), cache.clone(), &contexts, 2).into_data();
+        differentiate(rms_norm(x.clone(), gamma.clone(), 1e-5), dy, &x);
     });
-    assert_eq!(
-        launches.launches_of("CachedAttentionKernel"),
-        1,
-        "{launches:?}"
-    );
+    for kernel in ["RmsNormalizeRowsKernel", "RmsNormalizeRowsBackwardKernel"] {
+        assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
+    }
+}
+
+#[test]
+fn rotation_is_one_launch_in_each_pass() {
+    let _alone = alone();
+    let device = device();
+    let (x, dy) = (tracked([6, 48], &device), random([6, 48], &device));
+    let [cos, sin] = [(); 2].map(|()| random([6, 8], &device.clone().inner()));
+    let launches = counts(&device, || {
+        differentiate(rotate_heads(x.clone(), cos.clone(), sin.clone()), dy, &x);
+    });
+    assert_eq!(launches.launches_of("RotateHeadsKernel"), 2, "{launches:?}");
 }
 
 #[test]

@@ -470,7 +470,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// # Shapes
     /// - `x`, output: `[rows, width]`
     /// - `gamma`: `[width]`
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rms_normalize_rows(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -480,7 +480,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     }
 
     /// The gradient of [`rms_normalize_rows`](Self::rms_normalize_rows)'s `x`.
-    #[fusion(default)]
+    #[fusion(dtype = dy, shape = dy)]
     fn rms_normalize_rows_backward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -505,7 +505,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// # Shapes
     /// - `x`, output: `[tokens, heads * 2 * half]`
     /// - `cos`, `sin`: `[tokens, half]`
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rotate_heads(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,

@@ -51,7 +51,8 @@ impl Shares {
     }
 }
 
-/// `contexts` has where each row's places begin in itself, and then the places: `[rows + 1 + places]`.
+/// `contexts` has where each row's places begin in itself, and then the places: `[rows + 1 + places]`. `group` of the query's heads
+/// share one of keys and values.
 #[cube(launch, create_dummy_kernel)]
 fn cached_attention_kernel<I: Int, N: Size>(
     query: &[Vector<f32, N>],
@@ -63,12 +64,14 @@ fn cached_attention_kernel<I: Int, N: Size>(
     key_stride: usize,
     value_stride: usize,
     output_stride: usize,
+    group: usize,
     scale: f32,
     #[comptime] shares: Shares,
     #[define(I)] _integer: ElemType,
 ) {
     let unit = UNIT_POS as usize;
     let head = CUBE_POS_X as usize * shares.vectors;
+    let shared_head = CUBE_POS_X as usize / group * shares.vectors;
     let row = CUBE_POS_Y as usize;
     let mut ends = Shared::<[u32]>::new_slice(2usize);
     let mut ours = Shared::<[Vector<f32, N>]>::new_slice(comptime!(shares.vectors));
@@ -102,7 +105,7 @@ fn cached_attention_kernel<I: Int, N: Size>(
         if from + unit < end {
             let place = u32::cast_from(contexts[from + unit]);
             places[unit] = place;
-            let start = place as usize * key_stride + head;
+            let start = place as usize * key_stride + shared_head;
             let mut product = 0.0f32.runtime();
             for vector in 0..shares.vectors {
                 product += ours[vector].dot(keys[start + vector]);
@@ -129,7 +132,7 @@ fn cached_attention_kernel<I: Int, N: Size>(
             let mut other = group;
             while other < count {
                 let factor = Vector::<f32, N>::new(weights[other]);
-                let start = places[other] as usize * value_stride + head;
+                let start = places[other] as usize * value_stride + shared_head;
                 #[unroll]
                 for own in 0..shares.own() {
                     let vector = lane + own * shares.lanes;
@@ -171,8 +174,8 @@ fn cached_attention_kernel<I: Int, N: Size>(
     }
 }
 
-/// Whether the kernel serves these: 32-bit floats, heads of 1 to 512 elements that divide the width, as many for key and
-/// value as for the query, and a device with cubes of 64 units and 16 KiB of shared memory.
+/// Whether the kernel serves these: 32-bit floats, heads of 1 to 512 elements, of which each of keys and values serves as many of the
+/// query's, and a device with cubes of 64 units and 16 KiB of shared memory.
 pub(super) fn suits(
     query: &CubeTensor,
     keys: &CubeTensor,
@@ -183,9 +186,14 @@ pub(super) fn suits(
     let (most_x, most_y, _) = hardware.max_cube_count;
     let [rows, width] = [query.shape()[0], query.shape()[1]];
     let head = width.checked_div(heads).unwrap_or(0);
-    [query, keys, values]
-        .iter()
-        .all(|x| x.dtype() == DType::F32 && x.shape()[1] == width)
+    let key_width = keys.shape()[1];
+    let shared_heads = key_width.checked_div(head).unwrap_or(0);
+    let dtypes = [query, keys, values].map(|x| x.dtype());
+    dtypes == [DType::F32; 3]
+        && values.shape()[1] == key_width
+        && shared_heads > 0
+        && key_width == head * shared_heads
+        && heads.is_multiple_of(shared_heads)
         && (1..=WIDEST).contains(&head)
         && width == head * heads
         && UNITS <= hardware.max_units_per_cube.min(hardware.max_cube_dim.0) as usize
@@ -229,6 +237,7 @@ pub(super) fn cached_attention(
         keys.stride / vector,
         values.stride / vector,
         query.width / vector,
+        query.width / keys.width,
         scale,
         Shares::new(head / vector),
         integer,

@@ -17,6 +17,8 @@ mod norm;
 mod product;
 mod reduce;
 mod residual_norm;
+mod rms_norm;
+mod rotary;
 mod row_launches;
 mod squares;
 
@@ -266,6 +268,43 @@ impl MtLoraBackend for CubeBackend {
             norm::normalize_rows_backward(x, gamma, dy, epsilon as f32)
         } else {
             definitions::norm::backward::<Self>(x, gamma, dy, epsilon)
+        }
+    }
+
+    fn rms_normalize_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &gamma]) {
+            rms_norm::rms_normalize_rows(x, gamma, epsilon as f32)
+        } else {
+            definitions::rms_norm::forward::<Self>(x, gamma, epsilon)
+        }
+    }
+
+    fn rms_normalize_rows_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &gamma, &dy]) {
+            rms_norm::rms_normalize_rows_backward(x, gamma, dy, epsilon as f32)
+        } else {
+            definitions::rms_norm::backward::<Self>(x, gamma, dy, epsilon)
+        }
+    }
+
+    fn rotate_heads(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if suits(&[&x, &cos, &sin]) {
+            rotary::rotate_heads(x, cos, sin)
+        } else {
+            definitions::rotary::forward::<Self>(x, cos, sin)
         }
     }
 }

@@ -35,13 +35,15 @@ pub(super) fn attention_row_sums<N: Size>(
     }
 }
 
-/// What the gradients are computed from.
+/// What the gradients are computed from, in one of the query's heads.
 #[derive(CubeType)]
 struct Inputs<'a, N: Size> {
     queries: Matrix<'a, N>,
     keys: Matrix<'a, N>,
     values: Matrix<'a, N>,
     dy: Matrix<'a, N>,
+    /// The query's head.
+    head: u32,
     /// As [`attention_row_sums`] writes them.
     statistics: &'a [f32],
 }
@@ -52,6 +54,7 @@ fn inputs<'a, N: Size>(
     keys: Matrix<'a, N>,
     values: Matrix<'a, N>,
     dy: Matrix<'a, N>,
+    head: u32,
     statistics: &'a [f32],
 ) -> Inputs<'a, N> {
     Inputs::<'a, N> {
@@ -59,25 +62,22 @@ fn inputs<'a, N: Size>(
         keys,
         values,
         dy,
+        head,
         statistics,
     }
 }
 
 /// Where a row's numbers are among the statistics.
 #[cube]
-fn statistics_of(row: usize, batch: &Batch) -> usize {
-    (row * batch.heads as usize + CUBE_POS_Y as usize) * 2
+fn statistics_of(row: usize, head: u32, batch: &Batch) -> usize {
+    (row * batch.heads as usize + head as usize) * 2
 }
 
-/// The factor of the gradients that pass through a row's scores. The one score of a token alone has the probability 1 whatever
-/// it is, and so no gradient; computed, it would be a difference of rounding errors.
+/// The factor of the gradients that pass through a row's scores. The score of a token that sees only itself has the probability 1
+/// whatever it is, and so no gradient; computed, it would be a difference of rounding errors.
 #[cube]
 fn score_factor<N: Size>(memory: &Memory<N>, row: usize, batch: &Batch) -> f32 {
-    select(
-        memory.seen[LENGTH * TILE + row] == 1u32,
-        0.0f32,
-        batch.scale,
-    )
+    select(memory.seen[MOST * TILE + row] == 1u32, 0.0f32, batch.scale)
 }
 
 /// The gradient of a tile of queries in one head, `scale dS K`.
@@ -114,7 +114,7 @@ fn query_gradient<N: Size>(
         along[i] = 0.0f32;
         factors[i] = score_factor::<N>(&*memory, row + i * SIDE, batch);
         if token < batch.tokens {
-            let place = statistics_of(token, batch);
+            let place = statistics_of(token, inputs.head, batch);
             log_sums[i] = inputs.statistics[place];
             along[i] = inputs.statistics[place + 1];
         }
@@ -164,17 +164,42 @@ fn query_gradient<N: Size>(
         accumulate::<N>(&mut sums, memory, &inputs.keys, &others, form);
         from += TILE;
     }
-    write::<N>(gradients, gradient_rows, &sums, &factors, batch, form);
+    write::<N>(
+        gradients,
+        gradient_rows,
+        &sums,
+        &factors,
+        batch,
+        inputs.head,
+        form,
+    );
 }
 
-/// The gradients of a tile of keys and values in one head: `scale dSᵀ Q` and `(P * keep)ᵀ dO`.
+/// What the gradients of a tile of keys and values are summed up in: a unit's [`Form::sums`] of each.
+#[derive(CubeType)]
+struct KeyValueSums<N: Size> {
+    keys: Array<Vector<f32, N>>,
+    values: Array<Vector<f32, N>>,
+}
+
 #[cube]
-fn key_value_gradients<N: Size>(
+fn key_value_sums<N: Size>(#[comptime] form: Form) -> KeyValueSums<N> {
+    let mut keys = Array::<Vector<f32, N>>::new(comptime!(form.sums()));
+    let mut values = Array::<Vector<f32, N>>::new(comptime!(form.sums()));
+    #[unroll]
+    for index in 0..form.sums() {
+        keys[index] = Vector::<f32, N>::new(0.0f32);
+        values[index] = Vector::<f32, N>::new(0.0f32);
+    }
+    KeyValueSums::<N> { keys, values }
+}
+
+/// Adds what one of the query's heads makes of the gradients of a tile of keys and values: `dSᵀ Q` and `(P * keep)ᵀ dO`.
+#[cube]
+fn add_key_value_gradients<N: Size>(
+    sums: &mut KeyValueSums<N>,
     inputs: &Inputs<'_, N>,
     memory: &mut Memory<N>,
-    gradients: &mut [Vector<f32, N>],
-    key_rows: &Place,
-    value_rows: &Place,
     batch: &Batch,
     #[comptime] form: Form,
 ) {
@@ -184,17 +209,8 @@ fn key_value_gradients<N: Size>(
     let first = CUBE_POS_X as usize * TILE;
     let end = end_of_seen::<N>(&*memory, batch);
     let mut from = first_seen::<N>(&*memory);
-
     let mut scores = Array::<f32>::new(comptime!(BLOCK * BLOCK));
     let mut changes = Array::<f32>::new(comptime!(BLOCK * BLOCK));
-    let mut key_sums = Array::<Vector<f32, N>>::new(comptime!(form.sums()));
-    let mut value_sums = Array::<Vector<f32, N>>::new(comptime!(form.sums()));
-    #[unroll]
-    for index in 0..form.sums() {
-        key_sums[index] = Vector::<f32, N>::new(0.0f32);
-        value_sums[index] = Vector::<f32, N>::new(0.0f32);
-    }
-
     let own = rows(first, batch.tokens);
     while from < end {
         let others = rows(from, end);
@@ -225,7 +241,7 @@ fn key_value_gradients<N: Size>(
             let mut log_sum = 0.0f32.runtime();
             let mut along = 0.0f32.runtime();
             if from + place < end {
-                let place = statistics_of(from + place, batch);
+                let place = statistics_of(from + place, inputs.head, batch);
                 log_sum = inputs.statistics[place];
                 along = inputs.statistics[place + 1];
             }
@@ -248,7 +264,7 @@ fn key_value_gradients<N: Size>(
                 changes[i * BLOCK + j] = select(visible, change, 0.0f32);
             }
         }
-        accumulate::<N>(&mut value_sums, memory, &inputs.dy, &others, form);
+        accumulate::<N>(&mut sums.values, memory, &inputs.dy, &others, form);
         // Nobody reads the weights any more.
         sync_cube();
         #[unroll]
@@ -259,23 +275,48 @@ fn key_value_gradients<N: Size>(
                 memory.weights[place] = changes[i * BLOCK + j];
             }
         }
-        accumulate::<N>(&mut key_sums, memory, &inputs.queries, &others, form);
+        accumulate::<N>(&mut sums.keys, memory, &inputs.queries, &others, form);
         from += TILE;
     }
+}
+
+/// Writes the gradients of a tile of keys and values in one of their heads. The sums over the query's heads that share it are those of
+/// `dSᵀ Q`, which still lack the scores' factor, and `(P * keep)ᵀ dO`.
+#[cube]
+fn write_key_value_gradients<N: Size>(
+    sums: &KeyValueSums<N>,
+    memory: &Memory<N>,
+    gradients: &mut [Vector<f32, N>],
+    key_rows: &Place,
+    value_rows: &Place,
+    batch: &Batch,
+    head: u32,
+    #[comptime] form: Form,
+) {
+    let row = UNIT_POS as usize / SIDE;
     let mut factors = Array::<f32>::new(BLOCK);
     #[unroll]
     for i in 0..BLOCK {
-        factors[i] = score_factor::<N>(&*memory, row + i * SIDE, batch);
+        factors[i] = score_factor::<N>(memory, row + i * SIDE, batch);
     }
-    write::<N>(gradients, key_rows, &key_sums, &factors, batch, form);
+    write::<N>(gradients, key_rows, &sums.keys, &factors, batch, head, form);
     #[unroll]
     for i in 0..BLOCK {
         factors[i] = 1.0f32;
     }
-    write::<N>(gradients, value_rows, &value_sums, &factors, batch, form);
+    write::<N>(
+        gradients,
+        value_rows,
+        &sums.values,
+        &factors,
+        batch,
+        head,
+        form,
+    );
 }
 
-/// The gradients of query, key and value. Cubes whose third place is 0 own queries, the others keys and values.
+/// The gradients of query, key and value. Cubes whose third place is 0 own queries, the others keys and values, as far as these have
+/// heads.
 #[cube(launch, create_dummy_kernel)]
 pub(super) fn attention_gradients<I: Int, N: Size>(
     query: &[Vector<f32, N>],
@@ -306,16 +347,19 @@ pub(super) fn attention_gradients<I: Int, N: Size>(
         ComptimeOption::Some(value) => value,
         ComptimeOption::None => query,
     };
-    let inputs = inputs::<N>(
-        matrix::<N>(query, &query_rows),
-        matrix::<N>(key, &key_rows),
-        matrix::<N>(value, &value_rows),
-        matrix::<N>(dy, &dy_rows),
-        statistics,
-    );
     let mut memory = memory::<N>(form);
     if CUBE_POS_Z == 0 {
-        find_seen::<I, N>(&mut memory, offsets, &batch, false);
+        let head = CUBE_POS_Y;
+        let shared_head = head / batch.group;
+        let inputs = inputs::<N>(
+            matrix::<N>(query, &query_rows, head, form),
+            matrix::<N>(key, &key_rows, shared_head, form),
+            matrix::<N>(value, &value_rows, shared_head, form),
+            matrix::<N>(dy, &dy_rows, head, form),
+            head,
+            statistics,
+        );
+        find_seen::<I, N>(&mut memory, offsets, &batch, head, false);
         query_gradient::<N>(
             &inputs,
             &mut memory,
@@ -324,15 +368,32 @@ pub(super) fn attention_gradients<I: Int, N: Size>(
             &batch,
             form,
         );
-    } else {
-        find_seen::<I, N>(&mut memory, offsets, &batch, true);
-        key_value_gradients::<N>(
-            &inputs,
-            &mut memory,
+    } else if CUBE_POS_Y * batch.group < batch.heads {
+        let shared_head = CUBE_POS_Y;
+        let mut sums = key_value_sums::<N>(form);
+        for member in 0..batch.group {
+            let head = shared_head * batch.group + member;
+            let inputs = inputs::<N>(
+                matrix::<N>(query, &query_rows, head, form),
+                matrix::<N>(key, &key_rows, shared_head, form),
+                matrix::<N>(value, &value_rows, shared_head, form),
+                matrix::<N>(dy, &dy_rows, head, form),
+                head,
+                statistics,
+            );
+            // Nobody reads what the rows saw in the last head any more.
+            sync_cube();
+            find_seen::<I, N>(&mut memory, offsets, &batch, head, true);
+            add_key_value_gradients::<N>(&mut sums, &inputs, &mut memory, &batch, form);
+        }
+        write_key_value_gradients::<N>(
+            &sums,
+            &memory,
             gradients,
             &key_gradient_rows,
             &value_gradient_rows,
             &batch,
+            shared_head,
             form,
         );
     }

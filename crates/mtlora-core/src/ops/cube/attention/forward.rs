@@ -37,9 +37,10 @@ pub(super) fn attention_forward<I: Int, N: Size>(
     let row = unit / SIDE;
     let column = unit % SIDE;
     let first = CUBE_POS_X as usize * TILE;
+    let head = CUBE_POS_Y;
 
     let mut memory = memory::<N>(form);
-    find_seen::<I, N>(&mut memory, offsets, &batch, false);
+    find_seen::<I, N>(&mut memory, offsets, &batch, head, false);
     let end = end_of_seen::<N>(&memory, &batch);
     let mut from = first_seen::<N>(&memory);
 
@@ -58,9 +59,10 @@ pub(super) fn attention_forward<I: Int, N: Size>(
         totals[i] = 0.0f32;
     }
 
-    let queries = matrix::<N>(query, &query_rows);
-    let keys = matrix::<N>(key, &key_rows);
-    let values = matrix::<N>(value, &value_rows);
+    let shared_head = head / batch.group;
+    let queries = matrix::<N>(query, &query_rows, head, form);
+    let keys = matrix::<N>(key, &key_rows, shared_head, form);
+    let values = matrix::<N>(value, &value_rows, shared_head, form);
     let own = rows(first, batch.tokens);
     // One chunk stays in shared memory.
     let keeps = comptime!(form.chunks() == 1);
@@ -143,9 +145,9 @@ pub(super) fn attention_forward<I: Int, N: Size>(
         }
         factors[i] = 1.0f32 / total;
         if column == 0 && first + this < batch.tokens {
-            let place = (first + this) * batch.heads as usize + CUBE_POS_Y as usize;
+            let place = (first + this) * batch.heads as usize + head as usize;
             log_sum_exp[place] = largest[i] + total.ln();
         }
     }
-    write::<N>(output, &output_rows, &sums, &factors, &batch, form);
+    write::<N>(output, &output_rows, &sums, &factors, &batch, head, form);
 }

@@ -36,7 +36,7 @@ const WIDEST: usize = 512;
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone)]
 pub(super) enum Projections {
-    /// Each `[tokens, heads * head_dim]`.
+    /// Each `[tokens, heads * head_dim]`, with as many heads in key and value or fewer.
     Separate([CubeTensor; 3]),
     /// Side by side: `[tokens, 3 * heads * head_dim]`.
     Fused(CubeTensor),
@@ -50,33 +50,31 @@ impl Projections {
         }
     }
 
-    /// Elements of a row of one of the three.
-    fn width(&self) -> usize {
+    /// Elements of a row of the query, the key and the value.
+    fn widths(&self) -> [usize; 3] {
         match self {
-            Self::Separate([query, ..]) => query.shape()[1],
-            Self::Fused(fused) => fused.shape()[1] / 3,
+            Self::Separate(parts) => parts.each_ref().map(|part| part.shape()[1]),
+            Self::Fused(fused) => [fused.shape()[1] / 3; 3],
         }
     }
 }
 
-/// Whether the kernels serve these: 32-bit floats, heads of 1 to 512 elements that divide the width, as many for key and
-/// value as for the query, no window, and a device with cubes of 64 units and 16 KiB of shared memory.
+/// Whether the kernels serve these: 32-bit floats, heads of 1 to 512 elements, of which each of key and value serves as many of the
+/// query's, and a device with cubes of 64 units and 16 KiB of shared memory.
 pub(super) fn suits(projections: &Projections, layout: &AttentionLayout) -> bool {
-    let head = projections.width().checked_div(layout.heads).unwrap_or(0);
+    let [width, key_width, value_width] = projections.widths();
+    let head = width.checked_div(layout.heads).unwrap_or(0);
+    let shared_heads = layout.key_value_heads(width, key_width);
     let query = &projections.tensors()[0];
     let hardware = &query.client.properties().hardware;
     let (most_x, most_y, _) = hardware.max_cube_count;
     let tiles = layout.offsets.tokens().div_ceil(TILE);
-    let shared = match projections {
-        Projections::Separate([query, key, value]) => {
-            key.shape() != query.shape() || value.shape() != query.shape()
-        }
-        Projections::Fused(_) => false,
-    };
     let tensors = projections.tensors();
-    !shared
-        && layout.window.is_none()
-        && projections.width() == head * layout.heads
+    key_width == value_width
+        && key_width == head * shared_heads
+        && width == head * layout.heads
+        && shared_heads > 0
+        && layout.heads.is_multiple_of(shared_heads)
         && tensors.iter().all(|x| x.dtype() == DType::F32)
         && (1..=WIDEST).contains(&head)
         && UNITS <= hardware.max_units_per_cube.min(hardware.max_cube_dim.0) as usize
@@ -106,24 +104,23 @@ struct Call<'a> {
     offsets: CubeTensor,
     layout: &'a AttentionLayout,
     tokens: usize,
-    /// Elements of a row of one of query, key and value.
-    width: usize,
+    /// Elements of a row of the query, the key and the value.
+    widths: [usize; 3],
 }
 
 impl<'a> Call<'a> {
     fn new(projections: Projections, offsets: CubeTensor, layout: &'a AttentionLayout) -> Self {
-        let width = projections.width();
+        let widths = projections.widths();
         let tensors = match projections {
             Projections::Separate(parts) => Vec::from(parts),
             Projections::Fused(fused) => vec![fused],
         };
         let tokens = layout.offsets.tokens();
         for tensor in &tensors {
-            let columns = width * if tensors.len() == 1 { 3 } else { 1 };
             assert_eq!(
-                tensor.shape().to_vec(),
-                [tokens, columns],
-                "the shape of query, key and value"
+                tensor.shape()[0],
+                tokens,
+                "the rows of query, key and value"
             );
         }
         Self {
@@ -132,12 +129,17 @@ impl<'a> Call<'a> {
             offsets: into_contiguous(offsets),
             layout,
             tokens,
-            width,
+            widths,
         }
     }
 
     fn head(&self) -> usize {
-        self.width / self.layout.heads
+        self.widths[0] / self.layout.heads
+    }
+
+    /// How many of the query's heads share one of key and value.
+    fn group(&self) -> usize {
+        self.widths[0] / self.widths[1]
     }
 
     /// Query, key or value.
@@ -145,7 +147,7 @@ impl<'a> Call<'a> {
         match self.buffers.as_slice() {
             [fused] => Matrix {
                 rows: fused,
-                column: part * self.width,
+                column: part * self.widths[0],
             },
             separate => Matrix {
                 rows: &separate[part],
@@ -178,12 +180,15 @@ impl<'a> Call<'a> {
 
     fn batch(&self) -> BatchLaunch {
         let none = SeededDropout { prob: 0.0, seed: 0 };
+        let window = self.layout.window.unwrap_or(self.tokens);
         BatchLaunch::new(
             self.tokens,
             self.layout.offsets.count(),
             self.layout.heads as u32,
+            self.group() as u32,
             self.layout.scale as f32,
             u32::from(self.layout.causal),
+            window.min(self.tokens) as u32,
             u32::from(self.layout.dropout.is_some()),
             dropout::mask(self.layout.dropout.unwrap_or(none)),
         )
@@ -203,7 +208,8 @@ impl<'a> Call<'a> {
 
     /// Attention, and what its backward pass reads of it.
     fn forward(&self) -> Forward {
-        let output = self.empty([self.tokens, self.width]);
+        let width = self.widths[0];
+        let output = self.empty([self.tokens, width]);
         let log_sum_exp = self.empty([self.tokens, self.layout.heads]);
         let vector = self.vector(&[]);
         let (cubes, dim) = self.cubes(1);
@@ -222,7 +228,7 @@ impl<'a> Call<'a> {
             place(0),
             place(1),
             place(2),
-            PlaceLaunch::new(0, self.width / vector),
+            PlaceLaunch::new(0, width / vector),
             self.batch(),
             self.form(vector),
             dtype_to_storage_type(self.offsets.dtype()),
@@ -261,7 +267,8 @@ impl<'a> Call<'a> {
 
         let place = |part| self.matrix(part).place(vector);
         let gradient = |part: usize| {
-            PlaceLaunch::new(gradients.places[part] / vector, gradients.stride / vector)
+            let Share { start, stride } = gradients.shares[part];
+            PlaceLaunch::new(start / vector, stride / vector)
         };
         let (cubes, dim) = self.cubes(2);
         backward::attention_gradients::launch(
@@ -301,46 +308,62 @@ pub(super) struct Forward {
 /// The memory of three gradients. It is one buffer, since the kernel that writes them has no more to bind.
 struct Gradients {
     buffer: CubeTensor,
-    /// Elements from a row to the next.
+    shares: [Share; 3],
+}
+
+/// The rows of one gradient in a buffer, in elements.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Where the first begins.
+    start: usize,
+    /// From a row to the next.
     stride: usize,
-    /// Where the first row of each begins.
-    places: [usize; 3],
 }
 
 impl Gradients {
     /// Side by side.
     fn fused(call: &Call<'_>) -> Self {
-        let width = call.width;
+        let width = call.widths[0];
         Self {
             buffer: call.empty([call.tokens, 3 * width]),
-            stride: 3 * width,
-            places: [0, width, 2 * width],
+            shares: [0, width, 2 * width].map(|start| Share {
+                start,
+                stride: 3 * width,
+            }),
         }
     }
 
     /// One after the other, each where a tensor may begin.
     fn separate(call: &Call<'_>) -> Self {
         let alignment = call.client.properties().memory.alignment as usize / size_of::<f32>();
-        let size = (call.tokens * call.width).next_multiple_of(alignment.max(WIDEST_VECTOR));
+        let mut end = 0;
+        let shares = call.widths.map(|width| {
+            let start = end;
+            let size = call.tokens * width;
+            end += size.next_multiple_of(alignment.max(WIDEST_VECTOR));
+            Share {
+                start,
+                stride: width,
+            }
+        });
         Self {
-            buffer: call.empty([3, size]),
-            stride: call.width,
-            places: [0, size, 2 * size],
+            buffer: call.empty([1, end]),
+            shares,
         }
     }
 
-    /// The gradients as tensors of their own.
-    fn into_parts(self, shape: [usize; 2]) -> [CubeTensor; 3] {
+    /// The gradients as tensors of their own, of `rows` rows.
+    fn into_parts(self, rows: usize) -> [CubeTensor; 3] {
         let elements = self.buffer.shape().num_elements();
-        self.places.map(|place| {
+        self.shares.map(|Share { start, stride }| {
             let bytes = |elements: usize| (elements * size_of::<f32>()) as u64;
             let buffer = &self.buffer;
-            let handle = buffer.handle.clone().offset_start(bytes(place));
+            let handle = buffer.handle.clone().offset_start(bytes(start));
             CubeTensor::new_contiguous(
                 buffer.client.clone(),
                 buffer.device.clone(),
-                Shape::from(shape),
-                handle.offset_end(bytes(elements - place - elements / 3)),
+                Shape::from([rows, stride]),
+                handle.offset_end(bytes(elements - start - rows * stride)),
                 buffer.dtype,
             )
         })
@@ -368,7 +391,7 @@ pub(super) fn backward_of_separate(
     let forward = forward.unwrap_or_else(|| call.forward());
     let gradients = Gradients::separate(&call);
     call.backward(forward, dy, &gradients);
-    gradients.into_parts([call.tokens, call.width])
+    gradients.into_parts(call.tokens)
 }
 
 /// The same of inputs that lie side by side, as one gradient.

@@ -101,11 +101,16 @@ impl Form {
 pub(super) struct Batch {
     pub tokens: usize,
     pub sequences: usize,
+    /// The query's heads.
     pub heads: u32,
+    /// How many of the query's heads share one of key and value.
+    pub group: u32,
     /// The scores' factor.
     pub scale: f32,
     /// 1 where a token sees no later one, else 0.
     pub causal: u32,
+    /// How many of the last tokens a token sees where it sees no later one, itself among them: at most as many as there are.
+    pub window: u32,
     /// 1 where probabilities are dropped, else 0.
     pub drops: u32,
     pub mask: Mask,
@@ -121,12 +126,12 @@ pub(super) struct Place {
 }
 
 /// What a row sees, in shared memory: the row that it sees first, the end of those that it sees, where the entry of a score
-/// lies in dropout's mask, `mask + step * other row`, and the tokens of the row's sequence.
+/// lies in dropout's mask, `mask + step * other row`, and the most rows that a row of its sequence sees.
 pub(super) const FIRST: usize = 0;
 pub(super) const END: usize = 1;
 pub(super) const MASK: usize = 2;
 pub(super) const STEP: usize = 3;
-pub(super) const LENGTH: usize = 4;
+pub(super) const MOST: usize = 4;
 pub(super) const FIELDS: usize = 5;
 
 /// The sequence that a row belongs to.
@@ -180,18 +185,18 @@ pub(super) fn memory<N: Size>(#[comptime] form: Form) -> Memory<N> {
     }
 }
 
-/// Finds what the tile's rows see. `owns_keys` says that the rows are keys, which queries see, and not queries. All units of a cube
-/// call it.
+/// Finds what the tile's rows see in one of the query's heads. `owns_keys` says that the rows are keys, which queries see, and not
+/// queries. All units of a cube call it.
 #[cube]
 pub(super) fn find_seen<I: Int, N: Size>(
     memory: &mut Memory<N>,
     offsets: &[I],
     batch: &Batch,
+    head: u32,
     #[comptime] owns_keys: bool,
 ) {
     let unit = UNIT_POS as usize;
     let first = CUBE_POS_X as usize * TILE;
-    let head = CUBE_POS_Y;
     let before = sequence_of::<I>(offsets, batch.sequences, first);
     let mut part = 0u32.runtime();
     if batch.drops == 1 {
@@ -220,8 +225,10 @@ pub(super) fn find_seen<I: Int, N: Size>(
             if batch.causal == 1 {
                 if comptime!(owns_keys) {
                     sees = row;
+                    end = end.min(row + batch.window);
                 } else {
                     end = row + 1;
+                    sees = sees.max(end - end.min(batch.window));
                 }
             }
             if batch.drops == 1 {
@@ -247,7 +254,7 @@ pub(super) fn find_seen<I: Int, N: Size>(
         memory.seen[END * TILE + unit] = end;
         memory.seen[MASK * TILE + unit] = mask;
         memory.seen[STEP * TILE + unit] = step;
-        memory.seen[LENGTH * TILE + unit] = length;
+        memory.seen[MOST * TILE + unit] = length.min(batch.window);
     }
     sync_cube();
 }
@@ -286,7 +293,7 @@ pub(super) fn mask_entry<N: Size>(
         .entry(memory.seen[MASK * TILE + row] + step * other)
 }
 
-/// A packed matrix in a buffer.
+/// One head of a packed matrix in a buffer.
 #[derive(CubeType)]
 pub(super) struct Matrix<'a, N: Size> {
     values: &'a [Vector<f32, N>],
@@ -295,10 +302,15 @@ pub(super) struct Matrix<'a, N: Size> {
 }
 
 #[cube]
-pub(super) fn matrix<'a, N: Size>(values: &'a [Vector<f32, N>], rows: &Place) -> Matrix<'a, N> {
+pub(super) fn matrix<'a, N: Size>(
+    values: &'a [Vector<f32, N>],
+    rows: &Place,
+    head: u32,
+    #[comptime] form: Form,
+) -> Matrix<'a, N> {
     Matrix::<'a, N> {
         values,
-        start: rows.start,
+        start: rows.start + head as usize * form.vectors,
         stride: rows.stride,
     }
 }
@@ -325,7 +337,7 @@ fn load<N: Size>(
     #[comptime] form: Form,
 ) {
     let vectors = comptime!(form.vectors_of(chunk));
-    let from = matrix.start + CUBE_POS_Y as usize * form.vectors + chunk * form.chunk;
+    let from = matrix.start + chunk * form.chunk;
     let mut place = UNIT_POS as usize;
     while place < TILE * vectors {
         let row = place / vectors;
@@ -435,7 +447,7 @@ pub(super) fn accumulate<N: Size>(
     }
 }
 
-/// Writes the rows of the sums, each times a factor of its own.
+/// Writes the rows of the sums to a head, each times a factor of its own.
 #[cube]
 pub(super) fn write<N: Size>(
     output: &mut [Vector<f32, N>],
@@ -443,6 +455,7 @@ pub(super) fn write<N: Size>(
     sums: &Array<Vector<f32, N>>,
     factors: &Array<f32>,
     batch: &Batch,
+    head: u32,
     #[comptime] form: Form,
 ) {
     let unit = UNIT_POS as usize;
@@ -452,7 +465,7 @@ pub(super) fn write<N: Size>(
     for i in 0..BLOCK {
         let token = CUBE_POS_X as usize * TILE + row + i * SIDE;
         if token < batch.tokens {
-            let from = rows.start + token * rows.stride + CUBE_POS_Y as usize * form.vectors;
+            let from = rows.start + token * rows.stride + head as usize * form.vectors;
             #[unroll]
             for chunk in 0..form.chunks() {
                 #[unroll]
