@@ -68,6 +68,12 @@ pub(crate) fn fixes_products(device: &burn_cubecl::cubecl::device::Device) -> bo
     backend::fixes_products(device)
 }
 
+/// Whether the device's driver computes on the processor.
+#[cfg(feature = "cube")]
+pub(crate) fn is_software(device: &burn_cubecl::cubecl::device::Device) -> bool {
+    backend::is_software(device)
+}
+
 #[cfg(feature = "cube")]
 mod backend {
     use std::path::PathBuf;
@@ -136,7 +142,7 @@ mod backend {
         })
     }
 
-    fn is_software(device: &CubeDevice) -> bool {
+    pub(super) fn is_software(device: &CubeDevice) -> bool {
         match device {
             CubeDevice::Wgpu(device) => matches!(device.kind, WgpuDeviceKind::Cpu),
             CubeDevice::Cpu(_) => true,

@@ -202,7 +202,7 @@ pub(super) fn cross_entropy_rows(
     let losses = uninitialised(&logits, Shape::from([logits.shape()[0]]), logits.dtype());
     let logits = Rows::of(logits);
     let (count, width, stride) = (logits.count, logits.width, logits.stride);
-    let units = units_for(&client, width, STRIP);
+    let units = units_for(logits.device(), width, STRIP);
     for (first, cubes, dim) in launches(&client, count, units) {
         cross_entropy_kernel::launch(
             &client,
@@ -233,7 +233,7 @@ pub(super) fn cross_entropy_rows_and_gradients(
     let losses = uninitialised(&logits, Shape::from([logits.shape()[0]]), logits.dtype());
     let (logits, gradients) = Rows::of(logits).with_output(0);
     let (count, width, stride) = (logits.count, logits.width, logits.stride);
-    let units = units_for(&client, width, STRIP);
+    let units = units_for(logits.device(), width, STRIP);
     for (first, cubes, dim) in launches(&client, count, units) {
         cross_entropy_gradient_kernel::launch(
             &client,

@@ -2,6 +2,7 @@
 
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
+use burn_cubecl::cubecl::device::Device;
 use burn_cubecl::cubecl::prelude::BufferArg;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -118,6 +119,11 @@ impl Rows {
             input: None,
         };
         (rows, output)
+    }
+
+    /// Where they are.
+    pub(super) fn device(&self) -> &Device {
+        &self.tensor.device
     }
 
     /// Values from the first to the last, with those in gaps.

@@ -152,7 +152,7 @@ pub(super) fn normalize_rows(
     let sides = [gamma.shape()[0], beta.shape()[0]];
     assert_eq!(sides, [x.shape()[1]; 2], "the width of x, gamma and beta");
     let (x, y) = Rows::of(x).with_output(0);
-    let units = units_for(&client, x.width, STRIP);
+    let units = units_for(x.device(), x.width, STRIP);
     for (first, cubes, dim) in launches(&client, x.count, units) {
         normalize_rows_kernel::launch(
             &client,
@@ -185,7 +185,7 @@ pub(super) fn normalize_rows_backward(
     assert_eq!(x.shape()[1], gamma.shape()[0], "the width of x and gamma");
     let x = Rows::of(x);
     let (dy, dx) = Rows::of(dy).with_output(2);
-    let units = units_for(&client, x.width, STRIP);
+    let units = units_for(x.device(), x.width, STRIP);
     for (first, cubes, dim) in launches(&client, x.count, units) {
         normalize_rows_backward_kernel::launch(
             &client,

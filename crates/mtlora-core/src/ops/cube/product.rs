@@ -2,8 +2,9 @@
 //! what takes the time, [`Autotune::Off`](crate::Autotune::Off). On others, Burn's kernels for products are faster, and
 //! fusion adds biases and scalings to them.
 //!
-//! A unit computes a block of [`BLOCK`] x [`BLOCK`] values in its registers. There is no shared memory and no barrier, which software drivers
-//! would compile into coroutines.
+//! A unit computes a square block of values. There is no shared memory and no barrier, which software drivers would compile into
+//! coroutines. On these, blocks are larger than registers would hold: Mesa's driver reads the memory of a buffer lane by lane,
+//! which takes longer than many multiplications.
 //!
 //! Bound: each element of both matrices and of the sum is read once and each of the product written once, 4 bytes an
 //! element. The kernel reads the matrices once a block, and leaves the rest to the device's caches.
@@ -15,12 +16,40 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::memory::{Output, uninitialised};
-use super::row_launches::flat;
+use super::row_launches::{UNITS_OF_SOFTWARE, flat};
+use crate::autotune::is_software;
 
-/// Rows, and columns, of the product that a unit computes.
-const BLOCK: usize = 8;
-/// Units of a cube: few, since small products have few blocks.
-const UNITS: u32 = 32;
+/// How a product is divided.
+#[derive(Clone, Copy)]
+struct Division {
+    /// Rows, and columns, of the product that a unit computes.
+    block: usize,
+    /// Units of a cube: few, since small products have few blocks.
+    units: u32,
+}
+
+impl Division {
+    /// For blocks that stay in registers.
+    const OF_CARDS: Self = Self {
+        block: 8,
+        units: 32,
+    };
+    /// For drivers that compute on the processor.
+    const OF_SOFTWARE: Self = Self {
+        block: 16,
+        units: UNITS_OF_SOFTWARE,
+    };
+
+    /// For a product of these sides.
+    fn of(is_software: bool, sides: [usize; 2]) -> Self {
+        let large = Self::OF_SOFTWARE;
+        if is_software && sides.iter().all(|side| *side >= large.block) {
+            large
+        } else {
+            Self::OF_CARDS
+        }
+    }
+}
 
 /// The sizes of a product.
 #[derive(CubeLaunch, CubeType)]
@@ -51,46 +80,47 @@ fn product_kernel(
     steps_sum: Steps,
     scale: f32,
     #[comptime] adds: bool,
+    #[comptime] side: usize,
 ) {
     #[comptime]
     let sum = match sum {
         ComptimeOption::Some(sum) => sum,
         ComptimeOption::None => a,
     };
-    let across = (sizes.columns + comptime!(BLOCK - 1)) / BLOCK;
-    let down = (sizes.rows + comptime!(BLOCK - 1)) / BLOCK;
+    let across = (sizes.columns + comptime!(side - 1)) / side;
+    let down = (sizes.rows + comptime!(side - 1)) / side;
     let block = ABSOLUTE_POS;
     if block < across * down {
-        let first_row = block / across * BLOCK;
-        let first_column = block % across * BLOCK;
+        let first_row = block / across * side;
+        let first_column = block % across * side;
         // Rows and columns past the end are read as the last one, and not written.
-        let mut places_a = Array::<usize>::new(BLOCK);
-        let mut places_b = Array::<usize>::new(BLOCK);
+        let mut places_a = Array::<usize>::new(side);
+        let mut places_b = Array::<usize>::new(side);
         #[unroll]
-        for i in 0..BLOCK {
+        for i in 0..side {
             places_a[i] = (first_row + i).min(sizes.rows - 1) * steps_a.row;
             places_b[i] = (first_column + i).min(sizes.columns - 1) * steps_b.column;
         }
-        let mut products = Array::<f32>::new(comptime!(BLOCK * BLOCK));
+        let mut products = Array::<f32>::new(comptime!(side * side));
         #[unroll]
-        for index in 0..comptime!(BLOCK * BLOCK) {
+        for index in 0..comptime!(side * side) {
             products[index] = 0.0f32;
         }
-        let mut right = Array::<f32>::new(BLOCK);
+        let mut right = Array::<f32>::new(side);
         let mut offset_a = 0usize.runtime();
         let mut offset_b = 0usize.runtime();
         let mut at = 0usize.runtime();
         while at < sizes.inner {
             #[unroll]
-            for j in 0..BLOCK {
+            for j in 0..side {
                 right[j] = b[places_b[j] + offset_b];
             }
             #[unroll]
-            for i in 0..BLOCK {
+            for i in 0..side {
                 let left = a[places_a[i] + offset_a];
                 #[unroll]
-                for j in 0..BLOCK {
-                    products[i * BLOCK + j] += left * right[j];
+                for j in 0..side {
+                    products[i * side + j] += left * right[j];
                 }
             }
             offset_a += steps_a.column;
@@ -98,13 +128,13 @@ fn product_kernel(
             at += 1;
         }
         #[unroll]
-        for i in 0..BLOCK {
+        for i in 0..side {
             let row = first_row + i;
             #[unroll]
-            for j in 0..BLOCK {
+            for j in 0..side {
                 let column = first_column + j;
                 if row < sizes.rows && column < sizes.columns {
-                    let mut value = products[i * BLOCK + j] * scale;
+                    let mut value = products[i * side + j] * scale;
                     if comptime!(adds) {
                         value += sum[row * steps_sum.row + column * steps_sum.column];
                     }
@@ -163,8 +193,9 @@ pub(super) fn product(
         (a, b)
     };
     let ((steps_a, a), (steps_b, b)) = (view(&a), view(&b));
-    let blocks = rows.div_ceil(BLOCK) * columns.div_ceil(BLOCK);
-    let dim = flat(&client, UNITS);
+    let division = Division::of(is_software(&y.tensor.device), [rows, columns]);
+    let blocks = rows.div_ceil(division.block) * columns.div_ceil(division.block);
+    let dim = flat(&client, division.units);
     let count = calculate_cube_count_elemwise(&client, blocks, dim);
     let adds = sum.is_some();
     // SAFETY: `view` gives each matrix all places up to that of its last row and column, the kernel reads no row or column
@@ -184,6 +215,7 @@ pub(super) fn product(
             StepsLaunch::new(if is_row { 0 } else { columns }, 1),
             scale,
             adds,
+            division.block,
         );
     }
     y.tensor

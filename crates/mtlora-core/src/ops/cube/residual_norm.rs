@@ -122,7 +122,7 @@ pub(super) fn add_and_normalize_rows(
     let y = uninitialised(&x, x.shape(), x.dtype());
     let residual = Rows::of(residual);
     let (x, sum) = Rows::of(x).with_output(0);
-    let units = units_for(&client, x.width, STRIP);
+    let units = units_for(x.device(), x.width, STRIP);
     for (first, cubes, dim) in launches(&client, x.count, units) {
         add_and_normalize_rows_kernel::launch(
             &client,
@@ -171,7 +171,7 @@ pub(super) fn add_and_normalize_rows_backward(
     let dx = uninitialised(&dy, dy.shape(), dy.dtype());
     let sum = Rows::of(sum);
     let (dy, dsum) = Rows::of(dy).with_output(2);
-    let units = units_for(&client, sum.width, STRIP);
+    let units = units_for(sum.device(), sum.width, STRIP);
     for (first, cubes, dim) in launches(&client, sum.count, units) {
         add_and_normalize_rows_backward_kernel::launch(
             &client,

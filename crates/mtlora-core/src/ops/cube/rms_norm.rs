@@ -87,7 +87,7 @@ pub(super) fn rms_normalize_rows(x: CubeTensor, gamma: CubeTensor, epsilon: f32)
     let gamma = into_contiguous(gamma);
     assert_eq!(x.shape()[1], gamma.shape()[0], "the width of x and gamma");
     let (x, y) = Rows::of(x).with_output(0);
-    let units = units_for(&client, x.width, STRIP);
+    let units = units_for(x.device(), x.width, STRIP);
     for (first, cubes, dim) in launches(&client, x.count, units) {
         rms_normalize_rows_kernel::launch(
             &client,
@@ -119,7 +119,7 @@ pub(super) fn rms_normalize_rows_backward(
     assert_eq!(x.shape()[1], gamma.shape()[0], "the width of x and gamma");
     let x = Rows::of(x);
     let (dy, dx) = Rows::of(dy).with_output(2);
-    let units = units_for(&client, x.width, STRIP);
+    let units = units_for(x.device(), x.width, STRIP);
     for (first, cubes, dim) in launches(&client, x.count, units) {
         rms_normalize_rows_backward_kernel::launch(
             &client,

@@ -99,7 +99,7 @@ pub(super) fn sum_of_squares(
     let elements = others
         .each_ref()
         .map(|x| x.as_ref().map_or(0, |x| x.shape().num_elements()));
-    let units = units_for(&client, of_first + elements.iter().sum::<usize>(), 1);
+    let units = units_for(&sum.device, of_first + elements.iter().sum::<usize>(), 1);
     let [second, third, fourth, fifth] = others.map(|x| x.map(CubeTensor::into_buffer_arg).into());
     let adds = before.is_some();
     sum_of_squares_kernel::launch(
