@@ -174,8 +174,8 @@ fn cached_attention_kernel<I: Int, N: Size>(
     }
 }
 
-/// Whether the kernel serves these: 32-bit floats, heads of 1 to 512 elements, of which each of keys and values serves as many of the
-/// query's, and a device with cubes of 64 units and 16 KiB of shared memory.
+/// Whether the kernel serves these: 32-bit floats, heads of 1 to 512 elements, as many for the query as for keys and values or a multiple
+/// of that, and a device with cubes of 64 units and 16 KiB of shared memory.
 pub(super) fn suits(
     query: &CubeTensor,
     keys: &CubeTensor,

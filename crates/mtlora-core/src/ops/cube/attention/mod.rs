@@ -59,8 +59,8 @@ impl Projections {
     }
 }
 
-/// Whether the kernels serve these: 32-bit floats, heads of 1 to 512 elements, of which each of key and value serves as many of the
-/// query's, and a device with cubes of 64 units and 16 KiB of shared memory.
+/// Whether the kernels serve these: 32-bit floats, heads of 1 to 512 elements, as many for the query as for key and value or a multiple of
+/// that, and a device with cubes of 64 units and 16 KiB of shared memory.
 pub(super) fn suits(projections: &Projections, layout: &AttentionLayout) -> bool {
     let [width, key_width, value_width] = projections.widths();
     let head = width.checked_div(layout.heads).unwrap_or(0);
