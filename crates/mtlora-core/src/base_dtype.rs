@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, f16};
 use serde::{Deserialize, Serialize};
 
 use crate::ops::capabilities;
+use crate::packed::words::{self, WordFormat};
 use crate::packed::{GROUP, PackedFormat, PackedMatrix, to_tensor};
 use crate::visit::Container;
 
@@ -17,8 +18,8 @@ pub enum BaseDtype {
     /// 32-bit floats.
     #[default]
     F32,
-    /// bfloat16: half the memory. What is multiplied with them is rounded to bfloat16 too, as
-    /// PyTorch's autocast does it.
+    /// bfloat16: half the memory. What is multiplied with them is rounded to bfloat16 too, as PyTorch's autocast does it, except
+    /// where the device unpacks words ([`Capabilities::unpacks_words`](crate::Capabilities::unpacks_words)).
     Bf16,
     /// 16-bit floats of IEEE 754, where rows are a multiple of 32 values and none is beyond their range; other weights stay 32-bit
     /// floats. Half the memory. What is multiplied with the weights keeps its precision.
@@ -38,7 +39,9 @@ pub enum BaseDtype {
 
 /// The device cannot keep frozen matrices in that precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the device cannot keep a base in {dtype}: use --device flex, or a base in f32")]
+#[error(
+    "the device cannot keep a base in {dtype}: use --device flex, or another precision (`mtlora devices` lists them)"
+)]
 pub struct BaseDtypeError {
     dtype: BaseDtype,
 }
@@ -62,10 +65,10 @@ impl BaseDtype {
         let can = capabilities(device);
         let stores = match self {
             BaseDtype::F32 => true,
-            BaseDtype::Bf16 => can.stores_bf16,
+            BaseDtype::Bf16 => can.stores_bf16 || can.unpacks_words,
             BaseDtype::F16 => can.stores_packed,
             // The embeddings beside the integers are kept in bfloat16.
-            BaseDtype::Int8 => can.stores_int8 && can.stores_bf16,
+            BaseDtype::Int8 => can.stores_int8 && can.stores_bf16 || can.unpacks_words,
             BaseDtype::Nf4 => can.stores_packed && can.stores_bf16,
             // A device that keeps nothing packed has 32-bit floats.
             BaseDtype::Packed => true,
@@ -118,6 +121,11 @@ impl BaseDtype {
     ) -> Tensor<D> {
         match (self, weight.dtype()) {
             (BaseDtype::F32 | BaseDtype::Packed, _) | (_, DType::QFloat(_)) => weight,
+            (BaseDtype::Bf16 | BaseDtype::Int8, _)
+                if capabilities(&weight.device()).unpacks_words =>
+            {
+                self.in_words(&weight, container).unwrap_or(weight)
+            }
             (BaseDtype::F16, _) => packed(&weight, container, half).unwrap_or(weight),
             (BaseDtype::Nf4, _) if container == Container::Linear => {
                 let nf4 = |values: &[f32], sides| PackedMatrix::nf4(values, sides).ok();
@@ -129,6 +137,26 @@ impl BaseDtype {
             }
             _ => weight.cast(FloatDType::BF16),
         }
+    }
+}
+
+impl BaseDtype {
+    /// The weight in words, if its rows are whole groups. Embeddings, and linear weights unless these are 8-bit integers, are in
+    /// bfloat16.
+    fn in_words<const D: usize>(
+        self,
+        weight: &Tensor<D>,
+        container: Container,
+    ) -> Option<Tensor<D>> {
+        let matrix = Matrix::of(weight, container)?;
+        let [_, columns] = matrix.sides;
+        let format = match self {
+            BaseDtype::Int8 if container == Container::Linear => WordFormat::int8(columns)?,
+            _ => WordFormat::Bf16,
+        };
+        let device = weight.device();
+        let tensor = words::to_tensor(&matrix.values, matrix.sides, format, container, &device)?;
+        Some(Tensor::from_dispatch(tensor.into_dispatch()))
     }
 }
 
@@ -151,26 +179,40 @@ impl ModuleMapper for Keep {
     }
 }
 
-/// The weight as `pack` packs it, if that can be done, and if rows of the packed matrix are whole groups. A linear weight is packed
-/// as PyTorch has it, `[out, in]`.
+/// The weight as `pack` packs it, if that can be done, and if rows of the packed matrix are whole groups.
 fn packed<const D: usize>(
     weight: &Tensor<D>,
     container: Container,
     pack: impl FnOnce(&[f32], [usize; 2]) -> Option<PackedMatrix>,
 ) -> Option<Tensor<D>> {
-    let (device, dims) = (weight.device(), weight.dims());
-    let sides = [*dims.first()?, *dims.get(1)?];
-    let matrix = weight.clone().reshape(sides);
-    let (matrix, [rows, columns]) = match container {
-        Container::Linear => (matrix.transpose(), [sides[1], sides[0]]),
-        Container::Embedding | Container::Other => (matrix, sides),
-    };
+    let matrix = Matrix::of(weight, container)?;
+    let [rows, columns] = matrix.sides;
     if rows * columns == 0 || !columns.is_multiple_of(GROUP) {
         return None;
     }
-    let values: Vec<f32> = matrix.into_data().iter::<f32>().collect();
-    let tensor = to_tensor(pack(&values, [rows, columns])?, container, &device);
+    let packed = pack(&matrix.values, matrix.sides)?;
+    let tensor = to_tensor(packed, container, &weight.device());
     Some(Tensor::from_dispatch(tensor.into_dispatch()))
+}
+
+/// A weight as it is packed: a linear one as PyTorch has it, `[out, in]`.
+struct Matrix {
+    values: Vec<f32>,
+    sides: [usize; 2],
+}
+
+impl Matrix {
+    fn of<const D: usize>(weight: &Tensor<D>, container: Container) -> Option<Self> {
+        let dims = weight.dims();
+        let sides = [*dims.first()?, *dims.get(1)?];
+        let matrix = weight.clone().reshape(sides);
+        let (matrix, sides) = match container {
+            Container::Linear => (matrix.transpose(), [sides[1], sides[0]]),
+            Container::Embedding | Container::Other => (matrix, sides),
+        };
+        let values = matrix.into_data().iter::<f32>().collect();
+        Some(Self { values, sides })
+    }
 }
 
 /// The values as 16-bit floats, if none is beyond their range.
@@ -264,10 +306,16 @@ mod tests {
     /// Far in 8 bits, nearer in bfloat16, and with gradients of the same things.
     #[test]
     fn less_precision_is_near_and_trains_the_same_parameters() {
-        let device = Device::flex().autodiff();
+        for named in crate::devices() {
+            trains_near(&named.device.autodiff());
+        }
+    }
+
+    fn trains_near(device: &Device) {
         device.seed(1);
-        let full = model(&device);
-        let ids = Tensor::<1, Int>::from_ints([3, 1, 19, 0, 7], &device);
+        let full = model(device);
+        let ids = Tensor::<1, Int>::from_ints([3, 1, 19, 0, 7], device);
+        let in_words = capabilities(device).unpacks_words;
         let expected = forward(&full, ids.clone());
         let size = expected.clone().abs().max().into_scalar::<f32>();
         for (dtype, bound) in [
@@ -276,10 +324,14 @@ mod tests {
             (BaseDtype::Int8, 0.03),
             (BaseDtype::Nf4, 0.3),
         ] {
+            if dtype.check(device).is_err() {
+                continue;
+            }
             let kept = dtype.keep(full.clone()).unwrap();
             let of_embedding = kept.embedding.weight.base().dtype();
             match dtype {
                 BaseDtype::F16 => assert!(matches!(of_embedding, DType::QFloat(_))),
+                _ if in_words => assert!(matches!(of_embedding, DType::QFloat(_))),
                 _ => assert_eq!(of_embedding, DType::BF16),
             }
             assert_eq!(kept.head.weight.base().dtype(), DType::F32);
@@ -287,6 +339,7 @@ mod tests {
             assert!(weights.iter().all(|found| match dtype {
                 BaseDtype::F16 | BaseDtype::Int8 | BaseDtype::Nf4 =>
                     matches!(found, DType::QFloat(_)),
+                _ if in_words => matches!(found, DType::QFloat(_)),
                 _ => *found == DType::BF16,
             }));
             let found = forward(&kept, ids.clone());
@@ -299,7 +352,7 @@ mod tests {
                 "{dtype}: {apart} of {size}"
             );
 
-            let weight = Tensor::<2>::random([5, 3], Distribution::Default, &device);
+            let weight = Tensor::<2>::random([5, 3], Distribution::Default, device);
             let mut gradients = (found * weight.clone()).sum().backward();
             let mut wanted = (forward(&full, ids.clone()) * weight).sum().backward();
             let adapter = |model: &Model| {

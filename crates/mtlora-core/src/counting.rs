@@ -73,6 +73,8 @@ mod backend {
 
     use burn::backend::fusion::observer::{BlockOperations, FusionObservation, FusionObserver};
     use burn::backend::ir::{BaseOperationIr, OperationIr, TensorIr, TensorStatus};
+    use burn::tensor::DType;
+    use burn::tensor::quantization::quantized_data_len;
     use burn_cubecl::cubecl::config::{TypeNameFormatLevel, type_name_format};
     use burn_cubecl::cubecl::launched::LaunchedKernels;
     use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
@@ -118,7 +120,11 @@ mod backend {
     }
 
     fn bytes(tensor: &TensorIr) -> u64 {
-        (tensor.shape.num_elements() * tensor.dtype.size()) as u64
+        let bytes = match &tensor.dtype {
+            DType::QFloat(scheme) => quantized_data_len(scheme, &tensor.shape),
+            dtype => tensor.shape.num_elements() * dtype.size(),
+        };
+        bytes as u64
     }
 
     /// Whether an operation reads of its first input no more than it writes.
@@ -162,10 +168,10 @@ mod backend {
             let OperationIr::Init(made) = operation else {
                 return;
             };
-            let bytes = made.out.shape.num_elements() * made.out.dtype.size();
+            let bytes = bytes(&made.out);
             self.change(|counting| {
                 counting.counts.uploads += 1;
-                counting.counts.uploaded_bytes += bytes as u64;
+                counting.counts.uploaded_bytes += bytes;
             });
         }
 

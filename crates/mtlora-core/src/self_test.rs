@@ -6,8 +6,9 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 use crate::ops::{ActivationDtype, Gelu, MtLoraBackend, Optional, SeededDropout, capabilities};
+use crate::visit::Container;
 use crate::{
-    AttentionForm, IGNORE_INDEX, SequenceOffsets, gelu, layer_norm, segment_attention,
+    AttentionForm, BaseDtype, IGNORE_INDEX, SequenceOffsets, gelu, layer_norm, segment_attention,
     tied_cross_entropy,
 };
 
@@ -39,7 +40,7 @@ const PRODUCT: f64 = 2e-2;
 /// What functions are approximated within, and sums within.
 const VALUE: f64 = 1e-3;
 
-/// Compares a product, sums, softmax, the layer norm, GELU, attention, cross-entropy, dropout and a lookup on `device`,
+/// Compares products, also with weights that are kept in words, sums, softmax, the layer norm, GELU, attention, cross-entropy, dropout and a lookup on `device`,
 /// on small matrices, and the gradients of those that have a kernel, with loops on the host.
 ///
 /// It finds drivers that accept a kernel and compute something else, before a training runs on their results. Most of
@@ -50,6 +51,7 @@ const VALUE: f64 = 1e-3;
 pub fn self_test(device: &Device) -> Result<(), SelfTestError> {
     let device = &device.clone().inner().autodiff();
     product(device)?;
+    words(device)?;
     reductions(device)?;
     norm(device)?;
     gelu_function(device)?;
@@ -162,6 +164,55 @@ fn product(device: &Device) -> Result<(), SelfTestError> {
         &expected,
         PRODUCT,
     )
+}
+
+/// Products with weights that are kept in words, in both directions, where the device unpacks them.
+fn words(device: &Device) -> Result<(), SelfTestError> {
+    if !capabilities(device).unpacks_words {
+        return Ok(());
+    }
+    let (x, dy, weight) = (
+        Matrix::new(5, 24, 17),
+        Matrix::new(5, 20, 18),
+        Matrix::new(24, 20, 19),
+    );
+    let (mut forward, mut backward) = (Vec::new(), Vec::new());
+    for row in 0..x.rows {
+        for column in 0..weight.width {
+            let terms = (0..x.width).map(|inner| x.at(row, inner) * weight.at(inner, column));
+            forward.push(terms.sum());
+        }
+        for column in 0..weight.rows {
+            let terms = dy.row(row).zip(weight.row(column)).map(|(dy, w)| dy * w);
+            backward.push(terms.sum());
+        }
+    }
+    for (dtype, names) in [
+        (
+            BaseDtype::Bf16,
+            ["a product with bfloat16", "a gradient with bfloat16"],
+        ),
+        (
+            BaseDtype::Int8,
+            ["a product with integers", "a gradient with integers"],
+        ),
+    ] {
+        let kept = dtype.convert(weight.on(device), Container::Linear);
+        let found = <Dispatch as MtLoraBackend>::mixed_linear(
+            x.on(device).into_dispatch(),
+            kept.clone().into(),
+            Optional::Absent,
+        );
+        let found = Tensor::<2>::from_dispatch(found);
+        compare(names[0], found, &forward, PRODUCT)?;
+        let found = <Dispatch as MtLoraBackend>::mixed_linear_backward(
+            dy.on(device).into_dispatch(),
+            kept.into(),
+        );
+        let found = Tensor::<2>::from_dispatch(found);
+        compare(names[1], found, &backward, PRODUCT)?;
+    }
+    Ok(())
 }
 
 fn exponentials(row: impl Iterator<Item = f64> + Clone) -> (Vec<f64>, f64) {

@@ -4,13 +4,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use burn::nn::{Dropout, DropoutConfig};
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, EmbeddingConfig, LinearConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use mtlora_core::{
-    ActivationDtype, AttentionForm, Contexts, DeviceCounts, Gelu, SequenceOffsets, SquaredNorm,
-    cached_attention, capabilities, count_device_work, devices, dropout, fused_segment_attention,
-    gelu, layer_norm, residual_layer_norm, rms_norm, rotate_heads, segment_attention,
-    tied_cross_entropy,
+    ActivationDtype, AttentionForm, BaseDtype, Contexts, DeviceCounts, Gelu, SequenceOffsets,
+    SquaredNorm, adapted_embedding, adapted_linear, cached_attention, capabilities,
+    count_device_work, devices, dropout, fused_segment_attention, gelu, layer_norm,
+    residual_layer_norm, rms_norm, rotate_heads, segment_attention, tied_cross_entropy,
 };
 
 /// Counts are those of the whole process, so that one test at a time may use the device.
@@ -262,6 +263,60 @@ fn rotation_is_one_launch_in_each_pass() {
         differentiate(rotate_heads(x.clone(), cos.clone(), sin.clone()), dy, &x);
     });
     assert_eq!(launches.launches_of("RotateHeadsKernel"), 2, "{launches:?}");
+}
+
+/// A weight in less precision is read as it is kept, and never made into one of 32-bit floats.
+#[test]
+fn weights_in_words_are_multiplied_in_one_launch_in_each_pass() {
+    let _alone = alone();
+    let device = device();
+    if !capabilities(&device).unpacks_words {
+        return;
+    }
+    // The words of a weight of 8 by 12, and the scales of integers: one for each output.
+    for (dtype, weight) in [(BaseDtype::Bf16, 192), (BaseDtype::Int8, 96 + 48)] {
+        let layer = LinearConfig::new(8, 12).init(&device).no_grad();
+        let layer = dtype.keep(layer).unwrap();
+        let (x, dy) = (tracked([6, 8], &device), random([6, 12], &device));
+        let products = |counts: &DeviceCounts| {
+            let kernels = ["PackedBlocksKernel", "PackedTilesKernel"];
+            kernels
+                .map(|kernel| counts.launches_of(kernel))
+                .iter()
+                .sum::<u64>()
+        };
+        let both = counts(&device, || {
+            differentiate(adapted_linear(&layer, x.clone()), dy, &x);
+        });
+        assert_eq!(products(&both), 2, "{dtype}: {both:?}");
+
+        let forward = counts(&device, || {
+            adapted_linear(&layer, x.clone()).into_data();
+        });
+        assert_eq!(products(&forward), 1, "{dtype}: {forward:?}");
+        assert_eq!(forward.total_launches(), 1, "{dtype}: {forward:?}");
+        // The bias, the input and the output are of 4 bytes a value.
+        let others = 4 * (12 + 6 * 8 + 6 * 12);
+        assert_eq!(forward.moved_bytes, weight + others, "{dtype}: {forward:?}");
+    }
+}
+
+#[test]
+fn rows_of_a_table_in_words_are_unpacked_in_one_launch() {
+    let _alone = alone();
+    let device = device().inner();
+    if !capabilities(&device).unpacks_words {
+        return;
+    }
+    let table = BaseDtype::Bf16
+        .keep(EmbeddingConfig::new(7, 8).init(&device))
+        .unwrap();
+    let ids = Tensor::<1, Int>::from_data([3i64, 0, 6], &device);
+    let launches = counts(&device, || {
+        adapted_embedding(&table, ids.clone()).into_data();
+    });
+    assert_eq!(launches.launches_of("PackedRowsKernel"), 1, "{launches:?}");
+    assert_eq!(launches.total_launches(), 1, "{launches:?}");
 }
 
 #[test]

@@ -208,6 +208,24 @@ fn weight(data: &TensorData, dtype: BaseDtype, device: &Device) -> Weight<Dispat
     dtype.convert(weight, Container::Linear).into()
 }
 
+/// What a weight on a device is compared with, on the reference: the same weight, or the values of one that the device keeps in
+/// words, whose other factor is not rounded.
+fn weight_here(
+    data: &TensorData,
+    dtype: BaseDtype,
+    container: Container,
+    there: &Device,
+) -> Weight<Dispatch> {
+    let cpu = reference();
+    if capabilities(there).unpacks_words {
+        let kept = dtype.convert(Tensor::<2>::from_data(data.clone(), there), container);
+        let values = packed::unquantized(kept).into_data();
+        return Tensor::<2>::from_data(values, &cpu).into();
+    }
+    let weight = Tensor::<2>::from_data(data.clone(), &cpu);
+    unpacked(dtype.convert(weight, container).into())
+}
+
 /// What attention is given in a test.
 struct AttentionCase {
     query: TensorData,
@@ -1142,12 +1160,82 @@ proptest! {
             let found = Dispatch::mixed_linear(
                 put::<2>(&x, device), weight(&w, dtype, device), bias(device).into(),
             );
-            let expected = linear::forward::<Dispatch>(
-                put::<2>(&x, &cpu), unpacked(weight(&w, dtype, &cpu)), bias(&cpu),
-            );
+            let here = weight_here(&w, dtype, Container::Linear, device);
+            let expected = linear::forward::<Dispatch>(put::<2>(&x, &cpu), here.clone(), bias(&cpu));
             close(found, expected)?;
-            let found = Dispatch::mixed_linear_backward(put::<2>(&dy, device), weight(&w, dtype, device));
-            close(found, linear::backward::<Dispatch>(put::<2>(&dy, &cpu), unpacked(weight(&w, dtype, &cpu))))?;
+            let backward = || Dispatch::mixed_linear_backward(put::<2>(&dy, device), weight(&w, dtype, device));
+            close(backward(), linear::backward::<Dispatch>(put::<2>(&dy, &cpu), here))?;
+            repeated(|| [backward()])?;
+        }
+    }
+
+    /// On devices that keep words: products with larger ones, whose sides are whole groups, in both directions of both kinds of
+    /// parameters, and the rows of a table.
+    #[test]
+    fn products_with_words_agree(
+        rows in 1usize..150, width in 1usize..60, count in 1usize..60, gaps: bool, biased: bool, is_int8: bool, seed: u64,
+    ) {
+        let cpu = reference();
+        let dtype = if is_int8 { BaseDtype::Int8 } else { BaseDtype::Bf16 };
+        // The packed side and the other one.
+        let [inner, columns] = [4 * width, 4 * count];
+        let devices = devices_for(seed);
+        for device in devices.iter().filter(|device| capabilities(device).unpacks_words) {
+            for container in [Container::Linear, Container::Embedding] {
+                let sides = match container {
+                    Container::Linear => [inner, columns],
+                    _ => [columns, inner],
+                };
+                let w = random(sides, 1.0, seed);
+                let kept = dtype.convert(Tensor::<2>::from_data(w.clone(), device), container);
+                prop_assert!(matches!(kept.dtype(), DType::QFloat(_)));
+                let there = || Weight::from(kept.clone());
+                let here = || weight_here(&w, dtype, container, device);
+                let data = |width, offset| random([rows, width], 1.0, seed ^ offset);
+                let (x, dy) = (data(sides[0], 1), data(sides[1], 2));
+                let b = random([sides[1]], 1.0, seed ^ 3);
+                let bias = |device: &Device| biased.then(|| put::<1>(&b, device));
+                let forward = || {
+                    Dispatch::mixed_linear(put_rows(&x, gaps, device), there(), bias(device).into())
+                };
+                close(forward(), linear::forward::<Dispatch>(put::<2>(&x, &cpu), here(), bias(&cpu)))?;
+                repeated(|| [forward()])?;
+                let backward = || Dispatch::mixed_linear_backward(put_rows(&dy, gaps, device), there());
+                close(backward(), linear::backward::<Dispatch>(put::<2>(&dy, &cpu), here()))?;
+                repeated(|| [backward()])?;
+
+                if container != Container::Embedding {
+                    continue;
+                }
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                let ids: Vec<i32> = (0..rows).map(|_| rng.random_range(0..sides[0] as i32)).collect();
+                let ids = TensorData::new(ids, [rows]);
+                let found = Dispatch::select_rows(there(), put_ints(&ids, device));
+                let expected = embedding::forward::<Dispatch>(here(), put_ints(&ids, &cpu));
+                prop_assert_eq!(read(found), read(expected));
+            }
+        }
+    }
+
+    /// The values of words are those that other devices keep: rounded to bfloat16, or integers times a scale.
+    #[test]
+    fn words_have_the_values_of_other_devices(
+        width in 1usize..60, count in 1usize..30, is_int8: bool, is_linear: bool, seed: u64,
+    ) {
+        let cpu = reference();
+        let dtype = if is_int8 { BaseDtype::Int8 } else { BaseDtype::Bf16 };
+        prop_assume!(dtype.check(&cpu).is_ok());
+        let container = if is_linear { Container::Linear } else { Container::Embedding };
+        // Of up to 60 groups, a block is the whole row.
+        let sides = if is_linear { [4 * width, count] } else { [count, 4 * width] };
+        let w = random(sides, 1.0, seed);
+        let devices = devices_for(seed);
+        for device in devices.iter().filter(|device| capabilities(device).unpacks_words) {
+            let values = |device: &Device| {
+                let kept = dtype.convert(Tensor::<2>::from_data(w.clone(), device), container);
+                read(packed::unquantized(kept).into_dispatch())
+            };
+            prop_assert_eq!(values(device), values(&cpu));
         }
     }
 
@@ -1161,8 +1249,8 @@ proptest! {
         let w = random([inner, columns], 1.0, seed);
         let cpu = reference();
         prop_assume!(dtype.check(&cpu).is_ok());
-        let expected = {
-            let w = match unpacked(weight(&w, dtype, &cpu)) {
+        let expected = |device: &Device| {
+            let w = match weight_here(&w, dtype, Container::Linear, device) {
                 Weight::Quantized(w) => Tensor::<2>::from_dispatch(w).dequantize(),
                 Weight::Float(w) => Tensor::<2>::from_dispatch(w).cast(FloatDType::F32),
             };
@@ -1182,8 +1270,8 @@ proptest! {
             repeated(|| [norms()])?;
             // Where the weight is kept in fewer bits, A is rounded to bfloat16, by at most a 512th.
             match dtype {
-                BaseDtype::F32 | BaseDtype::F16 | BaseDtype::Packed => close(norms(), expected.clone())?,
-                _ => within(norms(), expected.clone(), 1e-2, 1.0)?,
+                BaseDtype::F32 | BaseDtype::F16 | BaseDtype::Packed => close(norms(), expected(device))?,
+                _ => within(norms(), expected(device), 1e-2, 1.0)?,
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The operations, each with a body from Burn's own operations: its definition.
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
 use burn::backend::{Scalar, TensorMetadata, backend_extension};
-use burn::tensor::{DType, Slice};
+use burn::tensor::{DType, FloatDType, Slice};
 
 use super::definitions::activation_dtype::restored;
 use super::definitions::{
@@ -175,6 +175,40 @@ pub trait MtLoraBackend: BackendCapabilities {
         scale: f64,
     ) -> FloatTensor<Self> {
         linear::add::<Self>(sum.into_option(), Self::float_matmul(a, b), scale)
+    }
+
+    /// `x W + bias`, or `x Wᵀ` if `turned`, with a weight that is kept in words, where the backend unpacks them
+    /// ([`Capabilities::unpacks_words`](crate::Capabilities::unpacks_words)).
+    ///
+    /// # Shapes
+    /// - `x`: `[rows, in]`, or `[rows, out]` if `turned`
+    /// - `weight`: `[in, out]`
+    /// - `bias`: as many values as the output has columns
+    /// - output: `[rows, out]`, or `[rows, in]` if `turned`
+    #[fusion(dtype = x, shape = burn::tensor::Shape::from([x[0], weight[usize::from(!*turned)]]))]
+    fn packed_product(
+        x: FloatTensor<Self>,
+        weight: QuantizedTensor<Self>,
+        #[extension_type] bias: Optional<Self>,
+        turned: bool,
+    ) -> FloatTensor<Self> {
+        let weight = Weight::Float(Self::unpack_words(weight));
+        match turned {
+            false => linear::forward::<Self>(x, weight, bias.into_option()),
+            true => linear::backward::<Self>(x, weight),
+        }
+    }
+
+    /// All values of a weight that is kept in words, in 32-bit floats; any shape.
+    #[fusion(dtype = DType::F32, shape = weight)]
+    fn unpack_words(weight: QuantizedTensor<Self>) -> FloatTensor<Self> {
+        Self::dequantize(weight, FloatDType::F32)
+    }
+
+    /// [`select_rows`](Self::select_rows) of a table that is kept in words.
+    #[fusion(dtype = DType::F32, shape = burn::tensor::Shape::from([ids[0], table[1]]))]
+    fn packed_rows(table: QuantizedTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::float_select(Self::unpack_words(table), 0, ids)
     }
 
     /// The square of the length of each row of `Wᵀ + scale B A`, the adapted weights of an output, for DoRA. It counts as a

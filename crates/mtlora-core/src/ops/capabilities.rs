@@ -48,6 +48,8 @@ pub struct Capabilities {
     /// Matrix products are computed by one kernel for all shapes, in place of several that are compiled and tried for each:
     /// [`Autotune::Off`](crate::Autotune::Off).
     pub fixes_products: bool,
+    /// Frozen matrices in less than 32 bits are kept in words, from which kernels unpack what they multiply.
+    pub unpacks_words: bool,
     /// Which of the processor's instructions the device's kernels use, if it is the processor and has kernels.
     pub cpu: Option<CpuChoice>,
 }
@@ -72,6 +74,7 @@ impl Capabilities {
             reads_offsets: false,
             adds_and_normalizes: false,
             fixes_products: false,
+            unpacks_words: false,
             cpu: None,
         }
     }

@@ -13,6 +13,7 @@ mod q8_0;
 mod small;
 #[cfg(feature = "flex")]
 mod tensor;
+pub(crate) mod words;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use formats::{GROUP, PackedFormat};
@@ -30,7 +31,12 @@ pub(crate) use matrix::PackedView;
 pub(crate) use matrix::whole_groups;
 #[cfg(feature = "flex")]
 pub(crate) use tensor::view;
-pub(crate) use tensor_or_dense::{dense, each_part, to_tensor};
+pub(crate) use tensor_or_dense::{each_part, to_tensor};
+
+/// All values of a packed parameter as a tensor; `None` for any other tensor.
+pub(crate) fn dense<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
+    words::dense(tensor).or_else(|| tensor_or_dense::dense(tensor))
+}
 
 /// A quantized tensor's values, as Burn or a packed format has them; any other tensor as it is.
 pub(crate) fn unquantized<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {

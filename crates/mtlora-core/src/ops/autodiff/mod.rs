@@ -17,7 +17,7 @@ mod swiglu;
 mod tracked;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::{FloatTensor, IntTensor, QuantizedTensor};
 use burn::backend::{Autodiff, AutodiffBackend};
 
 use super::definitions::linear as definition;
@@ -73,6 +73,28 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
                 Self::from_inner(B::select_rows(Weight::Quantized(table), ids))
             }
         }
+    }
+
+    fn packed_product(
+        x: FloatTensor<Self>,
+        weight: QuantizedTensor<Self>,
+        bias: Optional<Self>,
+        turned: bool,
+    ) -> FloatTensor<Self> {
+        match turned {
+            false => linear::track::<B, C>(x, Weight::Quantized(weight), bias.into_option()),
+            true => linear::track_backward::<B, C>(x, weight),
+        }
+    }
+
+    /// A constant.
+    fn unpack_words(weight: QuantizedTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(B::unpack_words(weight))
+    }
+
+    /// A constant.
+    fn packed_rows(table: QuantizedTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(B::packed_rows(table, ids))
     }
 
     /// A constant.

@@ -21,10 +21,11 @@ mod rms_norm;
 mod rotary;
 mod row_launches;
 mod squares;
+mod words;
 
 use burn::backend::TensorMetadata;
 use burn::backend::ops::FloatTensorOps;
-use burn::backend::tensor::{Device, FloatTensor, IntTensor};
+use burn::backend::tensor::{Device, FloatTensor, IntTensor, QuantizedTensor};
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
@@ -53,6 +54,7 @@ impl BackendCapabilities for CubeBackend {
             reads_offsets: true,
             adds_and_normalizes: true,
             fixes_products: crate::autotune::fixes_products(device),
+            unpacks_words: true,
             ..Capabilities::of_definitions::<Self>(device)
         }
     }
@@ -156,6 +158,26 @@ impl MtLoraBackend for CubeBackend {
         } else {
             definitions::linear::add::<Self>(sum, Self::float_matmul(a, b), scale)
         }
+    }
+
+    fn packed_product(
+        x: FloatTensor<Self>,
+        weight: QuantizedTensor<Self>,
+        bias: Optional<Self>,
+        turned: bool,
+    ) -> FloatTensor<Self> {
+        let (own, full) = (x.dtype(), DType::F32.into());
+        let bias = bias.into_option().map(|bias| Self::float_cast(bias, full));
+        let y = words::product(Self::float_cast(x, full), &weight, bias, turned);
+        Self::float_cast(y, own.into())
+    }
+
+    fn unpack_words(weight: QuantizedTensor<Self>) -> FloatTensor<Self> {
+        words::values(&weight)
+    }
+
+    fn packed_rows(table: QuantizedTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        words::rows(&table, ids)
     }
 
     fn seeded_dropout(x: FloatTensor<Self>, dropout: SeededDropout) -> FloatTensor<Self> {

@@ -21,11 +21,11 @@ use crate::autotune::is_software;
 
 /// How a product is divided.
 #[derive(Clone, Copy)]
-struct Division {
+pub(super) struct Division {
     /// Rows, and columns, of the product that a unit computes.
-    block: usize,
+    pub block: usize,
     /// Units of a cube: few, since small products have few blocks.
-    units: u32,
+    pub units: u32,
 }
 
 impl Division {
@@ -41,7 +41,7 @@ impl Division {
     };
 
     /// For a product of these sides.
-    fn of(is_software: bool, sides: [usize; 2]) -> Self {
+    pub(super) fn of(is_software: bool, sides: [usize; 2]) -> Self {
         let large = Self::OF_SOFTWARE;
         if is_software && sides.iter().all(|side| *side >= large.block) {
             large
@@ -53,19 +53,19 @@ impl Division {
 
 /// The sizes of a product.
 #[derive(CubeLaunch, CubeType)]
-struct Sizes {
-    rows: usize,
-    inner: usize,
-    columns: usize,
+pub(super) struct Sizes {
+    pub rows: usize,
+    pub inner: usize,
+    pub columns: usize,
 }
 
 /// Where the elements of a matrix lie in a buffer that begins with the first.
 #[derive(CubeLaunch, CubeType)]
-struct Steps {
+pub(super) struct Steps {
     /// From a row to the next.
-    row: usize,
+    pub row: usize,
     /// From a column to the next.
-    column: usize,
+    pub column: usize,
 }
 
 #[cube(launch_unchecked, create_dummy_kernel)]
@@ -146,7 +146,7 @@ fn product_kernel(
 }
 
 /// A matrix that a kernel reads by its strides: where its elements lie, and the kernel's argument for them.
-fn view(matrix: &CubeTensor) -> (StepsLaunch, BufferArg) {
+pub(super) fn view(matrix: &CubeTensor) -> (StepsLaunch, BufferArg) {
     let (shape, strides) = (matrix.shape(), matrix.meta.strides());
     let last = (shape[0] - 1) * strides[0] + (shape[1] - 1) * strides[1];
     // SAFETY: the element of the last row and column is the last in memory, so that all lie in the tensor's.
@@ -154,7 +154,7 @@ fn view(matrix: &CubeTensor) -> (StepsLaunch, BufferArg) {
     (StepsLaunch::new(strides[0], strides[1]), argument)
 }
 
-fn with_strides(matrix: CubeTensor) -> CubeTensor {
+pub(super) fn with_strides(matrix: CubeTensor) -> CubeTensor {
     if matrix.meta.is_tiled() {
         into_contiguous(matrix)
     } else {

@@ -10,7 +10,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Scalar, TensorMetadata};
 use burn::tensor::Shape;
 
-use super::linear::{product, sum_rows};
+use super::linear::{product, sum_rows, values};
 use crate::ops::{MtLoraBackend, Weight};
 
 /// The squares of the lengths: `[out]`. Rounding may leave a very small one below zero.
@@ -22,7 +22,7 @@ pub(in crate::ops) fn squared<B: MtLoraBackend>(
 ) -> FloatTensor<B> {
     let dtype = a.dtype();
     let weight = match weight {
-        Weight::Quantized(weight) => B::dequantize(weight, dtype.into()),
+        Weight::Quantized(weight) => values::<B>(weight, dtype.into()),
         Weight::Float(weight) if weight.dtype() == dtype => weight,
         Weight::Float(weight) => B::float_cast(weight, dtype.into()),
     };

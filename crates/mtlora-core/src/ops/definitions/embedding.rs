@@ -8,12 +8,18 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, IndexingUpdateOp, Shape};
 
-use crate::ops::Weight;
+use crate::ops::{MtLoraBackend, Weight};
 
 /// The rows that are looked up.
-pub(in crate::ops) fn forward<B: Backend>(table: Weight<B>, ids: IntTensor<B>) -> FloatTensor<B> {
+pub(in crate::ops) fn forward<B: MtLoraBackend>(
+    table: Weight<B>,
+    ids: IntTensor<B>,
+) -> FloatTensor<B> {
     let table = match table {
         Weight::Float(table) => table,
+        Weight::Quantized(table) if B::capabilities(&table.device()).unpacks_words => {
+            return B::packed_rows(table, ids);
+        }
         Weight::Quantized(table) => B::dequantize(table, FloatDType::F32),
     };
     B::float_select(table, 0, ids)

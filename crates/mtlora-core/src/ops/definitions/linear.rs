@@ -4,9 +4,9 @@
 //! y = x W + bias     dx = dy Wᵀ     dW = xᵀ dy     dbias = sum over tokens of dy
 //! ```
 
-use burn::backend::tensor::{FloatTensor, QuantizedTensor};
+use burn::backend::tensor::{Device, FloatTensor, QuantizedTensor};
 use burn::backend::{Backend, Dispatch, ExtensionType, Scalar, TensorMetadata};
-use burn::tensor::{DType, Shape, Tensor};
+use burn::tensor::{DType, FloatDType, Shape, Tensor};
 
 use crate::ops::{MtLoraBackend, Optional};
 
@@ -18,7 +18,8 @@ pub enum Weight<B: Backend> {
     /// it first; sums are in the other factor's precision.
     Float(FloatTensor<B>),
     /// Integers with scales; the other factor keeps its precision. (The kernels for [`CpuPath::Amx`](crate::CpuPath::Amx)
-    /// multiply tiles of bfloat16, so there both factors are rounded to it.)
+    /// multiply tiles of bfloat16, so there both factors are rounded to it.) Where the backend unpacks words, bfloat16 is kept as
+    /// such, too.
     Quantized(QuantizedTensor<B>),
 }
 
@@ -49,7 +50,7 @@ impl From<Tensor<2>> for Weight<Dispatch> {
     }
 }
 
-impl<B: Backend> Weight<B> {
+impl<B: MtLoraBackend> Weight<B> {
     /// Rows and columns.
     pub(in crate::ops) fn sides(&self) -> [usize; 2] {
         let shape = match self {
@@ -63,7 +64,10 @@ impl<B: Backend> Weight<B> {
     pub(in crate::ops) fn matched(self, x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
         let own = x.dtype();
         match self {
-            Weight::Quantized(weight) => (x, B::dequantize(weight, own.into())),
+            Weight::Quantized(weight) => {
+                let weight = values::<B>(weight, own.into());
+                (x, weight)
+            }
             Weight::Float(weight) if weight.dtype() == own => (x, weight),
             Weight::Float(weight) => {
                 let x = B::float_cast(x, weight.dtype().into());
@@ -76,12 +80,33 @@ impl<B: Backend> Weight<B> {
     }
 }
 
+/// All values of a quantized matrix.
+pub(in crate::ops) fn values<B: MtLoraBackend>(
+    weight: QuantizedTensor<B>,
+    dtype: FloatDType,
+) -> FloatTensor<B> {
+    if unpacks_words::<B>(&weight.device()) {
+        return B::float_cast(B::unpack_words(weight), dtype);
+    }
+    B::dequantize(weight, dtype)
+}
+
+fn unpacks_words<B: MtLoraBackend>(device: &Device<B>) -> bool {
+    B::capabilities(device).unpacks_words
+}
+
 /// `x W + bias`.
 pub(in crate::ops) fn forward<B: MtLoraBackend>(
     x: FloatTensor<B>,
     weight: Weight<B>,
     bias: Option<FloatTensor<B>>,
 ) -> FloatTensor<B> {
+    let weight = match weight {
+        Weight::Quantized(weight) if unpacks_words::<B>(&x.device()) => {
+            return B::packed_product(x, weight, bias.into(), false);
+        }
+        weight => weight,
+    };
     let (x, weight) = weight.matched(x);
     let bias = bias.map(|bias| {
         let width = bias.shape()[0];
@@ -102,6 +127,12 @@ pub(in crate::ops) fn backward<B: MtLoraBackend>(
     dy: FloatTensor<B>,
     weight: Weight<B>,
 ) -> FloatTensor<B> {
+    let weight = match weight {
+        Weight::Quantized(weight) if unpacks_words::<B>(&dy.device()) => {
+            return B::packed_product(dy, weight, Optional::Absent, true);
+        }
+        weight => weight,
+    };
     let (dy, weight) = weight.matched(dy);
     product::<B>(dy, B::float_transpose(weight))
 }
