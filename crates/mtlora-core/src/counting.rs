@@ -1,8 +1,22 @@
-//! What a device is asked to do: launches of kernels, different kernels, and uploads.
+//! What a device is asked to do: launches of kernels, different kernels, uploads, and reads, which wait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorReadError};
+
+/// How many tensors this process has [`read`].
+static READS: AtomicU64 = AtomicU64::new(0);
+
+/// The values of a tensor, in order, from whatever precision it is in. A device that queues operations computes all that are
+/// queued first: [`DeviceCounts::waits`] counts these waits.
+///
+/// # Errors
+/// When the device fails.
+pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TensorReadError> {
+    READS.fetch_add(1, Ordering::Relaxed);
+    tensor.try_into_vec_as()
+}
 
 /// What a device was asked to do. Devices that are the processor itself are asked for nothing: their operations are
 /// function calls.
@@ -15,6 +29,9 @@ pub struct DeviceCounts {
     pub uploads: u64,
     /// Bytes of those tensors.
     pub uploaded_bytes: u64,
+    /// Tensors that the program read with [`read`], for each of which it waited until the device had computed all that was
+    /// queued.
+    pub waits: u64,
     /// Bytes of the tensors that the launches read, and of those that they wrote and that something read later: what has to be
     /// moved at least, if no cache keeps a tensor from one launch to the next. An operation that Burn divides into several
     /// launches counts once.
@@ -69,6 +86,7 @@ pub fn count_device_work<R>(
 #[cfg(feature = "cube")]
 mod backend {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::atomic::Ordering;
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
     use burn::backend::fusion::observer::{BlockOperations, FusionObservation, FusionObserver};
@@ -79,7 +97,7 @@ mod backend {
     use burn_cubecl::cubecl::launched::LaunchedKernels;
     use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
 
-    use super::DeviceCounts;
+    use super::{DeviceCounts, READS};
 
     /// Held while a count lasts: there is one launch observer in a process.
     static COUNTING: Mutex<()> = Mutex::new(());
@@ -205,6 +223,8 @@ mod backend {
 
     pub(super) struct Counter {
         counts: Arc<Counts>,
+        /// Those of earlier work.
+        reads: u64,
         kernels: LaunchedKernels,
         _launches: LaunchObservation,
         _operations: FusionObservation,
@@ -219,6 +239,7 @@ mod backend {
             let counts = Arc::new(Counts::default());
             Ok(Self {
                 kernels: LaunchedKernels::new(),
+                reads: READS.load(Ordering::Relaxed),
                 _launches: LaunchObservation::new(counts.clone()),
                 _operations: FusionObservation::new(counts.clone()),
                 _alone: alone,
@@ -230,6 +251,7 @@ mod backend {
             let mut counts = DeviceCounts::default();
             self.counts
                 .change(|counting| counts = counting.counts.clone());
+            counts.waits = READS.load(Ordering::Relaxed) - self.reads;
             let kernels = self.kernels.finish();
             counts.kernels = kernels.iter().map(|hash| format!("{hash:?}")).collect();
             counts

@@ -162,7 +162,7 @@ pub use visit::{Container, VisitedParameter, each_parameter};
 
 // Devices and random numbers.
 pub use autotune::{Autotune, configure_kernels, kernel_cache};
-pub use counting::{DeviceCounts, count_device_work};
+pub use counting::{DeviceCounts, count_device_work, read};
 pub use devices::{NamedDevice, NoDevice, device, device_description, devices};
 pub use random::{random_state, random_state_of_part, seed, set_random_state};
 pub use self_test::{SelfTestError, self_test};

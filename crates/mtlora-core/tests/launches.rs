@@ -10,7 +10,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use mtlora_core::{
     ActivationDtype, AttentionForm, BaseDtype, Contexts, DeviceCounts, Gelu, SequenceOffsets,
     SquaredNorm, adapted_embedding, adapted_linear, cached_attention, capabilities,
-    count_device_work, devices, dropout, fused_segment_attention, gelu, layer_norm,
+    count_device_work, devices, dropout, fused_segment_attention, gelu, layer_norm, read,
     residual_layer_norm, rms_norm, rotate_heads, segment_attention, tied_cross_entropy,
 };
 
@@ -164,6 +164,12 @@ fn a_small_graph_has_known_counts() {
     // 64 values of 4 bytes are read and as many written. The exponential itself is never in memory.
     assert_eq!((first.moved_bytes, twice.moved_bytes), (512, 1024));
     assert_eq!(twice.moved_by_kernel["ElemwiseFuse"], 1024);
+    assert_eq!(first.waits, 0);
+    let reads = counts(&device, || {
+        read(matrix.clone()).unwrap();
+        read(matrix.clone().sum()).unwrap();
+    });
+    assert_eq!(reads.waits, 2, "{reads:?}");
     let data = TensorData::new(vec![1.0_f32; 6], [6]);
     let upload = counts(&device, || drop(Tensor::<1>::from_data(data, &device)));
     assert_eq!((upload.uploads, upload.uploaded_bytes), (1, 24));

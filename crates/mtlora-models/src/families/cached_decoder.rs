@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::nn::Dropout;
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
-use mtlora_core::{ActivationDtype, Contexts, SequenceOffsets, SequenceOffsetsError};
+use mtlora_core::{ActivationDtype, Contexts, SequenceOffsets, SequenceOffsetsError, read};
 
 use super::causal::{CausalLm, CausalModelConfig};
 use crate::generation::{CausalDecoder, RewindingDecoder};
@@ -167,9 +167,7 @@ impl<'a> CachedDecoder<'a> {
     /// Logits from the last layer's output.
     fn logits(&self, hidden: Tensor<2>) -> Result<Vec<f32>, DecodeError> {
         let finished = self.model.model().finish(hidden);
-        let data = self.model.vocabulary(finished).try_into_data();
-        let data = data.map_err(|error| DecodeError::Device(format!("{error:?}")))?;
-        let logits = data.convert::<f32>().try_to_vec();
+        let logits = read(self.model.vocabulary(finished));
         logits.map_err(|error| DecodeError::Device(format!("{error:?}")))
     }
 

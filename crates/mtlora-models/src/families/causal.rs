@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorReadError, s};
-use mtlora_core::{BaseDtype, tied_cross_entropy, tied_logits};
+use mtlora_core::{BaseDtype, read, tied_cross_entropy, tied_logits};
 
 use super::boxed::{BoxedModule, Exposes};
 use super::causal_batch::CausalBatch;
@@ -327,8 +327,12 @@ impl CausalLm {
             let targets = batch.targets.clone().slice(s![part]).reshape([count, 1]);
             let correct = logits.clone().argmax(1).equal(targets.clone()).int().sum();
             let losses = log_softmax(logits, 1).gather(1, targets).sum().neg();
-            predicted.loss += f64::from(losses.try_into_scalar::<f32>()?);
-            predicted.correct += usize::try_from(correct.try_into_scalar::<i64>()?).unwrap_or(0);
+            // Read together. A part has so few rows that their number is exact.
+            let read = read(Tensor::cat(vec![losses, correct.float()], 0))?;
+            if let [loss, correct] = read[..] {
+                predicted.loss += f64::from(loss);
+                predicted.correct += correct as usize;
+            }
         }
         Ok(predicted)
     }

@@ -1,4 +1,5 @@
 use burn::tensor::Device;
+use mtlora_core::read;
 use mtlora_models::{ClassifierModelConfig, PackedBatch, SequenceClassifier, TextEncoder, Tokens};
 
 use crate::data::example::{Example, Target};
@@ -71,7 +72,7 @@ pub(crate) fn predict_batch(
 ) -> Result<Vec<f32>, FitError> {
     let tokens: Vec<&Tokens> = batch.iter().map(|index| &items[*index].tokens).collect();
     let packed = PackedBatch::bucketed(&tokens, config, device)?;
-    let values = model.forward(&packed).try_into_vec_as();
+    let values = read(model.forward(&packed));
     values.map_err(|error| FitError::Device(error.to_string()))
 }
 

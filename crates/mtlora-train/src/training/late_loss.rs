@@ -1,7 +1,7 @@
 //! Reads losses from the device without making every step wait for them.
 
 use burn::tensor::{Device, Tensor};
-use mtlora_core::capabilities;
+use mtlora_core::{capabilities, read};
 
 use crate::training::error::FitError;
 
@@ -64,9 +64,9 @@ impl StepLoss {
     pub(crate) fn add(&mut self, term: &Tensor<1>, divisor: f64) -> Result<(), FitError> {
         match self.reading {
             LossReading::AtOnce => {
-                let value = term.clone().try_into_scalar::<f32>();
+                let value = read(term.clone());
                 let value = value.map_err(|error| FitError::Device(error.to_string()))?;
-                self.add_value(value, divisor)
+                self.add_value(value.into_iter().sum(), divisor)
             }
             LossReading::Late => {
                 let term = term.clone().inner();
@@ -144,7 +144,7 @@ impl<T> LossQueue<T> {
         let terms: Vec<Tensor<1>> = unread.map(|one| one.term.clone()).collect();
         let mut values = Vec::new();
         if !terms.is_empty() {
-            let read = Tensor::cat(terms, 0).try_into_vec_as::<f32>();
+            let read = read(Tensor::cat(terms, 0));
             values = read.map_err(|error| FitError::Device(error.to_string()))?;
         }
         let mut values = values.into_iter();

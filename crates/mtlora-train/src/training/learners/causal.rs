@@ -1,7 +1,7 @@
 //! Trains a causal language model to continue inputs with their target texts.
 
 use burn::tensor::Device;
-use mtlora_core::TrainingHooks;
+use mtlora_core::{TrainingHooks, read};
 use mtlora_models::{CausalBatch, CausalLm, CausalText, ModelError};
 
 use crate::data::fingerprint::Fingerprint;
@@ -156,9 +156,9 @@ impl Scoring {
         let count = batch.count as f64;
         match self {
             Scoring::Loss => {
-                let loss = model.loss(&batch, 0.0).try_into_scalar::<f32>();
+                let loss = read(model.loss(&batch, 0.0));
                 let loss = loss.map_err(|error| FitError::Device(error.to_string()))?;
-                Ok([f64::from(loss), 0.0, count])
+                Ok([f64::from(loss.into_iter().sum::<f32>()), 0.0, count])
             }
             Scoring::Accuracy => {
                 let predicted = model.predicted(&batch);
