@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn words_have_the_earlier_values_in_the_lower_bits() {
-        let words = WordFormat::Bf16.words(&[1.0, -2.0, 0.5, 1.00390625]);
+        let words = WordFormat::Bf16.words(&[1.0, -2.0, 0.5, 1.0 + 1.0 / 256.0]);
         // 1 + 1/256 lies between two values of bfloat16 and goes to the even one.
         assert_eq!(words, [0xc000_3f80, 0x3f80_3f00]);
         let words = WordFormat::Int8 { groups: 1 }.words(&[127.0, -127.0, 1.0, 0.0]);

@@ -45,7 +45,7 @@ struct Words {
 fn unpacked(first: u32, second: u32, place: u32, #[comptime] words: Words) -> f32 {
     if comptime!(words.is_bf16) {
         let word = select(place < 2u32, first, second);
-        let bits = select(place % 2u32 == 0u32, word << 16u32, word & 0xffff_0000u32);
+        let bits = select((place & 1u32) == 0u32, word << 16u32, word & 0xffff_0000u32);
         f32::from_bits(bits)
     } else {
         let byte = (first >> (8u32 * place)) & 0xffu32;
