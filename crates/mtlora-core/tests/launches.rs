@@ -175,6 +175,18 @@ fn a_small_graph_has_known_counts() {
     assert_eq!((upload.uploads, upload.uploaded_bytes), (1, 24));
 }
 
+/// One launch in the forward pass and two in the backward pass, of either form of the kernels.
+fn assert_three_of_attention(launches: &DeviceCounts) {
+    for kernels in [
+        ["AttentionForward", "AttentionForwardByRow"].as_slice(),
+        &["AttentionRowSums"],
+        &["AttentionGradients", "AttentionGradientsByRow"],
+    ] {
+        let found = kernels.iter().map(|kernel| launches.launches_of(kernel));
+        assert_eq!(found.sum::<u64>(), 1, "{kernels:?}: {launches:?}");
+    }
+}
+
 /// All sequences and heads are one launch in the forward pass and two in the backward pass, which reads what the forward
 /// pass has left.
 #[test]
@@ -197,9 +209,7 @@ fn attention_is_three_launches() {
         differentiate(y, dy.clone(), &fused);
     });
     for launches in [separate, side_by_side] {
-        for kernel in ["AttentionForward", "AttentionRowSums", "AttentionGradients"] {
-            assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
-        }
+        assert_three_of_attention(&launches);
     }
 }
 
@@ -221,9 +231,7 @@ fn attention_with_shared_heads_and_a_window_is_three_launches() {
         let y = segment_attention(inputs, &offsets, form, &module, ActivationDtype::F32);
         differentiate(y, dy.clone(), &query);
     });
-    for kernel in ["AttentionForward", "AttentionRowSums", "AttentionGradients"] {
-        assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
-    }
+    assert_three_of_attention(&launches);
 }
 
 #[test]

@@ -73,13 +73,6 @@ fn statistics_of(row: usize, head: u32, batch: &Batch) -> usize {
     (row * batch.heads as usize + head as usize) * 2
 }
 
-/// The factor of the gradients that pass through a row's scores. The score of a token that sees only itself has the probability 1
-/// whatever it is, and so no gradient; computed, it would be a difference of rounding errors.
-#[cube]
-fn score_factor<N: Size>(memory: &Memory<N>, row: usize, batch: &Batch) -> f32 {
-    select(memory.seen[MOST * TILE + row] == 1u32, 0.0f32, batch.scale)
-}
-
 /// The gradient of a tile of queries in one head, `scale dS K`.
 #[cube]
 fn query_gradient<N: Size>(
@@ -112,7 +105,7 @@ fn query_gradient<N: Size>(
         let token = first + row + i * SIDE;
         log_sums[i] = 0.0f32;
         along[i] = 0.0f32;
-        factors[i] = score_factor::<N>(&*memory, row + i * SIDE, batch);
+        factors[i] = score_factor(memory.seen[MOST * TILE + row + i * SIDE], batch);
         if token < batch.tokens {
             let place = statistics_of(token, inputs.head, batch);
             log_sums[i] = inputs.statistics[place];
@@ -297,7 +290,7 @@ fn write_key_value_gradients<N: Size>(
     let mut factors = Array::<f32>::new(BLOCK);
     #[unroll]
     for i in 0..BLOCK {
-        factors[i] = score_factor::<N>(memory, row + i * SIDE, batch);
+        factors[i] = score_factor(memory.seen[MOST * TILE + row + i * SIDE], batch);
     }
     write::<N>(gradients, key_rows, &sums.keys, &factors, batch, head, form);
     #[unroll]

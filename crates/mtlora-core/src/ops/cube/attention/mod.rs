@@ -5,12 +5,16 @@
 //! Kernels are compiled for a head's width and for nothing else: the numbers of tokens and of sequences, what a token sees, and
 //! dropout are arguments.
 //!
+//! On cards a cube serves a tile of rows, with shared memory. On drivers that compute on the processor, where barriers cost much, a unit serves
+//! a row, if the sequences are short.
+//!
 //! Bound: the forward pass reads query, key and value and writes the output; the backward pass reads these four and the
 //! output's gradient and writes three gradients.
 
 mod backward;
 mod forward;
 pub(super) mod operations;
+mod rows;
 mod tiles;
 
 use burn::backend::TensorMetadata;
@@ -24,7 +28,9 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::dropout;
 use super::memory::{Rows, uninitialised};
-use super::row_launches::{self, flat};
+use super::row_launches::{self, UNITS_OF_SOFTWARE, flat};
+use crate::SequenceOffsets;
+use crate::autotune::is_software;
 use crate::ops::{AttentionLayout, SeededDropout};
 use tiles::{BatchLaunch, Form, PlaceLaunch, TILE, UNITS, WIDEST_VECTOR, chunk_for};
 
@@ -201,6 +207,25 @@ impl<'a> Call<'a> {
         (count, CubeDim::new_1d(UNITS as u32))
     }
 
+    /// Vectors of a head, where the kernels by rows are faster than those by tiles.
+    fn by_row(&self, vector: usize) -> Option<usize> {
+        let vectors = self.head() / vector;
+        // In tests, odd numbers of tokens are computed as on a card, so that both forms are tested.
+        let as_on_card = cfg!(test) && !self.tokens.is_multiple_of(2);
+        let has_rows = is_software(&self.offsets.device) && !as_on_card;
+        let suits = has_rows && vectors <= rows::MOST_VECTORS;
+        let offsets = &self.layout.offsets;
+        let by_row = PAIR * offsets.score_entries();
+        (suits && by_row <= pairs_by_tile(offsets)).then_some(vectors)
+    }
+
+    /// The size of a launch with a unit for each of `count` rows.
+    fn units(&self, count: usize) -> (CubeCount, CubeDim) {
+        let dim = flat(&self.client, UNITS_OF_SOFTWARE);
+        let count = calculate_cube_count_elemwise(&self.client, count, dim);
+        (count, dim)
+    }
+
     fn empty(&self, shape: [usize; 2]) -> CubeTensor {
         let like = &self.offsets;
         uninitialised(like, Shape::from(shape), DType::F32)
@@ -212,8 +237,34 @@ impl<'a> Call<'a> {
         let output = self.empty([self.tokens, width]);
         let log_sum_exp = self.empty([self.tokens, self.layout.heads]);
         let vector = self.vector(&[]);
-        let (cubes, dim) = self.cubes(1);
         let place = |part| self.matrix(part).place(vector);
+        if let Some(vectors) = self.by_row(vector) {
+            let (count, dim) = self.units(self.tokens * self.layout.heads);
+            rows::attention_forward_by_row::launch(
+                &self.client,
+                count,
+                dim,
+                vector,
+                self.buffers[0].argument(),
+                self.other_buffer(1).into(),
+                self.other_buffer(2).into(),
+                self.offsets.clone().into_buffer_arg(),
+                output.clone().into_buffer_arg(),
+                log_sum_exp.clone().into_buffer_arg(),
+                place(0),
+                place(1),
+                place(2),
+                PlaceLaunch::new(0, width / vector),
+                self.batch(),
+                vectors,
+                dtype_to_storage_type(self.offsets.dtype()),
+            );
+            return Forward {
+                output,
+                log_sum_exp,
+            };
+        }
+        let (cubes, dim) = self.cubes(1);
         forward::attention_forward::launch(
             &self.client,
             cubes,
@@ -270,6 +321,34 @@ impl<'a> Call<'a> {
             let Share { start, stride } = gradients.shares[part];
             PlaceLaunch::new(start / vector, stride / vector)
         };
+        if let Some(vectors) = self.by_row(vector) {
+            let heads = self.layout.heads + self.layout.heads / self.group();
+            let (count, dim) = self.units(self.tokens * heads);
+            rows::attention_gradients_by_row::launch(
+                &self.client,
+                count,
+                dim,
+                vector,
+                self.buffers[0].argument(),
+                self.other_buffer(1).into(),
+                self.other_buffer(2).into(),
+                dy.argument(),
+                statistics.into_buffer_arg(),
+                self.offsets.clone().into_buffer_arg(),
+                gradients.buffer.clone().into_buffer_arg(),
+                place(0),
+                place(1),
+                place(2),
+                whole(&dy),
+                gradient(0),
+                gradient(1),
+                gradient(2),
+                self.batch(),
+                vectors,
+                dtype_to_storage_type(self.offsets.dtype()),
+            );
+            return;
+        }
         let (cubes, dim) = self.cubes(2);
         backward::attention_gradients::launch(
             &self.client,
@@ -295,6 +374,24 @@ impl<'a> Call<'a> {
             dtype_to_storage_type(self.offsets.dtype()),
         );
     }
+}
+
+/// An estimate of how many times as long as in a tile a pair of rows takes where a unit serves a row alone, since it reads both rows again.
+const PAIR: usize = 2;
+
+/// The pairs of rows in all tiles of scores.
+fn pairs_by_tile(offsets: &SequenceOffsets) -> usize {
+    let (starts, tokens) = (offsets.starts(), offsets.tokens());
+    let tiles = (0..tokens).step_by(TILE).map(|first| {
+        let last = (first + TILE).min(tokens) - 1;
+        // The sequences that follow those of the tile's first and last rows.
+        let [after_first, after_last] =
+            [first, last].map(|row| starts.partition_point(|start| *start <= row));
+        let end = starts.get(after_last).copied().unwrap_or(tokens);
+        let seen = end - starts[after_first - 1];
+        seen.div_ceil(TILE) * TILE * TILE
+    });
+    tiles.sum()
 }
 
 /// What the backward pass reads of the forward pass.
@@ -407,4 +504,22 @@ pub(super) fn backward_of_fused(
     let gradients = Gradients::fused(&call);
     call.backward(forward, dy, &gradients);
     gradients.buffer
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn tiles_have_the_pairs_of_whole_tiles() {
+        let pairs =
+            |lengths: &[usize]| pairs_by_tile(&SequenceOffsets::from_lengths(lengths).unwrap());
+        assert_eq!(pairs(&[TILE]), TILE * TILE);
+        assert_eq!(pairs(&[2 * TILE]), 4 * TILE * TILE);
+        // A tile that begins within a sequence sees it from its beginning.
+        assert_eq!(pairs(&[TILE - 1, 2]), 3 * TILE * TILE);
+        assert_eq!(pairs(&[1]), TILE * TILE);
+        assert_eq!(pairs(&[1; 40]), 2 * TILE * TILE);
+    }
 }

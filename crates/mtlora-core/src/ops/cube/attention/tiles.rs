@@ -125,8 +125,21 @@ pub(super) struct Place {
     pub stride: usize,
 }
 
-/// What a row sees, in shared memory: the row that it sees first, the end of those that it sees, where the entry of a score
-/// lies in dropout's mask, `mask + step * other row`, and the most rows that a row of its sequence sees.
+/// What a row of the batch sees.
+#[derive(CubeType)]
+pub(super) struct Seen {
+    /// The row that it sees first.
+    pub first: u32,
+    /// The end of the rows that it sees.
+    pub end: u32,
+    /// The entry of a score lies at `mask + step * other row` in dropout's mask.
+    pub mask: u32,
+    pub step: u32,
+    /// The most rows that a row of its sequence sees.
+    pub most: u32,
+}
+
+/// The places of [`Seen`]'s numbers in shared memory, each for all rows of a tile.
 pub(super) const FIRST: usize = 0;
 pub(super) const END: usize = 1;
 pub(super) const MASK: usize = 2;
@@ -136,7 +149,7 @@ pub(super) const FIELDS: usize = 5;
 
 /// The sequence that a row belongs to.
 #[cube]
-fn sequence_of<I: Int>(offsets: &[I], sequences: usize, row: usize) -> usize {
+pub(super) fn sequence_of<I: Int>(offsets: &[I], sequences: usize, row: usize) -> usize {
     let mut low = 0usize.runtime();
     let mut high = sequences;
     while high - low > 1 {
@@ -152,9 +165,64 @@ fn sequence_of<I: Int>(offsets: &[I], sequences: usize, row: usize) -> usize {
 
 /// The number of entries of a sequence's scores in one head.
 #[cube]
-fn squared_length<I: Int>(offsets: &[I], sequence: usize) -> u32 {
+pub(super) fn squared_length<I: Int>(offsets: &[I], sequence: usize) -> u32 {
     let length = u32::cast_from(offsets[sequence + 1]) - u32::cast_from(offsets[sequence]);
     length * length
+}
+
+/// What a row of a sequence sees in one of the query's heads. `entries` are those of the scores of the sequences before it, in one head.
+/// `owns_keys` says that the row is a key, which queries see, and not a query.
+#[cube]
+pub(super) fn row_sees<I: Int>(
+    offsets: &[I],
+    batch: &Batch,
+    row: usize,
+    sequence: usize,
+    head: u32,
+    entries: u32,
+    #[comptime] owns_keys: bool,
+) -> Seen {
+    let start = u32::cast_from(offsets[sequence]);
+    let row = row as u32;
+    let mut first = start;
+    let mut end = u32::cast_from(offsets[sequence + 1]);
+    let length = end - start;
+    if batch.causal == 1 {
+        if comptime!(owns_keys) {
+            first = row;
+            end = end.min(row + batch.window);
+        } else {
+            end = row + 1;
+            first = first.max(end - end.min(batch.window));
+        }
+    }
+    let mut mask = 0u32.runtime();
+    let mut step = 0u32.runtime();
+    if batch.drops == 1 {
+        let matrix = batch.heads * entries + head * length * length;
+        if comptime!(owns_keys) {
+            mask = matrix - start * length + (row - start);
+            step = length;
+        } else {
+            mask = matrix + (row - start) * length - start;
+            step = 1u32.runtime();
+        }
+    }
+    Seen {
+        first,
+        end,
+        mask,
+        step,
+        most: length.min(batch.window),
+    }
+}
+
+/// The factor of the gradients that pass through a row's scores, where a row of its sequence sees `most` rows at most. The score of a
+/// token that sees only itself has the probability 1 whatever it is, and so no gradient; computed, it would be a difference of
+/// rounding errors.
+#[cube]
+pub(super) fn score_factor(most: u32, batch: &Batch) -> f32 {
+    select(most == 1u32, 0.0f32, batch.scale)
 }
 
 /// The shared memory of a cube.
@@ -210,51 +278,29 @@ pub(super) fn find_seen<I: Int, N: Size>(
     sync_cube();
     if unit < TILE {
         let row = first + unit;
-        let mut sees = 0u32.runtime();
-        let mut end = 0u32.runtime();
-        let mut mask = 0u32.runtime();
-        let mut step = 0u32.runtime();
-        let mut length = 0u32.runtime();
+        #[unroll]
+        for field in 0..FIELDS {
+            memory.seen[comptime!(field * TILE) + unit] = 0u32;
+        }
         if row < batch.tokens {
             let sequence = sequence_of::<I>(offsets, batch.sequences, row);
-            let start = u32::cast_from(offsets[sequence]);
-            sees = start;
-            end = u32::cast_from(offsets[sequence + 1]);
-            length = end - start;
-            let row = row as u32;
-            if batch.causal == 1 {
-                if comptime!(owns_keys) {
-                    sees = row;
-                    end = end.min(row + batch.window);
-                } else {
-                    end = row + 1;
-                    sees = sees.max(end - end.min(batch.window));
-                }
-            }
+            // The entries of the sequences before this one, in one head.
+            let mut entries = 0u32.runtime();
             if batch.drops == 1 {
-                // The entries of the sequences before this one, in one head.
-                let mut entries = 0u32.runtime();
                 for part in 0..UNITS {
                     entries += memory.entries[part];
                 }
                 for earlier in before..sequence {
                     entries += squared_length::<I>(offsets, earlier);
                 }
-                let matrix = batch.heads * entries + head * length * length;
-                if comptime!(owns_keys) {
-                    mask = matrix - start * length + (row - start);
-                    step = length;
-                } else {
-                    mask = matrix + (row - start) * length - start;
-                    step = 1u32.runtime();
-                }
             }
+            let seen = row_sees::<I>(offsets, batch, row, sequence, head, entries, owns_keys);
+            memory.seen[FIRST * TILE + unit] = seen.first;
+            memory.seen[END * TILE + unit] = seen.end;
+            memory.seen[MASK * TILE + unit] = seen.mask;
+            memory.seen[STEP * TILE + unit] = seen.step;
+            memory.seen[MOST * TILE + unit] = seen.most;
         }
-        memory.seen[FIRST * TILE + unit] = sees;
-        memory.seen[END * TILE + unit] = end;
-        memory.seen[MASK * TILE + unit] = mask;
-        memory.seen[STEP * TILE + unit] = step;
-        memory.seen[MOST * TILE + unit] = length.min(batch.window);
     }
     sync_cube();
 }
