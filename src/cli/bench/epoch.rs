@@ -348,6 +348,7 @@ impl Epoch {
             }
             Ok(())
         })?;
+        subject.map_or(Ok(()), Subject::finish)?;
         Ok(Timed {
             step_s,
             taken,

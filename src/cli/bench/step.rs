@@ -211,6 +211,7 @@ fn timed<M: Module>(
         }
         Ok(())
     })?;
+    subject.map_or(Ok(()), Subject::finish)?;
     Ok(Timed {
         step_s,
         taken,

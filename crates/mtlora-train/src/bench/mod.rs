@@ -21,7 +21,8 @@
 //! let items = random_items(&config, [16, 128], 0);
 //! let batch: Vec<usize> = (0..items.len()).collect();
 //! let subject = Subject::classifier(model, &config, &items, &options, &device);
-//! let (_, seconds) = subject.step(&batch)?;
+//! let (subject, seconds) = subject.step(&batch)?;
+//! subject.finish()?;
 //!
 //! let flops = classifier_flops(&config, &trains, &[128; 16]);
 //! println!("{:.2} of the peak", flops / seconds / (1e9 * peak_gflops(BaseDtype::F32)));

@@ -8,7 +8,7 @@ use mtlora_models::{CausalLm, ClassifierModelConfig, SequenceClassifier};
 use crate::data::example::{Objective, Target};
 use crate::inference::evaluation::Item;
 use crate::training::error::FitError;
-use crate::training::late_loss::LossReading;
+use crate::training::late_loss::{LossQueue, LossReading};
 use crate::training::learner::BatchLoss;
 use crate::training::learners::causal::{self, CausalExample, causal_divisor, causal_loss};
 use crate::training::learners::classification::{classifier_divisor, classifier_loss};
@@ -23,6 +23,7 @@ type Loss<'a, M> = Box<dyn Fn(&M, &[usize]) -> Result<BatchLoss, FitError> + 'a>
 pub struct Subject<'a, M> {
     model: M,
     stepper: Stepper<'a>,
+    losses: LossQueue<()>,
     learning_rate: f64,
     divisor: Divisor<'a>,
     loss: Loss<'a, M>,
@@ -85,9 +86,11 @@ impl<'a, M: Module> Subject<'a, M> {
         device: &Device,
     ) -> Self {
         seed(device, options.seed);
+        let reading = LossReading::of(device);
         Self {
             model,
-            stepper: Stepper::new(options, LossReading::of(device), device),
+            stepper: Stepper::new(options, reading, device),
+            losses: LossQueue::new(reading),
             learning_rate: options.learning_rate,
             divisor: Box::new(divisor),
             loss: Box::new(loss),
@@ -115,12 +118,25 @@ impl<'a, M: Module> Subject<'a, M> {
         let batches = vec![batch.to_vec(); ranks];
         let rate = self.learning_rate;
         let (divisor, loss) = (&self.divisor, &self.loss);
-        let (model, _) = self
+        let (model, made) = self
             .stepper
             .step(self.model, &batches, rate, divisor, loss)?;
+        self.losses.push((), made.loss);
+        if self.losses.is_due() {
+            self.losses.read(|(), _| Ok(()))?;
+        }
         let synced = self.device.sync();
         synced.map_err(|error| FitError::Device(format!("{error:?}")))?;
         let seconds = start.elapsed().as_secs_f64();
         Ok((Self { model, ..self }, seconds))
+    }
+
+    /// Reads the losses of steps that have not been read yet, after the last step: a device that queues its work reports there
+    /// what failed.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn finish(mut self) -> Result<(), FitError> {
+        self.losses.read(|(), _| Ok(()))
     }
 }
