@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
-use burn::tensor::{DType, Device, FloatDType, Tensor, f16};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData, f16};
 use serde::{Deserialize, Serialize};
 
 use crate::ops::capabilities;
@@ -121,10 +121,10 @@ impl BaseDtype {
     ) -> Tensor<D> {
         match (self, weight.dtype()) {
             (BaseDtype::F32 | BaseDtype::Packed, _) | (_, DType::QFloat(_)) => weight,
-            (BaseDtype::Bf16 | BaseDtype::Int8, _)
-                if capabilities(&weight.device()).unpacks_words =>
-            {
-                self.in_words(&weight, container).unwrap_or(weight)
+            _ if self.is_in_words(&weight.device()) => {
+                let matrix = Matrix::of(&weight.clone().into_data(), container);
+                let words = matrix.and_then(|one| self.in_words(&one, container, &weight.device()));
+                words.unwrap_or(weight)
             }
             (BaseDtype::F16, _) => packed(&weight, container, half).unwrap_or(weight),
             (BaseDtype::Nf4, _) if container == Container::Linear => {
@@ -141,21 +141,41 @@ impl BaseDtype {
 }
 
 impl BaseDtype {
+    /// A weight of these values that [`is_kept`](Container::is_kept), in this precision. Where it is kept in words, no more than these
+    /// are ever on the device: one in 32-bit floats may be larger than the device's buffers can be.
+    pub(crate) fn put<const D: usize>(
+        self,
+        data: TensorData,
+        container: Container,
+        device: &Device,
+    ) -> Tensor<D> {
+        if self.is_in_words(device) {
+            let matrix = Matrix::of(&data, container);
+            let words = matrix.and_then(|matrix| self.in_words(&matrix, container, device));
+            return words.unwrap_or_else(|| Tensor::from_data(data, device));
+        }
+        self.convert(Tensor::from_data(data, device), container)
+    }
+
+    /// Whether the device keeps a base in this precision in words.
+    fn is_in_words(self, device: &Device) -> bool {
+        matches!(self, BaseDtype::Bf16 | BaseDtype::Int8) && capabilities(device).unpacks_words
+    }
+
     /// The weight in words, if its rows are whole groups. Embeddings, and linear weights unless these are 8-bit integers, are in
     /// bfloat16.
     fn in_words<const D: usize>(
         self,
-        weight: &Tensor<D>,
+        matrix: &Matrix,
         container: Container,
+        device: &Device,
     ) -> Option<Tensor<D>> {
-        let matrix = Matrix::of(weight, container)?;
         let [_, columns] = matrix.sides;
         let format = match self {
             BaseDtype::Int8 if container == Container::Linear => WordFormat::int8(columns)?,
             _ => WordFormat::Bf16,
         };
-        let device = weight.device();
-        let tensor = words::to_tensor(&matrix.values, matrix.sides, format, container, &device)?;
+        let tensor = words::to_tensor(&matrix.values, matrix.sides, format, container, device)?;
         Some(Tensor::from_dispatch(tensor.into_dispatch()))
     }
 }
@@ -185,7 +205,7 @@ fn packed<const D: usize>(
     container: Container,
     pack: impl FnOnce(&[f32], [usize; 2]) -> Option<PackedMatrix>,
 ) -> Option<Tensor<D>> {
-    let matrix = Matrix::of(weight, container)?;
+    let matrix = Matrix::of(&weight.clone().into_data(), container)?;
     let [rows, columns] = matrix.sides;
     if rows * columns == 0 || !columns.is_multiple_of(GROUP) {
         return None;
@@ -202,16 +222,24 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn of<const D: usize>(weight: &Tensor<D>, container: Container) -> Option<Self> {
-        let dims = weight.dims();
-        let sides = [*dims.first()?, *dims.get(1)?];
-        let matrix = weight.clone().reshape(sides);
-        let (matrix, sides) = match container {
-            Container::Linear => (matrix.transpose(), [sides[1], sides[0]]),
-            Container::Embedding | Container::Other => (matrix, sides),
+    fn of(data: &TensorData, container: Container) -> Option<Self> {
+        let [rows, columns] = data.shape()[..] else {
+            return None;
         };
-        let values = matrix.into_data().iter::<f32>().collect();
-        Some(Self { values, sides })
+        let values: Vec<f32> = data.iter::<f32>().collect();
+        Some(match container {
+            Container::Linear => {
+                let column = |at: usize| values.iter().skip(at).step_by(columns);
+                Self {
+                    values: (0..columns).flat_map(column).copied().collect(),
+                    sides: [columns, rows],
+                }
+            }
+            Container::Embedding | Container::Other => Self {
+                values,
+                sides: [rows, columns],
+            },
+        })
     }
 }
 

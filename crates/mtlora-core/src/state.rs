@@ -149,18 +149,19 @@ where
         }
         // Neither asks for the parameter's own value, which may not have been made yet.
         let (id, device) = (param.id, param.lazy_device());
-        let (value, dtype) = match value {
-            LoadedValue::Dense(data, dtype) => (Tensor::from_data(data, &device), dtype),
+        match value {
+            LoadedValue::Dense(data, dtype) if dtype != BaseDtype::F32 && container.is_kept(D) => {
+                Param::initialized(id, dtype.put(data, container, &device))
+            }
+            LoadedValue::Dense(data, _) => {
+                param.transform_for_load(Tensor::from_data(data, &device), id)
+            }
             LoadedValue::Packed(matrix) => {
                 // The number of dimensions was checked with the shape.
                 let tensor = packed::to_tensor(matrix, container, &device).into_dispatch();
-                return Param::initialized(id, Tensor::from_dispatch(tensor));
+                Param::initialized(id, Tensor::from_dispatch(tensor))
             }
-        };
-        if dtype != BaseDtype::F32 && container.is_kept(D) {
-            return Param::initialized(id, dtype.convert(value, container));
         }
-        param.transform_for_load(value, id)
     }
 }
 
