@@ -296,7 +296,7 @@ mod tests {
     fn the_processor_is_asked_for_nothing() {
         let device = crate::devices().remove(0).device;
         let work = || {
-            burn::tensor::Tensor::<2>::ones([8, 8], &device)
+            Tensor::<2>::ones([8, 8], &device)
                 .sum()
                 .into_scalar::<f32>()
         };
