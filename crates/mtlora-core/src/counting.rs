@@ -7,6 +7,8 @@ use burn::tensor::{Device, Tensor, TensorReadError};
 
 /// How many tensors this process has [`read`].
 static READS: AtomicU64 = AtomicU64::new(0);
+/// How many bytes these have on their devices.
+static READ_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// The values of a tensor, in order, from whatever precision it is in. A device that queues operations computes all that are
 /// queued first: [`DeviceCounts::waits`] counts these waits.
@@ -15,6 +17,8 @@ static READS: AtomicU64 = AtomicU64::new(0);
 /// When the device fails.
 pub fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TensorReadError> {
     READS.fetch_add(1, Ordering::Relaxed);
+    let bytes = tensor.shape().num_elements() * tensor.dtype().size();
+    READ_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
     tensor.try_into_vec_as()
 }
 
@@ -32,6 +36,8 @@ pub struct DeviceCounts {
     /// Tensors that the program read with [`read`], for each of which it waited until the device had computed all that was
     /// queued.
     pub waits: u64,
+    /// Bytes of those tensors.
+    pub downloaded_bytes: u64,
     /// Bytes of the tensors that the launches read, and of those that they wrote and that something read later: what has to be
     /// moved at least, if no cache keeps a tensor from one launch to the next. An operation that Burn divides into several
     /// launches counts once.
@@ -97,7 +103,7 @@ mod backend {
     use burn_cubecl::cubecl::launched::LaunchedKernels;
     use burn_cubecl::cubecl::logging::{LaunchObservation, LaunchObserver};
 
-    use super::{DeviceCounts, READS};
+    use super::{DeviceCounts, READ_BYTES, READS};
 
     /// Held while a count lasts: there is one launch observer in a process.
     static COUNTING: Mutex<()> = Mutex::new(());
@@ -221,10 +227,15 @@ mod backend {
         }
     }
 
+    /// The tensors that this process has read, and their bytes.
+    fn read_so_far() -> [u64; 2] {
+        [&READS, &READ_BYTES].map(|count| count.load(Ordering::Relaxed))
+    }
+
     pub(super) struct Counter {
         counts: Arc<Counts>,
-        /// Those of earlier work.
-        reads: u64,
+        /// Those of earlier work, and their bytes.
+        reads: [u64; 2],
         kernels: LaunchedKernels,
         _launches: LaunchObservation,
         _operations: FusionObservation,
@@ -239,7 +250,7 @@ mod backend {
             let counts = Arc::new(Counts::default());
             Ok(Self {
                 kernels: LaunchedKernels::new(),
-                reads: READS.load(Ordering::Relaxed),
+                reads: read_so_far(),
                 _launches: LaunchObservation::new(counts.clone()),
                 _operations: FusionObservation::new(counts.clone()),
                 _alone: alone,
@@ -251,7 +262,9 @@ mod backend {
             let mut counts = DeviceCounts::default();
             self.counts
                 .change(|counting| counts = counting.counts.clone());
-            counts.waits = READS.load(Ordering::Relaxed) - self.reads;
+            let [reads, bytes] = read_so_far();
+            counts.waits = reads - self.reads[0];
+            counts.downloaded_bytes = bytes - self.reads[1];
             let kernels = self.kernels.finish();
             counts.kernels = kernels.iter().map(|hash| format!("{hash:?}")).collect();
             counts

@@ -15,6 +15,7 @@ pub(super) struct DeviceWork {
     uploaded_bytes_per_step: f64,
     /// How often a value is read, which waits until the device has computed all that is queued.
     waits_per_step: f64,
+    downloaded_bytes_per_step: f64,
     /// The bytes that these launches read and write at least: the tensors of each operation, once.
     moved_bytes_per_step: f64,
     /// The number of different kernels, each of which is compiled once.
@@ -59,6 +60,7 @@ impl DeviceWork {
             uploads_per_step: per_step(second.uploads),
             uploaded_bytes_per_step: per_step(second.uploaded_bytes),
             waits_per_step: per_step(second.waits),
+            downloaded_bytes_per_step: per_step(second.downloaded_bytes),
             kernels: second.kernels(),
             new_kernels: second.new_kernels(&first),
             memory_mb: memory.map(|usage| usage.bytes_reserved as f64 / f64::from(1 << 20)),
@@ -77,14 +79,15 @@ impl DeviceWork {
     pub(super) fn say(&self, verbose: bool) -> Result<(), Box<dyn Error>> {
         say!(
             "per step: {:.1} launches of {} kernels ({} compiled in a second pass), which move {:.2} MB or more; \
-             {:.1} uploads with {:.0} bytes; {:.2} waits",
+             {:.1} uploads with {:.0} bytes; {:.2} waits, for {:.0} bytes",
             self.launches_per_step,
             self.kernels,
             self.new_kernels,
             self.moved_bytes_per_step / 1e6,
             self.uploads_per_step,
             self.uploaded_bytes_per_step,
-            self.waits_per_step
+            self.waits_per_step,
+            self.downloaded_bytes_per_step
         )?;
         if let Some(memory) = self.memory_mb {
             say!("memory held on the device: {memory:.0} MiB")?;
