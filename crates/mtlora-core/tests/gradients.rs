@@ -437,7 +437,11 @@ fn inputs_of_another_width_are_refused() {
 #[test]
 fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
     let devices = devices().into_iter().map(|named| named.device.autodiff());
-    for device in devices.filter(|device| capabilities(device).stores_bf16) {
+    let keeps_bf16 = |device: &Device| {
+        let can = capabilities(device);
+        can.stores_bf16 || can.unpacks_words
+    };
+    for device in devices.filter(keeps_bf16) {
         let offsets = SequenceOffsets::from_lengths(&[5, 3]).unwrap();
         let none = DropoutConfig::new(0.0).init();
         let (input, weight) = (random::<2>([8, 18], &device), random::<2>([8, 6], &device));
@@ -468,7 +472,13 @@ fn inputs_kept_in_bfloat16_change_results_by_their_rounding() {
                 run(operation, ActivationDtype::Bf16),
             );
             match operation {
-                "gelu" | "gelu_new" => kept.0.assert_eq(&exact.0, true),
+                "gelu" | "gelu_new" if capabilities(&device).on_host => {
+                    kept.0.assert_eq(&exact.0, true);
+                }
+                // Another kernel computes the same function.
+                "gelu" | "gelu_new" => {
+                    assert!(relative_error(&kept.0, &exact.0) < 1e-6, "{operation}")
+                }
                 _ => assert!(relative_error(&kept.0, &exact.0) < 5e-3, "{operation}"),
             }
             let apart = relative_error(&kept.1, &exact.1);

@@ -11,7 +11,7 @@ use mtlora_core::{
     ActivationDtype, AttentionForm, BaseDtype, Contexts, DeviceCounts, Gelu, SequenceOffsets,
     SquaredNorm, adapted_embedding, adapted_linear, cached_attention, capabilities,
     count_device_work, devices, dropout, fused_segment_attention, gelu, layer_norm, read,
-    residual_layer_norm, rms_norm, rotate_heads, segment_attention, tied_cross_entropy,
+    residual_layer_norm, rms_norm, rotate_heads, segment_attention, swiglu, tied_cross_entropy,
 };
 
 /// Counts are those of the whole process, so that one test at a time may use the device.
@@ -144,6 +144,120 @@ fn gelu_is_fused_into_one_launch_in_each_pass() {
     }
 }
 
+/// Rounding the inputs, and reading them again, costs no launch of its own.
+#[test]
+fn activations_that_keep_bfloat16_are_one_launch_in_each_pass() {
+    let _alone = alone();
+    let device = device();
+    let (x, dy) = (tracked([6, 65], &device), random([6, 65], &device));
+    let up = random([6, 65], &device);
+    let saved = ActivationDtype::Bf16;
+    let launches = counts(&device, || {
+        differentiate(gelu(x.clone(), Gelu::Erf, saved), dy.clone(), &x);
+        differentiate(swiglu(x.clone(), up.clone(), saved), dy.clone(), &x);
+    });
+    for kernel in [
+        "GeluAndRoundKernel",
+        "RoundedGeluBackwardKernel",
+        "SwigluAndRoundKernel",
+        "RoundedSwigluBackwardKernel",
+    ] {
+        assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
+    }
+    assert_eq!(launches.launches_of("RoundKernel"), 0, "{launches:?}");
+    assert_eq!(launches.launches_of("WidenKernel"), 0, "{launches:?}");
+}
+
+/// Attention rounds its inputs in one launch and widens them in another, and does not compute the forward pass again.
+#[test]
+fn attention_that_keeps_bfloat16_has_two_launches_more() {
+    let _alone = alone();
+    let device = device();
+    let module: Dropout = DropoutConfig::new(0.1).init();
+    let offsets = SequenceOffsets::from_lengths(&[5, 1, 40]).unwrap();
+    let (fused, dy) = (tracked([46, 36], &device), random([46, 12], &device));
+    let launches = counts(&device, || {
+        let saved = ActivationDtype::Bf16;
+        let y = fused_segment_attention(fused.clone(), &offsets, 3, true, &module, saved);
+        differentiate(y, dy.clone(), &fused);
+    });
+    assert_three_of_attention(&launches);
+    for kernel in ["RoundValuesKernel", "WidenKernel"] {
+        assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
+    }
+}
+
+/// No kernel moves more than 1.3 times the bytes that its operation needs, which are those of each matrix once.
+#[test]
+fn kernels_move_little_more_than_they_need() {
+    let _alone = alone();
+    let device = device();
+    let (rows, width) = (64, 96);
+    let (x, dy) = (
+        tracked([rows, width], &device),
+        random([rows, width], &device),
+    );
+    let other = random([rows, width], &device);
+    let fused = tracked([rows, 3 * width], &device);
+    let embedding = random([2 * width, width], &device);
+    let [gamma, beta] = [(); 2].map(|()| Tensor::<1>::ones([width], &device));
+    let [cos, sin] = [(); 2].map(|()| random([rows, 8], &device.clone().inner()));
+    let targets: Vec<i64> = (0..rows as i64).collect();
+    let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &device);
+    let offsets = SequenceOffsets::from_lengths(&[20, 30, 14]).unwrap();
+    let module: Dropout = DropoutConfig::new(0.1).init();
+    let (exact, rounded) = (ActivationDtype::F32, ActivationDtype::Bf16);
+    let launches = counts(&device, || {
+        let of = |y: Tensor<2>| differentiate(y, dy.clone(), &x);
+        of(dropout(&module, x.clone()));
+        of(layer_norm(x.clone(), gamma.clone(), beta.clone(), 1e-5));
+        of(rms_norm(x.clone(), gamma.clone(), 1e-5));
+        of(rotate_heads(x.clone(), cos.clone(), sin.clone()));
+        of(gelu(x.clone(), Gelu::Tanh, rounded));
+        of(swiglu(x.clone(), other.clone(), rounded));
+        let inputs = [x.clone(), tracked([rows, width], &device)];
+        of(residual_layer_norm(
+            inputs,
+            &module,
+            gamma.clone(),
+            beta.clone(),
+            1e-5,
+        ));
+        let y = fused_segment_attention(fused.clone(), &offsets, 4, false, &module, exact);
+        differentiate(y, dy.clone(), &fused);
+        let loss = tied_cross_entropy(x.clone(), embedding.clone(), targets.clone(), 0.1);
+        x.grad(&loss.backward()).unwrap().into_data();
+    });
+    // Matrices of 32-bit floats, of `rows` by `width`.
+    let needed = [
+        ("DropoutKernel", 4.0),
+        ("NormalizeRowsKernel", 2.0),
+        ("NormalizeRowsBackwardKernel", 3.0),
+        ("RmsNormalizeRowsKernel", 2.0),
+        ("RmsNormalizeRowsBackwardKernel", 3.0),
+        ("RotateHeadsKernel", 4.0),
+        ("GeluAndRoundKernel", 2.5),
+        ("RoundedGeluBackwardKernel", 2.5),
+        ("SwigluAndRoundKernel", 4.0),
+        ("RoundedSwigluBackwardKernel", 4.0),
+        ("AddAndNormalizeRowsKernel", 4.0),
+        ("AddAndNormalizeRowsBackwardKernel", 4.0),
+        // On a card, and on a driver that computes on the processor.
+        ("AttentionForward AttentionForwardByRow", 4.0),
+        ("CrossEntropyGradientKernel", 4.0),
+    ];
+    for (kernels, matrices) in needed {
+        let moved = kernels
+            .split(' ')
+            .filter_map(|name| launches.moved_by_kernel.get(name));
+        let times = moved.sum::<u64>() as f64 / (matrices * (4 * rows * width) as f64);
+        assert!(
+            (0.99..=1.3).contains(&times),
+            "{kernels}: {times} times, {launches:?}"
+        );
+    }
+}
+
 /// Fusion makes one launch of an exponential and a sum. The second time, its kernel is there.
 #[test]
 fn a_small_graph_has_known_counts() {
@@ -170,6 +284,7 @@ fn a_small_graph_has_known_counts() {
         read(matrix.clone().sum()).unwrap();
     });
     assert_eq!(reads.waits, 2, "{reads:?}");
+    assert_eq!(reads.downloaded_bytes, 64 * 4 + 4, "{reads:?}");
     let data = TensorData::new(vec![1.0_f32; 6], [6]);
     let upload = counts(&device, || drop(Tensor::<1>::from_data(data, &device)));
     assert_eq!((upload.uploads, upload.uploaded_bytes), (1, 24));

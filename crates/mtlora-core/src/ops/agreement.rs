@@ -46,6 +46,12 @@ fn reference() -> Device {
     devices().remove(0).device
 }
 
+/// Whether activations can be kept in bfloat16 there.
+fn keeps_bf16(device: &Device) -> bool {
+    let can = capabilities(device);
+    can.stores_bf16 || can.unpacks_words
+}
+
 /// The devices that take a case. One that compiles kernels for each shape takes few.
 fn devices_for(seed: u64) -> Vec<Device> {
     const SHARE: u64 = 32;
@@ -788,8 +794,10 @@ proptest! {
                 close_function(backward(shared), expected())?;
 
                 // And with the input kept in bfloat16.
-                if [&device, &cpu].iter().all(|device| capabilities(device).stores_bf16) {
-                    let kept = Dispatch::rounded(put::<2>(&x, &device));
+                if keeps_bf16(&device) && capabilities(&cpu).stores_bf16 {
+                    let there = put::<2>(&x, &device);
+                    let (found, kept) = Dispatch::activate_gelu_and_rounded(there, form);
+                    close_function(found, gelu::forward::<Dispatch>(put::<2>(&x, &cpu), form))?;
                     let dy_there = put::<2>(&dy, &device);
                     let found = Dispatch::activate_gelu_backward(kept, dy_there, form);
                     let dy_here = put::<2>(&dy, &cpu);
@@ -1039,8 +1047,11 @@ proptest! {
                 }
             }
             // And with the inputs kept in bfloat16.
-            if [&device, &cpu].iter().all(|device| capabilities(device).stores_bf16) {
-                let [gate, up] = on(&device).map(Dispatch::rounded);
+            if keeps_bf16(&device) && capabilities(&cpu).stores_bf16 {
+                let [gate, up] = on(&device);
+                let (found, gate, up) = Dispatch::swiglu_and_rounded(gate, up);
+                let [exact_gate, exact_up] = on(&cpu);
+                close_function(found, swiglu::forward::<Dispatch>(exact_gate, exact_up))?;
                 let (d_gate, d_up) = Dispatch::swiglu_backward(gate, up, put::<2>(&dy, &device));
                 let dy = put::<2>(&dy, &cpu);
                 let [gate, up] = on(&cpu).map(|kept| {
@@ -1077,10 +1088,18 @@ proptest! {
         let x = random([count], 1e3, seed);
         let expected = Dispatch::float_cast(put::<1>(&x, &reference()), DType::BF16.into());
         let expected = read(expected);
-        for device in devices_for(seed).iter().filter(|device| capabilities(device).stores_bf16) {
+        for device in devices_for(seed).iter().filter(|device| keeps_bf16(device)) {
             let found = Dispatch::rounded(put::<1>(&x, device));
             prop_assert_eq!(found.dtype(), DType::BF16);
-            prop_assert_eq!(&read(found), &expected);
+            prop_assert_eq!(&read(Dispatch::widened(found)), &expected);
+            // Once with the input shared, once not.
+            let shared = put::<1>(&x, device);
+            for x in [shared.clone(), put::<1>(&x, device)] {
+                let (found, kept) = Dispatch::rounded_values(x);
+                prop_assert_eq!(&read(found), &expected);
+                prop_assert_eq!(&read(Dispatch::widened(kept)), &expected);
+            }
+            prop_assert_eq!(&read(shared), &read(put::<1>(&x, device)));
         }
     }
 

@@ -406,9 +406,22 @@ pub trait MtLoraBackend: BackendCapabilities {
     }
 
     /// Each element rounded to bfloat16; any shape.
-    #[fusion(default)]
+    #[fusion(dtype = DType::BF16, shape = x)]
     fn rounded(x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_cast(x, DType::BF16.into())
+    }
+
+    /// Each element of what was [`rounded`](Self::rounded), in 32-bit floats.
+    #[fusion(dtype = DType::F32, shape = kept)]
+    fn widened(kept: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_cast(kept, DType::F32.into())
+    }
+
+    /// Each element rounded to bfloat16, in 32-bit floats and in bfloat16; any shape.
+    #[fusion(meta = |x| (x.clone(), rounded_spec(x)))]
+    fn rounded_values(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let kept = Self::rounded(x);
+        (Self::widened(kept.clone()), kept)
     }
 
     /// The Gaussian error linear unit of each element, of any shape. `saved` says how `x` is kept for the backward pass;
@@ -423,10 +436,33 @@ pub trait MtLoraBackend: BackendCapabilities {
         gelu::forward::<Self>(x, form)
     }
 
+    /// The same, and the input [`rounded`](Self::rounded).
+    #[fusion(meta = |x, _form| (x.clone(), rounded_spec(x)))]
+    fn activate_gelu_and_rounded(
+        x: FloatTensor<Self>,
+        form: Gelu,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let kept = Self::rounded(x.clone());
+        (Self::activate_gelu(x, form, ActivationDtype::Bf16), kept)
+    }
+
     /// The gradient of [`activate_gelu`](Self::activate_gelu)'s input, which may have been kept in
     /// bfloat16.
     #[fusion(default)]
     fn activate_gelu_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        form: Gelu,
+    ) -> FloatTensor<Self> {
+        match x.dtype() {
+            DType::BF16 => Self::rounded_gelu_backward(x, dy, form),
+            _ => gelu::backward::<Self>(x, dy, form),
+        }
+    }
+
+    /// The same for an input that was kept in bfloat16.
+    #[fusion(dtype = dy, shape = dy)]
+    fn rounded_gelu_backward(
         x: FloatTensor<Self>,
         dy: FloatTensor<Self>,
         form: Gelu,
@@ -560,9 +596,34 @@ pub trait MtLoraBackend: BackendCapabilities {
         swiglu::forward::<Self>(gate, up)
     }
 
+    /// The same, and both inputs [`rounded`](Self::rounded).
+    #[fusion(meta = |gate, up| (gate.clone(), rounded_spec(gate), rounded_spec(up)))]
+    fn swiglu_and_rounded(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [kept_gate, kept_up] = [&gate, &up].map(|x| Self::rounded(x.clone()));
+        let y = Self::swiglu(gate, up, ActivationDtype::Bf16);
+        (y, kept_gate, kept_up)
+    }
+
     /// The gradients of [`swiglu`](Self::swiglu)'s `gate` and `up`, which may have been kept in bfloat16.
     #[fusion(default)]
     fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if gate.dtype() == DType::BF16 {
+            return Self::rounded_swiglu_backward(gate, up, dy);
+        }
+        let [d_gate, d_up] = swiglu::backward::<Self>(gate, up, dy);
+        (d_gate, d_up)
+    }
+
+    /// The same for inputs that were kept in bfloat16.
+    #[fusion(meta = |_gate, _up, dy| (dy.clone(), dy.clone()))]
+    fn rounded_swiglu_backward(
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         dy: FloatTensor<Self>,
@@ -688,6 +749,14 @@ pub trait MtLoraBackend: BackendCapabilities {
     fn scaled(x: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
         Self::float_mul_scalar(x, Scalar::from(factor))
     }
+}
+
+/// What is promised to fusion of a tensor that is rounded to bfloat16.
+#[cfg(feature = "cube")]
+fn rounded_spec(
+    x: &burn::backend::fusion::custom::TensorSpec,
+) -> burn::backend::fusion::custom::TensorSpec {
+    burn::backend::fusion::custom::TensorSpec::new(x.shape.clone(), DType::BF16)
 }
 
 #[cfg(feature = "ndarray")]

@@ -5,9 +5,8 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend};
+use burn::backend::{Autodiff, Backend, TensorMetadata};
 
-use super::kept;
 use crate::ops::{
     ActivationDtype, AttentionConstants, AttentionForward, AttentionLayout, MtLoraBackend,
     Optional, OptionalInt,
@@ -24,6 +23,62 @@ pub(super) fn inner<B: MtLoraBackend, C: CheckpointStrategy>(
             OptionalInt::Given(offsets) => OptionalInt::Given(offsets),
             OptionalInt::Absent => OptionalInt::Absent,
         },
+    }
+}
+
+/// How the backward pass finds the inputs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// As they are.
+    Exact,
+    /// Rounded to bfloat16. The forward pass reads the exact ones and rounds them itself.
+    RoundedByKernel,
+    /// Rounded to bfloat16, as the forward pass reads them.
+    Rounded,
+}
+
+impl Keeping {
+    pub(super) fn of<B: MtLoraBackend>(x: &FloatTensor<B>, layout: &AttentionLayout) -> Self {
+        match layout.saved {
+            ActivationDtype::F32 => Self::Exact,
+            ActivationDtype::Bf16 if B::capabilities(&x.device()).rounds_attention => {
+                Self::RoundedByKernel
+            }
+            ActivationDtype::Bf16 => Self::Rounded,
+        }
+    }
+
+    /// Whether both passes compute the same scores, so that the backward pass can read the forward pass' sums of them.
+    fn has_same_scores(self) -> bool {
+        self != Self::RoundedByKernel
+    }
+
+    /// An input as the forward pass reads it, and as it is kept.
+    pub(super) fn apply<B: MtLoraBackend>(
+        self,
+        x: FloatTensor<B>,
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
+        match self {
+            Self::Exact => (x.clone(), x),
+            Self::RoundedByKernel => (x.clone(), B::rounded(x)),
+            Self::Rounded => B::rounded_values(x),
+        }
+    }
+
+    /// The same for tables of relative positions, as far as there are any.
+    pub(super) fn apply_to_tables<B: MtLoraBackend>(
+        self,
+        tables: [Option<FloatTensor<B>>; 2],
+    ) -> [[Option<FloatTensor<B>>; 2]; 2] {
+        let [keys, queries] = tables.map(|table| match table {
+            Some(table) => {
+                let (read, kept) = self.apply::<B>(table);
+                [Some(read), Some(kept)]
+            }
+            None => [None, None],
+        });
+        let ([keys, kept_keys], [queries, kept_queries]) = (keys, queries);
+        [[keys, queries], [kept_keys, kept_queries]]
     }
 }
 
@@ -77,40 +132,34 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
     layout: AttentionLayout,
 ) -> FloatTensor<Autodiff<B, C>> {
     let nodes = inputs.each_ref().map(|tensor| tensor.node());
-    let inputs = inputs.map(|tensor| tensor.into_primitive());
-    let kept = inputs
-        .each_ref()
-        .map(|tensor| kept::<B>(tensor, layout.saved));
-    let [query, key, value] = inputs;
+    let [query, key, value] = inputs.map(|tensor| tensor.into_primitive());
     let constants = inner(constants);
-    let (output, log_sum_exp) = match layout.saved {
-        ActivationDtype::F32 => B::segment_attention_and_log_sum_exp(
-            query,
-            key,
-            value,
-            constants.clone(),
-            layout.clone(),
-        ),
-        // The backward pass reads rounded inputs, whose scores have another sum.
-        ActivationDtype::Bf16 => (
-            B::segment_attention(query, key, value, constants.clone(), layout.clone()),
-            Optional::Absent,
-        ),
+    let prepared = SegmentAttention.prepare::<C>(nodes);
+    let prep = match prepared.compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep,
+        OpsKind::UnTracked(prep) => {
+            return prep.finish(B::segment_attention(query, key, value, constants, layout));
+        }
+    };
+    let keeping = Keeping::of::<B>(&query, &layout);
+    let [(query, q), (key, k), (value, v)] =
+        [query, key, value].map(|input| keeping.apply::<B>(input));
+    let (output, log_sum_exp) = {
+        let (constants, layout) = (constants.clone(), layout.clone());
+        if keeping.has_same_scores() {
+            B::segment_attention_and_log_sum_exp(query, key, value, constants, layout)
+        } else {
+            let output = B::segment_attention(query, key, value, constants, layout);
+            (output, Optional::Absent)
+        }
     };
     let saved = Saved {
-        inputs: kept,
+        inputs: [q, k, v],
         constants,
         forward: left(&output, log_sum_exp),
         layout,
     };
-    match SegmentAttention
-        .prepare::<C>(nodes)
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(prep) => prep.finish(saved, output),
-        OpsKind::UnTracked(prep) => prep.finish(output),
-    }
+    prep.finish(saved, output)
 }
 
 #[derive(Debug)]
@@ -152,16 +201,24 @@ pub(super) fn track_fused<B: MtLoraBackend, C: CheckpointStrategy>(
     layout: AttentionLayout,
 ) -> FloatTensor<Autodiff<B, C>> {
     let (fused, node) = fused.into_parts();
-    let kept = kept::<B>(&fused, layout.saved);
     let constants = inner(constants);
-    let (output, log_sum_exp) = match layout.saved {
-        ActivationDtype::F32 => {
-            B::fused_segment_attention_and_log_sum_exp(fused, constants.clone(), layout.clone())
+    let prepared = FusedSegmentAttention.prepare::<C>([node]);
+    let prep = match prepared.compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep,
+        OpsKind::UnTracked(prep) => {
+            return prep.finish(B::fused_segment_attention(fused, constants, layout));
         }
-        ActivationDtype::Bf16 => (
-            B::fused_segment_attention(fused, constants.clone(), layout.clone()),
-            Optional::Absent,
-        ),
+    };
+    let keeping = Keeping::of::<B>(&fused, &layout);
+    let (fused, kept) = keeping.apply::<B>(fused);
+    let (output, log_sum_exp) = {
+        let (constants, layout) = (constants.clone(), layout.clone());
+        if keeping.has_same_scores() {
+            B::fused_segment_attention_and_log_sum_exp(fused, constants, layout)
+        } else {
+            let output = B::fused_segment_attention(fused, constants, layout);
+            (output, Optional::Absent)
+        }
     };
     let saved = SavedFused {
         fused: kept,
@@ -169,12 +226,5 @@ pub(super) fn track_fused<B: MtLoraBackend, C: CheckpointStrategy>(
         forward: left(&output, log_sum_exp),
         layout,
     };
-    match FusedSegmentAttention
-        .prepare::<C>([node])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(prep) => prep.finish(saved, output),
-        OpsKind::UnTracked(prep) => prep.finish(output),
-    }
+    prep.finish(saved, output)
 }

@@ -7,7 +7,6 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::kept;
 use crate::ops::{ActivationDtype, Gelu, MtLoraBackend};
 
 #[derive(Debug)]
@@ -36,8 +35,10 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
     let (x, node) = x.into_parts();
     match GeluStep.prepare::<C>([node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let kept = kept::<B>(&x, saved);
-            let y = B::activate_gelu(x, form, saved);
+            let (y, kept) = match saved {
+                ActivationDtype::F32 => (B::activate_gelu(x.clone(), form, saved), x),
+                ActivationDtype::Bf16 => B::activate_gelu_and_rounded(x, form),
+            };
             prep.finish((kept, form), y)
         }
         OpsKind::UnTracked(prep) => prep.finish(B::activate_gelu(x, form, saved)),

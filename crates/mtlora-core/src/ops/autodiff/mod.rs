@@ -212,14 +212,6 @@ impl<B: MtLoraBackend, C: CheckpointStrategy> MtLoraBackend for Autodiff<B, C> {
     }
 }
 
-/// The input `x` as the backward pass will read it.
-fn kept<B: MtLoraBackend>(x: &FloatTensor<B>, dtype: ActivationDtype) -> FloatTensor<B> {
-    match dtype {
-        ActivationDtype::F32 => x.clone(),
-        ActivationDtype::Bf16 => B::rounded(x.clone()),
-    }
-}
-
 /// The weight without the autodiff backend's wrapping.
 fn inner<B: MtLoraBackend, C: CheckpointStrategy>(weight: Weight<Autodiff<B, C>>) -> Weight<B> {
     match weight {

@@ -7,8 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 
-use super::attention::inner;
-use super::kept;
+use super::attention::{Keeping, inner};
 use super::tracked::node_or_constant;
 use crate::ops::{AttentionConstants, AttentionLayout, MtLoraBackend, RelativeTables};
 
@@ -72,25 +71,28 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
     let inputs = inputs.map(|tensor| tensor.into_primitive());
     let tables = tables.map(|table| table.map(|table| table.into_primitive()));
     let constants = inner(constants);
+    let computed = |[query, key, value]: [FloatTensor<B>; 3], tables, constants, layout| {
+        let tables = RelativeTables::from(tables);
+        B::relative_segment_attention(query, key, value, tables, constants, layout)
+    };
+    let prepared = RelativeSegmentAttention.prepare::<C>(nodes);
+    let prep = match prepared.compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep,
+        OpsKind::UnTracked(prep) => {
+            return prep.finish(computed(inputs, tables, constants, layout));
+        }
+    };
+    let keeping = Keeping::of::<B>(&inputs[0], &layout);
+    let [(query, q), (key, k), (value, v)] = inputs.map(|input| keeping.apply::<B>(input));
+    let [tables, kept_tables] = keeping.apply_to_tables::<B>(tables);
     let saved = Saved {
-        inputs: inputs
-            .each_ref()
-            .map(|tensor| kept::<B>(tensor, layout.saved)),
-        tables: tables
-            .each_ref()
-            .map(|table| table.as_ref().map(|table| kept::<B>(table, layout.saved))),
+        inputs: [q, k, v],
+        tables: kept_tables,
         constants: constants.clone(),
         layout: layout.clone(),
     };
-    let [query, key, value] = inputs;
-    let tables = RelativeTables::from(tables);
-    let output = B::relative_segment_attention(query, key, value, tables, constants, layout);
-    match RelativeSegmentAttention
-        .prepare::<C>(nodes)
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(prep) => prep.finish(saved, output),
-        OpsKind::UnTracked(prep) => prep.finish(output),
-    }
+    prep.finish(
+        saved,
+        computed([query, key, value], tables, constants, layout),
+    )
 }

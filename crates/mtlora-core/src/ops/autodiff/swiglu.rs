@@ -7,7 +7,6 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::kept;
 use crate::ops::{ActivationDtype, MtLoraBackend};
 
 #[derive(Debug)]
@@ -43,8 +42,11 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
         .stateful()
     {
         OpsKind::Tracked(prep) => {
-            let inputs = [kept::<B>(&gate, saved), kept::<B>(&up, saved)];
-            prep.finish(inputs, B::swiglu(gate, up, saved))
+            let (y, gate, up) = match saved {
+                ActivationDtype::F32 => (B::swiglu(gate.clone(), up.clone(), saved), gate, up),
+                ActivationDtype::Bf16 => B::swiglu_and_rounded(gate, up),
+            };
+            prep.finish([gate, up], y)
         }
         OpsKind::UnTracked(prep) => prep.finish(B::swiglu(gate, up, saved)),
     }

@@ -8,6 +8,8 @@
 //! A kernel sums in an order that depends on nothing but the shapes, so that it gives the same bits each time. It binds at
 //! most eight buffers, writes no literal of infinity and asks for no plane operation, which is what WebGPU allows.
 
+mod activation_dtype;
+mod activations;
 mod attention;
 mod cached;
 mod cross_entropy;
@@ -30,11 +32,13 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
 use super::definitions;
+use super::definitions::activation_dtype::restored;
 use super::{
-    AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities, Capabilities,
+    AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities, Capabilities, Gelu,
     MtLoraBackend, Optional, OptionalInt, SeededDropout,
 };
 use crate::Contexts;
+use activation_dtype::is_kept;
 use attention::Projections;
 pub(super) use attention::operations::{
     attention_and_log_sum_exp, attention_gradients, fused_attention_and_log_sum_exp,
@@ -185,6 +189,82 @@ impl MtLoraBackend for CubeBackend {
             dropout::seeded_dropout(x, dropout)
         } else {
             definitions::dropout::forward::<Self>(x, dropout)
+        }
+    }
+
+    fn rounded(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        if suits(&[&x]) {
+            activation_dtype::rounded(x)
+        } else {
+            Self::float_cast(x, DType::BF16.into())
+        }
+    }
+
+    fn widened(kept: FloatTensor<Self>) -> FloatTensor<Self> {
+        if is_kept(&kept) {
+            activation_dtype::widened(&kept)
+        } else {
+            Self::float_cast(kept, DType::F32.into())
+        }
+    }
+
+    fn rounded_values(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if suits(&[&x]) {
+            activation_dtype::rounded_values(x)
+        } else {
+            let kept = Self::rounded(x);
+            (Self::widened(kept.clone()), kept)
+        }
+    }
+
+    fn activate_gelu_and_rounded(
+        x: FloatTensor<Self>,
+        form: Gelu,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if suits(&[&x]) {
+            activations::gelu_and_rounded(x, form)
+        } else {
+            let kept = Self::rounded(x.clone());
+            (definitions::gelu::forward::<Self>(x, form), kept)
+        }
+    }
+
+    fn rounded_gelu_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        form: Gelu,
+    ) -> FloatTensor<Self> {
+        if is_kept(&x) && suits(&[&dy]) {
+            activations::rounded_gelu_backward(&x, dy, form)
+        } else {
+            definitions::gelu::backward::<Self>(restored::<Self>(x, &dy), dy, form)
+        }
+    }
+
+    fn swiglu_and_rounded(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if suits(&[&gate, &up]) {
+            activations::swiglu_and_rounded(gate, up)
+        } else {
+            let [kept_gate, kept_up] = [&gate, &up].map(|x| Self::rounded(x.clone()));
+            let y = definitions::swiglu::forward::<Self>(gate, up);
+            (y, kept_gate, kept_up)
+        }
+    }
+
+    fn rounded_swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if is_kept(&gate) && is_kept(&up) && suits(&[&dy]) {
+            activations::rounded_swiglu_backward(&gate, &up, dy)
+        } else {
+            let [gate, up] = [gate, up].map(|kept| restored::<Self>(kept, &dy));
+            let [d_gate, d_up] = definitions::swiglu::backward::<Self>(gate, up, dy);
+            (d_gate, d_up)
         }
     }
 

@@ -34,6 +34,7 @@ use made::{made, mapped};
 
 use super::cpu::CpuChoice;
 use super::definitions;
+use super::definitions::activation_dtype::restored;
 use super::{
     ActivationDtype, AdamWStep, AttentionConstants, AttentionForward, AttentionLayout,
     BackendCapabilities, Capabilities, Gelu, MtLoraBackend, Optional, OptionalInt, RelativeTables,
@@ -229,8 +230,7 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [query, key, value] =
-            [query, key, value].map(|kept| activation_dtype::restored(kept, &dy));
+        let [query, key, value] = [query, key, value].map(|kept| restored::<Self>(kept, &dy));
         let inputs =
             definitions::attention::Inputs::new(query, key, value, constants.keep.into_option());
         let [dq, dk, dv] = if suits_attention(&inputs) && suits(&[&dy]) {
@@ -248,7 +248,7 @@ impl MtLoraBackend for Flex {
         dy: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let fused = activation_dtype::restored(fused, &dy);
+        let fused = restored::<Self>(fused, &dy);
         let [query, key, value] = definitions::attention::parts::<Self>(fused);
         let inputs =
             definitions::attention::Inputs::new(query, key, value, constants.keep.into_option());
@@ -295,9 +295,9 @@ impl MtLoraBackend for Flex {
         FloatTensor<Self>,
         RelativeTables<Self>,
     ) {
-        let restored = |kept| activation_dtype::restored(kept, &dy);
-        let [query, key, value] = [query, key, value].map(restored);
-        let tables = tables.into_options().map(|table| table.map(restored));
+        let restore = |kept| restored::<Self>(kept, &dy);
+        let [query, key, value] = [query, key, value].map(restore);
+        let tables = tables.into_options().map(|table| table.map(restore));
         let keep = constants.keep.into_option();
         let inputs = definitions::attention::Inputs {
             tables,
@@ -327,6 +327,10 @@ impl MtLoraBackend for Flex {
         }
     }
 
+    fn widened(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        activation_dtype::widened(x)
+    }
+
     fn activate_gelu(x: FloatTensor<Self>, form: Gelu, _: ActivationDtype) -> FloatTensor<Self> {
         if suits(&[&x]) {
             gelu::gelu(x, form)
@@ -344,7 +348,7 @@ impl MtLoraBackend for Flex {
         if kept && suits(&[&dy]) {
             gelu::gelu_backward(x, dy, form)
         } else {
-            definitions::gelu::backward::<Self>(activation_dtype::restored(x, &dy), dy, form)
+            definitions::gelu::backward::<Self>(restored::<Self>(x, &dy), dy, form)
         }
     }
 
@@ -452,7 +456,7 @@ impl MtLoraBackend for Flex {
         up: FloatTensor<Self>,
         dy: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let [gate, up] = [gate, up].map(|kept| activation_dtype::restored(kept, &dy));
+        let [gate, up] = [gate, up].map(|kept| restored::<Self>(kept, &dy));
         if suits(&[&gate, &up, &dy]) {
             swiglu::swiglu_backward(gate, up, dy)
         } else {
