@@ -168,7 +168,8 @@ fn activations_that_keep_bfloat16_are_one_launch_in_each_pass() {
     assert_eq!(launches.launches_of("WidenKernel"), 0, "{launches:?}");
 }
 
-/// Attention rounds its inputs in one launch and widens them in another, and does not compute the forward pass again.
+/// Attention rounds its inputs in one launch and widens them in another, and does not compute the forward pass again. Inputs that the
+/// graph keeps for other operations are rounded one by one.
 #[test]
 fn attention_that_keeps_bfloat16_has_two_launches_more() {
     let _alone = alone();
@@ -183,6 +184,17 @@ fn attention_that_keeps_bfloat16_has_two_launches_more() {
     });
     assert_three_of_attention(&launches);
     for kernel in ["RoundValuesKernel", "WidenKernel"] {
+        assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
+    }
+    let (x, dy) = (tracked([46, 12], &device), random([46, 12], &device));
+    let launches = counts(&device, || {
+        let saved = ActivationDtype::Bf16;
+        let inputs = [1.0, 2.0, 3.0].map(|factor| x.clone() * factor);
+        let y = segment_attention(inputs, &offsets, AttentionForm::causal(3), &module, saved);
+        differentiate(y, dy.clone(), &x);
+    });
+    assert_three_of_attention(&launches);
+    for kernel in ["RoundProjectionsKernel", "WidenProjectionsKernel"] {
         assert_eq!(launches.launches_of(kernel), 1, "{kernel}: {launches:?}");
     }
 }

@@ -1086,6 +1086,8 @@ proptest! {
     fn rounding_is_equal(count in 1usize..20_000, seed: u64) {
         prop_assume!(capabilities(&reference()).stores_bf16);
         let x = random([count], 1e3, seed);
+        let first = x.as_slice::<f32>().unwrap()[..count.div_ceil(2)].to_vec();
+        let half = TensorData::new(first, [count.div_ceil(2)]);
         let expected = Dispatch::float_cast(put::<1>(&x, &reference()), DType::BF16.into());
         let expected = read(expected);
         for device in devices_for(seed).iter().filter(|device| keeps_bf16(device)) {
@@ -1099,7 +1101,18 @@ proptest! {
                 prop_assert_eq!(&read(found), &expected);
                 prop_assert_eq!(&read(Dispatch::widened(kept)), &expected);
             }
-            prop_assert_eq!(&read(shared), &read(put::<1>(&x, device)));
+            prop_assert_eq!(&read(shared.clone()), &read(put::<1>(&x, device)));
+            // And beside others, of other lengths.
+            for query in [shared, put::<1>(&x, device)] {
+                let [key, value] = [&half, &half].map(|x| put::<1>(x, device));
+                let (values, kept) = Dispatch::rounded_projections(query, key, value);
+                let kept: [_; 3] = kept.into();
+                let values: [_; 3] = values.into();
+                for found in values.into_iter().chain(kept.map(Dispatch::widened)) {
+                    let found = read(found);
+                    prop_assert_eq!(found.as_slice(), &expected[..found.len()]);
+                }
+            }
         }
     }
 

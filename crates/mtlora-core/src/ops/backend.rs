@@ -424,6 +424,24 @@ pub trait MtLoraBackend: BackendCapabilities {
         (Self::widened(kept.clone()), kept)
     }
 
+    /// [`rounded_values`](Self::rounded_values) of attention's query, key and value: the values of each, and each in bfloat16.
+    #[fusion(meta = |query, key, value| (
+        (query.clone(), key.clone(), value.clone()),
+        (rounded_spec(query), rounded_spec(key), rounded_spec(value)),
+    ))]
+    #[allow(clippy::type_complexity)]
+    fn rounded_projections(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+    ) -> (
+        (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>),
+        (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>),
+    ) {
+        let [(query, q), (key, k), (value, v)] = [query, key, value].map(Self::rounded_values);
+        ((query, key, value), (q, k, v))
+    }
+
     /// The Gaussian error linear unit of each element, of any shape. `saved` says how `x` is kept for the backward pass;
     /// the output does not depend on it.
     #[fusion(default)]

@@ -65,6 +65,20 @@ impl Keeping {
         }
     }
 
+    /// The same for query, key and value.
+    pub(super) fn apply_to_projections<B: MtLoraBackend>(
+        self,
+        [query, key, value]: [FloatTensor<B>; 3],
+    ) -> ([FloatTensor<B>; 3], [FloatTensor<B>; 3]) {
+        if self == Self::Rounded {
+            let (read, kept) = B::rounded_projections(query, key, value);
+            return (read.into(), kept.into());
+        }
+        let inputs = [query, key, value].map(|input| self.apply::<B>(input));
+        let [(query, q), (key, k), (value, v)] = inputs;
+        ([query, key, value], [q, k, v])
+    }
+
     /// The same for tables of relative positions, as far as there are any.
     pub(super) fn apply_to_tables<B: MtLoraBackend>(
         self,
@@ -142,8 +156,7 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
         }
     };
     let keeping = Keeping::of::<B>(&query, &layout);
-    let [(query, q), (key, k), (value, v)] =
-        [query, key, value].map(|input| keeping.apply::<B>(input));
+    let ([query, key, value], kept) = keeping.apply_to_projections::<B>([query, key, value]);
     let (output, log_sum_exp) = {
         let (constants, layout) = (constants.clone(), layout.clone());
         if keeping.has_same_scores() {
@@ -154,7 +167,7 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
         }
     };
     let saved = Saved {
-        inputs: [q, k, v],
+        inputs: kept,
         constants,
         forward: left(&output, log_sum_exp),
         layout,

@@ -83,16 +83,13 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
         }
     };
     let keeping = Keeping::of::<B>(&inputs[0], &layout);
-    let [(query, q), (key, k), (value, v)] = inputs.map(|input| keeping.apply::<B>(input));
+    let (inputs, kept) = keeping.apply_to_projections::<B>(inputs);
     let [tables, kept_tables] = keeping.apply_to_tables::<B>(tables);
     let saved = Saved {
-        inputs: [q, k, v],
+        inputs: kept,
         tables: kept_tables,
         constants: constants.clone(),
         layout: layout.clone(),
     };
-    prep.finish(
-        saved,
-        computed([query, key, value], tables, constants, layout),
-    )
+    prep.finish(saved, computed(inputs, tables, constants, layout))
 }

@@ -65,9 +65,9 @@ fn round_kernel(x: &[f32], words: &mut [u32]) {
     }
 }
 
-#[cube(launch, create_dummy_kernel)]
-fn round_values_kernel(x: &[f32], words: &mut [u32], y: &mut [f32]) {
-    let at = ABSOLUTE_POS;
+/// Rounds the values of a word, if it is one.
+#[cube]
+fn round_word(x: &[f32], words: &mut [u32], y: &mut [f32], at: usize) {
     if at < words.len() {
         let word = word_at(x, at * VALUES);
         words[at] = word;
@@ -75,13 +75,55 @@ fn round_values_kernel(x: &[f32], words: &mut [u32], y: &mut [f32]) {
     }
 }
 
-#[cube(launch, create_dummy_kernel)]
-fn widen_kernel(words: &[u32], y: &mut [f32]) {
-    let at = ABSOLUTE_POS;
+/// Widens a word, if it is one.
+#[cube]
+fn widen_word(words: &[u32], y: &mut [f32], at: usize) {
     if at < words.len() {
         let word = words[at];
         write_two(y, at * VALUES, first_of(word), second_of(word));
     }
+}
+
+#[cube(launch, create_dummy_kernel)]
+fn round_values_kernel(x: &[f32], words: &mut [u32], y: &mut [f32]) {
+    round_word(x, words, y, ABSOLUTE_POS);
+}
+
+#[cube(launch, create_dummy_kernel)]
+fn widen_kernel(words: &[u32], y: &mut [f32]) {
+    widen_word(words, y, ABSOLUTE_POS);
+}
+
+/// Units with the same place serve a word of each of the three.
+#[cube(launch, create_dummy_kernel)]
+fn round_projections_kernel(
+    query: &[f32],
+    key: &[f32],
+    value: &[f32],
+    query_words: &mut [u32],
+    key_words: &mut [u32],
+    value_words: &mut [u32],
+    query_values: &mut [f32],
+    key_values: &mut [f32],
+    value_values: &mut [f32],
+) {
+    round_word(query, query_words, query_values, ABSOLUTE_POS);
+    round_word(key, key_words, key_values, ABSOLUTE_POS);
+    round_word(value, value_words, value_values, ABSOLUTE_POS);
+}
+
+#[cube(launch, create_dummy_kernel)]
+fn widen_projections_kernel(
+    query_words: &[u32],
+    key_words: &[u32],
+    value_words: &[u32],
+    query: &mut [f32],
+    key: &mut [f32],
+    value: &mut [f32],
+) {
+    widen_word(query_words, query, ABSOLUTE_POS);
+    widen_word(key_words, key, ABSOLUTE_POS);
+    widen_word(value_words, value, ABSOLUTE_POS);
 }
 
 /// A tensor of the shape of `like` in bfloat16, with memory of whole words.
@@ -170,4 +212,77 @@ pub(super) fn widened(kept: &CubeTensor) -> CubeTensor {
         );
     }
     y
+}
+
+/// [`crate::ops::MtLoraBackend::rounded_projections`]: one launch where no other tensor shares their memory, so that they can be
+/// overwritten and the kernel binds no more than eight buffers.
+pub(super) fn rounded_projections(inputs: [CubeTensor; 3]) -> [(CubeTensor, CubeTensor); 3] {
+    let inputs = inputs.map(into_contiguous);
+    let outputs = [0, 1, 2].map(|part| Output::over(&inputs[part], part));
+    let one_launch = inputs
+        .iter()
+        .zip(&outputs)
+        .all(|(input, output)| output.is_over_input() && input.shape().num_elements() > 0);
+    if !one_launch {
+        // They would share the inputs' memory.
+        drop(outputs);
+        return inputs.map(rounded_values);
+    }
+    let kept = inputs.each_ref().map(empty_kept);
+    let client = inputs[0].client.clone();
+    let longest = longest(&inputs);
+    let (count, dim) = unit_for_each_word(&client, longest);
+    let [query, key, value] = inputs;
+    let arguments = outputs.each_ref().map(Output::argument);
+    let [query_values, key_values, value_values] = arguments;
+    let [query_words, key_words, value_words] = kept.each_ref().map(words);
+    round_projections_kernel::launch(
+        &client,
+        count,
+        dim,
+        query.into_buffer_arg(),
+        key.into_buffer_arg(),
+        value.into_buffer_arg(),
+        query_words,
+        key_words,
+        value_words,
+        query_values,
+        key_values,
+        value_values,
+    );
+    let [q, k, v] = kept;
+    let [query, key, value] = outputs.map(|output| output.tensor);
+    [(query, q), (key, k), (value, v)]
+}
+
+/// [`widened`] of three in one launch.
+pub(super) fn widened_projections(kept: &[CubeTensor; 3]) -> [CubeTensor; 3] {
+    let y = kept
+        .each_ref()
+        .map(|kept| uninitialised(kept, kept.shape(), DType::F32));
+    let longest = longest(kept);
+    if longest > 0 {
+        let client = kept[0].client.clone();
+        let (count, dim) = unit_for_each_word(&client, longest);
+        let [query_words, key_words, value_words] = kept.each_ref().map(words);
+        let [query, key, value] = y.each_ref().map(|y| y.clone().into_buffer_arg());
+        widen_projections_kernel::launch(
+            &client,
+            count,
+            dim,
+            query_words,
+            key_words,
+            value_words,
+            query,
+            key,
+            value,
+        );
+    }
+    y
+}
+
+/// The most elements of a tensor.
+fn longest(tensors: &[CubeTensor; 3]) -> usize {
+    let elements = tensors.iter().map(|x| x.shape().num_elements());
+    elements.max().unwrap_or(0)
 }

@@ -60,6 +60,11 @@ impl Output {
         }
     }
 
+    /// Whether it takes the memory of an input.
+    pub(super) fn is_over_input(&self) -> bool {
+        self.input.is_some()
+    }
+
     /// The kernel's argument for it.
     pub(super) fn argument(&self) -> BufferArg {
         match &self.input {

@@ -217,6 +217,23 @@ impl MtLoraBackend for CubeBackend {
         }
     }
 
+    fn rounded_projections(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+    ) -> (
+        (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>),
+        (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>),
+    ) {
+        let inputs = [query, key, value];
+        let rounded = match suits(&inputs.each_ref()) {
+            true => activation_dtype::rounded_projections(inputs),
+            false => inputs.map(Self::rounded_values),
+        };
+        let [(query, q), (key, k), (value, v)] = rounded;
+        ((query, key, value), (q, k, v))
+    }
+
     fn activate_gelu_and_rounded(
         x: FloatTensor<Self>,
         form: Gelu,

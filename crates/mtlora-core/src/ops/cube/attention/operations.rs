@@ -9,6 +9,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{Forward, Projections, backward_of_fused, backward_of_separate, forward, suits};
+use crate::ops::cube::activation_dtype::{is_kept, widened_projections};
 use crate::ops::definitions::activation_dtype::restored;
 use crate::ops::definitions::attention::{
     self, AttentionConstantsMetadata, AttentionForwardMetadata, Inputs,
@@ -84,7 +85,10 @@ pub(in crate::ops::cube) fn gradients(
     dy: CubeTensor,
     layout: &AttentionLayout,
 ) -> [CubeTensor; 3] {
-    let parts = kept.map(|kept| restored::<CubeBackend>(kept, &dy));
+    let parts = match kept.iter().all(is_kept) && dy.dtype() == DType::F32 {
+        true => widened_projections(&kept),
+        false => kept.map(|kept| restored::<CubeBackend>(kept, &dy)),
+    };
     let projections = Projections::Separate(parts.clone());
     match offsets(&projections, &constants, layout) {
         Some(offsets) if dy.dtype() == DType::F32 => {
