@@ -6,8 +6,8 @@ use burn::tensor::{DType, FloatDType, Slice};
 
 use super::definitions::activation_dtype::restored;
 use super::definitions::{
-    adapted_norms, attention, cached, cross_entropy, dropout, embedding, gelu, linear, norm,
-    optimizer, rms_norm, rotary, scaled_columns, squares, swiglu,
+    activation_dtype, adapted_norms, attention, cached, cross_entropy, dropout, embedding, gelu,
+    linear, norm, optimizer, rms_norm, rotary, scaled_columns, squares, swiglu,
 };
 use super::{
     ActivationDtype, AdamWStep, AttentionConstants, AttentionForward, AttentionLayout,
@@ -420,8 +420,7 @@ pub trait MtLoraBackend: BackendCapabilities {
     /// Each element rounded to bfloat16, in 32-bit floats and in bfloat16; any shape.
     #[fusion(meta = |x| (x.clone(), rounded_spec(x)))]
     fn rounded_values(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let kept = Self::rounded(x);
-        (Self::widened(kept.clone()), kept)
+        activation_dtype::rounded_values::<Self>(x)
     }
 
     /// [`rounded_values`](Self::rounded_values) of attention's query, key and value: the values of each, and each in bfloat16.
@@ -460,8 +459,7 @@ pub trait MtLoraBackend: BackendCapabilities {
         x: FloatTensor<Self>,
         form: Gelu,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let kept = Self::rounded(x.clone());
-        (Self::activate_gelu(x, form, ActivationDtype::Bf16), kept)
+        gelu::forward_and_rounded::<Self>(x, form)
     }
 
     /// The gradient of [`activate_gelu`](Self::activate_gelu)'s input, which may have been kept in
@@ -485,7 +483,7 @@ pub trait MtLoraBackend: BackendCapabilities {
         dy: FloatTensor<Self>,
         form: Gelu,
     ) -> FloatTensor<Self> {
-        gelu::backward::<Self>(restored::<Self>(x, &dy), dy, form)
+        gelu::rounded_backward::<Self>(x, dy, form)
     }
 
     /// Layer normalisation of each row.
@@ -620,9 +618,7 @@ pub trait MtLoraBackend: BackendCapabilities {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [kept_gate, kept_up] = [&gate, &up].map(|x| Self::rounded(x.clone()));
-        let y = Self::swiglu(gate, up, ActivationDtype::Bf16);
-        (y, kept_gate, kept_up)
+        swiglu::forward_and_rounded::<Self>(gate, up)
     }
 
     /// The gradients of [`swiglu`](Self::swiglu)'s `gate` and `up`, which may have been kept in bfloat16.
@@ -646,9 +642,7 @@ pub trait MtLoraBackend: BackendCapabilities {
         up: FloatTensor<Self>,
         dy: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let [gate, up] = [gate, up].map(|kept| restored::<Self>(kept, &dy));
-        let [d_gate, d_up] = swiglu::backward::<Self>(gate, up, dy);
-        (d_gate, d_up)
+        swiglu::rounded_backward::<Self>(gate, up, dy)
     }
 
     /// The sum over rows of the cross-entropy of `hidden Eᵀ` with the targets, with label

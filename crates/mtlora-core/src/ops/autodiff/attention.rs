@@ -26,31 +26,31 @@ pub(super) fn inner<B: MtLoraBackend, C: CheckpointStrategy>(
     }
 }
 
-/// How the backward pass finds the inputs.
+/// Where attention's inputs are rounded to bfloat16, if they are kept in it for the backward pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keeping {
-    /// As they are.
-    Exact,
-    /// Rounded to bfloat16. The forward pass reads the exact ones and rounds them itself.
-    RoundedByKernel,
-    /// Rounded to bfloat16, as the forward pass reads them.
-    Rounded,
+pub(super) enum InputRounding {
+    /// Nowhere: they are kept as they are.
+    Nowhere,
+    /// The forward pass reads the exact inputs, and its kernel rounds them itself.
+    InKernel,
+    /// Before the forward pass, so that both passes read the same values.
+    BeforeKernel,
 }
 
-impl Keeping {
+impl InputRounding {
     pub(super) fn of<B: MtLoraBackend>(x: &FloatTensor<B>, layout: &AttentionLayout) -> Self {
         match layout.saved {
-            ActivationDtype::F32 => Self::Exact,
+            ActivationDtype::F32 => Self::Nowhere,
             ActivationDtype::Bf16 if B::capabilities(&x.device()).rounds_attention => {
-                Self::RoundedByKernel
+                Self::InKernel
             }
-            ActivationDtype::Bf16 => Self::Rounded,
+            ActivationDtype::Bf16 => Self::BeforeKernel,
         }
     }
 
     /// Whether both passes compute the same scores, so that the backward pass can read the forward pass' sums of them.
     fn has_same_scores(self) -> bool {
-        self != Self::RoundedByKernel
+        self != Self::InKernel
     }
 
     /// An input as the forward pass reads it, and as it is kept.
@@ -59,9 +59,9 @@ impl Keeping {
         x: FloatTensor<B>,
     ) -> (FloatTensor<B>, FloatTensor<B>) {
         match self {
-            Self::Exact => (x.clone(), x),
-            Self::RoundedByKernel => (x.clone(), B::rounded(x)),
-            Self::Rounded => B::rounded_values(x),
+            Self::Nowhere => (x.clone(), x),
+            Self::InKernel => (x.clone(), B::rounded(x)),
+            Self::BeforeKernel => B::rounded_values(x),
         }
     }
 
@@ -70,7 +70,7 @@ impl Keeping {
         self,
         [query, key, value]: [FloatTensor<B>; 3],
     ) -> ([FloatTensor<B>; 3], [FloatTensor<B>; 3]) {
-        if self == Self::Rounded {
+        if self == Self::BeforeKernel {
             let (read, kept) = B::rounded_projections(query, key, value);
             return (read.into(), kept.into());
         }
@@ -155,11 +155,11 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
             return prep.finish(B::segment_attention(query, key, value, constants, layout));
         }
     };
-    let keeping = Keeping::of::<B>(&query, &layout);
-    let ([query, key, value], kept) = keeping.apply_to_projections::<B>([query, key, value]);
+    let rounding = InputRounding::of::<B>(&query, &layout);
+    let ([query, key, value], kept) = rounding.apply_to_projections::<B>([query, key, value]);
     let (output, log_sum_exp) = {
         let (constants, layout) = (constants.clone(), layout.clone());
-        if keeping.has_same_scores() {
+        if rounding.has_same_scores() {
             B::segment_attention_and_log_sum_exp(query, key, value, constants, layout)
         } else {
             let output = B::segment_attention(query, key, value, constants, layout);
@@ -222,11 +222,11 @@ pub(super) fn track_fused<B: MtLoraBackend, C: CheckpointStrategy>(
             return prep.finish(B::fused_segment_attention(fused, constants, layout));
         }
     };
-    let keeping = Keeping::of::<B>(&fused, &layout);
-    let (fused, kept) = keeping.apply::<B>(fused);
+    let rounding = InputRounding::of::<B>(&fused, &layout);
+    let (fused, kept) = rounding.apply::<B>(fused);
     let (output, log_sum_exp) = {
         let (constants, layout) = (constants.clone(), layout.clone());
-        if keeping.has_same_scores() {
+        if rounding.has_same_scores() {
             B::fused_segment_attention_and_log_sum_exp(fused, constants, layout)
         } else {
             let output = B::fused_segment_attention(fused, constants, layout);

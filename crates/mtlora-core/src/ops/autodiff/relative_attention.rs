@@ -7,7 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 
-use super::attention::{Keeping, inner};
+use super::attention::{InputRounding, inner};
 use super::tracked::node_or_constant;
 use crate::ops::{AttentionConstants, AttentionLayout, MtLoraBackend, RelativeTables};
 
@@ -82,9 +82,9 @@ pub(super) fn track<B: MtLoraBackend, C: CheckpointStrategy>(
             return prep.finish(computed(inputs, tables, constants, layout));
         }
     };
-    let keeping = Keeping::of::<B>(&inputs[0], &layout);
-    let (inputs, kept) = keeping.apply_to_projections::<B>(inputs);
-    let [tables, kept_tables] = keeping.apply_to_tables::<B>(tables);
+    let rounding = InputRounding::of::<B>(&inputs[0], &layout);
+    let (inputs, kept) = rounding.apply_to_projections::<B>(inputs);
+    let [tables, kept_tables] = rounding.apply_to_tables::<B>(tables);
     let saved = Saved {
         inputs: kept,
         tables: kept_tables,

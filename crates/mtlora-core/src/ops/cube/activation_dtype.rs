@@ -127,7 +127,7 @@ fn widen_projections_kernel(
 }
 
 /// A tensor of the shape of `like` in bfloat16, with memory of whole words.
-pub(super) fn empty_kept(like: &CubeTensor) -> CubeTensor {
+pub(super) fn empty_bf16(like: &CubeTensor) -> CubeTensor {
     let words = like.shape().num_elements().div_ceil(VALUES);
     let memory = uninitialised(like, Shape::from([words]), DType::U32);
     CubeTensor::new_contiguous(
@@ -139,18 +139,18 @@ pub(super) fn empty_kept(like: &CubeTensor) -> CubeTensor {
     )
 }
 
-/// Whether a tensor is one that [`empty_kept`] made, or lies in memory as these do.
-pub(super) fn is_kept(x: &CubeTensor) -> bool {
+/// Whether a tensor is one that [`empty_bf16`] made, or lies in memory as these do.
+pub(super) fn is_bf16_in_words(x: &CubeTensor) -> bool {
     let words = x.shape().num_elements().div_ceil(VALUES);
     let bytes = (words * size_of::<u32>()) as u64;
     x.dtype() == DType::BF16 && x.is_contiguous() && x.handle.size_in_used() >= bytes
 }
 
-/// The words of a tensor for which [`is_kept`] holds.
+/// The words of a tensor for which [`is_bf16_in_words`] holds.
 pub(super) fn words(kept: &CubeTensor) -> BufferArg {
     let words = kept.shape().num_elements().div_ceil(VALUES);
-    debug_assert!(is_kept(kept));
-    // SAFETY: `is_kept` says that as many words lie in the tensor's memory.
+    debug_assert!(is_bf16_in_words(kept));
+    // SAFETY: `is_bf16_in_words` says that as many words lie in the tensor's memory.
     unsafe { BufferArg::from_raw_parts(kept.handle.clone(), words) }
 }
 
@@ -164,7 +164,7 @@ pub(super) fn unit_for_each_word(client: &Client, elements: usize) -> (CubeCount
 /// [`crate::ops::MtLoraBackend::rounded`].
 pub(super) fn rounded(x: CubeTensor) -> CubeTensor {
     let x = into_contiguous(x);
-    let kept = empty_kept(&x);
+    let kept = empty_bf16(&x);
     let elements = x.shape().num_elements();
     if elements > 0 {
         let client = x.client.clone();
@@ -177,7 +177,7 @@ pub(super) fn rounded(x: CubeTensor) -> CubeTensor {
 /// [`crate::ops::MtLoraBackend::rounded_values`], the values in the input's own memory if no other tensor shares it.
 pub(super) fn rounded_values(x: CubeTensor) -> (CubeTensor, CubeTensor) {
     let x = into_contiguous(x);
-    let kept = empty_kept(&x);
+    let kept = empty_bf16(&x);
     let elements = x.shape().num_elements();
     if elements == 0 {
         return (x, kept);
@@ -196,7 +196,7 @@ pub(super) fn rounded_values(x: CubeTensor) -> (CubeTensor, CubeTensor) {
     (y.tensor, kept)
 }
 
-/// [`crate::ops::MtLoraBackend::widened`] of a tensor for which [`is_kept`] holds.
+/// [`crate::ops::MtLoraBackend::widened`] of a tensor for which [`is_bf16_in_words`] holds.
 pub(super) fn widened(kept: &CubeTensor) -> CubeTensor {
     let y = uninitialised(kept, kept.shape(), DType::F32);
     let elements = kept.shape().num_elements();
@@ -228,7 +228,7 @@ pub(super) fn rounded_projections(inputs: [CubeTensor; 3]) -> [(CubeTensor, Cube
         drop(outputs);
         return inputs.map(rounded_values);
     }
-    let kept = inputs.each_ref().map(empty_kept);
+    let kept = inputs.each_ref().map(empty_bf16);
     let client = inputs[0].client.clone();
     let longest = longest(&inputs);
     let (count, dim) = unit_for_each_word(&client, longest);

@@ -32,13 +32,12 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
 use super::definitions;
-use super::definitions::activation_dtype::restored;
 use super::{
     AttentionConstants, AttentionForward, AttentionLayout, BackendCapabilities, Capabilities, Gelu,
     MtLoraBackend, Optional, OptionalInt, SeededDropout,
 };
 use crate::Contexts;
-use activation_dtype::is_kept;
+use activation_dtype::is_bf16_in_words;
 use attention::Projections;
 pub(super) use attention::operations::{
     attention_and_log_sum_exp, attention_gradients, fused_attention_and_log_sum_exp,
@@ -201,7 +200,7 @@ impl MtLoraBackend for CubeBackend {
     }
 
     fn widened(kept: FloatTensor<Self>) -> FloatTensor<Self> {
-        if is_kept(&kept) {
+        if is_bf16_in_words(&kept) {
             activation_dtype::widened(&kept)
         } else {
             Self::float_cast(kept, DType::F32.into())
@@ -212,8 +211,7 @@ impl MtLoraBackend for CubeBackend {
         if suits(&[&x]) {
             activation_dtype::rounded_values(x)
         } else {
-            let kept = Self::rounded(x);
-            (Self::widened(kept.clone()), kept)
+            definitions::activation_dtype::rounded_values::<Self>(x)
         }
     }
 
@@ -241,8 +239,7 @@ impl MtLoraBackend for CubeBackend {
         if suits(&[&x]) {
             activations::gelu_and_rounded(x, form)
         } else {
-            let kept = Self::rounded(x.clone());
-            (definitions::gelu::forward::<Self>(x, form), kept)
+            definitions::gelu::forward_and_rounded::<Self>(x, form)
         }
     }
 
@@ -251,10 +248,10 @@ impl MtLoraBackend for CubeBackend {
         dy: FloatTensor<Self>,
         form: Gelu,
     ) -> FloatTensor<Self> {
-        if is_kept(&x) && suits(&[&dy]) {
+        if is_bf16_in_words(&x) && suits(&[&dy]) {
             activations::rounded_gelu_backward(&x, dy, form)
         } else {
-            definitions::gelu::backward::<Self>(restored::<Self>(x, &dy), dy, form)
+            definitions::gelu::rounded_backward::<Self>(x, dy, form)
         }
     }
 
@@ -265,9 +262,7 @@ impl MtLoraBackend for CubeBackend {
         if suits(&[&gate, &up]) {
             activations::swiglu_and_rounded(gate, up)
         } else {
-            let [kept_gate, kept_up] = [&gate, &up].map(|x| Self::rounded(x.clone()));
-            let y = definitions::swiglu::forward::<Self>(gate, up);
-            (y, kept_gate, kept_up)
+            definitions::swiglu::forward_and_rounded::<Self>(gate, up)
         }
     }
 
@@ -276,12 +271,10 @@ impl MtLoraBackend for CubeBackend {
         up: FloatTensor<Self>,
         dy: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if is_kept(&gate) && is_kept(&up) && suits(&[&dy]) {
+        if is_bf16_in_words(&gate) && is_bf16_in_words(&up) && suits(&[&dy]) {
             activations::rounded_swiglu_backward(&gate, &up, dy)
         } else {
-            let [gate, up] = [gate, up].map(|kept| restored::<Self>(kept, &dy));
-            let [d_gate, d_up] = definitions::swiglu::backward::<Self>(gate, up, dy);
-            (d_gate, d_up)
+            definitions::swiglu::rounded_backward::<Self>(gate, up, dy)
         }
     }
 

@@ -46,3 +46,11 @@ pub(in crate::ops) fn restored<B: MtLoraBackend>(
         (_, own) => B::float_cast(saved, own.into()),
     }
 }
+
+/// Each element rounded to bfloat16, in 32-bit floats and in bfloat16.
+pub(in crate::ops) fn rounded_values<B: MtLoraBackend>(
+    x: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let kept = B::rounded(x);
+    (B::widened(kept.clone()), kept)
+}

@@ -13,6 +13,9 @@ use std::f64::consts::{FRAC_2_SQRT_PI, SQRT_2};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar};
 
+use super::activation_dtype::restored;
+use crate::ops::{ActivationDtype, MtLoraBackend};
+
 /// The variant of the GELU function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gelu {
@@ -64,4 +67,22 @@ pub(in crate::ops) fn backward<B: Backend>(
             B::float_mul(dy, B::float_add(sigma, change))
         }
     }
+}
+
+/// The output, and the input rounded to bfloat16.
+pub(in crate::ops) fn forward_and_rounded<B: MtLoraBackend>(
+    x: FloatTensor<B>,
+    form: Gelu,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let kept = B::rounded(x.clone());
+    (B::activate_gelu(x, form, ActivationDtype::Bf16), kept)
+}
+
+/// The gradient of an input that was kept in bfloat16.
+pub(in crate::ops) fn rounded_backward<B: MtLoraBackend>(
+    kept: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    form: Gelu,
+) -> FloatTensor<B> {
+    backward::<B>(restored::<B>(kept, &dy), dy, form)
 }

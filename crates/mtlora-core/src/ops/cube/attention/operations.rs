@@ -9,7 +9,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{Forward, Projections, backward_of_fused, backward_of_separate, forward, suits};
-use crate::ops::cube::activation_dtype::{is_kept, widened_projections};
+use crate::ops::cube::activation_dtype::{is_bf16_in_words, widened_projections};
 use crate::ops::definitions::activation_dtype::restored;
 use crate::ops::definitions::attention::{
     self, AttentionConstantsMetadata, AttentionForwardMetadata, Inputs,
@@ -85,7 +85,7 @@ pub(in crate::ops::cube) fn gradients(
     dy: CubeTensor,
     layout: &AttentionLayout,
 ) -> [CubeTensor; 3] {
-    let parts = match kept.iter().all(is_kept) && dy.dtype() == DType::F32 {
+    let parts = match kept.iter().all(is_bf16_in_words) && dy.dtype() == DType::F32 {
         true => widened_projections(&kept),
         false => kept.map(|kept| restored::<CubeBackend>(kept, &dy)),
     };
